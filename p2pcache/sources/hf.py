@@ -28,8 +28,6 @@ PUBLIC_HUB = "https://huggingface.co"
 DEFAULT_REVISION = "main"
 MAX_TOKEN_CHARS = 4096  # Hub tokens have 37; OAuth ones up to about 2000
 
-RunSync = "Callable[[Callable[[HfListRequest], Listing], HfListRequest], Awaitable[Listing]]"
-
 
 @dataclass(frozen=True, slots=True)
 class HfOptions:
@@ -55,9 +53,7 @@ class HfSource:
 
     def __init__(
         self,
-        run_sync: Callable[
-            [Callable[[HfListRequest], Listing], HfListRequest], Awaitable[Listing]
-        ],
+        run_sync: Callable[[Callable[[HfListRequest], Listing], HfListRequest], Awaitable[Listing]],
         options: HfOptions = HfOptions(),
     ) -> None:
         self._run_sync = run_sync
@@ -121,7 +117,8 @@ def normalised(endpoint: str) -> str:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(
-            f"not an endpoint: {endpoint[:200]!r}", hint="HF_ENDPOINT is like https://huggingface.co"
+            f"not an endpoint: {endpoint[:200]!r}",
+            hint="HF_ENDPOINT is like https://huggingface.co",
         )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise UsageError("an endpoint has neither a password, a query nor a fragment")

@@ -1,15 +1,15 @@
 """What a hub's refusals mean to us: the one table (HOUSE R4).
 
-| the hub says                                           | ours        | who acts                    |
-|--------------------------------------------------------|-------------|-----------------------------|
-| X-Error-Code GatedRepo                                 | Denied      | the user accepts a licence  |
-| 401 with a token, and no X-Error-Code                  | Denied      | the user renews the token   |
-| 403, 451, "Access to this resource is disabled."       | Denied      | the user asks the owner     |
-| X-Error-Code RepoNotFound, 401 without a token, 404    | NotFound    | the user checks name, login |
-| X-Error-Code RevisionNotFound, EntryNotFound           | NotFound    | the user checks the name    |
-| 400, an id that the library refuses                    | UsageError  | the user checks the name    |
-| 408, 425, 429, 5xx, no connection, timeout, offline    | Unavailable | nobody: try again           |
-| bad certificate, redirect loop, bad JSON, wrong fields | Untrusted   | drop this endpoint          |
+| the hub says                                           | ours        | who acts
+|--------------------------------------------------------|-------------|-----------------------------
+| X-Error-Code GatedRepo                                 | Denied      | the user accepts a licence
+| 401 with a token, and no X-Error-Code                  | Denied      | the user renews the token
+| 403, 451, "Access to this resource is disabled."       | Denied      | the user asks the owner
+| X-Error-Code RepoNotFound, 401 without a token, 404    | NotFound    | the user checks name, login
+| X-Error-Code RevisionNotFound, EntryNotFound           | NotFound    | the user checks the name
+| 400, an id that the library refuses                    | UsageError  | the user checks the name
+| 408, 425, 429, 5xx, no connection, timeout, offline    | Unavailable | nobody: try again
+| bad certificate, redirect loop, bad JSON, wrong fields | Untrusted   | drop this endpoint
 
 The Hub hides private repositories: without a token it answers 401 for missing and private alike,
 with a token 404 for missing and not allowed alike. Then the error is NotFound and says both.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from p2pcache.errors import (
     Denied,
@@ -34,6 +34,7 @@ from p2pcache.sources import headers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from p2pcache.sources.hf_guard import Reply
     from p2pcache.sources.hf_listing import HfListRequest
 
 MAX_SAID_CHARS = 300  # of the hub's own words, in our message
@@ -41,7 +42,7 @@ MAX_SAID_CHARS = 300  # of the hub's own words, in our message
 _TRY_AGAIN = frozenset({408, 425, 429})  # and 5xx
 
 
-def refuse_status(response: Any, request: HfListRequest) -> None:
+def refuse_status(response: Reply, request: HfListRequest) -> None:
     """Raise Unavailable for a status that only time cures, before the library starts to sleep."""
     status = response.status_code
     if status not in _TRY_AGAIN and status < 500:
@@ -85,7 +86,7 @@ def as_ours(request: HfListRequest) -> Iterator[None]:
         ) from exc
 
 
-def _of_response(response: Any, request: HfListRequest) -> P2PCacheError:
+def _of_response(response: Reply, request: HfListRequest) -> P2PCacheError:
     status, code = response.status_code, response.headers.get("x-error-code")
     said = (response.headers.get("x-error-message") or "")[:MAX_SAID_CHARS]
     name = f"{request.repo_type} {request.repo_id!r}"
@@ -158,9 +159,7 @@ def _of_transport(exc: BaseException, request: HfListRequest) -> P2PCacheError:
         case "RemoteProtocolError" | "DecodingError":
             return Unavailable(f"{request.endpoint} broke off its reply: {_short(exc)}")
         case kind if kind.endswith("Timeout"):
-            return Unavailable(
-                f"{request.endpoint} was silent for {request.request_timeout_s:g} s"
-            )
+            return Unavailable(f"{request.endpoint} was silent for {request.request_timeout_s:g} s")
     return Unavailable(f"{request.endpoint} cannot be reached: {_short(exc)}")
 
 

@@ -12,10 +12,12 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 BLOCK = 1 << 20
 _FIXED_TIME = "1700000000 +0000"  # commit ids depend on it
@@ -48,7 +50,7 @@ def lfs(size: int, seed: int) -> Recipe:
 
 
 def small_model(lfs_bytes: int = 3_000_000) -> dict[str, Recipe]:
-    """The everyday repository: config, nested folders, an odd name, an empty file, two LFS files."""
+    """The everyday repository: config, folders, an odd name, an empty file, two LFS files."""
     return {
         "config.json": text('{"model_type": "demo", "hidden_size": 8}\n'),
         "README.md": text("# demo\n"),

@@ -12,13 +12,15 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from tests.support.hub_repo import BuiltFile, HubRepo
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tests.support.hub_repo import BuiltFile, HubRepo
 
 GOOD_TOKEN = "hf_good"  # allowed everywhere
 NO_ACCESS_TOKEN = "hf_no_access"  # valid, but on no list and in no organisation

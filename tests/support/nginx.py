@@ -10,14 +10,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tests.support.certs import ServerCert
-from tests.support.hub_repo import HubRepo
 from tests.support.processes import free_port, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.certs import ServerCert
+    from tests.support.hub_repo import HubRepo
 
 _CONFIG = """\
 {user}
@@ -111,9 +115,14 @@ def nginx(
         _CONFIG.format(
             # as root the workers would become `nobody`, who cannot read a test's folder
             user="user root;" if os.geteuid() == 0 else "",
-            data=data, root=root, port=port, ssl=" ssl" if tls else "",
-            limits="\n    ".join(limits), http_extra=extra.http, server_extra=extra.server,
-        )  # fmt: skip
+            data=data,
+            root=root,
+            port=port,
+            ssl=" ssl" if tls else "",
+            limits="\n    ".join(limits),
+            http_extra=extra.http,
+            server_extra=extra.server,
+        )
     )
     argv = [_command(), "-c", str(config), "-p", str(data), "-e", str(data / "error.log")]
     with running(argv, port=port, log=data / "output.log") as process:

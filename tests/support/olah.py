@@ -12,12 +12,16 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.support.hub_repo import HubRepo
 from tests.support.processes import free_port, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.hub_repo import HubRepo
 
 VERSION = "0.5.4"
 
@@ -66,7 +70,7 @@ def install_olah() -> Path:
 
 @contextlib.contextmanager
 def olah(repo: HubRepo, data: Path, *, port: int | None = None) -> Iterator[Olah]:
-    """Serve a repository until the block ends. A fixed `port` is for a restart at the same place."""
+    """Serve a repository until the block ends. `port` is for a restart at the same place."""
     command = install_olah()
     data.mkdir(parents=True, exist_ok=True)
     port = port or free_port()

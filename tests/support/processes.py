@@ -7,8 +7,11 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 START_TIMEOUT_S = 60.0  # olah imports a web framework; two shared cores can make that slow
 STOP_TIMEOUT_S = 5.0
