@@ -36,6 +36,7 @@ class GrowingBlob:
         self._partial: Partial | None = None
         self._report: FollowReport | None = None
         self._followed = trio.Event()
+        self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
 
     @property
     def partial(self) -> Partial:
@@ -115,7 +116,10 @@ class GrowingBlob:
             now, bytes_ = trio.current_time(), self.live_bytes()
             old = now - since >= FLUSH_AGE_S
             if bytes_ - flushed >= self._store.options.flush_bytes or (old and bytes_ > flushed):
-                await trio.to_thread.run_sync(self._partial.flush)
+                async with self._disk:
+                    if self._partial is None:
+                        return
+                    await trio.to_thread.run_sync(self._partial.flush)
                 flushed, since = bytes_, now
 
     async def finish(self, again: bool) -> BlobInfo:
@@ -130,14 +134,14 @@ class GrowingBlob:
         blob = verify_whole(
             self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
         )
-        partial, self._partial = self.partial, None
-        hashes = partial.block_hashes()
+        hashes = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
-        try:
-            return await trio.to_thread.run_sync(self._store.publish, partial, blob, root.cid)
-        except BaseException:
-            self._partial = partial
-            raise
+        async with self._disk:
+            info = await trio.to_thread.run_sync(
+                self._store.publish, self.partial, blob, root.cid
+            )
+            self._partial = None
+        return info
 
     async def aclose(self) -> None:
         """Flush and give the lease back; bounded, and safe to call twice."""

@@ -45,7 +45,7 @@ class Phase(enum.Enum):
 class _Blob:
     """A blob in work: one byte a block, 0 missing, 1 in flight, 2 done."""
 
-    __slots__ = ("_last_bytes", "audited", "by", "cursor", "missing", "phase", "spec", "state")
+    __slots__ = ("_last_bytes", "audited", "by", "cursor", "digested", "missing", "phase", "spec", "state")
 
     def __init__(self, spec: ev.BlobSpec) -> None:
         self.spec = spec
@@ -54,7 +54,8 @@ class _Blob:
         self._last_bytes = spec.size_bytes - (len(self.state) - 1) * BLOCK_BYTES
         self.missing = len(self.state)
         self.cursor = 0  # no missing block below it
-        self.audited = False
+        self.audited = False  # its pieces are being compared, after a wrong whole digest
+        self.digested = False  # a whole digest came out wrong before: hash again from the start
         self.by: set[str] = set()  # sources that brought any of its bytes
 
     def set(self, start: int, end: int, value: int) -> None:
@@ -270,7 +271,7 @@ class Download:
     def _digest_when_done(self, blob: _Blob, out: list[ev.Action]) -> None:
         if blob.phase is Phase.FETCHING and blob.done:
             blob.phase = Phase.DIGESTING
-            out.append(ev.Digest(blob.spec.index, again=blob.audited))
+            out.append(ev.Digest(blob.spec.index, again=blob.digested))
 
     def _batch_ended(self, event: ev.BatchEnded, now: float) -> None:
         del self._jobs[event.batch.id]
@@ -303,6 +304,7 @@ class Download:
         if ok:
             self._complete(blob.spec.index, now)
             return
+        blob.digested = True
         if not blob.audited:  # fetch everything once more, keep what agrees
             blob.audited = True
             blob.phase = Phase.FETCHING
