@@ -7,18 +7,21 @@ environment; the environment wins. No other module reads either.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from p2pcache.store.layout import StoreOptions
+from p2pcache.units import parse_bytes, parse_duration
 
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
-from p2pcache.store.layout import StoreOptions
 from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.resolve import ResolveOptions
 from p2pcache.transfer.workers import WorkerOptions
-from p2pcache.units import parse_bytes, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +108,9 @@ SETTINGS: tuple[Setting, ...] = (
         _RESOLVE.ttl_s,
         "a branch resolved this recently is not asked again",
     ),
-    Setting(
-        "resolve.timeout", parse_duration, _RESOLVE.timeout_s, "how long a listing may take"
-    ),
+    Setting("resolve.timeout", parse_duration, _RESOLVE.timeout_s, "how long a listing may take"),
     Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
-    Setting(
-        "workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"
-    ),
+    Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
     Setting("materialise.links", _yes, True, "link files out of the store instead of copying"),
 )
 
@@ -206,9 +205,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
         transfer=TransferOptions(
             patience_s=values["fetch.patience"], max_streams=values["fetch.max_streams"]
         ),
-        resolve=ResolveOptions(
-            ttl_s=values["resolve.ttl"], timeout_s=values["resolve.timeout"]
-        ),
+        resolve=ResolveOptions(ttl_s=values["resolve.ttl"], timeout_s=values["resolve.timeout"]),
         workers=WorkerOptions(idle_s=values["workers.idle"]),
         ca_file=values["tls.ca_file"],
         links=values["materialise.links"],

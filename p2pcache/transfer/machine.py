@@ -45,7 +45,17 @@ class Phase(enum.Enum):
 class _Blob:
     """A blob in work: one byte a block, 0 missing, 1 in flight, 2 done."""
 
-    __slots__ = ("_last_bytes", "audited", "by", "cursor", "digested", "missing", "phase", "spec", "state")
+    __slots__ = (
+        "_last_bytes",
+        "audited",
+        "by",
+        "cursor",
+        "digested",
+        "missing",
+        "phase",
+        "spec",
+        "state",
+    )
 
     def __init__(self, spec: ev.BlobSpec) -> None:
         self.spec = spec

@@ -17,7 +17,6 @@ from p2pcache.errors import LocalFault, Untrusted, UsageError, plain_errors
 from p2pcache.lanes.orders import FetchLimits, FollowOrder
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.machine import Statistics
-from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.want import Origin, PullReport, Wanted
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import Credentials, ListedFile, Source
     from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.transfer.policy import TransferOptions
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.workers import Workers
 
@@ -34,9 +34,7 @@ Adopter = Callable[["Ref", "ListedFile"], Iterable[Path]]
 
 ORIGIN_STREAMS = 16  # requests that one origin gets from one agent at most
 
-NOTHING = Statistics(
-    sources=(), fetched_bytes=0, duplicate_bytes=0, retries=0, complete_blobs=0
-)
+NOTHING = Statistics(sources=(), fetched_bytes=0, duplicate_bytes=0, retries=0, complete_blobs=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +176,7 @@ def _identity(wanted: Wanted) -> bytes | str:
 def _find(store: Store, wanted: list[Wanted]) -> dict[str, BlobInfo]:
     """The stored blob of each path that is here already."""
     found = store.find_many([w.digest for w in wanted if w.digest is not None])
-    return {
-        w.path: found[w.digest] for w in wanted if w.digest is not None and w.digest in found
-    }
+    return {w.path: found[w.digest] for w in wanted if w.digest is not None and w.digest in found}
 
 
 async def _locate(

@@ -172,7 +172,9 @@ class Resolver:
         if isinstance(ref, refs.CidRef) and cids.codec(ref.cid) == cids.DAG_CBOR:
             manifest = self._store.get_manifest(ref.cid)
         elif (found := self._store.find(name)) is not None:
-            manifest = Manifest.from_entries([FileEntry(found.sha256.hex(), found.size, found.digest)])
+            manifest = Manifest.from_entries(
+                [FileEntry(found.sha256.hex(), found.size, found.digest)]
+            )
         if manifest is None:
             raise NotFound(
                 f"nobody that this agent may ask has `{canonical}`",
