@@ -211,6 +211,11 @@ class Tree:
                     os.close(descriptor)
                 self._rename(temporary, parent, name)
 
+    def make(self, relative: str) -> None:
+        """Make a directory, and those above it."""
+        with target_faults(f"making {self.path / relative}"):
+            os.close(self._walk(self._root, relative, make=True))
+
     def remove(self, relative: str) -> None:
         """Remove a file or a link, if it is there."""
         with target_faults(f"removing {self.path / relative}"):

@@ -1,13 +1,13 @@
 """Names and paths of the Hugging Face cache, relative to its root, and where that root is.
 
-    models--org--name/
-        blobs/<etag>                      sha256 (LFS) or git sha1 (others); may be a link into blobs/
-        refs/main, refs/refs/pr/1         the commit, without a newline
-        snapshots/<commit>/dir/file       -> ../../../blobs/<etag>
-        trees/<commit>.json               every file of the commit: what "complete" means
-        .no_exist/<commit>/dir/file       the Hub said that there is no such file
-    blobs/ab/<xet hash>                   payloads shared by all repositories
-    CACHEDIR.TAG  .locks/
+models--org--name/
+    blobs/<etag>                      sha256 (LFS) or git sha1 (others); may be a link into blobs/
+    refs/main, refs/refs/pr/1         the commit, without a newline
+    snapshots/<commit>/dir/file       -> ../../../blobs/<etag>
+    trees/<commit>.json               every file of the commit: what "complete" means
+    .no_exist/<commit>/dir/file       the Hub said that there is no such file
+blobs/ab/<xet hash>                   payloads shared by all repositories
+CACHEDIR.TAG  .locks/
 """
 
 from __future__ import annotations

@@ -72,9 +72,7 @@ def repos(cache_dir: Path) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def resolve_revision(
-    cache_dir: Path, repo_type: str, repo_id: str, revision: str
-) -> str | None:
+def resolve_revision(cache_dir: Path, repo_type: str, repo_id: str, revision: str) -> str | None:
     """The commit that the revision meant when it was last fetched; None if unknown here."""
     root, folder = _open(cache_dir, repo_type, repo_id)
     path = _confined(root, folder / layout.ref_path(revision), hops=0)
