@@ -218,10 +218,10 @@ class Tree:
 
     def remove(self, relative: str) -> None:
         """Remove a file or a link, if it is there."""
-        with target_faults(f"removing {self.path / relative}"):
-            with contextlib.suppress(FileNotFoundError):
-                parent, name = self._parent(relative, make=False)
-                os.unlink(name, dir_fd=parent)
+        doing = f"removing {self.path / relative}"
+        with target_faults(doing), contextlib.suppress(FileNotFoundError):
+            parent, name = self._parent(relative, make=False)
+            os.unlink(name, dir_fd=parent)
 
     def check_case(self, paths: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """The pairs of `paths` that differ in case only; LocalFault if this tree cannot hold both.
