@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from p2pcache.content.names import safe_path
 from p2pcache.errors import UsageError
-from p2pcache.store.links import LinkKind, Placed, Tree, is_stamped, source_state, target_faults
+from p2pcache.store.links import LinkKind, is_stamped, source_state
+from p2pcache.store.placing import Placed, Tree, target_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,7 +80,9 @@ def _place(tree: Tree, file: FolderFile, links: bool, placed: Placed) -> None:
     placed.made[tree.place(file.source, file.path, kinds)] += 1
 
 
-def _is_equal(tree: Tree, file: FolderFile, found: os.stat_result, source: os.stat_result) -> bool:
+def _is_equal(
+    tree: Tree, file: FolderFile, links: bool, found: os.stat_result, source: os.stat_result
+) -> bool:
     if not stat.S_ISREG(found.st_mode) or found.st_size != source.st_size:
         return False
     if os.path.samestat(found, source):

@@ -21,7 +21,8 @@ from p2pcache.store import durable
 from p2pcache.store.hfcache import layout
 from p2pcache.store.hfcache.layout import RepoFolder
 from p2pcache.store.hfcache.read import MAX_TREE_BYTES, TreeFile, parse_tree
-from p2pcache.store.links import ANY_KIND, LinkKind, Placed, Tree, is_stamped, source_state
+from p2pcache.store.links import ANY_KIND, LinkKind, is_stamped, source_state
+from p2pcache.store.placing import Placed, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
