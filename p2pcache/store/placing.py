@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _STAGED = ".p2pcache-"  # start of every temporary name: short, so that any legal name has room
-_ORPHAN_AGE_S = 86_400.0  # a temporary file untouched for a day: its maker is dead, not slow
+ORPHAN_AGE_S = 86_400.0  # a temporary file untouched for a day: its maker is dead, not slow
 _NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -74,10 +74,13 @@ class Tree:
     same tree at once. Errors: DiskFull, LocalFault.
     """
 
-    def __init__(self, root: Path, below: str = "") -> None:
+    def __init__(
+        self, root: Path, below: str = "", *, orphan_age_s: float = ORPHAN_AGE_S
+    ) -> None:
         self._top = root
         self.path = root
         self._below = below
+        self._orphan_age_s = orphan_age_s
         self._root = -1
         self._last = ("", -1)  # the directory that was used last: files come sorted by path
 
@@ -299,5 +302,5 @@ class Tree:
         for name in names:
             with contextlib.suppress(FileNotFoundError, PermissionError, IsADirectoryError):
                 found = os.stat(name, dir_fd=self._root, follow_symlinks=False)
-                if now - found.st_ctime > _ORPHAN_AGE_S:
+                if now - found.st_ctime > self._orphan_age_s:
                     os.unlink(name, dir_fd=self._root)
