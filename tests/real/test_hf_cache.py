@@ -177,6 +177,8 @@ def test_online_the_library_downloads_none_of_what_we_materialised(hub, tmp_path
 def test_a_cache_that_the_library_wrote_is_read_and_left_as_it_is(hub, tmp_path):
     repo = build_repo(tmp_path / "repo")
     with hub_stub(repo) as stub:
+        # 1.33 takes the other port of 127.0.0.1 for the same hub and wants its headers there too
+        stub.redirect_lfs = False
         snapshot = replace(hub, endpoint=stub.url).call("snapshot_download", repo_id="demo/model")
     assert contents(snapshot) == contents(repo.plain)
     assert read.repos(hub.cache) == [REPO]
