@@ -209,7 +209,7 @@ def test_across_file_systems_it_copies_and_the_second_time_leaves_the_copy(files
 
 
 def test_what_on_file_raises_stops_between_two_files(target, files):
-    class Stop(Exception):  # noqa: N818
+    class Stop(Exception):
         pass
 
     def stop(path):
