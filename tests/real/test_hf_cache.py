@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -365,6 +366,28 @@ def test_a_moved_branch_points_to_the_new_commit_and_the_old_one_stays(cache, fi
     assert len(read.snapshot_files(cache, *REPO, COMMIT)) == len(files)
 
 
+def test_a_tree_with_xet_hashes_is_left_to_the_library_and_ours_has_none(cache, files):
+    materialise(cache, *REPO, COMMIT, files, whole_tree=True)
+    path = cache / "models--demo--model/trees" / f"{COMMIT}.json"
+    document = json.loads(path.read_bytes())
+    assert all("xet_hash" not in entry for entry in document["files"].values())
+    document["files"]["model.safetensors"]["xet_hash"] = XET_HASH
+    path.write_text(json.dumps(document))
+    before = path.read_bytes()
+    materialise(cache, *REPO, COMMIT, files, whole_tree=True)
+    assert path.read_bytes() == before
+    materialise(cache, *REPO, COMMIT, files[:-1], whole_tree=True)  # it says something else now
+    assert path.read_bytes() != before
+
+
+def test_the_ids_of_lfs_pointers_are_those_of_git(cache, tmp_path):
+    repo = build_repo(tmp_path / "repo")
+    files = [LinkedFile(f.path, f.etag, f.size, f.on_disk) for f in repo.files.values()]
+    materialise(cache, *REPO, repo.commit, files, whole_tree=True)
+    listed = read.tree(cache, *REPO, repo.commit)
+    assert {f.path: f.blob_id for f in listed} == {f.path: f.oid for f in repo.files.values()}
+
+
 def test_a_damaged_tree_is_replaced_and_private(cache, files):
     materialise(cache, *REPO, COMMIT, files, whole_tree=True)
     listed = read.tree(cache, *REPO, COMMIT)
@@ -452,12 +475,16 @@ def test_a_blob_that_leads_out_of_the_cache_or_too_far_is_not_found(cache, files
 
 def test_a_repository_folder_that_is_a_link_is_not_read(cache, files, tmp_path):
     materialise(tmp_path / "other", *REPO, COMMIT, files, revisions=["main"], whole_tree=True)
+    mark = tmp_path / "other/models--demo--model/.no_exist" / COMMIT / "x"
+    mark.parent.mkdir(parents=True)
+    mark.touch()
     cache.mkdir()
     (cache / "models--demo--model").symlink_to(tmp_path / "other/models--demo--model")
     assert read.find_blob(cache, *REPO, files[0].etag_hex) is None
     assert read.snapshot_files(cache, *REPO, COMMIT) == ()
     assert read.refs(cache, *REPO) == {}
     assert read.tree(cache, *REPO, COMMIT) is None
+    assert read.no_exist(cache, *REPO, COMMIT) == frozenset()
 
 
 def test_unfinished_downloads_and_shared_blobs_are_no_blobs_and_no_repositories(cache, files):

@@ -112,6 +112,14 @@ def test_times_that_a_tool_set_prove_nothing(target, tmp_path):
     assert (target / "weights.bin").read_bytes() == new
 
 
+def test_small_files_written_in_one_tick_of_the_clock_are_told_apart(target, files):
+    target.mkdir()
+    (target / "config.json").write_bytes(b"[]\n")
+    then = files[0].source.stat().st_mtime_ns
+    os.utime(target / "config.json", ns=(then, then))
+    assert materialise_folder(target, files).replaced == ["config.json"]
+
+
 def test_a_reader_of_a_replaced_file_keeps_the_old_content(target, files):
     target.mkdir()
     (target / "config.json").write_bytes(b"old")
