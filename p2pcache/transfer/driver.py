@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from p2pcache.lanes.orders import FetchReport
-    from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.store import Store
     from p2pcache.transfer.machine import Statistics
     from p2pcache.transfer.want import Origin, Wanted
     from p2pcache.transfer.workers import Workers
