@@ -1,9 +1,8 @@
-"""Shows a finished pull where its caller wants it: the Hugging Face cache, a folder, or the store."""
+"""Shows a finished pull where its caller wants it: the hub cache, a folder, or the store."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2pcache.content import digests, refs
@@ -12,6 +11,7 @@ from p2pcache.store.hfcache.write import HubFile, materialise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from p2pcache.agent.get import GetRequest
     from p2pcache.sources.port import ListedFile

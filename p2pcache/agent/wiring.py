@@ -39,7 +39,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
             sources: list[Source] = [
                 HfSource(
-                    workers.call, HfOptions(ca_file=config.ca_file, token_file=config.token_file)
+                    workers.call, HfOptions(ca_file=config.ca_file)
                 ),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 FileSource(),

@@ -138,7 +138,7 @@ class GrowingBlob:
         hashes = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
         async with self._disk:
-            info = await trio.to_thread.run_sync(self._store.publish, self.partial, blob, root.cid)
+            info = await trio.to_thread.run_sync(self._publish, blob, root.cid)
             self._partial = None
         return info
 
