@@ -163,9 +163,7 @@ class _Run:
         total = sum(f.size or 0 for f in self.files)
         await self._tell(Progress("materialising", None, total, total))
         started = trio.current_time()
-        placed = await trio.to_thread.run_sync(
-            place, request, resolution, self.files, report.blobs
-        )
+        placed = await trio.to_thread.run_sync(place, request, resolution, self.files, report.blobs)
         parts.store.touch([blob.sha256 for blob in report.blobs.values()], parts.now())
         self._times["materialise_s"] = trio.current_time() - started
         return resolution, report, placed

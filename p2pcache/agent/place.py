@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from p2pcache.content import digests, refs
 from p2pcache.store.folder import FolderFile, materialise_folder
-from p2pcache.store.hfcache.write import HubFile, materialise
+from p2pcache.store.hfcache.write import LinkedFile, materialise
+from p2pcache.store.links import ANY_KIND, LinkKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from p2pcache.agent.get import GetRequest
     from p2pcache.sources.port import ListedFile
+    from p2pcache.store import links
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.transfer.resolve import Resolution
 
@@ -59,13 +61,9 @@ def _in_folder(
     blobs: Mapping[str, BlobInfo],
     single: ListedFile | None,
 ) -> Placed:
-    wanted = [
-        FolderFile(f.path, blobs[f.path].size, blobs[f.path].sha256, blobs[f.path].path)
-        for f in files
-    ]
+    wanted = [FolderFile(f.path, blobs[f.path].size, blobs[f.path].path) for f in files]
     done = materialise_folder(folder, wanted, links=request.links)
-    path = folder / single.path if single is not None else folder
-    return Placed(path, done.link_kind, done.notes)
+    return _placed(folder if single is None else folder / single.path, done)
 
 
 def _in_hub_cache(
@@ -79,31 +77,39 @@ def _in_hub_cache(
     commit = resolution.listing.immutable
     if commit is None:
         return Placed(None, None, ("the hub gave no commit: not put into its cache",))
-    revision = ref.revision or refs.DEFAULT_REVISION
-    whole = ref.path is None and len(files) == len(resolution.listing.files)
+    listed = resolution.listing.files
+    # one file of a repository is listed alone: only a whole listing is the commit's tree
+    whole = ref.path is None
+    shown = {f.path for f in files}
     done = materialise(
         cache,
         ref.repo_type,
         ref.repo_id,
         commit,
-        [revision] if resolution.listing.mutable else [],
-        [_hub_file(f, blobs[f.path]) for f in files],
-        links=request.links,
+        [_linked(f, blobs[f.path] if f.path in shown else None) for f in listed],
+        revisions=[ref.revision or refs.DEFAULT_REVISION] if resolution.listing.mutable else [],
         whole_tree=whole,
+        kinds=ANY_KIND if request.links else (LinkKind.REFLINK, LinkKind.COPY),
     )
     single = _single(ref, files)
-    path = done.snapshot / single.path if single is not None else done.snapshot
-    return Placed(path, done.link_kind, done.notes)
+    return _placed(done.directory if single is None else done.directory / single.path, done)
 
 
-def _hub_file(file: ListedFile, blob: BlobInfo) -> HubFile:
-    digest = file.digest or blob.digest
-    etag = digests.raw(digest).hex()
-    return HubFile(
+def _linked(file: ListedFile, blob: BlobInfo | None) -> LinkedFile:
+    """`blob` None: the commit has the file, but it was not selected."""
+    assert file.digest is not None, "a hub names every file by its content"
+    etag = digests.raw(file.digest).hex()
+    return LinkedFile(
         path=file.path,
-        etag=etag,
-        size=blob.size,
-        source=blob.path,
+        etag_hex=etag,
+        size=file.size or 0,
+        source=None if blob is None else blob.path,
         oid=file.oid,
-        lfs_sha256=None if digests.is_git_sha1(digest) else etag,
+        lfs_sha256=None if digests.is_git_sha1(file.digest) else etag,
     )
+
+
+def _placed(path: Path, done: links.Placed) -> Placed:
+    notes = [f"replaced `{name}`, which had other content" for name in done.replaced]
+    notes += [f"`{a}` and `{b}` are one file on this file system" for a, b in done.collisions]
+    return Placed(path, None if done.link_kind is None else str(done.link_kind), tuple(notes))

@@ -38,9 +38,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
     try:
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
             sources: list[Source] = [
-                HfSource(
-                    workers.call, HfOptions(ca_file=config.ca_file)
-                ),
+                HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 FileSource(),
             ]

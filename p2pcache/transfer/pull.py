@@ -228,9 +228,7 @@ async def _adopt_one(context: PullContext, path: Path, file: ListedFile) -> Blob
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), file.size)
 
         def adopt() -> BlobInfo:
-            return context.store.adopt(
-                path, blob, before, root_cid=root.cid, block_digests=hashes
-            )
+            return context.store.adopt(path, blob, before, root_cid=root.cid, block_digests=hashes)
 
         return await trio.to_thread.run_sync(adopt)
     except (Untrusted, LocalFault, OSError):
