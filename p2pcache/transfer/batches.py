@@ -34,7 +34,6 @@ class BatchOutcome:
 
     blobs: dict[int, BlobInfo]
     ended: ev.BatchEnded
-    cpu_s: float
 
 
 def provisional_name(wanted: Wanted) -> bytes:
@@ -87,7 +86,7 @@ async def fetch_batch(
         sum(small.wire_bytes for small in report.reports),
         trio.current_time() - started,
     )
-    return BatchOutcome(dict(zip(good, infos, strict=True)), ended, report.cpu_s)
+    return BatchOutcome(dict(zip(good, infos, strict=True)), ended)
 
 
 def _remove(paths: Iterable[str]) -> None:
