@@ -82,6 +82,8 @@ def list_hf(request: HfListRequest) -> Listing:
             _check_access(api, request)
         # a tuple here: a generator would be run down outside the bounds and the translation
         files = tuple(_files(api, request, commit))
+        if not files and info.siblings:  # the library takes an empty object for an empty list
+            raise Untrusted(f"{request.endpoint} names files of {request.repo_id} and lists none")
     return Listing(
         source="hf",
         endpoint=request.endpoint,
