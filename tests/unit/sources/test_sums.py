@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import subprocess
 from typing import TYPE_CHECKING
@@ -70,7 +71,5 @@ def test_doubtful_lists_are_refused(data: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_only_untrusted_comes_out(data: bytes) -> None:
-    try:
+    with contextlib.suppress(Untrusted):
         parse_sums(data)
-    except Untrusted:
-        pass
