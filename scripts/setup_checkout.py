@@ -165,8 +165,12 @@ def pip(venv: Path, *args: str) -> None:
     # --use-pep517 and no isolation: the archives are built with the pinned setuptools, not with
     # whatever setuptools is the newest today.
     command = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    done = subprocess.run([*command, "install", *args], check=False)
+    done = subprocess.run(
+        [*command, "install", *args],
+        check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     if done.returncode != 0:
+        print(done.stdout, file=sys.stderr)
         raise fail("pip could not install the pinned packages", "its output stands above")
 
 
