@@ -20,8 +20,23 @@ from pathlib import Path
 
 import measure as gauge
 from bench_support import (
-    GB, GIB, MIB, P2PCACHE, WORKERS, Options, Row, above, agent, at_least, at_most, cli,
-    environment, info, on_tmpfs, progress,
+    GB,
+    GIB,
+    MIB,
+    P2PCACHE,
+    WORKERS,
+    Options,
+    Row,
+    above,
+    agent,
+    at_least,
+    at_most,
+    cli,
+    environment,
+    info,
+    last_json,
+    on_tmpfs,
+    progress,
 )  # fmt: skip
 from origins import Authority, HubRepo, Nginx, make_authority, nginx
 
@@ -29,7 +44,7 @@ FILE = "model.safetensors"
 COMMIT = hashlib.sha1(b"bench origin", usedforsecurity=False).hexdigest()
 PIECE_BYTES = 16 * MIB  # the largest piece, which the memory bound is stated in
 MEMORY_BOUND_MIB = 64 + 2 * (PIECE_BYTES // MIB) * WORKERS
-SAME_MIB = 16  # "the same for 1 GiB and 20 GiB": within one piece
+SAME_MIB = 16  # "the same for both sizes": within one piece
 CPU_GOAL = {"plain": 2.0, "tls": 2.9}  # CPU-s/GB with both digests
 
 HF_DOWNLOAD = """
@@ -162,22 +177,14 @@ def _p2pcache(pid: int, env: dict[str, str], where: Setting) -> Peer:
     return pull
 
 
-def _result(stdout: str) -> dict[str, object]:
-    import json
-
-    value = json.loads(stdout.strip().splitlines()[-1])
-    assert isinstance(value, dict)
-    return value
-
-
 def _result_path(stdout: str) -> Path:
-    path = Path(str(_result(stdout)["path"]))
+    path = Path(str(last_json(stdout)["path"]))
     return path / FILE if path.is_dir() else path
 
 
 def _assert_fetched(stdout: str, size: int) -> None:
     """A pull that found the bytes in its store would be no measurement."""
-    fetched = _result(stdout)["fetched_bytes"]
+    fetched = last_json(stdout)["fetched_bytes"]
     if fetched != size:
         raise RuntimeError(f"the pull moved {fetched} of {size} bytes: the store was not empty")
 
@@ -217,9 +224,7 @@ def _rows(where: Setting, times: Times) -> list[Row]:
             others["curl | tee | sha256sum"] / ours,
             2.5,
         ),
-        above(
-            f"{scheme}: times as fast as huggingface_hub", others["huggingface_hub"] / ours, 1.0
-        ),
+        above(f"{scheme}: times as fast as huggingface_hub", others["huggingface_hub"] / ours, 1.0),
         at_most(f"{scheme}: time over that of the fastest", ours / min(others.values()), 1.05),
         at_most(
             f"{scheme}: receiver's CPU-s/GB (agent, workers, CLI)",
@@ -228,6 +233,10 @@ def _rows(where: Setting, times: Times) -> list[Row]:
         ),
     ]
     return rows
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:g} GiB"
 
 
 def _peak_mib(home: Path, url: str, sha256: str, size: int, ca_file: Path) -> float:
@@ -250,17 +259,17 @@ def _zeros_sha256(size: int) -> str:
 
 
 def _memory(folder: Path, where: Setting, tls: Authority, large_bytes: int) -> list[Row]:
-    progress("memory: 1 GiB")
+    progress(f"memory: {_gib(where.size)}")
     small = _peak_mib(folder / "home-memory", where.url, where.sha256, where.size, tls.ca_file)
     name = "peak memory of agent and workers above idle (PSS), MiB"
-    rows = [at_most(f"{where.size // GIB} GiB: {name}", small, MEMORY_BOUND_MIB)]
-    large_name = f"{large_bytes // GIB} GiB sparse: {name}"
+    rows = [at_most(f"{_gib(where.size)}: {name}", small, MEMORY_BOUND_MIB)]
+    large_name = f"{_gib(large_bytes)} sparse: {name}"
     disk = Path(tempfile.mkdtemp(prefix="p2pcache-bench-"))
     try:
         if shutil.disk_usage(disk).free < large_bytes + 2 * GIB:
-            progress(f"{disk} has no room for {large_bytes // GIB} GiB: not measured")
+            progress(f"{disk} has no room for {_gib(large_bytes)}: not measured")
             return [*rows, info(large_name, None)]
-        progress(f"memory: {large_bytes // GIB} GiB, on disk (it does not fit into tmpfs)")
+        progress(f"memory: {_gib(large_bytes)}, on disk (it does not fit into tmpfs)")
         (disk / "root").mkdir()
         with (disk / "root" / FILE).open("wb") as sparse:
             sparse.truncate(large_bytes)
@@ -287,9 +296,7 @@ def _random_file(path: Path, size: int) -> str:
     return state.hexdigest()
 
 
-def _settings(
-    folder: Path, server: Nginx, size: int, sha256: str, tls: Authority
-) -> list[Setting]:
+def _settings(folder: Path, server: Nginx, size: int, sha256: str, tls: Authority) -> list[Setting]:
     assert server.tls is not None
     return [
         Setting(scheme, base, folder, size, sha256, tls.ca_file)
@@ -299,7 +306,7 @@ def _settings(
 
 def measure(options: Options) -> list[Row]:
     """Every row of this benchmark."""
-    size, rounds = GIB, 2 if options.quick else 5
+    size, rounds = (GIB // 2, 2) if options.quick else (GIB, 5)
     large_bytes = (4 if options.quick else 20) * GIB
     rows: list[Row] = []
     with on_tmpfs(3 * size + 256 * MIB) as folder:

@@ -15,12 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from origins import stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -137,8 +139,8 @@ def on_tmpfs(need_bytes: int) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
         return
     folder = Path(tempfile.mkdtemp(prefix="p2pcache-bench-"))
-    size = f"size={need_bytes}"
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=False).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={need_bytes}", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False).returncode:
         folder.rmdir()
         raise SystemExit(
             f"error: no tmpfs with {need_bytes // MIB} MiB free\n"
@@ -169,7 +171,7 @@ class Agent:
     env: Mapping[str, str]
 
 
-def cli(env: Mapping[str, str], *args: str) -> Any:
+def cli(env: Mapping[str, str], *args: str) -> dict[str, Any]:
     """One CLI command with --json; its document. Not for timing."""
     done = subprocess.run(
         [P2PCACHE, *args, "--json"], env=dict(env), capture_output=True, text=True, check=False,
@@ -177,7 +179,15 @@ def cli(env: Mapping[str, str], *args: str) -> Any:
     )  # fmt: skip
     if done.returncode != 0:
         raise RuntimeError(f"p2pcache {' '.join(args)}: {done.returncode}\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return last_json(done.stdout)
+
+
+def last_json(stdout: str) -> dict[str, Any]:
+    """The document at the end of a command's output."""
+    value = json.loads(stdout.strip().splitlines()[-1])
+    if not isinstance(value, dict):
+        raise TypeError(f"not a JSON object: {stdout[-200:]!r}")
+    return value
 
 
 @contextlib.contextmanager

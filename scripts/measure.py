@@ -7,9 +7,12 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 SAMPLE_S = 0.02  # a peak of one 16 MiB piece lasts longer than this at 1 GB/s only when it is kept
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
