@@ -1,1 +1,17 @@
-"""TODO."""
+"""Bulk bytes: the functions that run in worker processes. Neither trio nor libp2p is seen here.
+
+| module    | what it is for                                                                   |
+|-----------|----------------------------------------------------------------------------------|
+| `orders`  | what the agent asks and what a worker reports (plain values that pickle)         |
+| `fetch`   | `fetch(FetchOrder)`: one ranged GET into a partial blob, block by block          |
+| `small`   | `fetch_small(orders, limits, threads)`: a batch of blobs of at most one block    |
+| `follow`  | `follow(FollowOrder)`: the whole digest, in order, behind the writers            |
+| `http`    | one GET: redirects, memory of the final URL, renewal                             |
+| `pools`   | connections kept in the worker: TLS, pins, proxies, one place for every receive  |
+| `pace`    | the watchdog (stall and floor) and the rate limit of one call                    |
+| `faults`  | the table status or exception -> `Fault`, and text that is fit for users         |
+| `receive` | the block loop: receive, hash, hand to the sink                                  |
+| `sink`    | data, then map, then live byte                                                   |
+
+A byte's way: `pools` receives it, `http.Body` hands it out, `receive` hashes it, `sink` writes it.
+"""

@@ -1,0 +1,63 @@
+"""Arguments of a local API call, checked by type: whatever a client sends, only UsageError."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from p2pcache.errors import UsageError
+from p2pcache.sources.port import Credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Args:
+    """Typed access to one call's arguments."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def text(self, name: str) -> str:
+        """A required text."""
+        value = self.optional_text(name)
+        if not value:
+            raise UsageError(f"`{name}` is missing")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        """A text, or None when it is left out."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"`{name}` must be text")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts; empty when it is left out."""
+        value = self._values.get(name) or []
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            raise UsageError(f"`{name}` must be a list of texts")
+        return tuple(value)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A boolean."""
+        value = self._values.get(name, default)
+        if not isinstance(value, bool):
+            raise UsageError(f"`{name}` must be true or false")
+        return value
+
+    def positive(self, name: str) -> float | None:
+        """A positive number, or None when it is left out."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            raise UsageError(f"`{name}` must be a positive number")
+        return value
+
+    def credentials(self) -> Credentials:
+        """What the calling user brings along."""
+        given = self._values.get("credentials") or {}
+        if not isinstance(given, dict):
+            raise UsageError("`credentials` must be a map")
+        inner = Args(given)
+        return Credentials(inner.optional_text("hf_token"), inner.optional_text("hf_endpoint"))

@@ -1,0 +1,83 @@
+"""The agent as a process: starts, says that it is ready, drains on SIGTERM.
+
+Foreground only; systemd (Type=notify) or a container runtime keeps it. An embedded agent serves
+one command: it ends when its standard input is closed and no other client is connected.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.agent.localapi.server import serve
+from p2pcache.agent.wiring import open_agent
+from p2pcache.errors import plain_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from p2pcache.config.settings import Config
+
+DRAIN_S = 10.0  # after SIGTERM: partials are flushed well within it; systemd waits 90
+
+
+def notify(message: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing happens without NOTIFY_SOCKET."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    target = "\0" + address[1:] if address.startswith("@") else address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.sendto(message.encode(), target)
+        except OSError as exc:
+            print_err(f"warning: systemd was not told `{message}`: {exc}")
+
+
+def print_err(text: str) -> None:
+    """One line for the journal."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def run(config: Config, socket_path: Path, *, embedded: bool) -> None:
+    """Run an agent until it is told to stop. Raises one of our errors when it cannot start."""
+    with plain_errors():
+        trio.run(_main, config, socket_path, embedded)
+
+
+async def _main(config: Config, socket_path: Path, embedded: bool) -> None:
+    async with open_agent(config) as service, trio.open_nursery() as nursery:
+        server = await nursery.start(serve, socket_path, service)
+        nursery.start_soon(_stop_on_signal, service.stopping)
+        if embedded:
+            nursery.start_soon(_stop_when_unused, server, service.stopping)
+        else:
+            print_err(f"p2pcache agent ready: {socket_path} (home {config.home})")
+        notify("READY=1")
+        await service.stopping.wait()
+        notify("STOPPING=1")
+        with trio.move_on_after(DRAIN_S):
+            await server.drain()
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(stopping: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            stopping.set()
+
+
+async def _stop_when_unused(server: object, stopping: trio.Event) -> None:
+    """The command that started us closes our standard input when it is done."""
+    stream = trio.lowlevel.FdStream(os.dup(0))
+    async with stream:
+        while await stream.receive_some(4096):
+            pass
+    await server.wait_no_clients()  # type: ignore[attr-defined]
+    stopping.set()

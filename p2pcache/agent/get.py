@@ -1,0 +1,285 @@
+"""The operations that bring bytes in: resolve, get and push."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from p2pcache.agent.place import Placed, place
+from p2pcache.agent.select import chosen_files, shown, summary
+from p2pcache.content import cid as cids
+from p2pcache.content import refs
+from p2pcache.content.unixfs import Root, tree
+from p2pcache.errors import Interrupted, P2PCacheError, UsageError
+from p2pcache.sources.port import Credentials
+from p2pcache.transfer.progress import Progress
+from p2pcache.transfer.pull import pull
+from p2pcache.transfer.receipts import receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from p2pcache.agent.args import Args
+    from p2pcache.agent.parts import Emit, Parts
+    from p2pcache.agent.pulls import Watch
+    from p2pcache.sources.port import ListedFile
+    from p2pcache.transfer.resolve import Resolution
+    from p2pcache.transfer.want import PullReport
+
+ITEM_BEAT = 64  # listed files sent between two chances for other calls to run
+
+
+@dataclass(frozen=True, slots=True)
+class GetRequest:
+    """A checked `get`."""
+
+    ref: refs.Ref
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    to: Path | None
+    hf_cache: Path | None
+    links: bool
+    dry_run: bool
+    offline: bool
+    refresh: bool
+    rate_bytes_per_s: float | None
+    credentials: Credentials
+
+
+def get_request(args: Args, links: bool) -> GetRequest:
+    """Parse a call. Raises UsageError."""
+    to, hf_cache = args.optional_text("to"), args.optional_text("hf_cache")
+    for name, path in (("to", to), ("hf_cache", hf_cache)):
+        if path is not None and not os.path.isabs(path):
+            raise UsageError(f"`{name}` must be an absolute path, not `{path}`")
+    ref = refs.parse_ref(args.text("ref"), revision=args.optional_text("revision"))
+    is_hub = isinstance(ref, refs.HfRef)
+    return GetRequest(
+        ref=ref,
+        include=args.texts("include"),
+        exclude=args.texts("exclude"),
+        to=None if to is None else Path(to),
+        hf_cache=Path(hf_cache) if hf_cache is not None and is_hub and to is None else None,
+        links=args.flag("links", links),
+        dry_run=args.flag("dry_run"),
+        offline=args.flag("offline"),
+        refresh=args.flag("refresh"),
+        rate_bytes_per_s=args.positive("limit_rate"),
+        credentials=args.credentials(),
+    )
+
+
+async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """What a ref means now; its files are sent as items."""
+    ref = refs.parse_ref(args.text("ref"), revision=args.optional_text("revision"))
+    resolution = await parts.resolver.resolve(
+        ref,
+        args.credentials(),
+        offline=args.flag("offline"),
+        refresh=args.flag("refresh"),
+    )
+    files = resolution.listing.files
+    have = parts.store.find_many([f.digest for f in files if f.digest is not None])
+    for file in files:
+        blob = None if file.digest is None else have.get(file.digest)
+        await emit({"type": "item", "value": shown(file, blob)})
+    return {"ref": args.text("ref"), **summary(resolution)}
+
+
+async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """Bring what a ref means into the store, and show it where the caller wants it."""
+    request = get_request(args, parts.config.links)
+    started_at, started = parts.now(), trio.current_time()
+    run = _Run(parts, request, args.text("ref"), emit, uuid.uuid4().hex[:12])
+    try:
+        resolution, report, placed = await run.all()
+    except P2PCacheError as exc:
+        run.save(started_at, trio.current_time() - started, exc)
+        raise
+    except trio.Cancelled:
+        run.save(started_at, trio.current_time() - started, Interrupted("the caller went away"))
+        raise
+    seconds = trio.current_time() - started
+    if not request.dry_run:
+        run.save(started_at, seconds, None)
+    return {
+        "ref": args.text("ref"),
+        **summary(resolution),
+        "path": None if placed.path is None else str(placed.path),
+        "files": len(run.files),
+        "total_bytes": sum(f.size or 0 for f in run.files),
+        "fetched_bytes": report.statistics.fetched_bytes,
+        "reused_bytes": report.reused_bytes + report.adopted_bytes,
+        "seconds": seconds,
+        "link_kind": placed.link_kind,
+        "pull": None if request.dry_run else run.id,
+        "notes": [*resolution.notes, *placed.notes],
+        "dry_run": run.dry,
+    }
+
+
+class _Run:
+    """One `get`, step by step, so that a failure leaves a receipt of the steps before it."""
+
+    def __init__(self, parts: Parts, request: GetRequest, ref: str, emit: Emit, id_: str) -> None:
+        self.id = id_
+        self.files: list[ListedFile] = []
+        self.dry: dict[str, Any] | None = None
+        self._parts = parts
+        self._request = request
+        self._ref = ref
+        self._emit = emit
+        self._times: dict[str, float] = {}
+        self._resolution: Resolution | None = None
+        self._report: PullReport | None = None
+
+    async def all(self) -> tuple[Resolution, PullReport, Placed]:
+        """Resolve, bring, place."""
+        request, parts = self._request, self._parts
+        await self._tell(Progress("resolving"))
+        started = trio.current_time()
+        resolution = self._resolution = await parts.resolver.resolve(
+            request.ref, request.credentials, offline=request.offline, refresh=request.refresh
+        )
+        self._times["resolve_s"] = trio.current_time() - started
+        self.files = chosen_files(resolution, request.include, request.exclude)
+        if request.dry_run:
+            return resolution, self._dry(), Placed(None, None, ())
+        report = await parts.pulls.wait_pulled(
+            self._key(resolution), self._ref, self._start, self._tell
+        )
+        self._report = report
+        self._times |= {
+            "adopt_s": report.adopt_s,
+            "fetch_s": report.fetch_s,
+            "verify_s": report.verify_s,
+        }
+        resolution = self._resolution = parts.resolver.named_by_arrival(resolution, report.blobs)
+        total = sum(f.size or 0 for f in self.files)
+        await self._tell(Progress("materialising", None, total, total))
+        started = trio.current_time()
+        placed = await trio.to_thread.run_sync(
+            place, parts, request, resolution, self.files, report.blobs
+        )
+        parts.store.touch([blob.sha256 for blob in report.blobs.values()], parts.now())
+        self._times["materialise_s"] = trio.current_time() - started
+        return resolution, report, placed
+
+    def _key(self, resolution: Resolution) -> tuple[object, ...]:
+        manifest = resolution.manifest
+        name = resolution.canonical if manifest is None else manifest.cid()
+        offline = self._request.offline
+        return (name, frozenset(f.path for f in self.files), offline)
+
+    async def _start(self, watch: Watch) -> PullReport:
+        request, parts = self._request, self._parts
+        assert self._resolution is not None
+        local = isinstance(request.ref, refs.DigestRef | refs.CidRef)
+        source = None if request.offline or local else parts.resolver.source_for(request.ref)
+        return await pull(
+            parts.context,
+            self._resolution,
+            self.files,
+            source,
+            request.credentials,
+            rate_bytes_per_s=request.rate_bytes_per_s,
+            watch=watch,
+            note=self._note,
+        )
+
+    def _note(self, report: PullReport) -> None:
+        self._report = report
+
+    def _dry(self) -> PullReport:
+        from p2pcache.transfer.pull import NOTHING
+        from p2pcache.transfer.want import PullReport
+
+        named = [f.digest for f in self.files if f.digest is not None]
+        have = self._parts.store.find_many(named)
+        missing = [f for f in self.files if f.digest is None or f.digest not in have]
+        present = [f for f in self.files if f.digest is not None and f.digest in have]
+        self.dry = {
+            "missing_files": [f.path for f in missing],
+            "missing_bytes": sum(f.size or 0 for f in missing),
+        }
+        reused = sum(f.size or 0 for f in present)
+        return PullReport({}, NOTHING, reused, 0, 0.0, 0.0, 0.0, 0.0)
+
+    async def _tell(self, progress: Progress) -> None:
+        await self._emit({"type": "progress", **progress.to_wire()})
+
+    def save(self, started_at: float, seconds: float, error: P2PCacheError | None) -> None:
+        """Write the receipt; `why` shows it."""
+        made = receipt(
+            pull=self.id,
+            ref=self._ref,
+            started_at=started_at,
+            seconds=seconds,
+            times=self._times,
+            resolution=self._resolution,
+            report=self._report,
+            error=error,
+        )
+        if made["manifest"] is not None:
+            made["manifest"] = cids.format_cid(made["manifest"])
+        self._parts.store.save_receipt(made)
+
+
+async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """Take a file or a folder of this machine into the store, under its content's names."""
+    path = args.text("path")
+    if not os.path.isabs(path):
+        raise UsageError(f"`path` must be absolute, not `{path}`")
+    ref = refs.FileRef(path)
+    resolution = await parts.resolver.resolve(ref, Credentials(), refresh=True)
+    source = parts.resolver.source_for(ref)
+    files = list(resolution.listing.files)
+
+    async def start(watch: Watch) -> PullReport:
+        return await pull(
+            parts.context,
+            resolution,
+            files,
+            source,
+            Credentials(),
+            rate_bytes_per_s=None,
+            watch=watch,
+            note=lambda _: None,
+        )
+
+    async def tell(progress: Progress) -> None:
+        await emit({"type": "progress", **progress.to_wire()})
+
+    report = await parts.pulls.wait_pulled(("push", path, uuid.uuid4().hex), path, start, tell)
+    named = parts.resolver.named_by_arrival(resolution, report.blobs)
+    assert named.manifest is not None
+    single = files[0] if len(files) == 1 and os.path.isfile(path) else None
+    root = _root(files, report, single)
+    return {
+        "ref": named.canonical,
+        "manifest": cids.format_cid(named.manifest.cid()),
+        "root": None if root is None else cids.format_cid(root),
+        "sha256": None if single is None else report.blobs[single.path].sha256.hex(),
+        "files": len(files),
+        "total_bytes": named.total_bytes,
+    }
+
+
+def _root(
+    files: Sequence[ListedFile], report: PullReport, single: ListedFile | None
+) -> bytes | None:
+    """The UnixFS root of what was pushed: of the file, or of the folder of files."""
+    roots = {f.path: report.blobs[f.path] for f in files}
+    if single is not None:
+        return roots[single.path].root_cid
+    entries = {
+        path: Root(blob.root_cid, blob.size, blob.dag_size)
+        for path, blob in roots.items()
+        if blob.root_cid is not None
+    }
+    return tree(entries).cid

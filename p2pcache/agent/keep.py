@@ -1,0 +1,96 @@
+"""The operations on what is here: ls, pin, unpin, rm and gc."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from p2pcache.content import cid as cids
+from p2pcache.content import refs
+from p2pcache.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from p2pcache.agent.args import Args
+    from p2pcache.agent.parts import Emit, Parts
+
+
+def manifest_named(parts: Parts, text: str) -> bytes:
+    """The manifest that a ref, as typed, means here. Raises NotFound; never asks an origin."""
+    ref = refs.parse_ref(text)
+    if isinstance(ref, refs.CidRef) and cids.codec(ref.cid) == cids.DAG_CBOR:
+        if parts.store.get_manifest(ref.cid) is None:
+            raise NotFound(f"no manifest `{text}` is here", hint="see `p2pcache ls`")
+        return ref.cid
+    row = parts.store.resolution(refs.canonical(ref))
+    if row is None:
+        raise NotFound(f"`{text}` is not here", hint="see `p2pcache ls`, or get it first")
+    return row.manifest
+
+
+async def ls(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """What is here, by manifest, newest use first."""
+    listed = await trio.to_thread.run_sync(parts.store.ls)
+    for entry in listed:
+        named = entry.resolutions or (None,)
+        for row in named:
+            value = {
+                "ref": None if row is None else row.canonical,
+                "manifest": cids.format_cid(entry.manifest),
+                "immutable": None if row is None else row.immutable,
+                "files": entry.files,
+                "total_bytes": entry.total_bytes,
+                "present_bytes": entry.present_bytes,
+                "pinned": entry.pinned,
+                "last_used": entry.last_used,
+                "resolved_at": None if row is None else row.resolved_at,
+                "source": None if row is None else row.source,
+            }
+            await emit({"type": "item", "value": value})
+    return {"count": len(listed)}
+
+
+async def pin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """Keep what a ref means through every gc."""
+    manifest = manifest_named(parts, args.text("ref"))
+    parts.store.pin(manifest, args.text("ref"))
+    return {"manifest": cids.format_cid(manifest)}
+
+
+async def unpin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """Let gc decide again."""
+    manifest = manifest_named(parts, args.text("ref"))
+    if not parts.store.unpin(manifest):
+        raise NotFound(f"`{args.text('ref')}` is not pinned", hint="see `p2pcache ls`")
+    return {"manifest": cids.format_cid(manifest)}
+
+
+async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """Forget a manifest, and the blobs that nothing else here refers to."""
+    manifest = manifest_named(parts, args.text("ref"))
+    if any(p.target == manifest for p in parts.store.pins()):
+        if not args.flag("force"):
+            raise UsageError(
+                f"`{args.text('ref')}` is pinned", hint="`p2pcache unpin` it first, or use --force"
+            )
+        parts.store.unpin(manifest)
+    freed = await trio.to_thread.run_sync(parts.store.rm, manifest)
+    return {"manifest": cids.format_cid(manifest), "freed_bytes": freed}
+
+
+async def gc(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """Evict by last use down to the low watermark, or to free `target_bytes`."""
+    target = args.positive("target_bytes")
+    report = await trio.to_thread.run_sync(
+        lambda: parts.store.gc(
+            parts.now(),
+            target_bytes=None if target is None else int(target),
+            dry_run=args.flag("dry_run"),
+        )
+    )
+    return {
+        "freed_bytes": report.freed_bytes,
+        "evicted": len(report.evicted),
+        "kept": dict(report.kept_because),
+        "dry_run": args.flag("dry_run"),
+    }

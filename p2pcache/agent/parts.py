@@ -1,0 +1,32 @@
+"""What the operations of an agent work with; `agent.wiring` alone builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from p2pcache.agent.pulls import Pulls
+    from p2pcache.config.settings import Config
+    from p2pcache.store.store import Store
+    from p2pcache.transfer.pull import PullContext
+    from p2pcache.transfer.resolve import Resolver
+    from p2pcache.transfer.workers import Workers
+
+Emit = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Sends one `progress` or `item` frame of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The collaborators of every operation. `now`: unix seconds."""
+
+    config: Config
+    store: Store
+    workers: Workers
+    resolver: Resolver
+    pulls: Pulls
+    context: PullContext
+    now: Callable[[], float]
+    started_at: float

@@ -1,0 +1,100 @@
+"""Pulls that several callers share: two `get`s of one thread of bytes are one download.
+
+A caller that goes away takes nothing from the others; when the last one leaves, the pull is
+cancelled, and what it had verified stays for the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+
+import trio
+
+from p2pcache.errors import Interrupted, P2PCacheError, from_wire
+from p2pcache.transfer.progress import Progress
+from p2pcache.transfer.want import PullReport
+
+Watch = Callable[[Progress], None]
+Start = Callable[[Watch], Awaitable[PullReport]]
+
+EMIT_BEAT_S = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class SharedPull:
+    """A running pull and how many wait for it."""
+
+    ref: str
+    started_at: float
+    progress: Progress = field(default_factory=lambda: Progress("resolving"))
+    waiters: int = 0
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    done: trio.Event = field(default_factory=trio.Event)
+    report: PullReport | None = None
+    error: P2PCacheError | None = None
+
+    def watch(self, progress: Progress) -> None:
+        """Keep the newest progress; bytes never go backwards."""
+        if progress.done_bytes >= self.progress.done_bytes or progress.phase != self.progress.phase:
+            self.progress = progress
+
+
+class Pulls:
+    """The pulls of one agent. Their tasks live in the nursery that is given here."""
+
+    def __init__(self, nursery: trio.Nursery, now: Callable[[], float]) -> None:
+        self._nursery = nursery
+        self._now = now
+        self._running: dict[Hashable, SharedPull] = {}
+
+    def running(self) -> list[SharedPull]:
+        """What runs now, oldest first."""
+        return list(self._running.values())
+
+    async def wait_pulled(
+        self,
+        key: Hashable,
+        ref: str,
+        start: Start,
+        emit: Callable[[Progress], Awaitable[None]],
+    ) -> PullReport:
+        """Join the pull of this key, or start it. Raises what the pull raised.
+
+        If cancelled, this caller leaves; the pull ends only with its last waiter.
+        """
+        shared = self._running.get(key)
+        if shared is None:
+            shared = self._running[key] = SharedPull(ref, self._now())
+            self._nursery.start_soon(self._run, key, shared, start)
+        shared.waiters += 1
+        try:
+            while not shared.done.is_set():
+                await emit(shared.progress)
+                with trio.move_on_after(EMIT_BEAT_S):
+                    await shared.done.wait()
+            await emit(shared.progress)
+        finally:
+            shared.waiters -= 1
+            if shared.waiters == 0:
+                shared.scope.cancel()
+                if self._running.get(key) is shared:
+                    del self._running[key]
+        if shared.error is not None:
+            raise from_wire(shared.error.to_wire()) from shared.error
+        if shared.report is None:
+            raise Interrupted(
+                "the pull was stopped", hint="run it again: what was verified is kept"
+            )
+        return shared.report
+
+    async def _run(self, key: Hashable, shared: SharedPull, start: Start) -> None:
+        try:
+            with shared.scope:
+                shared.report = await start(shared.watch)
+        except P2PCacheError as exc:
+            shared.error = exc
+        finally:
+            if self._running.get(key) is shared:
+                del self._running[key]
+            shared.done.set()

@@ -1,0 +1,76 @@
+"""Which files of a resolution a call means, and how they are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from p2pcache.content import cid as cids
+from p2pcache.content import digests
+from p2pcache.content.patterns import select_paths
+from p2pcache.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from p2pcache.sources.port import ListedFile
+    from p2pcache.store.store import BlobInfo
+    from p2pcache.transfer.resolve import Resolution
+
+
+def chosen_files(
+    resolution: Resolution, include: Sequence[str], exclude: Sequence[str]
+) -> list[ListedFile]:
+    """The files that the patterns leave. Raises NotFound when that is none of several."""
+    files = resolution.listing.files
+    if not include and not exclude:
+        return list(files)
+    paths = set(
+        select_paths([f.path for f in files], allow=include or None, ignore=exclude or None)
+    )
+    kept = [f for f in files if f.path in paths]
+    if files and not kept:
+        raise NotFound(
+            f"no file of `{resolution.canonical}` matches",
+            hint="see the names with `p2pcache resolve`; `*` also crosses `/`",
+        )
+    return kept
+
+
+def summary(resolution: Resolution) -> dict[str, Any]:
+    """The head of a `resolve` answer."""
+    manifest = resolution.manifest
+    return {
+        "canonical": resolution.canonical,
+        "manifest": None if manifest is None else cids.format_cid(manifest.cid()),
+        "immutable": resolution.listing.immutable,
+        "mutable": resolution.listing.mutable,
+        "source": resolution.listing.source,
+        "endpoint": resolution.listing.endpoint,
+        "resolved_at": resolution.resolved_at,
+        "from_record": resolution.from_record,
+        "gated": resolution.listing.gated,
+        "total_bytes": resolution.total_bytes,
+        "file_count": len(resolution.listing.files),
+        "notes": list(resolution.notes),
+    }
+
+
+def shown(file: ListedFile, blob: BlobInfo | None) -> dict[str, Any]:
+    """One file of a `resolve` answer: every name that is known for it."""
+    sha256 = None if blob is None else blob.sha256.hex()
+    git_sha1 = None
+    if file.digest is not None:
+        raw = digests.raw(file.digest).hex()
+        if digests.is_git_sha1(file.digest):
+            git_sha1 = raw
+        else:
+            sha256 = raw
+    root = None if blob is None else blob.root_cid
+    return {
+        "path": file.path,
+        "size": file.size,
+        "sha256": sha256,
+        "git_sha1": git_sha1,
+        "root": None if root is None else cids.format_cid(root),
+        "present": blob is not None,
+    }

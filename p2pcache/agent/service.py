@@ -1,0 +1,50 @@
+"""The operations of the local API, by name. What the socket carries ends here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import trio
+
+from p2pcache.agent import get, health, keep, repair
+from p2pcache.agent.args import Args
+from p2pcache.agent.parts import Emit, Parts
+from p2pcache.errors import UsageError
+
+Operation = Callable[[Parts, Args, Emit], Awaitable[dict[str, Any]]]
+
+OPERATIONS: dict[str, Operation] = {
+    "resolve": get.resolve,
+    "get": get.get,
+    "push": get.push,
+    "ls": keep.ls,
+    "pin": keep.pin,
+    "unpin": keep.unpin,
+    "rm": keep.rm,
+    "gc": keep.gc,
+    "verify": repair.verify,
+    "status": health.status,
+    "why": health.why,
+    "doctor": health.doctor,
+    "config": health.config,
+}
+
+
+class Service:
+    """Answers calls. `stopping` is set by the `shutdown` operation."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.stopping = trio.Event()
+
+    async def call(self, op: str, args: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Run one operation. Raises one of our errors; an unknown name is UsageError."""
+        if op == "shutdown":
+            self.stopping.set()
+            return {"stopping": True}
+        operation = OPERATIONS.get(op)
+        if operation is None:
+            known = ", ".join(sorted([*OPERATIONS, "shutdown"]))
+            raise UsageError(f"unknown operation `{op[:64]}`", hint=f"known: {known}")
+        return await operation(self._parts, Args(args), emit)

@@ -1,0 +1,214 @@
+"""Every setting: its key, unit, default and reason; read from the environment and config.toml.
+
+A key `store.capacity` is `[store] capacity` in `config.toml` and `P2PCACHE_STORE_CAPACITY` in the
+environment; the environment wins. No other module reads either.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from p2pcache.store.layout import StoreOptions
+from p2pcache.units import parse_bytes, parse_duration
+
+from p2pcache.errors import UsageError
+from p2pcache.lanes.orders import FetchLimits
+from p2pcache.transfer.policy import TransferOptions
+from p2pcache.transfer.resolve import ResolveOptions
+from p2pcache.transfer.workers import WorkerOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `parse` turns text into the value; `default` is a value."""
+
+    key: str
+    parse: Callable[[str], Any]
+    default: Any
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return "P2PCACHE_" + self.key.upper().replace(".", "_")
+
+
+def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`none` and the empty text mean: not set."""
+    return lambda text: None if text.strip().lower() in ("", "none") else parse(text)
+
+
+def _yes(text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off"):
+        return False
+    raise UsageError(f"`{text}` is neither on nor off")
+
+
+def _number(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise UsageError(f"`{text}` is not a whole number") from None
+    if value < 1:
+        raise UsageError(f"`{text}` is not a positive number")
+    return value
+
+
+_STORE, _FETCH, _PULL = StoreOptions(), FetchLimits(), TransferOptions()
+_RESOLVE, _WORKERS = ResolveOptions(), WorkerOptions()
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("store.path", _optional(str), None, "where blobs lie; default: the home directory"),
+    Setting(
+        "store.capacity",
+        _optional(parse_bytes),
+        _STORE.capacity_bytes,
+        "byte budget of the store; none: what the disk has",
+    ),
+    Setting(
+        "store.reserve", parse_bytes, _STORE.reserve_bytes, "bytes left free on the file system"
+    ),
+    Setting(
+        "fetch.limit_rate",
+        _optional(parse_bytes),
+        _FETCH.rate_bytes_per_s,
+        "bytes/s of all downloads of one pull together",
+    ),
+    Setting(
+        "fetch.connect_timeout",
+        parse_duration,
+        _FETCH.connect_timeout_s,
+        "how long a connection may take",
+    ),
+    Setting(
+        "fetch.no_progress",
+        parse_duration,
+        _FETCH.no_progress_s,
+        "a source that sends nothing for this long is cut off",
+    ),
+    Setting(
+        "fetch.patience",
+        parse_duration,
+        _PULL.patience_s,
+        "a pull without one new byte for this long fails",
+    ),
+    Setting("fetch.max_streams", _number, _PULL.max_streams, "requests in flight at most"),
+    Setting(
+        "resolve.ttl",
+        parse_duration,
+        _RESOLVE.ttl_s,
+        "a branch resolved this recently is not asked again",
+    ),
+    Setting("resolve.timeout", parse_duration, _RESOLVE.timeout_s, "how long a listing may take"),
+    Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
+    Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
+    Setting("materialise.links", _yes, True, "link files out of the store instead of copying"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Parsed settings of one agent. `origins` says where each value came from."""
+
+    home: Path
+    store_path: Path
+    store: StoreOptions
+    fetch: FetchLimits
+    transfer: TransferOptions
+    resolve: ResolveOptions
+    workers: WorkerOptions
+    ca_file: str | None
+    links: bool
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+    def show(self) -> dict[str, dict[str, Any]]:
+        """What `p2pcache config show` prints."""
+        return {
+            s.key: {
+                "value": self.values[s.key],
+                "source": self.origins[s.key],
+                "variable": s.variable,
+                "help": s.help,
+            }
+            for s in SETTINGS
+        }
+
+
+def load(home: Path, environment: Mapping[str, str]) -> Config:
+    """The settings of the agent at `home`. Raises UsageError that names the bad key."""
+    file = home / "config.toml"
+    written = _flat(file)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for setting in SETTINGS:
+        key = setting.key
+        values[key], origins[key] = setting.default, "default"
+        for text, where in (
+            (written.pop(key, None), str(file)),
+            (environment.get(setting.variable), setting.variable),
+        ):
+            if text is None:
+                continue
+            try:
+                values[key], origins[key] = setting.parse(text), where
+            except UsageError as exc:
+                raise UsageError(f"{where}: {key}: {exc.message}", hint=exc.hint) from exc
+    if written:
+        known = ", ".join(s.key for s in SETTINGS)
+        raise UsageError(f"{file}: unknown setting `{next(iter(written))}`", hint=f"known: {known}")
+    return _build(home, values, origins)
+
+
+def _flat(file: Path) -> dict[str, str]:
+    """`[store] capacity = "10 GiB"` as {"store.capacity": "10 GiB"}."""
+    try:
+        tables = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as exc:
+        raise UsageError(f"{file} cannot be read: {exc}") from exc
+    flat = {}
+    for table, entries in tables.items():
+        if not isinstance(entries, dict):
+            raise UsageError(f"{file}: `{table}` is not a section", hint="write `[section]` first")
+        for key, value in entries.items():
+            if isinstance(value, bool | int | float | str):
+                flat[f"{table}.{key}"] = str(value)
+            else:
+                raise UsageError(f"{file}: `{table}.{key}` is not a plain value")
+    return flat
+
+
+def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Config:
+    path = values["store.path"]
+    return Config(
+        home=home,
+        store_path=home if path is None else Path(path).expanduser(),
+        store=StoreOptions(
+            capacity_bytes=values["store.capacity"], reserve_bytes=values["store.reserve"]
+        ),
+        fetch=FetchLimits(
+            connect_timeout_s=values["fetch.connect_timeout"],
+            no_progress_s=values["fetch.no_progress"],
+            rate_bytes_per_s=values["fetch.limit_rate"],
+        ),
+        transfer=TransferOptions(
+            patience_s=values["fetch.patience"], max_streams=values["fetch.max_streams"]
+        ),
+        resolve=ResolveOptions(ttl_s=values["resolve.ttl"], timeout_s=values["resolve.timeout"]),
+        workers=WorkerOptions(idle_s=values["workers.idle"]),
+        ca_file=values["tls.ca_file"],
+        links=values["materialise.links"],
+        values=values,
+        origins=origins,
+    )

@@ -1,0 +1,73 @@
+"""Names from outside: the one function that every path passes before it is joined to anything.
+
+Hub listings, manifests from peers, SHA256SUMS files and archives all come through here. What is
+refused is what some tool of the past wrote outside its folder, or could not write at all.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+from p2pcache.errors import Untrusted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_COMPONENT_BYTES = 255  # NAME_MAX of every file system we know
+MAX_PATH_BYTES = 4095  # PATH_MAX less the terminating NUL
+
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+
+def safe_path(text: str) -> str:
+    """The path itself when it is a relative one that stays below its folder; else Untrusted.
+
+    Refused: empty; absolute; drive letters; backslashes (a separator elsewhere); `.`, `..` and
+    empty components; control characters and line breaks; text that is not UTF-8; components over
+    255 bytes and paths over 4095.
+    """
+    problem = _problem(text)
+    if problem is not None:
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        raise Untrusted(
+            f"the file name {shown!a} is refused: {problem}",
+            hint="whoever publishes it has to rename the file",
+        )
+    return text
+
+
+def _problem(text: str) -> str | None:
+    if not text:
+        return "it is empty"
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        return "it is not valid UTF-8"
+    if len(encoded) > MAX_PATH_BYTES:
+        return f"it has {len(encoded)} bytes, more than {MAX_PATH_BYTES}"
+    if text[0] == "/" or _DRIVE.match(text):
+        return "it is absolute"
+    if "\\" in text:
+        return "it has a backslash"
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in text):
+        return "it has a control character or a line break"
+    for component in text.split("/"):
+        if component in ("", ".", ".."):
+            return f"it has the component {component!r}"
+        if len(component.encode()) > MAX_COMPONENT_BYTES:
+            return f"a component has more than {MAX_COMPONENT_BYTES} bytes"
+    return None
+
+
+def case_collisions(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs that are one file where case or Unicode form does not count (macOS, Windows)."""
+    seen: dict[str, str] = {}
+    pairs = []
+    for path in paths:
+        folded = unicodedata.normalize("NFC", path).casefold()
+        other = seen.setdefault(folded, path)
+        if other != path:
+            pairs.append((other, path))
+    return pairs

@@ -1,0 +1,242 @@
+"""Refs: what a user types, parsed once. Pure; nothing is asked of anybody here.
+
+    hf://[datasets/|spaces/]org/name[@revision][/path]     org/name     https://huggingface.co/...
+    https://host/path[#sha256=<hex>]     file:/path  ./path  ../path  /path  ~/path
+    sha256:<hex>     <cid>     ipfs://<cid>[/path]
+
+`canonical` gives one text for all spellings of one ref: the key of resolutions.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote, unquote, urlsplit
+
+from p2pcache.content import cid as cids
+from p2pcache.content import digests
+from p2pcache.content.names import safe_path
+from p2pcache.errors import Untrusted, UsageError
+
+RepoType = Literal["model", "dataset", "space"]
+
+DEFAULT_REVISION = "main"
+MAX_REF_CHARS = 8192
+KNOWN = "hf://, https://, http://, file:, sha256:, ipfs://, a CID, org/name, or a path"
+LATER = {"s3", "gs", "gcs", "az", "azure", "oci", "ollama", "r2", "cw", "docker"}
+_HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
+_PREFIX: dict[str, RepoType] = {"datasets": "dataset", "spaces": "space", "models": "model"}
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")  # huggingface_hub validate_repo_id
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}")  # git ref names that hubs give out
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class HfRef:
+    """A repository of a Hugging Face hub, or one file or folder of it (`path`).
+
+    `revision` None: the default branch. `endpoint` None: the hub of the settings.
+    """
+
+    repo_type: RepoType
+    repo_id: str
+    revision: str | None = None
+    path: str | None = None
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRef:
+    """A URL. `sha256` (raw) is a pin: `#sha256=<hex>`."""
+
+    url: str
+    sha256: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file or folder of this machine, as typed (`~` and relative paths are the caller's)."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DigestRef:
+    """A blob by its multihash."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CidRef:
+    """Content by its binary CID, or a path below it."""
+
+    cid: bytes
+    path: str | None = None
+
+
+Ref = HfRef | HttpRef | FileRef | DigestRef | CidRef
+
+
+def parse_ref(text: str, *, revision: str | None = None) -> Ref:
+    """What a text means. `revision` (the --revision option) is for hub refs without one.
+
+    Raises UsageError that says what was expected.
+    """
+    if not text or len(text) > MAX_REF_CHARS or any(ord(c) < 32 for c in text):
+        raise UsageError("a ref is empty, over-long, or has control characters")
+    ref = _parse(text)
+    if revision is None:
+        return ref
+    if not isinstance(ref, HfRef):
+        raise UsageError(f"`{text}` has no revisions", hint="--revision is for hf:// refs")
+    if ref.revision is not None and ref.revision != revision:
+        raise UsageError(f"`{text}` already names the revision `{ref.revision}`")
+    return HfRef(ref.repo_type, ref.repo_id, _revision(revision), ref.path, ref.endpoint)
+
+
+def _parse(text: str) -> Ref:
+    if text[0] in "/~" or text in (".", "..") or text.startswith(("./", "../")):
+        return FileRef(text)
+    scheme, colon, rest = text.partition(":")
+    if colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return _with_scheme(scheme.lower(), rest, text)
+    if cids.looks_like_cid(text.partition("/")[0]):
+        return _cid_ref(text)
+    if "/" in text:
+        return _hub(text, text)
+    raise UsageError(f"`{text}` is not a ref", hint=f"known: {KNOWN}")
+
+
+def _with_scheme(scheme: str, rest: str, text: str) -> Ref:
+    if scheme == "hf":
+        return _hub(rest.removeprefix("//"), text)
+    if scheme in ("http", "https"):
+        return _url(text)
+    if scheme == "file":
+        return _file(rest, text)
+    if scheme == "sha256":
+        if not _SHA256.fullmatch(rest):
+            raise UsageError(f"`{text}` is not a digest", hint="sha256: and 64 hex digits")
+        return DigestRef(digests.sha256_digest(bytes.fromhex(rest)))
+    if scheme == "ipfs":
+        return _cid_ref(rest.removeprefix("//"))
+    if scheme in LATER:
+        raise UsageError(f"`{scheme}://` is not supported yet", hint=f"known: {KNOWN}")
+    raise UsageError(f"`{scheme}:` is not a known kind of ref", hint=f"known: {KNOWN}")
+
+
+def _file(rest: str, text: str) -> FileRef:
+    path = rest.removeprefix("//localhost") if rest.startswith("//localhost/") else rest
+    path = path[2:] if path.startswith("///") else path
+    if path.startswith("//") or not path:
+        raise UsageError(f"`{text}` names another host or nothing", hint="file:/absolute/path")
+    return FileRef(unquote(path))
+
+
+def _cid_ref(text: str) -> CidRef:
+    word, _, path = text.removeprefix("/ipfs/").partition("/")
+    return CidRef(cids.parse_cid(word), _path(path) if path.strip("/") else None)
+
+
+def _hub(text: str, typed: str) -> HfRef:
+    """`[datasets/|spaces/]org/name[@rev][/path]`; a name alone (gpt2) with hf:// or @ only."""
+    head, at, tail = text.partition("@")
+    parts = head.split("/")
+    repo_type: RepoType = "model"
+    if parts[0] in _PREFIX and len(parts) > 1:
+        repo_type = _PREFIX[parts.pop(0)]
+    if at:
+        if len(parts) > 2:
+            raise UsageError(f"`{typed}` has a path before its revision", hint="org/name@rev/path")
+        revision, path = _split_revision(tail)
+        return HfRef(repo_type, _repo("/".join(parts), typed), revision, path)
+    path = "/".join(parts[2:])
+    return HfRef(repo_type, _repo("/".join(parts[:2]), typed), None, _path(path) if path else None)
+
+
+def _split_revision(tail: str) -> tuple[str, str | None]:
+    """`rev/path`. `refs/pr/N` and `refs/convert/x` have slashes of their own; other revisions
+    with a slash are written with %2F.
+    """
+    count = 3 if tail.startswith("refs/") else 1
+    parts = tail.split("/")
+    revision, path = "/".join(parts[:count]), "/".join(parts[count:])
+    return _revision(unquote(revision)), _path(path) if path else None
+
+
+def _repo(text: str, typed: str) -> str:
+    parts = text.split("/")
+    good = all(_NAME.fullmatch(p) and "--" not in p and ".." not in p for p in parts)
+    if not 1 <= len(parts) <= 2 or not good:
+        raise UsageError(f"`{typed}` does not name a repository", hint="hf://org/name[@revision]")
+    return text
+
+
+def _revision(text: str) -> str:
+    if not _REVISION.fullmatch(text) or ".." in text or text.endswith("/"):
+        raise UsageError(f"`{text}` is not a revision", hint="a branch, tag, commit or refs/pr/N")
+    return text
+
+
+def _path(text: str) -> str:
+    try:
+        return safe_path(text.rstrip("/"))
+    except Untrusted as exc:
+        raise UsageError(exc.message) from exc
+
+
+def _url(text: str) -> Ref:
+    try:
+        url = urlsplit(text)
+        host = (url.hostname or "").lower()
+        _ = url.port  # a port that is no number raises here
+    except ValueError as exc:
+        raise UsageError(f"`{text}` is not a URL: {exc}") from exc
+    if not host:
+        raise UsageError(f"`{text}` has no host")
+    if host in _HUB_HOSTS:
+        return _hub_url(unquote(url.path).strip("/"), text)
+    pin = None
+    if url.fragment:
+        name, _, value = url.fragment.partition("=")
+        if name != "sha256" or not _SHA256.fullmatch(value):
+            raise UsageError(f"`#{url.fragment}` is not a pin", hint="#sha256= and 64 hex digits")
+        pin = bytes.fromhex(value)
+    return HttpRef(url._replace(scheme=url.scheme.lower(), fragment="").geturl(), pin)
+
+
+def _hub_url(path: str, typed: str) -> HfRef:
+    parts = path.split("/")
+    repo_type: RepoType = _PREFIX[parts.pop(0)] if parts[0] in _PREFIX else "model"
+    verbs = [i for i, part in enumerate(parts) if part in ("blob", "resolve", "tree", "raw")]
+    if not verbs or verbs[0] not in (1, 2):
+        if len(parts) > 2:
+            raise UsageError(f"`{typed}` is not a repository or a file of one")
+        return HfRef(repo_type, _repo("/".join(parts), typed))
+    at = verbs[0]
+    repo = _repo("/".join(parts[:at]), typed)
+    revision, file = _split_revision("/".join(parts[at + 1 :]) or DEFAULT_REVISION)
+    return HfRef(repo_type, repo, revision, file)
+
+
+def canonical(ref: Ref) -> str:
+    """One text for one ref; `parse_ref` of it gives the ref back, the default revision filled in."""
+    match ref:
+        case HfRef(repo_type, repo_id, revision, path, _):
+            kind = "" if repo_type == "model" else repo_type + "s/"
+            return _hub_text(f"hf://{kind}{repo_id}", revision or DEFAULT_REVISION, path)
+        case HttpRef(url, sha256):
+            return url if sha256 is None else f"{url}#sha256={sha256.hex()}"
+        case FileRef(path):
+            return f"file:{quote(path)}" if path.startswith("/") else path
+        case DigestRef(digest):
+            return digests.describe(digest)
+        case CidRef(cid, path):
+            return f"ipfs://{cids.format_cid(cid)}" + (f"/{path}" if path else "")
+
+
+def _hub_text(start: str, revision: str, path: str | None) -> str:
+    shown = revision if revision.startswith("refs/") else revision.replace("/", "%2F")
+    return f"{start}@{shown}" + (f"/{path}" if path else "")

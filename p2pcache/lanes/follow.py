@@ -1,0 +1,86 @@
+"""The whole digest of a blob, computed in order behind its out-of-order writers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+from p2pcache.lanes.faults import Ended, disk_fault, ended
+from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FollowOrder, FollowReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IDLE_S = 0.002  # a block takes about 1 ms to arrive: a shorter sleep only burns CPU
+LOOK_AHEAD_BLOCKS = 4096  # live bytes read at once: one page
+
+
+def follow(order: FollowOrder) -> FollowReport:
+    """Hash until every block is live and read; ends with a LOCAL fault if the files go away."""
+    cpu_began = time.process_time()
+    sha256, git = hashlib.sha256(), None
+    if order.git_sha1:
+        git = hashlib.sha1(b"blob %d\0" % order.blob_bytes, usedforsecurity=False)
+    blocks = bytearray() if order.live_path is None else None
+    fault = None
+    try:
+        for chunk in _in_order(order):
+            sha256.update(chunk)
+            if git is not None:
+                git.update(chunk)
+            if blocks is not None:
+                blocks += hashlib.sha256(chunk).digest()
+    except Ended as exc:
+        fault = exc.fault
+    return FollowReport(
+        sha256=b"" if fault else sha256.digest(),
+        git_sha1=None if fault or git is None else git.digest(),
+        block_digests=None if fault or blocks is None else bytes(blocks),
+        cpu_s=time.process_time() - cpu_began,
+        fault=fault,
+    )
+
+
+def _in_order(order: FollowOrder) -> Iterator[memoryview]:
+    """Every block, in order, each as soon as it is live. The view is valid until the next one."""
+    fds: list[int] = []
+    try:
+        fds.append(os.open(order.data_path, os.O_RDONLY | os.O_CLOEXEC))
+        if order.live_path is not None:
+            fds.append(os.open(order.live_path, os.O_RDONLY | os.O_CLOEXEC))
+        yield from _blocks(order, *fds)
+    except OSError as exc:
+        raise Ended(disk_fault(exc, "hash the blob")) from exc
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _blocks(order: FollowOrder, data: int, live: int | None = None) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(BLOCK_BYTES))
+    count = -(-order.blob_bytes // BLOCK_BYTES)
+    number, ready = 0, count if live is None else 0
+    while number < count:
+        if number >= ready and live is not None:
+            ready = number + _wait_live(live, number, count)
+        size = min(BLOCK_BYTES, order.blob_bytes - number * BLOCK_BYTES)
+        if os.preadv(data, [buffer[:size]], number * BLOCK_BYTES) != size:
+            raise ended(FaultKind.LOCAL, "the blob became shorter while it was hashed")
+        yield buffer[:size]
+        number += 1
+
+
+def _wait_live(live: int, number: int, count: int) -> int:
+    """How many blocks from `number` on are live, at least one; sleeps until there is one."""
+    while True:
+        marks = os.pread(live, min(LOOK_AHEAD_BLOCKS, count - number), number)
+        if not marks:
+            raise ended(FaultKind.LOCAL, "the partial blob was discarded while it was hashed")
+        run = len(marks) - len(marks.lstrip(b"\x01"))
+        if run:
+            return run
+        if os.fstat(live).st_nlink == 0:
+            raise ended(FaultKind.LOCAL, "the partial blob was discarded while it was hashed")
+        time.sleep(IDLE_S)

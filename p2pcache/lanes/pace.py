@@ -1,0 +1,105 @@
+"""The watchdog and the rate limit of one call: both count every byte where it is received.
+
+Three bounds end a request that does not move: the socket's timeout (nothing for `no_progress_s`),
+the floor (fewer than `floor_bytes_per_s` on average over a window of `no_progress_s`: a server
+that drips a byte a second would live for ever behind a timeout), and the connect timeout. The
+floor also covers the response's headers, which http.client reads with many small receives.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from p2pcache.lanes.orders import FetchLimits
+
+MAX_STEP_BYTES = 256 << 10  # a paced receive asks for no more: smooth, and still cheap
+MIN_STEP_BYTES = 1024
+STEP_S = 0.1  # a step at the limited rate takes at most this long, so that pauses stay short
+MAX_CREDIT_S = 0.25  # what a slow moment may be caught up with; more would be a burst
+
+
+class TooSlow(TimeoutError):
+    """The average over one window was below the floor."""
+
+
+class Pacer:
+    """Spreads received bytes over time so that their rate stays at `bytes_per_s`. Thread-safe."""
+
+    def __init__(self, bytes_per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bytes_per_s = max(bytes_per_s, 1.0)
+        self._clock = clock
+        self._free_at = clock()
+        self._lock = threading.Lock()
+        step = int(self._bytes_per_s * STEP_S)
+        self.step_bytes = min(max(step, MIN_STEP_BYTES), MAX_STEP_BYTES)
+
+    def delay_s(self, received_bytes: int) -> float:
+        """How long to pause after `received_bytes` more arrived."""
+        with self._lock:
+            now = self._clock()
+            self._free_at = max(self._free_at, now - MAX_CREDIT_S)
+            self._free_at += received_bytes / self._bytes_per_s
+            return max(self._free_at - now, 0.0)
+
+
+class Guard:
+    """Counts what one request receives; raises `TooSlow` below the floor, sleeps to keep a rate.
+
+    Belongs to one thread. `first_byte_s` is seconds from construction to the first byte of any
+    answer, None before.
+    """
+
+    def __init__(
+        self,
+        limits: FetchLimits,
+        pacer: Pacer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.step_bytes = pacer.step_bytes if pacer else None
+        self.first_byte_s: float | None = None
+        self._pacer = pacer
+        self._clock = clock
+        self._sleep = sleep
+        self._window_s = limits.no_progress_s
+        floor = limits.floor_bytes_per_s
+        if limits.rate_bytes_per_s is not None:
+            floor = min(floor, limits.rate_bytes_per_s / 8)  # batch threads share the rate
+        self._floor_bytes = floor * limits.no_progress_s
+        self._began = clock()
+        self._waiting = True
+        self._window_end = 0.0
+        self._window_bytes = 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing of the current answer has arrived yet."""
+        return self._waiting
+
+    def asked(self) -> None:
+        """A request was sent: until its first byte only the socket's timeout counts."""
+        self._waiting = True
+
+    def received(self, count: int) -> None:
+        """Account for one receive of `count` bytes (0 at the end of the stream)."""
+        now = self._clock()
+        if self._waiting:
+            self._waiting = False
+            self._window_end = now + self._window_s
+            self._window_bytes = 0
+            if self.first_byte_s is None:
+                self.first_byte_s = now - self._began
+        self._window_bytes += count
+        if now >= self._window_end:
+            if self._window_bytes < self._floor_bytes:
+                raise TooSlow("slower than the floor")
+            self._window_end = now + self._window_s
+            self._window_bytes = 0
+        if self._pacer is not None and (pause_s := self._pacer.delay_s(count)) > 0:
+            self._sleep(pause_s)
+            self._window_end += pause_s

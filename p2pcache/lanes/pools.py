@@ -1,0 +1,230 @@
+"""Connections that stay open between the calls of one worker process.
+
+urllib3 pools by scheme, host, port and TLS settings, direct or through the environment's proxy.
+Every byte that urllib3 and http.client receive passes `_CountedIo`, so that the watchdog sees
+headers and chunk lines too, not only bodies.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import ssl
+import threading
+import urllib.request
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import make_headers
+
+from p2pcache.lanes.faults import Ended, disk_fault, ended
+from p2pcache.lanes.orders import FaultKind, Tls
+
+if TYPE_CHECKING:
+    import socket
+
+    from _typeshed import WriteableBuffer
+
+    from p2pcache.lanes.pace import Guard
+
+MAX_MANAGERS = 64  # one per (TLS settings, proxy): a peer's pin is one, so 64 peers a worker
+MAX_HOSTS = 8  # pools of one manager: the hub and a few of its CDN hosts
+MAX_IDLE = 16  # connections of one host: as many as threads of one batch
+
+
+class _Call(threading.local):
+    """What the request that this thread is making needs down in http.client."""
+
+    guard: Guard | None = None
+    reused = False
+
+
+_call = _Call()
+_managers: OrderedDict[tuple[Tls, str | None], urllib3.PoolManager] = OrderedDict()
+_managers_lock = threading.Lock()
+
+
+class _CountedIo(io.RawIOBase):
+    """A socket as a raw stream whose receives are counted by the guard of the call."""
+
+    def __init__(self, sock: socket.socket, guard: Guard | None) -> None:
+        super().__init__()
+        # A `Connection: close` answer makes http.client close the socket while the body is still
+        # to come; this file keeps the descriptor alive until we are closed.
+        self._held = sock.makefile("rb", buffering=0)
+        self._sock = sock
+        self._guard = guard
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        count = self._sock.recv_into(buffer)
+        if self._guard is not None:
+            self._guard.received(count)
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._held.close()
+        super().close()
+
+
+class _Readable:
+    """Stands for the socket in `http.client.HTTPResponse`, which only asks it for a file."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_CountedIo(self._sock, _call.guard))
+
+
+class Reply(http.client.HTTPResponse):
+    """A response that also knows its socket: bodies are received without a stream in between."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        super().__init__(_Readable(sock), debuglevel, method, url)  # type: ignore[arg-type]
+        self.sock = sock
+
+
+class _Http(HTTPConnection):
+    response_class = Reply
+    _answers = 0
+
+    def putrequest(
+        self,
+        method: str,
+        url: str,
+        skip_host: bool = False,
+        skip_accept_encoding: bool = False,
+    ) -> None:
+        _call.reused = self._answers > 0
+        super().putrequest(method, url, skip_host, skip_accept_encoding)
+
+    def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]
+        if _call.guard is not None:
+            _call.guard.asked()
+        response = super().getresponse()
+        self._answers += 1
+        return response
+
+    def close(self) -> None:
+        self._answers = 0
+        super().close()
+
+
+class _Https(_Http, HTTPSConnection):
+    pass
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+_POOLS = {"http": _HttpPool, "https": _HttpsPool}
+
+
+def request(
+    url: str, headers: dict[str, str], tls: Tls, timeout: urllib3.Timeout, guard: Guard
+) -> urllib3.BaseHTTPResponse:
+    """One GET, not redirected, nothing read of its body. Raises what urllib3 raises, and `Ended`.
+
+    Repeated once, at once, when a kept connection turns out to be dead before any byte of an
+    answer: the server closed it while it lay idle, and nobody is to blame.
+    """
+    manager = _manager(tls, _proxy_for(url))
+    _call.guard = guard
+    try:
+        while True:
+            _call.reused = False
+            try:
+                return manager.urlopen(
+                    "GET", url, headers=headers, redirect=False, retries=False, timeout=timeout,
+                    preload_content=False, decode_content=False,
+                )  # fmt: skip
+            except urllib3.exceptions.ProtocolError as exc:
+                died_idle = _call.reused and guard.silent
+                if not (died_idle and isinstance(exc.args[-1], ConnectionError)):
+                    raise
+    finally:
+        _call.guard = None
+
+
+def _manager(tls: Tls, proxy: str | None) -> urllib3.PoolManager:
+    key = (tls, proxy)
+    with _managers_lock:
+        manager = _managers.get(key)
+        if manager is None:
+            manager = _managers[key] = _new_manager(tls, proxy)
+            if len(_managers) > MAX_MANAGERS:
+                _managers.popitem(last=False)[1].clear()
+        _managers.move_to_end(key)
+        return manager
+
+
+def _new_manager(tls: Tls, proxy: str | None) -> urllib3.PoolManager:
+    options: dict[str, Any] = {"num_pools": MAX_HOSTS, "maxsize": MAX_IDLE}
+    options["ssl_context"] = _context(tls)
+    if tls.pin_sha256 is not None:
+        options |= {"assert_fingerprint": tls.pin_sha256, "assert_hostname": False}
+    manager = urllib3.PoolManager(**options) if proxy is None else _proxied(proxy, options)
+    manager.pool_classes_by_scheme = _POOLS
+    return manager
+
+
+def _proxied(proxy: str, options: dict[str, Any]) -> urllib3.ProxyManager:
+    parts = urlsplit(proxy)
+    headers = None
+    if parts.username is not None:
+        user, password = unquote(parts.username), unquote(parts.password or "")
+        headers = make_headers(proxy_basic_auth=f"{user}:{password}")
+    bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", ""))
+    return urllib3.ProxyManager(bare, proxy_headers=headers, **options)
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    if tls.pin_sha256 is None:
+        try:
+            return ssl.create_default_context(cafile=tls.ca_file)
+        except OSError as exc:
+            raise Ended(disk_fault(exc, "read the CA file")) from exc
+    if not _is_fingerprint(tls.pin_sha256):
+        raise ended(FaultKind.LOCAL, "the certificate pin is not a sha-256 in hex")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # the fingerprint is the name and the chain
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _is_fingerprint(text: str) -> bool:
+    try:
+        return len(bytes.fromhex(text.replace(":", ""))) == 32
+    except ValueError:
+        return False
+
+
+def _proxy_for(url: str) -> str | None:
+    """The environment's proxy for a URL, None for a direct connection."""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"

@@ -1,0 +1,97 @@
+"""Where verified blocks of one partial blob go: data first, then the map, then the live byte.
+
+All three are plain positioned writes. The order holds for every reader of the page cache, and a
+write of one byte is atomic, so other processes may set neighbouring live bytes meanwhile. Not a
+mapping: a full disk or a truncated file under a mapping is SIGBUS, which ends the process, while
+a failed `pwrite` is an error with a number.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Self
+
+from p2pcache.lanes.faults import Ended, disk_fault, ended
+from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind
+
+if TYPE_CHECKING:
+    from p2pcache.lanes.orders import FetchOrder
+
+
+class BlockSink:
+    """The files of one order, open. `put` takes blocks in order; raises `Ended` on any fault.
+
+    Files are opened for each order (30 us beside the 8 ms of a piece) and never kept: a partial
+    may be discarded or published between two orders, and a kept descriptor would write on into it.
+    """
+
+    def __init__(self, order: FetchOrder) -> None:
+        self.done = order.start
+        self.changed: list[int] = []
+        self._order = order
+        self._digests = bytearray()
+        self._fds: list[int] = []
+
+    def __enter__(self) -> Self:
+        order = self._order
+        try:
+            for path in (order.data_path, order.map_path, order.live_path):
+                self._fds.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            first, last = order.start // BLOCK_BYTES, -(-order.end // BLOCK_BYTES)
+            self._first = first
+            self._live = os.pread(self._fds[2], last - first, first)
+            self._map = os.pread(self._fds[1], 32 * (last - first), 32 * first)
+        except OSError as exc:
+            self.__exit__()
+            raise Ended(disk_fault(exc, "open the partial blob")) from exc
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
+
+    @property
+    def digests(self) -> bytes:
+        """sha2-256 of every block in [start, done), joined."""
+        return bytes(self._digests)
+
+    def put(self, block: memoryview, digest: bytes) -> None:
+        """Keep one block whose sha2-256 is `digest`, unless it is there, or is not as expected."""
+        index = (self.done - self._order.start) // BLOCK_BYTES
+        at = slice(32 * index, 32 * index + 32)
+        expected = self._order.expected
+        if expected is not None and expected[at] != digest:
+            number = self._first + index
+            raise ended(
+                FaultKind.UNTRUSTED,
+                f"block {number} has sha2-256 {digest.hex()}, expected {expected[at].hex()}",
+            )
+        live = self._live[index : index + 1] == b"\x01"
+        if self._order.compare:
+            if self._map[at] != digest:
+                self._write(index, block, digest, was_live=live)
+                self.changed.append(self._first + index)
+        elif not live:
+            # A live block is left alone even when it differs from what arrived: which of the two
+            # is right shows when the whole digest does, and `compare` is the way to change it.
+            self._write(index, block, digest, was_live=False)
+        self._digests += digest
+        self.done += len(block)
+
+    def _write(self, index: int, block: memoryview, digest: bytes, *, was_live: bool) -> None:
+        data, map_, live = self._fds
+        number = self._first + index
+        try:
+            if was_live:
+                os.pwrite(live, b"\x00", number)  # nobody may serve it half rewritten
+            _write_all(data, block, number * BLOCK_BYTES)
+            _write_all(map_, memoryview(digest), number * 32)
+            os.pwrite(live, b"\x01", number)
+        except OSError as exc:
+            raise Ended(disk_fault(exc, "write the partial blob")) from exc
+
+
+def _write_all(fd: int, data: memoryview, offset: int) -> None:
+    while data:  # a write may be cut short by a signal or a nearly full disk
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written

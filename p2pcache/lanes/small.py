@@ -1,0 +1,172 @@
+"""A batch of small blobs: one GET each, several at a time, then one pass of fsync over all.
+
+A blob of at most one block is held in memory until it is verified: nothing that is not verified
+is ever written, and a failed order leaves no file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from p2pcache.lanes import http
+from p2pcache.lanes.faults import Ended, disk_fault, ended, host_of
+from p2pcache.lanes.fetch import open_file, refuse_encoded
+from p2pcache.lanes.orders import (
+    BLOCK_BYTES,
+    BatchReport,
+    Fault,
+    FaultKind,
+    FetchLimits,
+    SmallOrder,
+    SmallReport,
+)
+from p2pcache.lanes.pace import Guard, Pacer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def fetch_small(orders: tuple[SmallOrder, ...], limits: FetchLimits, threads: int) -> BatchReport:
+    """Fetch, verify and write every order; report each. Files are durable when it returns.
+
+    `limits.rate_bytes_per_s` is shared by the threads. Never raises for a remote or the disk.
+    """
+    cpu_began = time.process_time()
+    rate = limits.rate_bytes_per_s
+    pacer = None if rate is None else Pacer(rate)
+
+    def one(order: SmallOrder) -> SmallReport:
+        return _fetch_one(order, limits, pacer)
+
+    if threads > 1 and len(orders) > 1:
+        with ThreadPoolExecutor(min(threads, len(orders))) as pool:
+            reports = list(pool.map(one, orders))
+    else:
+        reports = [one(order) for order in orders]
+    _sync(orders, reports)
+    return BatchReport(tuple(reports), time.process_time() - cpu_began)
+
+
+def _fetch_one(order: SmallOrder, limits: FetchLimits, pacer: Pacer | None) -> SmallReport:
+    began = time.monotonic()
+    guard = Guard(limits, pacer)
+    wire_bytes, fault = 0, None
+    size, sha256, git = 0, None, None
+    try:
+        data = _read(order, limits, guard)
+        wire_bytes = len(data)
+        sha256, git = _verify(order, data)
+        _write_new(order.dst_path, data)
+        size = len(data)
+    except Ended as exc:
+        fault, sha256, git = exc.fault, None, None
+    return SmallReport(size, sha256, git, wire_bytes, time.monotonic() - began, fault)
+
+
+def _read(order: SmallOrder, limits: FetchLimits, guard: Guard) -> bytes:
+    most = BLOCK_BYTES if order.size is None else order.size
+    if urlsplit(order.location.url).scheme == "file":
+        return _read_file(order, most)
+    body = http.get(order.location, limits, guard, None)
+    try:
+        if body.status != 200:
+            raise http.refuse_status(body, order.location)
+        refuse_encoded(body)
+        if body.length is not None:
+            _check_size(order, body.length)
+        buffer = bytearray(most + 1 if body.length is None else body.length)
+        got = 0
+        with memoryview(buffer) as view:
+            while got < len(buffer) and (count := body.read_into(view[got:])):
+                got += count
+        if body.length is not None and got < body.length:
+            raise ended(
+                FaultKind.UNAVAILABLE,
+                f"{host_of(body.url)}: the body ended {body.length - got} bytes early",
+            )
+        if body.length is None:
+            _check_size(order, got)
+        return bytes(buffer[:got])
+    finally:
+        body.finish()
+
+
+def _read_file(order: SmallOrder, most: int) -> bytes:
+    fd = open_file(order.location.url)
+    try:
+        data = os.pread(fd, most + 1, 0)
+    except OSError as exc:
+        raise Ended(disk_fault(exc, "read the local file")) from exc
+    finally:
+        os.close(fd)
+    _check_size(order, len(data))
+    return data
+
+
+def _check_size(order: SmallOrder, size: int) -> None:
+    host = host_of(order.location.url)
+    if order.size is not None and size != order.size:
+        raise ended(FaultKind.UNTRUSTED, f"{host}: {size} bytes, expected {order.size}")
+    if size > BLOCK_BYTES:
+        raise ended(FaultKind.UNTRUSTED, f"{host}: {size} bytes, at most {BLOCK_BYTES} expected")
+
+
+def _verify(order: SmallOrder, data: bytes) -> tuple[bytes, bytes]:
+    """(sha2-256, git blob id) of the data; raises UNTRUSTED naming what was asked and what came."""
+    sha256 = hashlib.sha256(data).digest()
+    git = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
+    git.update(data)
+    for name, asked, got in (
+        ("sha2-256", order.sha256, sha256),
+        ("git sha1", order.git_sha1, git.digest()),
+    ):
+        if asked is not None and asked != got:
+            raise ended(
+                FaultKind.UNTRUSTED,
+                f"{host_of(order.location.url)}: {name} {got.hex()}, expected {asked.hex()}",
+            )
+    return sha256, git.digest()
+
+
+def _write_new(path: str, data: bytes) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise Ended(disk_fault(exc, "create a small blob")) from exc
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise Ended(disk_fault(exc, "write a small blob")) from exc
+    finally:
+        os.close(fd)
+
+
+def _sync(orders: Sequence[SmallOrder], reports: list[SmallReport]) -> None:
+    """fsync every file that was written; one that cannot be is removed and reported as a fault."""
+    for index, (order, report) in enumerate(zip(orders, reports, strict=True)):
+        if report.fault is None and (fault := _sync_one(order.dst_path)):
+            with contextlib.suppress(OSError):
+                os.unlink(order.dst_path)
+            reports[index] = SmallReport(0, None, None, report.wire_bytes, report.seconds, fault)
+
+
+def _sync_one(path: str) -> Fault | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        return disk_fault(exc, "flush a small blob")
+    return None

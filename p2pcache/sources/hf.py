@@ -1,0 +1,163 @@
+"""Hugging Face Hubs as a source: models, datasets and spaces of huggingface.co or a mirror.
+
+Listing runs elsewhere (`hf_listing.list_hf` in a worker process, through the runner that the
+constructor is given); locating is a pure function of the listing. Xet is left aside on purpose:
+its hashes do not verify what we store, and plain /resolve always works.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from p2pcache.content.refs import HfRef
+from p2pcache.errors import LocalFault, UsageError
+from p2pcache.lanes.orders import Location, Tls
+from p2pcache.sources.hf_listing import HfListRequest, list_hf
+from p2pcache.sources.port import SourceKind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from p2pcache.content.refs import Ref
+    from p2pcache.sources.port import Credentials, Listing
+
+PUBLIC_HUB = "https://huggingface.co"
+DEFAULT_REVISION = "main"
+MAX_TOKEN_CHARS = 4096  # Hub tokens have 37; OAuth ones up to about 2000
+
+
+@dataclass(frozen=True, slots=True)
+class HfOptions:
+    """Where the Hub is and how it is asked."""
+
+    endpoint: str = PUBLIC_HUB  # HF_ENDPOINT
+    token_file: str | None = None  # HF_TOKEN_PATH, else $HF_HOME/token: what `hf auth login` writes
+    ca_file: str | None = None  # a private authority, instead of the system's
+    request_timeout_s: float = 10.0  # see HfListRequest
+    deadline_s: float = 120.0
+    max_files: int = 1_000_000
+
+
+class HfSource:
+    """The Hugging Face adapter. `run_sync` runs a plain function with one picklable argument.
+
+    A token comes from the caller's `Credentials`, else from the token file. It goes to the
+    configured endpoint and nowhere else: a ref that names another hub is asked without one.
+    """
+
+    name = "hf"
+    kind = SourceKind.ORIGIN
+
+    def __init__(
+        self,
+        run_sync: Callable[[Callable[[HfListRequest], Listing], HfListRequest], Awaitable[Listing]],
+        options: HfOptions = HfOptions(),
+    ) -> None:
+        self._run_sync = run_sync
+        self._options = options
+        self._token_file = _TokenFile(options.token_file)
+
+    def accepts(self, ref: Ref) -> bool:
+        """Whether the ref names a repository of a Hub."""
+        return isinstance(ref, HfRef)
+
+    async def list(self, ref: Ref, credentials: Credentials) -> Listing:
+        """Resolve a revision to a commit and list it (see `hf_listing.list_hf` for errors).
+
+        If cancelled, the worker may go on until its own deadline; nothing depends on it.
+        """
+        if not isinstance(ref, HfRef):
+            raise UsageError(f"not a Hugging Face ref: {ref}")
+        endpoint = self._endpoint(ref.endpoint, credentials)
+        options = self._options
+        request = HfListRequest(
+            endpoint=endpoint,
+            repo_type=ref.repo_type,
+            repo_id=ref.repo_id,
+            revision=ref.revision or DEFAULT_REVISION,
+            path=ref.path,
+            token=self._token(endpoint, credentials),
+            ca_file=options.ca_file,
+            request_timeout_s=options.request_timeout_s,
+            deadline_s=options.deadline_s,
+            max_files=options.max_files,
+        )
+        return await self._run_sync(list_hf, request)
+
+    async def locate(self, listing: Listing, key: str, credentials: Credentials) -> Location:
+        """`{endpoint}/[datasets/|spaces/]id/resolve/{commit}/{path}`: no request is made."""
+        token = self._token(listing.endpoint, credentials)
+        authorization = () if token is None else (("Authorization", f"Bearer {token}"),)
+        url = f"{listing.endpoint}/{key}"
+        return Location(url, authorization, Tls(ca_file=self._options.ca_file))
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def _configured(self, credentials: Credentials) -> str:
+        return normalised(credentials.hf_endpoint or self._options.endpoint)
+
+    def _endpoint(self, named: str | None, credentials: Credentials) -> str:
+        """A ref's own hub, else the configured one, which also stands in for the public Hub."""
+        if named is None or normalised(named) == PUBLIC_HUB:
+            return self._configured(credentials)
+        return normalised(named)
+
+    def _token(self, endpoint: str, credentials: Credentials) -> str | None:
+        if endpoint != self._configured(credentials):
+            return None
+        return usable_token(credentials.hf_token or self._token_file.read())
+
+
+def normalised(endpoint: str) -> str:
+    """An endpoint without its trailing slash. A path is kept: a gateway may live below one."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(
+            f"not an endpoint: {endpoint[:200]!r}",
+            hint="HF_ENDPOINT is like https://huggingface.co",
+        )
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise UsageError("an endpoint has neither a password, a query nor a fragment")
+    return endpoint.rstrip("/")
+
+
+def usable_token(token: str | None) -> str | None:
+    """The token without the newline that files end in. Raises UsageError if no header can hold it.
+
+    The message never shows it.
+    """
+    token = (token or "").strip()
+    if not token:
+        return None
+    if len(token) > MAX_TOKEN_CHARS or not (token.isascii() and token.isprintable()):
+        raise UsageError("the Hugging Face token holds characters that no header can carry")
+    return token
+
+
+class _TokenFile:
+    """The token file, read again only when it changed (`locate` is called once per file)."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._token: str | None = None
+
+    def read(self) -> str | None:
+        if self._path is None:
+            return None
+        try:
+            now = os.stat(self._path)
+            stamp = (now.st_ino, now.st_size, now.st_mtime_ns)
+            if stamp != self._stamp:
+                with open(self._path, encoding="utf-8") as file:
+                    self._token = file.read(MAX_TOKEN_CHARS + 1)
+                self._stamp = stamp
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as exc:
+            raise LocalFault(f"cannot read the token file {self._path}: {exc}") from exc
+        return self._token

@@ -1,0 +1,346 @@
+"""Complete blobs: how they come in, how they are found, how they leave.
+
+Everything that comes in was verified (`VerifiedBlob` has no other maker than `content.verify`).
+A blob file appears by one rename, after its content is on disk and before its index row: after a
+crash at any line there is either no blob or a good one, and a good one without a row is found
+again by its path.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from p2pcache.content import cid as cids
+from p2pcache.errors import LocalFault
+from p2pcache.store import durable
+from p2pcache.store.index import Index, Row, canonical_name, sha256_of_name
+from p2pcache.store.layout import BLOCK_BYTES, Layout
+from p2pcache.store.partial import HASH_BYTES, read_intent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from p2pcache.content.verify import VerifiedBlob
+    from p2pcache.store.partial import Partial
+
+CopyMode = Literal["auto", "reflink", "copy"]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """A blob that is here. `adopted`: `path` belongs to somebody else and is read in place."""
+
+    sha256: bytes
+    size: int
+    root_cid: bytes | None
+    git_sha1: bytes | None
+    path: Path
+    adopted: bool = False
+
+
+class Blobs:
+    """The blobs of one store. Any thread may call; `clock` gives unix seconds."""
+
+    def __init__(self, layout: Layout, index: Index, clock: Callable[[], float]) -> None:
+        self._layout = layout
+        self._index = index
+        self._clock = clock
+        self._shards: set[Path] = set()
+
+    def find(self, name: bytes) -> BlobInfo | None:
+        """The blob that goes by a multihash or CID, if its file is there (and is the same file)."""
+        row = self._index.row(name)
+        if row is not None:
+            return self._checked(row)
+        return self._find_by_path(name)
+
+    def find_many(self, names: Sequence[bytes]) -> dict[bytes, BlobInfo]:
+        """`find` for many: one query for 500 names and one stat each. Absent names are left out."""
+        rows = self._index.rows(names)
+        found: dict[bytes, BlobInfo] = {}
+        for name in names:
+            row = rows.get(name)
+            info = self._find_by_path(name) if row is None else self._checked(row)
+            if info is not None:
+                found[name] = info
+        return found
+
+    def _checked(self, row: Row) -> BlobInfo | None:
+        path = self._layout.blob(row.sha256) if row.path is None else Path(row.path)
+        try:
+            stat = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            stat = None
+        if stat is not None:
+            same = stat.st_size == row.size if row.path is None else row.is_unchanged(stat)
+            if same:
+                adopted = row.path is not None
+                return BlobInfo(row.sha256, row.size, row.root, row.git_sha1, path, adopted)
+        if row.path is None and stat is not None:
+            # a stored blob never changes length by our hand: leave the evidence to `verify`
+            return None
+        self.forget([row.sha256])
+        return self._find_by_path(b"\x12\x20" + row.sha256) if row.path is not None else None
+
+    def _find_by_path(self, name: bytes) -> BlobInfo | None:
+        """A blob whose row was lost (crash before the commit, another index) is still a blob."""
+        intent = read_intent(self._layout.partial(canonical_name(name)))
+        if intent is not None:
+            recovered = self.finish_publish(intent)
+            if recovered is not None:
+                return recovered
+        sha256 = sha256_of_name(name)
+        if sha256 is None:
+            return None
+        path = self._layout.blob(sha256)
+        try:
+            size = os.stat(path).st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return self._index_blob(sha256, size, None, None)
+
+    def _index_blob(
+        self, sha256: bytes, size: int, root: bytes | None, git_sha1: bytes | None
+    ) -> BlobInfo:
+        if root is None and size <= BLOCK_BYTES:
+            root = cids.raw_cid(sha256)
+        if not self._index.readonly:
+            row = Row(sha256, size, root, git_sha1, self._clock())
+            self._index.put([row], "keeping a blob")
+        return BlobInfo(sha256, size, root, git_sha1, self._layout.blob(sha256))
+
+    def forget(self, sha256s: Iterable[bytes]) -> None:
+        """Drop rows and names; not the files."""
+        if not self._index.readonly:
+            self._index.forget(sha256s)
+
+    def publish(
+        self, partial: Partial, blob: VerifiedBlob, *, root_cid: bytes | None = None
+    ) -> BlobInfo:
+        """Turn a partial whose every byte was verified into a blob, and remove the partial.
+
+        May be called again after DiskFull: each step is idempotent. Raises DiskFull, LocalFault.
+        """
+        target = self._layout.blob(blob.sha256)
+        with durable.local_faults("publishing a blob"):
+            partial.heartbeat()
+            _trim(partial.map_path, partial.blocks * HASH_BYTES)
+            if partial.data_path.exists():
+                _seal(partial.data_path, blob.size)
+                partial.save_intent({
+                    "sha256": blob.sha256.hex(), "size": blob.size,
+                    "root": None if root_cid is None else root_cid.hex(),
+                    "git_sha1": None if blob.git_sha1 is None else blob.git_sha1.hex(),
+                    "partial": partial.dir.name,
+                })  # fmt: skip
+                self._place(partial.data_path, target, blob.size)
+                durable.fsync_path(target.parent)
+            intent = read_intent(partial.dir)
+            info = None if intent is None else self.finish_publish(intent)
+            if info is None:
+                raise LocalFault(f"the partial {partial.dir.name} lost its data")
+        partial.discard()
+        return info
+
+    def finish_publish(self, intent: dict[str, str | int | None]) -> BlobInfo | None:
+        """The steps after the rename: block map, then index row. None if the rename never was."""
+        sha256 = bytes.fromhex(str(intent["sha256"]))
+        size = int(intent["size"] or 0)
+        try:
+            if self._layout.blob(sha256).stat().st_size != size:
+                return None
+        except FileNotFoundError:
+            return None
+        root, git = intent["root"], intent["git_sha1"]
+        if size > BLOCK_BYTES and not self._index.readonly:
+            source = self._layout.partials / str(intent["partial"]) / "map"
+            with durable.local_faults("keeping a block map"):
+                self._keep_map_file(source, sha256)
+        return self._index_blob(
+            sha256, size,
+            None if root is None else bytes.fromhex(str(root)),
+            None if git is None else bytes.fromhex(str(git)),
+        )  # fmt: skip
+
+    def _keep_map_file(self, source: Path, sha256: bytes) -> None:
+        target = self._layout.map(sha256)
+        if target.exists():
+            return
+        try:
+            durable.fsync_path(source)
+            os.link(source, target)
+        except (FileExistsError, FileNotFoundError):
+            return  # another process finished the same publication
+        durable.fsync_path(target.parent)
+
+    def _place(self, source: Path, target: Path, size: int) -> None:
+        """Give a sealed file its name. An existing blob of that name is kept: it is the same."""
+        self._make_shard(target.parent)
+        try:
+            present = target.stat().st_size == size
+        except FileNotFoundError:
+            present = False
+        if present:
+            source.unlink(missing_ok=True)
+        else:
+            source.rename(target)
+
+    def _make_shard(self, shard: Path) -> None:
+        if shard not in self._shards:
+            durable.make_dir(shard)
+            self._shards.add(shard)
+
+    def publish_small(self, items: Sequence[tuple[Path, VerifiedBlob]]) -> list[BlobInfo]:
+        """Publish files of at most one block that are written and synced already.
+
+        One fsync for each directory touched and one index transaction for all of them. After an
+        error (DiskFull, LocalFault) every file is either still where it was or a good blob.
+        """
+        infos, rows, now = [], [], self._clock()
+        with durable.local_faults("publishing small blobs"):
+            for source, blob in items:
+                target = self._layout.blob(blob.sha256)
+                if source.exists() or not target.exists():
+                    _check_size(os.stat(source).st_size, blob.size, source)
+                    os.chmod(source, 0o444)
+                    self._place(source, target, blob.size)
+                root = cids.raw_cid(blob.sha256) if blob.size <= BLOCK_BYTES else None
+                rows.append(Row(blob.sha256, blob.size, root, blob.git_sha1, now))
+                infos.append(BlobInfo(blob.sha256, blob.size, root, blob.git_sha1, target))
+            for shard in {info.path.parent for info in infos}:
+                durable.fsync_path(shard)
+        self._index.put(rows, "keeping small blobs")
+        return infos
+
+    def link_in(
+        self, path: Path, blob: VerifiedBlob, stat: os.stat_result, directory: Path,
+        *, root_cid: bytes | None, block_digests: bytes | None, copy: CopyMode,
+    ) -> BlobInfo:  # fmt: skip
+        """Take a file of somebody else's into the store: shared extents, or a copy.
+
+        Never a hard link: its owner may rewrite the file. `stat` is from before it was hashed; a
+        file that changed since raises LocalFault and nothing is kept. `directory`: for drafts.
+        """
+        draft = directory / secrets.token_hex(8)
+        with durable.local_faults(f"copying {path.name} into the store"):
+            try:
+                _copy_unchanged(path, draft, stat, copy)
+                _seal(draft, blob.size)
+                self._place(draft, self._layout.blob(blob.sha256), blob.size)
+                durable.fsync_path(self._layout.blob(blob.sha256).parent)
+            finally:
+                draft.unlink(missing_ok=True)
+        info = self._index_blob(blob.sha256, blob.size, root_cid, blob.git_sha1)
+        self._keep_map(blob, block_digests)
+        return info
+
+    def adopt(
+        self, path: Path, blob: VerifiedBlob, stat: os.stat_result,
+        *, root_cid: bytes | None, block_digests: bytes | None,
+    ) -> BlobInfo:  # fmt: skip
+        """Serve a file of somebody else's in place, as long as it stays the one that was hashed.
+
+        `stat` is from before it was hashed. A copy of our own is kept and preferred.
+        """
+        own = self._layout.blob(blob.sha256)
+        if own.exists():
+            return self._index_blob(blob.sha256, blob.size, root_cid, blob.git_sha1)
+        root = root_cid
+        if root is None and blob.size <= BLOCK_BYTES:
+            root = cids.raw_cid(blob.sha256)
+        row = Row(
+            blob.sha256, blob.size, root, blob.git_sha1, self._clock(), str(path.absolute()),
+            stat.st_dev, stat.st_ino, stat.st_mtime_ns,
+        )  # fmt: skip
+        with durable.local_faults(f"adopting {path.name}"):
+            now = os.stat(path)
+        if now.st_size != blob.size or not row.is_unchanged(now):
+            raise _changed(path)
+        self._index.put([row], "adopting a file")
+        self._keep_map(blob, block_digests)
+        return BlobInfo(blob.sha256, blob.size, root, blob.git_sha1, path.absolute(), adopted=True)
+
+    def _keep_map(self, blob: VerifiedBlob, block_digests: bytes | None) -> None:
+        target = self._layout.map(blob.sha256)
+        if block_digests is not None and blob.size > BLOCK_BYTES and not target.exists():
+            with durable.local_faults("keeping a block map"):
+                durable.replace_file(target, block_digests)
+
+    def block_map(self, sha256: bytes) -> bytes | None:
+        """sha2-256 of every block of a complete blob, joined; None where it is not known."""
+        try:
+            return self._layout.map(sha256).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def remove(self, sha256s: Iterable[bytes]) -> int:
+        """Remove stored files, then rows; an adopted file is only forgotten. Gives bytes freed.
+
+        Files first: a row without a file is noticed at the next `find`, a file without a row
+        would take space unseen.
+        """
+        freed, gone = 0, []
+        with durable.local_faults("removing blobs"):
+            for sha256 in sha256s:
+                path = self._layout.blob(sha256)
+                try:
+                    stat = path.stat()
+                    path.unlink()
+                except FileNotFoundError:
+                    stat = None
+                if stat is not None and stat.st_nlink == 1:
+                    freed += stat.st_size
+                self._layout.map(sha256).unlink(missing_ok=True)
+                gone.append(sha256)
+        if gone:
+            self.forget(gone)
+        return freed
+
+
+def _changed(path: Path) -> LocalFault:
+    return LocalFault(
+        f"{path} changed while it was being read", hint="run it again when nobody writes the file"
+    )
+
+
+def _check_size(found: int, expected: int, path: Path) -> None:
+    if found != expected:
+        raise LocalFault(f"{path.name} has {found} bytes on disk and {expected} were verified")
+
+
+def _seal(path: Path, size: int) -> None:
+    """Read-only, and on disk with its mode, before anybody can see it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _check_size(os.fstat(descriptor).st_size, size, path)
+        os.fchmod(descriptor, 0o444)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _trim(path: Path, length: int) -> None:
+    if path.exists() and path.stat().st_size != length:
+        os.truncate(path, length)
+
+
+def _copy_unchanged(path: Path, draft: Path, stat: os.stat_result, copy: CopyMode) -> None:
+    with path.open("rb") as source, draft.open("xb") as target:
+        if not _is_same(os.fstat(source.fileno()), stat):
+            raise _changed(path)
+        shared = copy != "copy" and durable.reflink(source.fileno(), target.fileno())
+        if not shared and copy == "reflink":
+            raise LocalFault("this file system cannot share the file's blocks (reflink)")
+        if not shared:
+            durable.copy_range(source.fileno(), target.fileno(), 0, stat.st_size)
+        if not _is_same(os.fstat(source.fileno()), stat):
+            raise _changed(path)
+
+
+def _is_same(now: os.stat_result, then: os.stat_result) -> bool:
+    keys = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+    return all(getattr(now, key) == getattr(then, key) for key in keys)

@@ -1,0 +1,366 @@
+"""Room and order: evict by policy, sweep what dead processes left, rebuild lost index rows.
+
+Everything here may run while other processes use the store: directories are only removed under
+their lease, and a blob that is evicted under a reader stays readable through its open file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from p2pcache.content import cid as cids
+from p2pcache.content import digests, unixfs
+from p2pcache.errors import DiskFull
+from p2pcache.store import durable, policy
+from p2pcache.store.index import Row
+from p2pcache.store.layout import BLOCK_BYTES, Layout, StoreOptions, block_count
+from p2pcache.store.lease import Busy, Lease, LeaseBook
+from p2pcache.store.partial import HASH_BYTES, read_intent, read_meta
+from p2pcache.store.policy import Candidate, Hold, Need, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
+
+    from p2pcache.store.blobs import Blobs
+    from p2pcache.store.index import Index
+    from p2pcache.store.records import Records
+
+_HASH_STEP_BYTES = 1 << 20
+_SECTOR_BYTES = 512  # the unit of st_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """`kept_because` counts the bytes that stayed, by reason; `missing_bytes`: short of the aim."""
+
+    freed_bytes: int
+    evicted: int
+    kept_because: dict[str, int] = field(default_factory=dict)
+    missing_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """`used_bytes`: blobs and the allocated part of partials. `promised_bytes`: still to come."""
+
+    used_bytes: int
+    blobs: int
+    adopted: int
+    partials: int
+    promised_bytes: int
+    disk_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _PartialUse:
+    directory: Path
+    allocated: int
+    promised: int
+    last_used: float
+    live: bool
+
+
+class Collector:
+    """Eviction and cleaning of one store. Calls may run side by side with everything else."""
+
+    def __init__(
+        self, layout: Layout, options: StoreOptions, index: Index, blobs: Blobs,
+        records: Records, leases: LeaseBook,
+    ) -> None:  # fmt: skip
+        self._layout = layout
+        self._options = options
+        self._index = index
+        self._blobs = blobs
+        self._records = records
+        self._leases = leases
+
+    # -- room ------------------------------------------------------------------------------------
+
+    def usage(self, *, without: Path | None = None) -> Usage:
+        """What the store holds. `without`: a partial that is not counted."""
+        ((used, blobs, adopted),) = self._index.read(
+            "SELECT coalesce(sum(CASE WHEN path IS NULL THEN size END), 0), "
+            "count(*), count(path) FROM blobs"
+        )
+        partials = [use for use in self._partials() if use.directory != without]
+        disk = os.statvfs(self._layout.root)
+        return Usage(
+            used + sum(use.allocated for use in partials), blobs, adopted, len(partials),
+            sum(use.promised for use in partials if use.live), disk.f_bavail * disk.f_frsize,
+        )  # fmt: skip
+
+    def _partials(self) -> list[_PartialUse]:
+        found = []
+        for directory in _subdirectories(self._layout.partials):
+            meta = read_meta(directory)
+            try:
+                stat = (directory / "data").stat()
+            except FileNotFoundError:
+                continue
+            allocated = stat.st_blocks * _SECTOR_BYTES
+            promised = 0 if meta is None or not meta.total_known else meta.size - allocated
+            live = self._leases.holder(directory) is not None
+            found.append(
+                _PartialUse(directory, allocated, max(promised, 0), stat.st_mtime, live)
+            )
+        return found
+
+    def ensure_room(
+        self, incoming: int, *, running: Collection[bytes], without: Path | None = None
+    ) -> None:
+        """Evict until `incoming` bytes fit the budget and the disk. DiskFull, evicting nothing,
+        when that cannot be reached: it says what stands in the way.
+        """
+        usage = self.usage(without=without)
+        need = policy.room_need(
+            incoming, used=usage.used_bytes, capacity=self._options.capacity_bytes,
+            promised=usage.promised_bytes, disk_free=usage.disk_free_bytes,
+            reserve=self._options.reserve_bytes,
+        )  # fmt: skip
+        if need == Need():
+            return
+        plan = self._plan(need, running=running, last_copies=(), without=without)
+        if not plan.met:
+            raise self._full(incoming, usage, plan)
+        self._evict(plan)
+
+    def _full(self, incoming: int, usage: Usage, plan: Plan) -> DiskFull:
+        capacity = self._options.capacity_bytes
+        parts = [
+            f"{incoming:,} bytes are needed; {usage.disk_free_bytes:,} are free on the disk",
+            f"{self._options.reserve_bytes:,} of them are reserved",
+            f"{usage.promised_bytes:,} are promised to running downloads",
+            f"the store holds {usage.used_bytes:,}",
+        ]
+        if capacity is not None:
+            parts.append(f"its budget is {capacity:,}")
+        short = max(plan.missing.store_bytes, plan.missing.disk_bytes)
+        parts.append(f"{short:,} bytes are missing after evicting all that may go")
+        parts.extend(
+            f"{size:,} bytes stay: {hold.value}"
+            for hold, size in plan.kept.items()
+            if hold is not Hold.NOT_NEEDED
+        )
+        return DiskFull(
+            "no room: " + "; ".join(parts),
+            hint="free disk space, unpin or rm models, or raise the store's capacity",
+        )
+
+    def collect(
+        self, *, target_bytes: int | None, running: Collection[bytes],
+        last_copies: Collection[bytes], dry_run: bool,
+    ) -> GcReport:  # fmt: skip
+        """Sweep, then evict down to `target_bytes`, or to the low watermark when above the high."""
+        if not dry_run:
+            self.sweep()
+            self.reconcile()
+        usage = self.usage()
+        options = self._options
+        if target_bytes is not None:
+            need = Need(store_bytes=max(usage.used_bytes - target_bytes, 0))
+        else:
+            need = policy.watermark_need(
+                usage.used_bytes, options.capacity_bytes,
+                options.high_watermark, options.low_watermark,
+            )  # fmt: skip
+            need = Need(
+                need.store_bytes, max(options.reserve_bytes - usage.disk_free_bytes, 0)
+            )
+        plan = self._plan(need, running=running, last_copies=last_copies)
+        freed = sum(victim.disk_bytes for victim in plan.victims) if dry_run else self._evict(plan)
+        return GcReport(
+            freed, len(plan.victims), {hold.value: size for hold, size in plan.kept.items()},
+            max(plan.missing.store_bytes, plan.missing.disk_bytes),
+        )  # fmt: skip
+
+    def _plan(
+        self, need: Need, *, running: Collection[bytes], last_copies: Collection[bytes],
+        without: Path | None = None,
+    ) -> Plan:  # fmt: skip
+        candidates: list[Candidate] = []
+        holds: dict[bytes, Hold] = {}
+        if need != Need():
+            holds.update(dict.fromkeys(last_copies, Hold.LAST_COPY))
+            holds.update(dict.fromkeys(running, Hold.RUNNING))
+            holds.update(dict.fromkeys(self._records.pinned(), Hold.PINNED))
+        for row in self._index.every_row():
+            if row.path is None:
+                candidates.append(self._candidate(row))
+        for use in self._partials():
+            key = use.directory.name.encode()
+            if use.directory == without:
+                continue
+            candidates.append(
+                Candidate(key, use.allocated, use.allocated, use.last_used, partial=True)
+            )
+            if use.live:
+                holds[key] = Hold.LEASED
+        return policy.plan_eviction(candidates, holds, need)
+
+    def _candidate(self, row: Row) -> Candidate:
+        try:
+            links = self._layout.blob(row.sha256).stat().st_nlink
+        except FileNotFoundError:
+            return Candidate(row.sha256, row.size, 0, row.last_used)
+        return Candidate(row.sha256, row.size, row.size if links == 1 else 0, row.last_used)
+
+    def _evict(self, plan: Plan) -> int:
+        freed = self._blobs.remove(v.key for v in plan.victims if not v.partial)
+        for victim in plan.victims:
+            if victim.partial and self._discard(self._layout.partials / victim.key.decode()):
+                freed += victim.disk_bytes
+        return freed
+
+    # -- order -----------------------------------------------------------------------------------
+
+    def sweep(self) -> bool:
+        """Remove what dead processes left; whether one of them died with work in hand.
+
+        Never touches what a live process holds. Progress of unfinished downloads is kept.
+        """
+        with durable.local_faults("cleaning the store"):
+            for grave in _subdirectories(self._layout.trash):
+                shutil.rmtree(grave, ignore_errors=True)
+            crashed = False
+            for directory in _subdirectories(self._layout.temporary):
+                crashed = self._discard(directory) or crashed
+            for directory in _subdirectories(self._layout.partials):
+                self._sweep_partial(directory)
+            for path in _files(self._layout.quarantine):
+                name = b"\x12\x20" + bytes.fromhex(path.name)
+                with self._leased(self._layout.partial(name), make=False) as lease:
+                    if lease is not None:
+                        path.unlink(missing_ok=True)
+        return crashed
+
+    def _sweep_partial(self, directory: Path) -> None:
+        intent = read_intent(directory)
+        if intent is None and _has_progress(directory):
+            return
+        with self._leased(directory) as lease:
+            if lease is None:
+                return
+            if intent is not None and self._blobs.finish_publish(intent) is None:
+                (directory / "publishing.json").unlink(missing_ok=True)
+                return  # it died before the rename: the data are still here and complete
+            if intent is not None or not _has_progress(directory):
+                durable.discard_dir(directory, self._layout.trash)
+
+    def _discard(self, directory: Path) -> bool:
+        with self._leased(directory) as lease:
+            if lease is None:
+                return False
+            durable.discard_dir(directory, self._layout.trash)
+            return True
+
+    @contextmanager
+    def _leased(self, directory: Path, *, make: bool = True) -> Iterator[Lease | bool | None]:
+        """The lease of a directory, None when somebody alive holds it.
+
+        `make` False: a directory that is not there yields True (nobody holds it).
+        """
+        if not make and not directory.exists():
+            yield True
+            return
+        if self._leases.holder(directory) is not None:
+            yield None
+            return
+        try:
+            lease = self._leases.take(directory)
+        except Busy:
+            yield None
+            return
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+    def reconcile(self) -> int:
+        """Give blob files without a row their row again; gives their number.
+
+        Small ones are hashed for it: that brings their git sha1 back, and costs little. One that
+        does not match its name is moved to quarantine.
+        """
+        known = {row.sha256 for row in self._index.every_row() if row.path is None}
+        rows = []
+        with durable.local_faults("rebuilding the index"):
+            for shard in _subdirectories(self._layout.blobs):
+                for path in _files(shard):
+                    sha256 = bytes.fromhex(path.name)
+                    if sha256 not in known:
+                        row = self._row_of(path, sha256)
+                        if row is not None:
+                            rows.append(row)
+            if rows:
+                self._index.put(rows, "rebuilding the index")
+            self._drop_orphan_maps()
+        return len(rows)
+
+    def _row_of(self, path: Path, sha256: bytes) -> Row | None:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return None  # evicted meanwhile
+        if stat.st_size > BLOCK_BYTES:
+            return Row(sha256, stat.st_size, self._root_from_map(sha256, stat.st_size), None, stat.st_mtime)
+        hasher = digests.WholeHasher(stat.st_size, git=True)
+        with path.open("rb") as file:
+            while chunk := file.read(_HASH_STEP_BYTES):
+                hasher.update(chunk)
+        whole = hasher.digests()
+        if whole.sha256 != sha256:
+            path.rename(self._layout.quarantined(sha256))
+            return None
+        return Row(sha256, stat.st_size, cids.raw_cid(sha256), whole.git_sha1, stat.st_mtime)
+
+    def _root_from_map(self, sha256: bytes, size: int) -> bytes | None:
+        hashes = self._blobs.block_map(sha256)
+        if hashes is None or len(hashes) != block_count(size) * HASH_BYTES:
+            return None
+        starts = range(0, len(hashes), HASH_BYTES)
+        return unixfs.file_root((hashes[at : at + HASH_BYTES] for at in starts), size).cid
+
+    def _drop_orphan_maps(self) -> None:
+        adopted = {row.sha256 for row in self._index.every_row() if row.path is not None}
+        for path in _files(self._layout.maps):
+            sha256 = bytes.fromhex(path.name)
+            # a blob's file always comes before its map
+            if sha256 not in adopted and not self._layout.blob(sha256).exists():
+                path.unlink(missing_ok=True)
+
+
+def _subdirectories(directory: Path) -> Iterable[Path]:
+    try:
+        return [entry for entry in directory.iterdir() if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+
+
+def _files(directory: Path) -> Iterable[Path]:
+    """Files whose name is a sha2-256; anything else is not ours to touch."""
+    try:
+        entries = list(os.scandir(directory))
+    except FileNotFoundError:
+        return []
+    return [directory / entry.name for entry in entries if _is_sha256_hex(entry.name)]
+
+
+def _is_sha256_hex(name: str) -> bool:
+    return len(name) == 64 and not set(name) - set("0123456789abcdef")
+
+
+def _has_progress(directory: Path) -> bool:
+    for name in ("live", "have"):
+        try:
+            data = (directory / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        if data.count(0) != len(data):
+            return True
+    return False
+

@@ -1,0 +1,282 @@
+"""The SQLite index (WAL): which blobs there are and by which names they go.
+
+For blobs it is a cache: the files are the truth, and `gc.reconcile` rebuilds their rows. Reads and
+writes go over two connections, because a reader of a WAL never waits for a writer; each has a
+lock, so any thread may call. One host at a time: a WAL does not work across a network file system.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from p2pcache.content import cid as cids
+from p2pcache.content import digests
+from p2pcache.errors import LocalFault, UsageError
+from p2pcache.store.durable import local_faults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+_IN_CHUNK = 500  # SQLite allows 999 variables in old builds
+_CACHE_KIB = 4096  # page cache of a connection; an index of 10,000 blobs is about 3 MB
+
+_SCHEMA = """
+CREATE TABLE blobs (
+  sha256 BLOB PRIMARY KEY, size INTEGER NOT NULL, root BLOB, git_sha1 BLOB,
+  last_used REAL NOT NULL, path TEXT, device INTEGER, inode INTEGER, mtime_ns INTEGER
+) WITHOUT ROWID;
+CREATE TABLE names (name BLOB PRIMARY KEY, sha256 BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE manifests (
+  cid BLOB PRIMARY KEY, body BLOB NOT NULL, total_bytes INTEGER NOT NULL, files INTEGER NOT NULL
+);
+CREATE TABLE manifest_files (
+  cid BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (cid, digest)
+) WITHOUT ROWID;
+CREATE INDEX manifest_files_by_digest ON manifest_files (digest);
+CREATE TABLE resolutions (
+  canonical TEXT PRIMARY KEY, manifest BLOB NOT NULL, immutable TEXT, source TEXT NOT NULL,
+  endpoint TEXT NOT NULL, resolved_at REAL NOT NULL, gated INTEGER NOT NULL,
+  credential_used INTEGER NOT NULL, extras BLOB NOT NULL
+);
+CREATE TABLE pins (target BLOB PRIMARY KEY, label TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE receipts (id INTEGER PRIMARY KEY AUTOINCREMENT, ref TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX receipts_by_ref ON receipts (ref, id);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One blob as the index knows it. `path` and the three after it: adopted in place."""
+
+    sha256: bytes
+    size: int
+    root: bytes | None
+    git_sha1: bytes | None
+    last_used: float
+    path: str | None = None
+    device: int | None = None
+    inode: int | None = None
+    mtime_ns: int | None = None
+
+    def is_unchanged(self, stat: os.stat_result) -> bool:
+        """Whether an adopted file is still the one that was hashed."""
+        now = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        return now == (self.device, self.inode, self.size, self.mtime_ns)
+
+
+_COLUMNS = (
+    "b.sha256, b.size, b.root, b.git_sha1, b.last_used, b.path, b.device, b.inode, b.mtime_ns"
+)
+
+
+def sha256_of_name(name: bytes) -> bytes | None:
+    """The raw sha2-256 that a name states by itself; None for an alias (git sha1, UnixFS root).
+
+    `name`: a multihash or a binary CIDv1. Raises UsageError for anything else.
+    """
+    if name[:2] == b"\x12\x20" and len(name) == 34:
+        return name[2:]
+    if name[:4] == b"\x01\x55\x12\x20" and len(name) == 36:
+        return name[4:]
+    if name[:2] == b"\x11\x14" and len(name) == 22:
+        return None
+    if name[:4] == b"\x01\x70\x12\x20" and len(name) == 36:
+        return None
+    raise UsageError(f"{name[:40].hex()} is not a name of a blob")
+
+
+def canonical_name(name: bytes) -> bytes:
+    """One spelling for each name: a raw CID becomes the sha2-256 multihash that it contains."""
+    sha256 = sha256_of_name(name)
+    return name if sha256 is None else b"\x12\x20" + sha256
+
+
+def aliases(row: Row) -> list[bytes]:
+    """The names of a blob that do not state its sha2-256."""
+    found = [] if row.git_sha1 is None else [digests.git_sha1_digest(row.git_sha1)]
+    if row.root is not None and row.root != cids.raw_cid(row.sha256):
+        found.append(row.root)
+    return found
+
+
+class Index:
+    """Open connections to one index file. `readonly`: nothing is created and writes are refused."""
+
+    def __init__(self, path: Path, *, readonly: bool, busy_timeout_s: float) -> None:
+        self.readonly = readonly
+        self._timeout_s = busy_timeout_s
+        self._read_lock = threading.Lock()
+        self._write_lock = threading.RLock()
+        self._writer = None if readonly else self._connect(path, "rwc")
+        if self._writer is not None:
+            self._prepare(self._writer)
+        self._reader = self._connect_reader(path)
+
+    def _connect(self, path: Path, mode: str) -> sqlite3.Connection:
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
+        )
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: a pin or a resolution that was acknowledged survives a power cut; one fsync each
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        if version > SCHEMA_VERSION:
+            raise LocalFault(
+                f"the index was written by a newer p2pcache (schema {version})",
+                hint="upgrade p2pcache, or use another P2PCACHE_HOME",
+            )
+
+    def _connect_reader(self, path: Path) -> sqlite3.Connection:
+        if self.readonly and not path.exists():
+            connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            connection.executescript(_SCHEMA)
+            return connection
+        connection = self._connect(path, "ro")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            if not self.readonly:
+                raise
+            # a WAL needs its -shm file; on a read-only disk without one nobody writes either
+            connection.close()
+            connection = self._connect(path, "ro&immutable=1")
+        return connection
+
+    def check(self) -> None:
+        """Raise sqlite3.DatabaseError when the file is damaged."""
+        (verdict,) = self._reader.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(str(verdict))
+
+    def close(self) -> None:
+        """Close both connections; the last process to do so folds the WAL into the file."""
+        with self._read_lock:
+            self._reader.close()
+        with self._write_lock:
+            if self._writer is not None:
+                self._writer.close()
+
+    @contextmanager
+    def write(self, doing: str) -> Iterator[sqlite3.Connection]:
+        """One transaction, committed (durably) at the end and rolled back on any exception."""
+        if self._writer is None:
+            raise LocalFault(
+                f"the store is read-only: no {doing}",
+                hint="mount it read-write, or set P2PCACHE_HOME to a place that can be written",
+            )
+        with self._write_lock, local_faults(doing):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    def read(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Every row of a query."""
+        with self._read_lock, local_faults("reading the index"):
+            return self._reader.execute(query, parameters).fetchall()
+
+    def row(self, name: bytes) -> Row | None:
+        """The blob that goes by `name`."""
+        sha256 = sha256_of_name(name)
+        if sha256 is not None:
+            found = self.read(f"SELECT {_COLUMNS} FROM blobs b WHERE sha256 = ?", (sha256,))
+        else:
+            found = self.read(
+                f"SELECT {_COLUMNS} FROM names n JOIN blobs b USING (sha256) WHERE n.name = ?",
+                (name,),
+            )
+        return Row(*found[0]) if found else None
+
+    def rows(self, names: Sequence[bytes]) -> dict[bytes, Row]:
+        """The blobs that go by these names, one query for each 500."""
+        by_sha256: dict[bytes, list[bytes]] = {}
+        alias: list[bytes] = []
+        for name in names:
+            sha256 = sha256_of_name(name)
+            if sha256 is None:
+                alias.append(name)
+            else:
+                by_sha256.setdefault(sha256, []).append(name)
+        result: dict[bytes, Row] = {}
+        for chunk in _chunks(list(by_sha256)):
+            marks = ",".join("?" * len(chunk))
+            query = f"SELECT {_COLUMNS} FROM blobs b WHERE sha256 IN ({marks})"
+            for found in self.read(query, chunk):
+                result.update((name, Row(*found)) for name in by_sha256[found[0]])
+        for chunk in _chunks(alias):
+            marks = ",".join("?" * len(chunk))
+            query = f"SELECT n.name, {_COLUMNS} FROM names n JOIN blobs b USING (sha256)"
+            for name, *found in self.read(f"{query} WHERE n.name IN ({marks})", chunk):
+                result[name] = Row(*found)
+        return result
+
+    def every_row(self) -> list[Row]:
+        """All blobs."""
+        return [Row(*found) for found in self.read(f"SELECT {_COLUMNS} FROM blobs b")]
+
+    def put(self, rows: Iterable[Row], doing: str) -> None:
+        """Add blobs in one transaction. Known names of a blob are kept; a stored copy wins."""
+        with self.write(doing) as connection:
+            for row in rows:
+                connection.execute(
+                    "INSERT INTO blobs VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (sha256) DO UPDATE "
+                    "SET root = coalesce(excluded.root, root), "
+                    "git_sha1 = coalesce(excluded.git_sha1, git_sha1), "
+                    "last_used = max(excluded.last_used, last_used), path = excluded.path, "
+                    "device = excluded.device, inode = excluded.inode, "
+                    "mtime_ns = excluded.mtime_ns",
+                    (
+                        row.sha256, row.size, row.root, row.git_sha1, row.last_used, row.path,
+                        row.device, row.inode, row.mtime_ns,
+                    ),
+                )  # fmt: skip
+                connection.executemany(
+                    "INSERT OR REPLACE INTO names VALUES (?,?)",
+                    [(name, row.sha256) for name in aliases(row)],
+                )
+
+    def link(self, alias: bytes, sha256: bytes) -> None:
+        """Record that a git sha1 or a UnixFS root names a blob."""
+        column = "git_sha1" if digests.is_git_sha1(alias) else "root"
+        value = digests.raw(alias) if column == "git_sha1" else alias
+        with self.write("linking a name") as connection:
+            connection.execute("INSERT OR REPLACE INTO names VALUES (?,?)", (alias, sha256))
+            connection.execute(f"UPDATE blobs SET {column} = ? WHERE sha256 = ?", (value, sha256))
+
+    def forget(self, sha256s: Iterable[bytes]) -> None:
+        """Drop blobs and their names."""
+        keys = [(sha256,) for sha256 in sha256s]
+        with self.write("forgetting a blob") as connection:
+            connection.executemany("DELETE FROM names WHERE sha256 = ?", keys)
+            connection.executemany("DELETE FROM blobs WHERE sha256 = ?", keys)
+
+
+def _chunks(items: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(items), _IN_CHUNK):
+        yield items[start : start + _IN_CHUNK]

@@ -1,0 +1,238 @@
+"""What the index remembers beside blobs: manifests, resolutions, pins and receipts.
+
+These are not derivable from files, so `salvage` carries over whatever of them a damaged index
+still gives.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from p2pcache.content.manifest import Manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from p2pcache.store.index import Index
+
+_CARRIED = ("names", "manifests", "manifest_files", "resolutions", "pins", "receipts")
+_NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git sha1 by its alias
+    "SELECT f.cid, f.digest, coalesce(n.sha256, substr(f.digest, 3)) AS sha256 "
+    "FROM manifest_files f LEFT JOIN names n ON n.name = f.digest"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a ref meant, where that came from, and when (unix seconds).
+
+    `extras`: what the resolver wants back with it (the listing's keys and oids), opaque here.
+    """
+
+    canonical: str
+    manifest: bytes
+    immutable: str | None
+    source: str
+    endpoint: str
+    resolved_at: float
+    gated: bool = False
+    credential_used: bool = False
+    extras: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """`target`: a manifest CID or a raw sha2-256."""
+
+    target: bytes
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One line of `ls`: a manifest, how much of it is here, and the refs that mean it."""
+
+    manifest: bytes
+    files: int
+    total_bytes: int
+    present_bytes: int
+    last_used: float
+    pinned: bool
+    resolutions: tuple[Resolution, ...]
+
+
+class Records:
+    """Queries over one index. Reads from any thread; every write is one durable transaction."""
+
+    def __init__(self, index: Index, *, max_receipts: int) -> None:
+        self._index = index
+        self._max_receipts = max_receipts
+
+    def put_manifest(self, manifest: Manifest) -> bytes:
+        """Keep a manifest; gives its CID. Idempotent."""
+        cid = manifest.cid()
+        if self._index.read("SELECT 1 FROM manifests WHERE cid = ?", (cid,)):
+            return cid
+        with self._index.write("keeping a manifest") as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO manifests VALUES (?,?,?,?)",
+                (cid, manifest.encode(), manifest.total_bytes, len(manifest.files)),
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO manifest_files VALUES (?,?)",
+                ((cid, file.digest) for file in manifest.files),
+            )
+        return cid
+
+    def get_manifest(self, cid: bytes) -> Manifest | None:
+        """The manifest, None when it is not kept."""
+        found = self._index.read("SELECT body FROM manifests WHERE cid = ?", (cid,))
+        return Manifest.parse(found[0][0]) if found else None
+
+    def record_resolution(self, row: Resolution) -> None:
+        """Remember what a ref means now; replaces what it meant before."""
+        with self._index.write("recording a resolution") as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO resolutions VALUES (?,?,?,?,?,?,?,?,?)",
+                (
+                    row.canonical, row.manifest, row.immutable, row.source, row.endpoint,
+                    row.resolved_at, row.gated, row.credential_used, row.extras,
+                ),
+            )  # fmt: skip
+
+    def resolution(self, canonical: str) -> Resolution | None:
+        """What the ref meant last time."""
+        found = self._resolutions("WHERE canonical = ?", (canonical,))
+        return found[0] if found else None
+
+    def resolutions(self) -> list[Resolution]:
+        """All of them, newest first."""
+        return self._resolutions("ORDER BY resolved_at DESC", ())
+
+    def _resolutions(self, rest: str, parameters: tuple[Any, ...]) -> list[Resolution]:
+        return [
+            Resolution(*found[:6], bool(found[6]), bool(found[7]), found[8])
+            for found in self._index.read(f"SELECT * FROM resolutions {rest}", parameters)
+        ]
+
+    def forget_manifest(self, cid: bytes) -> None:
+        """Drop a manifest, the refs that mean it, and its pin. Its blobs are not touched."""
+        with self._index.write("forgetting a manifest") as connection:
+            for table, column in (
+                ("resolutions", "manifest"), ("pins", "target"),
+                ("manifest_files", "cid"), ("manifests", "cid"),
+            ):  # fmt: skip
+                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (cid,))
+
+    def only_in(self, cid: bytes) -> set[bytes]:
+        """Raw sha2-256 of the blobs that no other manifest and no pin refers to."""
+        rows = self._index.read(
+            f"SELECT a.sha256 FROM ({_NAMES_OF_FILES} WHERE f.cid = ?) a "
+            f"WHERE NOT EXISTS (SELECT 1 FROM pins p WHERE p.target = a.sha256)",
+            (cid,),
+        )
+        mine = {bytes(sha256) for (sha256,) in rows}
+        if mine:
+            others = self._index.read(
+                f"SELECT DISTINCT a.sha256 FROM ({_NAMES_OF_FILES} WHERE f.cid != ?) a", (cid,)
+            )
+            mine.difference_update(bytes(sha256) for (sha256,) in others)
+        return mine
+
+    def pin(self, target: bytes, label: str) -> None:
+        """Keep a manifest's blobs (or one blob) whatever the budget says."""
+        with self._index.write("pinning") as connection:
+            connection.execute("INSERT OR REPLACE INTO pins VALUES (?,?)", (target, label))
+
+    def unpin(self, target: bytes) -> bool:
+        """Whether it was pinned."""
+        with self._index.write("unpinning") as connection:
+            return connection.execute("DELETE FROM pins WHERE target = ?", (target,)).rowcount > 0
+
+    def pins(self) -> list[Pin]:
+        """All pins."""
+        return [Pin(*found) for found in self._index.read("SELECT target, label FROM pins")]
+
+    def pinned(self) -> set[bytes]:
+        """Raw sha2-256 of every blob that a pin keeps, and of the names still to be fetched."""
+        rows = self._index.read(
+            "SELECT target FROM pins WHERE length(target) = 32 UNION "
+            f"SELECT a.sha256 FROM ({_NAMES_OF_FILES}) a JOIN pins p ON p.target = a.cid"
+        )
+        return {bytes(target) for (target,) in rows}
+
+    def ls(self) -> list[Listed]:
+        """Every manifest, most recently used first."""
+        refs: dict[bytes, list[Resolution]] = {}
+        for resolution in self.resolutions():
+            refs.setdefault(resolution.manifest, []).append(resolution)
+        rows = self._index.read(
+            "SELECT m.cid, m.files, m.total_bytes, coalesce(sum(b.size), 0), "
+            "coalesce(max(b.last_used), 0), EXISTS (SELECT 1 FROM pins WHERE target = m.cid) "
+            f"FROM manifests m LEFT JOIN ({_NAMES_OF_FILES}) a ON a.cid = m.cid "
+            "LEFT JOIN blobs b ON b.sha256 = a.sha256 GROUP BY m.cid ORDER BY 5 DESC"
+        )
+        return [
+            Listed(*found[:5], bool(found[5]), tuple(refs.get(found[0], ()))) for found in rows
+        ]
+
+    def save_receipt(self, receipt: dict[str, Any]) -> int:
+        """Keep the account of a pull (JSON values; `ref` names it); gives its number."""
+        body = json.dumps(receipt, separators=(",", ":"))
+        with self._index.write("keeping a receipt") as connection:
+            cursor = connection.execute(
+                "INSERT INTO receipts (ref, body) VALUES (?,?)", (str(receipt.get("ref", "")), body)
+            )
+            number = int(cursor.lastrowid or 0)
+            oldest = number - self._max_receipts
+            connection.execute("DELETE FROM receipts WHERE id <= ?", (oldest,))
+        return number
+
+    def receipt(self, ref: str) -> dict[str, Any] | None:
+        """The newest receipt of a ref, of number `ref`, or of all for "last"."""
+        where, parameters = "WHERE ref = ? OR id = ?", (ref, ref if ref.isdecimal() else -1)
+        if ref == "last":
+            where, parameters = "", ()
+        found = self._index.read(
+            f"SELECT body FROM receipts {where} ORDER BY id DESC LIMIT 1", parameters
+        )
+        if not found:
+            return None
+        receipt: dict[str, Any] = json.loads(found[0][0])
+        return receipt
+
+
+def salvage(damaged: Path, index: Index) -> int:
+    """Carry rows of a damaged index file over as far as they can be read; gives their number.
+
+    Blobs are not carried: their files say more. Names are (a git sha1 needs hashing to find).
+    """
+    carried = 0
+    try:
+        old = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=rw", uri=True)
+    except sqlite3.Error:
+        return 0
+    try:
+        for table in _CARRIED:
+            carried += _carry(old, index, table)
+    finally:
+        old.close()
+    return carried
+
+
+def _carry(old: sqlite3.Connection, index: Index, table: str) -> int:
+    rows: list[Any] = []
+    # after the damage the rest of a table is lost; what came before it is in `rows`
+    with suppress(sqlite3.Error):
+        rows.extend(old.execute(f"SELECT * FROM {table}"))
+    if not rows:
+        return 0
+    marks = ",".join("?" * len(rows[0]))
+    with index.write("salvaging the index") as connection:
+        connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
+    return len(rows)
+

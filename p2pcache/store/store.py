@@ -1,0 +1,393 @@
+"""The facade: one open store. It wires the parts of the package and adds no decisions.
+
+Synchronous and thread-safe; the agent calls what may wait for the disk in threads. Several
+processes may have the same store open. Errors: DiskFull, LocalFault (Busy and LeaseLost among
+them); a full disk or a lost lease never blames a source.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from p2pcache.content import digests, verify
+from p2pcache.errors import NotFound
+from p2pcache.store import durable, recovery, repair
+from p2pcache.store.blobs import BlobInfo, Blobs, CopyMode
+from p2pcache.store.gc import Collector, GcReport, Usage
+from p2pcache.store.index import canonical_name
+from p2pcache.store.layout import Layout, StoreOptions
+from p2pcache.store.lease import Busy, Lease, LeaseBook
+from p2pcache.store.partial import Meta, Partial, open_partial
+from p2pcache.store.records import Listed, Pin, Records, Resolution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+    from p2pcache.content.manifest import Manifest
+    from p2pcache.content.verify import Verified, VerifiedBlob
+    from p2pcache.store.index import Index, Row
+
+_TOUCHES_KEPT = 4096  # last-use times held in memory before they are written in one transaction
+_SWEEP_WAIT_S = 0.02  # another process's sweep holds a lease for about a millisecond...
+_SWEEP_WAITS = 5  # ...so a real holder is reported after a tenth of a second
+
+
+class Store:
+    """An open store. Use `Store.open`; `close` it at the end (it is a context manager too)."""
+
+    def __init__(
+        self, layout: Layout, options: StoreOptions, index: Index, leases: LeaseBook,
+        clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self.options = options
+        self.readonly = index.readonly
+        self.layout = layout
+        self._index = index
+        self._leases = leases
+        self._clock = clock
+        self._blobs = Blobs(layout, index, clock)
+        self._records = Records(index, max_receipts=options.max_receipts)
+        self._collector = Collector(layout, options, index, self._blobs, self._records, leases)
+        self._lock = threading.RLock()
+        self._open_partials: set[Partial] = set()
+        self._running: Counter[bytes] = Counter()
+        self._touched: dict[bytes, float] = {}
+        self._small: tuple[Path, Lease] | None = None
+
+    @classmethod
+    def open(
+        cls, root: Path, options: StoreOptions | None = None,
+        *, clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> Store:  # fmt: skip
+        """Open or make the store at `root`; clean what dead processes left there.
+
+        On a read-only file system it opens for reading. A damaged index is rebuilt. `clock` gives
+        unix seconds (last use), `monotonic` seconds that never jump (leases of other hosts).
+        """
+        options = options or StoreOptions()
+        layout = Layout(root)
+        leases = LeaseBook(stale_after_s=options.stale_after_s, monotonic=monotonic)
+        readonly = root.exists() and not os.access(root, os.W_OK)
+        with durable.local_faults("opening the store"):
+            if not readonly:
+                root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for directory in layout.directories():
+                    durable.make_dir(directory)
+            index, fresh = recovery.open_index(layout, options, leases, readonly=readonly)
+        store = cls(layout, options, index, leases, clock)
+        try:
+            if not readonly and (store._collector.sweep() or fresh):
+                store._collector.reconcile()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close open partials (their progress stays), write what is buffered, close the index."""
+        with self._lock:
+            try:
+                for partial in list(self._open_partials):
+                    partial.close()
+                self._write_touches()
+                if self._small is not None:
+                    directory, lease = self._small
+                    self._small = None
+                    durable.discard_dir(directory, self.layout.trash)
+                    lease.release()
+            except OSError as exc:
+                raise durable.as_local_fault(exc, "closing the store") from exc
+            finally:
+                self._index.close()
+
+    def heartbeat(self) -> None:
+        """Call every `options.heartbeat_s`: shows other hosts that this process lives.
+
+        Raises LeaseLost when another host took a partial over.
+        """
+        with self._lock, durable.local_faults("renewing leases"):
+            if self._small is not None:
+                self._small[1].heartbeat()
+            for partial in list(self._open_partials):
+                partial.heartbeat()
+
+    # -- blobs -----------------------------------------------------------------------------------
+
+    def find(self, name: bytes) -> BlobInfo | None:
+        """The blob named by a multihash (sha2-256, git sha1) or a binary CID; None if not here.
+
+        Checks that the file is there and, when adopted, unchanged; forgets it otherwise. Does not
+        hash. Some 20 us. Raises UsageError for something that is no name.
+        """
+        return self._blobs.find(name)
+
+    def find_many(self, names: Sequence[bytes]) -> dict[bytes, BlobInfo]:
+        """`find` for many names at once; those that are not here are left out."""
+        return self._blobs.find_many(names)
+
+    def publish(
+        self, partial: Partial, blob: VerifiedBlob, *, root_cid: bytes | None = None
+    ) -> BlobInfo:
+        """Turn a complete, verified partial into a blob. Call again after DiskFull."""
+        return self._blobs.publish(partial, blob, root_cid=root_cid)
+
+    def publish_small(self, items: Sequence[tuple[Path, VerifiedBlob]]) -> list[BlobInfo]:
+        """Publish many synced files from `small_dir` with one transaction, in order."""
+        return self._blobs.publish_small(items)
+
+    def small_dir(self) -> Path:
+        """Where small files are written before `publish_small`; removed when we close or die."""
+        with self._lock, durable.local_faults("making a directory for small files"):
+            if self._small is None:
+                directory = self.layout.temporary / secrets.token_hex(8)
+                self._small = (directory, self._leases.take(directory))
+            return self._small[0]
+
+    def put_bytes(self, verified: Verified) -> BlobInfo:
+        """Store bytes that passed the door."""
+        hasher = digests.WholeHasher(len(verified.data), git=True)
+        hasher.update(verified.data)
+        blob = verify.verify_whole(verified.digest, len(verified.data), hasher.digests())
+        draft = self.small_dir() / secrets.token_hex(8)
+        with durable.local_faults("storing bytes"):
+            try:
+                durable.write_file(draft, verified.data)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+        return self.publish_small([(draft, blob)])[0]
+
+    def link_in(
+        self, path: Path, blob: VerifiedBlob, stat: os.stat_result,
+        *, root_cid: bytes | None = None, block_digests: bytes | None = None,
+        copy: CopyMode = "auto",
+    ) -> BlobInfo:  # fmt: skip
+        """Take somebody's file into the store by reflink or copy; see `Blobs.link_in`."""
+        existing = self.find(digests.sha256_digest(blob.sha256))
+        if existing is not None and not existing.adopted:
+            return existing
+        self.ensure_room(blob.size)
+        return self._blobs.link_in(
+            path, blob, stat, self.small_dir(),
+            root_cid=root_cid, block_digests=block_digests, copy=copy,
+        )  # fmt: skip
+
+    def adopt(
+        self, path: Path, blob: VerifiedBlob, stat: os.stat_result,
+        *, root_cid: bytes | None = None, block_digests: bytes | None = None,
+    ) -> BlobInfo:  # fmt: skip
+        """Read somebody's file in place for as long as it does not change; see `Blobs.adopt`."""
+        return self._blobs.adopt(
+            path, blob, stat, root_cid=root_cid, block_digests=block_digests
+        )
+
+    def block_map(self, sha256: bytes) -> bytes | None:
+        """sha2-256 of every block of a complete blob, joined; None where it is not known."""
+        return self._blobs.block_map(sha256)
+
+    def link_name(self, alias: bytes, sha256: bytes) -> None:
+        """Record that a git sha1 (multihash) or a UnixFS root names a blob."""
+        self._index.link(alias, sha256)
+
+    # -- partials --------------------------------------------------------------------------------
+
+    def partial(self, name: bytes, size: int, *, total_known: bool = True) -> Partial:
+        """Begin or continue the blob of that name, under a lease.
+
+        Raises Busy when another live holder (a task of ours too) has it, DiskFull when it does not
+        fit even after evicting what may go.
+        """
+        name = canonical_name(name)
+        directory = self.layout.partial(name)
+        with self._lock, durable.local_faults("opening a partial"):
+            lease = self._take_waiting(directory)
+            try:
+                self._room_for_partial(directory, size if total_known else 0)
+                opened = open_partial(
+                    directory, self.layout.trash, Meta(name, size, total_known, ""), lease,
+                    boot=self._leases.who.boot, on_close=self._forget_partial,
+                )  # fmt: skip
+            except BaseException:
+                lease.release()
+                raise
+            self._open_partials.add(opened)
+            return opened
+
+    def _take_waiting(self, directory: Path) -> Lease:
+        for _ in range(_SWEEP_WAITS):
+            try:
+                return self._leases.take(directory)
+            except Busy:
+                time.sleep(_SWEEP_WAIT_S)
+        return self._leases.take(directory)
+
+    def _room_for_partial(self, directory: Path, size: int) -> None:
+        try:
+            allocated = (directory / "data").stat().st_blocks * 512
+        except FileNotFoundError:
+            allocated = 0
+        self._collector.ensure_room(
+            max(size - allocated, 0), running=self._held(), without=directory
+        )
+
+    def _forget_partial(self, partial: Partial) -> None:
+        self._open_partials.discard(partial)
+
+    def quarantine(self, sha256: bytes) -> Partial:
+        """Take a damaged blob out of sight; gives a partial that holds its good blocks.
+
+        Raises NotFound when there is no such blob, DiskFull when the copy does not fit.
+        """
+        row = self._index.row(digests.sha256_digest(sha256))
+        info = self.find(digests.sha256_digest(sha256)) if row is None else self._info(row)
+        if info is None:
+            raise NotFound(f"blob {sha256.hex()} is not in the store")
+        partial = self.partial(digests.sha256_digest(sha256), info.size)
+        try:
+            repair.take_out(self.layout, self._blobs, info, partial)
+        except BaseException:
+            partial.close()
+            raise
+        return partial
+
+    def _info(self, row: Row) -> BlobInfo:
+        path = self.layout.blob(row.sha256) if row.path is None else Path(row.path)
+        adopted = row.path is not None
+        return BlobInfo(row.sha256, row.size, row.root, row.git_sha1, path, adopted)
+
+    # -- room ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def running(self, sha256s: Iterable[bytes]) -> Iterator[None]:
+        """While open, these blobs (raw sha2-256) are part of a running pull and not evicted."""
+        keys = list(sha256s)
+        with self._lock:
+            self._running.update(keys)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.subtract(keys)
+                self._running += Counter()
+
+    def _held(self) -> set[bytes]:
+        with self._lock:
+            return set(self._running)
+
+    def ensure_room(self, incoming_bytes: int) -> None:
+        """Evict until that much fits. Raises DiskFull, saying what stands in the way."""
+        with durable.local_faults("making room"):
+            self._write_touches()
+            self._collector.ensure_room(incoming_bytes, running=self._held())
+
+    def gc(
+        self, *, target_bytes: int | None = None, protected: Collection[bytes] = frozenset(),
+        last_copies: Collection[bytes] = frozenset(), dry_run: bool = False,
+    ) -> GcReport:  # fmt: skip
+        """Clean up and evict, least recently used first, down to `target_bytes` (or the low
+        watermark, when above the high one). `protected`, `last_copies`: raw sha2-256 that stay.
+        """
+        with durable.local_faults("collecting garbage"):
+            self._write_touches()
+            return self._collector.collect(
+                target_bytes=target_bytes, running=self._held() | set(protected),
+                last_copies=last_copies, dry_run=dry_run,
+            )  # fmt: skip
+
+    def usage(self) -> Usage:
+        """What the store holds now."""
+        with durable.local_faults("measuring the store"):
+            return self._collector.usage()
+
+    def touch(self, sha256s: Iterable[bytes], now: float) -> None:
+        """Note a use (unix seconds). Held in memory and written with the next gc, ls or close:
+        a warm `get` must not wait for a disk. A crash forgets some; only eviction order suffers.
+        """
+        with self._lock:
+            self._touched.update(dict.fromkeys(sha256s, now))
+            if len(self._touched) > _TOUCHES_KEPT:
+                self._write_touches()
+
+    def _write_touches(self) -> None:
+        with self._lock:
+            touched, self._touched = self._touched, {}
+        if touched and not self.readonly:
+            with self._index.write("noting uses") as connection:
+                connection.executemany(
+                    "UPDATE blobs SET last_used = max(last_used, ?) WHERE sha256 = ?",
+                    [(now, sha256) for sha256, now in touched.items()],
+                )
+
+    # -- records ---------------------------------------------------------------------------------
+
+    def put_manifest(self, manifest: Manifest) -> bytes:
+        """Keep a manifest; gives its CID."""
+        return self._records.put_manifest(manifest)
+
+    def get_manifest(self, cid: bytes) -> Manifest | None:
+        """The manifest, None when it is not kept."""
+        return self._records.get_manifest(cid)
+
+    def record_resolution(self, row: Resolution) -> None:
+        """Remember what a ref means now."""
+        self._records.record_resolution(row)
+
+    def resolution(self, canonical: str) -> Resolution | None:
+        """What a ref meant last time."""
+        return self._records.resolution(canonical)
+
+    def resolutions(self) -> list[Resolution]:
+        """All of them, newest first."""
+        return self._records.resolutions()
+
+    def pin(self, target: bytes, label: str = "") -> None:
+        """Never evict the blobs of a manifest CID, or the blob of a raw sha2-256."""
+        self._records.pin(target, label)
+
+    def unpin(self, target: bytes) -> bool:
+        """Whether it was pinned."""
+        return self._records.unpin(target)
+
+    def pins(self) -> list[Pin]:
+        """All pins."""
+        return self._records.pins()
+
+    def ls(self) -> list[Listed]:
+        """Every manifest with how much of it is here, most recently used first."""
+        self._write_touches()
+        return self._records.ls()
+
+    def rm(self, manifest_cid: bytes) -> int:
+        """Forget a manifest and remove the blobs that nothing else refers to; bytes freed.
+
+        Blobs of a running pull stay. Raises NotFound when the manifest is not kept.
+        """
+        if self._records.get_manifest(manifest_cid) is None:
+            raise NotFound("no such manifest is in the store")
+        gone = self._records.only_in(manifest_cid) - self._held()
+        present = self._index.rows([digests.sha256_digest(sha256) for sha256 in gone])
+        freed = self._blobs.remove(row.sha256 for row in present.values())
+        self._records.forget_manifest(manifest_cid)
+        return freed
+
+    def save_receipt(self, receipt: dict[str, Any]) -> int:
+        """Keep the account of a pull (`ref` names it); gives its number."""
+        return self._records.save_receipt(receipt)
+
+    def receipt(self, ref: str) -> dict[str, Any] | None:
+        """The newest receipt of a ref, of a number, or of all for "last"."""
+        return self._records.receipt(ref)

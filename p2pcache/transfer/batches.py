@@ -1,0 +1,106 @@
+"""Small blobs: fetched whole, many a call, verified, then stored together."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.content import digests
+from p2pcache.content.verify import VerifiedBlob, verify_whole
+from p2pcache.errors import P2PCacheError, Untrusted
+from p2pcache.lanes.orders import Fault, FaultKind, SmallOrder
+from p2pcache.transfer import events as ev
+from p2pcache.transfer.faults import fault_of, local_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from p2pcache.lanes.orders import FetchLimits, Location, SmallReport
+    from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.transfer.want import Wanted
+    from p2pcache.transfer.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """`blobs`: the ones that are stored now. `ended`: what the machine is told."""
+
+    blobs: dict[int, BlobInfo]
+    ended: ev.BatchEnded
+    cpu_s: float
+
+
+def provisional_name(wanted: Wanted) -> bytes:
+    """A store name for a blob that only its bytes can name: by where it comes from.
+
+    Not a multihash (its code, 0x00, is `identity`), so it never collides with a real digest.
+    """
+    text = f"{wanted.key}\0{wanted.size_bytes}".encode()
+    return b"\x00\x20" + hashlib.sha256(text).digest()
+
+
+async def fetch_batch(
+    batch: ev.Batch,
+    wanted: Sequence[Wanted],
+    locate: Callable[[int], Awaitable[Location]],
+    store: Store,
+    workers: Workers,
+    limits: FetchLimits,
+) -> BatchOutcome:
+    """Fetch, verify and store one batch. If cancelled, nothing of it stays behind."""
+    started = trio.current_time()
+    faults: dict[int, Fault | None] = {}
+    orders: dict[int, SmallOrder] = {}
+    folder = store.small_dir()
+    for blob in batch.blobs:
+        try:
+            location = await locate(blob)
+        except P2PCacheError as exc:
+            faults[blob] = fault_of(exc)
+        else:
+            orders[blob] = _order(wanted[blob], location, folder / uuid.uuid4().hex)
+    try:
+        report = await workers.fetch_small(tuple(orders.values()), limits)
+        good: dict[int, tuple[Path, VerifiedBlob]] = {}
+        for (blob, order), small in zip(orders.items(), report.reports, strict=True):
+            faults[blob] = small.fault
+            if small.fault is None:
+                try:
+                    good[blob] = Path(order.dst_path), _verified(wanted[blob], small)
+                except Untrusted as exc:
+                    faults[blob] = Fault(FaultKind.UNTRUSTED, exc.message)
+            elif small.fault.kind in (FaultKind.LOCAL, FaultKind.DISK_FULL):
+                raise local_error(small.fault)
+        infos = await trio.to_thread.run_sync(store.publish_small, list(good.values()))
+    finally:
+        for order in orders.values():
+            with suppress(OSError):
+                Path(order.dst_path).unlink(missing_ok=True)
+    ended = ev.BatchEnded(
+        batch,
+        tuple(faults[blob] for blob in batch.blobs),
+        sum(small.wire_bytes for small in report.reports),
+        trio.current_time() - started,
+    )
+    return BatchOutcome(dict(zip(good, infos, strict=True)), ended, report.cpu_s)
+
+
+def _order(wanted: Wanted, location: Location, dst: Path) -> SmallOrder:
+    sha256 = git_sha1 = None
+    if wanted.digest is not None:
+        raw = digests.raw(wanted.digest)
+        sha256, git_sha1 = (None, raw) if digests.is_git_sha1(wanted.digest) else (raw, None)
+    return SmallOrder(location, str(dst), wanted.size_bytes, sha256, git_sha1)
+
+
+def _verified(wanted: Wanted, small: SmallReport) -> VerifiedBlob:
+    """The door once more, on this side: the worker's word is its hashes, not its verdict."""
+    assert small.sha256 is not None
+    got = digests.WholeDigests(small.size, small.sha256, small.git_sha1)
+    return verify_whole(wanted.digest, wanted.size_bytes, got)

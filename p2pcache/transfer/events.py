@@ -1,0 +1,225 @@
+"""What the pull machine is told and what it asks for: frozen values, one sum type each way.
+
+Peers (issue B) and range single-flight (issue C) use these same values: a peer is a `SourceUp`
+with a `holds`, a piece that somebody announces is a `SourceHas`, a lost race is an `Abort`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from p2pcache.lanes.orders import Fault
+    from p2pcache.sources.port import SourceKind
+
+
+@dataclass(frozen=True, slots=True)
+class BlobSpec:
+    """One blob to bring. `index` is the machine's own short name for it.
+
+    `size_bytes` is what the listing promised. `small`: at most one block, fetched in batches.
+    """
+
+    index: int
+    size_bytes: int
+    small: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Bytes `[start, end)` of one blob from one source, block-aligned; `whole`: no ranges."""
+
+    id: int
+    blob: int
+    source: str
+    start: int
+    end: int
+    whole: bool = False
+    compare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several small blobs from one source in one call."""
+
+    id: int
+    blobs: tuple[int, ...]
+    source: str
+
+
+# -- events: what happened ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUp:
+    """A source may be used. `streams`: requests in flight at most. `holds` None: everything."""
+
+    name: str
+    kind: SourceKind
+    streams: int
+    holds: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHas:
+    """A source tells more of what it holds."""
+
+    name: str
+    blobs: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDown:
+    """A source left; what it was bringing comes back as `Ended` from the driver."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A blob's partial is ours. `live`: one byte a block, nonzero = verified already."""
+
+    blob: int
+    live: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A blob is complete without us (found in the store, or another process finished it)."""
+
+    blob: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job is over: `[start, done)` is verified, `fault` says why it stopped early.
+
+    `changed`: blocks that a compare rewrote. `blame` is False when the end was our own doing
+    (an abort, a local fault): the source keeps its standing.
+    """
+
+    job: Job
+    done: int
+    wire_bytes: int
+    seconds: float
+    fault: Fault | None
+    changed: tuple[int, ...] = ()
+    blame: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnded:
+    """One entry for each blob of the batch: a fault, or None when it is complete and stored."""
+
+    batch: Batch
+    faults: tuple[Fault | None, ...]
+    wire_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Digested:
+    """The whole digest of a blob whose blocks are all here matched (`ok`) or did not."""
+
+    blob: int
+    ok: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """How many requests the driver wants in flight altogether from now on."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed."""
+
+
+Event = (
+    SourceUp
+    | SourceHas
+    | SourceDown
+    | Opened
+    | Settled
+    | Ended
+    | BatchEnded
+    | Digested
+    | Streams
+    | Tick
+)
+
+# -- actions: what the driver must do -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Take the blob's partial (its lease); answer with `Opened` or `Settled`."""
+
+    blob: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Run one job; answer with `Ended`."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class FetchBatch:
+    """Run one batch; answer with `BatchEnded`."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Stop a job (its socket is closed); it still answers with `Ended`, blame False."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Every block is here: compare the whole digest; answer with `Digested`. `again`: the bytes
+    changed since the last answer, so a hash that ran behind the writers is worth nothing.
+    """
+
+    blob: int
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Banned:
+    """A source will not be asked again in this pull (for the receipt and, with peers, the ban)."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Send a `Tick` at this time (the machine's clock)."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Everything is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Nobody can bring the rest. `faults`: the last word of every source, worst first."""
+
+    blobs: tuple[int, ...]
+    faults: tuple[tuple[str, Fault], ...]
+
+
+Action = Open | Fetch | FetchBatch | Abort | Digest | Banned | Wake | Finished | Failed

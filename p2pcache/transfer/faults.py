@@ -1,0 +1,63 @@
+"""Between faults (what a worker saw) and errors (what a caller gets): one table each way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2pcache import errors
+from p2pcache.lanes.orders import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ERROR_OF: dict[FaultKind, type[errors.P2PCacheError]] = {
+    FaultKind.UNAVAILABLE: errors.Unavailable,
+    FaultKind.RANGE_IGNORED: errors.Unavailable,
+    FaultKind.NOT_FOUND: errors.NotFound,
+    FaultKind.DENIED: errors.Denied,
+    FaultKind.UNTRUSTED: errors.Untrusted,
+    FaultKind.LOCAL: errors.LocalFault,
+    FaultKind.DISK_FULL: errors.DiskFull,
+}
+_HINT_OF: dict[FaultKind, str] = {
+    FaultKind.UNAVAILABLE: "try again later: what was verified is kept",
+    FaultKind.NOT_FOUND: "check the name and the revision",
+    FaultKind.DENIED: "log in (HF_TOKEN or `hf auth login`) or ask for access, then try again",
+    FaultKind.UNTRUSTED: "the source sends other bytes than it promised; nothing of them was kept",
+    FaultKind.LOCAL: "look at `p2pcache doctor`",
+    FaultKind.DISK_FULL: "free space (`p2pcache gc`), then try again: what was verified is kept",
+}
+
+
+def fault_of(exc: errors.P2PCacheError) -> Fault:
+    """The fault that an adapter's error stands for."""
+    retry_after_s = exc.retry_after_s if isinstance(exc, errors.Unavailable) else None
+    for kind in (
+        FaultKind.DISK_FULL,  # before LOCAL: it is a subclass
+        FaultKind.LOCAL,
+        FaultKind.UNTRUSTED,
+        FaultKind.DENIED,
+        FaultKind.NOT_FOUND,
+    ):
+        if isinstance(exc, _ERROR_OF[kind]):
+            return Fault(kind, exc.message)
+    return Fault(FaultKind.UNAVAILABLE, exc.message, retry_after_s=retry_after_s)
+
+
+def local_error(fault: Fault) -> errors.LocalFault:
+    """The error of a fault of our own machine."""
+    kind = errors.DiskFull if fault.kind is FaultKind.DISK_FULL else errors.LocalFault
+    return kind(fault.message, hint=_HINT_OF[fault.kind])
+
+
+def no_source(
+    what: Sequence[str], count: int, faults: Sequence[tuple[str, Fault]]
+) -> errors.P2PCacheError:
+    """The error of a pull that nobody can finish: who was asked and what each said."""
+    names = ", ".join(f"`{name}`" for name in what[:3]) + (", ..." if len(what) > 3 else "")
+    tried = "; ".join(f"{name}: {fault.message}" for name, fault in faults) or "no source at all"
+    message = f"no source brought {len(what)} of {count} files ({names})\ntried: {tried}"
+    if not faults:
+        return errors.NotFound(message, hint="check the ref, or start an agent that has it")
+    worst = faults[0][1]
+    return _ERROR_OF[worst.kind](message, hint=_HINT_OF.get(worst.kind))

@@ -1,0 +1,149 @@
+"""One large blob on its way: its partial and lease, the hash behind its writers, its flushes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.content.digests import WholeDigests, is_git_sha1
+from p2pcache.content.unixfs import file_root
+from p2pcache.content.verify import verify_whole
+from p2pcache.lanes.orders import BLOCK_BYTES, FollowOrder, FollowReport
+from p2pcache.store.partial import Busy
+from p2pcache.transfer.batches import provisional_name
+from p2pcache.transfer.faults import local_error
+
+if TYPE_CHECKING:
+    from p2pcache.store.partial import Partial
+    from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.transfer.want import Wanted
+    from p2pcache.transfer.workers import Workers
+
+BUSY_BEAT_S = 0.1  # how often to look whether the other holder of a lease is done
+FLUSH_BEAT_S = 0.05  # at 1 GB/s this is 50 MB: with the flush size it bounds what a crash costs
+FLUSH_AGE_S = 2.0  # slow transfers are flushed by age
+CLOSE_S = 10.0  # a flush on a slow disk; longer and the last blocks are left to the next flush
+
+
+class GrowingBlob:
+    """Owned by the driver of one pull; `aclose` gives the lease back and keeps what is verified."""
+
+    def __init__(self, wanted: Wanted, store: Store, workers: Workers) -> None:
+        self.wanted = wanted
+        self._store = store
+        self._workers = workers
+        self._partial: Partial | None = None
+        self._report: FollowReport | None = None
+        self._followed = trio.Event()
+        self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
+
+    @property
+    def partial(self) -> Partial:
+        """The partial; only after `open` returned None."""
+        assert self._partial is not None, "the machine sends jobs only after Opened"
+        return self._partial
+
+    async def open(self) -> BlobInfo | None:
+        """Take the partial. Returns the blob instead when somebody else completed it meanwhile.
+
+        While another pull or another agent on this store holds the lease, wait for it: it brings
+        the same bytes.
+        """
+        name = self.wanted.digest or provisional_name(self.wanted)
+        while True:
+            found = self._store.find(name) if self.wanted.digest else None
+            if found is not None:
+                return found
+            try:
+                self._partial = await trio.to_thread.run_sync(
+                    self._store.partial, name, self.wanted.size_bytes
+                )
+            except Busy:
+                await trio.sleep(BUSY_BEAT_S)
+                continue
+            return None
+
+    def live(self) -> bytes:
+        """One byte a block, nonzero when verified."""
+        return self.partial.live()
+
+    def live_bytes(self) -> int:
+        """Verified bytes so far."""
+        if self._partial is None:
+            return 0
+        blocks = len(self.live()) - self.live().count(0)
+        return min(blocks * BLOCK_BYTES, self.wanted.size_bytes)
+
+    def verified_to(self, start: int, end: int) -> int:
+        """The end of the verified run that begins at `start` (for a job that was cut off)."""
+        live = self.live()
+        block = start // BLOCK_BYTES
+        while block * BLOCK_BYTES < end and live[block]:
+            block += 1
+        return min(max(start, block * BLOCK_BYTES), end)
+
+    def expected(self, start: int, end: int) -> bytes | None:
+        """Block hashes that are proven already (a blob under repair), else None."""
+        proven = self.partial.proven_hashes
+        if proven is None:
+            return None
+        return proven[32 * (start // BLOCK_BYTES) : 32 * -(-end // BLOCK_BYTES)]
+
+    async def follow(self) -> None:
+        """Hash in order behind the writers; `finish` waits for the result."""
+        self._report = await self._hash(str(self.partial.live_path))
+        self._followed.set()
+
+    async def _hash(self, live_path: str | None) -> FollowReport:
+        git = self.wanted.digest is not None and is_git_sha1(self.wanted.digest)
+        order = FollowOrder(
+            str(self.partial.data_path), live_path, self.wanted.size_bytes, git_sha1=git
+        )
+        report = await self._workers.follow(order)
+        if report.fault is not None:
+            raise local_error(report.fault)
+        return report
+
+    async def keep_flushed(self) -> None:
+        """Make progress durable every so many bytes, and by age when it is slow."""
+        flushed, since = self.live_bytes(), trio.current_time()
+        while self._partial is not None:
+            await trio.sleep(FLUSH_BEAT_S)
+            if self._partial is None:
+                return
+            self._partial.heartbeat()
+            now, bytes_ = trio.current_time(), self.live_bytes()
+            old = now - since >= FLUSH_AGE_S
+            if bytes_ - flushed >= self._store.options.flush_bytes or (old and bytes_ > flushed):
+                async with self._disk:
+                    if self._partial is None:
+                        return
+                    await trio.to_thread.run_sync(self._partial.flush)
+                flushed, since = bytes_, now
+
+    async def finish(self, again: bool) -> BlobInfo:
+        """Check the whole digest and make the blob visible. Raises Untrusted when it differs."""
+        if again:
+            report = await self._hash(None)
+        else:
+            await self._followed.wait()
+            assert self._report is not None
+            report = self._report
+        size = self.wanted.size_bytes
+        blob = verify_whole(
+            self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
+        )
+        hashes = self.partial.block_hashes()
+        root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
+        async with self._disk:
+            info = await trio.to_thread.run_sync(self._store.publish, self.partial, blob, root.cid)
+            self._partial = None
+        return info
+
+    async def aclose(self) -> None:
+        """Flush and give the lease back; bounded, and safe to call twice."""
+        partial, self._partial = self._partial, None
+        if partial is not None:
+            with trio.move_on_after(CLOSE_S, shield=True):
+                await trio.to_thread.run_sync(partial.close, abandon_on_cancel=True)

@@ -1,0 +1,232 @@
+"""One pull from end to end: what is here, what can be adopted, what must be fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.content.digests import WholeDigests, is_git_sha1
+from p2pcache.content.unixfs import file_root
+from p2pcache.content.verify import verify_whole
+from p2pcache.errors import LocalFault, Untrusted, UsageError, plain_errors
+from p2pcache.lanes.orders import FetchLimits, FollowOrder
+from p2pcache.transfer.driver import Driver
+from p2pcache.transfer.machine import Statistics
+from p2pcache.transfer.progress import Progress
+from p2pcache.transfer.want import Origin, PullReport, Wanted
+
+if TYPE_CHECKING:
+    from p2pcache.content.refs import Ref
+    from p2pcache.lanes.orders import Location
+    from p2pcache.sources.port import Credentials, ListedFile, Source
+    from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.transfer.policy import TransferOptions
+    from p2pcache.transfer.resolve import Resolution
+    from p2pcache.transfer.workers import Workers
+
+Adopter = Callable[["Ref", "ListedFile"], Iterable[Path]]
+"""Where a file may lie already, in somebody else's cache. Only a look: its bytes are hashed."""
+
+ORIGIN_STREAMS = 16  # requests that one origin gets from one agent at most
+
+NOTHING = Statistics(sources=(), fetched_bytes=0, duplicate_bytes=0, retries=0, complete_blobs=0)
+
+
+@dataclass(frozen=True, slots=True)
+class PullContext:
+    """What every pull of an agent shares."""
+
+    store: Store
+    workers: Workers
+    transfer: TransferOptions
+    limits: FetchLimits
+    cores: int
+    chance: Callable[[], float]
+    adopters: Sequence[Adopter]
+
+
+def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
+    """Listed files as the driver wants them. Raises UsageError for a file of unknown size."""
+    wanted = []
+    for file in files:
+        if file.size is None:
+            raise UsageError(
+                f"the origin does not say how long `{file.path}` is",
+                hint="pin it (`#sha256=...`) or serve it with a Content-Length",
+            )
+        wanted.append(Wanted(file.path, file.size, file.digest, file.key))
+    return wanted
+
+
+async def pull(
+    context: PullContext,
+    resolution: Resolution,
+    files: Sequence[ListedFile],
+    source: Source | None,
+    credentials: Credentials,
+    *,
+    rate_bytes_per_s: float | None,
+    watch: Callable[[Progress], None],
+    note: Callable[[PullReport], None],
+) -> PullReport:
+    """Bring `files` into the store. Cancel-safe: verified blocks stay. Raises one of our errors.
+
+    `source` None means offline: what is not here is NotFound. `note` gets the report of what was
+    done so far also when the pull fails or is cancelled.
+    """
+    wanted = wanted_of(files)
+    total = sum(w.size_bytes for w in wanted)
+    have = await trio.to_thread.run_sync(_find, context.store, wanted)
+    reused = sum(w.size_bytes for w in wanted if w.path in have)
+    watch(Progress("adopting", None, reused, total, len(have), len(wanted)))
+    started = trio.current_time()
+    adopted = await _adopt(context, resolution.ref, [f for f in files if f.path not in have])
+    have |= adopted
+    adopt_s = trio.current_time() - started
+    report = PullReport(
+        blobs=have,
+        statistics=NOTHING,
+        reused_bytes=reused,
+        adopted_bytes=sum(blob.size for blob in adopted.values()),
+        adopt_s=adopt_s,
+        fetch_s=0.0,
+        verify_s=0.0,
+        best_bytes_per_s=0.0,
+    )
+    note(report)
+    missing = [w for w in wanted if w.path not in have]
+    if not missing:
+        return report
+    origins = []
+    if source is not None:
+        locate = partial(_locate, source, resolution, credentials)
+        origins = [Origin(source.name, source.kind, ORIGIN_STREAMS, locate)]
+    here = sum(w.size_bytes for w in wanted if w.path in have)
+    files_here = len(have)
+
+    def above(progress: Progress) -> None:
+        """The driver counts what it brings; the watcher wants the whole pull."""
+        watch(
+            replace(
+                progress,
+                done_bytes=here + progress.done_bytes,
+                total_bytes=total,
+                files_done=files_here + progress.files_done,
+                files_total=len(wanted),
+            )
+        )
+
+    return await _fetch(
+        context, missing, origins, report, rate_bytes_per_s=rate_bytes_per_s, watch=above, note=note
+    )
+
+
+async def _fetch(
+    context: PullContext,
+    missing: list[Wanted],
+    origins: list[Origin],
+    report: PullReport,
+    *,
+    rate_bytes_per_s: float | None,
+    watch: Callable[[Progress], None],
+    note: Callable[[PullReport], None],
+) -> PullReport:
+    unique = list({_identity(w): w for w in missing}.values())
+    rates = [r for r in (rate_bytes_per_s, context.limits.rate_bytes_per_s) if r is not None]
+    limits = replace(context.limits, rate_bytes_per_s=min(rates, default=None))
+    driver = Driver(
+        unique,
+        origins,
+        context.store,
+        context.workers,
+        options=context.transfer,
+        limits=limits,
+        cores=context.cores,
+        chance=context.chance,
+        watch=watch,
+    )
+    started = trio.current_time()
+    try:
+        await driver.run()
+    finally:
+        fetch_s = trio.current_time() - started
+        report = replace(
+            report,
+            statistics=driver.statistics(),
+            fetch_s=fetch_s,
+            verify_s=driver.verify_s,
+            best_bytes_per_s=driver.best_bytes_per_s,
+        )
+        note(report)
+    by_name = {_identity(unique[i]): blob for i, blob in driver.blobs.items()}
+    brought = {w.path: by_name[_identity(w)] for w in missing}
+    return replace(report, blobs=report.blobs | brought)
+
+
+def _identity(wanted: Wanted) -> bytes | str:
+    """Files with one digest are one blob; without a digest, where it lies is all there is."""
+    return wanted.digest if wanted.digest is not None else wanted.key
+
+
+def _find(store: Store, wanted: list[Wanted]) -> dict[str, BlobInfo]:
+    """The stored blob of each path that is here already."""
+    found = store.find_many([w.digest for w in wanted if w.digest is not None])
+    return {w.path: found[w.digest] for w in wanted if w.digest is not None and w.digest in found}
+
+
+async def _locate(
+    source: Source, resolution: Resolution, credentials: Credentials, key: str
+) -> Location:
+    return await source.locate(resolution.listing, key, credentials)
+
+
+async def _adopt(
+    context: PullContext, ref: Ref, files: Sequence[ListedFile]
+) -> dict[str, BlobInfo]:
+    """Use what other caches hold: hashed in place, never copied, never trusted by its name."""
+    found: dict[str, BlobInfo] = {}
+
+    async def one(file: ListedFile, limiter: trio.CapacityLimiter) -> None:
+        async with limiter:
+            for adopter in context.adopters:
+                for path in adopter(ref, file):
+                    blob = await _adopt_one(context, path, file)
+                    if blob is not None:
+                        found[file.path] = blob
+                        return
+
+    limiter = trio.CapacityLimiter(context.cores)
+    with plain_errors():
+        async with trio.open_nursery() as nursery:
+            for file in files:
+                if file.digest is not None and file.size is not None:
+                    nursery.start_soon(one, file, limiter)
+    return found
+
+
+async def _adopt_one(context: PullContext, path: Path, file: ListedFile) -> BlobInfo | None:
+    assert file.digest is not None
+    assert file.size is not None
+    try:
+        before = path.stat()
+        if before.st_size != file.size:
+            return None
+        order = FollowOrder(str(path), None, file.size, git_sha1=is_git_sha1(file.digest))
+        report = await context.workers.follow(order)
+        if report.fault is not None or report.block_digests is None:
+            return None  # unreadable or changed under us: the origin has it too
+        blob = verify_whole(
+            file.digest, file.size, WholeDigests(file.size, report.sha256, report.git_sha1)
+        )
+        hashes = report.block_digests
+        root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), file.size)
+        return await trio.to_thread.run_sync(
+            context.store.adopt, path, blob, root.cid, before, hashes
+        )
+    except (Untrusted, LocalFault, OSError):
+        return None  # damaged there, or gone: not ours to mend

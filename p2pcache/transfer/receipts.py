@@ -1,0 +1,80 @@
+"""The receipt of a pull: what `p2pcache why` shows. Plain values, fit for JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from p2pcache.errors import P2PCacheError
+    from p2pcache.transfer.machine import SourceStatistics
+    from p2pcache.transfer.resolve import Resolution
+    from p2pcache.transfer.want import PullReport
+
+
+def receipt(
+    *,
+    pull: str,
+    ref: str,
+    started_at: float,
+    seconds: float,
+    times: dict[str, float],
+    resolution: Resolution | None,
+    report: PullReport | None,
+    error: P2PCacheError | None,
+) -> dict[str, Any]:
+    """Everything there is to say about a pull, complete or failed. Times in seconds."""
+    statistics = None if report is None else report.statistics
+    fetched = 0 if statistics is None else statistics.fetched_bytes
+    manifest = None if resolution is None else resolution.manifest
+    return {
+        "id": pull,
+        "ref": ref,
+        "manifest": None if manifest is None else manifest.cid(),
+        "immutable": None if resolution is None else resolution.listing.immutable,
+        "started_at": started_at,
+        "seconds": seconds,
+        "outcome": "complete" if error is None else f"failed: {error.message}",
+        "total_bytes": 0 if resolution is None else resolution.total_bytes,
+        "fetched_bytes": fetched,
+        "reused_bytes": 0 if report is None else report.reused_bytes,
+        "adopted_bytes": 0 if report is None else report.adopted_bytes,
+        "duplicate_bytes": 0 if statistics is None else statistics.duplicate_bytes,
+        "retries": 0 if statistics is None else statistics.retries,
+        "sources": [] if statistics is None else [_source(s) for s in statistics.sources],
+        "times": times,
+        "bound": _bound(fetched, seconds, report),
+        "notes": [] if resolution is None else list(resolution.notes),
+    }
+
+
+def _source(source: SourceStatistics) -> dict[str, Any]:
+    outcome = "left" if source.left else "used" if source.requests else "not needed"
+    return {
+        "name": source.name,
+        "kind": source.kind.name.lower(),
+        "bytes": source.kept_bytes,
+        "wire_bytes": source.wire_bytes,
+        "seconds": source.seconds,
+        "requests": source.requests,
+        "retries": source.retries,
+        "outcome": outcome,
+        "reason": source.left,
+    }
+
+
+def _bound(fetched: int, seconds: float, report: PullReport | None) -> dict[str, Any] | None:
+    """How far the pull was from its own best second, kept up for all of it.
+
+    A node alone cannot know the rate of its link or of the origin; the best sustained second it
+    saw is a lower bound of both, so the ratio is a lower bound of the distance.
+    """
+    best = 0.0 if report is None else report.best_bytes_per_s
+    if not fetched or not best:
+        return None
+    ideal_s = fetched / best
+    return {
+        "name": "best second of this pull",
+        "bytes_per_s": best,
+        "seconds": ideal_s,
+        "ratio": seconds / ideal_s,
+    }

@@ -1,0 +1,236 @@
+"""From a ref to an immutable manifest, kept with where it came from and when.
+
+A mutable name is asked of its origin, unless it was asked moments ago; an immutable one (a commit,
+a digest) never twice. When the origin cannot be reached, the last resolution is used and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import msgpack
+import trio
+
+from p2pcache.content import cid as cids
+from p2pcache.content import refs
+from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.content.names import safe_path
+from p2pcache.errors import NotFound, P2PCacheError, Unavailable, UsageError
+from p2pcache.sources.port import Credentials, ListedFile, Listing
+from p2pcache.store.records import Resolution as Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from p2pcache.sources.port import Source
+    from p2pcache.store.store import BlobInfo, Store
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveOptions:
+    """Bounds of a resolution."""
+
+    ttl_s: float = 10.0  # a branch asked twice within this is asked once: storms of `get main`
+    timeout_s: float = 60.0  # a 100,000-file listing of 100 pages takes tens of seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a ref means. `manifest` is None while some file has no content hash yet."""
+
+    ref: refs.Ref
+    canonical: str
+    listing: Listing
+    manifest: Manifest | None
+    resolved_at: float
+    from_record: bool
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Honest remarks for the user."""
+        return self.listing.notes
+
+    @property
+    def total_bytes(self) -> int:
+        """Promised bytes; files of unknown size count as nothing."""
+        return sum(f.size or 0 for f in self.listing.files)
+
+
+class Resolver:
+    """Asks sources, remembers answers. `now` gives unix seconds."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        store: Store,
+        options: ResolveOptions,
+        now: Callable[[], float],
+    ) -> None:
+        self._sources = tuple(sources)
+        self._store = store
+        self._options = options
+        self._now = now
+
+    def source_for(self, ref: refs.Ref) -> Source:
+        """The adapter of a ref. Raises UsageError when there is none."""
+        for source in self._sources:
+            if source.accepts(ref):
+                return source
+        raise UsageError(f"no source understands `{refs.canonical(ref)}`")
+
+    async def resolve(
+        self,
+        ref: refs.Ref,
+        credentials: Credentials,
+        *,
+        offline: bool = False,
+        refresh: bool = False,
+    ) -> Resolution:
+        """The manifest of a ref now. Raises NotFound, Denied, Unavailable, Untrusted."""
+        if isinstance(ref, refs.DigestRef | refs.CidRef):
+            return self._local(ref)
+        canonical = refs.canonical(ref)
+        record = self._recorded(ref, canonical)
+        if record is not None and not refresh and self._is_fresh(record):
+            return record
+        if offline:
+            if record is None:
+                raise NotFound(
+                    f"`{canonical}` was never resolved here, and this is offline",
+                    hint="run the same command once with a network",
+                )
+            return record
+        try:
+            with trio.fail_after(self._options.timeout_s):
+                listing = await self.source_for(ref).list(ref, credentials)
+        except trio.TooSlowError as exc:
+            return self._fall_back(record, Unavailable("the origin did not answer in time"), exc)
+        except Unavailable as exc:
+            return self._fall_back(record, exc, exc)
+        return self.record(ref, _checked(listing))
+
+    def record(self, ref: refs.Ref, listing: Listing) -> Resolution:
+        """Remember what a ref means from now on."""
+        canonical = refs.canonical(ref)
+        manifest = manifest_of(listing)
+        resolved_at = self._now()
+        if manifest is not None:  # without digests there is nothing to keep yet
+            self._store.put_manifest(manifest)
+            self._store.record_resolution(
+                Record(
+                    canonical=canonical,
+                    manifest=manifest.cid(),
+                    immutable=listing.immutable,
+                    source=listing.source,
+                    endpoint=listing.endpoint,
+                    resolved_at=resolved_at,
+                    gated=listing.gated,
+                    credential_used=listing.credential_used,
+                    extras=_pack(listing),
+                )
+            )
+        return Resolution(ref, canonical, listing, manifest, resolved_at, False)
+
+    def named_by_arrival(self, resolution: Resolution, blobs: dict[str, BlobInfo]) -> Resolution:
+        """The same resolution with the digests that only the arrived bytes could tell."""
+        if resolution.manifest is not None:
+            return resolution
+        files = tuple(
+            f if f.digest is not None else _named(f, blobs[f.path])
+            for f in resolution.listing.files
+            if f.digest is not None or f.path in blobs
+        )
+        return self.record(resolution.ref, replace(resolution.listing, files=files))
+
+    # -- records ----------------------------------------------------------------------------------
+
+    def _is_fresh(self, record: Resolution) -> bool:
+        age_s = self._now() - record.resolved_at
+        return not record.listing.mutable or 0.0 <= age_s < self._options.ttl_s
+
+    def _recorded(self, ref: refs.Ref, canonical: str) -> Resolution | None:
+        row = self._store.resolution(canonical)
+        if row is None:
+            return None
+        listing = _unpack(row.extras)
+        return Resolution(ref, canonical, listing, manifest_of(listing), row.resolved_at, True)
+
+    def _fall_back(
+        self, record: Resolution | None, error: P2PCacheError, cause: BaseException
+    ) -> Resolution:
+        if record is None:
+            raise error from cause
+        note = f"{error.message}; using what was resolved before"
+        return replace(record, listing=replace(record.listing, notes=(*record.notes, note)))
+
+    def _local(self, ref: refs.DigestRef | refs.CidRef) -> Resolution:
+        """A digest or CID: what this store holds under that name."""
+        canonical = refs.canonical(ref)
+        name = ref.digest if isinstance(ref, refs.DigestRef) else ref.cid
+        manifest = None
+        if isinstance(ref, refs.CidRef) and cids.codec(ref.cid) == cids.DAG_CBOR:
+            manifest = self._store.get_manifest(ref.cid)
+        elif (found := self._store.find(name)) is not None:
+            manifest = Manifest.from_entries(
+                [FileEntry(found.sha256.hex(), found.size, found.digest)]
+            )
+        if manifest is None:
+            raise NotFound(
+                f"nobody that this agent may ask has `{canonical}`",
+                hint="give a ref with an origin (hf://, https://), or import it with `p2pcache push`",
+            )
+        files = tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in manifest.files)
+        listing = Listing("store", "", canonical, False, files)
+        return Resolution(ref, canonical, listing, manifest, self._now(), True)
+
+
+def manifest_of(listing: Listing) -> Manifest | None:
+    """The manifest of a listing, or None while a digest or a size is unknown."""
+    if any(f.digest is None or f.size is None for f in listing.files):
+        return None
+    return Manifest.from_entries(
+        [FileEntry(f.path, f.size or 0, f.digest or b"") for f in listing.files]
+    )
+
+
+def _checked(listing: Listing) -> Listing:
+    """Names from outside pass one function, here, before anything else sees them."""
+    for file in listing.files:
+        safe_path(file.path)
+    return listing
+
+
+def _named(file: ListedFile, blob: BlobInfo) -> ListedFile:
+    return replace(file, digest=blob.digest, size=blob.size)
+
+
+def _pack(listing: Listing) -> bytes:
+    """A listing for the index: our own plain values, read back by `_unpack` alone."""
+    packed: bytes = msgpack.packb(
+        {
+            "source": listing.source,
+            "endpoint": listing.endpoint,
+            "immutable": listing.immutable,
+            "mutable": listing.mutable,
+            "gated": listing.gated,
+            "credential_used": listing.credential_used,
+            "notes": list(listing.notes),
+            "files": [[f.path, f.size, f.digest, f.key, f.oid, f.xet_hash] for f in listing.files],
+        }
+    )
+    return packed
+
+
+def _unpack(packed: bytes) -> Listing:
+    plain = msgpack.unpackb(packed)
+    return Listing(
+        source=plain["source"],
+        endpoint=plain["endpoint"],
+        immutable=plain["immutable"],
+        mutable=plain["mutable"],
+        gated=plain["gated"],
+        credential_used=plain["credential_used"],
+        notes=tuple(plain["notes"]),
+        files=tuple(ListedFile(*row) for row in plain["files"]),
+    )

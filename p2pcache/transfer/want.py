@@ -1,0 +1,54 @@
+"""What a pull is asked to bring, and from whom: the plain values that the driver starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from p2pcache.lanes.orders import Location
+    from p2pcache.sources.port import SourceKind
+    from p2pcache.store.store import BlobInfo
+    from p2pcache.transfer.machine import Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One file. `digest`: a multihash, or None when only the arrived bytes can name it.
+
+    `key`: what the origin needs to locate it. `path` has passed `content.names`.
+    """
+
+    path: str
+    size_bytes: int
+    digest: bytes | None
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A source as one pull sees it: bound to its listing and the caller's credentials.
+
+    `locate` may raise any of our errors; it is called again when its answer stopped working.
+    """
+
+    name: str
+    kind: SourceKind
+    streams: int
+    locate: Callable[[str], Awaitable[Location]]
+
+
+@dataclass(frozen=True, slots=True)
+class PullReport:
+    """What a pull did. `blobs`: for each wanted path, the stored blob. Seconds are wall time."""
+
+    blobs: dict[str, BlobInfo]
+    statistics: Statistics
+    reused_bytes: int
+    adopted_bytes: int
+    adopt_s: float
+    fetch_s: float
+    verify_s: float
+    best_bytes_per_s: float

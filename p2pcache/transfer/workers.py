@@ -1,0 +1,125 @@
+"""The worker processes as trio sees them: one method a kind of work, each bounded.
+
+Bytes are moved and hashed in processes of their own (DESIGN 4), because a busy thread beside a
+byte loop in one interpreter costs two orders of magnitude. SDK calls run there too: they import
+much and block. Cancelling a call kills its process: its socket closes at once, and what it had
+verified stays, by the order of its writes (lanes/orders).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+import trio_parallel
+
+from p2pcache.errors import LocalFault
+from p2pcache.lanes.fetch import fetch
+from p2pcache.lanes.follow import follow
+from p2pcache.lanes.small import fetch_small
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from p2pcache.lanes.orders import (
+        BatchReport,
+        FetchLimits,
+        FetchOrder,
+        FetchReport,
+        FollowOrder,
+        FollowReport,
+        SmallOrder,
+    )
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How many processes, and for how long they stay."""
+
+    max_fetchers: int = 16  # the driver keeps fewer in flight: no more than cores when CPU-bound
+    max_followers: int = 4  # whole digests at once; one core hashes 1.8 GB/s
+    max_sdk_calls: int = 2
+    small_threads: int = 8  # connections a batch: hides the round trip of a far origin
+    idle_s: float = 60.0  # then a worker's 25 MB are given back
+
+
+class Workers:
+    """Runs orders in worker processes. Made by `open_workers`; ends with its scope."""
+
+    def __init__(self, fetchers: object, sdk: object, options: WorkerOptions) -> None:
+        self._fetchers: trio_parallel.WorkerContext = fetchers
+        self._sdk: trio_parallel.WorkerContext = sdk
+        self._options = options
+        self._fetch_limit = trio.CapacityLimiter(options.max_fetchers)
+        self._follow_limit = trio.CapacityLimiter(options.max_followers)
+        self._sdk_limit = trio.CapacityLimiter(options.max_sdk_calls)
+
+    async def fetch(self, order: FetchOrder) -> FetchReport:
+        """One ranged GET. Cancel-safe: verified blocks stay, the socket is closed."""
+        return await self._run(self._fetchers, self._fetch_limit, fetch, order)
+
+    async def fetch_small(self, orders: tuple[SmallOrder, ...], limits: FetchLimits) -> BatchReport:
+        """A batch of small blobs. If cancelled, some `dst_path`s may be left to the caller."""
+        threads = self._options.small_threads
+        return await self._run(
+            self._fetchers, self._fetch_limit, fetch_small, orders, limits, threads
+        )
+
+    async def follow(self, order: FollowOrder) -> FollowReport:
+        """The whole digest of a blob that is complete or still growing."""
+        return await self._run(self._fetchers, self._follow_limit, follow, order)
+
+    async def call(self, fn: Callable[..., T], *args: object) -> T:
+        """A blocking, picklable call of an SDK; raises what it raises."""
+        return await self._run(self._sdk, self._sdk_limit, fn, *args)
+
+    async def warm_up(self, count: int) -> None:
+        """Start fetch processes before they are needed, so that a pull does not wait for them."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(self._run, self._fetchers, self._fetch_limit, _pause, 0.05)
+
+    async def _run(
+        self,
+        context: trio_parallel.WorkerContext,
+        limiter: trio.CapacityLimiter,
+        fn: Callable[..., T],
+        *args: object,
+    ) -> T:
+        try:
+            result: T = await context.run_sync(fn, *args, kill_on_cancel=True, limiter=limiter)
+        except trio_parallel.BrokenWorkerError as exc:
+            raise LocalFault(
+                "a worker process died (killed, or out of memory)",
+                hint="look at the kernel log for the OOM killer; what was verified is kept",
+            ) from exc
+        return result
+
+
+def _pause(seconds: float) -> None:
+    """Hold a worker just long enough that its neighbours have to be started too."""
+    import time
+
+    time.sleep(seconds)
+
+
+@asynccontextmanager
+async def open_workers(options: WorkerOptions) -> AsyncIterator[Workers]:
+    """Worker processes for the time of the scope. None is started before it is needed."""
+    async with (
+        trio_parallel.open_worker_context(
+            idle_timeout=options.idle_s, grace_period=5.0
+        ) as fetchers,
+        trio_parallel.open_worker_context(idle_timeout=options.idle_s, grace_period=5.0) as sdk,
+    ):
+        yield Workers(fetchers, sdk, options)
+
+
+def core_count() -> int:
+    """Cores that this process may use (containers and taskset included)."""
+    return len(os.sched_getaffinity(0))

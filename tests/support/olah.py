@@ -1,0 +1,82 @@
+"""olah, a Hugging Face mirror that other people wrote, as an offline origin (contracts.md C).
+
+It serves git repositories from disk: no Range (whole bodies), a redirect on /tree, no X-Linked-*
+headers, unquoted ETags. It lives in a virtual environment of its own outside the checkout, made
+on first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.processes import free_port, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.hub_repo import HubRepo
+
+VERSION = "0.5.4"
+
+_CONFIG = """\
+[basic]
+host = "127.0.0.1"
+port = {port}
+hf-scheme = "http"
+hf-netloc = "127.0.0.1:9"
+hf-lfs-netloc = "127.0.0.1:9"
+repos-path = "{data}/repos"
+mirrors-path = ["{mirrors}"]
+
+[accessibility]
+offline = true
+"""  # port 9 (discard): offline mode asks nothing upstream, and if it did nobody would answer
+
+
+@dataclass(frozen=True)
+class Olah:
+    url: str
+    pid: int
+    log: Path
+
+
+def cache_folder() -> Path:
+    """Where servers built for tests are kept between runs."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "p2pcache-tests"
+
+
+def install_olah() -> Path:
+    """The `olah-cli` command; installs it when it is missing (several processes may ask)."""
+    folder = cache_folder() / f"olah-{VERSION}"
+    folder.mkdir(parents=True, exist_ok=True)
+    command, ready = folder / "venv" / "bin" / "olah-cli", folder / "ready"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "venv"], check=True)
+            pip = folder / "venv" / "bin" / "pip"
+            subprocess.run([pip, "install", "--quiet", f"olah=={VERSION}"], check=True)
+            ready.touch()
+    return command
+
+
+@contextlib.contextmanager
+def olah(repo: HubRepo, data: Path, *, port: int | None = None) -> Iterator[Olah]:
+    """Serve a repository until the block ends. `port` is for a restart at the same place."""
+    command = install_olah()
+    data.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    config = data / "olah.toml"
+    config.write_text(_CONFIG.format(port=port, data=data, mirrors=repo.mirrors))
+    log = data / "olah.log"
+    argv = [str(command), "--config", str(config)]
+    with running(argv, port=port, log=log, cwd=data, env={"HOME": str(data)}) as process:
+        yield Olah(f"http://127.0.0.1:{port}", process.pid, log)

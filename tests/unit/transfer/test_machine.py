@@ -1,0 +1,345 @@
+"""The pull machine against every outcome that chance can think of, in microseconds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind
+from p2pcache.sources.port import SourceKind
+from p2pcache.transfer import events as ev
+from p2pcache.transfer.machine import Download
+from p2pcache.transfer.policy import TransferOptions
+
+MIB = BLOCK_BYTES
+OPTIONS = TransferOptions(patience_s=60.0)
+
+
+def blobs(*sizes: int) -> list[ev.BlobSpec]:
+    return [ev.BlobSpec(i, size, size <= MIB) for i, size in enumerate(sizes)]
+
+
+def machine(*sizes: int, streams: int = 2, sources: int = 1, options: TransferOptions = OPTIONS):
+    d = Download(
+        blobs(*sizes),
+        piece_bytes=2 * MIB,
+        streams=streams,
+        options=options,
+        chance=lambda: 0.5,
+        now=0.0,
+    )
+    out: list[ev.Action] = []
+    for n in range(sources):
+        out += d.handle(ev.SourceUp(f"s{n}", SourceKind.ORIGIN, 8), 0.0)
+    return d, out
+
+
+def fault(kind: FaultKind, **more: float) -> Fault:
+    return Fault(kind, kind.value, **more)
+
+
+def opened(d: Download, out: list[ev.Action], sizes: tuple[int, ...]) -> list[ev.Action]:
+    more: list[ev.Action] = []
+    for action in out:
+        if isinstance(action, ev.Open):
+            blocks = -(-sizes[action.blob] // MIB)
+            more += d.handle(ev.Opened(action.blob, bytes(blocks)), 0.0)
+    return [a for a in out if not isinstance(a, ev.Open)] + more
+
+
+def jobs(out: list[ev.Action]) -> list[ev.Job]:
+    return [a.job for a in out if isinstance(a, ev.Fetch)]
+
+
+def ended(job: ev.Job, *, done: int | None = None, why: Fault | None = None, **more) -> ev.Ended:
+    done = job.end if done is None else done
+    return ev.Ended(job, done, done - job.start, 0.1, why, **more)
+
+
+class World:
+    """Answers actions at random: the machine must cope with every order and every outcome."""
+
+    def __init__(self, seed: int, sizes: list[int], sources: int, faults: float) -> None:
+        self.random = random.Random(seed)
+        self.sizes = sizes
+        self.faults = faults
+        self.now = 0.0
+        self.pending: list[ev.Action] = []
+        self.wake: float | None = None
+        self.end: ev.Action | None = None
+        self.held: dict[int, set[int]] = {i: set() for i in range(len(sizes))}
+        self.banned: set[tuple[str, int]] = set()
+        self.good_digests: set[int] = set()
+        self.streams = self.random.choice([1, 2, 5])
+        self.machine = Download(
+            blobs(*sizes),
+            piece_bytes=2 * MIB,
+            streams=self.streams,
+            options=TransferOptions(patience_s=1000.0),
+            chance=self.random.random,
+            now=0.0,
+        )
+        for n in range(sources):
+            self.tell(ev.SourceUp(f"s{n}", SourceKind.ORIGIN, 3))
+
+    def tell(self, event: ev.Event) -> None:
+        for action in self.machine.handle(event, self.now):
+            assert self.end is None, "an action after the end"
+            if isinstance(action, ev.Wake):
+                self.wake = action.at
+            elif isinstance(action, ev.Finished | ev.Failed):
+                self.end = action
+            elif not isinstance(action, ev.Banned):
+                self.check(action)
+                self.pending.append(action)
+
+    def check(self, action: ev.Action) -> None:
+        flying = [a for a in self.pending if isinstance(a, ev.Fetch | ev.FetchBatch)]
+        if isinstance(action, ev.Fetch):
+            job = action.job
+            assert len(flying) < self.streams, "the limit of requests in flight is kept"
+            assert (job.source, job.blob) not in self.banned, "never ask a source that was excluded"
+            assert job.start % MIB == 0
+            assert job.start < job.end <= self.sizes[job.blob]
+            if not job.whole:
+                for other in flying:
+                    if isinstance(other, ev.Fetch) and other.job.blob == job.blob:
+                        assert job.end <= other.job.start or other.job.end <= job.start, "twice"
+                if not job.compare:
+                    blocks = set(range(job.start // MIB, -(-job.end // MIB)))
+                    assert not blocks & self.held[job.blob], "never ask for what is here"
+        elif isinstance(action, ev.FetchBatch):
+            assert action.batch.blobs
+            for blob in action.batch.blobs:
+                assert (action.batch.source, blob) not in self.banned
+        elif isinstance(action, ev.Digest):
+            blocks = -(-self.sizes[action.blob] // MIB)
+            assert len(self.held[action.blob]) == blocks, "digest only when all is here"
+
+    def a_fault(self, source: str, blob: int) -> Fault:
+        kind = self.random.choice([k for k in FaultKind if k.value not in ("local", "disk-full")])
+        if kind in (FaultKind.NOT_FOUND, FaultKind.DENIED):
+            self.banned.add((source, blob))
+        return Fault(kind, kind.value, retry_after_s=self.random.choice([None, 1.0, 1e6]))
+
+    def step(self) -> None:
+        if not self.pending:
+            assert self.wake is not None, "nothing in flight and nothing to wait for: a hang"
+            self.now = max(self.now, self.wake)
+            self.tell(ev.Tick())
+            return
+        self.now += self.random.random()
+        action = self.pending.pop(self.random.randrange(len(self.pending)))
+        match action:
+            case ev.Open(blob):
+                if self.random.random() < 0.1:
+                    self.tell(ev.Settled(blob))
+                    return
+                blocks = -(-self.sizes[blob] // MIB)
+                live = bytes(self.random.random() < 0.3 for _ in range(blocks))
+                self.held[blob] = {i for i, have in enumerate(live) if have}
+                self.tell(ev.Opened(blob, live))
+            case ev.Fetch(job):
+                why = None
+                done = job.end
+                if self.random.random() < self.faults:
+                    why = self.a_fault(job.source, job.blob)
+                    done = self.random.randrange(job.start, job.end + 1)
+                    done -= done % MIB if done != job.end else 0
+                    done = max(done, job.start)
+                last = -(-done // MIB) if done == job.end else done // MIB
+                self.held[job.blob] |= set(range(job.start // MIB, last))
+                self.tell(ev.Ended(job, done, done - job.start, 0.1, why))
+            case ev.FetchBatch(batch):
+                faults = tuple(
+                    self.a_fault(batch.source, b) if self.random.random() < self.faults else None
+                    for b in batch.blobs
+                )
+                self.tell(ev.BatchEnded(batch, faults, 10, 0.1))
+            case ev.Digest(blob):
+                ok = self.random.random() > self.faults / 3
+                if not ok:
+                    self.held[blob] = set()
+                self.tell(ev.Digested(blob, ok, "differs"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.lists(st.sampled_from([1, MIB - 1, MIB, MIB + 1, 5 * MIB, 40 * MIB + 3]), max_size=6),
+    sources=st.integers(1, 3),
+    faults=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
+)
+def test_every_pull_ends_and_keeps_its_promises(seed, sizes, sources, faults):
+    world = World(seed, sizes, sources, faults)
+    steps = 0
+    while world.end is None:
+        world.step()
+        steps += 1
+        assert steps < 20_000, "the pull never ends"
+    if faults == 0.0:
+        assert isinstance(world.end, ev.Finished)
+
+
+def test_nothing_wanted_is_finished_at_once():
+    _, out = machine()
+    assert out == [ev.Finished()]
+
+
+def test_two_streams_get_disjoint_runs_of_whole_pieces():
+    sizes = (64 * MIB,)
+    d, out = machine(*sizes)
+    first, second = jobs(opened(d, out, sizes))
+    assert first.end == second.start
+    assert first.start == 0
+    assert (first.end - first.start) % (2 * MIB) == 0
+
+
+def test_runs_get_shorter_towards_the_end():
+    sizes = (100 * MIB,)
+    d, out = machine(*sizes)
+    queue = jobs(opened(d, out, sizes))
+    lengths = []
+    while queue:
+        job = queue.pop(0)
+        lengths.append(job.end - job.start)
+        queue += jobs(d.handle(ended(job), 1.0))
+    assert sum(lengths) == 100 * MIB
+    assert max(lengths) == 16 * MIB
+    assert lengths[-1] == 2 * MIB
+
+
+def test_a_verified_prefix_is_kept_and_only_the_rest_is_asked_again():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    (job,) = jobs(opened(d, out, sizes))
+    d.handle(ended(job, done=job.start + MIB, why=fault(FaultKind.UNAVAILABLE)), 1.0)
+    (again,) = jobs(d.handle(ev.Tick(), 100.0))
+    assert again.start == job.start + MIB
+
+
+def test_a_failing_source_is_left_alone_and_then_tried_again():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    (job,) = jobs(opened(d, out, sizes))
+    out = d.handle(ended(job, done=0, why=fault(FaultKind.UNAVAILABLE)), 1.0)
+    assert not jobs(out)
+    (wake,) = [a for a in out if isinstance(a, ev.Wake)]
+    assert 1.0 < wake.at <= 1.5
+    assert jobs(d.handle(ev.Tick(), wake.at))
+
+
+def test_retry_after_is_honoured_and_capped():
+    sizes = (4 * MIB,)
+    for asked, least, most in ((7.0, 8.0, 10.0), (1e9, 300.0, 340.0)):
+        d, out = machine(*sizes, streams=1, options=TransferOptions(patience_s=1e12))
+        (job,) = jobs(opened(d, out, sizes))
+        why = fault(FaultKind.UNAVAILABLE, retry_after_s=asked)
+        out = d.handle(ended(job, done=0, why=why), 1.0)
+        (wake,) = [a for a in out if isinstance(a, ev.Wake)]
+        assert least <= wake.at <= most
+
+
+@pytest.mark.parametrize("kind", [FaultKind.DENIED, FaultKind.NOT_FOUND])
+def test_a_permanent_answer_is_not_repeated_and_ends_the_pull(kind):
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    (job,) = jobs(opened(d, out, sizes))
+    (failed,) = d.handle(ended(job, done=0, why=fault(kind)), 1.0)
+    assert isinstance(failed, ev.Failed)
+    assert failed.faults[0][1].kind is kind
+
+
+def test_another_source_takes_over_what_one_does_not_have():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1, sources=2)
+    (job,) = jobs(opened(d, out, sizes))
+    (other,) = jobs(d.handle(ended(job, done=0, why=fault(FaultKind.NOT_FOUND)), 1.0))
+    assert other.source != job.source
+
+
+def test_a_peer_is_asked_before_the_origin():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    d.handle(ev.SourceUp("peer", SourceKind.PEER, 4), 0.0)
+    (job,) = jobs(opened(d, out, sizes))
+    assert job.source == "peer"
+
+
+def test_a_source_without_ranges_is_asked_for_the_whole_body_once():
+    sizes = (40 * MIB,)
+    d, out = machine(*sizes, streams=2)
+    first, second = jobs(opened(d, out, sizes))
+    out = d.handle(ended(first, done=first.start, why=fault(FaultKind.RANGE_IGNORED)), 1.0)
+    assert not jobs(out), "the other ranged request is still open"
+    out = d.handle(ended(second, done=second.start, why=fault(FaultKind.RANGE_IGNORED)), 1.0)
+    (whole,) = jobs(out)
+    assert whole.whole
+    assert (whole.start, whole.end) == (0, 40 * MIB)
+
+
+def test_a_wrong_digest_has_everything_compared_and_then_names_the_source():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    queue = jobs(opened(d, out, sizes))
+    while queue:
+        out = d.handle(ended(queue.pop(0)), 1.0)
+        queue += jobs(out)
+    assert out[0] == ev.Digest(0, again=False)
+    queue = jobs(d.handle(ev.Digested(0, False, "wrong"), 1.0))
+    assert all(job.compare for job in queue)
+    while queue:
+        out = d.handle(ended(queue.pop(0)), 2.0)
+        queue += jobs(out)
+    assert out[0] == ev.Digest(0, again=True)
+    out = d.handle(ev.Digested(0, False, "wrong again"), 3.0)
+    assert ev.Banned("s0", "wrong again") in out
+    assert isinstance(out[-1], ev.Failed)
+
+
+def test_a_compare_that_mends_the_blob_completes_it():
+    sizes = (2 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    (job,) = jobs(opened(d, out, sizes))
+    d.handle(ended(job), 1.0)
+    (job,) = jobs(d.handle(ev.Digested(0, False, "wrong"), 1.0))
+    d.handle(ended(job, changed=(1,)), 1.0)
+    assert d.handle(ev.Digested(0, True), 1.0) == [ev.Finished()]
+    assert d.statistics().duplicate_bytes == MIB
+
+
+def test_patience_ends_when_nothing_comes_any_more():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    (job,) = jobs(opened(d, out, sizes))
+    now = 0.0
+    for _ in range(1000):
+        out = d.handle(ended(job, done=0, why=fault(FaultKind.UNAVAILABLE)), now)
+        while not jobs(out):
+            if isinstance(out[-1], ev.Failed):
+                assert 60.0 <= now < 120.0
+                return
+            (wake,) = [a for a in out if isinstance(a, ev.Wake)]
+            now = wake.at
+            out = d.handle(ev.Tick(), now)
+        (job,) = jobs(out)
+    pytest.fail("it never gave up")
+
+
+def test_small_blobs_travel_in_batches_shared_by_the_streams():
+    d, out = machine(*([1000] * 100), streams=2)
+    batches = [a.batch for a in out if isinstance(a, ev.FetchBatch)]
+    assert len(batches) == 2
+    assert len(batches[0].blobs) == 50
+    assert not set(batches[0].blobs) & set(batches[1].blobs)
+
+
+def test_an_abort_of_ours_does_not_lower_a_source():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    (job,) = jobs(opened(d, out, sizes))
+    out = d.handle(ended(job, done=0, why=fault(FaultKind.UNAVAILABLE), blame=False), 1.0)
+    assert jobs(out), "asked again at once"
