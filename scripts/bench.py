@@ -7,7 +7,7 @@ import importlib
 import sys
 import time
 
-from bench_support import Options, document, table
+from scripts.bench_support import Options, document, table
 
 BENCHES = {
     "origin": "1 GiB from nginx, plain and TLS, beside curl, aria2c and huggingface_hub",
@@ -29,7 +29,7 @@ def main() -> None:
     if args.name is None:
         parser.error("which one? " + "; ".join(f"{name}: {BENCHES[name]}" for name in BENCHES))
     began = time.monotonic()
-    rows = importlib.import_module(f"bench_{args.name}").measure(Options(args.quick))
+    rows = importlib.import_module(f"scripts.bench_{args.name}").measure(Options(args.quick))
     if not args.json:
         print(table(rows))
     print(document(args.name, rows, quick=args.quick, seconds=time.monotonic() - began))

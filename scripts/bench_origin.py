@@ -9,7 +9,6 @@ check no digest), so being compared with them is the harder test.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import statistics
 import sys
@@ -18,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import measure as gauge
-from bench_support import (
+from scripts import measure as gauge
+from scripts.bench_support import (
+    CORES,
     GB,
     GIB,
     MIB,
@@ -38,10 +38,12 @@ from bench_support import (
     on_tmpfs,
     progress,
 )  # fmt: skip
-from origins import Authority, HubRepo, Nginx, make_authority, nginx
+from tests.support.certs import ServerCert, make_server_cert
+from tests.support.hub_repo import HubRepo, build_repo, lfs
+from tests.support.nginx import nginx, static_hub
 
 FILE = "model.safetensors"
-COMMIT = hashlib.sha1(b"bench origin", usedforsecurity=False).hexdigest()
+REPO = "bench/origin"
 PIECE_BYTES = 16 * MIB  # the largest piece, which the memory bound is stated in
 MEMORY_BOUND_MIB = 64 + 2 * (PIECE_BYTES // MIB) * WORKERS
 SAME_MIB = 16  # "the same for both sizes": within one piece
@@ -51,7 +53,7 @@ HF_DOWNLOAD = """
 import sys, time
 from huggingface_hub import hf_hub_download
 began = time.perf_counter()
-path = hf_hub_download("bench/origin", sys.argv[1], revision=sys.argv[2])
+path = hf_hub_download(*sys.argv[1:3], revision=sys.argv[3])
 print(time.perf_counter() - began)
 """
 
@@ -65,11 +67,12 @@ class Setting:
     folder: Path
     size: int
     sha256: str
+    commit: str
     ca_file: Path
 
     @property
     def url(self) -> str:
-        return f"{self.base}/{FILE}"
+        return f"{self.base}/{REPO}/resolve/{self.commit}/{FILE}"
 
 
 @dataclass(slots=True)
@@ -143,10 +146,10 @@ def _huggingface_hub(where: Setting, times: Times, check: bool) -> float:
         HF_ENDPOINT=where.base, HF_HOME=str(cache), HF_HUB_DISABLE_XET="1",
         SSL_CERT_FILE=str(where.ca_file),
     )  # fmt: skip
-    done = gauge.run([sys.executable, "-c", HF_DOWNLOAD, FILE, COMMIT], env)
+    done = gauge.run([sys.executable, "-c", HF_DOWNLOAD, REPO, FILE, where.commit], env)
     times.hf_call_s.append(float(done.stdout.split()[-1]))
     if check:
-        found = cache / "hub" / "models--bench--origin" / "snapshots" / COMMIT / FILE
+        found = cache / "hub" / "models--bench--origin" / "snapshots" / where.commit / FILE
         _check(where, "huggingface_hub", found)
     shutil.rmtree(cache)
     return done.seconds
@@ -258,7 +261,7 @@ def _zeros_sha256(size: int) -> str:
     return state.hexdigest()
 
 
-def _memory(folder: Path, where: Setting, tls: Authority, large_bytes: int) -> list[Row]:
+def _memory(folder: Path, where: Setting, tls: ServerCert, large_bytes: int) -> list[Row]:
     progress(f"memory: {_gib(where.size)}")
     small = _peak_mib(folder / "home-memory", where.url, where.sha256, where.size, tls.ca_file)
     name = "peak memory of agent and workers above idle (PSS), MiB"
@@ -273,8 +276,8 @@ def _memory(folder: Path, where: Setting, tls: Authority, large_bytes: int) -> l
         (disk / "root").mkdir()
         with (disk / "root" / FILE).open("wb") as sparse:
             sparse.truncate(large_bytes)
-        with nginx(disk / "nginx", disk / "root", tls=tls) as server:
-            url = f"{server.tls}/{FILE}"
+        with nginx(disk / "root", disk / "nginx", tls=tls, workers=CORES) as server:
+            url = f"{server.url}/{FILE}"
             sha256 = _zeros_sha256(large_bytes)
             large = _peak_mib(disk / "home", url, sha256, large_bytes, tls.ca_file)
     finally:
@@ -286,22 +289,9 @@ def _memory(folder: Path, where: Setting, tls: Authority, large_bytes: int) -> l
     ]
 
 
-def _random_file(path: Path, size: int) -> str:
-    state = hashlib.sha256()
-    with path.open("wb") as out:
-        for _ in range(size // MIB):
-            block = os.urandom(MIB)
-            state.update(block)
-            out.write(block)
-    return state.hexdigest()
-
-
-def _settings(folder: Path, server: Nginx, size: int, sha256: str, tls: Authority) -> list[Setting]:
-    assert server.tls is not None
-    return [
-        Setting(scheme, base, folder, size, sha256, tls.ca_file)
-        for scheme, base in (("plain", server.plain), ("tls", server.tls))
-    ]
+def _setting(scheme: str, base: str, folder: Path, repo: HubRepo, tls: ServerCert) -> Setting:
+    file = repo.files[FILE]
+    return Setting(scheme, base, folder, file.size, file.sha256, repo.commit, tls.ca_file)
 
 
 def measure(options: Options) -> list[Row]:
@@ -310,19 +300,16 @@ def measure(options: Options) -> list[Row]:
     large_bytes = (4 if options.quick else 20) * GIB
     rows: list[Row] = []
     with on_tmpfs(3 * size + 256 * MIB) as folder:
-        root = folder / "root"
-        root.mkdir()
-        sha256 = _random_file(root / FILE, size)
-        tls = make_authority(folder / "tls")
-        info_json, tree_json = folder / "info.json", folder / "tree.json"
-        info_json.write_text(f'{{"id": "bench/origin", "sha": "{COMMIT}"}}')
-        tree_json.write_text("[]")
-        repo = HubRepo(
-            "bench/origin", COMMIT, root, tree_json, info_json, {FILE: sha256}, {FILE: size}
-        )
-        with nginx(folder / "nginx", root, tls=tls, repos=[repo]) as server:
-            settings = _settings(folder, server, size, sha256, tls)
-            for where in settings:
+        progress(f"making {_gib(size)}")
+        repo = build_repo(folder / "repo", {FILE: lfs(size, 1)}, repo_id=REPO)
+        site, tls = folder / "site", make_server_cert(folder / "tls")
+        hub = static_hub(repo, site)
+        with (
+            nginx(site, folder / "plain", extra=hub, workers=CORES) as plain,
+            nginx(site, folder / "secure", extra=hub, workers=CORES, tls=tls) as secure,
+        ):
+            for scheme, base in (("plain", plain.url), ("tls", secure.url)):
+                where = _setting(scheme, base, folder, repo, tls)
                 rows += _rows(where, _rounds(where, rounds))
-            rows += _memory(folder, settings[1], tls, large_bytes)
+            rows += _memory(folder, where, tls, large_bytes)
     return rows

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from origins import stop
+from tests.support.processes import stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -24,16 +24,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demo_repo import MB, DemoRepo, make_repo
-from origins import HubRepo, git_blob_id, nginx, olah, stop
+from tests.support.hub_repo import Recipe, build_repo, lfs, text
+from tests.support.nginx import nginx, static_hub
+from tests.support.olah import olah
+from tests.support.processes import stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HERE = Path(__file__).resolve().parent
 STATE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "p2pcache-demo"
 P2PCACHE = str(Path(sys.executable).parent / "p2pcache")
 REPO_ID = "demo/model"
+MB = 1_000_000
+RECIPES = {
+    "README.md": text("---\nlicense: apache-2.0\n---\n# demo/model\n\nRandom weights.\n"),
+    "config.json": text('{"model_type": "demo", "hidden_size": 64}\n'),
+    "model-00001-of-00002.safetensors": lfs(140 * MB, 1),
+    "model-00002-of-00002.safetensors": lfs(140 * MB, 2),
+    "tokenizer/merges.txt": Recipe(size=2 * MB, seed=3),
+    "tokenizer/added_tokens.json": text("{}\n"),
+    "empty.txt": text(""),
+}
 START_S = 20.0
 HALF_WAY_S = 600.0  # the real Hub over a slow line
 # nginx on this machine would be done before anybody could kill anything.
@@ -198,67 +209,34 @@ def perform(act: Act) -> int:
     return fetched
 
 
-def hub_shaped(repo: DemoRepo, work: Path, folder: Path) -> HubRepo:
-    """The same repository as files and headers that nginx can serve like the Hub."""
-    root = folder / "root"
-    shutil.rmtree(root, ignore_errors=True)
-    etags, tree = {}, []
-    for path, (sha256, size) in repo.files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).symlink_to(repo.objects.get(path, work / path))
-        entry: dict[str, Any] = {"type": "file", "path": path, "size": size}
-        entry["oid"] = git_blob_id((work / path).read_bytes())  # of the pointer for a large file
-        if path in repo.objects:
-            entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 134}
-        etags[path] = sha256 if path in repo.objects else entry["oid"]
-        tree.append(entry)
-    info_json, tree_json = folder / "info.json", folder / "tree.json"
-    info_json.write_text(json.dumps({"id": REPO_ID, "sha": repo.commit}))
-    tree_json.write_text(json.dumps(tree))
-    large = {path: repo.files[path][1] for path in repo.objects}
-    return HubRepo(REPO_ID, repo.commit, root, tree_json, info_json, etags, large)
-
-
-def olah_program() -> Path:
-    tools = subprocess.run(
-        [str(HERE / "setup"), "--print-tools"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    found = shutil.which("olah-cli", path=tools)
-    if found is None:
-        raise SystemExit("error: olah is not installed\nhint: run scripts/setup demo")
-    return Path(found)
-
-
 def local_demo() -> None:
     headline(f"A repository of about 300 MB (kept in {STATE})")
-    mirrors = STATE / "origin"
-    work = mirrors / "models" / REPO_ID
-    repo = make_repo(work)
-    size = sum(size for _, size in repo.files.values())
-    say(f"{REPO_ID}@{repo.commit[:12]}: {len(repo.files)} files, {size / MB:.1f} MB")
-    expected = {path: sha256 for path, (sha256, _) in repo.files.items()}
+    repo = build_repo(STATE / "origin", RECIPES, repo_id=REPO_ID)
+    say(f"{REPO_ID}@{repo.commit[:12]}: {len(repo.files)} files, {repo.total_bytes / MB:.1f} MB")
+    expected = {path: file.sha256 for path, file in repo.files.items()}
     moved = {}
-    with olah(olah_program(), STATE / "olah", mirrors) as endpoint:
+    with olah(repo, STATE / "olah" / "server") as server:
         moved["olah"] = perform(
             Act(
                 "olah, a Hugging Face mirror that other people wrote",
                 STATE / "olah",
                 REPO_ID,
-                endpoint,
+                server.url,
                 (),
                 expected,
                 "olah ignores Range: it sends a file that was cut from its first byte again. "
                 "Files that were finished are not asked for again.",
             )
         )
-    served = hub_shaped(repo, work, STATE / "nginx")
-    with nginx(STATE / "nginx" / "server", STATE / "nginx" / "root", repos=[served]) as server:
+    site = STATE / "nginx" / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    with nginx(site, STATE / "nginx" / "server", extra=static_hub(repo, site)) as fast:
         moved["nginx"] = perform(
             Act(
                 "nginx, which honours Range (a second, empty store)",
                 STATE / "nginx",
                 REPO_ID,
-                server.plain,
+                fast.url,
                 SLOW,
                 expected,
                 "nginx honours Range: only the blocks that were missing were asked for.",
@@ -287,7 +265,9 @@ def hub_demo(ref: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="scripts/demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="scripts/demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("ref", nargs="?", help="hf://org/name: pull it from the real Hub")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier demo kept")

@@ -1,7 +1,7 @@
 """Make this checkout ready to run: system packages, the virtual environment, tools of the tests.
 
     scripts/setup [dev|test|demo|bench]     default: dev
-    scripts/setup --print-tools             the folders to put first on PATH for the tests
+    scripts/setup --tool olah-cli|go        install that tool where it is missing; print its path
 
 The environment is `.venv` in the checkout, not a shared cache: it holds an editable install of this
 very checkout, editors find it there, and it goes when the checkout goes. Servers that only tests
@@ -25,6 +25,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -66,6 +67,7 @@ BUILDING: dict[str, Missing] = {
 SERVING: dict[str, Missing] = {
     "git": _no_command("git"),
     "nginx-light": _no_command("nginx"),
+    "openssl": _no_command("openssl"),
 }
 PEERS: dict[str, Missing] = {"aria2": _no_command("aria2c"), "curl": _no_command("curl")}
 
@@ -77,12 +79,11 @@ PROFILES: dict[str, dict[str, Missing]] = {
 }
 TOOLS: dict[str, tuple[str, ...]] = {
     "dev": (),
-    "test": ("olah", "go"),
-    "demo": ("olah",),
+    "test": ("olah-cli", "go"),
+    "demo": ("olah-cli",),
     "bench": (),
 }
-# The commands of each tool that others may see: never its `python` or `pip`.
-COMMANDS = {"olah": ("olah-cli",), "go": ("go",)}
+PINS_OF = {"olah-cli": "olah", "go": "go"}  # command -> pins/NAME.txt
 
 # As root. A freshly installed nginx must neither start now nor at the next boot: the scripts run
 # their own, on a loopback port. policy-rc.d is Debian's way to say "do not start services".
@@ -104,7 +105,7 @@ esac
 
 
 def say(text: str) -> None:
-    print(f"setup: {text}", flush=True)
+    print(f"setup: {text}", file=sys.stderr, flush=True)
 
 
 def fail(message: str, hint: str) -> SystemExit:
@@ -143,10 +144,12 @@ def install_system_packages(wanted: dict[str, Missing]) -> None:
         )
 
 
-def fingerprint(*files: Path) -> str:
-    state = hashlib.sha256(f"{sys.version}\0{ROOT}\0".encode())
-    for file in files:
-        state.update(file.read_bytes() + b"\0")
+def fingerprint(pins: Path) -> str:
+    """What `.venv` depends on; of pyproject.toml only what an install reads, not the lint rules."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    installed = [project["build-system"], project["project"], project["tool"]["setuptools"]]
+    state = hashlib.sha256(f"{sys.version}\0{ROOT}\0{installed!r}\0".encode())
+    state.update(pins.read_bytes())
     return state.hexdigest()
 
 
@@ -194,29 +197,15 @@ def make_venv(venv: Path, pins: Path, mark: str, *, editable: bool) -> None:
     say(f"{venv} is ready ({time.monotonic() - began:.0f} s)")
 
 
-def ensure_venv(venv: Path, pins: Path, *inputs: Path, editable: bool = False) -> None:
-    mark = fingerprint(pins, *inputs)
+def is_made(venv: Path, mark: str) -> bool:
     marker = venv / MARKER
-    if not marker.exists() or marker.read_text().strip() != mark:
-        make_venv(venv, pins, mark, editable=editable)
+    return marker.exists() and marker.read_text().strip() == mark
 
 
-def tool_venv(name: str) -> Path:
-    """Where the tool's environment is; the name changes with its pins, so checkouts can share."""
-    pins = PINS / f"{name}.txt"
-    state = hashlib.sha256(f"{sys.version}\0".encode() + pins.read_bytes()).hexdigest()
-    return CACHE / f"{name}-{state[:12]}"
-
-
-def ensure_tool(name: str) -> None:
-    venv = tool_venv(name)
-    with one_at_a_time(CACHE):
-        if (venv / MARKER).exists() and (venv / MARKER).read_text().strip() == venv.name:
-            return
-        make_venv(venv, PINS / f"{name}.txt", venv.name, editable=False)
-        (venv / "commands").mkdir()
-        for command in COMMANDS[name]:
-            (venv / "commands" / command).symlink_to(venv / "bin" / command)
+def ensure_venv(venv: Path, pins: Path) -> None:
+    mark = fingerprint(pins)
+    if not is_made(venv, mark):
+        make_venv(venv, pins, mark, editable=True)
 
 
 @contextlib.contextmanager
@@ -231,31 +220,51 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def needs_go() -> bool:
-    """Kubo needs a Go that is newer than Debian 12's; one on PATH that can build it is used."""
+def go_on_path() -> str | None:
+    """Kubo needs a newer Go than Debian 12's; one on PATH that can build it is used."""
     found = shutil.which("go")
     if found is None:
-        return True
+        return None
     text = subprocess.run([found, "env", "GOVERSION"], capture_output=True, text=True, check=False)
     parts = text.stdout.strip().removeprefix("go").split(".")
-    return not (len(parts) >= 2 and parts[0] == "1" and parts[1].isdigit() and int(parts[1]) >= 26)
+    new_enough = parts[:1] == ["1"] and parts[1:2] != [] and parts[1].isdigit()
+    return found if new_enough and int(parts[1]) >= 26 else None
+
+
+def ensure_tool(command: str) -> Path:
+    """The command, installed from its pins when it is missing.
+
+    The folder's name changes with the pins, so checkouts can share it. Beside `bin` there is a
+    folder with this command alone: it can be put on PATH without bringing another `python` along.
+    """
+    if command == "go" and (found := go_on_path()) is not None:
+        return Path(found)
+    pins = PINS / f"{PINS_OF[command]}.txt"
+    mark = hashlib.sha256(f"{sys.version}\0".encode() + pins.read_bytes()).hexdigest()
+    venv = CACHE / f"{PINS_OF[command]}-{mark[:12]}"
+    link = venv / "commands" / command
+    with one_at_a_time(CACHE):
+        if not is_made(venv, mark):
+            make_venv(venv, pins, mark, editable=False)
+        if not link.is_symlink():
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(venv / "bin" / command)
+    return link
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("profile", nargs="?", choices=tuple(PROFILES), default="dev")
-    parser.add_argument("--print-tools", action="store_true", help="folders for PATH")
+    parser.add_argument("--tool", choices=tuple(PINS_OF), help="install it, print its path")
     args = parser.parse_args()
-    if args.print_tools:
-        names = [name for name in TOOLS["test"] if name != "go" or needs_go()]
-        print(":".join([*(str(tool_venv(name) / "commands") for name in names), "/usr/sbin"]))
+    if args.tool is not None:
+        print(ensure_tool(args.tool))
         return
     with one_at_a_time(ROOT):
         install_system_packages(PROFILES[args.profile])
-        ensure_venv(VENV, ROOT / "constraints.txt", ROOT / "pyproject.toml", editable=True)
-    for name in TOOLS[args.profile]:
-        if name != "go" or needs_go():
-            ensure_tool(name)
+        ensure_venv(VENV, ROOT / "constraints.txt")
+    for command in TOOLS[args.profile]:
+        ensure_tool(command)
 
 
 if __name__ == "__main__":
