@@ -14,7 +14,7 @@ from p2pcache.agent.parts import Parts
 from p2pcache.agent.pulls import Pulls
 from p2pcache.agent.service import Service
 from p2pcache.sources.file import FileSource
-from p2pcache.sources.hf import HfSource
+from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
 from p2pcache.store.store import Store
 from p2pcache.transfer.pull import PullContext
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.config.settings import Config
+    from p2pcache.sources.port import Source
 
 CLOSE_S = 5.0  # for all adapters together; nothing they hold is worth waiting longer for
 
@@ -36,8 +37,8 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
     store = await trio.to_thread.run_sync(Store.open, config.store_path, config.store)
     try:
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
-            sources = [
-                HfSource(workers.call, ca_file=config.ca_file),
+            sources: list[Source] = [
+                HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 FileSource(),
             ]
@@ -64,7 +65,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 )
             finally:
                 nursery.cancel_scope.cancel()
-                with trio.move_on_after(CLOSE_S, shield=True):
+                with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
                     for source in sources:
                         await source.aclose()
     finally:

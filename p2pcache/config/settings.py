@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from p2pcache.store.layout import StoreOptions
-from p2pcache.units import parse_bytes, parse_duration
-
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
+from p2pcache.store.layout import StoreOptions
 from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.resolve import ResolveOptions
 from p2pcache.transfer.workers import WorkerOptions
+from p2pcache.units import parse_bytes, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

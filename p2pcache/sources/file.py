@@ -11,7 +11,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from p2pcache.sources.port import Credentials
 
 ENDPOINT = "file://"
+
+# The old stubs that libp2p's dependency trio-typing installs do not know `abandon_on_cancel`.
+_run_in_thread: Any = trio.to_thread.run_sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,10 @@ class FileSource:
         """
         if not isinstance(ref, FileRef):
             raise UsageError(f"not a path: {ref}")
-        return await trio.to_thread.run_sync(
+        listing: Listing = await _run_in_thread(
             list_path, ref.path, self._options, abandon_on_cancel=True
         )
+        return listing
 
     async def locate(self, listing: Listing, key: str, credentials: Credentials) -> Location:
         """`file:///absolute/path`, percent-encoded. Pure."""

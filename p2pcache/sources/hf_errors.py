@@ -30,6 +30,7 @@ from p2pcache.errors import (
     UsageError,
 )
 from p2pcache.sources import headers
+from p2pcache.sources.certificates import distrust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ def as_ours(request: HfListRequest) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     # The base classes are those of the HTTP library (httpx in 1.x, httpx2 in 2.x) and OSError.
-    transport_errors = HfHubHTTPError.__bases__
+    transport_errors: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
     try:
         yield
     except P2PCacheError:
@@ -148,11 +149,8 @@ def _hidden(name: str, request: HfListRequest) -> NotFound:
 
 def _of_transport(exc: BaseException, request: HfListRequest) -> P2PCacheError:
     """No response: by the class name, as two HTTP libraries have the same names."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(exc):
-        return Untrusted(
-            f"the certificate of {request.endpoint} does not verify: {_short(exc)}",
-            hint="name the authority's file with SSL_CERT_FILE or the `ca_file` setting",
-        )
+    if (untrusted := distrust(exc, request.endpoint)) is not None:
+        return untrusted
     match type(exc).__name__:
         case "TooManyRedirects":
             return Untrusted(f"{request.endpoint} redirects in a loop")

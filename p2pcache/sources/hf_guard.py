@@ -21,7 +21,7 @@ from p2pcache.sources import headers
 from p2pcache.sources.hf_errors import refuse_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import Iterator, Mapping, MutableMapping
 
     from p2pcache.sources.hf_listing import HfListRequest
 
@@ -38,17 +38,28 @@ class Stream(Protocol):
 class Asked(Protocol):
     """A request about to be sent, of httpx or httpx2."""
 
-    url: Any
-    headers: MutableMapping[str, str]
-    extensions: MutableMapping[str, Any]
+    @property
+    def url(self) -> object:
+        """Where it goes."""
+
+    @property
+    def headers(self) -> MutableMapping[str, str]:
+        """What it says."""
+
+    @property
+    def extensions(self) -> MutableMapping[str, Any]:
+        """`timeout` is one."""
 
 
 class Reply(Protocol):
     """A response whose body was not read yet, of httpx or httpx2."""
 
     status_code: int
-    headers: MutableMapping[str, str]
-    stream: Stream
+    stream: Any
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """As it says of itself."""
 
 
 @dataclass(slots=True)
@@ -123,9 +134,10 @@ def _install_client(ca_file: str | None) -> None:
     # which is neither the endpoint of this call nor anybody's wish.
     constants.HF_HUB_DISABLE_TELEMETRY = True
     plain = huggingface_hub.get_session()
-    kind, library_hooks = type(plain), plain.event_hooks["request"]  # offline mode, request id
+    kind: Any = type(plain)
+    library_hooks = plain.event_hooks["request"]  # offline mode, request id
 
-    def make() -> object:
+    def make() -> Any:  # noqa: ANN401 - of httpx or httpx2
         context = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
         return kind(
             verify=True if context is None else context,

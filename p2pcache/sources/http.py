@@ -32,6 +32,7 @@ from p2pcache.errors import (
 )
 from p2pcache.lanes.orders import Location, Tls
 from p2pcache.sources import headers
+from p2pcache.sources.certificates import distrust
 from p2pcache.sources.port import ListedFile, Listing, SourceKind
 from p2pcache.sources.sums import MAX_SUMS_BYTES, parse_sums
 from p2pcache.version import __version__
@@ -119,7 +120,8 @@ class HttpSource:
         """Close the pool. Bounded: idle connections are dropped, none is waited for."""
         client, self._client = self._client, None
         if client is not None:
-            with trio.move_on_after(2, shield=True):
+            with trio.move_on_after(2) as scope:
+                scope.shield = True
                 await client.aclose()
 
     async def _list_sums(self, url: str, pin: bytes | None) -> Listing:
@@ -251,12 +253,9 @@ def _refuse(reply: httpx.Response, url: str) -> None:
 
 
 def _of_transport(exc: Exception, url: str) -> P2PCacheError:
+    if (untrusted := distrust(exc, _origin(url))) is not None:
+        return untrusted
     said = (str(exc) or type(exc).__name__)[:300]
-    if "CERTIFICATE_VERIFY_FAILED" in said:
-        return Untrusted(
-            f"the certificate of {_origin(url)} does not verify: {said}",
-            hint="name the authority's file with SSL_CERT_FILE or the `ca_file` setting",
-        )
     match exc:
         case httpx.TooManyRedirects():
             return Untrusted(f"{_shown(url)} redirects in a loop")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from p2pcache.content.manifest import Manifest
+from p2pcache.content.manifest import Manifest, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ class Records:
     def get_manifest(self, cid: bytes) -> Manifest | None:
         """The manifest, None when it is not kept."""
         found = self._index.read("SELECT body FROM manifests WHERE cid = ?", (cid,))
-        return Manifest.parse(found[0][0]) if found else None
+        return parse(found[0][0]) if found else None
 
     def record_resolution(self, row: Resolution) -> None:
         """Remember what a ref means now; replaces what it meant before."""

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from p2pcache.content.refs import Ref
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import Credentials, ListedFile, Source
-    from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.store import Store
     from p2pcache.transfer.policy import TransferOptions
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.workers import Workers
@@ -213,7 +214,7 @@ async def _adopt_one(context: PullContext, path: Path, file: ListedFile) -> Blob
     assert file.digest is not None
     assert file.size is not None
     try:
-        before = path.stat()
+        before = await trio.Path(path).stat()
         if before.st_size != file.size:
             return None
         order = FollowOrder(str(path), None, file.size, git_sha1=is_git_sha1(file.digest))
@@ -225,8 +226,10 @@ async def _adopt_one(context: PullContext, path: Path, file: ListedFile) -> Blob
         )
         hashes = report.block_digests
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), file.size)
-        return await trio.to_thread.run_sync(
-            context.store.adopt, path, blob, root.cid, before, hashes
-        )
+
+        def adopt() -> BlobInfo:
+            return context.store.adopt(path, blob, before, root_cid=root.cid, block_digests=hashes)
+
+        return await trio.to_thread.run_sync(adopt)
     except (Untrusted, LocalFault, OSError):
         return None  # damaged there, or gone: not ours to mend

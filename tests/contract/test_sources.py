@@ -1,0 +1,167 @@
+"""The port's conformance check on every adapter, each against a real server."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from p2pcache.content.refs import FileRef, HfRef, HttpRef
+from p2pcache.errors import NotFound, Untrusted
+from p2pcache.sources.file import FileSource
+from p2pcache.sources.hf import HfOptions, HfSource
+from p2pcache.sources.http import NAMED_BY_ARRIVAL, ONE_STREAM, HttpOptions, HttpSource
+from tests.contract.check_source import ANONYMOUS, Missing, Truth, check_source
+from tests.support.certs import ServerCert, make_server_cert
+from tests.support.hub_repo import HubRepo, build_repo, small_model
+from tests.support.hub_stub import hub_stub
+from tests.support.nginx import file_url, nginx, static_hub
+from tests.support.olah import olah
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOME_FILE = FileRef("/somewhere")
+SOME_REPO = HfRef(repo_type="model", repo_id="demo/model", revision=None, path=None, endpoint=None)
+run_in_thread = trio.to_thread.run_sync
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> HubRepo:
+    return build_repo(tmp_path_factory.mktemp("repo"), small_model(lfs_bytes=300_000))
+
+
+@pytest.fixture(scope="module")
+def cert(tmp_path_factory: pytest.TempPathFactory) -> ServerCert:
+    return make_server_cert(tmp_path_factory.mktemp("cert"))
+
+
+def bodies(repo: HubRepo) -> dict[str, bytes]:
+    return {path: file.on_disk.read_bytes() for path, file in repo.files.items()}
+
+
+def hf_ref(repo: HubRepo, revision: str | None = None, path: str | None = None) -> HfRef:
+    return HfRef(
+        repo_type=repo.repo_type, repo_id=repo.repo_id, revision=revision, path=path, endpoint=None
+    )
+
+
+async def check_hub(url: str, repo: HubRepo, ca_file: str | None = None) -> None:
+    source = HfSource(run_in_thread, HfOptions(endpoint=url, ca_file=ca_file))
+    missing = Missing(hf_ref(repo, "no-such-branch"), NotFound)
+    truth = Truth(bodies(repo), "hub")
+    listing = await check_source(source, hf_ref(repo), truth, missing, SOME_FILE)
+    assert listing.immutable == repo.commit
+    assert listing.mutable
+    for file in listing.files:
+        known = repo.files[file.path]
+        assert file.size == known.size
+        assert file.oid == known.oid
+        assert file.digest is not None
+        assert file.digest.hex().endswith(known.etag)
+
+
+async def test_hf_conforms_on_olah(repo: HubRepo, tmp_path: Path) -> None:
+    with olah(repo, tmp_path) as server:
+        await check_hub(server.url, repo)
+
+
+@pytest.mark.parametrize("redirect", [True, False])
+async def test_hf_conforms_on_the_stub(repo: HubRepo, redirect: bool) -> None:
+    with hub_stub(repo) as stub:
+        stub.redirect_lfs = redirect
+        await check_hub(stub.url, repo)
+
+
+async def test_hf_conforms_on_nginx_with_a_private_authority(
+    repo: HubRepo, cert: ServerCert, tmp_path: Path
+) -> None:
+    hub = static_hub(repo, tmp_path / "site")
+    with nginx(tmp_path / "site", tmp_path / "nginx", tls=cert, extra=hub) as server:
+        await check_hub(server.url, repo, str(cert.ca_file))
+        source = HfSource(run_in_thread, HfOptions(endpoint=server.url))
+        with pytest.raises(Untrusted, match="certificate"):
+            await source.list(hf_ref(repo), ANONYMOUS)
+
+
+@pytest.mark.parametrize("path", ["config.json", "empty.txt", "sub dir/vocäb #1.txt"])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_http_conforms_on_nginx(
+    repo: HubRepo, cert: ServerCert, tmp_path: Path, path: str, tls: bool
+) -> None:
+    body = bodies(repo)[path]
+    with nginx(repo.plain, tmp_path, tls=cert if tls else None) as server:
+        source = HttpSource(HttpOptions(ca_file=str(cert.ca_file) if tls else None))
+        listing = await check_source(
+            source,
+            HttpRef(url=file_url(server.url, path), sha256=None),
+            Truth({path.rpartition("/")[2]: body}, "none"),
+            Missing(HttpRef(url=file_url(server.url, "absent"), sha256=None), NotFound),
+            SOME_FILE,
+        )
+        assert listing.files[0].size == len(body)
+        assert listing.immutable is not None  # nginx gives strong ETags
+        assert NAMED_BY_ARRIVAL in listing.notes
+        assert ONE_STREAM not in listing.notes
+
+
+async def test_http_refuses_a_certificate_of_an_unknown_authority(
+    repo: HubRepo, cert: ServerCert, tmp_path: Path
+) -> None:
+    with nginx(repo.plain, tmp_path, tls=cert) as server:
+        source = HttpSource()
+        with pytest.raises(Untrusted, match="certificate"):
+            await source.list(HttpRef(url=f"{server.url}/config.json", sha256=None), ANONYMOUS)
+        await source.aclose()
+
+
+async def test_http_conforms_on_a_list_of_sums(repo: HubRepo, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "files").symlink_to(repo.plain)
+    marks = " *"
+    lines = [
+        f"{file.sha256} {marks[n % 2]}./files/{path}\n"
+        for n, (path, file) in enumerate(repo.files.items())
+    ]
+    (site / "SHA256SUMS").write_text("".join(lines))
+    (site / "bad").mkdir()
+    (site / "bad" / "SHA256SUMS").write_text("not a sum\n")
+    with nginx(site, tmp_path / "nginx") as server:
+        listing = await check_source(
+            HttpSource(),
+            HttpRef(url=f"{server.url}/SHA256SUMS", sha256=None),
+            Truth({f"files/{path}": body for path, body in bodies(repo).items()}, "sha256"),
+            Missing(HttpRef(url=f"{server.url}/bad/SHA256SUMS", sha256=None), Untrusted),
+            SOME_FILE,
+        )
+    assert all(file.size == repo.files[file.path[6:]].size for file in listing.files)
+    assert listing.notes == ()
+
+
+async def test_file_conforms_on_a_folder(repo: HubRepo, tmp_path: Path) -> None:
+    os.symlink("config.json", repo.plain / "linked.json")
+    try:
+        listing = await check_source(
+            FileSource(),
+            FileRef(str(repo.plain)),
+            Truth({**bodies(repo), "linked.json": bodies(repo)["config.json"]}, "none"),
+            Missing(FileRef(str(tmp_path / "absent")), NotFound),
+            SOME_REPO,
+        )
+    finally:
+        (repo.plain / "linked.json").unlink()
+    assert all(file.size is not None for file in listing.files)
+
+
+async def test_file_conforms_on_one_file(repo: HubRepo, tmp_path: Path) -> None:
+    path = repo.plain / "sub dir" / "vocäb #1.txt"
+    await check_source(
+        FileSource(),
+        FileRef(str(path)),
+        Truth({path.name: path.read_bytes()}, "none"),
+        Missing(FileRef(str(tmp_path / "absent")), NotFound),
+        SOME_REPO,
+    )
