@@ -122,9 +122,11 @@ async def pull(
             )
         )
 
-    return await _fetch(
-        context, missing, origins, report, rate_bytes_per_s=rate_bytes_per_s, watch=above, note=note
-    )
+    needed = [raw(w.digest) for w in wanted if w.digest is not None and is_sha256(w.digest)]
+    with context.store.running(needed):  # what arrives early is not evicted for the rest
+        return await _fetch(
+            context, missing, origins, report, rate_bytes_per_s=rate_bytes_per_s, watch=above, note=note
+        )
 
 
 async def _fetch(
