@@ -1,4 +1,4 @@
-"""Sizes, rates and times as people write them. Parsing raises ValueError; the caller names the option.
+"""Sizes, rates and times as people write them. Parsing raises ValueError; callers name the option.
 
 `M` and `MB` are powers of ten, `Mi` and `MiB` powers of two. Output is always in powers of two,
 with the unit that says so.

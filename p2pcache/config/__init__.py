@@ -8,6 +8,7 @@ The names of `environment` are here too: clients need them, and they are cheap t
 
 from p2pcache.config.environment import (
     ENVIRONMENT,
+    TerminalOptions,
     caller_credentials,
     home,
     hub_cache_dir,
@@ -17,6 +18,7 @@ from p2pcache.config.environment import (
 
 __all__ = [
     "ENVIRONMENT",
+    "TerminalOptions",
     "caller_credentials",
     "home",
     "hub_cache_dir",
