@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.get import GetRequest
     from p2pcache.sources.port import ListedFile
     from p2pcache.store.blobs import BlobInfo
-    from p2pcache.store.links import Placed as Shown
+    from p2pcache.store.placing import Placed as Shown
     from p2pcache.transfer.resolve import Resolution
 
 
