@@ -465,9 +465,9 @@ def test_errors_pickle_with_everything_they_say(error: P2PCacheError) -> None:
     assert str(back) == str(error)
 
 
-def test_importing_the_source_imports_no_sdk() -> None:
+def test_importing_the_sources_imports_no_sdk() -> None:
     code = (
-        "import sys, p2pcache.sources.hf;"
+        "import sys, p2pcache.sources.hf, p2pcache.sources.http, p2pcache.sources.file;"
         "print([m for m in ('huggingface_hub', 'httpx', 'httpx2', 'requests') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
