@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from p2pcache.agent.get import GetRequest
     from p2pcache.sources.port import ListedFile
-    from p2pcache.store import links
     from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.links import Placed as Shown
     from p2pcache.transfer.resolve import Resolution
 
 
@@ -109,7 +109,7 @@ def _linked(file: ListedFile, blob: BlobInfo | None) -> LinkedFile:
     )
 
 
-def _placed(path: Path, done: links.Placed) -> Placed:
+def _placed(path: Path, done: Shown) -> Placed:
     notes = [f"replaced `{name}`, which had other content" for name in done.replaced]
     notes += [f"`{a}` and `{b}` are one file on this file system" for a, b in done.collisions]
     return Placed(path, None if done.link_kind is None else str(done.link_kind), tuple(notes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import trio
 from p2pcache.agent.adopt import hub_adopter
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.pulls import Pulls
-from p2pcache.agent.service import Service
+from p2pcache.errors import LocalFault
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
@@ -32,7 +33,7 @@ CLOSE_S = 5.0  # for all adapters together; nothing they hold is worth waiting l
 
 
 @asynccontextmanager
-async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIterator[Service]:
+async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIterator[Parts]:
     """Everything an agent is, without its socket. Pulls end with the scope; bytes stay."""
     store = await trio.to_thread.run_sync(Store.open, config.store_path, config.store)
     try:
@@ -42,26 +43,25 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 FileSource(),
             ]
+            nursery.start_soon(_keep_leases, store)
             try:
-                yield Service(
-                    Parts(
-                        config=config,
+                yield Parts(
+                    config=config,
+                    store=store,
+                    workers=workers,
+                    resolver=Resolver(sources, store, config.resolve, time.time),
+                    pulls=Pulls(nursery, time.time),
+                    context=PullContext(
                         store=store,
                         workers=workers,
-                        resolver=Resolver(sources, store, config.resolve, time.time),
-                        pulls=Pulls(nursery, time.time),
-                        context=PullContext(
-                            store=store,
-                            workers=workers,
-                            transfer=config.transfer,
-                            limits=config.fetch,
-                            cores=core_count(),
-                            chance=random.random,
-                            adopters=[hub_adopter(hub_cache)],
-                        ),
-                        now=time.time,
-                        started_at=time.time(),
-                    )
+                        transfer=config.transfer,
+                        limits=config.fetch,
+                        cores=core_count(),
+                        chance=random.random,
+                        adopters=[hub_adopter(hub_cache)],
+                    ),
+                    now=time.time,
+                    started_at=time.time(),
                 )
             finally:
                 nursery.cancel_scope.cancel()
@@ -70,3 +70,13 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                         await source.aclose()
     finally:
         store.close()
+
+
+async def _keep_leases(store: Store) -> None:
+    """Show agents on other hosts that share this store that we live."""
+    while True:
+        await trio.sleep(store.options.heartbeat_s)
+        try:
+            await trio.to_thread.run_sync(store.heartbeat)
+        except LocalFault as exc:  # a lease that was lost ends its own pull, at the next flush
+            warnings.warn(f"the store: {exc.message}", stacklevel=1)

@@ -49,16 +49,16 @@ def _yes(text: str) -> bool:
         return True
     if word in ("0", "false", "no", "off"):
         return False
-    raise UsageError(f"`{text}` is neither on nor off")
+    raise ValueError(f"`{text}` is neither on nor off")
 
 
 def _number(text: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise UsageError(f"`{text}` is not a whole number") from None
+        raise ValueError(f"`{text}` is not a whole number") from None
     if value < 1:
-        raise UsageError(f"`{text}` is not a positive number")
+        raise ValueError(f"`{text}` is not a positive number")
     return value
 
 
@@ -160,8 +160,8 @@ def load(home: Path, environment: Mapping[str, str]) -> Config:
                 continue
             try:
                 values[key], origins[key] = setting.parse(text), where
-            except UsageError as exc:
-                raise UsageError(f"{where}: {key}: {exc.message}", hint=exc.hint) from exc
+            except ValueError as exc:
+                raise UsageError(f"{where}: {key}: {exc}") from exc
     if written:
         known = ", ".join(s.key for s in SETTINGS)
         raise UsageError(f"{file}: unknown setting `{next(iter(written))}`", hint=f"known: {known}")

@@ -168,10 +168,14 @@ class HttpSource:
             if reply.status_code != 200:
                 raise Untrusted(f"{_shown(url)} answers HTTP {reply.status_code} to a plain GET")
             data = bytearray()
-            async for chunk in reply.aiter_raw():
-                data += chunk
-                if len(data) > MAX_SUMS_BYTES:
-                    raise Untrusted(f"{_shown(url)} is longer than {MAX_SUMS_BYTES} bytes")
+            # Left by cancelling: leaving the loop would abandon the async generators below it.
+            with trio.CancelScope() as reading:
+                async for chunk in reply.aiter_raw():
+                    data += chunk
+                    if len(data) > MAX_SUMS_BYTES:
+                        reading.cancel()
+            if len(data) > MAX_SUMS_BYTES:
+                raise Untrusted(f"{_shown(url)} is longer than {MAX_SUMS_BYTES} bytes")
             return bytes(data)
 
     @contextlib.asynccontextmanager

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 from p2pcache.content.names import safe_path
 from p2pcache.errors import UsageError
-from p2pcache.store.links import LinkKind, Placed, Tree, is_stamped, source_state, target_faults
+from p2pcache.store.links import LinkKind, is_stamped, source_state
+from p2pcache.store.placing import Placed, Tree, target_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
 COPIED_BELOW_BYTES = 1 << 20  # configs, tokenizers, READMEs; copying one costs under a millisecond
+_ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _STEP_BYTES = 1 << 20  # of a comparison: fits the CPU's cache, few calls
 
 
@@ -67,27 +69,33 @@ def _place(tree: Tree, file: FolderFile, links: bool, placed: Placed) -> None:
     source = source_state(file.source, file.size)
     found = tree.state(file.path)
     if found is not None:
-        if _is_equal(tree, file, found, source):
+        if _is_equal(tree, file, links, found, source):
             placed.kept += 1
             return
         placed.replaced.append(file.path)
     kinds = [LinkKind.REFLINK, LinkKind.COPY]
-    if links and file.size >= COPIED_BELOW_BYTES:
+    sealed = not source.st_mode & _ANY_WRITE  # an adopted file may be written to by its owner
+    if links and sealed and file.size >= COPIED_BELOW_BYTES:
         kinds.insert(1, LinkKind.HARD_LINK)
     placed.made[tree.place(file.source, file.path, kinds)] += 1
 
 
-def _is_equal(tree: Tree, file: FolderFile, found: os.stat_result, source: os.stat_result) -> bool:
+def _is_equal(
+    tree: Tree, file: FolderFile, links: bool, found: os.stat_result, source: os.stat_result
+) -> bool:
     if not stat.S_ISREG(found.st_mode) or found.st_size != source.st_size:
         return False
     if os.path.samestat(found, source):
-        return True
+        return links or found.st_nlink == 1  # one name: the adopted file itself, already theirs
     # Small ones are always read: two of them can be written within one tick of the clock.
     if file.size >= COPIED_BELOW_BYTES and is_stamped(found, source):
         return True
-    with target_faults(f"comparing {tree.path / file.path}"), file.source.open("rb") as ours:
-        with os.fdopen(tree.open(file.path), "rb") as theirs:
-            while step := ours.read(_STEP_BYTES):
-                if step != theirs.read(_STEP_BYTES):
-                    return False
-            return not theirs.read(1)
+    with (
+        target_faults(f"comparing {tree.path / file.path}"),
+        file.source.open("rb") as ours,
+        os.fdopen(tree.open(file.path), "rb") as theirs,
+    ):
+        while step := ours.read(_STEP_BYTES):
+            if step != theirs.read(_STEP_BYTES):
+                return False
+        return not theirs.read(1)

@@ -176,9 +176,7 @@ class Records:
             f"FROM manifests m LEFT JOIN ({_NAMES_OF_FILES}) a ON a.cid = m.cid "
             "LEFT JOIN blobs b ON b.sha256 = a.sha256 GROUP BY m.cid ORDER BY 5 DESC"
         )
-        return [
-            Listed(*found[:5], bool(found[5]), tuple(refs.get(found[0], ()))) for found in rows
-        ]
+        return [Listed(*found[:5], bool(found[5]), tuple(refs.get(found[0], ()))) for found in rows]
 
     def save_receipt(self, receipt: dict[str, Any]) -> int:
         """Keep the account of a pull (JSON values; `ref` names it); gives its number."""
@@ -235,4 +233,3 @@ def _carry(old: sqlite3.Connection, index: Index, table: str) -> int:
     with index.write("salvaging the index") as connection:
         connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
     return len(rows)
-

@@ -191,9 +191,7 @@ class Store:
         *, root_cid: bytes | None = None, block_digests: bytes | None = None,
     ) -> BlobInfo:  # fmt: skip
         """Read somebody's file in place for as long as it does not change; see `Blobs.adopt`."""
-        return self._blobs.adopt(
-            path, blob, stat, root_cid=root_cid, block_digests=block_digests
-        )
+        return self._blobs.adopt(path, blob, stat, root_cid=root_cid, block_digests=block_digests)
 
     def block_map(self, sha256: bytes) -> bytes | None:
         """sha2-256 of every block of a complete blob, joined; None where it is not known."""

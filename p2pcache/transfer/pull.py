@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.content.digests import WholeDigests, is_git_sha1
+from p2pcache.content.digests import WholeDigests, is_git_sha1, is_sha256, raw
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.errors import LocalFault, Untrusted, UsageError, plain_errors
@@ -122,9 +122,17 @@ async def pull(
             )
         )
 
-    return await _fetch(
-        context, missing, origins, report, rate_bytes_per_s=rate_bytes_per_s, watch=above, note=note
-    )
+    needed = [raw(w.digest) for w in wanted if w.digest is not None and is_sha256(w.digest)]
+    with context.store.running(needed):  # what arrives early is not evicted for the rest
+        return await _fetch(
+            context,
+            missing,
+            origins,
+            report,
+            rate_bytes_per_s=rate_bytes_per_s,
+            watch=above,
+            note=note,
+        )
 
 
 async def _fetch(

@@ -39,7 +39,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class RepoFolder:
-    """The folder of one repository, by paths relative to the cache's root. UsageError if misnamed."""
+    """The folder of one repository in the cache. UsageError for a type or an id that none has."""
 
     repo_type: str
     repo_id: str
@@ -113,9 +113,10 @@ def tree_path(commit: str) -> str:
     return f"trees/{check_commit(commit)}.json"
 
 
-def no_exist_path(commit: str, path: str) -> str:
+def no_exist_path(commit: str, path: str = "") -> str:
     """Below the repository's folder: the mark that says that the commit has no such file."""
-    return f".no_exist/{check_commit(commit)}/{safe_path(path)}"
+    folder = f".no_exist/{check_commit(commit)}"
+    return f"{folder}/{safe_path(path)}" if path else folder
 
 
 def hub_cache_dir(env: Mapping[str, str]) -> Path:

@@ -132,12 +132,12 @@ def tree(cache_dir: Path, repo_type: str, repo_id: str, commit: str) -> tuple[Tr
 def no_exist(cache_dir: Path, repo_type: str, repo_id: str, commit: str) -> frozenset[str]:
     """Paths of which the Hub said that the commit does not have them."""
     root, folder = _open(cache_dir, repo_type, repo_id)
-    marks = folder / ".no_exist" / layout.check_commit(commit)
+    marks = folder / layout.no_exist_path(commit)
     return frozenset(path for path, _ in _walk(root, marks))
 
 
 def parse_tree(text: str) -> tuple[TreeFile, ...] | None:
-    """The content of a `trees/` file; None unless every part of it is as huggingface_hub writes it."""
+    """The content of a `trees/` file; None unless all of it is as huggingface_hub writes it."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

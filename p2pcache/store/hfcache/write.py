@@ -21,7 +21,8 @@ from p2pcache.store import durable
 from p2pcache.store.hfcache import layout
 from p2pcache.store.hfcache.layout import RepoFolder
 from p2pcache.store.hfcache.read import MAX_TREE_BYTES, TreeFile, parse_tree
-from p2pcache.store.links import ANY_KIND, LinkKind, Placed, Tree, is_stamped, source_state
+from p2pcache.store.links import ANY_KIND, LinkKind, is_stamped, source_state
+from p2pcache.store.placing import Placed, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,6 +84,7 @@ def materialise(
             _place_blob(tree, file, kinds, placed)
         for file in shown:
             _point(tree, commit, file)
+        _unmark(tree, commit, shown)
         if not shown:
             tree.make(layout.snapshot_path(commit))  # an empty repository has a snapshot too
         for revision in revisions:
@@ -127,12 +129,18 @@ def _place_blob(tree: Tree, file: LinkedFile, kinds: Sequence[LinkKind], placed:
 
 
 def _point(tree: Tree, commit: str, file: LinkedFile) -> None:
-    """The snapshot's symbolic link, and no mark that says that there is no such file."""
+    """The snapshot's symbolic link to the blob."""
     text = layout.pointer_text(file.path, file.etag_hex)
     pointer = layout.snapshot_path(commit, file.path)
     if tree.link_text(pointer) != text:
         tree.symlink(text, pointer)
-    tree.remove(layout.no_exist_path(commit, file.path))
+
+
+def _unmark(tree: Tree, commit: str, files: Sequence[LinkedFile]) -> None:
+    """Remove marks that say that a file does not exist: huggingface_hub looks at them first."""
+    if tree.state(layout.no_exist_path(commit)) is not None:
+        for file in files:
+            tree.remove(layout.no_exist_path(commit, file.path))
 
 
 def _write_tree(tree: Tree, commit: str, files: Sequence[LinkedFile]) -> None:
