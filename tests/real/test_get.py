@@ -91,13 +91,17 @@ def test_a_cache_that_huggingface_hub_wrote_is_adopted_without_a_byte(
         )
         library.call("snapshot_download", repo_id=repo.repo_id)
         hub.asked.clear()
-        done = agent.get("hf://demo/model", hf_cache=str(agent.hub_cache), credentials={"hf_endpoint": hub.url})
+        done = agent.get(
+            "hf://demo/model", hf_cache=str(agent.hub_cache), credentials={"hf_endpoint": hub.url}
+        )
         assert done["fetched_bytes"] == 0
         assert done["reused_bytes"] == repo.total_bytes
         assert not [path for path in hub.paths() if "/resolve/" in path]
         changed = agent.hub_cache / "models--demo--model" / "blobs"
         blob = changed / repo.files["config.json"].etag
         blob.write_bytes(b"x" * blob.stat().st_size)
-        again = agent.get("hf://demo/model", to=str(tmp_path / "out"), credentials={"hf_endpoint": hub.url})
+        again = agent.get(
+            "hf://demo/model", to=str(tmp_path / "out"), credentials={"hf_endpoint": hub.url}
+        )
         assert again["fetched_bytes"] == repo.files["config.json"].size, "it is trusted no more"
         matches(tmp_path / "out", repo)
