@@ -1,60 +1,94 @@
-"""Text to bytes and seconds, and back. Parsed once, at the edge; inside are plain numbers."""
+"""Sizes, rates and times as people write them. What cannot be parsed is a ValueError.
+
+`M` and `MB` are powers of ten, `Mi` and `MiB` powers of two. Output is always in powers of two,
+with the unit that says so.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 
-from p2pcache.errors import UsageError
+MAX_BYTES = 1 << 62  # what fits the index's and the wire's signed 64-bit integers with room to add
 
-_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?(?:/s)?\s*", re.IGNORECASE)
-_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([A-Za-z]*)")
+_DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
+_FACTORS: dict[str, int] = (
+    {f"{prefix}{b}": factor for prefix, factor in _DECIMAL.items() for b in ("", "b")}
+    | {f"{p}i{b}": 1024 ** (n + 1) for n, p in enumerate("kmgtp") for b in ("", "b")}
+    | {"bytes": 1}
+)
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def parse_bytes(text: str) -> int:
-    """`4 MiB` is 4 * 2**20, `4 MB` is 4 * 10**6, `4M` (as in curl) is 4 * 2**20, `512` is bytes."""
-    match = _BYTES.fullmatch(text)
-    if match is None:
-        raise UsageError(f"`{text}` is not a number of bytes", hint="like `512 MiB` or `10M`")
-    number, prefix, binary = match.groups()
-    decimal = prefix and not binary and "b" in text.lower()
-    base = 1000 if decimal else 1024
-    value = float(number) * base ** _POWER[prefix.lower()]
-    if value < 1:
-        raise UsageError(f"`{text}` is less than one byte")
-    return int(value)
+    """A byte count: `512`, `10M`, `1 MiB`, `1.5GB`. Raises ValueError with an example."""
+    found = _SIZE.fullmatch(text.strip())
+    factor = _FACTORS.get(found[2].lower()) if found else None
+    if found is None or factor is None or not text.isascii():
+        raise ValueError(f"{text!r} is not a size; write it like 500M, 1.5GB or 4 MiB")
+    # Whole numbers stay exact: a float loses bytes above 2**53.
+    count = int(found[1]) * factor if found[1].isdigit() else round(float(found[1]) * factor)
+    if count > MAX_BYTES:
+        raise ValueError(f"{text!r} is more than {format_bytes(MAX_BYTES)}")
+    return count
+
+
+def parse_rate(text: str) -> int:
+    """Bytes per second, at least 1: a size, with or without `/s`."""
+    bytes_per_s = parse_bytes(text.strip().removesuffix("/s"))
+    if bytes_per_s < 1:
+        raise ValueError(f"{text!r} is not a rate; it must be at least one byte per second")
+    return bytes_per_s
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from `30s`, `500 ms`, `2m`, `1h`, `1d`; a bare number is seconds."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise UsageError(f"`{text}` is not a duration", hint="like `30s` or `5m`")
-    number, unit = match.groups()
-    return float(number) * _SECONDS[(unit or "s").lower()]
+    """Seconds: `30s`, `250ms`, `1h30m`, `2 d`. A bare number is refused: its unit is a guess."""
+    compact = text.strip().replace(" ", "").lower()
+    parts = _DURATION.findall(compact)
+    if not parts or "".join(number + unit for number, unit in parts) != compact:
+        raise ValueError(f"{text!r} is not a time; write it like 30s, 250ms or 1h30m")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def format_bytes(count: float) -> str:
-    """Three significant digits and a binary unit: `812 MiB`, `4.90 GiB`."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        if value < 1000:
-            break
-        value, unit = value / 1024, larger
-    if unit == "B":
-        return f"{int(value)} B"
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2
-    return f"{value:.{digits}f} {unit}"
+    """`0 B`, `999 B`, `1.0 KiB`, `812 MiB`: at most three digits and a unit."""
+    power = _power(count)
+    return f"{_three_digits(count / 1024**power)} {_BINARY[power]}"
+
+
+def format_progress(done: int, total: int) -> str:
+    """`3.1/4.9 GiB`: both in the unit of the total."""
+    power = _power(total)
+    scale = 1024**power
+    return f"{_three_digits(done / scale)}/{_three_digits(total / scale)} {_BINARY[power]}"
+
+
+def format_rate(bytes_per_s: float) -> str:
+    """`812 MiB/s`."""
+    return f"{format_bytes(bytes_per_s)}/s"
 
 
 def format_duration(seconds: float) -> str:
-    """`0.4s`, `12s`, `3m 05s`, `2h 10m`."""
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    """`0.03s`, `3s`, `2m05s`, `1h02m`, `3d04h`: two units at most."""
+    if seconds < 9.95:
+        return f"{seconds:.2f}s" if seconds < 0.995 else f"{seconds:.1f}s".replace(".0s", "s")
+    whole = round(seconds)
+    for size, small, unit, small_unit in ((86400, 3600, "d", "h"), (3600, 60, "h", "m")):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // small:02d}{small_unit}"
+    return f"{whole}s" if whole < 60 else f"{whole // 60}m{whole % 60:02d}s"
+
+
+def _power(count: float) -> int:
+    """Which unit shows `count` with at most three digits after rounding (1023.9 KiB is 1.0 MiB)."""
+    power = 0
+    while power < len(_BINARY) - 1 and math.floor(count / 1024**power + 0.5) >= 1000:
+        power += 1
+    return power
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.0f}" if number == 0 or number >= 9.95 else f"{number:.1f}"

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.localapi.server import serve
+from p2pcache.agent.service import Service
 from p2pcache.agent.wiring import open_agent
 from p2pcache.errors import plain_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from p2pcache.agent.localapi.server import Clients
     from p2pcache.config.settings import Config
 
-DRAIN_S = 10.0  # after SIGTERM: partials are flushed well within it; systemd waits 90
+DRAIN_S = 5.0  # after SIGTERM, for clients to take their answers; systemd waits 90
 
 
 def notify(message: str) -> None:
@@ -45,25 +47,28 @@ def print_err(text: str) -> None:
     sys.stderr.flush()
 
 
-def run(config: Config, socket_path: Path, *, embedded: bool) -> None:
+def run(config: Config, socket_path: Path, hub_cache: Path | None, *, embedded: bool) -> None:
     """Run an agent until it is told to stop. Raises one of our errors when it cannot start."""
     with plain_errors():
-        trio.run(_main, config, socket_path, embedded)
+        trio.run(_main, config, socket_path, hub_cache, embedded)
 
 
-async def _main(config: Config, socket_path: Path, embedded: bool) -> None:
-    async with open_agent(config) as service, trio.open_nursery() as nursery:
-        server = await nursery.start(serve, socket_path, service)
+async def _main(config: Config, socket_path: Path, hub_cache: Path | None, embedded: bool) -> None:
+    async with open_agent(config, hub_cache) as agent, trio.open_nursery() as nursery:
+        service = Service(agent)
+        clients = await nursery.start(serve, socket_path, service)
         nursery.start_soon(_stop_on_signal, service.stopping)
         if embedded:
-            nursery.start_soon(_stop_when_unused, server, service.stopping)
+            nursery.start_soon(_stop_when_unused, clients, service.stopping)
         else:
             print_err(f"p2pcache agent ready: {socket_path} (home {config.home})")
         notify("READY=1")
         await service.stopping.wait()
         notify("STOPPING=1")
+        agent.pulls.stop()
         with trio.move_on_after(DRAIN_S):
-            await server.drain()
+            await agent.pulls.wait_none()
+            await clients.wait_none()
         nursery.cancel_scope.cancel()
 
 
@@ -73,11 +78,10 @@ async def _stop_on_signal(stopping: trio.Event) -> None:
             stopping.set()
 
 
-async def _stop_when_unused(server: object, stopping: trio.Event) -> None:
+async def _stop_when_unused(clients: Clients, stopping: trio.Event) -> None:
     """The command that started us closes our standard input when it is done."""
-    stream = trio.lowlevel.FdStream(os.dup(0))
-    async with stream:
-        while await stream.receive_some(4096):
+    async with trio.lowlevel.FdStream(os.dup(0)) as owner:
+        while await owner.receive_some(4096):
             pass
-    await server.wait_no_clients()  # type: ignore[attr-defined]
+    await clients.wait_none()
     stopping.set()

@@ -14,7 +14,7 @@ from p2pcache.agent.place import Placed, place
 from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
-from p2pcache.content.unixfs import Root, tree
+from p2pcache.content.unixfs import Root, file_dag_size, tree
 from p2pcache.errors import Interrupted, P2PCacheError, UsageError
 from p2pcache.sources.port import Credentials
 from p2pcache.transfer.progress import Progress
@@ -163,9 +163,7 @@ class _Run:
         total = sum(f.size or 0 for f in self.files)
         await self._tell(Progress("materialising", None, total, total))
         started = trio.current_time()
-        placed = await trio.to_thread.run_sync(
-            place, parts, request, resolution, self.files, report.blobs
-        )
+        placed = await trio.to_thread.run_sync(place, request, resolution, self.files, report.blobs)
         parts.store.touch([blob.sha256 for blob in report.blobs.values()], parts.now())
         self._times["materialise_s"] = trio.current_time() - started
         return resolution, report, placed
@@ -258,7 +256,7 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     report = await parts.pulls.wait_pulled(("push", path, uuid.uuid4().hex), path, start, tell)
     named = parts.resolver.named_by_arrival(resolution, report.blobs)
     assert named.manifest is not None
-    single = files[0] if len(files) == 1 and os.path.isfile(path) else None
+    single = files[0] if await trio.Path(path).is_file() else None
     root = _root(files, report, single)
     return {
         "ref": named.canonical,
@@ -278,7 +276,7 @@ def _root(
     if single is not None:
         return roots[single.path].root_cid
     entries = {
-        path: Root(blob.root_cid, blob.size, blob.dag_size)
+        path: Root(blob.root_cid, blob.size, file_dag_size(blob.size))
         for path, blob in roots.items()
         if blob.root_cid is not None
     }

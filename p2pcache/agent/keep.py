@@ -83,14 +83,13 @@ async def gc(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     target = args.positive("target_bytes")
     report = await trio.to_thread.run_sync(
         lambda: parts.store.gc(
-            parts.now(),
             target_bytes=None if target is None else int(target),
             dry_run=args.flag("dry_run"),
         )
     )
     return {
         "freed_bytes": report.freed_bytes,
-        "evicted": len(report.evicted),
+        "evicted": report.evicted,
         "kept": dict(report.kept_because),
         "dry_run": args.flag("dry_run"),
     }

@@ -52,6 +52,16 @@ class Pulls:
         """What runs now, oldest first."""
         return list(self._running.values())
 
+    def stop(self) -> None:
+        """End every pull; its waiters are told that it was interrupted. What is verified stays."""
+        for shared in self._running.values():
+            shared.scope.cancel()
+
+    async def wait_none(self) -> None:
+        """Until no pull runs."""
+        while self._running:
+            await next(iter(self._running.values())).done.wait()
+
     async def wait_pulled(
         self,
         key: Hashable,

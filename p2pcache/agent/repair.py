@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.sources.port import Credentials
-    from p2pcache.store.store import BlobInfo
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.store import Store
 
 
 async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -57,7 +58,7 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 def _chosen(parts: Parts, ref: str | None) -> list[BlobInfo]:
     if ref is None:
-        return list(parts.store.blobs())
+        return parts.store.every_blob()
     manifest = parts.store.get_manifest(manifest_named(parts, ref))
     assert manifest is not None
     found = parts.store.find_many([f.digest for f in manifest.files])
@@ -78,14 +79,14 @@ async def _mend(
     parts: Parts, blob: BlobInfo, credentials: Credentials, repair: bool
 ) -> dict[str, Any]:
     """Take a damaged blob out; when asked to, fetch its bad blocks from where it came from."""
-    bad_blocks = await trio.to_thread.run_sync(parts.store.quarantine, blob.sha256)
+    bad_blocks = await trio.to_thread.run_sync(_take_out, parts.store, blob)
     row: dict[str, Any] = {"bad_blocks": bad_blocks, "repaired": False, "reason": None}
     if not repair:
         row["reason"] = "run `p2pcache verify --repair`, or get it again"
         return row
-    for record in parts.store.resolutions_of(blob.sha256):
+    for canonical in await trio.to_thread.run_sync(_where_from, parts.store, blob):
         try:
-            await _fetch_again(parts, record.canonical, blob, credentials)
+            await _fetch_again(parts, canonical, blob, credentials)
         except P2PCacheError as exc:
             row["reason"] = exc.message
             continue
@@ -93,6 +94,25 @@ async def _mend(
         return row
     row["reason"] = row["reason"] or "where it came from is not known here"
     return row
+
+
+def _take_out(store: Store, blob: BlobInfo) -> int:
+    """Out of sight; its good blocks stay in a partial. Returns how many were bad."""
+    partial = store.quarantine(blob.sha256)
+    try:
+        return partial.blocks - partial.have_count()
+    finally:
+        partial.close()
+
+
+def _where_from(store: Store, blob: BlobInfo) -> list[str]:
+    """The refs, newest first, whose manifests list this blob."""
+    found = []
+    for record in store.resolutions():
+        manifest = store.get_manifest(record.manifest)
+        if manifest is not None and any(f.digest in blob.names for f in manifest.files):
+            found.append(record.canonical)
+    return found
 
 
 async def _fetch_again(

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
-from p2pcache.content.patterns import select_paths
+from p2pcache.content.patterns import Selection
 from p2pcache.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from p2pcache.sources.port import ListedFile
-    from p2pcache.store.store import BlobInfo
+    from p2pcache.store.blobs import BlobInfo
     from p2pcache.transfer.resolve import Resolution
 
 
@@ -22,12 +22,8 @@ def chosen_files(
 ) -> list[ListedFile]:
     """The files that the patterns leave. Raises NotFound when that is none of several."""
     files = resolution.listing.files
-    if not include and not exclude:
-        return list(files)
-    paths = set(
-        select_paths([f.path for f in files], allow=include or None, ignore=exclude or None)
-    )
-    kept = [f for f in files if f.path in paths]
+    selection = Selection(include, exclude)
+    kept = [f for f in files if selection.takes(f.path)]
     if files and not kept:
         raise NotFound(
             f"no file of `{resolution.canonical}` matches",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,9 @@ import trio
 from p2pcache.agent.adopt import hub_adopter
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.pulls import Pulls
-from p2pcache.agent.service import Service
+from p2pcache.errors import LocalFault
 from p2pcache.sources.file import FileSource
-from p2pcache.sources.hf import HfSource
+from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
 from p2pcache.store.store import Store
 from p2pcache.transfer.pull import PullContext
@@ -26,46 +27,56 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.config.settings import Config
+    from p2pcache.sources.port import Source
 
 CLOSE_S = 5.0  # for all adapters together; nothing they hold is worth waiting longer for
 
 
 @asynccontextmanager
-async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIterator[Service]:
+async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIterator[Parts]:
     """Everything an agent is, without its socket. Pulls end with the scope; bytes stay."""
     store = await trio.to_thread.run_sync(Store.open, config.store_path, config.store)
     try:
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
-            sources = [
-                HfSource(workers.call, ca_file=config.ca_file),
+            sources: list[Source] = [
+                HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 FileSource(),
             ]
+            nursery.start_soon(_keep_leases, store)
             try:
-                yield Service(
-                    Parts(
-                        config=config,
+                yield Parts(
+                    config=config,
+                    store=store,
+                    workers=workers,
+                    resolver=Resolver(sources, store, config.resolve, time.time),
+                    pulls=Pulls(nursery, time.time),
+                    context=PullContext(
                         store=store,
                         workers=workers,
-                        resolver=Resolver(sources, store, config.resolve, time.time),
-                        pulls=Pulls(nursery, time.time),
-                        context=PullContext(
-                            store=store,
-                            workers=workers,
-                            transfer=config.transfer,
-                            limits=config.fetch,
-                            cores=core_count(),
-                            chance=random.random,
-                            adopters=[hub_adopter(hub_cache)],
-                        ),
-                        now=time.time,
-                        started_at=time.time(),
-                    )
+                        transfer=config.transfer,
+                        limits=config.fetch,
+                        cores=core_count(),
+                        chance=random.random,
+                        adopters=[hub_adopter(hub_cache)],
+                    ),
+                    now=time.time,
+                    started_at=time.time(),
                 )
             finally:
                 nursery.cancel_scope.cancel()
-                with trio.move_on_after(CLOSE_S, shield=True):
+                with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
                     for source in sources:
                         await source.aclose()
     finally:
         store.close()
+
+
+async def _keep_leases(store: Store) -> None:
+    """Show agents on other hosts that share this store that we live."""
+    while True:
+        await trio.sleep(store.options.heartbeat_s)
+        try:
+            await trio.to_thread.run_sync(store.heartbeat)
+        except LocalFault as exc:  # a lease that was lost ends its own pull, at the next flush
+            warnings.warn(f"the store: {exc.message}", stacklevel=1)

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from p2pcache.store.layout import StoreOptions
-from p2pcache.units import parse_bytes, parse_duration
-
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
+from p2pcache.store.layout import StoreOptions
 from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.resolve import ResolveOptions
 from p2pcache.transfer.workers import WorkerOptions
+from p2pcache.units import parse_bytes, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,16 +49,16 @@ def _yes(text: str) -> bool:
         return True
     if word in ("0", "false", "no", "off"):
         return False
-    raise UsageError(f"`{text}` is neither on nor off")
+    raise ValueError(f"`{text}` is neither on nor off")
 
 
 def _number(text: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise UsageError(f"`{text}` is not a whole number") from None
+        raise ValueError(f"`{text}` is not a whole number") from None
     if value < 1:
-        raise UsageError(f"`{text}` is not a positive number")
+        raise ValueError(f"`{text}` is not a positive number")
     return value
 
 
@@ -161,8 +160,8 @@ def load(home: Path, environment: Mapping[str, str]) -> Config:
                 continue
             try:
                 values[key], origins[key] = setting.parse(text), where
-            except UsageError as exc:
-                raise UsageError(f"{where}: {key}: {exc.message}", hint=exc.hint) from exc
+            except ValueError as exc:
+                raise UsageError(f"{where}: {key}: {exc}") from exc
     if written:
         known = ", ".join(s.key for s in SETTINGS)
         raise UsageError(f"{file}: unknown setting `{next(iter(written))}`", hint=f"known: {known}")

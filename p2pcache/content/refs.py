@@ -222,7 +222,7 @@ def _hub_url(path: str, typed: str) -> HfRef:
 
 
 def canonical(ref: Ref) -> str:
-    """One text for one ref; `parse_ref` of it gives the ref back, the default revision filled in."""
+    """One text for one ref. `parse_ref` of it gives the ref back, with its revision filled in."""
     match ref:
         case HfRef(repo_type, repo_id, revision, path, _):
             kind = "" if repo_type == "model" else repo_type + "s/"

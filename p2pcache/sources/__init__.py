@@ -1,14 +1,16 @@
 """Origins: adapters that list what a ref means and say where its bytes can be read.
 
-port.py        the port (`Source`), what a listing is, what credentials are
-hf.py          Hugging Face Hubs: which endpoint, which token, pure locations
-hf_listing.py  the question itself, run in a worker process with the huggingface_hub library
-hf_guard.py    bounds for what a hub can do to us through that library
-hf_errors.py   the table from a hub's refusals to our errors
-http.py        web servers: one file, or a SHA256SUMS list
-sums.py        the strict parser of such lists
-file.py        files and folders of this machine
-headers.py     what response headers may mean: pure and bounded
+port.py          the port (`Source`), what a listing is, what credentials are
+hf.py            Hugging Face Hubs: which endpoint, which token, pure locations
+hf_listing.py    the question itself, run in a worker process with the huggingface_hub library
+hf_guard.py      bounds for what a hub can do to us through that library
+hf_errors.py     the table from a hub's refusals to our errors
+http.py          web servers: one file, or a SHA256SUMS list
+http_probe.py    the requests of that, with their deadlines and table of errors
+sums.py          the strict parser of such lists
+file.py          files and folders of this machine
+headers.py       what response headers may mean: pure and bounded
+urls.py          what a URL says of itself, and what of it may be shown
 certificates.py  a certificate that does not verify, told from a server that is down
 
 No adapter moves bytes: `lanes` fetches every `Location`, whoever made it. Only the agent's wiring

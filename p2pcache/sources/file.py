@@ -63,6 +63,10 @@ class FileSource:
         """
         if not isinstance(ref, FileRef):
             raise UsageError(f"not a path: {ref}")
+        if not os.path.isabs(ref.path):
+            raise UsageError(
+                f"{ref.path!r} is not absolute: the agent's working directory is not the caller's"
+            )
         listing: Listing = await _run_in_thread(
             list_path, ref.path, self._options, abandon_on_cancel=True
         )

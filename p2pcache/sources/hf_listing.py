@@ -80,13 +80,16 @@ def list_hf(request: HfListRequest) -> Listing:
         gated = bool(getattr(info, "gated", False))
         if gated:
             _check_access(api, request)
-        files = _files(api, request, commit)
+        # a tuple here: a generator would be run down outside the bounds and the translation
+        files = tuple(_files(api, request, commit))
+        if not files and info.siblings:  # the library takes an empty object for an empty list
+            raise Untrusted(f"{request.endpoint} names files of {request.repo_id} and lists none")
     return Listing(
         source="hf",
         endpoint=request.endpoint,
         immutable=commit,
         mutable=request.revision != commit,
-        files=tuple(files),
+        files=files,
         gated=gated or bool(getattr(info, "private", False)),
         credential_used=request.token is not None,
     )

@@ -25,7 +25,10 @@ class SourceKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the calling user brings: never logged, never stored, never shown by `repr`."""
+    """What the calling user brings: never logged, never stored, never shown by `repr`.
+
+    `hf_token`: from the user's argument or environment; sent to the hub's endpoint and no further.
+    """
 
     hf_token: str | None = None
     hf_endpoint: str | None = None
@@ -36,7 +39,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """One file as an origin lists it. `path` is unchecked text from outside until `content.names`.
+    """One file as an origin lists it. `path` has passed `content.names.safe_path`.
 
     `digest`: a multihash (sha2-256, or sha1 meaning the git blob id), None when the origin has no
     content hash. `size`: bytes, None when the origin does not say. `key`: what `locate` needs.
@@ -55,9 +58,10 @@ class ListedFile:
 class Listing:
     """What a ref means at this moment.
 
-    `immutable`: the revision that was meant (a commit, an ETag), None when there is no such thing.
-    `mutable`: whether the ref can mean something else tomorrow. `gated`: the origin said that
-    access is restricted; `credential_used`: a credential was sent. `notes`: honest remarks for the
+    `immutable`: the revision that was meant (a commit, an ETag, `sha256:<hex>` of a pin or of the
+    list of sums), None when there is no such thing. `mutable`: whether the ref can mean something
+    else tomorrow. `gated`: the origin said that access is restricted (gated or private);
+    `credential_used`: a credential was sent. `notes`: honest remarks for the
     user ("named by what arrived: the origin has no content hash").
     """
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from p2pcache.content import cid as cids
+from p2pcache.content import digests
 from p2pcache.errors import LocalFault
 from p2pcache.store import durable
 from p2pcache.store.index import Index, Row, canonical_name, sha256_of_name
@@ -40,6 +41,18 @@ class BlobInfo:
     git_sha1: bytes | None
     path: Path
     adopted: bool = False
+
+    @property
+    def digest(self) -> bytes:
+        """Its sha2-256 multihash."""
+        return digests.sha256_digest(self.sha256)
+
+    @property
+    def names(self) -> frozenset[bytes]:
+        """The multihashes it goes by."""
+        if self.git_sha1 is None:
+            return frozenset([self.digest])
+        return frozenset([self.digest, digests.git_sha1_digest(self.git_sha1)])
 
 
 class Blobs:

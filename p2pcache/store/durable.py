@@ -42,7 +42,9 @@ _FREE_SPACE = (
     "free some space or raise the quota, then run the same command again: what was verified is kept"
 )
 _FICLONE = 0x40049409  # linux/fs.h: share the extents of another file (btrfs, xfs, bcachefs)
-_COPY_STEP_BYTES = 1 << 26  # one copy_file_range call: large enough to be cheap, still interruptible
+_COPY_STEP_BYTES = (
+    1 << 26
+)  # one copy_file_range call: large enough to be cheap, still interruptible
 
 
 def as_local_fault(exc: OSError | sqlite3.Error, doing: str) -> LocalFault:

@@ -105,9 +105,7 @@ class Collector:
             allocated = stat.st_blocks * _SECTOR_BYTES
             promised = 0 if meta is None or not meta.total_known else meta.size - allocated
             live = self._leases.holder(directory) is not None
-            found.append(
-                _PartialUse(directory, allocated, max(promised, 0), stat.st_mtime, live)
-            )
+            found.append(_PartialUse(directory, allocated, max(promised, 0), stat.st_mtime, live))
         return found
 
     def ensure_room(
@@ -168,9 +166,7 @@ class Collector:
                 usage.used_bytes, options.capacity_bytes,
                 options.high_watermark, options.low_watermark,
             )  # fmt: skip
-            need = Need(
-                need.store_bytes, max(options.reserve_bytes - usage.disk_free_bytes, 0)
-            )
+            need = Need(need.store_bytes, max(options.reserve_bytes - usage.disk_free_bytes, 0))
         plan = self._plan(need, running=running, last_copies=last_copies)
         freed = sum(victim.disk_bytes for victim in plan.victims) if dry_run else self._evict(plan)
         return GcReport(
@@ -307,7 +303,9 @@ class Collector:
         except FileNotFoundError:
             return None  # evicted meanwhile
         if stat.st_size > BLOCK_BYTES:
-            return Row(sha256, stat.st_size, self._root_from_map(sha256, stat.st_size), None, stat.st_mtime)
+            return Row(
+                sha256, stat.st_size, self._root_from_map(sha256, stat.st_size), None, stat.st_mtime
+            )
         hasher = digests.WholeHasher(stat.st_size, git=True)
         with path.open("rb") as file:
             while chunk := file.read(_HASH_STEP_BYTES):
@@ -363,4 +361,3 @@ def _has_progress(directory: Path) -> bool:
         if data.count(0) != len(data):
             return True
     return False
-

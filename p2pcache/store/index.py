@@ -115,16 +115,25 @@ class Index:
         self._read_lock = threading.Lock()
         self._write_lock = threading.RLock()
         self._writer = None if readonly else self._connect(path, "rwc")
-        if self._writer is not None:
-            self._prepare(self._writer)
-        self._reader = self._connect_reader(path)
+        try:
+            if self._writer is not None:
+                self._prepare(self._writer)
+            self._reader = self._connect_reader(path)
+        except BaseException:
+            if self._writer is not None:
+                self._writer.close()
+            raise
 
     def _connect(self, path: Path, mode: str) -> sqlite3.Connection:
         uri = f"{path.absolute().as_uri()}?mode={mode}"
         connection = sqlite3.connect(
             uri, uri=True, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
         )
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        try:
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -156,11 +165,11 @@ class Index:
         connection = self._connect(path, "ro")
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
-            if not self.readonly:
+        except sqlite3.DatabaseError as exc:
+            connection.close()
+            if not self.readonly or not isinstance(exc, sqlite3.OperationalError):
                 raise
             # a WAL needs its -shm file; on a read-only disk without one nobody writes either
-            connection.close()
             connection = self._connect(path, "ro&immutable=1")
         return connection
 

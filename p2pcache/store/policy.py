@@ -79,9 +79,7 @@ def room_need(
     return Need(max(store, 0), max(disk, 0))
 
 
-def plan_eviction(
-    candidates: Iterable[Candidate], holds: Mapping[bytes, Hold], need: Need
-) -> Plan:
+def plan_eviction(candidates: Iterable[Candidate], holds: Mapping[bytes, Hold], need: Need) -> Plan:
     """Victims in order of last use until the need is met; never one that is held.
 
     A candidate that gives nothing of what is still missing stays.

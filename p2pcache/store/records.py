@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from p2pcache.content.manifest import Manifest
+from p2pcache.content.manifest import Manifest, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ class Records:
     def get_manifest(self, cid: bytes) -> Manifest | None:
         """The manifest, None when it is not kept."""
         found = self._index.read("SELECT body FROM manifests WHERE cid = ?", (cid,))
-        return Manifest.parse(found[0][0]) if found else None
+        return parse(found[0][0]) if found else None
 
     def record_resolution(self, row: Resolution) -> None:
         """Remember what a ref means now; replaces what it meant before."""
@@ -176,9 +176,7 @@ class Records:
             f"FROM manifests m LEFT JOIN ({_NAMES_OF_FILES}) a ON a.cid = m.cid "
             "LEFT JOIN blobs b ON b.sha256 = a.sha256 GROUP BY m.cid ORDER BY 5 DESC"
         )
-        return [
-            Listed(*found[:5], bool(found[5]), tuple(refs.get(found[0], ()))) for found in rows
-        ]
+        return [Listed(*found[:5], bool(found[5]), tuple(refs.get(found[0], ()))) for found in rows]
 
     def save_receipt(self, receipt: dict[str, Any]) -> int:
         """Keep the account of a pull (JSON values; `ref` names it); gives its number."""
@@ -235,4 +233,3 @@ def _carry(old: sqlite3.Connection, index: Index, table: str) -> int:
     with index.write("salvaging the index") as connection:
         connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
     return len(rows)
-

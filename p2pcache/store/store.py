@@ -191,9 +191,7 @@ class Store:
         *, root_cid: bytes | None = None, block_digests: bytes | None = None,
     ) -> BlobInfo:  # fmt: skip
         """Read somebody's file in place for as long as it does not change; see `Blobs.adopt`."""
-        return self._blobs.adopt(
-            path, blob, stat, root_cid=root_cid, block_digests=block_digests
-        )
+        return self._blobs.adopt(path, blob, stat, root_cid=root_cid, block_digests=block_digests)
 
     def block_map(self, sha256: bytes) -> bytes | None:
         """sha2-256 of every block of a complete blob, joined; None where it is not known."""
@@ -246,6 +244,10 @@ class Store:
 
     def _forget_partial(self, partial: Partial) -> None:
         self._open_partials.discard(partial)
+
+    def every_blob(self) -> list[BlobInfo]:
+        """All blobs, adopted ones too, as the index knows them; nothing is hashed."""
+        return [self._info(row) for row in self._index.every_row()]
 
     def quarantine(self, sha256: bytes) -> Partial:
         """Take a damaged blob out of sight; gives a partial that holds its good blocks.

@@ -19,10 +19,11 @@ from p2pcache.transfer import events as ev
 from p2pcache.transfer.faults import fault_of, local_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from p2pcache.lanes.orders import FetchLimits, Location, SmallReport
-    from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.store import Store
     from p2pcache.transfer.want import Wanted
     from p2pcache.transfer.workers import Workers
 
@@ -33,7 +34,6 @@ class BatchOutcome:
 
     blobs: dict[int, BlobInfo]
     ended: ev.BatchEnded
-    cpu_s: float
 
 
 def provisional_name(wanted: Wanted) -> bytes:
@@ -79,16 +79,21 @@ async def fetch_batch(
                 raise local_error(small.fault)
         infos = await trio.to_thread.run_sync(store.publish_small, list(good.values()))
     finally:
-        for order in orders.values():
-            with suppress(OSError):
-                Path(order.dst_path).unlink(missing_ok=True)
+        _remove(order.dst_path for order in orders.values())
     ended = ev.BatchEnded(
         batch,
         tuple(faults[blob] for blob in batch.blobs),
         sum(small.wire_bytes for small in report.reports),
         trio.current_time() - started,
     )
-    return BatchOutcome(dict(zip(good, infos, strict=True)), ended, report.cpu_s)
+    return BatchOutcome(dict(zip(good, infos, strict=True)), ended)
+
+
+def _remove(paths: Iterable[str]) -> None:
+    """What was not published; a few unlinks, not worth a thread."""
+    for path in paths:
+        with suppress(OSError):
+            Path(path).unlink(missing_ok=True)
 
 
 def _order(wanted: Wanted, location: Location, dst: Path) -> SmallOrder:

@@ -18,19 +18,22 @@ from p2pcache.transfer.batches import fetch_batch
 from p2pcache.transfer.faults import fault_of, local_error, no_source
 from p2pcache.transfer.growing import GrowingBlob
 from p2pcache.transfer.machine import Download
-from p2pcache.transfer.policy import TransferOptions, piece_bytes, wanted_streams
+from p2pcache.transfer.policy import StreamTuner, TransferOptions, piece_bytes
 from p2pcache.transfer.progress import Meter, Progress
+from p2pcache.transfer.workers import idle_cpu_s, machine_core_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from p2pcache.lanes.orders import FetchReport
-    from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.store import Store
     from p2pcache.transfer.machine import Statistics
     from p2pcache.transfer.want import Origin, Wanted
     from p2pcache.transfer.workers import Workers
 
 PROGRESS_BEAT_S = 0.2
+TUNE_BEAT_S = 2.0  # a TCP connection over a far link is at full rate by then
 LIMITED_SINGLE_STREAM = 32 << 20  # bytes/s: below this limit one stream is enough and more exact
 
 
@@ -55,9 +58,9 @@ class Driver:
         self._store = store
         self._workers = workers
         self._options = options
-        self._cores = cores
         self._watch = watch
-        self._streams = max(1, min(4, cores))
+        self._tuner = StreamTuner(cores, options)
+        self._streams = self._tuner.floor
         rate = limits.rate_bytes_per_s
         if rate is not None and rate < LIMITED_SINGLE_STREAM:
             self._streams = 1
@@ -79,8 +82,6 @@ class Driver:
         self._growing: dict[int, GrowingBlob] = {}
         self._scopes: dict[int, trio.CancelScope] = {}
         self._locations: dict[tuple[str, int], Location] = {}
-        self._cpu_s = 0.0
-        self._stream_s = 0.0
         self._meter = Meter()
         self.blobs: dict[int, BlobInfo] = {}
         self.verify_s = 0.0
@@ -178,9 +179,6 @@ class Driver:
         if fault is not None and fault.kind in (FaultKind.LOCAL, FaultKind.DISK_FULL):
             raise local_error(fault)
         done = growing.verified_to(job.start, job.end) if report is None else report.done
-        if report is not None:
-            self._cpu_s += report.cpu_s
-            self._stream_s += report.seconds
         await self._send.send(
             ev.Ended(
                 job,
@@ -235,8 +233,6 @@ class Driver:
             batch, self._wanted, locate, self._store, self._workers, self._limits
         )
         self.blobs.update(outcome.blobs)
-        self._cpu_s += outcome.cpu_s
-        self._stream_s += outcome.ended.seconds
         await self._send.send(outcome.ended)
 
     async def _digest(self, blob: int, again: bool) -> None:
@@ -283,15 +279,13 @@ class Driver:
 
     async def _adapt(self) -> None:
         """Every two seconds, see whether cores or the network are the limit."""
+        idle_s, done = idle_cpu_s(), 0
         while True:
-            cpu_s, stream_s = self._cpu_s, self._stream_s
-            await trio.sleep(2.0)
-            busy_s = self._stream_s - stream_s
-            if busy_s <= 0.0:
-                continue
-            share = (self._cpu_s - cpu_s) / busy_s
-            rate = self._meter.add(trio.current_time(), self.progress().done_bytes)
-            streams = wanted_streams(self._streams, share, rate, self._cores, self._options)
+            await trio.sleep(TUNE_BEAT_S)
+            idle_before_s, done_before = idle_s, done
+            idle_s, done = idle_cpu_s(), self.progress().done_bytes
+            idle_share = (idle_s - idle_before_s) / (TUNE_BEAT_S * machine_core_count())
+            streams = self._tuner.next((done - done_before) / TUNE_BEAT_S, idle_share)
             if streams != self._streams:
                 self._streams = streams
                 await self._send.send(ev.Streams(streams))

@@ -6,24 +6,25 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.content.digests import WholeDigests, is_git_sha1
+from p2pcache.content.digests import WholeDigests, is_git_sha1, is_sha256, raw
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.lanes.orders import BLOCK_BYTES, FollowOrder, FollowReport
-from p2pcache.store.partial import Busy
+from p2pcache.store.lease import Busy
 from p2pcache.transfer.batches import provisional_name
 from p2pcache.transfer.faults import local_error
 
 if TYPE_CHECKING:
+    from p2pcache.content.verify import VerifiedBlob
+    from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.partial import Partial
-    from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.store.store import Store
     from p2pcache.transfer.want import Wanted
     from p2pcache.transfer.workers import Workers
 
 BUSY_BEAT_S = 0.1  # how often to look whether the other holder of a lease is done
 FLUSH_BEAT_S = 0.05  # at 1 GB/s this is 50 MB: with the flush size it bounds what a crash costs
 FLUSH_AGE_S = 2.0  # slow transfers are flushed by age
-CLOSE_S = 10.0  # a flush on a slow disk; longer and the last blocks are left to the next flush
 
 
 class GrowingBlob:
@@ -34,6 +35,7 @@ class GrowingBlob:
         self._store = store
         self._workers = workers
         self._partial: Partial | None = None
+        self._proven: bytes | None = None
         self._report: FollowReport | None = None
         self._followed = trio.Event()
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
@@ -62,6 +64,8 @@ class GrowingBlob:
             except Busy:
                 await trio.sleep(BUSY_BEAT_S)
                 continue
+            if is_sha256(name):
+                self._proven = self._store.block_map(raw(name))
             return None
 
     def live(self) -> bytes:
@@ -85,10 +89,9 @@ class GrowingBlob:
 
     def expected(self, start: int, end: int) -> bytes | None:
         """Block hashes that are proven already (a blob under repair), else None."""
-        proven = self.partial.proven_hashes
-        if proven is None:
+        if self._proven is None:
             return None
-        return proven[32 * (start // BLOCK_BYTES) : 32 * -(-end // BLOCK_BYTES)]
+        return self._proven[32 * (start // BLOCK_BYTES) : 32 * -(-end // BLOCK_BYTES)]
 
     async def follow(self) -> None:
         """Hash in order behind the writers; `finish` waits for the result."""
@@ -108,18 +111,16 @@ class GrowingBlob:
     async def keep_flushed(self) -> None:
         """Make progress durable every so many bytes, and by age when it is slow."""
         flushed, since = self.live_bytes(), trio.current_time()
-        while self._partial is not None:
+        while True:
             await trio.sleep(FLUSH_BEAT_S)
-            if self._partial is None:
-                return
-            self._partial.heartbeat()
             now, bytes_ = trio.current_time(), self.live_bytes()
             old = now - since >= FLUSH_AGE_S
             if bytes_ - flushed >= self._store.options.flush_bytes or (old and bytes_ > flushed):
                 async with self._disk:
-                    if self._partial is None:
+                    partial = self._partial
+                    if partial is None:
                         return
-                    await trio.to_thread.run_sync(self._partial.flush)
+                    await trio.to_thread.run_sync(partial.flush)
                 flushed, since = bytes_, now
 
     async def finish(self, again: bool) -> BlobInfo:
@@ -137,13 +138,17 @@ class GrowingBlob:
         hashes = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
         async with self._disk:
-            info = await trio.to_thread.run_sync(self._store.publish, self.partial, blob, root.cid)
+            info = await trio.to_thread.run_sync(self._publish, blob, root.cid)
             self._partial = None
         return info
 
+    def _publish(self, blob: VerifiedBlob, root_cid: bytes) -> BlobInfo:
+        return self._store.publish(self.partial, blob, root_cid=root_cid)
+
     async def aclose(self) -> None:
-        """Flush and give the lease back; bounded, and safe to call twice."""
-        partial, self._partial = self._partial, None
-        if partial is not None:
-            with trio.move_on_after(CLOSE_S, shield=True):
-                await trio.to_thread.run_sync(partial.close, abandon_on_cancel=True)
+        """Flush and give the lease back; bounded by one flush, and safe to call twice."""
+        with trio.CancelScope(shield=True):
+            async with self._disk:
+                partial, self._partial = self._partial, None
+                if partial is not None:
+                    await trio.to_thread.run_sync(partial.close)

@@ -49,20 +49,43 @@ def piece_bytes(total_bytes: int) -> int:
     return min(16, max(1, blocks)) * BLOCK_BYTES
 
 
-def wanted_streams(
-    now_streams: int, cpu_share: float, bytes_per_s: float, cores: int, options: TransferOptions
-) -> int:
-    """How many requests to keep in flight, from what the last few seconds looked like.
+class StreamTuner:
+    """How many requests to keep in flight: start with the cores, grow while it pays.
 
-    `cpu_share`: worker CPU seconds per stream second. Above one half the cores are the limit and
-    more streams than cores cost 20-25 % (measured); well below it, the network is waited for and
-    another stream helps, as long as bytes flow at all.
+    Where the cores are the limit, more streams than cores cost 20-25 % (measured); where a far or
+    slow origin is, they idle and another stream may help. So: grow only while cores idle, keep a
+    step only if the rate rose with it, and give streams back when the cores are needed (by us or
+    by anybody else on the machine). CPU time per stream is no signal: it falls just as much when
+    other programs take the cores away.
     """
-    floor = max(1, min(4, cores))
-    if bytes_per_s <= 0.0:
-        return max(floor, min(now_streams, options.max_streams))
-    if cpu_share < 0.35 and now_streams * cpu_share < 0.7 * cores:
-        return min(options.max_streams, now_streams * 2)
-    if cpu_share > 0.6:
-        return max(floor, now_streams // 2)
-    return now_streams
+
+    IDLE_ENOUGH = 0.35  # share of the machine's CPU time: a worker at full speed needs one core
+    BUSY = 0.10
+    PAYS = 1.15  # a rate that rose less than this is noise
+
+    def __init__(self, cores: int, options: TransferOptions) -> None:
+        self.floor = max(1, min(4, cores, options.max_streams))
+        self.streams = self.floor
+        self._ceiling = options.max_streams
+        self._before: tuple[int, float] | None = None
+        self._settled = False
+
+    def next(self, bytes_per_s: float, idle_share: float) -> int:
+        """The count from now on, given the rate and the idle share since the last call."""
+        if idle_share < self.BUSY:
+            self._before = None
+            self.streams = max(self.floor, self.streams // 2)
+        elif self._before is not None:
+            streams, rate = self._before
+            self._before = None
+            if bytes_per_s < self.PAYS * rate:
+                self.streams, self._settled = streams, True
+        if (
+            not self._settled
+            and bytes_per_s > 0
+            and idle_share > self.IDLE_ENOUGH
+            and self.streams < self._ceiling
+        ):
+            self._before = (self.streams, bytes_per_s)
+            self.streams = min(self._ceiling, self.streams * 2)
+        return self.streams

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.content.digests import WholeDigests, is_git_sha1
+from p2pcache.content.digests import WholeDigests, is_git_sha1, is_sha256, raw
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.errors import LocalFault, Untrusted, UsageError, plain_errors
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from p2pcache.content.refs import Ref
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import Credentials, ListedFile, Source
-    from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.store import Store
     from p2pcache.transfer.policy import TransferOptions
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.workers import Workers
@@ -121,9 +122,17 @@ async def pull(
             )
         )
 
-    return await _fetch(
-        context, missing, origins, report, rate_bytes_per_s=rate_bytes_per_s, watch=above, note=note
-    )
+    needed = [raw(w.digest) for w in wanted if w.digest is not None and is_sha256(w.digest)]
+    with context.store.running(needed):  # what arrives early is not evicted for the rest
+        return await _fetch(
+            context,
+            missing,
+            origins,
+            report,
+            rate_bytes_per_s=rate_bytes_per_s,
+            watch=above,
+            note=note,
+        )
 
 
 async def _fetch(
@@ -213,7 +222,7 @@ async def _adopt_one(context: PullContext, path: Path, file: ListedFile) -> Blob
     assert file.digest is not None
     assert file.size is not None
     try:
-        before = path.stat()
+        before = await trio.Path(path).stat()
         if before.st_size != file.size:
             return None
         order = FollowOrder(str(path), None, file.size, git_sha1=is_git_sha1(file.digest))
@@ -225,8 +234,10 @@ async def _adopt_one(context: PullContext, path: Path, file: ListedFile) -> Blob
         )
         hashes = report.block_digests
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), file.size)
-        return await trio.to_thread.run_sync(
-            context.store.adopt, path, blob, root.cid, before, hashes
-        )
+
+        def adopt() -> BlobInfo:
+            return context.store.adopt(path, blob, before, root_cid=root.cid, block_digests=hashes)
+
+        return await trio.to_thread.run_sync(adopt)
     except (Untrusted, LocalFault, OSError):
         return None  # damaged there, or gone: not ours to mend

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from p2pcache.sources.port import Source
-    from p2pcache.store.store import BlobInfo, Store
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ class Resolver:
         if manifest is None:
             raise NotFound(
                 f"nobody that this agent may ask has `{canonical}`",
-                hint="give a ref with an origin (hf://, https://), or import it with `p2pcache push`",
+                hint="give a ref with an origin (hf://, https://), or `p2pcache push` it",
             )
         files = tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in manifest.files)
         listing = Listing("store", "", canonical, False, files)

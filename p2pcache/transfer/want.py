@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import SourceKind
-    from p2pcache.store.store import BlobInfo
+    from p2pcache.store.blobs import BlobInfo
     from p2pcache.transfer.machine import Statistics
 
 

@@ -123,3 +123,21 @@ async def open_workers(options: WorkerOptions) -> AsyncIterator[Workers]:
 def core_count() -> int:
     """Cores that this process may use (containers and taskset included)."""
     return len(os.sched_getaffinity(0))
+
+
+def machine_core_count() -> int:
+    """All cores of the machine: what `idle_cpu_s` adds up over."""
+    return os.cpu_count() or 1
+
+
+def idle_cpu_s() -> float:
+    """Seconds that all cores of the machine have idled since it started (proc(5), /proc/stat).
+
+    Waiting for a disk counts as busy: another stream would not help there either. Where there is
+    no /proc/stat nothing ever idles, and pulls keep to one stream a core.
+    """
+    try:
+        with open("/proc/stat") as stat:
+            return int(stat.readline().split()[4]) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return 0.0

@@ -18,13 +18,13 @@ import trio
 from p2pcache.content.digests import git_sha1_digest, sha256_digest
 from p2pcache.content.names import safe_path
 from p2pcache.errors import P2PCacheError, UsageError
-from p2pcache.lanes.orders import Location
 from p2pcache.sources.port import Credentials, Listing, Source, SourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from p2pcache.content.refs import Ref
+    from p2pcache.lanes.orders import Location
 
 ANONYMOUS = Credentials()
 

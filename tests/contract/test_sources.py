@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOME_FILE = FileRef("/somewhere")
-SOME_REPO = HfRef(repo_type="model", repo_id="demo/model", revision=None, path=None, endpoint=None)
+SOME_REPO = HfRef("model", "demo/model")
 run_in_thread = trio.to_thread.run_sync
 
 
@@ -43,9 +43,7 @@ def bodies(repo: HubRepo) -> dict[str, bytes]:
 
 
 def hf_ref(repo: HubRepo, revision: str | None = None, path: str | None = None) -> HfRef:
-    return HfRef(
-        repo_type=repo.repo_type, repo_id=repo.repo_id, revision=revision, path=path, endpoint=None
-    )
+    return HfRef(repo.repo_type, repo.repo_id, revision, path)
 
 
 async def check_hub(url: str, repo: HubRepo, ca_file: str | None = None) -> None:
@@ -96,9 +94,9 @@ async def test_http_conforms_on_nginx(
         source = HttpSource(HttpOptions(ca_file=str(cert.ca_file) if tls else None))
         listing = await check_source(
             source,
-            HttpRef(url=file_url(server.url, path), sha256=None),
+            HttpRef(file_url(server.url, path)),
             Truth({path.rpartition("/")[2]: body}, "none"),
-            Missing(HttpRef(url=file_url(server.url, "absent"), sha256=None), NotFound),
+            Missing(HttpRef(file_url(server.url, "absent")), NotFound),
             SOME_FILE,
         )
         assert listing.files[0].size == len(body)
@@ -113,7 +111,7 @@ async def test_http_refuses_a_certificate_of_an_unknown_authority(
     with nginx(repo.plain, tmp_path, tls=cert) as server:
         source = HttpSource()
         with pytest.raises(Untrusted, match="certificate"):
-            await source.list(HttpRef(url=f"{server.url}/config.json", sha256=None), ANONYMOUS)
+            await source.list(HttpRef(f"{server.url}/config.json"), ANONYMOUS)
         await source.aclose()
 
 
@@ -132,9 +130,9 @@ async def test_http_conforms_on_a_list_of_sums(repo: HubRepo, tmp_path: Path) ->
     with nginx(site, tmp_path / "nginx") as server:
         listing = await check_source(
             HttpSource(),
-            HttpRef(url=f"{server.url}/SHA256SUMS", sha256=None),
+            HttpRef(f"{server.url}/SHA256SUMS"),
             Truth({f"files/{path}": body for path, body in bodies(repo).items()}, "sha256"),
-            Missing(HttpRef(url=f"{server.url}/bad/SHA256SUMS", sha256=None), Untrusted),
+            Missing(HttpRef(f"{server.url}/bad/SHA256SUMS"), Untrusted),
             SOME_FILE,
         )
     assert all(file.size == repo.files[file.path[6:]].size for file in listing.files)

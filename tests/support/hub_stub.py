@@ -61,6 +61,7 @@ class HubStub:
     xet: bool = False  # advertise Xet in /tree and on /resolve
     sizes: bool = True  # X-Linked-Size and Content-Length on HEAD
     page_entries: int = 1000  # of /tree, as the Hub
+    pages_at: str | None = None  # the origin that `Link: rel="next"` names, else the hub itself
     down: bool = False  # connections are cut without a reply
     storm: Answer | None = None  # for every request, e.g. 429 or 503
     replies: dict[str, Answer] = field(default_factory=dict)  # by the start of the path
@@ -175,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         end = start + self.server.stub.page_entries
         headers = []
         if end < len(entries):
-            again = f"{self.server.stub.url}{urlsplit(self.path).path}"
+            again = f"{self.server.stub.pages_at or self.server.stub.url}{urlsplit(self.path).path}"
             flags = f"recursive={str(recursive).lower()}&expand=false"
             headers.append(("Link", f'<{again}?{flags}&cursor={end}>; rel="next"'))
         self._json(entries[start:end], headers)

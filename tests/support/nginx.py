@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CONFIG = """\
 {user}
 daemon off;
-worker_processes 1;
+worker_processes {workers};
 pid {data}/nginx.pid;
 error_log {data}/error.log warn;
 events {{ worker_connections 1024; }}
@@ -98,8 +98,12 @@ def nginx(
     ranges: bool = True,
     extra: Extra = Extra(),
     port: int | None = None,
+    workers: int = 1,
 ) -> Iterator[Nginx]:
-    """Serve `root` until the block ends; `data` holds its configuration and logs."""
+    """Serve `root` until the block ends; `data` holds its configuration and logs.
+
+    `workers`: processes; a benchmark uses one a core, so that nginx is not what is measured.
+    """
     data.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     limits = []
@@ -115,6 +119,7 @@ def nginx(
         _CONFIG.format(
             # as root the workers would become `nobody`, who cannot read a test's folder
             user="user root;" if os.geteuid() == 0 else "",
+            workers=workers,
             data=data,
             root=root,
             port=port,

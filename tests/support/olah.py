@@ -1,17 +1,15 @@
 """olah, a Hugging Face mirror that other people wrote, as an offline origin (contracts.md C).
 
 It serves git repositories from disk: no Range (whole bodies), a redirect on /tree, no X-Linked-*
-headers, unquoted ETags. It lives in a virtual environment of its own outside the checkout, made
-on first use.
+headers, unquoted ETags. It lives in a virtual environment of its own outside the checkout, which
+`scripts/setup` makes on first use.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.hub_repo import HubRepo
-
-VERSION = "0.5.4"
 
 _CONFIG = """\
 [basic]
@@ -47,25 +43,11 @@ class Olah:
     log: Path
 
 
-def cache_folder() -> Path:
-    """Where servers built for tests are kept between runs."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "p2pcache-tests"
-
-
 def install_olah() -> Path:
-    """The `olah-cli` command; installs it when it is missing (several processes may ask)."""
-    folder = cache_folder() / f"olah-{VERSION}"
-    folder.mkdir(parents=True, exist_ok=True)
-    command, ready = folder / "venv" / "bin" / "olah-cli", folder / "ready"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not ready.exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "venv"], check=True)
-            pip = folder / "venv" / "bin" / "pip"
-            subprocess.run([pip, "install", "--quiet", f"olah=={VERSION}"], check=True)
-            ready.touch()
-    return command
+    """The `olah-cli` command, installed from pinned packages when it is missing."""
+    setup = Path(__file__).resolve().parents[2] / "scripts" / "setup"
+    done = subprocess.run([setup, "--tool", "olah-cli"], check=True, stdout=subprocess.PIPE)
+    return Path(os.fsdecode(done.stdout).strip())
 
 
 @contextlib.contextmanager

@@ -330,7 +330,7 @@ def test_patience_ends_when_nothing_comes_any_more():
 
 
 def test_small_blobs_travel_in_batches_shared_by_the_streams():
-    d, out = machine(*([1000] * 100), streams=2)
+    _d, out = machine(*([1000] * 100), streams=2)
     batches = [a.batch for a in out if isinstance(a, ev.FetchBatch)]
     assert len(batches) == 2
     assert len(batches[0].blobs) == 50

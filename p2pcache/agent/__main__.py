@@ -1,0 +1,44 @@
+"""`python -m p2pcache.agent [--embedded]`: what `p2pcache agent run` and systemd start.
+
+Apart from the CLI, so that the CLI never imports trio and an agent never imports click.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from p2pcache import config
+from p2pcache.agent import daemon
+from p2pcache.config import settings
+from p2pcache.errors import P2PCacheError
+
+
+def main() -> int:
+    """Run an agent in the foreground. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="p2pcache agent run", description="Run the agent.")
+    parser.add_argument(
+        "--embedded", action="store_true", help="end with standard input (used by `p2pcache get`)"
+    )
+    options = parser.parse_args()
+    home = config.home()
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        daemon.run(
+            settings.load(home, os.environ),
+            config.socket_path(home),
+            config.hub_cache_dir(),
+            embedded=options.embedded,
+        )
+    except P2PCacheError as exc:
+        daemon.print_err(f"error: {exc.message}" + (f"\nhint: {exc.hint}" if exc.hint else ""))
+        return exc.exit_code
+    except OSError as exc:
+        daemon.print_err(f"error: {home}: {exc.strerror}\nhint: set P2PCACHE_HOME")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""From the typed arguments of both clients to requests, with what only the caller knows filled in.
+
+The agent has another working directory and another environment: paths are made absolute here, and
+the user's credentials and Hugging Face cache are looked up here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Unpack
+
+from p2pcache import config
+
+if TYPE_CHECKING:
+    from p2pcache.agent.localapi.answers import GetOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operation of the agent with its arguments."""
+
+    op: str
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+def resolve(
+    ref: str,
+    revision: str | None,
+    refresh: bool,
+    offline: bool,
+    credentials: dict[str, str] | None,
+) -> Call:
+    """What does this ref mean?"""
+    return Call(
+        "resolve",
+        {
+            "ref": absolute_ref(ref),
+            "revision": revision,
+            "refresh": refresh,
+            "offline": offline,
+            "credentials": _credentials(credentials),
+        },
+    )
+
+
+def get(ref: str, **options: Unpack[GetOptions]) -> Call:
+    """Bring a ref's files here."""
+    to = options.get("to")
+    return Call(
+        "get",
+        {
+            "ref": absolute_ref(ref),
+            "revision": options.get("revision"),
+            "include": list(options.get("include", ())),
+            "exclude": list(options.get("exclude", ())),
+            "to": None if to is None else os.path.abspath(os.path.expanduser(to)),
+            "hf_cache": _hf_cache(options.get("hf_cache", to is None)),
+            "links": options.get("links", True),
+            "dry_run": options.get("dry_run", False),
+            "offline": options.get("offline", False),
+            "refresh": options.get("refresh", False),
+            "limit_rate": options.get("limit_rate"),
+            "credentials": _credentials(options.get("credentials")),
+        },
+    )
+
+
+def push(path: str | os.PathLike[str]) -> Call:
+    """Put a file or folder into the store."""
+    return Call("push", {"path": os.path.abspath(os.path.expanduser(os.fspath(path)))})
+
+
+def on_ref(op: str, ref: str | None, **args: object) -> Call:
+    """An operation whose subject is a ref or a manifest CID (the agent tells them apart)."""
+    return Call(op, {"ref": None if ref is None else absolute_ref(ref), **args})
+
+
+def absolute_ref(ref: str) -> str:
+    """A ref that is a path of the caller's, made absolute; any other as it is."""
+    if ref.startswith("~"):
+        return os.path.abspath(os.path.expanduser(ref))
+    if ref in (".", "..") or ref.startswith(("./", "../")):
+        return os.path.abspath(ref)
+    return ref
+
+
+def _hf_cache(wish: bool | str) -> str | None:
+    if isinstance(wish, bool):
+        return str(config.hub_cache_dir()) if wish else None
+    return os.path.abspath(os.path.expanduser(wish))
+
+
+def _credentials(given: dict[str, str] | None) -> dict[str, str]:
+    return config.caller_credentials() if given is None else given

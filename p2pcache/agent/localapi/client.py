@@ -1,0 +1,342 @@
+"""The synchronous client of the agent: the standard library and msgpack, no trio.
+
+    with Client() as agent:
+        folder = agent.get("hf://org/model")["path"]
+
+A Client belongs to one thread. It connects when it is first used, and again after an interruption.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
+
+from p2pcache import config
+from p2pcache.agent.localapi import calls
+from p2pcache.agent.localapi.embedded import AGENT_COMMAND, EmbeddedAgent, start_agent
+from p2pcache.agent.localapi.exchange import Answer, Exchange
+from p2pcache.agent.localapi.listener import HasOptions, peer_uid
+from p2pcache.errors import AgentNotRunning, Denied, LocalFault, P2PCacheError, Unavailable
+from p2pcache.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from p2pcache.agent.localapi import answers
+    from p2pcache.agent.localapi.wire import Hello
+
+    OnProgress = Callable[[answers.Progress], None]
+
+CONNECT_S = 5.0  # a local socket answers in microseconds unless the agent is stuck
+SILENCE_S = 60.0  # the agent says something at least every 10 s while it works
+CANCEL_S = 2.0  # how long an interrupted user waits for the agent to confirm
+READ_BYTES = 65536
+PROGRAM = f"p2pcache/{__version__}"
+
+START_HINT = "start one with `p2pcache agent run`"
+
+
+def terminal_options() -> config.TerminalOptions:
+    """How the user's environment wants output (NO_COLOR, P2PCACHE_NO_PROGRESS)."""
+    return config.terminal_options()
+
+
+def connect(
+    home: str | os.PathLike[str] | None = None,
+    *,
+    embed: bool = False,
+    agent_command: Sequence[str] = AGENT_COMMAND,
+) -> Client:
+    """A connected Client. With no agent running: start one (`embed`), or raise AgentNotRunning."""
+    client = Client(home, embed=embed, agent_command=agent_command)
+    try:
+        client.connect()
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+class Client:
+    """A conversation with the agent of `home` (default: P2PCACHE_HOME, or the user's cache folder).
+
+    Every method raises what the agent raised (see `p2pcache.errors`), AgentNotRunning when there is
+    none, Unavailable when it fell silent. If a call is interrupted (KeyboardInterrupt, an
+    exception in `on_progress`), the agent is told to stop it; what was verified is kept.
+    """
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str] | None = None,
+        *,
+        embed: bool = False,
+        agent_command: Sequence[str] = AGENT_COMMAND,
+    ) -> None:
+        self.home = config.home() if home is None else Path(home).expanduser().absolute()
+        self._embed = embed
+        self._agent_command = agent_command
+        self._agent: EmbeddedAgent | None = None
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self) -> Hello:
+        """Connect if not connected, and say who answers."""
+        if self._connection is not None and not self._connection.alive():
+            self._disconnect()  # the agent was restarted since
+        if self._connection is None:
+            path = config.socket_path(self.home)
+            try:
+                self._connection = Connection(path)
+            except AgentNotRunning:
+                if not self._embed:
+                    raise
+                self._release_agent()
+                self._agent = start_agent(self.home, path, self._agent_command)
+                self._connection = Connection(path)
+        return self._connection.hello
+
+    def close(self) -> None:
+        """Leave; an agent that was started by this client goes when nobody else needs it."""
+        self._disconnect()
+        self._release_agent()
+
+    def resolve(
+        self,
+        ref: str,
+        *,
+        revision: str | None = None,
+        refresh: bool = False,
+        offline: bool = False,
+        credentials: dict[str, str] | None = None,
+    ) -> answers.ResolveAnswer:
+        """What a ref means now: its manifest and files."""
+        call = calls.resolve(ref, revision, refresh, offline, credentials)
+        value, files = self.call(call.op, call.args)
+        return cast("answers.ResolveAnswer", {**value, "files": files})
+
+    def get(
+        self,
+        ref: str,
+        *,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[answers.GetOptions],
+    ) -> answers.GetAnswer:
+        """Bring a ref's files here, verified; `path` of the answer says where they are."""
+        call = calls.get(ref, **options)
+        return cast("answers.GetAnswer", self.call(call.op, call.args, on_progress)[0])
+
+    pull = get
+
+    def push(
+        self, path: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+    ) -> answers.PushAnswer:
+        """Put a file or folder into the store."""
+        call = calls.push(path)
+        return cast("answers.PushAnswer", self.call(call.op, call.args, on_progress)[0])
+
+    def ls(self) -> list[answers.LsAnswer]:
+        """The manifests that the store knows."""
+        return cast("list[answers.LsAnswer]", self.call("ls", {})[1])
+
+    def pin(self, ref: str) -> dict[str, Any]:
+        """Keep a ref or manifest from being evicted."""
+        return self._on_ref("pin", ref)
+
+    def unpin(self, ref: str) -> dict[str, Any]:
+        """Let it be evicted again."""
+        return self._on_ref("unpin", ref)
+
+    def rm(self, ref: str, *, force: bool = False) -> answers.RmAnswer:
+        """Forget a ref or manifest and what nothing else needs; `force`: even if pinned."""
+        return cast("answers.RmAnswer", self._on_ref("rm", ref, force=force))
+
+    def gc(self, *, target_bytes: int | None = None, dry_run: bool = False) -> answers.GcAnswer:
+        """Evict by last use, down to `target_bytes` or the configured watermark."""
+        args = {"target_bytes": target_bytes, "dry_run": dry_run}
+        return cast("answers.GcAnswer", self.call("gc", args)[0])
+
+    def verify(
+        self,
+        ref: str | None = None,
+        *,
+        repair: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> answers.VerifyAnswer:
+        """Hash what is stored again (everything, or one ref); `repair`: fetch bad blocks again."""
+        args = calls.on_ref("verify", ref, repair=repair).args
+        return cast("answers.VerifyAnswer", self.call("verify", args, on_progress)[0])
+
+    def status(self) -> answers.StatusAnswer:
+        """The agent now."""
+        return cast("answers.StatusAnswer", self.call("status", {})[0])
+
+    def why(self, ref: str = "last") -> dict[str, Any]:
+        """The receipt of the last pull, or of a ref's."""
+        return self._on_ref("why", ref)
+
+    def doctor(self) -> list[answers.CheckAnswer]:
+        """The agent's checks of itself and its surroundings."""
+        return cast("list[answers.CheckAnswer]", self.call("doctor", {})[1])
+
+    def config(self) -> dict[str, dict[str, Any]]:
+        """Every setting with its value and where that came from."""
+        return self.call("config", {})[0]
+
+    def shutdown(self) -> dict[str, Any]:
+        """Ask the agent to finish and exit."""
+        return self.call("shutdown", {})[0]
+
+    def call(self, op: str, args: dict[str, Any], on_progress: OnProgress | None = None) -> Answer:
+        """Any operation by name: its result, and the items that came before it."""
+        self.connect()
+        connection = cast("Connection", self._connection)
+        try:
+            return connection.run(op, args, on_progress)
+        except KeyboardInterrupt:
+            with contextlib.suppress(OSError, KeyboardInterrupt, P2PCacheError):
+                connection.cancel()
+            self._disconnect()
+            raise
+        except BaseException:
+            if connection.in_request:
+                self._disconnect()  # the agent takes a closed connection as a cancel
+            raise
+
+    def _on_ref(self, op: str, ref: str, **args: object) -> dict[str, Any]:
+        call = calls.on_ref(op, ref, **args)
+        return self.call(call.op, call.args)[0]
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _release_agent(self) -> None:
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+
+
+class Connection:
+    """One socket to the agent, past its hello. One request at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._exchange = Exchange()
+        self._socket = _connect(path)
+        try:
+            self.hello = self._greet()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        """Close the socket: what still runs on it is cancelled by the agent."""
+        self._socket.close()
+
+    @property
+    def in_request(self) -> bool:
+        """Whether the agent still works for this connection."""
+        return self._exchange.in_request
+
+    def alive(self) -> bool:
+        """Whether an idle connection still has an agent at the other end. Never waits."""
+        return not closed_by_peer(self._socket.fileno())
+
+    def run(self, op: str, args: dict[str, Any], on_progress: OnProgress | None) -> Answer:
+        """One request from its first byte to its answer."""
+        self._send(self._exchange.ask(op, args))
+        while self._exchange.answer is None:
+            for progress in self._exchange.feed(self._receive(SILENCE_S)):
+                if on_progress is not None:
+                    on_progress(progress)
+        return self._exchange.answer
+
+    def cancel(self) -> None:
+        """Stop the request that runs and wait a moment for its end, so that it is settled."""
+        if not self.in_request:
+            return
+        self._send(self._exchange.stop())
+        give_up = time.monotonic() + CANCEL_S
+        while self.in_request and (left_s := give_up - time.monotonic()) > 0:
+            self._exchange.feed(self._receive(left_s))
+
+    def _greet(self) -> Hello:
+        self._send(self._exchange.greet(PROGRAM, os.getpid()))
+        while self._exchange.hello is None:
+            self._exchange.feed(self._receive(CONNECT_S))
+        return self._exchange.hello
+
+    def _send(self, frame: bytes) -> None:
+        self._socket.settimeout(SILENCE_S)
+        try:
+            self._socket.sendall(frame)
+        except TimeoutError as exc:
+            raise Unavailable(f"the agent took nothing for {SILENCE_S:g} s") from exc
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the agent closed; why it did is still to be read
+
+    def _receive(self, patience_s: float) -> bytes:
+        self._socket.settimeout(patience_s)
+        try:
+            return self._socket.recv(READ_BYTES)
+        except TimeoutError as exc:
+            raise silent(patience_s) from exc
+        except ConnectionResetError:
+            return b""
+
+
+def closed_by_peer(fileno: int) -> bool:
+    """Whether the other end of an idle connection is closed. Never waits."""
+    with socket.socket(fileno=os.dup(fileno)) as peeked:
+        try:
+            return not peeked.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
+def silent(patience_s: float) -> Unavailable:
+    """The error for an agent that accepts, and then says nothing."""
+    return Unavailable(
+        f"the agent has said nothing for {patience_s:.3g} s",
+        hint="its log may tell why; `p2pcache agent stop` stops it",
+    )
+
+
+def not_connected(path: Path, exc: OSError) -> P2PCacheError:
+    """What it means that a connection to the agent's socket failed."""
+    if isinstance(exc, FileNotFoundError | ConnectionRefusedError):
+        return AgentNotRunning(f"no agent is running on {path}", hint=START_HINT)
+    return LocalFault(f"cannot reach the agent on {path}: {exc.strerror or exc}")
+
+
+def check_owner(connected: HasOptions, path: Path) -> None:
+    """Raise Denied unless our own user (or root) listens: it will be given the user's token."""
+    uid = peer_uid(connected)
+    if uid is not None and uid not in (os.getuid(), 0):
+        raise Denied(f"the agent on {path} belongs to another user (uid {uid})")
+
+
+def _connect(path: Path) -> socket.socket:
+    connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connecting.settimeout(CONNECT_S)
+        connecting.connect(os.fspath(path))
+        check_owner(connecting, path)
+    except OSError as exc:
+        connecting.close()
+        raise not_connected(path, exc) from exc
+    except BaseException:
+        connecting.close()
+        raise
+    return connecting

@@ -1,0 +1,85 @@
+"""Run an agent for as long as this process needs one.
+
+The agent is a child whose standard input is a pipe from here: when it closes, for whatever reason,
+the agent finishes what other clients wait for and exits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from p2pcache.agent.localapi.listener import is_listening
+from p2pcache.errors import LocalFault
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+AGENT_COMMAND = (sys.executable, "-m", "p2pcache.agent", "--embedded")
+START_S = 30.0  # a cold disk and a store to look through; a warm start takes 1 s
+POLL_S = 0.01
+LEAVE_S = 2.0  # an idle agent is gone within this; one that others use stays, and is not ours
+MAX_LOG_TAIL_CHARS = 2000
+
+
+class EmbeddedAgent:
+    """An agent process that this one started. `close` lets it go."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def close(self) -> None:
+        """Close the pipe and give the agent a moment to leave. Never raises."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(LEAVE_S)
+
+
+def start_agent(home: Path, socket_path: Path, command: Sequence[str]) -> EmbeddedAgent | None:
+    """Start an agent for `home` and wait until it listens.
+
+    None when another process started one at the same moment: use that. Raises LocalFault with the
+    end of its log when it does not come up.
+    """
+    log = home / "embedded-agent.log"
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with log.open("wb") as log_file:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log_file,
+                env={**os.environ, "P2PCACHE_HOME": str(home)},
+                start_new_session=True,  # a Ctrl-C is for us; we then tell the agent
+            )
+    except OSError as exc:
+        raise LocalFault(f"cannot start an agent in {home}: {exc.strerror or exc}") from exc
+    agent = EmbeddedAgent(process)
+    try:
+        return agent if _wait_listening(process, socket_path, log) else None
+    except BaseException:
+        agent.close()
+        raise
+
+
+def _wait_listening(process: subprocess.Popen[bytes], socket_path: Path, log: Path) -> bool:
+    """True: it listens. False: it left because another agent does."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        exited = process.poll() is not None
+        if is_listening(socket_path):
+            return not exited
+        if exited:
+            break
+        time.sleep(POLL_S)
+    tail = log.read_text("utf-8", "replace")[-MAX_LOG_TAIL_CHARS:].strip()
+    what = "ended" if process.poll() is not None else f"was not ready after {START_S:g} s"
+    raise LocalFault(f"the agent {what}" + (f"\n{tail}" if tail else ""), hint=f"its log: {log}")

@@ -1,0 +1,115 @@
+"""The one reader of environment variables. Everything else gets values as arguments.
+
+`ENVIRONMENT` lists every variable with its meaning; docs/cli.md must name each of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ENVIRONMENT: tuple[tuple[str, str], ...] = (
+    ("P2PCACHE_HOME", "where the store, the socket and the configuration are"),
+    ("P2PCACHE_NO_PROGRESS", "any value: no progress display"),
+    ("NO_COLOR", "any value: no colour"),
+    ("HF_TOKEN", "Hugging Face access token"),
+    ("HUGGING_FACE_HUB_TOKEN", "the older name of HF_TOKEN"),
+    ("HF_TOKEN_PATH", "file that holds the token (default: token in HF_HOME)"),
+    ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1: send no token that was not asked for"),
+    ("HF_ENDPOINT", "another Hugging Face server"),
+    ("HF_HOME", "Hugging Face's folder (default: ~/.cache/huggingface)"),
+    ("HF_HUB_CACHE", "Hugging Face's hub cache (default: hub in HF_HOME)"),
+    ("HUGGINGFACE_HUB_CACHE", "the older name of HF_HUB_CACHE"),
+    ("XDG_CACHE_HOME", "base of both default folders"),
+    ("XDG_RUNTIME_DIR", "holds the socket when the path of P2PCACHE_HOME is too long for one"),
+)
+
+# sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
+MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalOptions:
+    """What the user's environment says about output."""
+
+    color: bool
+    progress: bool
+
+
+def home() -> Path:
+    """The folder of this user's agent, absolute. Not created here."""
+    named = os.environ.get("P2PCACHE_HOME")
+    if named:
+        return Path(named).expanduser().absolute()
+    from platformdirs import user_cache_dir  # only needed when the variable is not set
+
+    return Path(user_cache_dir("p2pcache")).absolute()
+
+
+def socket_path(home: Path) -> Path:
+    """Where the agent of `home` listens: inside it, or a short stand-in when that is too long.
+
+    The stand-in's folder is private: made 0700 here, and refused by the listener if it is not.
+    """
+    path = home / "agent.sock"
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+        return path
+    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:16] + ".sock"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        path = Path(runtime) / "p2pcache" / name
+        if path.is_absolute() and len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+            return path
+    return Path(f"/tmp/p2pcache-{os.getuid()}") / name
+
+
+def hf_home() -> Path:
+    """Hugging Face's own folder, by the rules of huggingface_hub."""
+    named = os.environ.get("HF_HOME")
+    if named:
+        return Path(named).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return (Path(base).expanduser() / "huggingface").absolute()
+
+
+def hub_cache_dir() -> Path:
+    """Hugging Face's hub cache, by the rules of huggingface_hub."""
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(named).expanduser().absolute() if named else hf_home() / "hub"
+
+
+def caller_credentials() -> dict[str, str]:
+    """What the calling user brings to an origin: `hf_token`, `hf_endpoint`, each if set."""
+    found: dict[str, str] = {}
+    endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/")
+    if endpoint:
+        found["hf_endpoint"] = endpoint
+    token = _hf_token()
+    if token:
+        found["hf_token"] = token
+    return found
+
+
+def terminal_options() -> TerminalOptions:
+    """NO_COLOR and P2PCACHE_NO_PROGRESS count when set to anything but nothing (no-color.org)."""
+    return TerminalOptions(
+        color=not os.environ.get("NO_COLOR"), progress=not os.environ.get("P2PCACHE_NO_PROGRESS")
+    )
+
+
+def _hf_token() -> str | None:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        token = os.environ.get(name, "").strip()
+        if token:
+            return token
+    if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return None
+    named = os.environ.get("HF_TOKEN_PATH")
+    path = Path(named).expanduser() if named else hf_home() / "token"
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None  # no token file is the common case; an unreadable one cannot be used either

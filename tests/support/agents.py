@@ -1,0 +1,114 @@
+"""A real agent in a process of its own, with a home of its own, for as long as a test needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from p2pcache.agent.localapi.client import Client
+from p2pcache.config import socket_path
+
+REPO = Path(__file__).resolve().parents[2]
+START_S = 20.0
+
+
+@dataclass
+class Agent:
+    """`kill` is SIGKILL; `stop` is what systemd does. Workers of a killed agent end by themselves."""
+
+    home: Path
+    env: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    hub_cache: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hub_cache = Path(self.env["HF_HOME"]) / "hub"
+
+    def start(self) -> Agent:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "p2pcache.agent"],
+                cwd=REPO, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(Exception), self.client() as client:
+                client.status()
+                return self
+            time.sleep(0.02)
+        raise AssertionError(f"no agent after {START_S} s: {self.log.read_text()}")
+
+    def client(self) -> Client:
+        return Client(self.home)
+
+    def get(self, ref: str, **options: Any) -> dict[str, Any]:
+        with self.client() as client:
+            return dict(client.get(ref, **options))
+
+    def why(self, ref: str = "last") -> dict[str, Any]:
+        with self.client() as client:
+            return dict(client.why(ref))
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+
+
+def agent_env(home: Path, **more: str) -> dict[str, str]:
+    """An environment with nothing of the machine's user in it."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home / "user"),
+        "HF_HOME": str(home / "hf"),
+        "P2PCACHE_HOME": str(home / "p2pcache"),
+        "P2PCACHE_STORE_RESERVE": "1 MiB",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONWARNINGS": "error",
+    }
+    (home / "user").mkdir(parents=True, exist_ok=True)
+    return env | more
+
+
+@contextlib.contextmanager
+def running_agent(
+    folder: Path, *, settings: Mapping[str, str] | None = None, **env: str
+) -> Iterator[Agent]:
+    """An agent with its home below `folder`. `settings`: {"fetch.no_progress": "1s"}."""
+    variables = {
+        "P2PCACHE_" + key.upper().replace(".", "_"): value
+        for key, value in (settings or {}).items()
+    }
+    environment = agent_env(folder, **variables, **env)
+    home = Path(environment["P2PCACHE_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    agent = Agent(home, environment, folder / "agent.log")
+    assert len(os.fsencode(socket_path(home))) <= 107
+    agent.start()
+    try:
+        yield agent
+    finally:
+        agent.end()
