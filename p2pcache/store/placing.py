@@ -74,9 +74,7 @@ class Tree:
     same tree at once. Errors: DiskFull, LocalFault.
     """
 
-    def __init__(
-        self, root: Path, below: str = "", *, orphan_age_s: float = ORPHAN_AGE_S
-    ) -> None:
+    def __init__(self, root: Path, below: str = "", *, orphan_age_s: float = ORPHAN_AGE_S) -> None:
         self._top = root
         self.path = root
         self._below = below
