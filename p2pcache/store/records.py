@@ -114,10 +114,14 @@ class Records:
         return self._resolutions("ORDER BY resolved_at DESC", ())
 
     def _resolutions(self, rest: str, parameters: tuple[Any, ...]) -> list[Resolution]:
+        query = (
+            "SELECT canonical, manifest, immutable, source, endpoint, resolved_at, gated, "
+            f"credential_used, extras FROM resolutions {rest}"
+        )
         return [
-            Resolution(*told, bool(gated), bool(credential), extras)
-            for *told, gated, credential, extras in self._index.read(
-                f"SELECT * FROM resolutions {rest}", parameters
+            Resolution(ref, manifest, immutable, source, at, when, bool(gated), bool(used), extras)
+            for ref, manifest, immutable, source, at, when, gated, used, extras in self._index.read(
+                query, parameters
             )
         ]
 
