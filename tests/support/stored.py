@@ -7,9 +7,12 @@ import hashlib
 import os
 import random
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from p2pcache.content import digests, unixfs, verify
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1 << 20
 

@@ -171,7 +171,7 @@ def test_of_many_takers_of_a_dead_lease_one_wins(clock, tmp_path):
                 end(taker)
 
 
-def test_a_taker_that_was_too_slow_does_not_remove_the_winner(book, clock, tmp_path, monkeypatch):
+def test_a_taker_that_was_too_slow_does_not_remove_the_winner(book, clock, tmp_path):
     """The taker judges number 1 dead, sleeps through two handovers, and then goes on."""
     directory = tmp_path / "d"
     elsewhere(clock, boot="before").take(directory)
