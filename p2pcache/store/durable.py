@@ -1,4 +1,4 @@
-"""What every write to the store is made of: fsync, atomic replacement, and one table of disk errors.
+"""What every write to the store is made of: fsync, atomic replacement, one table of errors.
 
 The kernel may write pages back in any order, so "A is on disk before B" is always an explicit
 fsync between the two. Errors of the operating system and of SQLite leave here as `DiskFull` or

@@ -184,9 +184,8 @@ class Collector:
             holds.update(dict.fromkeys(last_copies, Hold.LAST_COPY))
             holds.update(dict.fromkeys(running, Hold.RUNNING))
             holds.update(dict.fromkeys(self._records.pinned(), Hold.PINNED))
-        for row in self._index.every_row():
-            if row.path is None:
-                candidates.append(self._candidate(row))
+        stored = (row for row in self._index.every_row() if row.path is None)
+        candidates.extend(self._candidate(row) for row in stored)
         for use in self._partials():
             key = use.directory.name.encode()
             if use.directory == without:

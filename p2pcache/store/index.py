@@ -7,7 +7,6 @@ lock, so any thread may call. One host at a time: a WAL does not work across a n
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from p2pcache.errors import LocalFault, UsageError
 from p2pcache.store.durable import local_faults
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 

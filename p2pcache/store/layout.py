@@ -102,7 +102,7 @@ class Layout:
     def blob(self, sha256: bytes) -> Path:
         """Path of a complete blob. Sharded by two hex digits: 256 directories stay short."""
         name = sha256.hex()
-        return self.blobs / name[:2] / name
+        return self.root.joinpath("blobs-v1", name[:2], name)  # one join: `find` runs in a loop
 
     def map(self, sha256: bytes) -> Path:
         """Path of a complete blob's block map."""

@@ -225,7 +225,7 @@ class LeaseBook:
 
 
 class Lease:
-    """A directory that is ours until `release`. Use from one thread at a time."""
+    """A directory that is ours until `release`. Any thread may call: one beats, one releases."""
 
     def __init__(
         self, directory: Path, descriptor: int, file: int, number: int, claim: Claim
@@ -236,9 +236,15 @@ class Lease:
         self._number = number
         self._claim = claim
         self._open = True
+        # without it a heartbeat could write into a descriptor that was closed and given out again
+        self._lock = threading.Lock()
 
     def is_held(self) -> bool:
         """Whether nobody took it over."""
+        with self._lock:
+            return self._is_held()
+
+    def _is_held(self) -> bool:
         return (
             self._open
             and os.fstat(self._file).st_nlink > 0
@@ -247,22 +253,25 @@ class Lease:
 
     def heartbeat(self) -> None:
         """Show other hosts that we live. Raises LeaseLost when one of them thought otherwise."""
-        if not self.is_held():
-            raise LeaseLost(f"{self.directory} was taken over by another process")
-        self._claim = Claim(self._claim.who, self._claim.owner, self._claim.counter + 1)
-        os.pwrite(self._file, self._claim.encode()[:_COUNTER_DIGITS], 0)
+        with self._lock:
+            if not self._is_held():
+                raise LeaseLost(f"{self.directory} was taken over by another process")
+            self._claim = Claim(self._claim.who, self._claim.owner, self._claim.counter + 1)
+            os.pwrite(self._file, self._claim.encode()[:_COUNTER_DIGITS], 0)
 
     def release(self) -> None:
         """Let go. The file stays and says so: its number must not be given out again."""
-        if self._open:
-            os.pwrite(self._file, b"R", _COUNTER_DIGITS)
-            self._close()
+        with self._lock:
+            if self._open:
+                os.pwrite(self._file, b"R", _COUNTER_DIGITS)
+                self._close()
 
     def withdraw(self) -> None:
         """Let go and remove the file; for a directory that is being deleted or was lost."""
-        if self._open:
-            _unlink_quietly(f"{_PREFIX}{self._number}", self._descriptor)
-            self._close()
+        with self._lock:
+            if self._open:
+                _unlink_quietly(f"{_PREFIX}{self._number}", self._descriptor)
+                self._close()
 
     def _close(self) -> None:
         self._open = False

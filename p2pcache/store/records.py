@@ -114,9 +114,15 @@ class Records:
         return self._resolutions("ORDER BY resolved_at DESC", ())
 
     def _resolutions(self, rest: str, parameters: tuple[Any, ...]) -> list[Resolution]:
+        query = (
+            "SELECT canonical, manifest, immutable, source, endpoint, resolved_at, gated, "
+            f"credential_used, extras FROM resolutions {rest}"
+        )
         return [
-            Resolution(*found[:6], bool(found[6]), bool(found[7]), found[8])
-            for found in self._index.read(f"SELECT * FROM resolutions {rest}", parameters)
+            Resolution(ref, manifest, immutable, source, at, when, bool(gated), bool(used), extras)
+            for ref, manifest, immutable, source, at, when, gated, used, extras in self._index.read(
+                query, parameters
+            )
         ]
 
     def forget_manifest(self, cid: bytes) -> None:
@@ -176,7 +182,10 @@ class Records:
             f"FROM manifests m LEFT JOIN ({_NAMES_OF_FILES}) a ON a.cid = m.cid "
             "LEFT JOIN blobs b ON b.sha256 = a.sha256 GROUP BY m.cid ORDER BY 5 DESC"
         )
-        return [Listed(*found[:5], bool(found[5]), tuple(refs.get(found[0], ()))) for found in rows]
+        return [
+            Listed(cid, files, total, present, used, bool(pinned), tuple(refs.get(cid, ())))
+            for cid, files, total, present, used, pinned in rows
+        ]
 
     def save_receipt(self, receipt: dict[str, Any]) -> int:
         """Keep the account of a pull (JSON values; `ref` names it); gives its number."""
@@ -192,11 +201,10 @@ class Records:
 
     def receipt(self, ref: str) -> dict[str, Any] | None:
         """The newest receipt of a ref, of number `ref`, or of all for "last"."""
-        where, parameters = "WHERE ref = ? OR id = ?", (ref, ref if ref.isdecimal() else -1)
-        if ref == "last":
-            where, parameters = "", ()
+        number = int(ref) if ref.isdecimal() and len(ref) < 18 else -1
         found = self._index.read(
-            f"SELECT body FROM receipts {where} ORDER BY id DESC LIMIT 1", parameters
+            "SELECT body FROM receipts WHERE ? OR ref = ? OR id = ? ORDER BY id DESC LIMIT 1",
+            (ref == "last", ref, number),
         )
         if not found:
             return None

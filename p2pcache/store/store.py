@@ -23,7 +23,7 @@ from p2pcache.store.blobs import BlobInfo, Blobs, CopyMode
 from p2pcache.store.gc import Collector, GcReport, Usage
 from p2pcache.store.index import canonical_name
 from p2pcache.store.layout import Layout, StoreOptions
-from p2pcache.store.lease import Busy, Lease, LeaseBook
+from p2pcache.store.lease import Busy, Lease, LeaseBook, LeaseLost
 from p2pcache.store.partial import Meta, Partial, open_partial
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 
@@ -117,13 +117,22 @@ class Store:
     def heartbeat(self) -> None:
         """Call every `options.heartbeat_s`: shows other hosts that this process lives.
 
-        Raises LeaseLost when another host took a partial over.
+        Raises LeaseLost, after all others were renewed, when another host took a partial over.
         """
-        with self._lock, durable.local_faults("renewing leases"):
-            if self._small is not None:
-                self._small[1].heartbeat()
-            for partial in list(self._open_partials):
-                partial.heartbeat()
+        lost: LeaseLost | None = None
+        with self._lock:
+            partials = list(self._open_partials)
+            small = self._small
+        with durable.local_faults("renewing leases"):
+            if small is not None:
+                small[1].heartbeat()
+            for partial in partials:
+                try:
+                    partial.heartbeat()
+                except LeaseLost as exc:
+                    lost = lost if partial.is_closed else exc
+        if lost is not None:
+            raise lost
 
     # -- blobs -----------------------------------------------------------------------------------
 
@@ -211,8 +220,9 @@ class Store:
         """
         name = canonical_name(name)
         directory = self.layout.partial(name)
-        with self._lock, durable.local_faults("opening a partial"):
+        with durable.local_faults("opening a partial"):
             lease = self._take_waiting(directory)
+        with self._lock, durable.local_faults("opening a partial"):
             try:
                 self._room_for_partial(directory, size if total_known else 0)
                 opened = open_partial(

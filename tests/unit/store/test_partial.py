@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import dataclasses
+import resource
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pcache.errors import LocalFault
+from p2pcache.store.layout import StoreOptions
+from p2pcache.store.lease import Busy, LeaseBook, LeaseLost, this_process
+from p2pcache.store.partial import from_bits, to_bits
+from p2pcache.store.store import Store
+from tests.support.stored import MIB, block_hashes, content, fill, name_of, root_of, verified
+
+OPTIONS = StoreOptions(reserve_bytes=0)
+SIZES = [
+    0,  # no block at all
+    1,  # one short block
+    MIB - 1,
+    MIB,  # exactly one block: named by its sha2-256 alone
+    MIB + 1,  # the smallest with a map
+    9 * MIB + 7,  # more than one byte of bitmap
+]
+
+
+def after_reboot(partial) -> None:
+    """What another boot finds: the same files, written under another boot id."""
+    meta = partial.dir / "meta.json"
+    meta.write_text(meta.read_text().replace(this_process().boot, "an-earlier-boot"))
+
+
+@given(st.binary(max_size=70).map(lambda data: bytes(b & 1 for b in data)))
+def test_the_bitmap_says_what_the_live_bytes_say(live):
+    assert from_bits(to_bits(live), len(live)) == live
+
+
+def test_a_bitmap_that_is_too_short_has_no_further_blocks():
+    assert from_bits(b"\xff", 20) == b"\x01" * 8 + b"\x00" * 12
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_filled_partial_becomes_a_blob_under_all_its_names(store, size):
+    data = content(size)
+    partial = store.partial(name_of(data), size)
+    fill(partial, data)
+    assert partial.have_bytes() == size
+    info = store.publish(partial, verified(data), root_cid=root_of(data))
+    assert info.path.read_bytes() == data
+    assert info.path.stat().st_mode & 0o777 == 0o444
+    assert not partial.dir.exists()
+    assert store.find(root_of(data)) == store.find(name_of(data)) == info
+    hashes = b"".join(block_hashes(data)) if size > MIB else None
+    assert store.block_map(info.sha256) == hashes
+
+
+def test_only_one_holder_at_a_time_even_in_one_process(store):
+    first = store.partial(name_of(b"x"), 5)
+    with pytest.raises(Busy):
+        store.partial(name_of(b"x"), 5)
+    first.close()
+    store.partial(name_of(b"x"), 5).close()
+
+
+def test_both_spellings_of_a_sha256_are_one_partial(store):
+    name = name_of(b"x")
+    store.partial(name, 5)
+    with pytest.raises(Busy):
+        store.partial(b"\x01\x55" + name, 5)
+
+
+def test_after_a_power_cut_only_what_was_flushed_counts(store):
+    data = content(10 * MIB)
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data, range(6))
+    partial.flush()
+    fill(partial, data, [8])
+    partial.abandon()
+    after_reboot(partial)
+    again = store.partial(name_of(data), len(data))
+    assert again.live() == b"\x01" * 6 + b"\x00" * 4
+
+
+def test_after_a_crash_of_the_process_alone_nothing_is_lost(store):
+    data = content(10 * MIB)
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data, [0, 8])
+    partial.abandon()
+    assert store.partial(name_of(data), len(data)).have_count() == 2
+
+
+def test_dropped_blocks_stay_dropped_after_any_crash(store):
+    data = content(3 * MIB)
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data)
+    partial.flush()
+    partial.drop_blocks([1])
+    assert partial.live() == b"\x01\x00\x01"
+    partial.abandon()
+    after_reboot(partial)
+    assert store.partial(name_of(data), len(data)).live() == b"\x01\x00\x01"
+
+
+def test_dropping_does_not_make_unflushed_blocks_durable(store):
+    data = content(3 * MIB)
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data)
+    partial.drop_blocks([1])
+    partial.abandon()
+    after_reboot(partial)
+    assert store.partial(name_of(data), len(data)).have_count() == 0
+
+
+def test_flush_is_due_by_bytes_at_risk(store):
+    data = content(5 * MIB)
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data, range(3))
+    assert not partial.flush_if_due(4 * MIB)
+    assert partial.flush_if_due(3 * MIB)
+    assert partial.unflushed_bytes() == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 2 * MIB, 3 * MIB + 5])
+def test_a_length_that_is_learnt_late_is_kept(store, size):
+    data = content(size)
+    partial = store.partial(name_of(data), 1 << 40, total_known=False)
+    fill(partial, data)
+    partial.resize(size)
+    partial.close()
+    again = store.partial(name_of(data), 1 << 40, total_known=False)
+    assert (again.size, again.total_known) == (size, True)
+    assert again.live() == b"\x01" * len(block_hashes(data))
+    assert store.publish(again, verified(data)).path.read_bytes() == data
+
+
+def test_another_length_under_the_same_name_is_refused_and_keeps_the_progress(store):
+    data = content(2 * MIB)
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data, [0])
+    partial.close()
+    with pytest.raises(LocalFault, match="was begun with"):
+        store.partial(name_of(data), len(data) + 1)
+    assert store.partial(name_of(data), len(data)).have_count() == 1
+
+
+def test_a_partial_with_the_wrong_length_on_disk_is_not_published(store):
+    data = content(2 * MIB)
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data)
+    with partial.data_path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(LocalFault):
+        store.publish(partial, verified(data))
+    assert store.find(name_of(data)) is None
+
+
+def test_a_holder_that_lost_its_lease_cannot_publish(store, tmp_path):
+    data = content(MIB + 1)
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data)
+    partial.abandon()  # as if: the next two lines are another host's view
+    other = dataclasses.replace(this_process(), host="other/1", boot="b")
+    LeaseBook(stale_after_s=60, monotonic=lambda: 0.0, who=other).take(partial.dir)
+    with pytest.raises(LeaseLost):
+        store.publish(partial, verified(data))
+    assert store.find(name_of(data)) is None
+
+
+def test_a_20_gib_partial_is_opened_filled_a_little_and_reopened_with_flat_memory(store):
+    size = 20 << 30
+    store.partial(name_of(b"warm"), MIB).discard()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    partial = store.partial(name_of(b"large"), size)
+    partial.mark([0, 20_479])
+    partial.flush()
+    partial.close()
+    again = store.partial(name_of(b"large"), size)
+    assert (again.have_count(), again.blocks) == (2, 20_480)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 8 * 1024  # KiB
+    assert again.data_path.stat().st_blocks * 512 < MIB
+    again.discard()
+
+
+def test_discarding_leaves_nothing(store):
+    partial = store.partial(name_of(b"x"), 3 * MIB)
+    partial.discard()
+    assert not list(store.layout.partials.iterdir())
+    assert not list(store.layout.trash.iterdir())
+
+
+def test_closing_the_store_flushes_open_partials(tmp_path):
+    data = content(2 * MIB)
+    with Store.open(tmp_path / "s", OPTIONS) as store:
+        partial = store.partial(name_of(data), len(data))
+        fill(partial, data, [1])
+    after_reboot(partial)
+    with Store.open(tmp_path / "s", OPTIONS) as store:
+        assert store.partial(name_of(data), len(data)).live() == b"\x00\x01"
