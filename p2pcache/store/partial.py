@@ -125,10 +125,12 @@ class Partial:
             _ensure_length(self.data_path, self.size, exact=self.total_known)
             _ensure_length(self.map_path, self.blocks * HASH_BYTES)
             known = read_meta(self.dir)
+            bits = self.have_path.read_bytes() if self.have_path.exists() else b""
             if known is None or known.boot != boot or not self._live_is_whole():
-                bits = self.have_path.read_bytes() if self.have_path.exists() else b""
                 self._write_live(from_bits(bits, self.blocks))
-            _ensure_length(self.have_path, -(-self.blocks // 8))
+            if not bits:
+                # space for every bit now: on a disk that fills up, progress can still be noted
+                durable.write_file(self.have_path, bytes(-(-self.blocks // 8)))
             self._save_meta(Meta(self.name, self.size, self.total_known, boot))
         self._flushed = self.have_count()
 

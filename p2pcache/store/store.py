@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,19 +100,22 @@ class Store:
     def close(self) -> None:
         """Close open partials (their progress stays), write what is buffered, close the index."""
         with self._lock:
+            # last in, first out: the index is closed whatever the others raise
+            with durable.local_faults("closing the store"), ExitStack() as steps:
+                steps.callback(self._index.close)
+                steps.callback(self._discard_small_dir)
+                steps.callback(self._write_touches)
+                for partial in self._open_partials:
+                    steps.callback(partial.close)
+
+    def _discard_small_dir(self) -> None:
+        if self._small is not None:
+            directory, lease = self._small
+            self._small = None
             try:
-                for partial in list(self._open_partials):
-                    partial.close()
-                self._write_touches()
-                if self._small is not None:
-                    directory, lease = self._small
-                    self._small = None
-                    durable.discard_dir(directory, self.layout.trash)
-                    lease.release()
-            except OSError as exc:
-                raise durable.as_local_fault(exc, "closing the store") from exc
+                durable.discard_dir(directory, self.layout.trash)
             finally:
-                self._index.close()
+                lease.release()
 
     def heartbeat(self) -> None:
         """Call every `options.heartbeat_s`: shows other hosts that this process lives.

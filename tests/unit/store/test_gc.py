@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from p2pcache.content import digests
+from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.errors import DiskFull, NotFound
+from p2pcache.store.layout import StoreOptions
+from p2pcache.store.records import Resolution
+from p2pcache.store.store import Store
+from tests.support.stored import (
+    MIB,
+    content,
+    file_count,
+    fill,
+    name_of,
+    small_items,
+    store_whole,
+    verified,
+)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def open_store(tmp_path, **options) -> Store:
+    return Store.open(tmp_path / "home", StoreOptions(reserve_bytes=0, **options), clock=Clock())
+
+
+@pytest.fixture
+def blobs():
+    """Three of 2 MiB, oldest first once stored."""
+    return [content(2 * MIB, seed=seed) for seed in range(3)]
+
+
+def manifest_of(*many: bytes) -> Manifest:
+    return Manifest.from_entries(
+        FileEntry(f"{n}.bin", len(data), name_of(data)) for n, data in enumerate(many)
+    )
+
+
+def test_gc_evicts_the_least_recently_used_down_to_the_target(tmp_path, blobs):
+    with open_store(tmp_path) as store:
+        infos = [store_whole(store, data) for data in blobs]
+        store.touch([infos[0].sha256], 10**9)
+        report = store.gc(target_bytes=3 * MIB)
+        assert [store.find(name_of(data)) is not None for data in blobs] == [True, False, False]
+        assert (report.freed_bytes, report.evicted) == (4 * MIB, 2)
+        assert not store.layout.map(infos[1].sha256).exists()
+
+
+def test_a_dry_run_says_what_would_go_and_touches_nothing(tmp_path, blobs):
+    with open_store(tmp_path) as store:
+        store_whole(store, blobs[0])
+        report = store.gc(target_bytes=0, dry_run=True)
+        assert (report.freed_bytes, report.evicted) == (2 * MIB, 1)
+        assert store.find(name_of(blobs[0])) is not None
+
+
+def test_pinned_running_protected_and_last_copies_stay_and_the_report_says_why(tmp_path, blobs):
+    blobs.append(content(2 * MIB, seed=9))
+    with open_store(tmp_path) as store:
+        infos = [store_whole(store, data) for data in blobs]
+        store.pin(store.put_manifest(manifest_of(blobs[0])), "hf://a/b")
+        with store.running([infos[1].sha256]):
+            report = store.gc(
+                target_bytes=0,
+                protected=[infos[2].sha256],
+                last_copies=[infos[3].sha256],
+            )
+        assert report.evicted == 0
+        assert report.missing_bytes == 8 * MIB
+        assert report.kept_because == {
+            "pinned": 2 * MIB,
+            "part of a running pull": 4 * MIB,
+            "the last known copy: its origin cannot be reached": 2 * MIB,
+        }
+
+
+def test_the_watermarks_decide_when_there_is_no_target(tmp_path, blobs):
+    with open_store(tmp_path, capacity_bytes=8 * MIB, high_watermark=0.7, low_watermark=0.5) as s:
+        for data in blobs:
+            store_whole(s, data)
+        assert s.gc().evicted == 1
+        assert s.gc().evicted == 0
+
+
+def test_room_is_made_for_a_new_partial_by_evicting_the_oldest(tmp_path, blobs):
+    with open_store(tmp_path, capacity_bytes=5 * MIB) as store:
+        store_whole(store, blobs[0])
+        store_whole(store, blobs[1])
+        store_whole(store, blobs[2])
+        assert [store.find(name_of(data)) is not None for data in blobs] == [False, True, True]
+
+
+def test_a_budget_that_cannot_be_met_says_why_and_evicts_nothing(tmp_path, blobs):
+    with open_store(tmp_path, capacity_bytes=5 * MIB) as store:
+        first = store_whole(store, blobs[0])
+        store_whole(store, blobs[1])
+        store.pin(first.sha256, "keep")
+        with pytest.raises(DiskFull) as caught:
+            store.partial(name_of(b"new"), 4 * MIB)
+        assert caught.value.exit_code == 13
+        assert f"its budget is {5 * MIB:,}" in caught.value.message
+        assert f"{2 * MIB:,} bytes stay: pinned" in caught.value.message
+        assert store.usage().blobs == 2
+        store.partial(name_of(b"new"), 3 * MIB).close()
+
+
+def test_two_partials_cannot_be_promised_the_same_room(tmp_path):
+    with open_store(tmp_path, capacity_bytes=5 * MIB) as store:
+        first = store.partial(name_of(b"1"), 3 * MIB)
+        with pytest.raises(DiskFull, match="promised"):
+            store.partial(name_of(b"2"), 3 * MIB)
+        first.discard()
+        store.partial(name_of(b"2"), 3 * MIB).close()
+
+
+def test_a_resumed_partial_needs_room_only_for_the_rest(tmp_path):
+    data = content(4 * MIB)
+    with open_store(tmp_path, capacity_bytes=4 * MIB + 65536) as store:
+        partial = store.partial(name_of(data), len(data))
+        fill(partial, data, range(3))
+        partial.close()
+        again = store.partial(name_of(data), len(data))
+        assert again.have_count() == 3
+        fill(again, data, [3])
+        store.publish(again, verified(data))
+
+
+def test_a_blob_shown_elsewhere_by_a_hard_link_is_evicted_for_the_budget_but_frees_nothing(
+    tmp_path, blobs
+):
+    with open_store(tmp_path) as store:
+        info = store_whole(store, blobs[0])
+        os.link(info.path, tmp_path / "shown")
+        report = store.gc(target_bytes=0)
+        assert (report.evicted, report.freed_bytes) == (1, 0)
+    assert (tmp_path / "shown").read_bytes() == blobs[0]
+
+
+def test_an_abandoned_partial_is_evicted_and_an_open_one_is_not(tmp_path):
+    data = content(3 * MIB)
+    with open_store(tmp_path) as store:
+        for name, blocks in (("open", [0]), ("left", [0, 1])):
+            partial = store.partial(name_of(name.encode()), len(data))
+            fill(partial, data, blocks)
+            if name == "left":
+                partial.close()
+        report = store.gc(target_bytes=0)
+        assert report.kept_because == {"in use by another process": MIB}
+        assert [p.name for p in store.layout.partials.iterdir()] == [name_of(b"open").hex()]
+
+
+def test_files_without_a_row_and_maps_without_a_blob_do_not_take_room_unseen(tmp_path, blobs):
+    with open_store(tmp_path) as store:
+        info = store_whole(store, blobs[0])
+        store._index.forget([info.sha256])  # as after a crash between rename and commit
+        store.layout.map(b"m" * 32).write_bytes(b"x" * 64)
+        assert store.gc(target_bytes=0).evicted == 1
+        assert file_count(store.layout.blobs) == file_count(store.layout.maps) == 0
+
+
+def test_a_small_blob_that_does_not_match_its_name_is_not_taken_back(tmp_path):
+    with open_store(tmp_path) as store:
+        (info,) = store.publish_small(small_items(store, [b"good"]))
+        store._index.forget([info.sha256])
+        info.path.chmod(0o644)
+        info.path.write_bytes(b"evil")
+        store.gc()
+        assert store.find(name_of(b"good")) is None
+        assert not info.path.exists()
+
+
+def test_rm_removes_what_nothing_else_refers_to(tmp_path, blobs):
+    with open_store(tmp_path) as store:
+        for data in blobs:
+            store_whole(store, data)
+        one = store.put_manifest(manifest_of(blobs[0], blobs[1]))
+        store.put_manifest(manifest_of(blobs[1], blobs[2]))
+        assert store.rm(one) == 2 * MIB
+        assert [store.find(name_of(data)) is not None for data in blobs] == [False, True, True]
+        assert store.get_manifest(one) is None
+        with pytest.raises(NotFound):
+            store.rm(one)
+
+
+def test_rm_keeps_blobs_that_are_pinned_themselves_or_running(tmp_path, blobs):
+    with open_store(tmp_path) as store:
+        infos = [store_whole(store, data) for data in blobs]
+        store.pin(infos[0].sha256, "mine")
+        cid = store.put_manifest(manifest_of(*blobs))
+        with store.running([infos[1].sha256]):
+            assert store.rm(cid) == 2 * MIB
+        assert [store.find(name_of(data)) is not None for data in blobs] == [True, True, False]
+
+
+def test_rm_follows_git_names_to_their_blobs(tmp_path):
+    with open_store(tmp_path) as store:
+        (info,) = store.publish_small(small_items(store, [b"config"]))
+        entry = FileEntry("c.json", 6, digests.git_sha1_digest(info.git_sha1))
+        cid = store.put_manifest(Manifest.from_entries([entry]))
+        store.pin(cid, "")
+        assert store.gc(target_bytes=0).kept_because == {"pinned": 6}
+        assert store.unpin(cid)
+        assert not store.unpin(cid)
+        assert store.rm(cid) == 6
+
+
+def test_ls_says_how_much_of_a_manifest_is_here(tmp_path, blobs):
+    with open_store(tmp_path) as store:
+        cid = store.put_manifest(manifest_of(*blobs))
+        row = Resolution("hf://a/b@main", cid, "c0ffee", "hf", "https://hub", 5.5, gated=True)
+        store.record_resolution(row)
+        store.pin(cid, "hf://a/b")
+        info = store_whole(store, blobs[0])
+        store.touch([info.sha256], 10**9)
+        (line,) = store.ls()
+        assert (line.files, line.total_bytes, line.present_bytes) == (3, 6 * MIB, 2 * MIB)
+        assert (line.pinned, line.last_used, line.resolutions) == (True, 10**9, (row,))
+        assert store.get_manifest(cid) == manifest_of(*blobs)
+        assert store.resolution("hf://a/b@main") == row
+
+
+def test_receipts_are_found_by_ref_number_and_last_and_are_bounded(tmp_path):
+    with open_store(tmp_path, max_receipts=3) as store:
+        numbers = [store.save_receipt({"ref": f"r{n % 2}", "n": n}) for n in range(5)]
+        assert store.receipt("last") == {"ref": "r0", "n": 4}
+        assert store.receipt("r1") == {"ref": "r1", "n": 3}
+        assert store.receipt(str(numbers[2])) == {"ref": "r0", "n": 2}
+        assert store.receipt(str(numbers[1])) is None
+        assert store.receipt("unknown") is None
