@@ -1,22 +1,25 @@
 """`python -m p2pcache.agent [--embedded]`: what `p2pcache agent run` and systemd start.
 
-Apart from the CLI, so that the CLI never imports trio and an agent never imports click.
+Apart from the CLI, so that the CLI never imports trio and an agent never imports click. Its own
+imports are inside `main`: every worker process imports this module again (multiprocessing's spawn
+does that with the main module), and would carry the whole agent.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-
-from p2pcache import config
-from p2pcache.agent import daemon
-from p2pcache.config import settings
-from p2pcache.errors import P2PCacheError
 
 
 def main() -> int:
     """Run an agent in the foreground. Returns the exit code."""
+    import argparse
+    import os
+
+    from p2pcache import config
+    from p2pcache.agent import daemon
+    from p2pcache.config import settings
+    from p2pcache.errors import P2PCacheError
+
     parser = argparse.ArgumentParser(prog="p2pcache agent run", description="Run the agent.")
     parser.add_argument(
         "--embedded", action="store_true", help="end with standard input (used by `p2pcache get`)"

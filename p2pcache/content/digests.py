@@ -36,6 +36,19 @@ def git_sha1_digest(raw20: bytes) -> Digest:
     return _multihash(SHA1, raw20)
 
 
+def provisional_name(origin: str) -> bytes:
+    """A name for a blob that only its bytes can name, until they are here: by where it comes from.
+
+    Multihash code 0x00 (identity) with 32 bytes: no digest of content ever looks like it.
+    """
+    return b"\x00\x20" + hashlib.sha256(origin.encode()).digest()
+
+
+def is_provisional(name: bytes) -> bool:
+    """Whether `provisional_name` made it."""
+    return len(name) == 34 and name[:2] == b"\x00\x20"
+
+
 def is_sha256(digest: Digest) -> bool:
     """Whether it is a sha2-256 multihash of the right length."""
     return len(digest) == 34 and digest[0] == SHA2_256 and digest[1] == 32

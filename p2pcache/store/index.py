@@ -77,7 +77,8 @@ _COLUMNS = (
 
 
 def sha256_of_name(name: bytes) -> bytes | None:
-    """The raw sha2-256 that a name states by itself; None for an alias (git sha1, UnixFS root).
+    """The raw sha2-256 that a name states by itself; None for an alias (git sha1, UnixFS root)
+    and for a provisional name.
 
     `name`: a multihash or a binary CIDv1. Raises UsageError for anything else.
     """
@@ -88,6 +89,8 @@ def sha256_of_name(name: bytes) -> bytes | None:
     if name[:2] == b"\x11\x14" and len(name) == 22:
         return None
     if name[:4] == b"\x01\x70\x12\x20" and len(name) == 36:
+        return None
+    if digests.is_provisional(name):
         return None
     raise UsageError(f"{name[:40].hex()} is not a name of a blob")
 

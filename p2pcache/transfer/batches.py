@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,15 +33,6 @@ class BatchOutcome:
 
     blobs: dict[int, BlobInfo]
     ended: ev.BatchEnded
-
-
-def provisional_name(wanted: Wanted) -> bytes:
-    """A store name for a blob that only its bytes can name: by where it comes from.
-
-    Not a multihash (its code, 0x00, is `identity`), so it never collides with a real digest.
-    """
-    text = f"{wanted.key}\0{wanted.size_bytes}".encode()
-    return b"\x00\x20" + hashlib.sha256(text).digest()
 
 
 async def fetch_batch(

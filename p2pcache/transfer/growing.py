@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.content.digests import WholeDigests, is_git_sha1, is_sha256, raw
+from p2pcache.content.digests import (
+    WholeDigests,
+    is_git_sha1,
+    is_sha256,
+    provisional_name,
+    raw,
+)
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.lanes.orders import BLOCK_BYTES, FollowOrder, FollowReport
 from p2pcache.store.lease import Busy
-from p2pcache.transfer.batches import provisional_name
 from p2pcache.transfer.faults import local_error
 
 if TYPE_CHECKING:
@@ -52,7 +57,8 @@ class GrowingBlob:
         While another pull or another agent on this store holds the lease, wait for it: it brings
         the same bytes.
         """
-        name = self.wanted.digest or provisional_name(self.wanted)
+        wanted = self.wanted
+        name = wanted.digest or provisional_name(f"{wanted.key}\0{wanted.size_bytes}")
         while True:
             found = self._store.find(name) if self.wanted.digest else None
             if found is not None:
