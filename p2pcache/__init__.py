@@ -1,1 +1,50 @@
-"""TODO."""
+"""p2pcache: a peer-to-peer content-addressed cache for AI models.
+
+    import p2pcache
+    with p2pcache.connect(embed=True) as agent:
+        folder = agent.get("hf://org/model")["path"]
+
+The map, top down; each layer imports only those below it:
+
+cli        the command line; talks to the agent over its local socket
+agent      the process of a node: wiring, daemon, `localapi` (the socket and its clients)
+config     settings and environment variables, read in this one place
+transfer   refs to manifests, manifests to files: the decisions and the driver
+sources    adapters that say where bytes are (Hugging Face, HTTP, files)
+store      the only owner of data on disk          lanes   the processes that move bytes
+content    pure: digests, CIDs, manifests, refs, names, and the one door for foreign bytes
+errors, units, version
+
+Importing p2pcache costs next to nothing: the clients are loaded when they are first named.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from p2pcache import errors
+from p2pcache.version import __version__
+
+if TYPE_CHECKING:
+    from p2pcache.agent.localapi.aclient import AsyncClient
+    from p2pcache.agent.localapi.client import Client, connect
+
+__all__ = ["AsyncClient", "Client", "__version__", "connect", "errors"]
+
+_LAZY = {
+    "AsyncClient": "p2pcache.agent.localapi.aclient",  # needs trio
+    "Client": "p2pcache.agent.localapi.client",
+    "connect": "p2pcache.agent.localapi.client",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562: whatever the name stands for
+    if name not in _LAZY:
+        raise AttributeError(f"module 'p2pcache' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

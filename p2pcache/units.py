@@ -1,4 +1,4 @@
-"""Sizes, rates and times as people write them. Parsing raises ValueError; callers name the option.
+"""Sizes, rates and times as people write them. What cannot be parsed is a ValueError.
 
 `M` and `MB` are powers of ten, `Mi` and `MiB` powers of two. Output is always in powers of two,
 with the unit that says so.
@@ -13,7 +13,7 @@ MAX_BYTES = 1 << 62  # what fits the index's and the wire's signed 64-bit intege
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([A-Za-z]*)")
 _DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
-_FACTORS = (
+_FACTORS: dict[str, int] = (
     {f"{prefix}{b}": factor for prefix, factor in _DECIMAL.items() for b in ("", "b")}
     | {f"{p}i{b}": 1024 ** (n + 1) for n, p in enumerate("kmgtp") for b in ("", "b")}
     | {"bytes": 1}
@@ -91,8 +91,4 @@ def _power(count: float) -> int:
 
 
 def _three_digits(number: float) -> str:
-    return (
-        f"{number:.0f}"
-        if (number == int(number) and number < 1) or number >= 9.95
-        else f"{number:.1f}"
-    )
+    return f"{number:.0f}" if number == 0 or number >= 9.95 else f"{number:.1f}"

@@ -90,8 +90,9 @@ def measure(options: Options) -> list[Row]:
             nginx(site, folder / "nginx", extra=hub) as server,
             agent(home, HF_ENDPOINT=server.url, HF_HOME=str(folder / "hf")) as running,
         ):
-            # The client of this process sends its own endpoint along, as any program's does.
-            os.environ["HF_ENDPOINT"] = server.url
+            # The client of this process sends its own endpoint and cache folder along, as any
+            # program's does.
+            os.environ.update(HF_ENDPOINT=server.url, HF_HOME=str(folder / "hf"))
             progress("idle agent")
             time.sleep(2.0)  # what it does once after its start is not idling
             before = gauge.cpu_s(running.pid)

@@ -82,7 +82,7 @@ def hub_cache_dir() -> Path:
 
 
 def caller_credentials() -> dict[str, str]:
-    """What the calling user brings to an origin: keys `hf_token`, `hf_endpoint`; absent if unset."""
+    """What the calling user brings to an origin: `hf_token`, `hf_endpoint`, each if set."""
     found: dict[str, str] = {}
     endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/")
     if endpoint:

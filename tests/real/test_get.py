@@ -9,7 +9,7 @@ import pytest
 
 from p2pcache import errors
 from tests.support.agents import Agent, running_agent
-from tests.support.certs import make_authority
+from tests.support.certs import make_server_cert
 from tests.support.hub_repo import HubRepo, build_repo
 from tests.support.hub_stub import hub_stub
 from tests.support.hubs import VERSIONS, HubClient, hub_python
@@ -34,7 +34,7 @@ def loads_offline(agent: Agent, repo: HubRepo) -> None:
         folder, config, scan = client.calls(
             ("snapshot_download", {"repo_id": repo.repo_id}),
             ("hf_hub_download", {"repo_id": repo.repo_id, "filename": "config.json"}),
-            ("scan_cache_dir", {}),
+            ("scan", {"cache_dir": str(agent.hub_cache)}),
         )
         matches(Path(folder), repo)
         assert Path(config).read_bytes() == repo.files["config.json"].on_disk.read_bytes()
@@ -48,11 +48,11 @@ def test_a_hub_repository_is_loaded_offline_by_the_unmodified_library(
     origin = olah(repo, tmp_path / "olah") if server == "olah" else hub_stub(repo)
     with origin as hub, running_agent(tmp_path) as agent:
         credentials = {"hf_endpoint": hub.url}
-        done = agent.get("hf://demo/model", hf_cache=True, credentials=credentials)
+        done = agent.get("hf://demo/model", hf_cache=str(agent.hub_cache), credentials=credentials)
         assert done["fetched_bytes"] == repo.total_bytes
         matches(Path(done["path"]), repo)
         loads_offline(agent, repo)
-        again = agent.get("hf://demo/model", hf_cache=True, credentials=credentials)
+        again = agent.get("hf://demo/model", hf_cache=str(agent.hub_cache), credentials=credentials)
         assert again["fetched_bytes"] == 0
         assert again["link_kind"] is None, "nothing was written a second time"
 
@@ -61,9 +61,8 @@ def test_a_hub_repository_is_loaded_offline_by_the_unmodified_library(
 def test_a_file_comes_from_nginx_plain_and_over_a_private_authority(
     tmp_path: Path, repo: HubRepo, tls: bool
 ):
-    authority = make_authority(tmp_path / "ca") if tls else None
-    settings = {} if authority is None else {"tls.ca_file": str(authority.ca_file)}
-    cert = None if authority is None else authority.issue("127.0.0.1")
+    cert = make_server_cert(tmp_path / "ca") if tls else None
+    settings = {} if cert is None else {"tls.ca_file": str(cert.ca_file)}
     file = repo.files["model-00001-of-00002.safetensors"]
     with (
         nginx(repo.plain, tmp_path / "nginx", tls=cert) as server,
@@ -92,13 +91,17 @@ def test_a_cache_that_huggingface_hub_wrote_is_adopted_without_a_byte(
         )
         library.call("snapshot_download", repo_id=repo.repo_id)
         hub.asked.clear()
-        done = agent.get("hf://demo/model", hf_cache=True, credentials={"hf_endpoint": hub.url})
+        done = agent.get(
+            "hf://demo/model", hf_cache=str(agent.hub_cache), credentials={"hf_endpoint": hub.url}
+        )
         assert done["fetched_bytes"] == 0
         assert done["reused_bytes"] == repo.total_bytes
         assert not [path for path in hub.paths() if "/resolve/" in path]
         changed = agent.hub_cache / "models--demo--model" / "blobs"
         blob = changed / repo.files["config.json"].etag
         blob.write_bytes(b"x" * blob.stat().st_size)
-        again = agent.get("hf://demo/model", to=str(tmp_path / "out"), credentials={"hf_endpoint": hub.url})
+        again = agent.get(
+            "hf://demo/model", to=str(tmp_path / "out"), credentials={"hf_endpoint": hub.url}
+        )
         assert again["fetched_bytes"] == repo.files["config.json"].size, "it is trusted no more"
         matches(tmp_path / "out", repo)

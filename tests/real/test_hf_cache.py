@@ -1,10 +1,15 @@
-"""The cache that we write is read by unmodified huggingface_hub releases, and the other way round."""
+"""Unmodified huggingface_hub releases read the cache that we write, and we read theirs."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +25,18 @@ from tests.support.hub_stub import hub_stub
 from tests.support.hubs import VERSIONS, HubClient, hub_python
 
 REPO = ("model", "demo/model")
+COPY_SNAPSHOT = """
+import sys
+from pathlib import Path
+from p2pcache.store.hfcache.write import materialise
+from p2pcache.store.links import LinkKind
+from tests.support.hub_files import stored
+big = {f"part-{n}.bin": bytes([n]) * 3_000_000 for n in range(6)}
+files = stored(Path(sys.argv[1]), big)
+print("go", flush=True)
+materialise(Path(sys.argv[2]), "model", "demo/model", sys.argv[3], files, revisions=["main"],
+            whole_tree=True, kinds=[LinkKind.COPY])
+"""
 XET_HASH = "91" + "a" * 62
 
 
@@ -44,6 +61,10 @@ def contents(directory):
         for path in Path(directory).rglob("*")
         if path.is_file()
     }
+
+
+def left_overs(directory):
+    return [path for path in directory.rglob("*") if path.name.startswith(".p2pcache")]
 
 
 def everything(directory):
@@ -138,7 +159,7 @@ def test_a_mark_that_says_no_such_file_goes_when_the_file_comes(hub, files):
 
 
 def test_stopped_between_two_files_it_looks_incomplete_and_can_be_finished(hub, files):
-    class Stop(Exception):  # noqa: N818
+    class Stop(Exception):
         pass
 
     def stop(path):
@@ -177,6 +198,8 @@ def test_online_the_library_downloads_none_of_what_we_materialised(hub, tmp_path
 def test_a_cache_that_the_library_wrote_is_read_and_left_as_it_is(hub, tmp_path):
     repo = build_repo(tmp_path / "repo")
     with hub_stub(repo) as stub:
+        # 1.33 takes the other port of 127.0.0.1 for the same hub and wants its headers there too
+        stub.redirect_lfs = False
         snapshot = replace(hub, endpoint=stub.url).call("snapshot_download", repo_id="demo/model")
     assert contents(snapshot) == contents(repo.plain)
     assert read.repos(hub.cache) == [REPO]
@@ -283,6 +306,43 @@ def test_across_file_systems_it_links_by_name_and_copies_when_told_to(tmp_path, 
     assert contents(placed.directory) == CONTENT
 
 
+def test_several_at_once_give_one_good_snapshot(cache, files):
+    def work(kind):
+        return materialise(
+            cache, *REPO, COMMIT, files, revisions=["main"], whole_tree=True, kinds=[kind]
+        )
+
+    with ThreadPoolExecutor(6) as pool:
+        placed = list(pool.map(work, [LinkKind.HARD_LINK, LinkKind.COPY, LinkKind.SYMLINK] * 6))
+    assert contents(placed[0].directory) == CONTENT
+    assert read.resolve_revision(cache, *REPO, "main") == COMMIT
+    assert left_overs(cache) == []
+
+
+def test_killed_at_any_moment_no_half_written_file_is_seen(tmp_path, cache):
+    store = tmp_path / "store"
+    big = {f"part-{n}.bin": bytes([n]) * 3_000_000 for n in range(6)}
+    files = stored(store, big)
+    names = {file.etag_hex: big[file.path] for file in files}
+    for delay_s in (0.0, 0.002, 0.005, 0.01, 0.02, 0.03):
+        child = subprocess.Popen(
+            [sys.executable, "-c", COPY_SNAPSHOT, str(store), str(cache), COMMIT],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        with child:
+            child.stdout.readline()  # it has imported everything and starts now
+            time.sleep(delay_s)
+            child.kill()
+        for blob in (cache / "models--demo--model/blobs").glob("*"):
+            assert blob.read_bytes() == names[blob.name]
+        assert not (cache / "models--demo--model/refs/main").exists() or (
+            contents(cache / f"models--demo--model/snapshots/{COMMIT}") == big
+        )
+    placed = materialise(cache, *REPO, COMMIT, files, revisions=["main"], whole_tree=True)
+    assert contents(placed.directory) == big
+
+
 def test_an_unverified_blob_of_the_same_size_is_replaced(cache, files):
     blob = cache / "models--demo--model/blobs" / files[0].etag_hex
     blob.parent.mkdir(parents=True)
@@ -304,6 +364,28 @@ def test_a_moved_branch_points_to_the_new_commit_and_the_old_one_stays(cache, fi
     materialise(cache, *REPO, newer, files[:2], revisions=["main"])
     assert read.resolve_revision(cache, *REPO, "main") == newer
     assert len(read.snapshot_files(cache, *REPO, COMMIT)) == len(files)
+
+
+def test_a_tree_with_xet_hashes_is_left_to_the_library_and_ours_has_none(cache, files):
+    materialise(cache, *REPO, COMMIT, files, whole_tree=True)
+    path = cache / "models--demo--model/trees" / f"{COMMIT}.json"
+    document = json.loads(path.read_bytes())
+    assert all("xet_hash" not in entry for entry in document["files"].values())
+    document["files"]["model.safetensors"]["xet_hash"] = XET_HASH
+    path.write_text(json.dumps(document))
+    before = path.read_bytes()
+    materialise(cache, *REPO, COMMIT, files, whole_tree=True)
+    assert path.read_bytes() == before
+    materialise(cache, *REPO, COMMIT, files[:-1], whole_tree=True)  # it says something else now
+    assert path.read_bytes() != before
+
+
+def test_the_ids_of_lfs_pointers_are_those_of_git(cache, tmp_path):
+    repo = build_repo(tmp_path / "repo")
+    files = [LinkedFile(f.path, f.etag, f.size, f.on_disk) for f in repo.files.values()]
+    materialise(cache, *REPO, repo.commit, files, whole_tree=True)
+    listed = read.tree(cache, *REPO, repo.commit)
+    assert {f.path: f.blob_id for f in listed} == {f.path: f.oid for f in repo.files.values()}
 
 
 def test_a_damaged_tree_is_replaced_and_private(cache, files):
@@ -393,12 +475,16 @@ def test_a_blob_that_leads_out_of_the_cache_or_too_far_is_not_found(cache, files
 
 def test_a_repository_folder_that_is_a_link_is_not_read(cache, files, tmp_path):
     materialise(tmp_path / "other", *REPO, COMMIT, files, revisions=["main"], whole_tree=True)
+    mark = tmp_path / "other/models--demo--model/.no_exist" / COMMIT / "x"
+    mark.parent.mkdir(parents=True)
+    mark.touch()
     cache.mkdir()
     (cache / "models--demo--model").symlink_to(tmp_path / "other/models--demo--model")
     assert read.find_blob(cache, *REPO, files[0].etag_hex) is None
     assert read.snapshot_files(cache, *REPO, COMMIT) == ()
     assert read.refs(cache, *REPO) == {}
     assert read.tree(cache, *REPO, COMMIT) is None
+    assert read.no_exist(cache, *REPO, COMMIT) == frozenset()
 
 
 def test_unfinished_downloads_and_shared_blobs_are_no_blobs_and_no_repositories(cache, files):

@@ -12,35 +12,22 @@ import contextlib
 import os
 import socket
 import time
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from p2pcache import config
 from p2pcache.agent.localapi import calls
 from p2pcache.agent.localapi.embedded import AGENT_COMMAND, EmbeddedAgent, start_agent
-from p2pcache.agent.localapi.listener import peer_uid
-from p2pcache.agent.localapi.wire import (
-    CONNECTION,
-    Cancel,
-    Failed,
-    FrameReader,
-    FromServer,
-    Hello,
-    Item,
-    Progress,
-    Request,
-    Result,
-    encode,
-    parse_from_server,
-)
-from p2pcache.errors import AgentNotRunning, Denied, Unavailable, Untrusted
+from p2pcache.agent.localapi.exchange import Answer, Exchange
+from p2pcache.agent.localapi.listener import HasOptions, peer_uid
+from p2pcache.errors import AgentNotRunning, Denied, LocalFault, P2PCacheError, Unavailable
 from p2pcache.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from p2pcache.agent.localapi import answers
+    from p2pcache.agent.localapi.wire import Hello
 
     OnProgress = Callable[[answers.Progress], None]
 
@@ -48,6 +35,7 @@ CONNECT_S = 5.0  # a local socket answers in microseconds unless the agent is st
 SILENCE_S = 60.0  # the agent says something at least every 10 s while it works
 CANCEL_S = 2.0  # how long an interrupted user waits for the agent to confirm
 READ_BYTES = 65536
+PROGRAM = f"p2pcache/{__version__}"
 
 START_HINT = "start one with `p2pcache agent run`"
 
@@ -102,6 +90,8 @@ class Client:
 
     def connect(self) -> Hello:
         """Connect if not connected, and say who answers."""
+        if self._connection is not None and not self._connection.alive():
+            self._disconnect()  # the agent was restarted since
         if self._connection is None:
             path = config.socket_path(self.home)
             try:
@@ -205,16 +195,14 @@ class Client:
         """Ask the agent to finish and exit."""
         return self.call("shutdown", {})[0]
 
-    def call(
-        self, op: str, args: dict[str, Any], on_progress: OnProgress | None = None
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def call(self, op: str, args: dict[str, Any], on_progress: OnProgress | None = None) -> Answer:
         """Any operation by name: its result, and the items that came before it."""
         self.connect()
         connection = cast("Connection", self._connection)
         try:
             return connection.run(op, args, on_progress)
         except KeyboardInterrupt:
-            with contextlib.suppress(OSError, KeyboardInterrupt, Unavailable, Untrusted):
+            with contextlib.suppress(OSError, KeyboardInterrupt, P2PCacheError):
                 connection.cancel()
             self._disconnect()
             raise
@@ -242,10 +230,7 @@ class Connection:
     """One socket to the agent, past its hello. One request at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._reader = FrameReader()
-        self._received: deque[bytes] = deque()
-        self._last_id = 0
-        self.in_request = False
+        self._exchange = Exchange()
         self._socket = _connect(path)
         try:
             self.hello = self._greet()
@@ -257,52 +242,38 @@ class Connection:
         """Close the socket: what still runs on it is cancelled by the agent."""
         self._socket.close()
 
-    def run(
-        self, op: str, args: dict[str, Any], on_progress: OnProgress | None
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    @property
+    def in_request(self) -> bool:
+        """Whether the agent still works for this connection."""
+        return self._exchange.in_request
+
+    def alive(self) -> bool:
+        """Whether an idle connection still has an agent at the other end. Never waits."""
+        return not closed_by_peer(self._socket.fileno())
+
+    def run(self, op: str, args: dict[str, Any], on_progress: OnProgress | None) -> Answer:
         """One request from its first byte to its answer."""
-        self._last_id += 1
-        frame = encode(Request(self._last_id, op, args))
-        self.in_request = True
-        self._send(frame)
-        items: list[dict[str, Any]] = []
-        while True:
-            message = self._next_message(SILENCE_S)
-            if isinstance(message, Failed) and message.id == CONNECTION:
-                raise message.exception()
-            if isinstance(message, Hello) or message.id != self._last_id:
-                continue
-            match message:
-                case Progress(fields=fields):
-                    if on_progress is not None:
-                        on_progress(cast("answers.Progress", fields))
-                case Item(value=value):
-                    items.append(value)
-                case Result(value=value):
-                    self.in_request = False
-                    return value, items
-                case Failed():
-                    self.in_request = False
-                    raise message.exception()
+        self._send(self._exchange.ask(op, args))
+        while self._exchange.answer is None:
+            for progress in self._exchange.feed(self._receive(SILENCE_S)):
+                if on_progress is not None:
+                    on_progress(progress)
+        return self._exchange.answer
 
     def cancel(self) -> None:
         """Stop the request that runs and wait a moment for its end, so that it is settled."""
         if not self.in_request:
             return
-        self._send(encode(Cancel(self._last_id + 1, self._last_id)))
+        self._send(self._exchange.stop())
         give_up = time.monotonic() + CANCEL_S
-        while (left_s := give_up - time.monotonic()) > 0:
-            message = self._next_message(left_s)
-            if isinstance(message, Result | Failed) and message.id in (CONNECTION, self._last_id):
-                return
+        while self.in_request and (left_s := give_up - time.monotonic()) > 0:
+            self._exchange.feed(self._receive(left_s))
 
     def _greet(self) -> Hello:
-        self._send(encode(Hello(f"p2pcache/{__version__}", os.getpid())))
-        message = self._next_message(CONNECT_S)
-        if not isinstance(message, Hello):
-            raise Untrusted("what listens on the agent's socket is not an agent")
-        message.check()
-        return message
+        self._send(self._exchange.greet(PROGRAM, os.getpid()))
+        while self._exchange.hello is None:
+            self._exchange.feed(self._receive(CONNECT_S))
+        return self._exchange.hello
 
     def _send(self, frame: bytes) -> None:
         self._socket.settimeout(SILENCE_S)
@@ -310,27 +281,50 @@ class Connection:
             self._socket.sendall(frame)
         except TimeoutError as exc:
             raise Unavailable(f"the agent took nothing for {SILENCE_S:g} s") from exc
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             return  # the agent closed; why it did is still to be read
 
-    def _next_message(self, patience_s: float) -> FromServer:
-        while not self._received:
-            self._socket.settimeout(patience_s)
-            try:
-                data = self._socket.recv(READ_BYTES)
-            except TimeoutError as exc:
-                raise Unavailable(
-                    f"the agent has said nothing for {patience_s:g} s",
-                    hint="`p2pcache agent stop` or its log may tell more",
-                ) from exc
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise AgentNotRunning(
-                    "the agent went away before it answered", hint="run the command again"
-                )
-            self._received.extend(self._reader.feed(data))
-        return parse_from_server(self._received.popleft())
+    def _receive(self, patience_s: float) -> bytes:
+        self._socket.settimeout(patience_s)
+        try:
+            return self._socket.recv(READ_BYTES)
+        except TimeoutError as exc:
+            raise silent(patience_s) from exc
+        except ConnectionResetError:
+            return b""
+
+
+def closed_by_peer(fileno: int) -> bool:
+    """Whether the other end of an idle connection is closed. Never waits."""
+    with socket.socket(fileno=os.dup(fileno)) as peeked:
+        try:
+            return not peeked.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
+def silent(patience_s: float) -> Unavailable:
+    """The error for an agent that accepts, and then says nothing."""
+    return Unavailable(
+        f"the agent has said nothing for {patience_s:.3g} s",
+        hint="its log may tell why; `p2pcache agent stop` stops it",
+    )
+
+
+def not_connected(path: Path, exc: OSError) -> P2PCacheError:
+    """What it means that a connection to the agent's socket failed."""
+    if isinstance(exc, FileNotFoundError | ConnectionRefusedError):
+        return AgentNotRunning(f"no agent is running on {path}", hint=START_HINT)
+    return LocalFault(f"cannot reach the agent on {path}: {exc.strerror or exc}")
+
+
+def check_owner(connected: HasOptions, path: Path) -> None:
+    """Raise Denied unless our own user (or root) listens: it will be given the user's token."""
+    uid = peer_uid(connected)
+    if uid is not None and uid not in (os.getuid(), 0):
+        raise Denied(f"the agent on {path} belongs to another user (uid {uid})")
 
 
 def _connect(path: Path) -> socket.socket:
@@ -338,19 +332,10 @@ def _connect(path: Path) -> socket.socket:
     try:
         connecting.settimeout(CONNECT_S)
         connecting.connect(os.fspath(path))
-        uid = peer_uid(connecting)
-        if uid is not None and uid not in (os.getuid(), 0):
-            # It would be given the user's token.
-            raise Denied(f"the agent on {path} belongs to another user (uid {uid})")
-    except (FileNotFoundError, ConnectionRefusedError) as exc:
-        connecting.close()
-        raise AgentNotRunning(f"no agent is running on {path}", hint=START_HINT) from exc
-    except TimeoutError as exc:
-        connecting.close()
-        raise Unavailable(f"the agent on {path} does not accept connections") from exc
+        check_owner(connecting, path)
     except OSError as exc:
         connecting.close()
-        raise AgentNotRunning(f"cannot reach {path}: {exc.strerror or exc}") from exc
+        raise not_connected(path, exc) from exc
     except BaseException:
         connecting.close()
         raise

@@ -34,7 +34,7 @@ class EmbeddedAgent:
         self._process = process
 
     def close(self) -> None:
-        """Close the pipe and wait a moment for the agent to leave. Never raises, may be repeated."""
+        """Close the pipe and give the agent a moment to leave. Never raises."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()

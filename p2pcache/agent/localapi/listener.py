@@ -10,7 +10,7 @@ import socket
 import stat
 import struct
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from p2pcache.errors import LocalFault
 
@@ -19,11 +19,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BACKLOG = 128  # connections that wait while the agent is busy; the kernel refuses more
+
+
+class HasOptions(Protocol):
+    """A socket of the standard library's or of trio's."""
+
+    def getsockopt(self, level: int, option: int, buffer_bytes: int, /) -> bytes:
+        """As `socket.getsockopt`."""
+        ...
+
+
 _UCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
-def bind_local(path: Path) -> socket.socket:
-    """A listening, non-blocking unix socket at `path`, mode 0600.
+def bind_local(path: Path) -> tuple[socket.socket, os.stat_result]:
+    """A listening, non-blocking unix socket at `path`, mode 0600, and what identifies its file.
 
     Raises LocalFault when a live agent has the path, when something that is not a socket is
     there, or when the folder is not ours alone.
@@ -33,7 +43,8 @@ def bind_local(path: Path) -> socket.socket:
         _check_folder(path.parent)
         with _one_starter_at_a_time(path):
             _remove_stale(path)
-            return _listen(path)
+            listening = _listen(path)
+            return listening, path.lstat()
     except OSError as exc:
         raise LocalFault(f"cannot listen on {path}: {exc.strerror or exc}") from exc
 
@@ -61,7 +72,7 @@ def is_listening(path: Path) -> bool:
     return True
 
 
-def peer_uid(connected: socket.socket) -> int | None:
+def peer_uid(connected: HasOptions) -> int | None:
     """The user at the other end, None where the system cannot say (then the modes must do)."""
     if sys.platform != "linux":
         return None

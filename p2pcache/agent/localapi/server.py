@@ -100,8 +100,7 @@ async def serve(
     in progress are cancelled and the socket file is removed.
     """
     options = options or ServerOptions()
-    listening = bind_local(path)
-    bound = path.lstat()
+    listening, bound = bind_local(path)
     clients = Clients()
     try:
         async with (
@@ -133,7 +132,7 @@ async def _serve_client(
 def _refusal(
     stream: trio.SocketStream, options: ServerOptions, clients: Clients
 ) -> errors.P2PCacheError | None:
-    uid = peer_uid(stream.socket._sock)
+    uid = peer_uid(stream.socket)
     if uid is not None and uid != options.uid:
         return errors.Denied("this agent belongs to another user")
     if clients.connected > options.max_clients:

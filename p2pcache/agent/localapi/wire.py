@@ -41,7 +41,7 @@ class Hello:
     version: tuple[int, int] = VERSION
 
     def check(self) -> None:
-        """Raise LocalFault when the two sides cannot talk: a software matter, nobody's bad bytes."""
+        """Raise LocalFault when the two sides cannot talk: nobody sent bad bytes."""
         if self.version[0] != VERSION[0]:
             raise LocalFault(
                 f"the other side ({self.agent}) speaks version {_dotted(self.version)} of the "

@@ -155,7 +155,7 @@ def _write_tree(tree: Tree, commit: str, files: Sequence[LinkedFile]) -> None:
     there = _read(tree, path, MAX_TREE_BYTES)
     if there is not None:
         if there == text:
-            return
+            return  # the usual case, without parsing thousands of entries
         known = parse_tree(there.decode(errors="replace"))
         if known is not None and [_claim(f) for f in known] == [_claim(f) for f in wanted]:
             return

@@ -1,0 +1,297 @@
+"""The trio client of the agent: the operations of `client.Client`, many at once.
+
+    async with AsyncClient() as agent:
+        folder = (await agent.get("hf://org/model"))["path"]
+
+There is no background task: each call has a connection to itself while it runs, and idle
+connections are kept for the next. Cancelling a call closes its connection, which the agent takes
+as a cancel of that call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
+
+import trio
+
+from p2pcache import config
+from p2pcache.agent.localapi import calls
+from p2pcache.agent.localapi.client import (
+    CONNECT_S,
+    PROGRAM,
+    READ_BYTES,
+    SILENCE_S,
+    OnProgress,
+    check_owner,
+    closed_by_peer,
+    not_connected,
+    silent,
+)
+from p2pcache.agent.localapi.embedded import AGENT_COMMAND, EmbeddedAgent, start_agent
+from p2pcache.agent.localapi.exchange import Answer, Exchange
+from p2pcache.errors import AgentNotRunning, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from p2pcache.agent.localapi import answers
+
+MAX_CONNECTIONS = 16  # calls at once; the rest wait here. An agent serves 128 connections
+
+
+class AsyncClient:
+    """Conversations with the agent of `home`; see `client.Client` for operations and errors.
+
+    If a call is cancelled, the agent stops it unless others wait for the same; what was verified is
+    kept. `on_progress` is a plain function, called in the caller's task.
+    """
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str] | None = None,
+        *,
+        embed: bool = False,
+        agent_command: Sequence[str] = AGENT_COMMAND,
+    ) -> None:
+        self.home = config.home() if home is None else Path(home).expanduser().absolute()
+        self._embed = embed
+        self._agent_command = agent_command
+        self._agent: EmbeddedAgent | None = None
+        self._starting = trio.Lock()
+        self._limit = trio.CapacityLimiter(MAX_CONNECTIONS)
+        self._idle: list[_Connection] = []
+
+    async def __aenter__(self) -> Self:
+        """Connect, so that a missing agent is known at once."""
+        try:
+            async with self._connection():
+                return self
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close idle connections; an agent that this client started goes when nobody needs it."""
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+        agent, self._agent = self._agent, None
+        if agent is not None:
+            with trio.CancelScope(shield=True):  # bounded by embedded.LEAVE_S
+                await trio.to_thread.run_sync(agent.close)
+
+    async def resolve(
+        self,
+        ref: str,
+        *,
+        revision: str | None = None,
+        refresh: bool = False,
+        offline: bool = False,
+        credentials: dict[str, str] | None = None,
+    ) -> answers.ResolveAnswer:
+        """What a ref means now: its manifest and files."""
+        call = calls.resolve(ref, revision, refresh, offline, credentials)
+        value, files = await self.call(call.op, call.args)
+        return cast("answers.ResolveAnswer", {**value, "files": files})
+
+    async def get(
+        self,
+        ref: str,
+        *,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[answers.GetOptions],
+    ) -> answers.GetAnswer:
+        """Bring a ref's files here, verified; `path` of the answer says where they are."""
+        call = calls.get(ref, **options)
+        return cast("answers.GetAnswer", (await self.call(call.op, call.args, on_progress))[0])
+
+    pull = get
+
+    async def push(
+        self, path: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+    ) -> answers.PushAnswer:
+        """Put a file or folder into the store."""
+        call = calls.push(path)
+        return cast("answers.PushAnswer", (await self.call(call.op, call.args, on_progress))[0])
+
+    async def ls(self) -> list[answers.LsAnswer]:
+        """The manifests that the store knows."""
+        return cast("list[answers.LsAnswer]", (await self.call("ls", {}))[1])
+
+    async def pin(self, ref: str) -> dict[str, Any]:
+        """Keep a ref or manifest from being evicted."""
+        return await self._on_ref("pin", ref)
+
+    async def unpin(self, ref: str) -> dict[str, Any]:
+        """Let it be evicted again."""
+        return await self._on_ref("unpin", ref)
+
+    async def rm(self, ref: str, *, force: bool = False) -> answers.RmAnswer:
+        """Forget a ref or manifest and what nothing else needs; `force`: even if pinned."""
+        return cast("answers.RmAnswer", await self._on_ref("rm", ref, force=force))
+
+    async def gc(
+        self, *, target_bytes: int | None = None, dry_run: bool = False
+    ) -> answers.GcAnswer:
+        """Evict by last use, down to `target_bytes` or the configured watermark."""
+        args = {"target_bytes": target_bytes, "dry_run": dry_run}
+        return cast("answers.GcAnswer", (await self.call("gc", args))[0])
+
+    async def verify(
+        self,
+        ref: str | None = None,
+        *,
+        repair: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> answers.VerifyAnswer:
+        """Hash what is stored again (everything, or one ref); `repair`: fetch bad blocks again."""
+        args = calls.on_ref("verify", ref, repair=repair).args
+        return cast("answers.VerifyAnswer", (await self.call("verify", args, on_progress))[0])
+
+    async def status(self) -> answers.StatusAnswer:
+        """The agent now."""
+        return cast("answers.StatusAnswer", (await self.call("status", {}))[0])
+
+    async def why(self, ref: str = "last") -> dict[str, Any]:
+        """The receipt of the last pull, or of a ref's."""
+        return await self._on_ref("why", ref)
+
+    async def doctor(self) -> list[answers.CheckAnswer]:
+        """The agent's checks of itself and its surroundings."""
+        return cast("list[answers.CheckAnswer]", (await self.call("doctor", {}))[1])
+
+    async def config(self) -> dict[str, dict[str, Any]]:
+        """Every setting with its value and where that came from."""
+        return (await self.call("config", {}))[0]
+
+    async def shutdown(self) -> dict[str, Any]:
+        """Ask the agent to finish and exit."""
+        return (await self.call("shutdown", {}))[0]
+
+    async def call(
+        self, op: str, args: dict[str, Any], on_progress: OnProgress | None = None
+    ) -> Answer:
+        """Any operation by name: its result, and the items that came before it."""
+        async with self._connection() as connection:
+            return await connection.run(op, args, on_progress)
+
+    async def _on_ref(self, op: str, ref: str, **args: object) -> dict[str, Any]:
+        call = calls.on_ref(op, ref, **args)
+        return (await self.call(call.op, call.args))[0]
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[_Connection]:
+        """A connection for one call; kept for the next if the call left it in step."""
+        async with self._limit:
+            connection = self._take_idle() or await self._open()
+            try:
+                yield connection
+            finally:
+                if connection.reusable:
+                    self._idle.append(connection)
+                else:
+                    connection.close()
+
+    def _take_idle(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.reusable:
+                return connection
+            connection.close()  # the agent was restarted since
+        return None
+
+    async def _open(self) -> _Connection:
+        path = config.socket_path(self.home)
+        try:
+            return await _Connection.open(path)
+        except AgentNotRunning:
+            if not self._embed:
+                raise
+        async with self._starting:
+            if self._agent is None:
+                # Not abandoned when cancelled: a process that was started must get its owner.
+                self._agent = await trio.to_thread.run_sync(
+                    start_agent, self.home, path, self._agent_command
+                )
+        return await _Connection.open(path)
+
+
+class _Connection:
+    """One socket to the agent, past its hello. One request at a time."""
+
+    def __init__(self, connected: trio.socket.SocketType) -> None:
+        self._socket = connected
+        self._exchange = Exchange()
+        self._broken = False
+
+    @classmethod
+    async def open(cls, path: Path) -> _Connection:
+        """Connect and greet."""
+        connecting = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        connection = cls(connecting)
+        try:
+            with trio.fail_after(CONNECT_S):
+                await connecting.connect(os.fspath(path))
+                check_owner(connecting, path)
+                await connection._greet()
+        except OSError as exc:
+            connecting.close()
+            raise not_connected(path, exc) from exc
+        except trio.TooSlowError as exc:
+            connecting.close()
+            raise silent(CONNECT_S) from exc
+        except BaseException:
+            connecting.close()
+            raise
+        return connection
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the next request would find the stream in step."""
+        return not (
+            self._broken or self._exchange.in_request or closed_by_peer(self._socket.fileno())
+        )
+
+    def close(self) -> None:
+        """Close the socket: what still runs on it is cancelled by the agent."""
+        self._socket.close()
+
+    async def run(self, op: str, args: dict[str, Any], on_progress: OnProgress | None) -> Answer:
+        """One request from its first byte to its answer. If cancelled, close the connection."""
+        await self._send(self._exchange.ask(op, args))
+        while self._exchange.answer is None:
+            for progress in self._exchange.feed(await self._receive()):
+                if on_progress is not None:
+                    on_progress(progress)
+        return self._exchange.answer
+
+    async def _greet(self) -> None:
+        await self._send(self._exchange.greet(PROGRAM, os.getpid()))
+        while self._exchange.hello is None:
+            self._exchange.feed(await self._receive())
+
+    async def _send(self, frame: bytes) -> None:
+        left = memoryview(frame)
+        try:
+            with trio.fail_after(SILENCE_S):
+                while left:
+                    left = left[await self._socket.send(left) :]
+        except trio.TooSlowError as exc:
+            raise Unavailable(f"the agent took nothing for {SILENCE_S:g} s") from exc
+        except (BrokenPipeError, ConnectionResetError):
+            self._broken = True  # the agent closed; why it did is still to be read
+
+    async def _receive(self) -> bytes:
+        try:
+            with trio.fail_after(SILENCE_S):
+                return await self._socket.recv(READ_BYTES)
+        except trio.TooSlowError as exc:
+            raise silent(SILENCE_S) from exc
+        except ConnectionResetError:
+            return b""

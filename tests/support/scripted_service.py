@@ -1,0 +1,199 @@
+"""A real implementation of the local API's Service with fixed answers, for tests of both ends.
+
+As a program (`python -m tests.support.scripted_service`) it is an embedded agent: it serves until
+its standard input closes and nobody is connected.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import trio
+
+from p2pcache import config, errors
+from p2pcache.agent.localapi.server import ServerOptions, serve
+
+MANIFEST = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
+RECEIPT = {
+    "id": "p7", "ref": "hf://org/model", "manifest": MANIFEST, "started_at": 1_760_000_000.0,
+    "seconds": 6.4, "outcome": "complete", "total_bytes": 5_261_334_937,
+    "fetched_bytes": 5_260_000_000, "reused_bytes": 1_334_937, "duplicate_bytes": 0, "retries": 2,
+    "sources": [
+        {"name": "hf", "kind": "origin", "host": "huggingface.co", "bytes": 5_260_000_000,
+         "seconds": 6.1, "requests": 318, "outcome": "used", "reason": None},
+        {"name": "mirror", "kind": "origin", "host": "mirror.example", "bytes": 0,
+         "seconds": 0.0, "requests": 1, "outcome": "left", "reason": "wrong Content-Range"},
+    ],
+    "times": {"resolve_s": 0.2, "adopt_s": 0.0, "fetch_s": 6.1, "verify_s": 0.1,
+              "materialise_s": 0.01},
+    "bound": {"name": "link", "bytes_per_s": 1.0e9, "seconds": 5.3, "ratio": 1.21},
+    "notes": ["the manifest was recorded 3 days ago"],
+}  # fmt: skip
+FAILURES = {kind.code: kind for kind in errors.ALL_ERRORS}
+LAST_ITEM_COUNT = 50
+
+
+class ScriptedService:
+    """Answers like an agent with one model, and remembers what it was asked.
+
+    Refs with a meaning: `fail:<code>` raises that error, `hang` waits until it is cancelled,
+    `slow` makes progress for 0.3 s, `bug` raises KeyError, `huge` returns more than a frame.
+    """
+
+    def __init__(self):
+        self.calls = []
+        self.cancelled = []
+        self.stop = trio.Event()
+        self.began = trio.Event()
+
+    async def call(self, op, args, emit):
+        self.calls.append((op, args))
+        self.began.set()
+        await self._act(str(args.get("ref")), emit)
+        answer = getattr(self, f"op_{op}", None)
+        if answer is None:
+            raise errors.UsageError(f"no operation {op!r}")
+        return await answer(args, emit)
+
+    async def _act(self, ref, emit):
+        if ref.startswith("fail:"):
+            raise FAILURES[ref.removeprefix("fail:")]("what happened\nmore of it", hint="do this")
+        if ref == "bug":
+            raise KeyError("planted")
+        if ref == "hang":
+            try:
+                await emit({"type": "progress", "phase": "fetching", "done_bytes": 1})
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                self.cancelled.append(ref)
+                raise
+        if ref == "slow":
+            for step in range(4):
+                await emit(
+                    {"type": "progress", "phase": "fetching", "file": "a.bin",
+                     "done_bytes": step * 100, "total_bytes": 400, "sources": {"hf": step * 100}}
+                )  # fmt: skip
+                await trio.sleep(0.1)
+
+    async def op_get(self, args, emit):
+        answer = {
+            "ref": args["ref"], "manifest": MANIFEST, "immutable": "a" * 40,
+            "path": args["to"] or args["hf_cache"] or "/folder", "files": 2, "total_bytes": 400,
+            "fetched_bytes": 400, "reused_bytes": 0, "seconds": 0.01, "link_kind": "hard link",
+            "pull": "p7", "notes": ["named by what arrived"],
+        }  # fmt: skip
+        if args["dry_run"]:
+            answer |= {"path": None, "dry_run": {"missing_bytes": 400, "missing_files": 2}}
+        return answer
+
+    async def op_resolve(self, args, emit):
+        for name in ("config.json", "new\nline"):
+            await emit(
+                {"type": "item", "value": {"path": name, "size": 200, "sha256": "0" * 64,
+                 "git_sha1": None, "root": None, "present": name == "config.json"}}
+            )  # fmt: skip
+        return {
+            "ref": args["ref"], "canonical": "hf://org/model@main", "manifest": MANIFEST,
+            "immutable": "a" * 40, "mutable": True, "source": "hf",
+            "endpoint": "https://huggingface.co", "resolved_at": 1_760_000_000.0,
+            "from_record": True, "gated": False, "total_bytes": 400, "file_count": 2, "notes": [],
+        }  # fmt: skip
+
+    async def op_push(self, args, emit):
+        return {"manifest": MANIFEST, "root": "bafybeiroot", "sha256": "0" * 64, "files": 1,
+                "total_bytes": 4}  # fmt: skip
+
+    async def op_ls(self, args, emit):
+        for number in range(LAST_ITEM_COUNT):
+            await emit(
+                {"type": "item", "value": {"ref": f"hf://org/m{number}", "manifest": MANIFEST,
+                 "immutable": "a" * 40, "files": 2, "total_bytes": 400, "present_bytes": 200,
+                 "pinned": number == 0, "last_used": 1_760_000_000.0, "resolved_at": None,
+                 "source": "hf"}}
+            )  # fmt: skip
+        return {}
+
+    async def op_pin(self, args, emit):
+        return {"manifest": MANIFEST}
+
+    op_unpin = op_pin
+
+    async def op_rm(self, args, emit):
+        return {"freed_bytes": 1 << 20}
+
+    async def op_gc(self, args, emit):
+        return {"freed_bytes": 3 << 30, "evicted": 4, "kept": {"pinned": 2}}
+
+    async def op_verify(self, args, emit):
+        await emit({"type": "progress", "phase": "verifying", "done_bytes": 5, "total_bytes": 9})
+        if args["ref"] == "bad":
+            bad = [{"sha256": "0" * 64, "path": "/blobs/0", "bad_blocks": [3, 4]}]
+            return {"checked": 9, "bad": bad, "repaired": 1 if args["repair"] else 0}
+        return {"checked": 9, "bad": [], "repaired": 0}
+
+    async def op_status(self, args, emit):
+        return {
+            "version": "0.1.0", "pid": os.getpid(), "uptime_s": 3725.0, "home": "/home/x",
+            "store": {"used_bytes": 5 << 30, "capacity_bytes": None, "blobs": 12, "partials": 1},
+            "pulls": [{"ref": "hf://org/model", "done_bytes": 100, "total_bytes": 400}],
+            "clients": 1, "rss_bytes": 80 << 20,
+        }  # fmt: skip
+
+    async def op_why(self, args, emit):
+        return RECEIPT | {"ref": args["ref"]}
+
+    async def op_doctor(self, args, emit):
+        for name, ok, hint in (("store", True, None), ("clock", False, "set the clock")):
+            await emit(
+                {"type": "item", "value": {"check": name, "ok": ok, "detail": "seen", "hint": hint}}
+            )
+        return {}
+
+    async def op_config(self, args, emit):
+        return {"home": {"value": "/home/x", "source": "environment"},
+                "store.capacity_bytes": {"value": None, "source": "default"}}  # fmt: skip
+
+    async def op_shutdown(self, args, emit):
+        self.stop.set()
+        return {}
+
+    async def op_huge(self, args, emit):
+        return {"text": "x" * (2 << 20)}
+
+    async def op_flood(self, args, emit):
+        """As many 4 KiB items and progress frames as asked for."""
+        for number in range(args["count"]):
+            await emit({"type": "progress", "step": number})
+            await emit({"type": "item", "value": {"n": number, "pad": b"x" * 4096}})
+        return {"count": args["count"]}
+
+    async def op_progress_only(self, args, emit):
+        for number in range(args["count"]):
+            await emit({"type": "progress", "step": number})
+            if number % 100 == 0:
+                await trio.lowlevel.checkpoint()
+        return {}
+
+
+async def serve_until_stopped(path, service, options=None):
+    """An agent that `shutdown` ends."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: serve(
+            path, service, options=options, task_status=task_status))  # fmt: skip
+        await service.stop.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _embedded():
+    path = config.socket_path(Path(os.environ["P2PCACHE_HOME"]))
+    async with trio.open_nursery() as nursery:
+        clients = await nursery.start(lambda task_status: serve(
+            path, ScriptedService(), options=ServerOptions(), task_status=task_status))  # fmt: skip
+        while await trio.to_thread.run_sync(sys.stdin.buffer.read, 4096, abandon_on_cancel=True):
+            pass
+        await clients.wait_none()
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    trio.run(_embedded)
