@@ -99,14 +99,13 @@ class Store:
 
     def close(self) -> None:
         """Close open partials (their progress stays), write what is buffered, close the index."""
-        with self._lock:
-            # last in, first out: the index is closed whatever the others raise
-            with durable.local_faults("closing the store"), ExitStack() as steps:
-                steps.callback(self._index.close)
-                steps.callback(self._discard_small_dir)
-                steps.callback(self._write_touches)
-                for partial in self._open_partials:
-                    steps.callback(partial.close)
+        # last in, first out: the index is closed whatever the others raise
+        with self._lock, durable.local_faults("closing the store"), ExitStack() as steps:
+            steps.callback(self._index.close)
+            steps.callback(self._discard_small_dir)
+            steps.callback(self._write_touches)
+            for partial in self._open_partials:
+                steps.callback(partial.close)
 
     def _discard_small_dir(self) -> None:
         if self._small is not None:

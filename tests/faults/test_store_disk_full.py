@@ -31,13 +31,17 @@ def disk(tmp_path):
         yield where
 
 
+def write_for_ever(file, step: int) -> None:
+    while True:
+        file.write(bytes(step))
+
+
 def use_up(path) -> None:
     """Take every page that is left."""
     with path.open("wb", buffering=0) as file:
         for step in (MIB, 4096):
             with pytest.raises(OSError, match="No space left"):
-                while True:
-                    file.write(bytes(step))
+                write_for_ever(file, step)
 
 
 def test_a_blob_that_cannot_fit_is_refused_before_a_byte_is_fetched(disk):
