@@ -35,6 +35,7 @@ class RawClient:
         self.stream = stream
         self._reader = FrameReader()
         self._messages = []
+        self._ends = {}
 
     async def send(self, data):
         await self.stream.send_all(data)
@@ -58,10 +59,13 @@ class RawClient:
         return messages
 
     async def answer_to(self, number):
-        while (message := await self.next()) is not None:
-            if isinstance(message, Result | Failed) and message.id == number:
-                return message
-        raise AssertionError("closed before it answered")
+        """The end of one request; the ends of others are kept for those who ask for them."""
+        while number not in self._ends:
+            message = await self.next()
+            assert message is not None, "closed before it answered"
+            if isinstance(message, Result | Failed):
+                self._ends[message.id] = message
+        return self._ends.pop(number)
 
 
 async def connect(agent, greeting=HELLO):
