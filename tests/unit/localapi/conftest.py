@@ -17,6 +17,7 @@ class Agent:
         self.path = config.socket_path(home)
         self.service = service
         self.clients = clients
+        self.opened = []  # streams that tests opened; closed with the agent
 
 
 @pytest.fixture
@@ -35,8 +36,11 @@ def agent_of(home):
             clients = await nursery.start(
                 partial(serve, config.socket_path(home), service, options=options)
             )
+            agent = Agent(home, service, clients)
             with trio.fail_after(20):
-                yield Agent(home, service, clients)
+                yield agent
+            for stream in agent.opened:
+                await stream.aclose()
             nursery.cancel_scope.cancel()
 
     return open_agent
