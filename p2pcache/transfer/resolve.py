@@ -181,9 +181,19 @@ class Resolver:
                 f"nobody that this agent may ask has `{canonical}`",
                 hint="give a ref with an origin (hf://, https://), or `p2pcache push` it",
             )
-        files = tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in manifest.files)
+        below = ref.path if isinstance(ref, refs.CidRef) else None
+        files = tuple(
+            ListedFile(f.path, f.size, f.digest, f.path)
+            for f in manifest.files
+            if below is None or f.path == below or f.path.startswith(f"{below}/")
+        )
+        if not files and below is not None:
+            raise NotFound(
+                f"`{below}` is not in `{cids.format_cid(name)}`",
+                hint="paths work below the CID of a manifest; folders of IPFS are not read yet",
+            )
         listing = Listing("store", "", canonical, False, files)
-        return Resolution(ref, canonical, listing, manifest, self._now(), True)
+        return Resolution(ref, canonical, listing, manifest_of(listing), self._now(), True)
 
 
 def manifest_of(listing: Listing) -> Manifest | None:
