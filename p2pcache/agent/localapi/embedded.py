@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2pcache.agent.localapi.listener import is_listening
@@ -18,13 +19,28 @@ from p2pcache.errors import LocalFault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-AGENT_COMMAND = (sys.executable, "-m", "p2pcache.agent", "--embedded")
 START_S = 30.0  # a cold disk and a store to look through; a warm start takes 1 s
 POLL_S = 0.01
 LEAVE_S = 2.0  # an idle agent is gone within this; one that others use stays, and is not ours
 MAX_LOG_TAIL_CHARS = 2000
+
+
+def agent_command(*, embedded: bool) -> tuple[str, ...]:
+    """How to start an agent. `-P`: the folder that the user happens to be in is not searched."""
+    command = (sys.executable, "-P", "-m", "p2pcache.agent")
+    return (*command, "--embedded") if embedded else command
+
+
+def agent_environment(home: Path | None = None) -> dict[str, str]:
+    """This process's environment, in which the same p2pcache as this one is found."""
+    package_parent = str(Path(__file__).parents[3])
+    paths = [package_parent, os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    return environment if home is None else {**environment, "P2PCACHE_HOME": str(home)}
+
+
+AGENT_COMMAND = agent_command(embedded=True)
 
 
 class EmbeddedAgent:
@@ -57,7 +73,7 @@ def start_agent(home: Path, socket_path: Path, command: Sequence[str]) -> Embedd
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log_file,
-                env={**os.environ, "P2PCACHE_HOME": str(home)},
+                env=agent_environment(home),
                 start_new_session=True,  # a Ctrl-C is for us; we then tell the agent
             )
     except OSError as exc:
