@@ -49,7 +49,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_printer
 
 
-class Unit(click.ParamType):
+class Unit(click.ParamType[int]):
     """An option written with a unit, parsed by one of `units`' functions."""
 
     def __init__(self, name: str, parse: Callable[[str], int]) -> None:
@@ -58,9 +58,9 @@ class Unit(click.ParamType):
 
     def convert(
         self,
-        value: Any,
+        value: Any,  # noqa: ANN401 - click's own signature
         param: click.Parameter | None,
-        ctx: click.Context | None,  # noqa: ANN401
+        ctx: click.Context | None,
     ) -> int:
         """The number that `value` means, in the base unit."""
         try:

@@ -24,15 +24,14 @@ def ls(printer: Printer) -> None:
         found = agent.ls()
     rows = [("ref", "revision", "files", "size", "here", "pinned", "last used")]
     for entry in found:
-        share = (
-            100 * entry["present_bytes"] // entry["total_bytes"] if entry["total_bytes"] else 100
-        )
+        total = entry["total_bytes"]
+        share = 100 * entry["present_bytes"] // total if total else 100
         rows.append(
             (
                 entry["ref"] or entry["manifest"],
                 short(entry["immutable"]),
                 str(entry["files"]),
-                format_bytes(entry["total_bytes"]),
+                format_bytes(total),
                 f"{share}%",
                 "yes" if entry["pinned"] else "",
                 when(entry["last_used"]),

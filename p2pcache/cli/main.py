@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -86,9 +87,11 @@ def first_screen() -> str:
     """What `p2pcache` alone says: five commands, one example."""
     lines = [TAGLINE, ""]
     for title, group in COMMANDS.items():
-        for name in FIRST_SCREEN:
-            if name in group:
-                lines.append(f"  {title:<6} p2pcache {name:<7} {group[name][2]}")
+        lines += [
+            f"  {title:<6} p2pcache {name:<7} {group[name][2]}"
+            for name in FIRST_SCREEN
+            if name in group
+        ]
     lines += [
         "",
         "Example:",
@@ -117,6 +120,8 @@ def completion(shell: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     try:
         try:
             result: Any = cli.main(args, prog_name="p2pcache", standalone_mode=False)

@@ -52,11 +52,10 @@ def forward(shown: Progress, new: Progress) -> Progress:
     merged = {**shown, **new}
     for key in ("done_bytes", "total_bytes", "files_done"):
         if key in shown:
-            merged[key] = max(cast(int, shown.get(key)), cast(int, new.get(key, 0)))
-    if "done_bytes" in merged and merged.get("total_bytes"):
-        merged["done_bytes"] = min(
-            cast(int, merged["done_bytes"]), cast(int, merged["total_bytes"])
-        )
+            merged[key] = max(cast("int", shown[key]), cast("int", new.get(key, 0)))
+    done, total = merged.get("done_bytes"), merged.get("total_bytes")
+    if isinstance(done, int) and isinstance(total, int) and total:
+        merged["done_bytes"] = min(done, total)
     return cast("Progress", merged)
 
 

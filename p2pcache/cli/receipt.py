@@ -1,4 +1,4 @@
-"""A pull's receipt as people read it: what came from where, what it cost, how far from the bound."""
+"""A pull's receipt as people read it: what came from where, and what it cost."""
 
 from __future__ import annotations
 

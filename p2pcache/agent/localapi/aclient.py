@@ -24,20 +24,20 @@ from p2pcache.agent.localapi.client import (
     PROGRAM,
     READ_BYTES,
     SILENCE_S,
-    OnProgress,
     check_owner,
     closed_by_peer,
     not_connected,
     silent,
 )
 from p2pcache.agent.localapi.embedded import AGENT_COMMAND, EmbeddedAgent, start_agent
-from p2pcache.agent.localapi.exchange import Answer, Exchange
+from p2pcache.agent.localapi.exchange import AgentGone, Answer, Exchange
 from p2pcache.errors import AgentNotRunning, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from p2pcache.agent.localapi import answers
+    from p2pcache.agent.localapi.client import OnProgress
 
 MAX_CONNECTIONS = 16  # calls at once; the rest wait here. An agent serves 128 connections
 
@@ -172,7 +172,10 @@ class AsyncClient:
 
     async def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
-        return (await self.call("shutdown", {}))[0]
+        try:
+            return (await self.call("shutdown", {}))[0]
+        except AgentGone:
+            return {}  # it was quicker than its answer
 
     async def call(
         self, op: str, args: dict[str, Any], on_progress: OnProgress | None = None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 from p2pcache import config
 from p2pcache.agent.localapi import calls
 from p2pcache.agent.localapi.embedded import AGENT_COMMAND, EmbeddedAgent, start_agent
-from p2pcache.agent.localapi.exchange import Answer, Exchange
+from p2pcache.agent.localapi.exchange import AgentGone, Answer, Exchange
 from p2pcache.agent.localapi.listener import HasOptions, peer_uid
 from p2pcache.errors import AgentNotRunning, Denied, LocalFault, P2PCacheError, Unavailable
 from p2pcache.version import __version__
@@ -193,7 +193,10 @@ class Client:
 
     def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
-        return self.call("shutdown", {})[0]
+        try:
+            return self.call("shutdown", {})[0]
+        except AgentGone:
+            return {}  # it was quicker than its answer
 
     def call(self, op: str, args: dict[str, Any], on_progress: OnProgress | None = None) -> Answer:
         """Any operation by name: its result, and the items that came before it."""

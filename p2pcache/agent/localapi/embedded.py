@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 START_S = 30.0  # a cold disk and a store to look through; a warm start takes 1 s
 POLL_S = 0.01
-LEAVE_S = 2.0  # an idle agent is gone within this; one that others use stays, and is not ours
+LEAVE_S = 0.5  # an idle agent has left its socket by then; one that others use stays with them
 MAX_LOG_TAIL_CHARS = 2000
 
 
@@ -43,6 +43,9 @@ def agent_environment(home: Path | None = None) -> dict[str, str]:
 AGENT_COMMAND = agent_command(embedded=True)
 
 
+_left_running: list[subprocess.Popen[bytes]] = []  # still used by others; reaped at the next start
+
+
 class EmbeddedAgent:
     """An agent process that this one started. `close` lets it go."""
 
@@ -54,8 +57,10 @@ class EmbeddedAgent:
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             self._process.wait(LEAVE_S)
+        except subprocess.TimeoutExpired:
+            _left_running.append(self._process)
 
 
 def start_agent(home: Path, socket_path: Path, command: Sequence[str]) -> EmbeddedAgent | None:
@@ -64,6 +69,7 @@ def start_agent(home: Path, socket_path: Path, command: Sequence[str]) -> Embedd
     None when another process started one at the same moment: use that. Raises LocalFault with the
     end of its log when it does not come up.
     """
+    _left_running[:] = [process for process in _left_running if process.poll() is None]
     log = home / "embedded-agent.log"
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
