@@ -15,6 +15,7 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("P2PCACHE_HOME", "where the store, the socket and the configuration are"),
     ("P2PCACHE_NO_PROGRESS", "any value: no progress display"),
     ("NO_COLOR", "any value: no colour"),
+    ("_P2PCACHE_COMPLETE", "set by the completion script alone"),
     ("HF_TOKEN", "Hugging Face access token"),
     ("HUGGING_FACE_HUB_TOKEN", "the older name of HF_TOKEN"),
     ("HF_TOKEN_PATH", "file that holds the token (default: token in HF_HOME)"),
@@ -37,6 +38,7 @@ class TerminalOptions:
 
     color: bool
     progress: bool
+    completion: str | None = None  # what the shell's completion script asks for
 
 
 def home() -> Path:
@@ -96,7 +98,9 @@ def caller_credentials() -> dict[str, str]:
 def terminal_options() -> TerminalOptions:
     """NO_COLOR and P2PCACHE_NO_PROGRESS count when set to anything but nothing (no-color.org)."""
     return TerminalOptions(
-        color=not os.environ.get("NO_COLOR"), progress=not os.environ.get("P2PCACHE_NO_PROGRESS")
+        color=not os.environ.get("NO_COLOR"),
+        progress=not os.environ.get("P2PCACHE_NO_PROGRESS"),
+        completion=os.environ.get("_P2PCACHE_COMPLETE"),
     )
 
 

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from p2pcache.cli.output import Printer
 
 
-@click.group(short_help="Run, look at and stop the agent.")
-def agent() -> None:
+@click.group(invoke_without_command=True, short_help="Run, look at and stop the agent.")
+@click.pass_context
+def agent(ctx: click.Context) -> None:
     """The process that does the work. Commands start one when none runs."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @agent.command(cls=Command, short_help="Run it here.", example="p2pcache agent run", exits=(13,))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import io
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import get_completion_class, shell_complete
 
+from p2pcache.agent.localapi.client import terminal_options
 from p2pcache.cli.command import Command
 from p2pcache.cli.output import Mode, Printer, discard_stdout
 from p2pcache.errors import Interrupted, P2PCacheError, UsageError
@@ -46,6 +48,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
 }
 ALIASES = {"pull": "get"}
+COMPLETION_VARIABLE = "_P2PCACHE_COMPLETE"  # click's name for it; read in config
 FIRST_SCREEN = ("get", "ls", "push", "why", "doctor")  # one of each group
 
 
@@ -110,11 +113,9 @@ def first_screen() -> str:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of SHELL, to be sourced or installed."""
-    from click.shell_completion import get_completion_class
-
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(cli, {}, "p2pcache", "_P2PCACHE_COMPLETE").source())
+    click.echo(kind(cli, {}, "p2pcache", COMPLETION_VARIABLE).source())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,14 +123,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
+    asked = terminal_options().completion
+    if asked is not None:
+        return shell_complete(cli, {}, "p2pcache", COMPLETION_VARIABLE, asked)
     try:
         try:
-            result: Any = cli.main(args, prog_name="p2pcache", standalone_mode=False)
+            # Not `cli.main`: it answers Ctrl-C and broken pipes by itself, and otherwise.
+            with cli.make_context("p2pcache", args) as ctx:
+                cli.invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
             discard_stdout()  # the reader had enough: `p2pcache ls | head` is no failure
             return 0
-        return result if isinstance(result, int) else 0
+        return 0
     except click.exceptions.Exit as exc:
         return exc.exit_code
     except click.UsageError as exc:

@@ -52,11 +52,16 @@ def forward(shown: Progress, new: Progress) -> Progress:
     merged = {**shown, **new}
     for key in ("done_bytes", "total_bytes", "files_done"):
         if key in shown:
-            merged[key] = max(cast("int", shown[key]), cast("int", new.get(key, 0)))
+            merged[key] = max(_count(shown, key), _count(new, key))
     done, total = merged.get("done_bytes"), merged.get("total_bytes")
     if isinstance(done, int) and isinstance(total, int) and total:
         merged["done_bytes"] = min(done, total)
     return cast("Progress", merged)
+
+
+def _count(progress: Progress, key: str) -> int:
+    value = progress.get(key)
+    return value if isinstance(value, int) else 0
 
 
 class ProgressDisplay:
