@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from dataclasses import dataclass
@@ -59,6 +58,8 @@ def socket_path(home: Path) -> Path:
     path = home / "agent.sock"
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
         return path
+    import hashlib  # rare, and the command line should start fast
+
     name = hashlib.sha256(os.fsencode(home)).hexdigest()[:16] + ".sock"
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:

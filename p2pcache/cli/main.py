@@ -8,7 +8,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import get_completion_class, shell_complete
 
 from p2pcache.agent.localapi.client import terminal_options
 from p2pcache.cli.command import Command
@@ -113,6 +112,8 @@ def first_screen() -> str:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of SHELL, to be sourced or installed."""
+    from click.shell_completion import get_completion_class
+
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(cli, {}, "p2pcache", COMPLETION_VARIABLE).source())
@@ -125,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     asked = terminal_options().completion
     if asked is not None:
+        from click.shell_completion import shell_complete
+
         return shell_complete(cli, {}, "p2pcache", COMPLETION_VARIABLE, asked)
     try:
         try:

@@ -5,7 +5,7 @@ On a terminal one line is redrawn; elsewhere one line is printed every 10 s.
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from typing import TYPE_CHECKING, TextIO, cast
 
@@ -73,13 +73,13 @@ class ProgressDisplay:
         *,
         now: Callable[[], float] = time.monotonic,
         stream: TextIO | None = None,
-        width: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
+        width: Callable[[], int] | None = None,
     ) -> None:
         self._stream = stream or printer.stderr
         self._enabled = printer.shows_progress
         self._tty = self._stream.isatty()
         self._now = now
-        self._width = width
+        self._width = width or (lambda: _terminal_width(self._stream))
         self._shown: Progress = {}
         # In a log the first line comes after a while: what is quick needs no progress.
         self._next_at = now() if self._tty else now() + LINE_S
@@ -127,3 +127,10 @@ def _shortened(name: str, room: int) -> str:
         return name
     head = (room - 1) // 2
     return f"{name[:head]}…{name[len(name) - (room - 1 - head) :]}"
+
+
+def _terminal_width(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80  # 0: it does not know
+    except OSError:
+        return 80

@@ -40,9 +40,6 @@ def agent_environment(home: Path | None = None) -> dict[str, str]:
     return environment if home is None else {**environment, "P2PCACHE_HOME": str(home)}
 
 
-AGENT_COMMAND = agent_command(embedded=True)
-
-
 _left_running: list[subprocess.Popen[bytes]] = []  # still used by others; reaped at the next start
 
 
@@ -63,7 +60,9 @@ class EmbeddedAgent:
             _left_running.append(self._process)
 
 
-def start_agent(home: Path, socket_path: Path, command: Sequence[str]) -> EmbeddedAgent | None:
+def start_agent(
+    home: Path, socket_path: Path, command: Sequence[str] | None = None
+) -> EmbeddedAgent | None:
     """Start an agent for `home` and wait until it listens.
 
     None when another process started one at the same moment: use that. Raises LocalFault with the
@@ -75,7 +74,7 @@ def start_agent(home: Path, socket_path: Path, command: Sequence[str]) -> Embedd
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log.open("wb") as log_file:
             process = subprocess.Popen(
-                command,
+                command or agent_command(embedded=True),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log_file,
