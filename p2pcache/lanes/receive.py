@@ -30,36 +30,54 @@ class _Buffers(threading.local):
 
 _buffers = _Buffers()
 
+# Received, hashed and written while it lies in the second-level cache (512 KiB a core here): in
+# 128 KiB parts a plain GET cost 1.05 CPU-s/GB, in whole blocks 1.28 (one worker, nginx, tmpfs).
+PART_BYTES = 128 << 10
 
-def receive_blocks(body: Stream, sink: BlockSink, end: int) -> None:
+
+def receive_blocks(stream: Stream, sink: BlockSink, end: int) -> None:
     """Bring the body's bytes up to `end` into the sink, block by block.
 
     Raises `Ended`: UNAVAILABLE when the body ends early (whole blocks are kept, the rest of the
-    last one is dropped), and whatever `body` and `sink` raise.
+    last one is dropped), and whatever `stream` and `sink` raise.
     """
-    block = _buffers.block
+    part_bytes = BLOCK_BYTES if sink.holds else PART_BYTES
+    buffer = _buffers.block
     while sink.done < end:
-        wanted = min(BLOCK_BYTES, end - sink.done)
-        got = 0
-        while got < wanted:
-            count = body.read_into(block[got:wanted])
-            if count == 0:
-                missing = end - sink.done - got
+        block_bytes = min(BLOCK_BYTES, end - sink.done)
+        sha256, at = hashlib.sha256(), 0
+        while at < block_bytes:
+            part = buffer[: min(part_bytes, block_bytes - at)]
+            got = _fill(stream, part)
+            if got < len(part):
+                missing = end - sink.done - at - got
                 raise ended(FaultKind.UNAVAILABLE, f"the body ended {missing} bytes early")
-            got += count
-        sink.put(block[:wanted], hashlib.sha256(block[:wanted]).digest())
+            sha256.update(part)
+            if not sink.holds:
+                sink.write_part(at, part)
+            at += got
+        if sink.holds:
+            sink.put(part, sha256.digest())
+        else:
+            sink.keep(block_bytes, sha256.digest())
 
 
-def receive_rest(body: Stream, sink: BlockSink, limit: int) -> None:
+def _fill(stream: Stream, view: memoryview) -> int:
+    """Receive until `view` is full or the stream ends; how much arrived."""
+    got = 0
+    while got < len(view) and (count := stream.read_into(view[got:])):
+        got += count
+    return got
+
+
+def receive_rest(stream: Stream, sink: BlockSink, limit: int) -> None:
     """Bring a body of unknown length into the sink until it ends, at most up to `limit`.
 
     Raises `Ended`: UNTRUSTED when more arrives.
     """
     block = _buffers.block
     while True:
-        got = 0
-        while got < BLOCK_BYTES and (count := body.read_into(block[got:])):
-            got += count
+        got = _fill(stream, block)
         if sink.done + got > limit:
             raise ended(FaultKind.UNTRUSTED, f"the body is longer than {limit} bytes")
         if got == 0:
