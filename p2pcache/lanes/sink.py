@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 class BlockSink:
     """The files of one order, open. Takes blocks in order; raises `Ended` on any fault.
 
-    Two ways in. `put`: a whole block, written only if it is wanted. `write_part` and `keep`: the
-    block's bytes as they arrive, then its digest; the bytes of a block that never gets that far
-    lie unseen in the sparse file. A block that is live is never overwritten (looked up again right
-    before each write: a duplicate order may have finished it meanwhile), except by `compare`.
+    A live block is not overwritten, except by `compare`; looked up right before each write,
+    because a duplicate order may have finished the block meanwhile. When the two differ, the
+    report's digest says so and the whole digest decides who was right.
 
     Files are opened for each order (30 us beside the 8 ms of a piece) and never kept: a partial
     may be discarded or published between two orders, and a kept descriptor would write on into it.
@@ -59,11 +58,6 @@ class BlockSink:
         """sha2-256 of every block in [start, done), joined."""
         return bytes(self._digests)
 
-    @property
-    def holds(self) -> bool:
-        """Whether a block must be whole and checked before any of it may be written (`put`)."""
-        return self._order.expected is not None or self._order.compare
-
     def put(self, block: memoryview, digest: bytes) -> None:
         """Keep one block whose sha2-256 is `digest`, unless it is there, or is not as expected."""
         index = (self.done - self._order.start) // BLOCK_BYTES
@@ -75,41 +69,25 @@ class BlockSink:
                 f"block {self._first + index} has sha2-256 {digest.hex()}, "
                 f"expected {expected[at].hex()}",
             )
-        if not self._order.compare:
-            self.write_part(0, block)
-        elif self._map[at] != digest:
-            self._mark(b"\x00")  # nobody may serve it half rewritten
-            self.write_part(0, block)
-            self.changed.append(self._first + index)
-        self.keep(len(block), digest)
-
-    def write_part(self, at: int, part: memoryview) -> None:
-        """Write bytes of the current block, from `at` within it, unless the block is live."""
+        number = self._first + index
         try:
-            if not self._is_live():
-                _write_all(self._fds[0], part, self.done + at)
+            if not self._order.compare:
+                if os.pread(self._fds[2], 1, number) != b"\x01":
+                    self._write(number, block, digest)
+            elif self._map[at] != digest:
+                os.pwrite(self._fds[2], b"\x00", number)  # nobody may serve it half rewritten
+                self._write(number, block, digest)
+                self.changed.append(number)
         except OSError as exc:
             raise Ended(disk_fault(exc, "write the partial blob")) from exc
-
-    def keep(self, size: int, digest: bytes) -> None:
-        """The current block is written: record its digest, make it live, go to the next one."""
-        try:
-            if not self._is_live():
-                _write_all(self._fds[1], memoryview(digest), self.done // BLOCK_BYTES * 32)
-        except OSError as exc:
-            raise Ended(disk_fault(exc, "write the block map")) from exc
-        self._mark(b"\x01")
         self._digests += digest
-        self.done += size
+        self.done += len(block)
 
-    def _is_live(self) -> bool:
-        return os.pread(self._fds[2], 1, self.done // BLOCK_BYTES) == b"\x01"
-
-    def _mark(self, live: bytes) -> None:
-        try:
-            os.pwrite(self._fds[2], live, self.done // BLOCK_BYTES)
-        except OSError as exc:
-            raise Ended(disk_fault(exc, "mark a block")) from exc
+    def _write(self, number: int, block: memoryview, digest: bytes) -> None:
+        data, map_, live = self._fds
+        _write_all(data, block, number * BLOCK_BYTES)
+        _write_all(map_, memoryview(digest), number * 32)
+        os.pwrite(live, b"\x01", number)
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:
