@@ -1,4 +1,4 @@
-"""The workers in a real nginx: plain, and over TLS with a private authority."""
+"""The workers against a real nginx, plain and over TLS with a private authority."""
 
 from __future__ import annotations
 
