@@ -9,6 +9,7 @@ TLS 1.3 costs 0.79 CPU-s/GB this way and 1.03 with `SSLSocket` (best of 8, alter
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import ssl
 import threading
@@ -81,7 +82,10 @@ class BulkTlsSocket:
                 return
 
     def recv_into(self, buffer: WriteableBuffer) -> int:
-        """Decrypt everything that has arrived into `buffer`, at most its length; 0 at the end."""
+        """Decrypt everything that has arrived into `buffer`, at most its length; 0 at the end.
+
+        Raises ConnectionResetError when the connection ends without TLS saying so.
+        """
         view = memoryview(buffer)
         got = 0
         while True:
@@ -94,8 +98,13 @@ class BulkTlsSocket:
                 if got:
                     return got
                 self._receive()
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return got  # an end without a goodbye too: lengths and digests find a cut
+            except ssl.SSLZeroReturnError:
+                return got
+            except ssl.SSLEOFError as exc:
+                # Without a goodbye anybody on the path may have cut it: not the end of a body.
+                if got:
+                    return got
+                raise ConnectionResetError(errno.ECONNRESET, "TLS ended abruptly") from exc
 
     def recv(self, count: int) -> bytes:
         """At most `count` bytes, empty at the end (urllib3 asks this of a proxy's socket)."""

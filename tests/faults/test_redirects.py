@@ -214,6 +214,32 @@ class TestTls:
         order = partial.order(url, end=BLOCK_BYTES, limits=QUICK)
         refused(fetch(order), FaultKind.UNAVAILABLE)
 
+    def test_an_end_without_a_goodbye_is_never_the_end_of_a_body(
+        self, ca: PrivateCa, secure: FaultyServer, partial: PartialFiles
+    ) -> None:
+        url = secure.on("/f", fh.until_close(BODY[:-5]))
+        order = partial.order(Location(url, tls=Tls(ca.ca_file)), whole=True, total_known=False)
+        report = fetch(order)
+        assert report.fault is not None
+        assert report.fault.kind is FaultKind.UNAVAILABLE
+        assert report.done == BLOCK_BYTES
+
+    def test_a_tls_connection_that_died_while_idle_is_replaced(
+        self, ca: PrivateCa, secure: FaultyServer, partial: PartialFiles
+    ) -> None:
+        def dies_at_the_next_request(ask: fh.Exchange) -> bool:
+            fh.ranged(BODY)(ask)
+            ask.sock.recv(1)
+            return False
+
+        location = Location(
+            secure.on("/f", fh.first(1, dies_at_the_next_request, fh.ranged(BODY))),
+            tls=Tls(ca.ca_file),
+        )
+        assert block(partial, location).fault is None
+        assert block(partial, location, 1).fault is None
+        assert secure.connections == 2
+
     def test_a_dripped_handshake_ends_in_time(self, partial: PartialFiles) -> None:
         done = threading.Event()
 
