@@ -83,8 +83,8 @@ class FetchOrder:
 
     `expected`: the sha2-256 of every block of the range, joined, when a map is known: a block that
     differs is UNTRUSTED and is not written. `whole`: no Range header; `start` is 0 and `end` is
-    `blob_bytes`. `compare`: the blocks are
-    there already; those that differ from the map are rewritten and listed in the report.
+    `blob_bytes`. `compare`: the blocks are there already; those that differ from the map are
+    rewritten and listed in the report.
     `total_known` is False when only this request can tell the length (`blob_bytes` is then an
     upper bound and the report's `total_bytes` the truth).
     """
