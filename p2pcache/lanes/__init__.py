@@ -8,6 +8,7 @@
 | `follow`  | `follow(FollowOrder)`: the whole digest, in order, behind the writers            |
 | `http`    | one GET: redirects, memory of the final URL, renewal                             |
 | `pools`   | connections kept in the worker: TLS, pins, proxies, one place for every receive  |
+| `tls`     | a client socket that receives ciphertext in large pieces                          |
 | `pace`    | the watchdog (stall and floor) and the rate limit of one call                    |
 | `faults`  | the table status or exception -> `Fault`, and text that is fit for users         |
 | `receive` | the block loop: receive, hash, hand to the sink                                  |
