@@ -90,6 +90,10 @@ class Kubo:
         """CumulativeSize of a stored root: bytes of all its blocks, repeats counted."""
         return int(self._run("files", "stat", "--format=<cumulsize>", f"/ipfs/{root}"))
 
+    def block_bytes(self, root: str) -> int:
+        """Length of the one block of a stored root."""
+        return int(self._run("block", "stat", root).split("Size:")[1])
+
     def _run(self, *args: str, stdin: bytes = b"") -> str:
         done = subprocess.run(
             [ipfs_binary(), "--offline", *args],
