@@ -36,9 +36,10 @@ INTERESTING_SIZES = [
     2 * MIB,
     5 * MIB + 3,
     100 * MIB,  # lengths of three and four varint bytes
-    1024 * MIB,  # one full node
-    1025 * MIB,  # the first second level, its last node with one child
-    1025 * MIB + 5,
+    # 4 to 6 s each, Kubo's time:
+    pytest.param(1024 * MIB, marks=pytest.mark.slow),  # one full node
+    pytest.param(1025 * MIB, marks=pytest.mark.slow),  # a second level, its last node has one child
+    pytest.param(1025 * MIB + 5, marks=pytest.mark.slow),
 ]
 MARKED = (0, 1, 1022, 1023, 1024, 1025)  # blocks with bytes of their own: order must count
 ZERO_BLOCK = hashlib.sha256(bytes(LEAF_BYTES)).digest()
