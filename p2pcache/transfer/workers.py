@@ -9,7 +9,7 @@ verified stays, by the order of its writes (lanes/orders).
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +19,7 @@ import trio_parallel
 from p2pcache.errors import LocalFault
 from p2pcache.lanes.fetch import fetch
 from p2pcache.lanes.follow import follow
+from p2pcache.lanes.parent import end_with_parent
 from p2pcache.lanes.small import fetch_small
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
+
+GRACE_S = 5.0  # for an idle worker to leave by itself when the agent ends; it takes milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +114,13 @@ def _pause(seconds: float) -> None:
 @asynccontextmanager
 async def open_workers(options: WorkerOptions) -> AsyncIterator[Workers]:
     """Worker processes for the time of the scope. None is started before it is needed."""
-    async with (
-        trio_parallel.open_worker_context(
-            idle_timeout=options.idle_s, grace_period=5.0
-        ) as fetchers,
-        trio_parallel.open_worker_context(idle_timeout=options.idle_s, grace_period=5.0) as sdk,
-    ):
+    def pool() -> AbstractAsyncContextManager[object]:
+        context: AbstractAsyncContextManager[object] = trio_parallel.open_worker_context(
+            idle_timeout=options.idle_s, init=end_with_parent, grace_period=GRACE_S
+        )
+        return context
+
+    async with pool() as fetchers, pool() as sdk:
         yield Workers(fetchers, sdk, options)
 
 
