@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from p2pcache import errors
-from tests.support.agents import REPO, Agent, running_agent
+from tests.support.agents import Agent, running_agent
 from tests.support.blobs import MIB, ServedBlob, left_behind, sha256_file, write_blob
 from tests.support.hub_repo import build_repo, many_small_files
 from tests.support.nginx import nginx, static_hub
 from tests.support.proctable import descendants, wait_gone
 from tests.support.pulling import Pull
+from tests.support.second_agent import start_and_end
 
 RATE = 16 * MIB  # bytes/s of each connection: slow enough to hit every moment of a pull
 WORKERS_GONE_S = 2.0
@@ -250,11 +249,3 @@ def test_a_second_agent_on_the_same_home_is_refused(tmp_path: Path):
         assert "Traceback" not in said
         with agent.client() as client:
             assert client.status()["home"] == str(agent.home), "the first is not disturbed"
-
-
-def start_and_end(agent: Agent) -> subprocess.CompletedProcess[str]:
-    """Another agent in the same environment, which is expected to leave at once."""
-    return subprocess.run(
-        [sys.executable, "-m", "p2pcache.agent"],
-        cwd=REPO, env=agent.env, capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip

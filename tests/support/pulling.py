@@ -20,7 +20,9 @@ PATIENCE_S = 60.0
 class Pull:
     """`with Pull(agent, ref) as pull:` starts it; the block ends when the agent has answered."""
 
-    def __init__(self, agent: Agent, ref: str, **options: Any) -> None:
+    def __init__(
+        self, agent: Agent, ref: str, *, patience_s: float = PATIENCE_S, **options: Any
+    ) -> None:
         self.done_bytes = 0
         self.files_done = 0
         self.answer: dict[str, Any] | None = None
@@ -28,6 +30,7 @@ class Pull:
         self._agent = agent
         self._ref = ref
         self._options = options
+        self._patience_s = patience_s
         self._moved = threading.Condition()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -39,7 +42,7 @@ class Pull:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        self._thread.join(PATIENCE_S)
+        self._thread.join(self._patience_s)
         if kind is None:
             assert not self._thread.is_alive(), "the agent never answered"
 
@@ -52,7 +55,7 @@ class Pull:
         self._wait(lambda: self.files_done >= count)
 
     def _wait(self, reached: Any) -> None:
-        give_up = time.monotonic() + PATIENCE_S
+        give_up = time.monotonic() + self._patience_s
         with self._moved:
             while not reached():
                 assert self._thread.is_alive(), f"ended too early: {self.error or self.answer}"
