@@ -162,15 +162,22 @@ class Index:
             connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             connection.executescript(_SCHEMA)
             return connection
-        connection = self._connect(path, "ro")
         try:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.DatabaseError as exc:
-            connection.close()
-            if not self.readonly or not isinstance(exc, sqlite3.OperationalError):
+            return self._connect_sound(path, "ro")
+        except sqlite3.OperationalError:
+            if not self.readonly:
                 raise
             # a WAL needs its -shm file; on a read-only disk without one nobody writes either
-            connection = self._connect(path, "ro&immutable=1")
+            return self._connect_sound(path, "ro&immutable=1")
+
+    def _connect_sound(self, path: Path, mode: str) -> sqlite3.Connection:
+        """A connection that has read something: opening alone does not touch the file."""
+        connection = self._connect(path, mode)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def check(self) -> None:
