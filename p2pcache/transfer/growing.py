@@ -36,6 +36,7 @@ class GrowingBlob:
         self._workers = workers
         self._partial: Partial | None = None
         self._proven: bytes | None = None
+        self._publishing = False  # from then on its files move away under whoever looks
         self._report: FollowReport | None = None
         self._followed = trio.Event()
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
@@ -82,6 +83,8 @@ class GrowingBlob:
         """Verified bytes so far."""
         if self._partial is None:
             return 0
+        if self._publishing:
+            return self.wanted.size_bytes
         blocks = len(self.live()) - self.live().count(0)
         return min(blocks * BLOCK_BYTES, self.wanted.size_bytes)
 
@@ -144,6 +147,7 @@ class GrowingBlob:
         hashes = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
         async with self._disk:
+            self._publishing = True
             info = await trio.to_thread.run_sync(self._publish, blob, root.cid)
             self._partial = None
         return info
