@@ -20,7 +20,6 @@ from tests.support.second_agent import start_and_end
 from tests.support.tmpfs import tmpfs
 from tests.support.wallclock import wall_clock
 
-RATE = 16 * MIB
 DAY_S = 86_400
 
 
@@ -66,7 +65,7 @@ def test_a_disk_that_fills_up_on_the_way_costs_only_what_was_not_verified(
     tmp_path: Path, blob: ServedBlob
 ):
     with (
-        nginx(blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=RATE) as server,
+        nginx(blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=4 * MIB) as server,
         tmpfs(tmp_path / "disk", 48 * MIB) as disk,
         running_agent(tmp_path, P2PCACHE_HOME=str(disk.path)) as agent,
     ):
@@ -76,7 +75,7 @@ def test_a_disk_that_fills_up_on_the_way_costs_only_what_was_not_verified(
         error = pull.error
         assert isinstance(error, errors.DiskFull), error
         assert error.exit_code == 13
-        assert "bytes" in error.message
+        assert f"of {blob.size:,} bytes are verified and kept" in error.message
         assert error.hint
         assert "kept" in error.hint
         assert visible_blobs(disk.path) == [], "no half blob"
@@ -91,7 +90,7 @@ def test_a_disk_that_fills_up_on_the_way_costs_only_what_was_not_verified(
 
 def test_a_full_disk_is_not_blamed_on_the_origin(tmp_path: Path, blob: ServedBlob):
     with (
-        nginx(blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=RATE) as server,
+        nginx(blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=4 * MIB) as server,
         tmpfs(tmp_path / "disk", 48 * MIB) as disk,
         running_agent(
             tmp_path,
@@ -106,18 +105,44 @@ def test_a_full_disk_is_not_blamed_on_the_origin(tmp_path: Path, blob: ServedBlo
         assert "127.0.0.1" not in pull.error.message
 
 
+def test_a_full_disk_frees_every_blob_that_was_on_its_way(tmp_path: Path):
+    """A flush that the disk refuses must not keep the leases of the other files."""
+    repo = build_repo(tmp_path / "repo", {f"{n}.bin": lfs(8 * MIB, n) for n in range(4)})
+    extra = static_hub(repo, tmp_path / "site")
+    with (
+        nginx(
+            tmp_path / "site", tmp_path / "nginx", limit_rate_bytes_per_s=4 * MIB, extra=extra
+        ) as server,
+        tmpfs(tmp_path / "disk", 48 * MIB) as disk,
+        running_agent(tmp_path, P2PCACHE_HOME=str(disk.path)) as agent,
+    ):
+        options = {"credentials": {"hf_endpoint": server.url}, "to": str(tmp_path / "out")}
+        with Pull(agent, "hf://demo/model", **options) as pull:
+            pull.wait_bytes(4 * MIB)
+            filler = disk.fill()
+        assert isinstance(pull.error, errors.DiskFull), pull.error
+        filler.unlink()
+        with Pull(agent, "hf://demo/model", patience_s=20, **options) as again:
+            pass
+        assert again.error is None
+        for file in repo.files.values():
+            stored = disk.path / "blobs-v1" / file.sha256[:2] / file.sha256
+            assert sha256_file(stored) == file.sha256
+        no_traceback(agent)
+
+
 def test_small_files_meet_a_full_disk(tmp_path: Path):
     repo = build_repo(tmp_path / "repo", many_small_files(400))
     extra = static_hub(repo, tmp_path / "site")
     with (
         nginx(
-            tmp_path / "site", tmp_path / "nginx", limit_rate_bytes_per_s=1 << 20, extra=extra
+            tmp_path / "site", tmp_path / "nginx", limit_rate_bytes_per_s=256 << 10, extra=extra
         ) as server,
         tmpfs(tmp_path / "disk", 16 * MIB) as disk,
         running_agent(tmp_path, P2PCACHE_HOME=str(disk.path)) as agent,
     ):
-        credentials = {"hf_endpoint": server.url}
-        with Pull(agent, "hf://demo/model", credentials=credentials) as pull:
+        options = {"credentials": {"hf_endpoint": server.url}, "to": str(tmp_path / "out")}
+        with Pull(agent, "hf://demo/model", **options) as pull:
             pull.wait_files(100)
             filler = disk.fill()
         assert isinstance(pull.error, errors.DiskFull), pull.error
@@ -125,7 +150,7 @@ def test_small_files_meet_a_full_disk(tmp_path: Path):
             assert sha256_file(disk.path / "blobs-v1" / name[:2] / name) == name
         filler.unlink()
         disk.remount("size=64m")
-        done = agent.get("hf://demo/model", credentials=credentials)
+        done = agent.get("hf://demo/model", **options)
         assert done["reused_bytes"] > 0
         assert done["fetched_bytes"] + done["reused_bytes"] == repo.total_bytes
         no_traceback(agent)
@@ -162,6 +187,7 @@ def test_a_read_only_store_gives_what_it_has_and_says_why_it_takes_no_more(
         with running_agent(tmp_path, settings=settings) as agent:
             had = agent.get(five_blocks.ref(other), offline=True)
             assert sha256_file(Path(had["path"])) == five_blocks.sha256
+            assert any("read-only" in note for note in had["notes"]), "no receipt, and it says so"
             with pytest.raises(errors.LocalFault) as caught:
                 agent.get(blob.ref(server))
             assert not isinstance(caught.value, errors.DiskFull)
@@ -330,6 +356,7 @@ def test_an_empty_file(tmp_path: Path):
             assert client.verify()["bad"] == []
 
 
+@pytest.mark.slow
 def test_five_thousand_small_files(tmp_path: Path):
     recipes = many_small_files(5_000)
     recipes["empty.txt"] = Recipe(data=b"")
