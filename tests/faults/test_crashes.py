@@ -19,6 +19,8 @@ from tests.support.pulling import Pull
 from tests.support.second_agent import start_and_end
 
 RATE = 24 * MIB  # bytes/s of each connection: slow enough to hit every moment of a pull
+SLOW = 5 * MIB  # where the test must act between two moments of a pull, on a busy machine too
+AT_ONCE_S = 15.0  # a takeover and the rest of the pull; a far host would be given a minute
 WORKERS_GONE_S = 2.0
 LOST_A_KILL = 64 * MIB  # the promise
 
@@ -108,25 +110,25 @@ def test_a_kill_amid_small_files_leaves_no_orphan_and_keeps_whole_files(tmp_path
 def test_the_lease_of_a_dead_agent_is_taken_over_at_once(tmp_path: Path, small_blob: ServedBlob):
     store = {"store.path": str(tmp_path / "store")}
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=8 * MIB) as server,
+        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
         running_agent(tmp_path / "a", settings=store) as first,
         running_agent(tmp_path / "b", settings=store) as second,
     ):
         with Pull(first, small_blob.ref(server)) as pull:
-            pull.wait_bytes(12 * MIB)
+            pull.wait_bytes(8 * MIB)
             first.kill()
         assert left_behind(tmp_path / "store"), "its partial, with its lease"
         began = time.monotonic()
         done = second.get(small_blob.ref(server))
-        assert time.monotonic() - began < 10.0, "not after the minute that a far host is given"
-        assert done["fetched_bytes"] <= small_blob.size - 12 * MIB
+        assert time.monotonic() - began < AT_ONCE_S
+        assert done["fetched_bytes"] <= small_blob.size - 8 * MIB
         is_right(second, small_blob)
 
 
 def test_two_agents_on_one_store_bring_one_copy_together(tmp_path: Path, small_blob: ServedBlob):
     store = {"store.path": str(tmp_path / "store")}
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=8 * MIB) as server,
+        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
         running_agent(tmp_path / "a", settings=store) as first,
         running_agent(tmp_path / "b", settings=store) as second,
     ):
@@ -148,27 +150,29 @@ def test_the_second_agent_goes_on_when_the_first_dies_beside_it(
 ):
     store = {"store.path": str(tmp_path / "store")}
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=4 * MIB) as server,
+        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
         running_agent(tmp_path / "a", settings=store) as first,
         running_agent(tmp_path / "b", settings=store) as second,
     ):
         with Pull(first, small_blob.ref(server)) as one:
-            one.wait_bytes(8 * MIB)
+            one.wait_bytes(6 * MIB)
             with Pull(second, small_blob.ref(server)) as two:
                 time.sleep(0.5)
                 first.kill()
+                killed = time.monotonic()
         assert two.error is None
+        assert time.monotonic() - killed < AT_ONCE_S
         is_right(second, small_blob)
 
 
 def test_sigterm_drains_and_keeps_what_was_verified(tmp_path: Path, small_blob: ServedBlob):
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=8 * MIB) as server,
+        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
         running_agent(tmp_path) as agent,
     ):
         assert agent.process is not None
         with Pull(agent, small_blob.ref(server)) as pull:
-            pull.wait_bytes(12 * MIB)
+            pull.wait_bytes(8 * MIB)
             workers = descendants(agent.process.pid)
             assert agent.stop() == 0
         assert isinstance(pull.error, errors.Interrupted)
@@ -176,7 +180,7 @@ def test_sigterm_drains_and_keeps_what_was_verified(tmp_path: Path, small_blob: 
         assert "Traceback" not in agent.log.read_text()
         agent.start()
         done = agent.get(small_blob.ref(server))
-        assert done["fetched_bytes"] <= small_blob.size - 12 * MIB
+        assert done["fetched_bytes"] <= small_blob.size - 8 * MIB
         is_right(agent, small_blob)
 
 
@@ -184,24 +188,25 @@ def test_a_cancelled_get_keeps_what_was_verified(tmp_path: Path, small_blob: Ser
     class Enough(Exception):
         pass
 
-    def stop_at_12_mib(progress: object) -> None:
+    def stop_at_8_mib(progress: object) -> None:
         assert isinstance(progress, dict)
-        if progress.get("done_bytes", 0) >= 12 * MIB:
+        if progress.get("done_bytes", 0) >= 8 * MIB:
             raise Enough
 
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=8 * MIB) as server,
+        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
         running_agent(tmp_path) as agent,
     ):
         with agent.client() as client, pytest.raises(Enough):
-            client.get(small_blob.ref(server), on_progress=stop_at_12_mib)
+            client.get(small_blob.ref(server), on_progress=stop_at_8_mib)
         wait_idle(agent)
+        assert not small_blob.in_store(agent.home).exists(), "it was stopped, not finished"
         time.sleep(0.3)
         sent = server.body_bytes()
         time.sleep(1.0)
         assert server.body_bytes() == sent, "nobody wants it: nothing goes on in the background"
         done = agent.get(small_blob.ref(server))
-        assert done["fetched_bytes"] <= small_blob.size - 12 * MIB
+        assert done["fetched_bytes"] <= small_blob.size - 8 * MIB
         is_right(agent, small_blob)
 
 
@@ -223,7 +228,7 @@ def test_one_of_two_callers_may_leave(tmp_path: Path, small_blob: ServedBlob):
             raise KeyboardInterrupt
 
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=8 * MIB) as server,
+        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
         running_agent(tmp_path) as agent,
         Pull(agent, small_blob.ref(server)) as stays,
     ):
