@@ -19,7 +19,9 @@ from tests.support.pulling import Pull
 from tests.support.second_agent import start_and_end
 
 RATE = 24 * MIB  # bytes/s of each connection: slow enough to hit every moment of a pull
-SLOW = 5 * MIB  # where the test must act between two moments of a pull, on a busy machine too
+# Where a test must act between two moments of a pull. Not nginx's limit_rate: that lets the first
+# second's worth of every request through at once.
+SLOWLY = {"fetch.limit_rate": "10 MiB"}
 AT_ONCE_S = 15.0  # a takeover and the rest of the pull; a far host would be given a minute
 WORKERS_GONE_S = 2.0
 LOST_A_KILL = 64 * MIB  # the promise
@@ -108,9 +110,9 @@ def test_a_kill_amid_small_files_leaves_no_orphan_and_keeps_whole_files(tmp_path
 
 
 def test_the_lease_of_a_dead_agent_is_taken_over_at_once(tmp_path: Path, small_blob: ServedBlob):
-    store = {"store.path": str(tmp_path / "store")}
+    store = {"store.path": str(tmp_path / "store"), **SLOWLY}
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
+        nginx(small_blob.path.parent, tmp_path / "nginx") as server,
         running_agent(tmp_path / "a", settings=store) as first,
         running_agent(tmp_path / "b", settings=store) as second,
     ):
@@ -126,9 +128,9 @@ def test_the_lease_of_a_dead_agent_is_taken_over_at_once(tmp_path: Path, small_b
 
 
 def test_two_agents_on_one_store_bring_one_copy_together(tmp_path: Path, small_blob: ServedBlob):
-    store = {"store.path": str(tmp_path / "store")}
+    store = {"store.path": str(tmp_path / "store"), **SLOWLY}
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
+        nginx(small_blob.path.parent, tmp_path / "nginx") as server,
         running_agent(tmp_path / "a", settings=store) as first,
         running_agent(tmp_path / "b", settings=store) as second,
     ):
@@ -148,9 +150,9 @@ def test_two_agents_on_one_store_bring_one_copy_together(tmp_path: Path, small_b
 def test_the_second_agent_goes_on_when_the_first_dies_beside_it(
     tmp_path: Path, small_blob: ServedBlob
 ):
-    store = {"store.path": str(tmp_path / "store")}
+    store = {"store.path": str(tmp_path / "store"), **SLOWLY}
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
+        nginx(small_blob.path.parent, tmp_path / "nginx") as server,
         running_agent(tmp_path / "a", settings=store) as first,
         running_agent(tmp_path / "b", settings=store) as second,
     ):
@@ -167,8 +169,8 @@ def test_the_second_agent_goes_on_when_the_first_dies_beside_it(
 
 def test_sigterm_drains_and_keeps_what_was_verified(tmp_path: Path, small_blob: ServedBlob):
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
-        running_agent(tmp_path) as agent,
+        nginx(small_blob.path.parent, tmp_path / "nginx") as server,
+        running_agent(tmp_path, settings=SLOWLY) as agent,
     ):
         assert agent.process is not None
         with Pull(agent, small_blob.ref(server)) as pull:
@@ -194,8 +196,8 @@ def test_a_cancelled_get_keeps_what_was_verified(tmp_path: Path, small_blob: Ser
             raise Enough
 
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
-        running_agent(tmp_path) as agent,
+        nginx(small_blob.path.parent, tmp_path / "nginx") as server,
+        running_agent(tmp_path, settings=SLOWLY) as agent,
     ):
         with agent.client() as client, pytest.raises(Enough):
             client.get(small_blob.ref(server), on_progress=stop_at_8_mib)
@@ -228,8 +230,8 @@ def test_one_of_two_callers_may_leave(tmp_path: Path, small_blob: ServedBlob):
             raise KeyboardInterrupt
 
     with (
-        nginx(small_blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=SLOW) as server,
-        running_agent(tmp_path) as agent,
+        nginx(small_blob.path.parent, tmp_path / "nginx") as server,
+        running_agent(tmp_path, settings=SLOWLY) as agent,
         Pull(agent, small_blob.ref(server)) as stays,
     ):
         stays.wait_bytes(MIB)
