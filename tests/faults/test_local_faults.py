@@ -22,6 +22,7 @@ from tests.support.wallclock import wall_clock
 
 DAY_S = 86_400
 SLOWLY = {"fetch.limit_rate": "8 MiB"}  # where a test must act between two moments of a pull
+TWO_AT_ONCE = {"fetch.limit_rate": "40 MiB"}  # below 32 MiB/s one stream is enough
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +109,12 @@ def test_a_full_disk_is_not_blamed_on_the_origin(tmp_path: Path, blob: ServedBlo
 
 def test_a_full_disk_frees_every_blob_that_was_on_its_way(tmp_path: Path):
     """A flush that the disk refuses must not keep the leases of the other files."""
-    repo = build_repo(tmp_path / "repo", {f"{n}.bin": lfs(8 * MIB, n) for n in range(4)})
+    repo = build_repo(tmp_path / "repo", {f"{n}.bin": lfs(16 * MIB, n) for n in range(4)})
     extra = static_hub(repo, tmp_path / "site")
     with (
         nginx(tmp_path / "site", tmp_path / "nginx", extra=extra) as server,
-        tmpfs(tmp_path / "disk", 48 * MIB) as disk,
-        running_agent(tmp_path, settings=SLOWLY, P2PCACHE_HOME=str(disk.path)) as agent,
+        tmpfs(tmp_path / "disk", 80 * MIB) as disk,
+        running_agent(tmp_path, settings=TWO_AT_ONCE, P2PCACHE_HOME=str(disk.path)) as agent,
     ):
         options = {"credentials": {"hf_endpoint": server.url}, "to": str(tmp_path / "out")}
         with Pull(agent, "hf://demo/model", **options) as pull:
