@@ -13,6 +13,7 @@
 | `faults`  | the table status or exception -> `Fault`, and text that is fit for users         |
 | `receive` | the block loop: receive, hash, hand to the sink                                  |
 | `sink`    | data, then map, then live byte                                                   |
+| `parent`  | ends a worker whose agent is gone                                                |
 
 A byte's way: `pools` receives it, `http.Body` hands it out, `receive` hashes it, `sink` writes it.
 """

@@ -41,6 +41,7 @@ class GrowingBlob:
         self._workers = workers
         self._partial: Partial | None = None
         self._proven: bytes | None = None
+        self._publishing = False  # from then on its files move away under whoever looks
         self._report: FollowReport | None = None
         self._followed = trio.Event()
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
@@ -59,10 +60,7 @@ class GrowingBlob:
         """
         wanted = self.wanted
         name = wanted.digest or provisional_name(f"{wanted.key}\0{wanted.size_bytes}")
-        while True:
-            found = self._store.find(name) if self.wanted.digest else None
-            if found is not None:
-                return found
+        while (found := self._find()) is None:
             try:
                 self._partial = await trio.to_thread.run_sync(
                     self._store.partial, name, self.wanted.size_bytes
@@ -70,9 +68,18 @@ class GrowingBlob:
             except Busy:
                 await trio.sleep(BUSY_BEAT_S)
                 continue
+            found = self._find()
+            if found is not None:  # its last holder published it between our look and our take
+                partial, self._partial = self._partial, None
+                await trio.to_thread.run_sync(partial.discard)
+                break
             if is_sha256(name):
                 self._proven = self._store.block_map(raw(name))
             return None
+        return found
+
+    def _find(self) -> BlobInfo | None:
+        return None if self.wanted.digest is None else self._store.find(self.wanted.digest)
 
     def live(self) -> bytes:
         """One byte a block, nonzero when verified."""
@@ -82,6 +89,8 @@ class GrowingBlob:
         """Verified bytes so far."""
         if self._partial is None:
             return 0
+        if self._publishing:
+            return self.wanted.size_bytes
         blocks = len(self.live()) - self.live().count(0)
         return min(blocks * BLOCK_BYTES, self.wanted.size_bytes)
 
@@ -144,6 +153,7 @@ class GrowingBlob:
         hashes = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
         async with self._disk:
+            self._publishing = True
             info = await trio.to_thread.run_sync(self._publish, blob, root.cid)
             self._partial = None
         return info
