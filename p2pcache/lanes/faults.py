@@ -148,14 +148,14 @@ def _network_kind(exc: Exception, chain: list[BaseException], host: str) -> tupl
 
     if has(u3.NameResolutionError):
         return FaultKind.UNAVAILABLE, f"{host}: the name does not resolve"
+    if has(u3.ProxyError):
+        return FaultKind.UNAVAILABLE, f"{host}: the proxy does not connect us"
+    if has(u3.NewConnectionError, ConnectionRefusedError):  # a ConnectTimeoutError to urllib3
+        return FaultKind.UNAVAILABLE, f"{host}: cannot connect"
     if has(u3.ConnectTimeoutError):
         return FaultKind.UNAVAILABLE, f"{host}: no connection in time"
     if has(TimeoutError, u3.ReadTimeoutError):
         return FaultKind.UNAVAILABLE, f"{host}: no progress in time"
-    if has(u3.ProxyError):
-        return FaultKind.UNAVAILABLE, f"{host}: the proxy does not connect us"
-    if has(u3.NewConnectionError, ConnectionRefusedError):
-        return FaultKind.UNAVAILABLE, f"{host}: cannot connect"
     if has(ConnectionError, http.client.IncompleteRead):
         return FaultKind.UNAVAILABLE, f"{host}: the connection was cut"
     if has(u3.LocationParseError, http.client.InvalidURL, UnicodeError):

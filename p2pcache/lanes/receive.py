@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import threading
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,44 +23,52 @@ class Stream(Protocol):
 
 
 class _Buffers(threading.local):
-    """One block per thread, kept: 1 MiB of fresh pages costs 256 faults each time."""
+    """One block per thread, kept: 1 MiB of fresh pages costs 256 faults each time.
+
+    An anonymous mapping and not a bytearray, because it begins at a page: the kernel copies to and
+    from a bytearray (16 bytes past a page) so much slower that a plain GET cost 1.9 CPU-s/GB
+    instead of 1.5.
+    """
 
     def __init__(self) -> None:
-        self.block = memoryview(bytearray(BLOCK_BYTES))
+        self.block = memoryview(mmap.mmap(-1, BLOCK_BYTES))
 
 
 _buffers = _Buffers()
 
 
-def receive_blocks(body: Stream, sink: BlockSink, end: int) -> None:
+def receive_blocks(stream: Stream, sink: BlockSink, end: int) -> None:
     """Bring the body's bytes up to `end` into the sink, block by block.
 
     Raises `Ended`: UNAVAILABLE when the body ends early (whole blocks are kept, the rest of the
-    last one is dropped), and whatever `body` and `sink` raise.
+    last one is dropped), and whatever `stream` and `sink` raise.
     """
-    block = _buffers.block
+    buffer = _buffers.block
     while sink.done < end:
-        wanted = min(BLOCK_BYTES, end - sink.done)
-        got = 0
-        while got < wanted:
-            count = body.read_into(block[got:wanted])
-            if count == 0:
-                missing = end - sink.done - got
-                raise ended(FaultKind.UNAVAILABLE, f"the body ended {missing} bytes early")
-            got += count
-        sink.put(block[:wanted], hashlib.sha256(block[:wanted]).digest())
+        block = buffer[: min(BLOCK_BYTES, end - sink.done)]
+        got = _fill(stream, block)
+        if got < len(block):
+            missing = end - sink.done - got
+            raise ended(FaultKind.UNAVAILABLE, f"the body ended {missing} bytes early")
+        sink.put(block, hashlib.sha256(block).digest())
 
 
-def receive_rest(body: Stream, sink: BlockSink, limit: int) -> None:
+def _fill(stream: Stream, view: memoryview) -> int:
+    """Receive until `view` is full or the stream ends; how much arrived."""
+    got = 0
+    while got < len(view) and (count := stream.read_into(view[got:])):
+        got += count
+    return got
+
+
+def receive_rest(stream: Stream, sink: BlockSink, limit: int) -> None:
     """Bring a body of unknown length into the sink until it ends, at most up to `limit`.
 
     Raises `Ended`: UNTRUSTED when more arrives.
     """
     block = _buffers.block
     while True:
-        got = 0
-        while got < BLOCK_BYTES and (count := body.read_into(block[got:])):
-            got += count
+        got = _fill(stream, block)
         if sink.done + got > limit:
             raise ended(FaultKind.UNTRUSTED, f"the body is longer than {limit} bytes")
         if got == 0:

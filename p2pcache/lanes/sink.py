@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 class BlockSink:
-    """The files of one order, open. `put` takes blocks in order; raises `Ended` on any fault.
+    """The files of one order, open. Takes blocks in order; raises `Ended` on any fault.
+
+    A live block is not overwritten, except by `compare`; looked up right before each write,
+    because a duplicate order may have finished the block meanwhile. When the two differ, the
+    report's digest says so and the whole digest decides who was right.
 
     Files are opened for each order (30 us beside the 8 ms of a piece) and never kept: a partial
     may be discarded or published between two orders, and a kept descriptor would write on into it.
@@ -39,7 +43,6 @@ class BlockSink:
                 self._fds.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))
             first, last = order.start // BLOCK_BYTES, -(-order.end // BLOCK_BYTES)
             self._first = first
-            self._live = os.pread(self._fds[2], last - first, first)
             self._map = os.pread(self._fds[1], 32 * (last - first), 32 * first)
         except OSError as exc:
             self.__exit__()
@@ -61,34 +64,30 @@ class BlockSink:
         at = slice(32 * index, 32 * index + 32)
         expected = self._order.expected
         if expected is not None and expected[at] != digest:
-            number = self._first + index
             raise ended(
                 FaultKind.UNTRUSTED,
-                f"block {number} has sha2-256 {digest.hex()}, expected {expected[at].hex()}",
+                f"block {self._first + index} has sha2-256 {digest.hex()}, "
+                f"expected {expected[at].hex()}",
             )
-        live = self._live[index : index + 1] == b"\x01"
-        if self._order.compare:
-            if self._map[at] != digest:
-                self._write(index, block, digest, was_live=live)
-                self.changed.append(self._first + index)
-        elif not live:
-            # A live block is left alone even when it differs from what arrived: which of the two
-            # is right shows when the whole digest does, and `compare` is the way to change it.
-            self._write(index, block, digest, was_live=False)
+        number = self._first + index
+        try:
+            if not self._order.compare:
+                if os.pread(self._fds[2], 1, number) != b"\x01":
+                    self._write(number, block, digest)
+            elif self._map[at] != digest:
+                os.pwrite(self._fds[2], b"\x00", number)  # nobody may serve it half rewritten
+                self._write(number, block, digest)
+                self.changed.append(number)
+        except OSError as exc:
+            raise Ended(disk_fault(exc, "write the partial blob")) from exc
         self._digests += digest
         self.done += len(block)
 
-    def _write(self, index: int, block: memoryview, digest: bytes, *, was_live: bool) -> None:
+    def _write(self, number: int, block: memoryview, digest: bytes) -> None:
         data, map_, live = self._fds
-        number = self._first + index
-        try:
-            if was_live:
-                os.pwrite(live, b"\x00", number)  # nobody may serve it half rewritten
-            _write_all(data, block, number * BLOCK_BYTES)
-            _write_all(map_, memoryview(digest), number * 32)
-            os.pwrite(live, b"\x01", number)
-        except OSError as exc:
-            raise Ended(disk_fault(exc, "write the partial blob")) from exc
+        _write_all(data, block, number * BLOCK_BYTES)
+        _write_all(map_, memoryview(digest), number * 32)
+        os.pwrite(live, b"\x01", number)
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:

@@ -1,0 +1,104 @@
+"""The watchdog and the rate limit, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pcache.lanes.orders import FetchLimits
+from p2pcache.lanes.pace import MAX_STEP_BYTES, Guard, Pacer, TooSlow
+
+LIMITS = FetchLimits(no_progress_s=10.0, floor_bytes_per_s=256.0)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def guard(clock: Clock, limits: FetchLimits = LIMITS) -> Guard:
+    rate = limits.rate_bytes_per_s
+    return Guard(limits, None if rate is None else Pacer(rate, clock), clock, clock.sleep)
+
+
+def drip(watch: Guard, clock: Clock, count: int, every_s: float) -> None:
+    for _ in range(count):
+        clock.now += every_s
+        watch.received(1)
+
+
+def test_a_byte_a_second_ends_after_one_window() -> None:
+    clock = Clock()
+    watch = guard(clock)
+    drip(watch, clock, 10, 1.0)
+    with pytest.raises(TooSlow):
+        drip(watch, clock, 1, 1.0)
+
+
+def test_just_above_the_floor_lives() -> None:
+    clock = Clock()
+    watch = guard(clock)
+    for _ in range(100):
+        clock.now += 1.0
+        watch.received(300)
+
+
+def test_a_slow_first_byte_starts_the_window_anew() -> None:
+    clock = Clock()
+    watch = guard(clock)
+    watch.received(5000)
+    watch.asked()
+    clock.now += 9.5
+    assert watch.silent
+    watch.received(200)
+    assert not watch.silent
+    clock.now += 9.0
+    watch.received(10_000)
+    clock.now += 1.5
+    watch.received(1)
+
+
+def test_time_to_the_first_byte_is_measured_once() -> None:
+    clock = Clock()
+    watch = guard(clock)
+    clock.now += 0.5
+    watch.received(10)
+    watch.asked()
+    clock.now += 5
+    watch.received(10)
+    assert watch.first_byte_s == 0.5
+
+
+def test_our_own_pauses_do_not_count_against_the_server() -> None:
+    clock = Clock()
+    limits = FetchLimits(no_progress_s=1.0, floor_bytes_per_s=1e9, rate_bytes_per_s=1e5)
+    watch = guard(clock, limits)
+    for _ in range(50):
+        watch.received(100_000)
+
+
+@given(
+    st.floats(1e3, 1e9),
+    st.lists(st.tuples(st.floats(0, 0.05), st.floats(0.01, 1)), min_size=50, max_size=200),
+)
+def test_a_paced_stream_never_runs_ahead_of_its_rate(
+    rate: float, receives: list[tuple[float, float]]
+) -> None:
+    clock = Clock()
+    pacer = Pacer(rate, clock)
+    began, total = clock.now, 0
+    for waited_s, share in receives:
+        clock.now += waited_s
+        count = int(pacer.step_bytes * share)
+        total += count
+        clock.now += pacer.delay_s(count)
+        allowed = rate * (clock.now - began)
+        assert total <= allowed * (1 + 1e-9) + 1
+    assert pacer.step_bytes <= MAX_STEP_BYTES
