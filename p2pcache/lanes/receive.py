@@ -27,11 +27,13 @@ class _Buffers(threading.local):
 
     An anonymous mapping and not a bytearray, because it begins at a page: the kernel copies to and
     from a bytearray (16 bytes past a page) so much slower that a plain GET cost 1.9 CPU-s/GB
-    instead of 1.5.
+    instead of 1.5. Private, because workers are forked from a server that has this module
+    imported: in the default, shared mapping every worker would receive into the same block.
     """
 
     def __init__(self) -> None:
-        self.block = memoryview(mmap.mmap(-1, BLOCK_BYTES))
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self.block = memoryview(mmap.mmap(-1, BLOCK_BYTES, flags=private))
 
 
 _buffers = _Buffers()
