@@ -107,7 +107,7 @@ class Driver:
                     nursery.cancel_scope.cancel()
                 finally:
                     nursery.cancel_scope.cancel()
-                    for growing in self._growing.values():
+                    for growing in list(self._growing.values()):  # tasks that end take theirs out
                         await growing.aclose()
 
     async def _loop(self, nursery: trio.Nursery) -> None:

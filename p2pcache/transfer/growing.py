@@ -43,6 +43,7 @@ class GrowingBlob:
         self._proven: bytes | None = None
         self._report: FollowReport | None = None
         self._followed = trio.Event()
+        self._publishing = False
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
 
     @property
@@ -80,6 +81,8 @@ class GrowingBlob:
 
     def live_bytes(self) -> int:
         """Verified bytes so far."""
+        if self._publishing:
+            return self.wanted.size_bytes  # its files are on their way out
         if self._partial is None:
             return 0
         blocks = len(self.live()) - self.live().count(0)
@@ -144,6 +147,7 @@ class GrowingBlob:
         hashes = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
         async with self._disk:
+            self._publishing = True
             info = await trio.to_thread.run_sync(self._publish, blob, root.cid)
             self._partial = None
         return info
