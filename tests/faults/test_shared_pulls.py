@@ -106,7 +106,8 @@ def test_the_last_client_that_leaves_stops_the_pull_and_what_is_verified_stays(
     time.sleep(0.4)
     assert blob.sent_bytes - sent_bytes <= 2 * BLOCK // 4, "what was on its way in two streams"
     receipt = agent.why(blob.ref)
-    kept_bytes = receipt["fetched_bytes"]
+    kept_bytes = receipt["fetched_bytes"]  # of runs that had ended; more may be verified
     assert kept_bytes >= BLOCK
-    assert "failed" in receipt["outcome"]
-    assert agent.get(blob.ref)["fetched_bytes"] == len(blob.body) - kept_bytes
+    assert "the caller went away" in receipt["outcome"]
+    assert agent.get(blob.ref)["fetched_bytes"] <= len(blob.body) - kept_bytes
+    assert blob.sent_bytes <= len(blob.body) + 2 * BLOCK, "a block of each stream came twice"
