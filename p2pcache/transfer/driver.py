@@ -98,17 +98,16 @@ class Driver:
     async def run(self) -> None:
         """Bring everything into the store. Raises the one error that ended the pull."""
         with plain_errors():
-            async with trio.open_nursery() as nursery:
-                try:
+            try:
+                async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._beat)
                     if not self._limited:
                         nursery.start_soon(self._adapt)
                     await self._loop(nursery)
                     nursery.cancel_scope.cancel()
-                finally:
-                    nursery.cancel_scope.cancel()
-                    for growing in list(self._growing.values()):  # tasks that end take theirs out
-                        await growing.aclose()
+            finally:  # not before: tasks that are being cancelled still use their partial
+                for growing in self._growing.values():
+                    await growing.aclose()
 
     async def _loop(self, nursery: trio.Nursery) -> None:
         wake = math.inf
