@@ -19,13 +19,22 @@ from p2pcache import errors
 from tests.support import faulty_http as fh
 from tests.support.agents import Agent, running_agent
 from tests.support.faulty_http import Exchange, FaultyServer
-from tests.support.hub_repo import HubRepo, lfs, text
+from tests.support.hub_repo import HubRepo, text
 from tests.support.hub_stub import GOOD_TOKEN, NO_ACCESS_TOKEN, Answer, HubStub, hub_stub
 from tests.support.nginx import nginx, static_hub
 from tests.support.partial_files import some_bytes
 from tests.support.processes import free_port
 from tests.support.pulling import (
-    BLOCK, QUICK, asks, body_paths, fresh_repo, pull, ref_of, shown, stored, wait_until,
+    BLOCK,
+    QUICK,
+    asks,
+    body_paths,
+    fresh_repo,
+    pull,
+    ref_of,
+    shown,
+    stored,
+    wait_until,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -39,6 +48,8 @@ LARGE, SMALL = "second.safetensors", "a.json"
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     with running_agent(tmp_path_factory.mktemp("agent"), settings=QUICK) as running:
         yield running
+        assert running.process is not None
+        assert running.process.poll() is None, running.log.read_text()
 
 
 @pytest.fixture
@@ -254,17 +265,18 @@ def test_wrong_bytes_of_the_right_size_are_never_visible_and_good_files_are_kept
 def test_one_block_that_was_wrong_once_is_found_and_rewritten_alone(
     agent: Agent, web: FaultyServer, body: bytes, tmp_path: Path
 ) -> None:
-    wrong, right, lied = fh.ranged(flipped(body, 2 * BLOCK + 9)), fh.ranged(body), []
+    wrong, right = fh.ranged(flipped(body, 2 * BLOCK + 9)), fh.ranged(body)
+    lied: list[tuple[int, int]] = []
 
     def answer(ask: Exchange) -> bool:
-        if ask.range == (2 * BLOCK, 3 * BLOCK) and not lied:
+        if ask.range and ask.range[0] <= 2 * BLOCK < ask.range[1] and not lied:
             lied.append(ask.range)
             return wrong(ask)
         return right(ask)
 
     url = web.on("/blob", answer)
     done = agent.get(pinned(url, body), to=str(tmp_path / "out"))
-    assert lied
+    assert len(lied) == 1
     assert (tmp_path / "out" / "blob").read_bytes() == body
     assert done["fetched_bytes"] == len(body) + BLOCK, "one block more was written, not all"
     assert agent.why()["duplicate_bytes"] == len(body) - BLOCK, "the others were only compared"

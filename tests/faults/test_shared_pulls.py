@@ -18,6 +18,8 @@ from tests.support.pulling import BLOCK, QUICK, other_client, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from p2pcache.agent.localapi.answers import Progress
+
 BLOCKS = 8
 
 
@@ -50,6 +52,8 @@ class SlowBlob:
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     with running_agent(tmp_path_factory.mktemp("agent"), settings=QUICK) as running:
         yield running
+        assert running.process is not None
+        assert running.process.poll() is None, running.log.read_text()
 
 
 @pytest.fixture
@@ -84,7 +88,7 @@ def test_a_client_that_is_killed_does_not_stop_a_pull_that_another_waits_for(
     with other_client(agent, blob.ref) as dying:
         wait_until(lambda: pulls(agent), "the first client's pull runs")
 
-        def on_progress(progress: dict[str, Any]) -> None:
+        def on_progress(progress: Progress) -> None:
             if progress["done_bytes"]:
                 dying.kill()
 
