@@ -19,6 +19,7 @@ Watch = Callable[[Progress], None]
 Start = Callable[[Watch], Awaitable[PullReport]]
 
 EMIT_BEAT_S = 0.2
+END_S = 5.0  # for a pull that nobody waits for: kill its workers, flush what they verified
 
 
 @dataclass(slots=True, eq=False)
@@ -71,7 +72,8 @@ class Pulls:
     ) -> PullReport:
         """Join the pull of this key, or start it. Raises what the pull raised.
 
-        If cancelled, this caller leaves; the pull ends only with its last waiter.
+        If cancelled, this caller leaves; the pull ends only with its last waiter, who stays until
+        it has ended (END_S at most).
         """
         shared = self._running.get(key)
         if shared is None:
@@ -90,6 +92,8 @@ class Pulls:
                 shared.scope.cancel()
                 if self._running.get(key) is shared:
                     del self._running[key]
+                with trio.move_on_after(END_S, shield=True):  # or its receipt would lack the bytes
+                    await shared.done.wait()
         if shared.error is not None:
             raise from_wire(shared.error.to_wire()) from shared.error
         if shared.report is None:

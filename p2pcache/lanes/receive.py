@@ -29,11 +29,13 @@ class _Buffers(threading.local):
     bytearray (16 bytes past a page) are so much slower that a plain GET cost 1.8-2.1 CPU-s/GB
     instead of 1.5-1.6. With it, hashing and writing parts of 64-512 KiB while they are in the L2
     cache gains nothing over whole blocks (1.27-1.42 against 1.07-1.15), so a block is held until
-    it is verified.
+    it is verified. Private, because workers are forked from a server that has this module
+    imported: in the default, shared mapping every worker would receive into the same block.
     """
 
     def __init__(self) -> None:
-        self.block = memoryview(mmap.mmap(-1, BLOCK_BYTES))
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self.block = memoryview(mmap.mmap(-1, BLOCK_BYTES, flags=private))
 
 
 _buffers = _Buffers()

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 # Measured (see above); 64 KiB gained nothing over SSLSocket. One buffer a thread, so it is cheap.
 RECEIVE_BYTES = 1 << 20
+PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # see `receive`: workers are forked
 
 
 class _Scratch(threading.local):
     """Ciphertext on its way into a BIO; one per thread, not per connection."""
 
     def __init__(self) -> None:
-        self.view = memoryview(mmap.mmap(-1, RECEIVE_BYTES))
+        self.view = memoryview(mmap.mmap(-1, RECEIVE_BYTES, flags=PRIVATE))
 
 
 _scratch = _Scratch()

@@ -101,14 +101,15 @@ class Driver:
         """Bring everything into the store. Raises the one error that ended the pull."""
         try:
             with plain_errors():
-                async with trio.open_nursery() as nursery, AsyncExitStack() as closing:
+                # leases are given back last: tasks that are being cancelled still use their partial
+                async with AsyncExitStack() as closing, trio.open_nursery() as nursery:
                     closing.push_async_callback(self._close_all)
                     closing.callback(self._count_kept)
-                    closing.callback(nursery.cancel_scope.cancel)
                     nursery.start_soon(self._beat)
                     if not self._limited:
                         nursery.start_soon(self._adapt)
                     await self._loop(nursery)
+                    nursery.cancel_scope.cancel()
         except DiskFull as exc:
             total = sum(w.size_bytes for w in self._wanted)
             counts = f"{self._kept_bytes:,} of {total:,} bytes are verified and kept"

@@ -44,6 +44,7 @@ class GrowingBlob:
         self._publishing = False  # from then on its files move away under whoever looks
         self._report: FollowReport | None = None
         self._followed = trio.Event()
+        self._publishing = False
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
 
     @property
@@ -87,10 +88,10 @@ class GrowingBlob:
 
     def live_bytes(self) -> int:
         """Verified bytes so far."""
+        if self._publishing:
+            return self.wanted.size_bytes  # its files are on their way out
         if self._partial is None:
             return 0
-        if self._publishing:
-            return self.wanted.size_bytes
         blocks = len(self.live()) - self.live().count(0)
         return min(blocks * BLOCK_BYTES, self.wanted.size_bytes)
 

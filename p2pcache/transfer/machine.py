@@ -389,6 +389,9 @@ class Download:
         failed = self._hopeless(now)
         if failed is not None:
             self._over = True
+            for name, fault in failed.faults:  # also who was only unavailable has a reason
+                source = self._sources[name]
+                source.gone = source.gone or fault.message
             return [*out, failed]
         wake = self._wake(now)
         return [*out, wake] if wake is not None else out
