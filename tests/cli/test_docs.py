@@ -9,6 +9,7 @@ import pytest
 from p2pcache import config, errors
 from p2pcache.cli.main import ALIASES, COMMANDS, cli
 from p2pcache.cli.output import EXIT_CODES
+from p2pcache.config import environment, settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 SHARED = {"--json", "--quiet", "-q", "--help"}  # documented once, for all
@@ -72,7 +73,7 @@ def test_every_variable_is_in_the_table(name):
 
 
 def test_every_variable_that_is_read_is_listed():
-    source = Path(config.__file__).read_text()
+    source = Path(environment.__file__).read_text()
     read = set(re.findall(r"environ(?:\.get\(|\[)\s*\"(\w+)\"", source))
     read |= set(re.findall(r'for name in \("(\w+)", "(\w+)"\)', source)[0])
     assert read
@@ -82,3 +83,8 @@ def test_every_variable_that_is_read_is_listed():
 def test_aliases_and_shared_options_are_documented():
     for text in (*ALIASES, *SHARED):
         assert f"`{text}`" in PAGE
+
+
+@pytest.mark.parametrize("setting", settings.SETTINGS, ids=lambda setting: setting.key)
+def test_every_setting_is_in_the_table(setting):
+    assert f"| `{setting.key}` | `{setting.variable}` |" in PAGE
