@@ -13,7 +13,7 @@ from tests.support import faulty_http as fh
 from tests.support.agents import Agent, running_agent
 from tests.support.faulty_http import Exchange, FaultyServer
 from tests.support.partial_files import some_bytes
-from tests.support.watched_pull import BLOCK, QUICK, other_client, wait_until
+from tests.support.watched_pull import BLOCK, QUICK, at_most, other_client, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +46,12 @@ class SlowBlob:
             with self._count:
                 self.sent_bytes += BLOCK // 4
         return True
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    with at_most(30):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,22 @@ def wait_until(true: Callable[[], object], what: str) -> None:
     while not true():
         assert time.monotonic() < give_up, f"never: {what}"
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Fail a test that would wait for ever: a pull without end is what many faults lead to."""
+
+    def late(*_: object) -> None:
+        raise AssertionError(f"no end after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager
