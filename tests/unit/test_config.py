@@ -25,14 +25,14 @@ def test_home_is_the_variable_or_the_users_cache(environment, tmp_path):
 def test_a_home_too_long_for_a_socket_gets_a_short_stand_in_of_its_own(environment, tmp_path):
     short = Path("/srv/p2pcache")
     assert config.socket_path(short) == short / "agent.sock"
-    limit = config.MAX_SOCKET_PATH_BYTES - len("/agent.sock")
+    limit = config.environment.MAX_SOCKET_PATH_BYTES - len("/agent.sock")
     fits, long, other = (Path("/" + "h" * n) for n in (limit - 1, limit, limit + 1))
     assert config.socket_path(fits).parent == fits
     stand_ins = {config.socket_path(home) for home in (long, other)}
     assert len(stand_ins) == 2
     for path in stand_ins:
         assert path.parent == Path(f"/tmp/p2pcache-{os.getuid()}")
-        assert len(os.fsencode(path)) <= config.MAX_SOCKET_PATH_BYTES
+        assert len(os.fsencode(path)) <= config.environment.MAX_SOCKET_PATH_BYTES
     environment.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     assert config.socket_path(long).parent == Path("/run/user/7/p2pcache")
 
