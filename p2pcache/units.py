@@ -12,10 +12,10 @@ import re
 MAX_BYTES = 1 << 62  # what fits the index's and the wire's signed 64-bit integers with room to add
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([A-Za-z]*)")
-_DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
+_DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15, "e": 10**18}
 _FACTORS: dict[str, int] = (
     {f"{prefix}{b}": factor for prefix, factor in _DECIMAL.items() for b in ("", "b")}
-    | {f"{p}i{b}": 1024 ** (n + 1) for n, p in enumerate("kmgtp") for b in ("", "b")}
+    | {f"{p}i{b}": 1024 ** (n + 1) for n, p in enumerate("kmgtpe") for b in ("", "b")}
     | {"bytes": 1}
 )
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(ms|s|m|h|d)", re.ASCII)

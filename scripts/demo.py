@@ -45,7 +45,7 @@ RECIPES = {
     "tokenizer/added_tokens.json": text("{}\n"),
     "empty.txt": text(""),
 }
-START_S = 20.0
+START_S = 60.0
 HALF_WAY_S = 600.0  # the real Hub over a slow line
 # nginx on this machine would be done before anybody could kill anything.
 SLOW = ("--limit-rate", "60MiB")

@@ -57,6 +57,7 @@ async def _main(config: Config, socket_path: Path, hub_cache: Path | None, embed
     async with open_agent(config, hub_cache) as agent, trio.open_nursery() as nursery:
         service = Service(agent)
         clients = await nursery.start(serve, socket_path, service)
+        service.count_clients = lambda: clients.connected
         nursery.start_soon(_stop_on_signal, service.stopping)
         if embedded:
             nursery.start_soon(_stop_when_unused, clients, service.stopping)

@@ -15,7 +15,7 @@ from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.unixfs import Root, file_dag_size, tree
-from p2pcache.errors import Interrupted, P2PCacheError, UsageError
+from p2pcache.errors import Interrupted, LocalFault, P2PCacheError, UsageError
 from p2pcache.sources.port import Credentials
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
@@ -105,8 +105,7 @@ async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         run.save(started_at, trio.current_time() - started, Interrupted("the caller went away"))
         raise
     seconds = trio.current_time() - started
-    if not request.dry_run:
-        run.save(started_at, seconds, None)
+    unsaved = None if request.dry_run else run.save(started_at, seconds, None)
     return {
         "ref": args.text("ref"),
         **summary(resolution),
@@ -118,7 +117,7 @@ async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         "seconds": seconds,
         "link_kind": placed.link_kind,
         "pull": None if request.dry_run else run.id,
-        "notes": [*resolution.notes, *placed.notes],
+        "notes": [*resolution.notes, *placed.notes, *([unsaved] if unsaved else [])],
         "dry_run": run.dry,
     }
 
@@ -211,8 +210,11 @@ class _Run:
     async def _tell(self, progress: Progress) -> None:
         await self._emit({"type": "progress", **progress.to_wire()})
 
-    def save(self, started_at: float, seconds: float, error: P2PCacheError | None) -> None:
-        """Write the receipt; `why` shows it."""
+    def save(self, started_at: float, seconds: float, error: P2PCacheError | None) -> str | None:
+        """Write the receipt; `why` shows it. Returns why it could not be written, if so.
+
+        A full or read-only disk must neither fail a pull that is done nor hide why one failed.
+        """
         made = receipt(
             pull=self.id,
             ref=self._ref,
@@ -225,7 +227,11 @@ class _Run:
         )
         if made["manifest"] is not None:
             made["manifest"] = cids.format_cid(made["manifest"])
-        self._parts.store.save_receipt(made)
+        try:
+            self._parts.store.save_receipt(made)
+        except LocalFault as exc:
+            return f"no receipt was kept: {exc.message}"
+        return None
 
 
 async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Service:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.stopping = trio.Event()
+        self.count_clients: Callable[[], int] = lambda: 0  # the daemon knows; without it: nobody
 
     async def call(self, op: str, args: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Run one operation. Raises one of our errors; an unknown name is UsageError."""
@@ -47,4 +48,5 @@ class Service:
         if operation is None:
             known = ", ".join(sorted([*OPERATIONS, "shutdown"]))
             raise UsageError(f"unknown operation `{op[:64]}`", hint=f"known: {known}")
-        return await operation(self._parts, Args(args), emit)
+        answer = await operation(self._parts, Args(args), emit)
+        return {**answer, "clients": self.count_clients()} if op == "status" else answer

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("P2PCACHE_HOME", "where the store, the socket and the configuration are"),
     ("P2PCACHE_NO_PROGRESS", "any value: no progress display"),
     ("NO_COLOR", "any value: no colour"),
+    ("_P2PCACHE_COMPLETE", "set by the completion script alone"),
     ("HF_TOKEN", "Hugging Face access token"),
     ("HUGGING_FACE_HUB_TOKEN", "the older name of HF_TOKEN"),
     ("HF_TOKEN_PATH", "file that holds the token (default: token in HF_HOME)"),
@@ -37,6 +37,7 @@ class TerminalOptions:
 
     color: bool
     progress: bool
+    completion: str | None = None  # what the shell's completion script asks for
 
 
 def home() -> Path:
@@ -57,6 +58,8 @@ def socket_path(home: Path) -> Path:
     path = home / "agent.sock"
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
         return path
+    import hashlib  # rare, and the command line should start fast
+
     name = hashlib.sha256(os.fsencode(home)).hexdigest()[:16] + ".sock"
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
@@ -96,7 +99,9 @@ def caller_credentials() -> dict[str, str]:
 def terminal_options() -> TerminalOptions:
     """NO_COLOR and P2PCACHE_NO_PROGRESS count when set to anything but nothing (no-color.org)."""
     return TerminalOptions(
-        color=not os.environ.get("NO_COLOR"), progress=not os.environ.get("P2PCACHE_NO_PROGRESS")
+        color=not os.environ.get("NO_COLOR"),
+        progress=not os.environ.get("P2PCACHE_NO_PROGRESS"),
+        completion=os.environ.get("_P2PCACHE_COMPLETE"),
     )
 
 

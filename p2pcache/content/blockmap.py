@@ -43,7 +43,7 @@ class BlockMap:
     proof: Proven | Attested
 
     def __post_init__(self) -> None:
-        if len(self.hashes) != HASH_BYTES * self.block_count:
+        if self.size < 0 or len(self.hashes) != HASH_BYTES * self.block_count:
             raise Untrusted(
                 f"a block map of {len(self.hashes)} bytes does not fit a blob of {self.size}"
             )

@@ -60,6 +60,8 @@ def parse_cid(text: str) -> bytes:
         ) from exc
     if len(binary) < 5 or binary[0] != 1 or binary[1] > 127 or binary[3] != len(binary) - 4:
         raise UsageError(f"`{text}` is not a CID that p2pcache knows")
+    if text[0] in "bB" and format_cid(binary) != text.lower():  # the decoder drops spare letters
+        raise UsageError(f"`{text}` has spare letters at its end: one CID has one text")
     return binary
 
 

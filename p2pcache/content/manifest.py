@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 VERSION = 1
 MAX_MANIFEST_BYTES = 64 << 20  # a million files of 60 bytes a row
 MAX_FILES = 1_000_000
+_NUMBER, _BYTES, _TEXT, _LIST = 0, 2, 3, 4  # CBOR major types
+_START = b"\xa2\x65files"  # a map of two, and its first key
 MAX_FILE_BYTES = 1 << 53  # what every JSON reader of ours can hold exactly
 
 
@@ -61,9 +63,10 @@ class Manifest:
 
     @cached_property
     def _encoded(self) -> bytes:
-        rows = [{"path": f.path, "size": f.size, "digest": f.digest} for f in self.files]
-        data: bytes = libipld.encode_dag_cbor({"version": VERSION, "files": rows})
-        return data
+        parts = [_START, _head(_LIST, len(self.files))]
+        parts += map(_row, self.files)
+        parts += [b"\x67version", _head(_NUMBER, VERSION)]
+        return b"".join(parts)
 
     def encode(self) -> bytes:
         """Canonical DAG-CBOR."""
@@ -83,12 +86,34 @@ class Manifest:
         return sum(f.size for f in self.files)
 
 
+def _head(major: int, value: int) -> bytes:
+    """The head of a CBOR item in its shortest form (RFC 8949 3, 4.2.1)."""
+    if value < 24:
+        return bytes([major << 5 | value])
+    width = next(n for n in (1, 2, 4, 8) if value < 1 << 8 * n)
+    return bytes([major << 5 | 23 + width.bit_length()]) + value.to_bytes(width, "big")
+
+
+def _row(file: FileEntry) -> bytes:
+    """`{path, size, digest}`; keys shorter first, as DAG-CBOR wants.
+
+    By hand: libipld's encoder takes any bytes that read as a CID for a link, and a sha2-256
+    multihash is a CIDv0. Pins and walks of other tools would follow it to a block nobody has.
+    """
+    path = file.path.encode()
+    return b"".join((
+        b"\xa3\x64path", _head(_TEXT, len(path)), path,
+        b"\x64size", _head(_NUMBER, file.size),
+        b"\x66digest", _head(_BYTES, len(file.digest)), file.digest,
+    ))  # fmt: skip
+
+
 def parse(data: bytes) -> Manifest:
     """Bytes from anywhere to a manifest. Raises Untrusted, and nothing else."""
     if len(data) > MAX_MANIFEST_BYTES:
         raise Untrusted(f"a manifest of {len(data)} bytes is over the limit")
-    if len(data) < 2 or data[0] != 0xA2:  # a map of two: anything else is not parsed at all
-        raise Untrusted("a manifest is not a map of two entries")
+    if _promised_files(data) > MAX_FILES:  # before the decoder makes an object of each
+        raise Untrusted(f"a manifest of more than {MAX_FILES} files: too many")
     try:
         value: Any = libipld.decode_dag_cbor(data)
     except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as exc:
@@ -98,12 +123,28 @@ def parse(data: bytes) -> Manifest:
     if type(value["version"]) is not int or value["version"] != VERSION:
         raise Untrusted(f"a manifest of version {str(value['version'])[:16]!r} is not supported")
     rows = value["files"]
-    if type(rows) is not list or len(rows) > MAX_FILES:
-        raise Untrusted("a manifest's files are not a list, or too many")
+    if type(rows) is not list:
+        raise Untrusted("a manifest's files are not a list")
     manifest = Manifest.from_entries([_entry(row) for row in rows])
     if manifest.encode() != data:
         raise Untrusted("a manifest is not in its canonical encoding")
     return manifest
+
+
+def _promised_files(data: bytes) -> int:
+    """The length that the list of files claims. Raises Untrusted where no manifest begins.
+
+    Canonical DAG-CBOR puts shorter keys first, so every manifest begins with the same bytes; the
+    list's head (RFC 8949 3.1: major type 4) holds its length, or is followed by it.
+    """
+    head = data[len(_START) : len(_START) + 1]
+    if not data.startswith(_START) or not head or not 0x80 <= head[0] <= 0x9B:
+        raise Untrusted("a manifest does not begin with a list of files")
+    info = head[0] & 31
+    if info < 24:
+        return info
+    at = len(_START) + 1
+    return int.from_bytes(data[at : at + (1 << info - 24)], "big")
 
 
 def _entry(row: Any) -> FileEntry:  # noqa: ANN401 - whatever the decoder found

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_COMPONENT_BYTES = 255  # NAME_MAX of every file system we know
-MAX_PATH_BYTES = 4095  # PATH_MAX less the terminating NUL
+MAX_PATH_BYTES = 3072  # PATH_MAX is 4096 with the folder's own path: 1 KiB is left for that
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
@@ -24,9 +24,9 @@ _DRIVE = re.compile(r"^[A-Za-z]:")
 def safe_path(text: str) -> str:
     """The path itself when it is a relative one that stays below its folder; else Untrusted.
 
-    Refused: empty; absolute; drive letters; backslashes (a separator elsewhere); `.`, `..` and
-    empty components; control characters and line breaks; text that is not UTF-8; components over
-    255 bytes and paths over 4095.
+    Refused: empty; absolute; drive letters, in later components too, as huggingface_hub does;
+    backslashes (a separator elsewhere); `.`, `..` and empty components; control characters and
+    line breaks; text that is not UTF-8; components over 255 bytes and paths over 3072.
     """
     problem = _problem(text)
     if problem is not None:
@@ -47,7 +47,7 @@ def _problem(text: str) -> str | None:
         return "it is not valid UTF-8"
     if len(encoded) > MAX_PATH_BYTES:
         return f"it has {len(encoded)} bytes, more than {MAX_PATH_BYTES}"
-    if text[0] == "/" or _DRIVE.match(text):
+    if text[0] == "/":
         return "it is absolute"
     if "\\" in text:
         return "it has a backslash"
@@ -56,6 +56,8 @@ def _problem(text: str) -> str | None:
     for component in text.split("/"):
         if component in ("", ".", ".."):
             return f"it has the component {component!r}"
+        if _DRIVE.match(component):  # joined on Windows, it drops every folder before it
+            return "a component begins with a drive letter"
         if len(component.encode()) > MAX_COMPONENT_BYTES:
             return f"a component has more than {MAX_COMPONENT_BYTES} bytes"
     return None

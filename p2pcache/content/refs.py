@@ -86,6 +86,8 @@ def parse_ref(text: str, *, revision: str | None = None) -> Ref:
     """
     if not text or len(text) > MAX_REF_CHARS or any(ord(c) < 32 for c in text):
         raise UsageError("a ref is empty, over-long, or has control characters")
+    if not _encodes(text, "surrogateescape"):  # what the system gives for names that are not UTF-8
+        raise UsageError("a ref is not text")
     ref = _parse(text)
     if revision is None:
         return ref
@@ -99,6 +101,8 @@ def parse_ref(text: str, *, revision: str | None = None) -> Ref:
 def _parse(text: str) -> Ref:
     if text[0] in "/~" or text in (".", "..") or text.startswith(("./", "../")):
         return FileRef(text)
+    if not _encodes(text, "strict"):
+        raise UsageError("a ref is not UTF-8", hint="write the file's path, with / or ./ first")
     scheme, colon, rest = text.partition(":")
     if colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return _with_scheme(scheme.lower(), rest, text)
@@ -107,6 +111,14 @@ def _parse(text: str) -> Ref:
     if "/" in text:
         return _hub(text, text)
     raise UsageError(f"`{text}` is not a ref", hint=f"known: {KNOWN}")
+
+
+def _encodes(text: str, errors: str) -> bool:
+    try:
+        text.encode("utf-8", errors)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _with_scheme(scheme: str, rest: str, text: str) -> Ref:
@@ -132,7 +144,10 @@ def _file(rest: str, text: str) -> FileRef:
     path = path[2:] if path.startswith("///") else path
     if path.startswith("//") or not path:
         raise UsageError(f"`{text}` names another host or nothing", hint="file:/absolute/path")
-    return FileRef(unquote(path))
+    path = unquote(path, errors="surrogateescape")
+    if "\0" in path:
+        raise UsageError(f"`{text}` has a NUL: no file has one in its name")
+    return FileRef(path)
 
 
 def _cid_ref(text: str) -> CidRef:
@@ -230,7 +245,8 @@ def canonical(ref: Ref) -> str:
         case HttpRef(url, sha256):
             return url if sha256 is None else f"{url}#sha256={sha256.hex()}"
         case FileRef(path):
-            return f"file:{quote(path)}" if path.startswith("/") else path
+            path = "/" + path.lstrip("/") if path.startswith("/") else path
+            return f"file:{quote(path, errors='surrogateescape')}"
         case DigestRef(digest):
             return digests.describe(digest)
         case CidRef(cid, path):

@@ -118,13 +118,13 @@ class FileImporter:
 
 
 def file_root(block_hashes: Iterable[bytes], size: int) -> Root:
-    """The root of a file from the sha2-256 of each of its 1 MiB blocks. Raises ValueError when the
-    number of hashes does not fit the size.
+    """The root of a file from the sha2-256 of each of its 1 MiB blocks; an empty file has none.
+    Raises ValueError when the number of hashes does not fit the size.
     """
     importer = FileImporter()
     left = size
     for block_hash in block_hashes:
-        if left <= 0 and size:
+        if left <= 0:
             raise ValueError("more block hashes than blocks")
         importer.add_leaf(block_hash, min(left, LEAF_BYTES))
         left -= LEAF_BYTES

@@ -8,10 +8,12 @@
 | `follow`  | `follow(FollowOrder)`: the whole digest, in order, behind the writers            |
 | `http`    | one GET: redirects, memory of the final URL, renewal                             |
 | `pools`   | connections kept in the worker: TLS, pins, proxies, one place for every receive  |
+| `tls`     | a client socket that receives ciphertext in large pieces                          |
 | `pace`    | the watchdog (stall and floor) and the rate limit of one call                    |
 | `faults`  | the table status or exception -> `Fault`, and text that is fit for users         |
 | `receive` | the block loop: receive, hash, hand to the sink                                  |
 | `sink`    | data, then map, then live byte                                                   |
+| `parent`  | ends a worker whose agent is gone                                                |
 
 A byte's way: `pools` receives it, `http.Body` hands it out, `receive` hashes it, `sink` writes it.
 """

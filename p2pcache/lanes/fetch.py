@@ -3,6 +3,17 @@
 A worker decides nothing: no backoff, no second source, no retry but the one of a connection that
 died while idle (`pools.request`) and of a URL that expired (`http.get`). The transfer machine
 reads the report and decides.
+
+Measured: a whole pull of 1 GiB from nginx, loopback, 2 shared cores, tmpfs to a fresh tmpfs file,
+2 fetch workers in pieces of 16 MiB and 1 follower (so verified twice and written), 5 rounds, the
+others in the same rounds; CPU-s/GB of the three workers:
+  plain  691-743 MB/s, 2.25-2.30 CPU-s/GB; aria2c -x8 with its check 363-387; curl|tee|sha256sum
+         229-243
+  TLS    448-503 MB/s, 2.88-3.08 CPU-s/GB; aria2c 288-339; curl|tee|sha256sum 163-204
+Before the last tuning of TLS, 2 rounds each: without the follower 979-1046 and 525-602 MB/s; with
+it, over TLS, one worker 13-20 % and three 2-7 % slower than two (plain: no clear difference);
+pieces of 4 MiB 10-15 % slower than 16. Into pages that tmpfs already had, one process fetched
+plain for 1.0 CPU-s/GB, into a fresh file for 1.5.
 """
 
 from __future__ import annotations

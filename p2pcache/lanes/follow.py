@@ -1,8 +1,15 @@
-"""The whole digest of a blob, computed in order behind its out-of-order writers."""
+"""The whole digest of a blob, computed in order behind its out-of-order writers.
+
+CPU-s/GB from the page cache (512 MiB on tmpfs, SHA-NI, one process): the hash alone 0.63, with
+pread into one buffer of 64 KiB to 4 MiB 0.73-0.75, mapped 0.72-0.73, mapped with MADV_POPULATE_READ
+0.74-0.76. So pread: a mapping saves 2 % and turns a discarded partial into SIGBUS. The buffer
+begins at a page: with a bytearray some processes took 1.25 instead of 0.92 beside two busy workers.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import time
 from typing import TYPE_CHECKING
@@ -59,7 +66,7 @@ def _in_order(order: FollowOrder) -> Iterator[memoryview]:
 
 
 def _blocks(order: FollowOrder, data: int, live: int | None = None) -> Iterator[memoryview]:
-    buffer = memoryview(bytearray(BLOCK_BYTES))
+    buffer = memoryview(mmap.mmap(-1, BLOCK_BYTES))  # begins at a page: see `receive`
     count = -(-order.blob_bytes // BLOCK_BYTES)
     number, ready = 0, count if live is None else 0
     while number < count:

@@ -76,14 +76,15 @@ class FetchOrder:
 
     `start` is a multiple of BLOCK_BYTES; `end` too, or the blob's end. Files (made beforehand by
     the store): `data_path` sparse, `blob_bytes` long; `map_path` 32 bytes a block; `live_path` one
-    byte a block, memory-mapped, 0 = absent, 1 = verified. (A byte, not a bit: several processes
-    set neighbours at the same moment, and a byte store is atomic.) For each block: data first,
-    then its sha2-256 into the map, then the live byte.
+    byte a block, 0 = absent, 1 = verified; readers may map it. (A byte, not a bit: several
+    processes set neighbours at the same moment, and a byte store is atomic.) For each block: data
+    first, then its sha2-256 into the map, then the live byte. A block that is live already is not
+    written again; its digest in the report is that of what arrived now.
 
     `expected`: the sha2-256 of every block of the range, joined, when a map is known: a block that
     differs is UNTRUSTED and is not written. `whole`: no Range header; `start` is 0 and `end` is
-    `blob_bytes`; blocks that are live already are not written again. `compare`: the blocks are
-    there already; those that differ from the map are rewritten and listed in the report.
+    `blob_bytes`. `compare`: the blocks are there already; those that differ from the map are
+    rewritten and listed in the report.
     `total_known` is False when only this request can tell the length (`blob_bytes` is then an
     upper bound and the report's `total_bytes` the truth).
     """

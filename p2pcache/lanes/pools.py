@@ -23,6 +23,7 @@ from urllib3.util import make_headers
 
 from p2pcache.lanes.faults import Ended, disk_fault, ended
 from p2pcache.lanes.orders import FaultKind, Tls
+from p2pcache.lanes.tls import BulkContext
 
 if TYPE_CHECKING:
     import socket
@@ -198,16 +199,19 @@ def _proxied(proxy: str, options: dict[str, Any]) -> urllib3.ProxyManager:
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
-    if tls.pin_sha256 is None:
+    context = BulkContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and name unless told not to
+    if tls.pin_sha256 is not None:
+        if not _is_fingerprint(tls.pin_sha256):
+            raise ended(FaultKind.LOCAL, "the certificate pin is not a sha-256 in hex")
+        context.check_hostname = False  # the fingerprint is the name and the chain
+        context.verify_mode = ssl.CERT_NONE
+    elif tls.ca_file is None:
+        context.load_default_certs()
+    else:
         try:
-            return ssl.create_default_context(cafile=tls.ca_file)
+            context.load_verify_locations(tls.ca_file)
         except OSError as exc:
             raise Ended(disk_fault(exc, "read the CA file")) from exc
-    if not _is_fingerprint(tls.pin_sha256):
-        raise ended(FaultKind.LOCAL, "the certificate pin is not a sha-256 in hex")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # the fingerprint is the name and the chain
-    context.verify_mode = ssl.CERT_NONE
     return context
 
 

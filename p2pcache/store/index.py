@@ -174,6 +174,7 @@ class Index:
             return self._connect_sound(path, "ro&immutable=1")
 
     def _connect_sound(self, path: Path, mode: str) -> sqlite3.Connection:
+        """A connection that has read something: opening alone does not touch the file."""
         connection = self._connect(path, mode)
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

@@ -7,11 +7,12 @@ partials are flushed and their leases given back, and the next pull goes on from
 from __future__ import annotations
 
 import math
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, assert_never
 
 import trio
 
-from p2pcache.errors import P2PCacheError, plain_errors
+from p2pcache.errors import DiskFull, P2PCacheError, plain_errors
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind, FetchLimits, FetchOrder, Location
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.batches import fetch_batch
@@ -84,6 +85,7 @@ class Driver:
         self._locations: dict[tuple[str, int], Location] = {}
         self._meter = Meter()
         self.blobs: dict[int, BlobInfo] = {}
+        self._kept_bytes = 0
         self.verify_s = 0.0
 
     @property
@@ -97,17 +99,30 @@ class Driver:
 
     async def run(self) -> None:
         """Bring everything into the store. Raises the one error that ended the pull."""
-        with plain_errors():
-            try:
-                async with trio.open_nursery() as nursery:
+        try:
+            with plain_errors():
+                # leases are given back last: tasks that are being cancelled still use their partial
+                async with AsyncExitStack() as closing, trio.open_nursery() as nursery:
+                    closing.push_async_callback(self._close_all)
+                    closing.callback(self._count_kept)
                     nursery.start_soon(self._beat)
                     if not self._limited:
                         nursery.start_soon(self._adapt)
                     await self._loop(nursery)
                     nursery.cancel_scope.cancel()
-            finally:  # not before: tasks that are being cancelled still use their partial
-                for growing in self._growing.values():
-                    await growing.aclose()
+        except DiskFull as exc:
+            total = sum(w.size_bytes for w in self._wanted)
+            counts = f"{self._kept_bytes:,} of {total:,} bytes are verified and kept"
+            raise DiskFull(f"{exc.message}; {counts}", hint=exc.hint) from exc
+
+    def _count_kept(self) -> None:
+        self._kept_bytes = self.progress().done_bytes  # partials that are closed tell nothing
+
+    async def _close_all(self) -> None:
+        """Give every lease back, also when a full disk refuses the flush of one of them."""
+        async with AsyncExitStack() as closing:
+            for growing in self._growing.values():
+                closing.push_async_callback(growing.aclose)
 
     async def _loop(self, nursery: trio.Nursery) -> None:
         wake = math.inf

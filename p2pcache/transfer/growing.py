@@ -41,6 +41,7 @@ class GrowingBlob:
         self._workers = workers
         self._partial: Partial | None = None
         self._proven: bytes | None = None
+        self._publishing = False  # from then on its files move away under whoever looks
         self._report: FollowReport | None = None
         self._followed = trio.Event()
         self._publishing = False
@@ -60,10 +61,7 @@ class GrowingBlob:
         """
         wanted = self.wanted
         name = wanted.digest or provisional_name(f"{wanted.key}\0{wanted.size_bytes}")
-        while True:
-            found = self._store.find(name) if self.wanted.digest else None
-            if found is not None:
-                return found
+        while (found := self._find()) is None:
             try:
                 self._partial = await trio.to_thread.run_sync(
                     self._store.partial, name, self.wanted.size_bytes
@@ -71,9 +69,18 @@ class GrowingBlob:
             except Busy:
                 await trio.sleep(BUSY_BEAT_S)
                 continue
+            found = self._find()
+            if found is not None:  # its last holder published it between our look and our take
+                partial, self._partial = self._partial, None
+                await trio.to_thread.run_sync(partial.discard)
+                break
             if is_sha256(name):
                 self._proven = self._store.block_map(raw(name))
             return None
+        return found
+
+    def _find(self) -> BlobInfo | None:
+        return None if self.wanted.digest is None else self._store.find(self.wanted.digest)
 
     def live(self) -> bytes:
         """One byte a block, nonzero when verified."""

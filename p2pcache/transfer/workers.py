@@ -22,6 +22,7 @@ import trio_parallel
 from p2pcache.errors import LocalFault
 from p2pcache.lanes.fetch import fetch
 from p2pcache.lanes.follow import follow
+from p2pcache.lanes.parent import end_with_parent
 from p2pcache.lanes.small import fetch_small
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ PRELOADED = [
     "p2pcache.lanes.follow",
     "p2pcache.lanes.small",
 ]
-GRACE_S = 5.0  # for workers to end with the agent; then they are killed
+GRACE_S = 5.0  # for an idle worker to leave by itself when the agent ends; it takes milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ async def open_workers(options: WorkerOptions) -> AsyncIterator[Workers]:
     open_context = partial(
         trio_parallel.open_worker_context,
         idle_timeout=options.idle_s,
+        init=end_with_parent,
         grace_period=GRACE_S,
         worker_type=trio_parallel.WorkerType.FORKSERVER,
     )

@@ -24,7 +24,7 @@ from tests.support.hub_stub import GOOD_TOKEN, NO_ACCESS_TOKEN, Answer, HubStub,
 from tests.support.nginx import nginx, static_hub
 from tests.support.partial_files import some_bytes
 from tests.support.processes import free_port
-from tests.support.pulling import (
+from tests.support.watched_pull import (
     BLOCK,
     QUICK,
     asks,

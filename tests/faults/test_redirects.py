@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from p2pcache.lanes.fetch import fetch
-from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FetchReport, Location, Tls
+from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FetchLimits, FetchReport, Location, Tls
 from tests.support import faulty_http as fh
 from tests.support.faulty_http import FaultyServer
-from tests.support.partial_files import PartialFiles, some_bytes
+from tests.support.partial_files import QUICK, PartialFiles, some_bytes
 from tests.support.private_ca import PrivateCa, make_private_ca
 
 if TYPE_CHECKING:
@@ -197,7 +200,8 @@ class TestTls:
         self, then: fh.Answer, ca: PrivateCa, secure: FaultyServer, partial: PartialFiles
     ) -> None:
         url = secure.on("/f", fh.cut(BODY, BLOCK_BYTES + 70_000, then))
-        report = fetch(partial.order(Location(url, tls=Tls(ca_file=ca.ca_file))))
+        location = Location(url, tls=Tls(ca_file=ca.ca_file))
+        report = fetch(partial.order(location, limits=QUICK))
         assert report.fault is not None
         assert report.fault.kind is FaultKind.UNAVAILABLE
         assert report.done == BLOCK_BYTES
@@ -207,4 +211,52 @@ class TestTls:
     ) -> None:
         assert isinstance(secure.tls, ssl.SSLContext)
         url = hub.on("/f", fh.ranged(BODY)).replace("http:", "https:")
-        refused(block(partial, url), FaultKind.UNAVAILABLE)
+        order = partial.order(url, end=BLOCK_BYTES, limits=QUICK)
+        refused(fetch(order), FaultKind.UNAVAILABLE)
+
+    def test_an_end_without_a_goodbye_is_never_the_end_of_a_body(
+        self, ca: PrivateCa, secure: FaultyServer, partial: PartialFiles
+    ) -> None:
+        url = secure.on("/f", fh.until_close(BODY[:-5]))
+        order = partial.order(Location(url, tls=Tls(ca.ca_file)), whole=True, total_known=False)
+        report = fetch(order)
+        assert report.fault is not None
+        assert report.fault.kind is FaultKind.UNAVAILABLE
+        assert report.done == BLOCK_BYTES
+
+    def test_a_tls_connection_that_died_while_idle_is_replaced(
+        self, ca: PrivateCa, secure: FaultyServer, partial: PartialFiles
+    ) -> None:
+        def dies_at_the_next_request(ask: fh.Exchange) -> bool:
+            fh.ranged(BODY)(ask)
+            ask.sock.recv(1)
+            return False
+
+        location = Location(
+            secure.on("/f", fh.first(1, dies_at_the_next_request, fh.ranged(BODY))),
+            tls=Tls(ca.ca_file),
+        )
+        assert block(partial, location).fault is None
+        assert block(partial, location, 1).fault is None
+        assert secure.connections == 2
+
+    def test_a_dripped_handshake_ends_in_time(self, partial: PartialFiles) -> None:
+        done = threading.Event()
+
+        def drip_record() -> None:
+            sock, _ = listener.accept()
+            with sock, contextlib.suppress(OSError):
+                sock.sendall(b"\x16\x03\x03\x40\x00")
+                while not done.wait(0.02):
+                    sock.sendall(b"\x00")
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=drip_record)
+            thread.start()
+            url = f"https://127.0.0.1:{listener.getsockname()[1]}/f"
+            limits = FetchLimits(connect_timeout_s=0.3, no_progress_s=5)
+            report = fetch(partial.order(url, end=BLOCK_BYTES, limits=limits))
+            done.set()
+            thread.join(5)
+        refused(report, FaultKind.UNAVAILABLE)
+        assert report.seconds < 2

@@ -13,7 +13,7 @@ from tests.support import faulty_http as fh
 from tests.support.agents import Agent, running_agent
 from tests.support.faulty_http import Exchange, FaultyServer
 from tests.support.partial_files import some_bytes
-from tests.support.pulling import BLOCK, QUICK, at_most, other_client, wait_until
+from tests.support.watched_pull import BLOCK, QUICK, at_most, other_client, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, Location, SmallOrder
 from p2pcache.lanes.small import fetch_small
 from tests.support import faulty_http as fh
 from tests.support.faulty_http import FaultyServer
-from tests.support.partial_files import QUICK, some_bytes
+from tests.support.partial_files import PATIENT, QUICK, some_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def test_a_batch_uses_several_connections_and_keeps_its_order(
         url = server.on(f"/{number}", slow)
         digest = git_sha1(data)
         orders.append(order(url, tmp_path, str(number), size=len(data), git_sha1=digest))
-    batch = fetch_small(tuple(orders), QUICK, threads=4)
+    batch = fetch_small(tuple(orders), PATIENT, threads=4)
     for number, report in enumerate(batch.reports):
         data = some_bytes(number * 100, b"%d" % number)
         assert report.fault is None
@@ -103,7 +103,7 @@ def test_a_blob_without_a_name_is_named_by_what_arrives(
     server: FaultyServer, tmp_path: Path
 ) -> None:
     url = server.on("/f", fh.chunked(BODY))
-    (report,) = fetch_small((order(url, tmp_path, size=None),), QUICK, 1).reports
+    (report,) = fetch_small((order(url, tmp_path, size=None),), PATIENT, 1).reports
     assert (report.fault, report.size) == (None, len(BODY))
     assert report.sha256 == hashlib.sha256(BODY).digest()
 
@@ -114,11 +114,11 @@ def test_a_blob_of_unknown_size_is_at_most_one_block(
 ) -> None:
     big = answer(bytes(BLOCK_BYTES + 1))
     url = server.on("/f", big)
-    (report,) = fetch_small((order(url, tmp_path, size=None),), QUICK, 1).reports
+    (report,) = fetch_small((order(url, tmp_path, size=None),), PATIENT, 1).reports
     assert report.fault is not None
     assert report.fault.kind is K.UNTRUSTED
     url = server.on("/g", answer(bytes(BLOCK_BYTES)))
-    (fits,) = fetch_small((order(url, tmp_path, size=None),), QUICK, 1).reports
+    (fits,) = fetch_small((order(url, tmp_path, size=None),), PATIENT, 1).reports
     assert (fits.fault, fits.size) == (None, BLOCK_BYTES)
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_is_there_already_is_never_touched(
 ) -> None:
     (tmp_path / "out").write_bytes(b"mine")
     url = server.on("/f", fh.ranged(BODY))
-    (report,) = fetch_small((order(url, tmp_path),), QUICK, 1).reports
+    (report,) = fetch_small((order(url, tmp_path),), PATIENT, 1).reports
     assert report.fault is not None
     assert report.fault.kind is K.LOCAL
     assert (tmp_path / "out").read_bytes() == b"mine"
@@ -137,9 +137,9 @@ def test_threads_share_one_rate(server: FaultyServer, tmp_path: Path) -> None:
     url = server.on("/f", fh.ranged(BODY))
     orders = tuple(order(url, tmp_path, str(number)) for number in range(20))
     began = time.monotonic()
-    batch = fetch_small(orders, replace(QUICK, rate_bytes_per_s=200_000.0), threads=4)
+    batch = fetch_small(orders, replace(PATIENT, rate_bytes_per_s=200_000.0), threads=4)
     assert all(report.fault is None for report in batch.reports)
-    assert time.monotonic() - began == pytest.approx(0.5, rel=0.25)
+    assert time.monotonic() - began == pytest.approx(0.5, rel=0.3)
 
 
 def test_local_files_go_the_same_way(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_local_files_go_the_same_way(tmp_path: Path) -> None:
     good = order(source.as_uri(), tmp_path, "a", sha256=hashlib.sha256(BODY).digest())
     bad = order(source.as_uri(), tmp_path, "b", git_sha1=bytes(20))
     long = order(source.as_uri(), tmp_path, "c", size=10)
-    reports = fetch_small((good, bad, long), QUICK, 2).reports
+    reports = fetch_small((good, bad, long), PATIENT, 2).reports
     assert [report.fault and report.fault.kind for report in reports] == [
         None, K.UNTRUSTED, K.UNTRUSTED,
     ]  # fmt: skip

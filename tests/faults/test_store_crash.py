@@ -191,3 +191,21 @@ def test_what_a_live_process_holds_is_not_swept(tmp_path):
             second.gc(target_bytes=0)
         assert small.exists()
         assert len(list(first.layout.partials.iterdir())) == 1
+
+
+def test_a_process_that_is_open_already_finds_what_another_one_died_publishing(tmp_path):
+    data = content(2 * MIB + 1)
+    blob, root = verified(data), root_of(data)
+    with Store.open(tmp_path, OPTIONS) as open_already, Store.open(tmp_path, OPTIONS) as dying:
+        partial = dying.partial(root, len(data))
+        fill(partial, data)
+        partial.save_intent({
+            "sha256": blob.sha256.hex(), "size": blob.size, "root": root.hex(),
+            "git_sha1": None, "partial": partial.dir.name,
+        })  # fmt: skip
+        dying._blobs._place(partial.data_path, dying.layout.blob(blob.sha256), blob.size)
+        partial.abandon()
+        found = open_already.find(root)
+        assert found is not None
+        assert found.path.read_bytes() == data
+        assert open_already.block_map(blob.sha256) is not None

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p2pcache.agent.localapi.client import Client
 from p2pcache.config import socket_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 REPO = Path(__file__).resolve().parents[2]
 START_S = 20.0
@@ -22,7 +24,7 @@ START_S = 20.0
 
 @dataclass
 class Agent:
-    """`kill` is SIGKILL; `stop` is what systemd does. Workers of a killed agent end by themselves."""
+    """`kill` is SIGKILL; `stop` is what systemd does. Workers of a killed one end by themselves."""
 
     home: Path
     env: dict[str, str]

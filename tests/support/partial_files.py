@@ -11,7 +11,8 @@ from p2pcache.lanes.orders import BLOCK_BYTES, FetchLimits, FetchOrder, Location
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK = FetchLimits(connect_timeout_s=1.0, no_progress_s=0.3)
+PATIENT = FetchLimits(connect_timeout_s=5.0, no_progress_s=5.0)  # a busy machine is no fault
+QUICK = FetchLimits(connect_timeout_s=1.0, no_progress_s=0.5)  # where the fault is slowness
 
 
 def some_bytes(size: int, seed: bytes = b"lanes") -> bytes:
@@ -50,7 +51,7 @@ class PartialFiles:
         if isinstance(location, str):
             location = Location(location)
         options: dict[str, object] = {
-            "blob_bytes": self.size, "start": 0, "end": self.size, "limits": QUICK, **changes,
+            "blob_bytes": self.size, "start": 0, "end": self.size, "limits": PATIENT, **changes,
         }  # fmt: skip
         return FetchOrder(
             location, self.path("data"), self.path("map"), self.path("live"), **options

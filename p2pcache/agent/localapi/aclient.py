@@ -24,20 +24,20 @@ from p2pcache.agent.localapi.client import (
     PROGRAM,
     READ_BYTES,
     SILENCE_S,
-    OnProgress,
     check_owner,
     closed_by_peer,
     not_connected,
     silent,
 )
-from p2pcache.agent.localapi.embedded import AGENT_COMMAND, EmbeddedAgent, start_agent
-from p2pcache.agent.localapi.exchange import Answer, Exchange
+from p2pcache.agent.localapi.exchange import AgentGone, Answer, Exchange
 from p2pcache.errors import AgentNotRunning, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from p2pcache.agent.localapi import answers
+    from p2pcache.agent.localapi.client import OnProgress
+    from p2pcache.agent.localapi.embedded import EmbeddedAgent
 
 MAX_CONNECTIONS = 16  # calls at once; the rest wait here. An agent serves 128 connections
 
@@ -54,7 +54,7 @@ class AsyncClient:
         home: str | os.PathLike[str] | None = None,
         *,
         embed: bool = False,
-        agent_command: Sequence[str] = AGENT_COMMAND,
+        agent_command: Sequence[str] | None = None,
     ) -> None:
         self.home = config.home() if home is None else Path(home).expanduser().absolute()
         self._embed = embed
@@ -172,7 +172,10 @@ class AsyncClient:
 
     async def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
-        return (await self.call("shutdown", {}))[0]
+        try:
+            return (await self.call("shutdown", {}))[0]
+        except AgentGone:
+            return {}  # it was quicker than its answer
 
     async def call(
         self, op: str, args: dict[str, Any], on_progress: OnProgress | None = None
@@ -215,6 +218,8 @@ class AsyncClient:
                 raise
         async with self._starting:
             if self._agent is None:
+                from p2pcache.agent.localapi.embedded import start_agent  # imports subprocess
+
                 # Not abandoned when cancelled: a process that was started must get its owner.
                 self._agent = await trio.to_thread.run_sync(
                     start_agent, self.home, path, self._agent_command

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from p2pcache import config
 from p2pcache.agent.localapi import calls
-from p2pcache.agent.localapi.embedded import AGENT_COMMAND, EmbeddedAgent, start_agent
-from p2pcache.agent.localapi.exchange import Answer, Exchange
+from p2pcache.agent.localapi.exchange import AgentGone, Answer, Exchange
 from p2pcache.agent.localapi.listener import HasOptions, peer_uid
 from p2pcache.errors import AgentNotRunning, Denied, LocalFault, P2PCacheError, Unavailable
 from p2pcache.version import __version__
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from p2pcache.agent.localapi import answers
+    from p2pcache.agent.localapi.embedded import EmbeddedAgent
     from p2pcache.agent.localapi.wire import Hello
 
     OnProgress = Callable[[answers.Progress], None]
@@ -49,7 +49,7 @@ def connect(
     home: str | os.PathLike[str] | None = None,
     *,
     embed: bool = False,
-    agent_command: Sequence[str] = AGENT_COMMAND,
+    agent_command: Sequence[str] | None = None,
 ) -> Client:
     """A connected Client. With no agent running: start one (`embed`), or raise AgentNotRunning."""
     client = Client(home, embed=embed, agent_command=agent_command)
@@ -74,7 +74,7 @@ class Client:
         home: str | os.PathLike[str] | None = None,
         *,
         embed: bool = False,
-        agent_command: Sequence[str] = AGENT_COMMAND,
+        agent_command: Sequence[str] | None = None,
     ) -> None:
         self.home = config.home() if home is None else Path(home).expanduser().absolute()
         self._embed = embed
@@ -99,6 +99,8 @@ class Client:
             except AgentNotRunning:
                 if not self._embed:
                     raise
+                from p2pcache.agent.localapi.embedded import start_agent  # imports subprocess
+
                 self._release_agent()
                 self._agent = start_agent(self.home, path, self._agent_command)
                 self._connection = Connection(path)
@@ -193,7 +195,10 @@ class Client:
 
     def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
-        return self.call("shutdown", {})[0]
+        try:
+            return self.call("shutdown", {})[0]
+        except AgentGone:
+            return {}  # it was quicker than its answer
 
     def call(self, op: str, args: dict[str, Any], on_progress: OnProgress | None = None) -> Answer:
         """Any operation by name: its result, and the items that came before it."""

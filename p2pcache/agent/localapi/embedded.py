@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2pcache.agent.localapi.listener import is_listening
@@ -18,13 +19,28 @@ from p2pcache.errors import LocalFault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-AGENT_COMMAND = (sys.executable, "-m", "p2pcache.agent", "--embedded")
 START_S = 30.0  # a cold disk and a store to look through; a warm start takes 1 s
 POLL_S = 0.01
-LEAVE_S = 2.0  # an idle agent is gone within this; one that others use stays, and is not ours
+LEAVE_S = 0.5  # an idle agent has left its socket by then; one that others use stays with them
 MAX_LOG_TAIL_CHARS = 2000
+
+
+def agent_command(*, embedded: bool) -> tuple[str, ...]:
+    """How to start an agent. `-P`: the folder that the user happens to be in is not searched."""
+    command = (sys.executable, "-P", "-m", "p2pcache.agent")
+    return (*command, "--embedded") if embedded else command
+
+
+def agent_environment(home: Path | None = None) -> dict[str, str]:
+    """This process's environment, in which the same p2pcache as this one is found."""
+    package_parent = str(Path(__file__).parents[3])
+    paths = [package_parent, os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    return environment if home is None else {**environment, "P2PCACHE_HOME": str(home)}
+
+
+_left_running: list[subprocess.Popen[bytes]] = []  # still used by others; reaped at the next start
 
 
 class EmbeddedAgent:
@@ -38,26 +54,31 @@ class EmbeddedAgent:
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             self._process.wait(LEAVE_S)
+        except subprocess.TimeoutExpired:
+            _left_running.append(self._process)
 
 
-def start_agent(home: Path, socket_path: Path, command: Sequence[str]) -> EmbeddedAgent | None:
+def start_agent(
+    home: Path, socket_path: Path, command: Sequence[str] | None = None
+) -> EmbeddedAgent | None:
     """Start an agent for `home` and wait until it listens.
 
     None when another process started one at the same moment: use that. Raises LocalFault with the
     end of its log when it does not come up.
     """
+    _left_running[:] = [process for process in _left_running if process.poll() is None]
     log = home / "embedded-agent.log"
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log.open("wb") as log_file:
             process = subprocess.Popen(
-                command,
+                command or agent_command(embedded=True),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log_file,
-                env={**os.environ, "P2PCACHE_HOME": str(home)},
+                env=agent_environment(home),
                 start_new_session=True,  # a Ctrl-C is for us; we then tell the agent
             )
     except OSError as exc:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 Answer = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
+class AgentGone(AgentNotRunning):
+    """The agent closed the connection before it answered."""
+
+
 class Exchange:
     """One request at a time: `ask`, then `feed` until `answer` is there or it raises."""
 
@@ -65,12 +69,10 @@ class Exchange:
     def feed(self, data: bytes) -> list[answers.Progress]:
         """Take what arrived (nothing: the agent closed); the progress in it, oldest first.
 
-        Raises what the agent raised, AgentNotRunning when it closed, Untrusted when it is not one.
+        Raises what the agent raised, AgentGone when it closed, Untrusted when it is not one.
         """
         if not data:
-            raise AgentNotRunning(
-                "the agent went away before it answered", hint="run the command again"
-            )
+            raise AgentGone("the agent went away before it answered", hint="run the command again")
         progress: list[answers.Progress] = []
         failure: P2PCacheError | None = None
         for body in list(self._reader.feed(data)):

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BACKLOG = 128  # connections that wait while the agent is busy; the kernel refuses more
+_ELSEWHERE = "make its folder writable for this user, or set P2PCACHE_HOME to one that is"
+_HINTS = {
+    errno.EROFS: _ELSEWHERE,
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.ENOSPC: "free some space, or set P2PCACHE_HOME to a place that has some",
+}
 
 
 class HasOptions(Protocol):
@@ -46,7 +53,9 @@ def bind_local(path: Path) -> tuple[socket.socket, os.stat_result]:
             listening = _listen(path)
             return listening, path.lstat()
     except OSError as exc:
-        raise LocalFault(f"cannot listen on {path}: {exc.strerror or exc}") from exc
+        raise LocalFault(
+            f"cannot listen on {path}: {exc.strerror or exc}", hint=_HINTS.get(exc.errno or 0)
+        ) from exc
 
 
 def unbind(path: Path, bound: os.stat_result) -> None:

@@ -261,8 +261,10 @@ class _Connection:
             bug = errors.P2PCacheError(
                 f"a bug in the agent: {type(exc).__name__}: {exc}", hint="see the agent's log"
             )
-            await self._outbox.put(Failed(request.id, bug.to_wire()))
-            await self._flush()
+            # Shielded: the client's leaving now must not turn the bug into a mere cancellation.
+            with trio.move_on_after(self._options.goodbye_s, shield=True):
+                await self._outbox.put(Failed(request.id, bug.to_wire()))
+                await self._outbox.wait_sent()
             raise
 
     async def _beat(self) -> None:

@@ -80,8 +80,11 @@ def test_our_own_pauses_do_not_count_against_the_server() -> None:
     clock = Clock()
     limits = FetchLimits(no_progress_s=1.0, floor_bytes_per_s=1e9, rate_bytes_per_s=1e5)
     watch = guard(clock, limits)
-    for _ in range(50):
-        watch.received(100_000)
+    for _ in range(5):
+        watch.received(100_000)  # a pause of a second each, a whole window
+    for _ in range(8):
+        clock.now += 0.11
+        watch.received(1000)  # within the window that the pauses moved on, whatever its average
 
 
 @given(

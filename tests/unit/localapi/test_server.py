@@ -199,7 +199,7 @@ async def test_a_stalled_reader_bounds_the_queue_and_delays_nobody_else(agent_of
 async def test_progress_for_a_stalled_reader_is_coalesced_and_its_last_one_arrives(agent_of):
     async with agent_of() as agent:
         client = await connect(agent)
-        await client.send(encode(Request(1, "progress_only", {"count": 50_000})))
+        await client.send(encode(Request(1, "progress_only", {"count": 20_000})))
         await trio.sleep(0.2)
         steps, answer = [], None
         while answer is None:
@@ -209,8 +209,8 @@ async def test_progress_for_a_stalled_reader_is_coalesced_and_its_last_one_arriv
                 case Result() as result:
                     answer = result
         assert steps == sorted(steps)
-        assert len(steps) < 50_000
-        assert steps[-1] == 49_999
+        assert len(steps) < 20_000
+        assert steps[-1] == 19_999
 
 
 async def test_one_client_too_many_is_told_so_and_room_is_made_when_one_leaves(agent_of):
@@ -257,7 +257,7 @@ async def test_a_silent_request_shows_that_the_agent_lives(agent_of):
 
 async def test_a_bug_is_told_to_the_client_and_not_hidden_from_the_owner(home):
     path = config.socket_path(home)
-    with pytest.RaisesGroup(KeyError, flatten_subgroups=True):
+    with pytest.RaisesGroup(KeyError, flatten_subgroups=True), trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             await nursery.start(serve, path, ScriptedService())
             async with await trio.open_unix_socket(path) as stream:

@@ -1,0 +1,105 @@
+"""Fix: check what is stored, the surroundings and the settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from p2pcache.agent.localapi.client import connect
+from p2pcache.cli.command import Command, output_options
+from p2pcache.cli.output import Printer, printable
+from p2pcache.cli.progress import ProgressDisplay
+from p2pcache.errors import AgentNotRunning, P2PCacheError, Untrusted
+from p2pcache.units import format_bytes
+
+if TYPE_CHECKING:
+    from p2pcache.agent.localapi.answers import CheckAnswer
+
+
+@click.command(
+    cls=Command,
+    short_help="Hash again what is stored.",
+    example="p2pcache verify --repair",
+    exits=(10, 11, 12, 13),
+)
+@click.argument("ref", required=False)
+@click.option("--repair", is_flag=True, help="Fetch bad blocks again.")
+@output_options
+def verify(ref: str | None, printer: Printer, repair: bool) -> None:
+    """Hash what is stored (all of it, or REF) and compare.
+
+    What is bad is quarantined; --repair fetches only the bad blocks again.
+    """
+    with connect(embed=True) as agent, ProgressDisplay(printer) as display:
+        answer = agent.verify(ref, repair=repair, on_progress=display.update)
+    bad = answer["bad"]
+    lines = [
+        printable(f"bad  {blob.get('sha256')}  {len(blob.get('bad_blocks', []))} blocks")
+        for blob in bad
+    ]
+    printer.show("verify", answer, lines)
+    printer.note(f"checked {answer['checked']}, bad {len(bad)}, repaired {answer['repaired']}")
+    if len(bad) > answer["repaired"]:
+        raise Untrusted(
+            f"{len(bad) - answer['repaired']} of {answer['checked']} stored blobs are damaged",
+            hint=None if repair else "`p2pcache verify --repair` fetches the bad blocks again",
+        )
+
+
+@click.command(
+    cls=Command, short_help="Check the surroundings.", example="p2pcache doctor", exits=(10,)
+)
+@output_options
+def doctor(printer: Printer) -> None:
+    """Run the checks; one line each, with a hint where something is wrong."""
+    try:
+        with connect() as agent:
+            running: CheckAnswer = {
+                "check": "agent", "ok": True, "detail": f"pid {agent.connect().pid}", "hint": None,
+            }  # fmt: skip
+            checks = agent.doctor()
+    except AgentNotRunning as exc:
+        # Not a fault: commands run one when they need it.
+        running = {"check": "agent", "ok": True, "detail": "not running", "hint": exc.hint}
+        with connect(embed=True) as agent:
+            checks = agent.doctor()
+    checks = [running, *checks]
+    for check in checks:
+        lines = [f"{'ok  ' if check['ok'] else 'BAD '} {check['check']}: {check['detail']}"]
+        if check["hint"] and not check["ok"]:
+            lines.append(f"     hint: {check['hint']}")
+        printer.show("check", check, [printable(line) for line in lines])
+    failed = [check["check"] for check in checks if not check["ok"]]
+    if failed:
+        raise P2PCacheError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
+
+
+@click.group(invoke_without_command=True, short_help="Show the settings.")
+@click.pass_context
+def config(ctx: click.Context) -> None:
+    """Settings: every one with its value and where that came from."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(show, as_json=False, quiet=False)
+
+
+@config.command(
+    cls=Command, short_help="Show the settings.", example="p2pcache config show", exits=(10,)
+)
+@output_options
+def show(printer: Printer) -> None:
+    """Show every setting with its value and where that came from."""
+    with connect(embed=True) as agent:
+        settings = agent.config()
+    rows = [("setting", "value", "from")]
+    for name, setting in sorted(settings.items()):
+        rows.append((name, _setting(name, setting.get("value")), str(setting.get("source", "?"))))
+    printer.show_table("setting", [{"name": n, **s} for n, s in sorted(settings.items())], rows)
+
+
+def _setting(name: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if name.endswith("_bytes") and isinstance(value, int):
+        return format_bytes(value)
+    return str(value)

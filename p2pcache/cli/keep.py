@@ -1,0 +1,116 @@
+"""Keep: what is stored, what stays, what goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from p2pcache.agent.localapi.client import connect
+from p2pcache.cli.command import BYTES, Command, output_options, short, when
+from p2pcache.units import format_bytes
+
+if TYPE_CHECKING:
+    from p2pcache.cli.output import Printer
+
+
+@click.command(
+    cls=Command, short_help="List what is stored.", example="p2pcache ls --json", exits=(10,)
+)
+@output_options
+def ls(printer: Printer) -> None:
+    """List the manifests that the store knows, and how much of each is here."""
+    with connect(embed=True) as agent:
+        found = agent.ls()
+    rows = [("ref", "revision", "files", "size", "here", "pinned", "last used")]
+    for entry in found:
+        total = entry["total_bytes"]
+        share = 100 * entry["present_bytes"] // total if total else 100
+        rows.append(
+            (
+                entry["ref"] or entry["manifest"],
+                short(entry["immutable"]),
+                str(entry["files"]),
+                format_bytes(total),
+                f"{share}%",
+                "yes" if entry["pinned"] else "",
+                when(entry["last_used"]),
+            )
+        )
+    printer.show_table("manifest", found, rows if found else [])
+    if not found:
+        printer.note("the store is empty; `p2pcache get REF` fills it")
+
+
+@click.command(
+    cls=Command,
+    short_help="Never evict this.",
+    example="p2pcache pin hf://org/model",
+    exits=(10, 11),
+)
+@click.argument("ref")
+@output_options
+def pin(ref: str, printer: Printer) -> None:
+    """Keep REF (a ref or a manifest's CID) from being evicted."""
+    with connect(embed=True) as agent:
+        answer = agent.pin(ref)
+    printer.show("pin", answer, ())
+    printer.note(f"pinned {ref}")
+
+
+@click.command(
+    cls=Command,
+    short_help="Let it be evicted again.",
+    example="p2pcache unpin hf://org/model",
+    exits=(10, 11),
+)
+@click.argument("ref")
+@output_options
+def unpin(ref: str, printer: Printer) -> None:
+    """Undo `pin`; nothing is removed until room is needed."""
+    with connect(embed=True) as agent:
+        answer = agent.unpin(ref)
+    printer.show("unpin", answer, ())
+    printer.note(f"unpinned {ref}")
+
+
+@click.command(
+    cls=Command,
+    short_help="Forget a ref and free its space.",
+    example="p2pcache rm hf://org/model",
+    exits=(10, 11),
+)
+@click.argument("ref")
+@click.option("--force", is_flag=True, help="Even if it is pinned.")
+@output_options
+def rm(ref: str, printer: Printer, force: bool) -> None:
+    """Forget REF and remove what nothing else refers to.
+
+    Files that were put elsewhere (the Hugging Face cache, --to) stay.
+    """
+    with connect(embed=True) as agent:
+        answer = agent.rm(ref, force=force)
+    printer.show("rm", answer, ())
+    printer.note(f"freed {format_bytes(answer['freed_bytes'])}")
+
+
+@click.command(
+    cls=Command,
+    short_help="Evict what was not used for longest.",
+    example="p2pcache gc --target 200G",
+    exits=(10, 13),
+)
+@click.option(
+    "--target", type=BYTES, metavar="SIZE", help="Down to this much (default: the low watermark)."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go.")
+@output_options
+def gc(printer: Printer, target: int | None, dry_run: bool) -> None:
+    """Evict by last use. Pins, running downloads and what others hold are left alone."""
+    with connect(embed=True) as agent:
+        answer = agent.gc(target_bytes=target, dry_run=dry_run)
+    printer.show("gc", answer, ())
+    would = "would free" if dry_run else "freed"
+    printer.note(f"{would} {format_bytes(answer['freed_bytes'])} in {answer['evicted']} blobs")
+    for reason, count in sorted(answer["kept"].items()):
+        printer.note(f"  kept {count}: {reason}")

@@ -1,0 +1,65 @@
+"""Look: what the agent does and did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from p2pcache.agent.localapi.client import connect
+from p2pcache.cli.command import Command, output_options
+from p2pcache.cli.output import Printer, printable
+from p2pcache.cli.receipt import receipt_lines
+from p2pcache.units import format_bytes, format_duration, format_progress
+
+if TYPE_CHECKING:
+    from p2pcache.agent.localapi.answers import StatusAnswer
+
+
+@click.command(
+    cls=Command, short_help="Show the agent now.", example="p2pcache status --json", exits=(10,)
+)
+@output_options
+def status(printer: Printer) -> None:
+    """Show the running agent: its store, its pulls, its clients. Starts none."""
+    with connect() as agent:
+        answer = agent.status()
+    printer.show("status", answer, status_lines(answer))
+
+
+def status_lines(answer: StatusAnswer) -> list[str]:
+    """The agent's state for people."""
+    store = answer["store"]
+    used, capacity = store.get("used_bytes", 0), store.get("capacity_bytes")
+    room = format_progress(used, capacity) if capacity else format_bytes(used)
+    lines = [
+        f"agent    {answer['version']}, pid {answer['pid']}, "
+        f"up {format_duration(answer['uptime_s'])}, {format_bytes(answer['rss_bytes'])} of memory",
+        f"home     {answer['home']}",
+        f"store    {room} in {store.get('blobs', 0)} blobs, {store.get('partials', 0)} partial",
+        f"clients  {answer['clients']}",
+        f"pulls    {len(answer['pulls'])}",
+    ]
+    for pull in answer["pulls"]:
+        done, total = pull.get("done_bytes", 0), pull.get("total_bytes", 0)
+        lines.append(f"  {pull.get('ref', '?')}  {format_progress(done, total)}")
+    return [printable(line) for line in lines]
+
+
+@click.command(
+    cls=Command,
+    short_help="Explain a pull: sources, times, bound.",
+    example="p2pcache why last",
+    exits=(10, 11),
+)
+@click.argument("ref", default="last")
+@output_options
+def why(ref: str, printer: Printer) -> None:
+    """Print the receipt of REF's last pull, or of the last one of all.
+
+    Which sources were tried and why each was left, bytes and time per source, retries, and how far
+    from the bound it was.
+    """
+    with connect(embed=True) as agent:
+        receipt = agent.why(ref)
+    printer.show("receipt", receipt, receipt_lines(receipt))

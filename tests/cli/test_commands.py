@@ -1,0 +1,334 @@
+"""The commands against a real server with fixed answers; the process itself where that matters."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from p2pcache.agent.localapi.server import ServerOptions
+from p2pcache.cli.main import ALIASES, COMMANDS, FIRST_SCREEN, cli, main
+from p2pcache.errors import ALL_ERRORS
+from tests.support.agent_thread import running_agent
+from tests.support.scripted_service import LAST_ITEM_COUNT, MANIFEST
+
+EVERY_DATA_COMMAND = [
+    ["get", "org/model"], ["resolve", "org/model"], ["push", "."], ["ls"], ["pin", "org/model"],
+    ["unpin", "org/model"], ["rm", "org/model"], ["gc"], ["verify"], ["status"], ["why"],
+    ["doctor"], ["config", "show"], ["agent", "status"], ["agent", "stop"],
+]  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("P2PCACHE_HOME", str(folder))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return folder
+
+
+@pytest.fixture
+def agent(home):
+    with running_agent(home) as service:
+        yield service
+
+
+def run(*args, **options):
+    """The program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "p2pcache", *args], capture_output=True, text=True, **options
+    )
+
+
+def test_get_prints_the_path_and_nothing_else_on_stdout(agent, capsys, tmp_path):
+    assert main(["get", "org/model"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'hub'}\n"
+    assert "400 B fetched" in err
+    assert "note: named by what arrived" in err
+
+
+def test_pull_is_get_and_quiet_says_only_the_path(agent, capsys):
+    assert main(["pull", "org/model", "--to", "/x", "-q"]) == 0
+    assert capsys.readouterr() == ("/x\n", "")
+
+
+def test_every_option_of_get_reaches_the_agent(agent, capsys):
+    args = [
+        "get",
+        "org/model",
+        "--to",
+        "/x",
+        "--hf-cache",
+        "--include",
+        "a*",
+        "--include",
+        "b*",
+        "--exclude",
+        "*.bin",
+    ]
+    args += ["--revision", "v1", "--copy", "--dry-run", "--limit-rate"]
+    assert main([*args, "1 MiB", "--offline", "--refresh"]) == 0
+    ((_, sent),) = agent.calls
+    assert sent["to"] == "/x"
+    assert sent["hf_cache"] == os.environ["HF_HUB_CACHE"]
+    assert (sent["include"], sent["exclude"]) == (["a*", "b*"], ["*.bin"])
+    assert (sent["revision"], sent["limit_rate"]) == ("v1", 1 << 20)
+    assert (sent["links"], sent["dry_run"], sent["offline"], sent["refresh"]) == (
+        False, True, True, True,
+    )  # fmt: skip
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "would fetch 400 B" in err
+
+
+def test_no_hf_cache_and_to_keep_the_hub_cache_out(agent):
+    assert main(["get", "org/model", "--no-hf-cache"]) == 0
+    assert main(["get", "org/model", "--to", "/x"]) == 0
+    assert [args["hf_cache"] for _, args in agent.calls] == [None, None]
+
+
+@pytest.mark.parametrize("command", EVERY_DATA_COMMAND, ids=" ".join)
+def test_json_of_every_command_is_objects_with_a_type_and_nothing_else(home, capsys, command):
+    with running_agent(home):
+        code = main([*command, "--json"])
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert lines
+    assert all("type" in line for line in lines)
+    if command == ["doctor"]:  # one of its checks is bad
+        assert (code, json.loads(err)["code"]) == (1, "failed")
+    else:
+        assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("command", EVERY_DATA_COMMAND, ids=" ".join)
+def test_every_command_has_something_to_say_to_people(home, capsys, command):
+    with running_agent(home):
+        main(command)
+    out, err = capsys.readouterr()
+    assert out or err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", ALL_ERRORS)
+def test_an_error_sets_the_exit_code_and_says_what_to_do(agent, capsys, kind):
+    assert main(["get", f"fail:{kind.code}"]) == kind.exit_code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == ["error: what happened", "  more of it", "hint: do this"]
+
+
+@pytest.mark.parametrize("kind", ALL_ERRORS)
+def test_an_error_as_json_is_one_object_on_stderr(agent, capsys, kind):
+    assert main(["get", f"fail:{kind.code}", "--json"]) == kind.exit_code
+    out, err = capsys.readouterr()
+    assert out == ""
+    error = json.loads(err)
+    assert (error["type"], error["code"], error["exit_code"]) == (
+        "error",
+        kind.code,
+        kind.exit_code,
+    )
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["frobnicate"], ["get"], ["get", "a", "b"], ["get", "a", "--nope"],
+     ["get", "a", "--limit-rate", "fast"], ["gc", "--target", "-1"], ["completion", "csh"],
+     ["push", "/no/such/path"]],
+)  # fmt: skip
+def test_wrong_usage_exits_2_with_a_hint(home, capsys, args):
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "--help` shows the usage" in err
+
+
+def test_status_without_an_agent_exits_10_and_starts_none(home, capsys):
+    for command in (["status"], ["agent", "status"], ["agent", "stop"]):
+        assert main(command) == 10
+        assert "hint: start one with `p2pcache agent run`" in capsys.readouterr().err
+    assert list(home.iterdir()) == []
+
+
+def test_damage_that_verify_leaves_behind_exits_12(agent, capsys):
+    assert main(["verify", "bad"]) == 12
+    out, err = capsys.readouterr()
+    assert out.startswith("bad  0000")
+    assert "--repair" in err
+    assert main(["verify", "bad", "--repair"]) == 0
+
+
+def test_ls_aligns_its_columns_and_streams_json_lines(agent, capsys):
+    assert main(["ls"]) == 0
+    heading, first, *_ = capsys.readouterr().out.splitlines()
+    assert heading.index("revision") == first.index("aaaaaaaaaaaa")
+    assert "50%" in first
+    assert main(["ls", "--json"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == LAST_ITEM_COUNT
+
+
+def test_a_name_with_control_characters_cannot_move_the_terminal(agent, capsys):
+    assert main(["resolve", "org/model"]) == 0
+    out = capsys.readouterr().out
+    assert "new\\nline" in out
+    assert MANIFEST in out
+
+
+def test_the_first_screen_has_a_tagline_five_commands_and_an_example(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("p2pcache: a peer-to-peer")
+    assert len(FIRST_SCREEN) == out.count("\n  Get") + sum(
+        out.count(f"\n  {group}") for group in ("Keep", "Share", "Look", "Fix")
+    )
+    assert "p2pcache get hf://org/model" in out
+
+
+def every_command():
+    for group in COMMANDS.values():
+        for name in group:
+            command = cli.get_command(None, name)
+            yield [name], command
+            for inner in getattr(command, "commands", {}).values():
+                yield [name, inner.name], inner
+
+
+@pytest.mark.parametrize("path", [path for path, _ in every_command()], ids=" ".join)
+def test_help_of_every_command_has_one_line_an_example_and_exit_codes(path, capsys):
+    assert main([*path, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"Usage: p2pcache {' '.join(path)}" in out
+    if path not in (["config"], ["agent"]):  # groups list their commands instead
+        assert "Example:" in out
+        assert "130  interrupted" in out
+
+
+def test_every_line_of_the_overview_is_the_commands_own():
+    for group in COMMANDS.values():
+        for name, (_, _, line) in group.items():
+            assert cli.get_command(None, name).short_help == line
+    assert ALIASES == {"pull": "get"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_the_shells_script(shell, capsys):
+    assert main(["completion", shell]) == 0
+    assert "_P2PCACHE_COMPLETE" in capsys.readouterr().out
+
+
+def test_the_completion_script_gets_names_from_the_program():
+    asked = {"_P2PCACHE_COMPLETE": "bash_complete", "COMP_WORDS": "p2pcache res", "COMP_CWORD": "1"}
+    done = run(env={**os.environ, **asked})
+    assert done.stdout == "plain,resolve\n"
+
+
+def test_the_program_runs_as_a_module(agent):
+    done = run("gc", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["evicted"] == 4
+
+
+def test_ctrl_c_stops_the_pull_in_the_agent_and_exits_130(agent):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "p2pcache", "get", "hang"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: agent.calls)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=10)
+    assert (child.returncode, out) == (130, "")
+    assert err == "error: interrupted; what was verified is kept\n"
+    assert agent.cancelled == ["hang"]
+
+
+def test_a_reader_that_had_enough_is_no_failure(agent):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "p2pcache", "ls"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    child.stdout.close()  # before it has written anything
+    err = child.stderr.read()
+    child.stderr.close()
+    assert (child.wait(10), err) == (0, b"")
+
+
+def test_on_a_terminal_progress_is_one_line_that_is_taken_back(agent):
+    shown = on_a_terminal(["get", "slow"], {})
+    assert "\ra.bin  100/400 B  hf 100%" in shown
+    assert shown.count("\n") == 2  # the summary and the note; never the progress
+
+
+@pytest.mark.parametrize("variable", ["P2PCACHE_NO_PROGRESS"])
+def test_progress_can_be_turned_off(agent, variable):
+    assert "a.bin" not in on_a_terminal(["get", "slow"], {variable: "1"})
+    assert "a.bin" not in on_a_terminal(["get", "slow", "-q"], {})
+    assert "a.bin" not in on_a_terminal(["get", "slow", "--json"], {})
+
+
+def test_color_only_on_a_terminal_that_wants_it(agent):
+    assert "\x1b[31merror:" in on_a_terminal(["get", "fail:denied"], {"NO_COLOR": ""})
+    assert "\x1b" not in on_a_terminal(["get", "fail:denied"], {"NO_COLOR": "1"})
+    assert "\x1b" not in run("get", "fail:denied").stderr
+
+
+def test_thirty_programs_at_once_all_get_their_answer(home):
+    with running_agent(home, ServerOptions(max_clients=40)) as service:
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-m", "p2pcache", "get", "org/model", "-q", "--to", f"/{n}"],
+                stdout=subprocess.PIPE, text=True,
+            )
+            for n in range(30)
+        ]  # fmt: skip
+        answers = [child.communicate(timeout=60)[0] for child in children]
+    assert answers == [f"/{n}\n" for n in range(30)]
+    assert len(service.calls) == 30
+
+
+def test_a_warm_command_loads_nothing_heavy(agent):
+    program = (
+        "import sys\n"
+        "from p2pcache.cli.main import main\n"
+        "main(['get', 'org/model', '-q'])\n"
+        "heavy = {'trio', 'httpx', 'huggingface_hub', 'rich', 'urllib3', 'asyncio', 'libp2p'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == "[]\n"
+
+
+def on_a_terminal(args, environment):
+    """What a person would see: stdout a pipe, stderr a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "p2pcache", *args],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,
+        env={**os.environ, "COLUMNS": "80", **environment},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            data = os.read(ours, 4096)
+        except OSError:  # Linux: the terminal's other end is closed
+            break
+        if not data:
+            break
+        shown += data
+    child.wait(10)
+    os.close(ours)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def wait_until(holds, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -1,0 +1,412 @@
+"""Faults of our own machine: its disk, clock, files. Never a bad blob, never a traceback."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from p2pcache import errors
+from tests.support.agents import Agent, running_agent
+from tests.support.blobs import MIB, ServedBlob, left_behind, sha256_file, write_blob
+from tests.support.hub_repo import Recipe, build_repo, lfs, many_small_files, text
+from tests.support.hub_stub import hub_stub
+from tests.support.hubs import VERSIONS, HubClient, hub_python
+from tests.support.nginx import nginx, static_hub
+from tests.support.proctable import tree_pss_bytes
+from tests.support.pulling import Pull
+from tests.support.second_agent import start_and_end
+from tests.support.tmpfs import tmpfs
+from tests.support.wallclock import wall_clock
+
+DAY_S = 86_400
+SLOWLY = {"fetch.limit_rate": "8 MiB"}  # where a test must act between two moments of a pull
+TWO_AT_ONCE = {"fetch.limit_rate": "40 MiB"}  # below 32 MiB/s one stream is enough
+
+
+@pytest.fixture(scope="module")
+def blob(tmp_path_factory: pytest.TempPathFactory) -> ServedBlob:
+    return write_blob(tmp_path_factory.mktemp("origin"), 24 * MIB + 1)
+
+
+@pytest.fixture(scope="module")
+def five_blocks(tmp_path_factory: pytest.TempPathFactory) -> ServedBlob:
+    return write_blob(tmp_path_factory.mktemp("origin"), 5 * MIB, seed=5)
+
+
+def no_traceback(agent: Agent) -> None:
+    assert "Traceback" not in agent.log.read_text()
+
+
+def visible_blobs(store: Path) -> list[str]:
+    return [path.name for path in (store / "blobs-v1").glob("*/*")]
+
+
+# -- a full disk -----------------------------------------------------------------------------------
+
+
+def test_what_cannot_fit_is_refused_before_a_byte_moves(tmp_path: Path, blob: ServedBlob):
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        tmpfs(tmp_path / "disk", 16 * MIB) as disk,
+        running_agent(tmp_path, settings=SLOWLY, P2PCACHE_HOME=str(disk.path)) as agent,
+    ):
+        with pytest.raises(errors.DiskFull) as caught:
+            agent.get(blob.ref(server))
+        assert caught.value.exit_code == 13
+        assert f"{blob.size:,} bytes are needed" in caught.value.message
+        assert caught.value.hint
+        assert server.body_bytes() <= 1, "a probe of a byte"
+        disk.remount("size=64m")
+        agent.get(blob.ref(server))
+        assert sha256_file(blob.in_store(disk.path)) == blob.sha256
+
+
+def test_a_disk_that_fills_up_on_the_way_costs_only_what_was_not_verified(
+    tmp_path: Path, blob: ServedBlob
+):
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        tmpfs(tmp_path / "disk", 48 * MIB) as disk,
+        running_agent(tmp_path, settings=SLOWLY, P2PCACHE_HOME=str(disk.path)) as agent,
+    ):
+        with Pull(agent, blob.ref(server)) as pull:
+            pull.wait_bytes(8 * MIB)
+            filler = disk.fill()
+        error = pull.error
+        assert isinstance(error, errors.DiskFull), error
+        assert error.exit_code == 13
+        assert f"of {blob.size:,} bytes are verified and kept" in error.message
+        assert error.hint
+        assert "kept" in error.hint
+        assert visible_blobs(disk.path) == [], "no half blob"
+        with agent.client() as client:
+            assert client.status()["pulls"] == [], "the agent lives"
+        filler.unlink()
+        done = agent.get(blob.ref(server))
+        assert sha256_file(blob.in_store(disk.path)) == blob.sha256
+        assert done["fetched_bytes"] <= blob.size - 8 * MIB
+        no_traceback(agent)
+
+
+def test_a_full_disk_is_not_blamed_on_the_origin(tmp_path: Path, blob: ServedBlob):
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        tmpfs(tmp_path / "disk", 48 * MIB) as disk,
+        running_agent(
+            tmp_path,
+            settings={"store.path": str(disk.path), **SLOWLY},
+        ) as agent,
+    ):
+        with Pull(agent, blob.ref(server)) as pull:
+            pull.wait_bytes(4 * MIB)
+            disk.fill()
+        assert isinstance(pull.error, errors.DiskFull)
+        # the index lies on the full disk too: the receipt may be lost, the reason is not
+        assert "127.0.0.1" not in pull.error.message
+
+
+def test_a_full_disk_frees_every_blob_that_was_on_its_way(tmp_path: Path):
+    """A flush that the disk refuses must not keep the leases of the other files."""
+    repo = build_repo(tmp_path / "repo", {f"{n}.bin": lfs(16 * MIB, n) for n in range(4)})
+    extra = static_hub(repo, tmp_path / "site")
+    with (
+        nginx(tmp_path / "site", tmp_path / "nginx", extra=extra) as server,
+        tmpfs(tmp_path / "disk", 80 * MIB) as disk,
+        running_agent(tmp_path, settings=TWO_AT_ONCE, P2PCACHE_HOME=str(disk.path)) as agent,
+    ):
+        options = {"credentials": {"hf_endpoint": server.url}, "to": str(tmp_path / "out")}
+        with Pull(agent, "hf://demo/model", **options) as pull:
+            pull.wait_bytes(4 * MIB)
+            filler = disk.fill()
+        assert isinstance(pull.error, errors.DiskFull), pull.error or pull.answer
+        filler.unlink()
+        with Pull(agent, "hf://demo/model", patience_s=20, **options) as again:
+            pass
+        assert again.error is None
+        for file in repo.files.values():
+            stored = disk.path / "blobs-v1" / file.sha256[:2] / file.sha256
+            assert sha256_file(stored) == file.sha256
+        no_traceback(agent)
+
+
+def test_small_files_meet_a_full_disk(tmp_path: Path):
+    repo = build_repo(tmp_path / "repo", many_small_files(400))
+    extra = static_hub(repo, tmp_path / "site")
+    with (
+        nginx(tmp_path / "site", tmp_path / "nginx", extra=extra) as server,
+        tmpfs(tmp_path / "disk", 16 * MIB) as disk,
+        running_agent(
+            tmp_path, settings={"fetch.limit_rate": "3 MiB"}, P2PCACHE_HOME=str(disk.path)
+        ) as agent,
+    ):
+        options = {"credentials": {"hf_endpoint": server.url}, "to": str(tmp_path / "out")}
+        with Pull(agent, "hf://demo/model", **options) as pull:
+            pull.wait_files(100)
+            filler = disk.fill()
+        assert isinstance(pull.error, errors.DiskFull), pull.error or pull.answer
+        for name in visible_blobs(disk.path):
+            assert sha256_file(disk.path / "blobs-v1" / name[:2] / name) == name
+        filler.unlink()
+        disk.remount("size=64m")
+        done = agent.get("hf://demo/model", **options)
+        assert done["reused_bytes"] > 0
+        assert done["fetched_bytes"] + done["reused_bytes"] == repo.total_bytes
+        no_traceback(agent)
+
+
+# -- a read-only disk ------------------------------------------------------------------------------
+
+
+def test_an_agent_whose_home_is_read_only_says_so(tmp_path: Path):
+    with tmpfs(tmp_path / "disk", 16 * MIB) as disk:
+        with running_agent(tmp_path, P2PCACHE_HOME=str(disk.path)) as agent:
+            pass
+        disk.remount("ro")
+        refused = start_and_end(agent)
+        assert refused.returncode == errors.LocalFault.exit_code
+        assert "Read-only file system" in refused.stderr
+        assert "hint: " in refused.stderr
+        assert "P2PCACHE_HOME" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_read_only_store_gives_what_it_has_and_says_why_it_takes_no_more(
+    tmp_path: Path, blob: ServedBlob, five_blocks: ServedBlob
+):
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        nginx(five_blocks.path.parent, tmp_path / "nginx2") as other,
+        tmpfs(tmp_path / "disk", 64 * MIB) as disk,
+    ):
+        settings = {"store.path": str(disk.path / "store")}
+        with running_agent(tmp_path, settings=settings) as agent:
+            agent.get(five_blocks.ref(other))
+        disk.remount("ro")
+        with running_agent(tmp_path, settings=settings) as agent:
+            had = agent.get(five_blocks.ref(other), offline=True)
+            assert sha256_file(Path(had["path"])) == five_blocks.sha256
+            assert any("read-only" in note for note in had["notes"]), "no receipt, and it says so"
+            with pytest.raises(errors.LocalFault) as caught:
+                agent.get(blob.ref(server))
+            assert not isinstance(caught.value, errors.DiskFull)
+            assert "ead-only" in caught.value.message
+            assert caught.value.hint
+            assert "read-write" in caught.value.hint
+            no_traceback(agent)
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+def damage(path: Path, at: int) -> None:
+    """Flip a byte, as a failing disk does: neither length nor mode change."""
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0xFF]))
+    path.chmod(0o444)
+
+
+@pytest.mark.parametrize("how", ["get", "repair"])
+def test_a_damaged_blob_is_found_and_only_its_bad_block_is_fetched_again(
+    tmp_path: Path, five_blocks: ServedBlob, how: str
+):
+    with (
+        nginx(five_blocks.path.parent, tmp_path / "nginx") as server,
+        running_agent(tmp_path) as agent,
+        agent.client() as client,
+    ):
+        ref = five_blocks.ref(server)
+        client.get(ref)
+        stored = five_blocks.in_store(agent.home)
+        damage(stored, 2 * MIB + 77)
+        sent = server.body_bytes()
+        if how == "get":
+            (found,) = client.verify()["bad"]
+            assert not stored.exists(), "it is out of sight"
+            client.get(ref)
+        else:
+            (found,) = client.verify(repair=True)["bad"]
+            assert found["repaired"]
+        assert found["sha256"] == five_blocks.sha256
+        assert found["bad_blocks"] == 1
+        assert sha256_file(stored) == five_blocks.sha256
+        assert MIB <= server.body_bytes() - sent <= MIB + 1, "a block, and a probe"
+        assert client.verify()["bad"] == []
+        assert left_behind(agent.home) == []
+
+
+def test_a_repair_is_not_fooled_by_an_origin_that_changed(tmp_path: Path, five_blocks: ServedBlob):
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    changing = origin / five_blocks.path.name
+    changing.write_bytes(five_blocks.path.read_bytes())
+    with (
+        nginx(origin, tmp_path / "nginx") as server,
+        running_agent(tmp_path, settings={"fetch.patience": "3s"}) as agent,
+        agent.client() as client,
+    ):
+        client.get(five_blocks.ref(server))
+        stored = five_blocks.in_store(agent.home)
+        damage(stored, 2 * MIB + 77)
+        damage(changing, 2 * MIB + 78)
+        (found,) = client.verify(repair=True)["bad"]
+        assert not found["repaired"]
+        assert found["reason"]
+        assert not stored.exists()
+        with pytest.raises(errors.Untrusted):
+            client.get(five_blocks.ref(server))
+        damage(changing, 2 * MIB + 78)
+        client.get(five_blocks.ref(server))
+        assert sha256_file(stored) == five_blocks.sha256
+
+
+def test_a_file_of_an_adopted_cache_that_changes_is_trusted_no_more(tmp_path: Path):
+    repo = build_repo(tmp_path / "repo", {"a.txt": text("a\n"), "model.bin": lfs(3 * MIB, 3)})
+    model = repo.files["model.bin"]
+    with hub_stub(repo) as hub, running_agent(tmp_path) as agent:
+        library = HubClient(
+            hub_python(VERSIONS[0]), agent.hub_cache.parent, endpoint=hub.url,
+            extra_env={"HF_HUB_DISABLE_XET": "1"},
+        )  # fmt: skip
+        library.call("snapshot_download", repo_id=repo.repo_id)
+        options = {"credentials": {"hf_endpoint": hub.url}, "to": str(tmp_path / "out")}
+        assert agent.get("hf://demo/model", **options)["fetched_bytes"] == 0, "it was adopted"
+        theirs = agent.hub_cache / "models--demo--model" / "blobs" / model.etag
+        damage(theirs, MIB + 5)
+        again = agent.get("hf://demo/model", **options)
+        assert again["fetched_bytes"] == model.size
+        assert sha256_file(tmp_path / "out" / "model.bin") == model.sha256
+        assert sha256_file(theirs) != model.sha256, "what is not ours is not mended"
+
+
+# -- the clock -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jump_s", [-30 * DAY_S, 30 * DAY_S])
+def test_a_clock_that_jumps_by_weeks_amid_a_pull_changes_nothing(
+    tmp_path: Path, blob: ServedBlob, jump_s: int
+):
+    clock = wall_clock(tmp_path)
+    settings = {"store.path": str(tmp_path / "store"), **SLOWLY}
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        running_agent(tmp_path / "a", settings=settings, **clock.env) as first,
+        running_agent(tmp_path / "b", settings=settings, **clock.env) as second,
+    ):
+        with Pull(first, blob.ref(server)) as one:
+            one.wait_bytes(2 * MIB)
+            with Pull(second, blob.ref(server)) as two:
+                time.sleep(0.5)  # it has looked at the lease by now
+                clock.shift(jump_s)
+        assert one.error is None
+        assert two.error is None
+        assert server.body_bytes() <= blob.size + MIB, "nobody took a live lease for a dead one"
+        assert sha256_file(blob.in_store(tmp_path / "store")) == blob.sha256
+        assert first.why()["seconds"] < DAY_S, "what it took is measured, not computed from dates"
+
+
+def test_eviction_and_resolutions_survive_a_clock_that_was_set_back(tmp_path: Path):
+    clock = wall_clock(tmp_path)
+    blobs = [write_blob(tmp_path / "origin", 3 * MIB, seed) for seed in (11, 12, 13, 14)]
+    first, second, third, fourth = blobs
+    settings = {"store.capacity": "10 MiB", "resolve.ttl": "60s"}
+    repo = build_repo(tmp_path / "repo", {"a.txt": text("a\n")})
+    with (
+        hub_stub(repo) as hub,
+        nginx(tmp_path / "origin", tmp_path / "nginx") as server,
+        running_agent(tmp_path, settings=settings, **clock.env) as agent,
+        agent.client() as client,
+    ):
+        credentials = {"hf_endpoint": hub.url}
+        client.get(first.ref(server))
+        clock.shift(30 * DAY_S)
+        client.get(second.ref(server))
+        client.resolve("hf://demo/model", credentials=credentials)
+        clock.shift(-30 * DAY_S)
+        client.get(third.ref(server))
+        hub.asked.clear()
+        client.resolve("hf://demo/model", credentials=credentials)
+        assert hub.asked, "an answer from the future is not fresh for ever"
+        client.get(fourth.ref(server))  # needs room: somebody must go, and it must not fail
+        present = {path.name for path in (agent.home / "blobs-v1").glob("*/*")}
+        assert fourth.sha256 in present
+        assert len(present & {b.sha256 for b in blobs}) == 3
+        assert client.verify()["bad"] == []
+
+
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def test_an_empty_file(tmp_path: Path):
+    empty = write_blob(tmp_path / "origin", 0)
+    with (
+        nginx(tmp_path / "origin", tmp_path / "nginx") as server,
+        running_agent(tmp_path) as agent,
+    ):
+        for ref in (empty.ref(server), f"{server.url}/{empty.path.name}"):
+            done = agent.get(ref, to=str(tmp_path / "out"))
+            assert Path(done["path"]).read_bytes() == b""
+        assert agent.get(empty.ref(server), offline=True)["fetched_bytes"] == 0
+        with agent.client() as client:
+            assert client.verify()["bad"] == []
+
+
+@pytest.mark.slow
+def test_five_thousand_small_files(tmp_path: Path):
+    recipes = many_small_files(5_000)
+    recipes["empty.txt"] = Recipe(data=b"")
+    repo = build_repo(tmp_path / "repo", recipes)
+    extra = static_hub(repo, tmp_path / "site")
+    with (
+        nginx(tmp_path / "site", tmp_path / "nginx", extra=extra) as server,
+        running_agent(tmp_path) as agent,
+    ):
+        options = {"credentials": {"hf_endpoint": server.url}, "to": str(tmp_path / "out")}
+        done = agent.get("hf://demo/model", **options)
+        assert done["files"] == 5_001
+        assert done["fetched_bytes"] == repo.total_bytes
+        for path, file in repo.files.items():
+            assert sha256_file(tmp_path / "out" / path) == file.sha256, path
+        asked = len(server.requests())
+        again = agent.get("hf://demo/model", **options)
+        assert again["fetched_bytes"] == 0
+        assert again["reused_bytes"] == repo.total_bytes
+        files = [r for r in server.requests()[asked:] if "/resolve/" in r.uri]
+        assert files == [], "not one file was asked for again"
+
+
+# `head -c 20G /dev/zero | sha256sum`
+SPARSE_BYTES = 20 << 30
+SPARSE_SHA256 = "6cb118a8f8b3c19385874297e291dcbcdf3a9837ba1ca7b00ace2491adbff551"
+STREAMS = 2
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_for_20_gib(tmp_path: Path):
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    sparse = origin / "zeros.bin"
+    with sparse.open("wb") as file:
+        file.truncate(SPARSE_BYTES)
+    with (
+        nginx(origin, tmp_path / "nginx") as server,
+        running_agent(tmp_path, settings={"fetch.max_streams": str(STREAMS)}) as agent,
+    ):
+        assert agent.process is not None
+        idle = tree_pss_bytes(agent.process.pid)
+        peak = idle
+        with Pull(agent, f"{server.url}/zeros.bin#sha256={SPARSE_SHA256}", patience_s=900) as pull:
+            while pull.answer is None and pull.error is None:
+                peak = max(peak, tree_pss_bytes(agent.process.pid))
+                time.sleep(0.25)
+        assert pull.error is None
+        assert pull.answer is not None
+        assert pull.answer["fetched_bytes"] == SPARSE_BYTES
+        (agent.home / "blobs-v1" / SPARSE_SHA256[:2] / SPARSE_SHA256).unlink()
+        print(f"idle {idle >> 20} MiB, peak {peak >> 20} MiB")
+        assert peak - idle <= 64 * MIB + STREAMS * 32 * MIB

@@ -1,0 +1,104 @@
+"""Kubo, the IPFS of other people, as the oracle of our roots: offline, in a private repository.
+
+The command is built from source through Go's module proxy, whose checksum database vouches for
+it, on first use; all checkouts share it. No daemon is started and nothing is asked of a network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSION = "v0.43.0"
+COMMAND_S = 120.0  # `add --only-hash` of 1 GiB takes 3 s here
+BUILD_S = 1200.0  # 2 minutes on 16 cores, and the modules have to come first
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "p2pcache-tests" / f"kubo-{VERSION}"
+
+
+def _go() -> Path:
+    """A Go that can build Kubo: the one on PATH if it is new enough, else a pinned one."""
+    setup = Path(__file__).resolve().parents[2] / "scripts" / "setup"
+    done = subprocess.run([setup, "--tool", "go"], check=True, stdout=subprocess.PIPE)
+    return Path(os.fsdecode(done.stdout).strip())
+
+
+def ipfs_binary() -> Path:
+    """The `ipfs` command, built when it is missing."""
+    binary = _cache() / "ipfs"
+    if binary.exists():
+        return binary
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    go = _go()
+    # Beside its final place, so that the rename stays on one file system: two test runs may build
+    # at once, and neither sees half a command.
+    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
+        module = subprocess.run(
+            [go, "mod", "download", "-json", f"github.com/ipfs/kubo@{VERSION}"],
+            check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
+        )  # fmt: skip
+        built = Path(folder) / "ipfs"
+        subprocess.run(
+            [go, "build", "-mod=readonly", "-o", built, "./cmd/ipfs"],
+            check=True, cwd=json.loads(module.stdout)["Dir"], timeout=BUILD_S,
+        )  # fmt: skip
+        built.rename(binary)
+    return binary
+
+
+@dataclass(frozen=True)
+class Kubo:
+    """A repository of its own under the profile unixfs-v1-2025. `path` is its IPFS_PATH."""
+
+    path: Path
+
+    @classmethod
+    def init(cls, path: Path) -> Kubo:
+        """Make the repository, with no content in it."""
+        kubo = cls(path)
+        kubo._run("init", "-e", "--profile=unixfs-v1-2025")
+        return kubo
+
+    def only_hash(self, content: Path | bytes) -> str:
+        """The root of a file, or of bytes on stdin, as text; nothing is stored."""
+        if isinstance(content, bytes):
+            return self._run("add", "--only-hash", "-Q", stdin=content)
+        return self._run("add", "--only-hash", "-Q", str(content))
+
+    def only_hash_folder(self, path: Path) -> str:
+        """The root of a folder, hidden files too; nothing is stored."""
+        return self._run("add", "--only-hash", "-r", "-Q", "-H", str(path))
+
+    def add(self, content: Path | bytes) -> str:
+        """The root of a file or of bytes, stored."""
+        if isinstance(content, bytes):
+            return self._run("add", "-Q", stdin=content)
+        return self._run("add", "-Q", str(content))
+
+    def add_folder(self, path: Path) -> str:
+        """The root of a folder, hidden files too, stored."""
+        return self._run("add", "-r", "-Q", "-H", str(path))
+
+    def dag_size(self, root: str) -> int:
+        """CumulativeSize of a stored root: bytes of all its blocks, repeats counted."""
+        return int(self._run("files", "stat", "--format=<cumulsize>", f"/ipfs/{root}"))
+
+    def block_bytes(self, root: str) -> int:
+        """Length of the one block of a stored root."""
+        return int(self._run("block", "stat", root).split("Size:")[1])
+
+    def _run(self, *args: str, stdin: bytes = b"") -> str:
+        done = subprocess.run(
+            [ipfs_binary(), "--offline", *args],
+            input=stdin, check=False, capture_output=True, timeout=COMMAND_S,
+            env={"IPFS_PATH": str(self.path), "HOME": str(self.path), "IPFS_TELEMETRY": "off"},
+        )  # fmt: skip
+        assert done.returncode == 0, (args, done.stderr.decode())
+        return done.stdout.decode().strip()

@@ -1,0 +1,83 @@
+"""Environment to values. The environment is the subject here, so it is set."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from p2pcache import config
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    for name, _ in config.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return monkeypatch
+
+
+def test_home_is_the_variable_or_the_users_cache(environment, tmp_path):
+    assert config.home() == tmp_path / ".cache" / "p2pcache"
+    environment.setenv("P2PCACHE_HOME", "~/elsewhere")
+    assert config.home() == tmp_path / "elsewhere"
+
+
+def test_a_home_too_long_for_a_socket_gets_a_short_stand_in_of_its_own(environment, tmp_path):
+    short = Path("/srv/p2pcache")
+    assert config.socket_path(short) == short / "agent.sock"
+    limit = config.environment.MAX_SOCKET_PATH_BYTES - len("/agent.sock")
+    fits, long, other = (Path("/" + "h" * n) for n in (limit - 1, limit, limit + 1))
+    assert config.socket_path(fits).parent == fits
+    stand_ins = {config.socket_path(home) for home in (long, other)}
+    assert len(stand_ins) == 2
+    for path in stand_ins:
+        assert path.parent == Path(f"/tmp/p2pcache-{os.getuid()}")
+        assert len(os.fsencode(path)) <= config.environment.MAX_SOCKET_PATH_BYTES
+    environment.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert config.socket_path(long).parent == Path("/run/user/7/p2pcache")
+
+
+def test_a_multibyte_home_is_measured_in_bytes(environment):
+    assert config.socket_path(Path("/" + "ü" * 60)).parent != Path("/" + "ü" * 60)
+
+
+def test_the_hub_cache_follows_hugging_faces_own_rules(environment, tmp_path):
+    assert config.hub_cache_dir() == tmp_path / ".cache/huggingface/hub"
+    environment.setenv("XDG_CACHE_HOME", "/xdg")
+    assert config.hub_cache_dir() == Path("/xdg/huggingface/hub")
+    environment.setenv("HF_HOME", "/hf")
+    assert config.hub_cache_dir() == Path("/hf/hub")
+    environment.setenv("HUGGINGFACE_HUB_CACHE", "/old")
+    assert config.hub_cache_dir() == Path("/old")
+    environment.setenv("HF_HUB_CACHE", "/new")
+    assert config.hub_cache_dir() == Path("/new")
+
+
+def test_credentials_come_from_the_variables_then_the_file(environment, tmp_path):
+    assert config.caller_credentials() == {}
+    environment.setenv("HF_HOME", str(tmp_path))
+    (tmp_path / "token").write_text("from-file\n")
+    assert config.caller_credentials() == {"hf_token": "from-file"}
+    environment.setenv("HUGGING_FACE_HUB_TOKEN", "older")
+    assert config.caller_credentials()["hf_token"] == "older"
+    environment.setenv("HF_TOKEN", " newer\n")
+    environment.setenv("HF_ENDPOINT", "http://127.0.0.1:8000/")
+    assert config.caller_credentials() == {
+        "hf_token": "newer",
+        "hf_endpoint": "http://127.0.0.1:8000",
+    }
+
+
+def test_a_user_who_disabled_the_implicit_token_sends_none(environment, tmp_path):
+    environment.setenv("HF_HOME", str(tmp_path))
+    (tmp_path / "token").write_text("secret")
+    environment.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    assert config.caller_credentials() == {}
+
+
+def test_no_color_and_no_progress_count_when_set_to_something(environment):
+    environment.setenv("NO_COLOR", "")
+    assert config.terminal_options().color
+    environment.setenv("NO_COLOR", "1")
+    environment.setenv("P2PCACHE_NO_PROGRESS", "1")
+    assert config.terminal_options() == config.TerminalOptions(color=False, progress=False)
