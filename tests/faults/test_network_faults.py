@@ -39,7 +39,7 @@ from tests.support.watched_pull import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 LARGE, SMALL = "second.safetensors", "a.json"
@@ -321,6 +321,16 @@ def test_a_file_longer_than_listed_is_refused_before_it_is_read(
     with pytest.raises(errors.Untrusted, match=str(repo.files[bad].size + 4)):
         pull(agent, hub, repo)
     assert not stored(agent, repo.files[bad].sha256)
+
+
+@pytest.mark.parametrize("endless", [fh.chunked, fh.until_close])
+def test_a_body_that_does_not_end_where_it_should_is_refused(
+    agent: Agent, web: FaultyServer, body: bytes, endless: Callable[[bytes], fh.Answer]
+) -> None:
+    url = web.on("/blob", probed(body, endless(body + b"more")))
+    with pytest.raises(errors.Untrusted, match="longer than"):
+        agent.get(pinned(url, body))
+    assert not stored(agent, hashlib.sha256(body).hexdigest())
 
 
 # -- redirects ----------------------------------------------------------------------------------
