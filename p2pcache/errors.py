@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator, Mapping
 
 MAX_MESSAGE_CHARS = 4000  # an origin chooses part of the text: bounded before it is stored or shown
@@ -137,6 +138,17 @@ def one_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     if found and all(isinstance(exc, P2PCacheError) for exc in found):
         return found[0]
     return found[0] if len(found) == 1 else group
+
+
+def bug(exc: BaseException, log: logging.Logger) -> P2PCacheError:
+    """Log what nobody raised on purpose, with its traceback, and say so to whoever waits for it.
+
+    For the borders where one caller's work ends (a request, a shared pull), and nowhere else.
+    """
+    log.error("a bug: please report this", exc_info=exc)
+    return P2PCacheError(
+        f"a bug in the agent: {type(exc).__name__}: {exc}", hint="see the agent's log"
+    )
 
 
 @contextmanager

@@ -6,14 +6,17 @@ cancelled, and what it had verified stays for the next.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 
 import trio
 
-from p2pcache.errors import Interrupted, P2PCacheError, from_wire
+from p2pcache.errors import Interrupted, P2PCacheError, bug, from_wire
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.want import PullReport
+
+_log = logging.getLogger(__name__)
 
 Watch = Callable[[Progress], None]
 Start = Callable[[Watch], Awaitable[PullReport]]
@@ -108,6 +111,8 @@ class Pulls:
                 shared.report = await start(shared.watch)
         except P2PCacheError as exc:
             shared.error = exc
+        except Exception as exc:  # noqa: BLE001  (the border: one pull's bug is not everybody's)
+            shared.error = bug(exc, _log)
         finally:
             if self._running.get(key) is shared:
                 del self._running[key]

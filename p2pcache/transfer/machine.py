@@ -12,7 +12,8 @@ The rules, and where they come from:
 * a source that ignores ranges is asked for whole bodies only;
 * when the whole digest does not match, every piece is fetched again and compared; only the blocks
   that differ are rewritten; if the digest still fails, the source is what lies (DESIGN 3);
-* the pull fails when nobody is left for a blob, or nothing was verified for `patience_s`.
+* the pull fails when nobody is left for a blob, or nothing was verified for `patience_s`
+  and the longest wait that a source asked for.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ class _Source:
     in_flight: int = 0
     failures: int = 0
     not_before: float = 0.0
+    asked_s: float = 0.0  # the longest Retry-After that is honoured
     ranged: bool = True
     gone: str | None = None
     last_fault: Fault | None = None
@@ -348,6 +350,7 @@ class Download:
                 source.failures += 1
                 source.retries += 1
                 asked = min(fault.retry_after_s or 0.0, self._options.retry_after_cap_s)
+                source.asked_s = max(source.asked_s, asked)
                 own = backoff_s(source.failures, self._chance(), self._options)
                 source.not_before = now + max(asked * (1.0 + 0.1 * self._chance()), own)
             case FaultKind.RANGE_IGNORED:
@@ -501,10 +504,7 @@ class Download:
             and not any(s.may(i) for s in self._sources.values())
         ]
         impatient = (
-            not stuck
-            and not self._jobs
-            and self._waits(now)
-            and (now - self._progress_at >= self._options.patience_s)
+            not stuck and not self._jobs and self._waits(now) and now >= self._patience_ends_at()
         )
         if not stuck and not impatient:
             return None
@@ -513,6 +513,11 @@ class Download:
         known = [(name, fault) for name, fault in faults.items() if fault is not None]
         known.sort(key=lambda pair: _WORST_FIRST.index(pair[1].kind))
         return ev.Failed(blobs, tuple(known))
+
+    def _patience_ends_at(self) -> float:
+        """A source's own Retry-After comes on top: giving up before it would make it pointless."""
+        asked = [s.asked_s for s in self._sources.values() if s.gone is None]
+        return self._progress_at + self._options.patience_s + max(asked, default=0.0)
 
     def _needs_source(self, blob: _Blob) -> bool:
         if blob.spec.small:
@@ -528,7 +533,7 @@ class Download:
             return None
         times = [s.not_before for s in self._sources.values() if s.not_before > now]
         if not self._jobs:
-            times.append(max(now, self._progress_at + self._options.patience_s))
+            times.append(max(now, self._patience_ends_at()))
         return ev.Wake(min(times)) if times else None
 
     def _new_id(self) -> int:

@@ -17,7 +17,7 @@ class TransferOptions:
     backoff_first_s: float = 0.5
     backoff_cap_s: float = 30.0
     retry_after_cap_s: float = 300.0  # a source may not park us longer than this
-    patience_s: float = 120.0  # without one verified byte from anybody the pull fails
+    patience_s: float = 120.0  # without a verified byte, beyond what a source asked us to wait
     strikes: int = 2  # wrong bytes or nonsense for one blob: one more chance, then another source
     max_streams: int = 16  # a request in flight costs a 25 MB process; more never paid off
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from p2pcache.errors import P2PCacheError
@@ -40,17 +41,22 @@ def receipt(
         "adopted_bytes": 0 if report is None else report.adopted_bytes,
         "duplicate_bytes": 0 if statistics is None else statistics.duplicate_bytes,
         "retries": 0 if statistics is None else statistics.retries,
-        "sources": [] if statistics is None else [_source(s) for s in statistics.sources],
+        "sources": []
+        if statistics is None
+        else [_source(s, resolution) for s in statistics.sources],
         "times": times,
         "bound": _bound(fetched, seconds, report),
         "notes": [] if resolution is None else list(resolution.notes),
     }
 
 
-def _source(source: SourceStatistics) -> dict[str, Any]:
+def _source(source: SourceStatistics, resolution: Resolution | None) -> dict[str, Any]:
+    listing = None if resolution is None else resolution.listing
+    endpoint = listing.endpoint if listing is not None and listing.source == source.name else ""
     outcome = "left" if source.left else "used" if source.requests else "not needed"
     return {
         "name": source.name,
+        "host": urlsplit(endpoint).netloc or None,
         "kind": source.kind.name.lower(),
         "bytes": source.kept_bytes,
         "wire_bytes": source.wire_bytes,

@@ -6,6 +6,7 @@ most that client's connection.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from dataclasses import dataclass, field
@@ -53,6 +54,9 @@ class Service(Protocol):
         ...
 
 
+_log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """Limits of the local socket."""
@@ -96,8 +100,9 @@ async def serve(
     """Serve `service` on a unix socket at `path` until cancelled; use with `nursery.start`.
 
     Raises LocalFault if the path cannot be had. An exception of the service that is not a
-    P2PCacheError is a bug: the client is told, and it propagates from here. If cancelled, requests
-    in progress are cancelled and the socket file is removed.
+    P2PCacheError is a bug: it is logged with its traceback, the client is told, and the agent
+    goes on for everybody else. If cancelled, requests in progress are cancelled and the socket
+    file is removed.
     """
     options = options or ServerOptions()
     listening, bound = bind_local(path)
@@ -256,16 +261,11 @@ class _Connection:
             one = errors.one_error(group)
             if isinstance(one, errors.P2PCacheError):
                 return Failed(request.id, one.to_wire())
-            raise
-        except Exception as exc:
-            bug = errors.P2PCacheError(
-                f"a bug in the agent: {type(exc).__name__}: {exc}", hint="see the agent's log"
-            )
-            # Shielded: the client's leaving now must not turn the bug into a mere cancellation.
-            with trio.move_on_after(self._options.goodbye_s, shield=True):
-                await self._outbox.put(Failed(request.id, bug.to_wire()))
-                await self._outbox.wait_sent()
-            raise
+            if not isinstance(group, ExceptionGroup):  # cancelled, or the process is ending
+                raise
+            return Failed(request.id, errors.bug(one, _log).to_wire())
+        except Exception as exc:  # noqa: BLE001  (the border: one request's bug is not everybody's)
+            return Failed(request.id, errors.bug(exc, _log).to_wire())
 
     async def _beat(self) -> None:
         """While requests run silently, let the client know that the agent is alive."""

@@ -255,18 +255,18 @@ async def test_a_silent_request_shows_that_the_agent_lives(agent_of):
         assert Progress(0, {}) in beats
 
 
-async def test_a_bug_is_told_to_the_client_and_not_hidden_from_the_owner(home):
-    path = config.socket_path(home)
-    with pytest.RaisesGroup(KeyError, flatten_subgroups=True), trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(serve, path, ScriptedService())
-            async with await trio.open_unix_socket(path) as stream:
-                client = RawClient(stream)
-                await client.send(HELLO + encode(Request(1, "get", {"ref": "bug"})))
-                failure = await client.answer_to(1)
-                assert "KeyError" in failure.exception().message
-            await trio.sleep_forever()
-    assert not path.exists()
+async def test_a_bug_in_one_request_is_told_and_logged_and_ends_nothing_else(agent_of, caplog):
+    async with agent_of() as agent:
+        client, other = await connect(agent), await connect(agent)
+        await other.send(encode(Request(1, "get", {"ref": "hang"})))
+        await client.send(encode(Request(1, "get", {"ref": "bug"})))
+        failure = await client.answer_to(1)
+        assert "KeyError" in failure.exception().message
+        assert "Traceback" in caplog.text
+        await client.send(encode(Request(2, "gc", {})))
+        assert isinstance(await client.answer_to(2), Result)
+        await other.send(encode(Cancel(2, 1)))
+        assert isinstance((await other.answer_to(1)).exception(), Interrupted)
 
 
 async def test_a_second_agent_on_a_live_socket_is_refused(agent_of):

@@ -329,6 +329,17 @@ def test_patience_ends_when_nothing_comes_any_more():
     pytest.fail("it never gave up")
 
 
+def test_patience_outlasts_the_longest_wait_that_a_source_asks_for():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    (job,) = jobs(opened(d, out, sizes))
+    parked = Fault(FaultKind.UNAVAILABLE, "busy", retry_after_s=250.0)
+    out = d.handle(ended(job, done=0, why=parked), 0.0)
+    (wake,) = [a for a in out if isinstance(a, ev.Wake)]
+    assert 250.0 <= wake.at < 310.0
+    assert jobs(d.handle(ev.Tick(), wake.at)), "asked again when it said to come back"
+
+
 def test_small_blobs_travel_in_batches_shared_by_the_streams():
     _d, out = machine(*([1000] * 100), streams=2)
     batches = [a.batch for a in out if isinstance(a, ev.FetchBatch)]
