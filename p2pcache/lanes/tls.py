@@ -39,13 +39,25 @@ _scratch = _Scratch()
 
 
 class BulkContext(ssl.SSLContext):
-    """A client context whose sockets are `BulkTlsSocket`s. Verification is ssl's own."""
+    """A client context whose sockets are `BulkTlsSocket`s. Verification is ssl's own.
+
+    Some builds of Python 3.11 (Debian 12's 3.11.2) tell OpenSSL to take a connection that was cut
+    for a clean end. It is not: anybody on the path can cut.
+    """
+
+    def __init__(self, _protocol: int) -> None:
+        self.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
 
     def wrap_socket(  # type: ignore[override]
         self, sock: socket.socket, *_args: object, server_hostname: str | None = None, **_kw: object
     ) -> BulkTlsSocket:
         """Shake hands within the socket's timeout. Raises what `ssl` raises, and TimeoutError."""
         return BulkTlsSocket(sock, self, server_hostname)
+
+
+def _cut(exc: ssl.SSLError) -> bool:
+    """Whether TLS ended without a goodbye; Python 3.11.2 has no exception of its own for it."""
+    return isinstance(exc, ssl.SSLEOFError) or exc.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 class BulkTlsSocket:
@@ -94,7 +106,10 @@ class BulkTlsSocket:
             try:
                 while got < len(view):
                     # typeshed has read() return bytes; into a buffer it returns their number
-                    got += cast(int, self._tls.read(len(view) - got, view[got:]))
+                    count = cast(int, self._tls.read(len(view) - got, view[got:]))
+                    if not count:  # a clean end, where it is not an SSLZeroReturnError
+                        return got
+                    got += count
                 return got
             except ssl.SSLWantReadError:
                 if got:
@@ -102,7 +117,9 @@ class BulkTlsSocket:
                 self._receive()
             except ssl.SSLZeroReturnError:
                 return got
-            except ssl.SSLEOFError as exc:
+            except ssl.SSLError as exc:
+                if not _cut(exc):
+                    raise
                 # Without a goodbye anybody on the path may have cut it: not the end of a body.
                 if got:
                     return got
