@@ -74,7 +74,10 @@ def test_another_signer_cannot_take_it_over(statement, parse):
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.binary() | st.text(),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.binary(),
+        st.text(),
+    ),
     lambda inner: st.lists(inner, max_size=10),
 )  # fmt: skip
 
