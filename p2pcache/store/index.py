@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-SCHEMA_VERSION = 1
 _IN_CHUNK = 500  # SQLite allows 999 variables in old builds
 _CACHE_KIB = 4096  # page cache of a connection; an index of 10,000 blobs is about 3 MB
 
@@ -49,6 +48,22 @@ CREATE TABLE pins (target BLOB PRIMARY KEY, label TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE receipts (id INTEGER PRIMARY KEY AUTOINCREMENT, ref TEXT NOT NULL, body TEXT NOT NULL);
 CREATE INDEX receipts_by_ref ON receipts (ref, id);
 """
+# Other agents: who is banned, what their signed word on a name was, what the admin granted.
+_SCHEMA_2 = """
+CREATE TABLE bans (
+  peer BLOB PRIMARY KEY, reason TEXT NOT NULL, banned_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE words (
+  canonical TEXT NOT NULL, signer BLOB NOT NULL, resolved_at REAL NOT NULL,
+  heard_at REAL NOT NULL, body BLOB NOT NULL, PRIMARY KEY (canonical, signer)
+) WITHOUT ROWID;
+CREATE TABLE grants (
+  repo TEXT NOT NULL, peer BLOB NOT NULL, expires_at REAL NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (repo, peer)
+) WITHOUT ROWID;
+"""
+_STEPS = (_SCHEMA, _SCHEMA_2)  # step n turns schema n into schema n + 1; an empty file is schema 0
+SCHEMA_VERSION = len(_STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +161,8 @@ class Index:
         connection.execute("BEGIN IMMEDIATE")
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
+            if version < SCHEMA_VERSION:
+                for statement in "".join(_STEPS[version:]).split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
@@ -163,7 +178,7 @@ class Index:
     def _connect_reader(self, path: Path) -> sqlite3.Connection:
         if self.readonly and not path.exists():
             connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            connection.executescript(_SCHEMA)
+            connection.executescript("".join(_STEPS))
             return connection
         try:
             return self._connect_sound(path, "ro")

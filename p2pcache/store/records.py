@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     from p2pcache.store.index import Index
 
-_CARRIED = ("names", "manifests", "manifest_files", "resolutions", "pins", "receipts")
+_CARRIED = (
+    "names",
+    "manifests",
+    "manifest_files",
+    "resolutions",
+    "pins",
+    "receipts",
+    "bans",
+    "words",
+    "grants",
+)
 _NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git sha1 by its alias
     "SELECT f.cid, f.digest, coalesce(n.sha256, substr(f.digest, 3)) AS sha256 "
     "FROM manifest_files f LEFT JOIN names n ON n.name = f.digest"

@@ -24,6 +24,7 @@ from p2pcache.store.gc import Collector, GcReport, Usage
 from p2pcache.store.index import canonical_name
 from p2pcache.store.layout import Layout, StoreOptions
 from p2pcache.store.lease import Busy, Lease, LeaseBook, LeaseLost
+from p2pcache.store.others import OtherAgents
 from p2pcache.store.partial import Meta, Partial, open_partial
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 
@@ -54,6 +55,7 @@ class Store:
         self._clock = clock
         self._blobs = Blobs(layout, index, clock)
         self._records = Records(index, max_receipts=options.max_receipts)
+        self.others = OtherAgents(index)
         self._collector = Collector(layout, options, index, self._blobs, self._records, leases)
         self._lock = threading.RLock()
         self._open_partials: set[Partial] = set()
