@@ -1,12 +1,13 @@
 """From a ref to an immutable manifest, kept with where it came from and when.
 
 A mutable name is asked of its origin, unless it was asked moments ago; an immutable one (a commit,
-a digest) never twice. When the origin cannot be reached, the last resolution is used and says so.
+a digest) never twice. When the origin cannot be reached, the last resolution is used and says so:
+our own, or the word of another agent (`transfer.names`) when that is newer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -19,6 +20,7 @@ from p2pcache.content.names import safe_path
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.port import Credentials, ListedFile, Listing
 from p2pcache.store.records import Resolution as Record
+from p2pcache.transfer.names import OTHERS, NameOptions, choose_word, listing_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from p2pcache.sources.port import Source
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.store import Store
+    from p2pcache.transfer.names import Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class ResolveOptions:
 
     ttl_s: float = 10.0  # a branch asked twice within this is asked once: storms of `get main`
     timeout_s: float = 60.0  # a 100,000-file listing of 100 pages takes tens of seconds
+    names: NameOptions = field(default_factory=NameOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,10 @@ class Resolver:
         store: Store,
         options: ResolveOptions,
         now: Callable[[], float],
+        names: Names | None = None,
     ) -> None:
         self._sources = tuple(sources)
+        self._names = names
         self._store = store
         self._options = options
         self._now = now
@@ -87,35 +93,66 @@ class Resolver:
         *,
         offline: bool = False,
         refresh: bool = False,
+        trust: NameOptions | None = None,
     ) -> Resolution:
-        """The manifest of a ref now. Raises NotFound, Denied, Unavailable, Untrusted."""
+        """The manifest of a ref now. Raises NotFound, Denied, Unavailable, Untrusted.
+
+        `offline`: no origin is asked; other agents are. `trust`: whose word counts, when not the
+        configured ones'.
+        """
         if isinstance(ref, refs.DigestRef | refs.CidRef):
             return self._local(ref)
         canonical = refs.canonical(ref)
         record = self._recorded(ref, canonical)
         if record is not None and not refresh and self._is_fresh(record):
             return record
+        names = self._options.names if trust is None else trust
         if offline:
-            if record is None:
+            known = await self._ask_others(ref, canonical, record, names)
+            if known is None:
                 raise NotFound(
-                    f"`{canonical}` was never resolved here, and this is offline",
+                    f"`{canonical}` was never resolved here, no other agent told its meaning, "
+                    "and this is offline",
                     hint="run the same command once with a network",
                 )
-            return record
+            return known
         try:
             with trio.fail_after(self._options.timeout_s):
                 listing = await self.source_for(ref).list(ref, credentials)
+            return self.record(ref, _checked(listing))
         except trio.TooSlowError as exc:
-            return self._fall_back(record, Unavailable("the origin did not answer in time"), exc)
+            error = Unavailable("the origin did not answer in time")
+            error.__cause__ = exc
         except Unavailable as exc:
-            return self._fall_back(record, exc, exc)
-        return self.record(ref, _checked(listing))
+            error = exc
+        known = await self._ask_others(ref, canonical, record, names)
+        return self._fall_back(known, error)
 
-    def record(self, ref: refs.Ref, listing: Listing) -> Resolution:
-        """Remember what a ref means from now on."""
+    async def _ask_others(
+        self, ref: refs.Ref, canonical: str, record: Resolution | None, options: NameOptions
+    ) -> Resolution | None:
+        """Our own record or another agent's word, whichever is newer."""
+        if self._names is None or not options.ask:
+            return record
+        if record is not None and not record.listing.mutable:
+            return record
+        word = choose_word(await self._names.words(canonical), canonical, options, self._now())
+        if word is None or (record is not None and record.resolved_at >= word.resolved_at):
+            return record
+        manifest = await self._names.manifest(word.manifest)
+        if manifest is None:
+            return record
+        self._names.keep(word)
+        listing = listing_of(word, manifest, self._now())
+        return self.record(ref, _checked(listing), word.resolved_at)
+
+    def record(
+        self, ref: refs.Ref, listing: Listing, resolved_at: float | None = None
+    ) -> Resolution:
+        """Remember what a ref means from now on, or has meant since `resolved_at`."""
         canonical = refs.canonical(ref)
         manifest = manifest_of(listing)
-        resolved_at = self._now()
+        resolved_at = self._now() if resolved_at is None else resolved_at
         if manifest is not None:  # without digests there is nothing to keep yet
             self._store.put_manifest(manifest)
             self._store.record_resolution(
@@ -147,6 +184,8 @@ class Resolver:
     # -- records ----------------------------------------------------------------------------------
 
     def _is_fresh(self, record: Resolution) -> bool:
+        if record.listing.source == OTHERS:  # the origin tells more: where the files lie
+            return False
         age_s = self._now() - record.resolved_at
         return not record.listing.mutable or 0.0 <= age_s < self._options.ttl_s
 
@@ -157,11 +196,9 @@ class Resolver:
         listing = _unpack(row.extras)
         return Resolution(ref, canonical, listing, manifest_of(listing), row.resolved_at, True)
 
-    def _fall_back(
-        self, record: Resolution | None, error: P2PCacheError, cause: BaseException
-    ) -> Resolution:
+    def _fall_back(self, record: Resolution | None, error: P2PCacheError) -> Resolution:
         if record is None:
-            raise error from cause
+            raise error
         note = f"{error.message}; using what was resolved before"
         return replace(record, listing=replace(record.listing, notes=(*record.notes, note)))
 

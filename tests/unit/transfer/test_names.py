@@ -1,0 +1,178 @@
+"""Names whose origin cannot be asked: whose word is taken, and what it may do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from p2pcache.content import refs, signed
+from p2pcache.content.digests import sha256_digest
+from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.content.peerid import peer_id_of
+from p2pcache.errors import NotFound, Unavailable
+from p2pcache.sources.port import Credentials, ListedFile, Listing, SourceKind
+from p2pcache.store.store import Store
+from p2pcache.transfer.names import OTHERS, NameOptions, choose_word
+from p2pcache.transfer.resolve import ResolveOptions, Resolver
+
+REF = refs.parse_ref("hf://org/name")
+NAME = refs.canonical(REF)
+NOW = 1_000_000.0
+
+
+class Key:
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.generate()
+        self.peer_id = peer_id_of(self._key.public_key().public_bytes_raw())
+
+    def sign(self, message: bytes) -> bytes:
+        return self._key.sign(message)
+
+
+ALICE, BOB = Key(), Key()
+
+
+def manifest(seed: int) -> Manifest:
+    return Manifest.from_entries([FileEntry("model.bin", 9, sha256_digest(bytes([seed]) * 32))])
+
+
+def word(
+    key: Key, at: float, *, name: str = NAME, seed: int = 1, restricted: bool = False
+) -> signed.SignedResolution:
+    return signed.sign_resolution(
+        key, canonical=name, manifest=manifest(seed).cid(), immutable="abc", source="hf",
+        endpoint="https://huggingface.co", mutable=True, restricted=restricted, resolved_at=at,
+    )  # fmt: skip
+
+
+class Origin:
+    """A source that can be switched off."""
+
+    name, kind = "hf", SourceKind.ORIGIN
+
+    def __init__(self) -> None:
+        self.up = False
+        self.asked = 0
+
+    def accepts(self, ref: refs.Ref) -> bool:
+        return isinstance(ref, refs.HfRef)
+
+    async def list(self, ref: refs.Ref, credentials: Credentials) -> Listing:
+        self.asked += 1
+        if not self.up:
+            raise Unavailable("no route to the origin")
+        file = ListedFile("model.bin", 9, sha256_digest(b"\x07" * 32), "org/name/model.bin")
+        return Listing("hf", "https://huggingface.co", "def", True, (file,))
+
+    async def locate(self, listing: Listing, key: str, credentials: Credentials):
+        raise AssertionError("resolving asks for no bytes")
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Others:
+    """The network, as far as names go."""
+
+    def __init__(self, *heard: signed.SignedResolution) -> None:
+        self.heard = list(heard)
+        self.kept: list[signed.SignedResolution] = []
+        self.asked: list[str] = []
+        self.manifests = {manifest(seed).cid(): manifest(seed) for seed in (1, 2)}
+
+    async def words(self, canonical: str):
+        self.asked.append(canonical)
+        return self.heard
+
+    async def manifest(self, cid: bytes) -> Manifest | None:
+        return self.manifests.get(cid)
+
+    def keep(self, word: signed.SignedResolution) -> None:
+        self.kept.append(word)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "store") as store:
+        yield store
+
+
+def resolver(store: Store, origin: Origin, others: Others, at: float = NOW) -> Resolver:
+    return Resolver([origin], store, ResolveOptions(), lambda: at, others)
+
+
+async def test_a_name_is_known_by_anothers_word_when_the_origin_is_gone(store):
+    others = Others(word(ALICE, NOW - 3600))
+    found = await resolver(store, Origin(), others).resolve(REF, Credentials())
+    assert found.manifest == manifest(1)
+    assert found.resolved_at == NOW - 3600
+    assert any("1h00m old" in note for note in found.notes)
+    assert [w.signer for w in others.kept] == [ALICE.peer_id]
+
+
+async def test_offline_asks_others_and_never_the_origin(store):
+    origin = Origin()
+    found = await resolver(store, origin, Others(word(ALICE, NOW))).resolve(
+        REF, Credentials(), offline=True
+    )
+    assert found.manifest == manifest(1)
+    assert origin.asked == 0
+
+
+async def test_the_origin_is_asked_first_and_its_answer_replaces_a_word(store):
+    origin, others = Origin(), Others(word(ALICE, NOW - 5))
+    first = await resolver(store, origin, others).resolve(REF, Credentials())
+    assert first.listing.source == OTHERS
+    origin.up = True
+    second = await resolver(store, origin, others).resolve(REF, Credentials())
+    assert second.listing.source == "hf"
+    assert second.listing.immutable == "def"
+
+
+async def test_our_own_newer_record_wins_over_an_older_word(store):
+    origin, others = Origin(), Others(word(ALICE, NOW - 1000))
+    origin.up = True
+    mine = await resolver(store, origin, others, NOW - 500).resolve(REF, Credentials())
+    origin.up = False
+    again = await resolver(store, origin, others).resolve(REF, Credentials())
+    assert again.manifest == mine.manifest
+    others.heard = [word(BOB, NOW - 100)]
+    newer = await resolver(store, origin, others).resolve(REF, Credentials())
+    assert newer.manifest == manifest(1)
+
+
+async def test_what_a_restricted_word_names_stays_restricted_here(store):
+    others = Others(word(ALICE, NOW, restricted=True))
+    await resolver(store, Origin(), others).resolve(REF, Credentials())
+    (row,) = store.resolutions()
+    assert row.gated
+
+
+async def test_without_a_word_that_counts_the_origins_error_comes_out(store):
+    for others, trust in (
+        (Others(), None),
+        (Others(word(ALICE, NOW)), NameOptions(trust=frozenset())),
+        (Others(word(ALICE, NOW)), NameOptions(trust=frozenset([BOB.peer_id]))),
+        (Others(word(ALICE, NOW - 100)), NameOptions(max_age_s=50.0)),
+        (Others(word(ALICE, NOW, name="hf://org/else@main")), None),
+        (Others(word(ALICE, NOW, seed=9)), None),
+    ):
+        with pytest.raises(Unavailable, match="no route"):
+            await resolver(store, Origin(), others).resolve(REF, Credentials(), trust=trust)
+        with pytest.raises(NotFound):
+            await resolver(store, Origin(), others).resolve(
+                REF, Credentials(), trust=trust, offline=True
+            )
+    assert store.resolutions() == []
+
+
+def test_the_newest_word_counts_and_a_clock_from_the_future_does_not():
+    words = [word(ALICE, NOW - 50), word(BOB, NOW - 10, seed=2), word(Key(), NOW + 1000)]
+    chosen = choose_word(words, NAME, NameOptions(), NOW)
+    assert chosen is not None
+    assert chosen.signer == BOB.peer_id
+    only = NameOptions(trust=frozenset([ALICE.peer_id]))
+    assert choose_word(words, NAME, only, NOW) == words[0]
+    assert choose_word(words, NAME, replace(only, max_age_s=40.0), NOW) is None
