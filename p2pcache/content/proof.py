@@ -14,12 +14,12 @@ import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.errors import Untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from p2pcache.content.manifest import FileEntry, Manifest
     from p2pcache.content.peerid import PeerId
 
 NONCE_BYTES = 32
