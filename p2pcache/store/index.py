@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-_IN_CHUNK = 500  # SQLite allows 999 variables in old builds
+IN_CHUNK = 500  # SQLite allows 999 variables in old builds
 _CACHE_KIB = 4096  # page cache of a connection; an index of 10,000 blobs is about 3 MB
 
 _SCHEMA = """
@@ -312,5 +312,5 @@ class Index:
 
 
 def _chunks(items: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(items), _IN_CHUNK):
-        yield items[start : start + _IN_CHUNK]
+    for start in range(0, len(items), IN_CHUNK):
+        yield items[start : start + IN_CHUNK]

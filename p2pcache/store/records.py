@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.content.manifest import Manifest, parse
+from p2pcache.store.index import IN_CHUNK
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from p2pcache.store.index import Index
@@ -134,6 +136,38 @@ class Records:
                 query, parameters
             )
         ]
+
+    def resolutions_of(self, manifest: bytes) -> list[Resolution]:
+        """The refs that mean a manifest, newest first."""
+        return self._resolutions("WHERE manifest = ? ORDER BY resolved_at DESC", (manifest,))
+
+    def restricted_manifests(self) -> set[bytes]:
+        """Manifests that nobody may read without a right to: every ref of theirs is gated."""
+        rows = self._index.read(
+            "SELECT manifest FROM resolutions GROUP BY manifest HAVING min(gated) = 1"
+        )
+        return {bytes(cid) for (cid,) in rows}
+
+    def manifests_with(self, digests: Sequence[bytes]) -> dict[bytes, set[bytes]]:
+        """For each digest (as manifests name it) the manifests that have it."""
+        found: dict[bytes, set[bytes]] = {}
+        for start in range(0, len(digests), IN_CHUNK):
+            chunk = digests[start : start + IN_CHUNK]
+            marks = ",".join("?" * len(chunk))
+            for cid, digest in self._index.read(
+                f"SELECT cid, digest FROM manifest_files WHERE digest IN ({marks})", chunk
+            ):
+                found.setdefault(bytes(digest), set()).add(bytes(cid))
+        return found
+
+    def complete_manifests(self) -> set[bytes]:
+        """Manifests whose blobs are all here."""
+        rows = self._index.read(
+            "SELECT cid FROM manifests EXCEPT SELECT a.cid FROM "
+            f"({_NAMES_OF_FILES}) a WHERE NOT EXISTS "
+            "(SELECT 1 FROM blobs b WHERE b.sha256 = a.sha256)"
+        )
+        return {bytes(cid) for (cid,) in rows}
 
     def forget_manifest(self, cid: bytes) -> None:
         """Drop a manifest, the refs that mean it, and its pin. Its blobs are not touched."""

@@ -370,6 +370,22 @@ class Store:
         """All of them, newest first."""
         return self._records.resolutions()
 
+    def resolutions_of(self, manifest: bytes) -> list[Resolution]:
+        """The refs that mean a manifest, newest first."""
+        return self._records.resolutions_of(manifest)
+
+    def restricted_manifests(self) -> set[bytes]:
+        """Manifests that nobody may read without a right to."""
+        return self._records.restricted_manifests()
+
+    def manifests_with(self, digests: Sequence[bytes]) -> dict[bytes, set[bytes]]:
+        """For each digest the manifests that have it."""
+        return self._records.manifests_with(digests)
+
+    def complete_manifests(self) -> set[bytes]:
+        """Manifests whose blobs are all here."""
+        return self._records.complete_manifests()
+
     def pin(self, target: bytes, label: str = "") -> None:
         """Never evict the blobs of a manifest CID, or the blob of a raw sha2-256."""
         self._records.pin(target, label)

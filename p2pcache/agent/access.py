@@ -1,0 +1,164 @@
+"""Who may know of which content: what was resolved from a gated origin stays gated among peers.
+
+A manifest is *restricted* when every ref of it that was resolved here is gated or private at its
+origin. Only a peer that proved its own access (content/proof), or holds a grant signed by the
+network's admin, is told that it exists, and gets tickets for it. Everything else is open to all
+who hold the network key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from p2pcache.content.proof import NONCE_BYTES, Challenge, answer, is_proof, make_challenge
+from p2pcache.errors import Denied, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from p2pcache.content.peerid import PeerId
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.store import Store
+
+PROOF_HOLDS_S = 12 * 3600.0  # access that was withdrawn at the origin ends here within half a day
+CHALLENGE_HOLDS_S = 120.0  # to fetch 64 KiB from a slow origin
+MAX_REMEMBERED = 4096  # pairs of peer and manifest; the oldest go, and prove again
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class NeedsProof(Denied):
+    """The peer may read this once it answers the challenge."""
+
+    def __init__(self, challenge: Challenge) -> None:
+        super().__init__("access to this content has to be proven")
+        self.challenge = challenge
+
+
+@dataclass(frozen=True, slots=True)
+class AccessOptions:
+    """`admin`: whose grants count; None: nobody's."""
+
+    admin: PeerId | None = None
+
+
+class Access:
+    """Decides for one agent (`me`). `now`: unix seconds; `choose(n)`: a number in [0, n)."""
+
+    def __init__(
+        self,
+        store: Store,
+        me: PeerId,
+        options: AccessOptions,
+        *,
+        now: Callable[[], float],
+        choose: Callable[[int], int],
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._store = store
+        self._me = me
+        self._options = options
+        self._now = now
+        self._choose = choose
+        self._random_bytes = random_bytes
+        self._proven: OrderedDict[tuple[PeerId, bytes], float] = OrderedDict()
+        self._asked: OrderedDict[tuple[PeerId, bytes], tuple[Challenge, float]] = OrderedDict()
+
+    def may(self, peer: PeerId, manifest: bytes) -> bool:
+        """Whether the peer may know of a manifest and read its blobs."""
+        if manifest not in self._store.restricted_manifests():
+            return True
+        return self._has_proven(peer, manifest) or self._is_granted(peer, manifest)
+
+    def _has_proven(self, peer: PeerId, manifest: bytes) -> bool:
+        return self._proven.get((peer, manifest), 0.0) > self._now()
+
+    def _is_granted(self, peer: PeerId, manifest: bytes) -> bool:
+        if self._options.admin is None:
+            return False
+        grants = [
+            grant.repo
+            for grant in self._store.others.grants(peer=peer, now=self._now())
+            if grant.signer == self._options.admin
+        ]
+        refs = [row.canonical for row in self._store.resolutions_of(manifest)]
+        return any(_covers(repo, ref) for repo in grants for ref in refs)
+
+    def readable(self, peer: PeerId, blobs: Collection[BlobInfo]) -> list[BlobInfo]:
+        """Those that are in no restricted manifest, or in one that the peer may read."""
+        restricted = self._store.restricted_manifests()
+        if not restricted:
+            return list(blobs)
+        digests = [name for blob in blobs for name in blob.names]
+        manifests = self._store.manifests_with(digests)
+        kept = []
+        for blob in blobs:
+            member_of = {cid for name in blob.names for cid in manifests.get(name, ())}
+            if (
+                not member_of & restricted
+                or member_of - restricted
+                or any(self.may(peer, cid) for cid in member_of)
+            ):
+                kept.append(blob)
+        return kept
+
+    def demand(self, peer: PeerId, manifest: bytes, proof: bytes | None) -> None:
+        """Return if the peer may read the manifest, checking its proof if it brings one.
+
+        Raises NeedsProof (with the challenge), NotFound when there is nothing here to ask about:
+        whoever may not know of it learns no more than that.
+        """
+        if self.may(peer, manifest):
+            return
+        if proof is not None:
+            self._check(peer, manifest, proof)
+        if not self._has_proven(peer, manifest):
+            raise NeedsProof(self._challenge(peer, manifest))
+
+    def _challenge(self, peer: PeerId, manifest: bytes) -> Challenge:
+        known = self._asked.get((peer, manifest))
+        if known is not None and known[1] > self._now():
+            return known[0]  # asking again must not give a choice of questions
+        body = self._store.get_manifest(manifest)
+        files = () if body is None else body.files
+        held = [file for file in files if self._store.find(file.digest) is not None]
+        challenge = make_challenge(manifest, held, self._choose, self._random_bytes(NONCE_BYTES))
+        if challenge is None:
+            raise NotFound("nothing is known of this content")
+        _remember(self._asked, (peer, manifest), (challenge, self._now() + CHALLENGE_HOLDS_S))
+        return challenge
+
+    def _check(self, peer: PeerId, manifest: bytes, proof: bytes) -> None:
+        challenge, until = self._asked.pop((peer, manifest), (None, 0.0))
+        if challenge is None or until <= self._now():
+            return  # too late, or never asked: a new challenge follows
+        blob = self._store.find(challenge.digest)
+        if blob is None:
+            return
+        with blob.path.open("rb") as stream:
+            stream.seek(challenge.start)
+            data = stream.read(challenge.end - challenge.start)
+        if is_proof(proof, answer(challenge, peer, self._me, data)):
+            _remember(self._proven, (peer, manifest), self._now() + PROOF_HOLDS_S)
+
+
+def _covers(repo: str, canonical: str) -> bool:
+    """Whether a grant of `hf://org/name` is for a ref such as `hf://org/name@main/file`."""
+    return canonical == repo or canonical.startswith((f"{repo}@", f"{repo}/"))
+
+
+def _remember(table: OrderedDict[K, V], key: K, value: V) -> None:
+    table[key] = value
+    table.move_to_end(key)
+    while len(table) > MAX_REMEMBERED:
+        table.popitem(last=False)
+
+
+def without_restricted(store: Store, manifests: Iterable[bytes]) -> list[bytes]:
+    """Those that may be announced to everybody."""
+    restricted = store.restricted_manifests()
+    return [cid for cid in manifests if cid not in restricted]
