@@ -111,5 +111,7 @@ def _linked(file: ListedFile, blob: BlobInfo | None) -> LinkedFile:
 
 def _placed(path: Path, done: Shown) -> Placed:
     notes = [f"replaced `{name}`, which had other content" for name in done.replaced]
-    notes += [f"`{a}` and `{b}` are one file on this file system" for a, b in done.collisions]
+    notes += [
+        f"`{a}` and `{b}` exclude each other where case is ignored" for a, b in done.collisions
+    ]
     return Placed(path, None if done.link_kind is None else str(done.link_kind), tuple(notes))

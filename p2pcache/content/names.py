@@ -19,6 +19,7 @@ MAX_COMPONENT_BYTES = 255  # NAME_MAX of every file system we know
 MAX_PATH_BYTES = 3072  # PATH_MAX is 4096 with the folder's own path: 1 KiB is left for that
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # Unicode Cc, Zl and Zp
 
 
 def safe_path(text: str) -> str:
@@ -51,7 +52,7 @@ def _problem(text: str) -> str | None:
         return "it is absolute"
     if "\\" in text:
         return "it has a backslash"
-    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in text):
+    if _CONTROL.search(text):
         return "it has a control character or a line break"
     for component in text.split("/"):
         if component in ("", ".", ".."):
@@ -64,12 +65,27 @@ def _problem(text: str) -> str | None:
 
 
 def case_collisions(paths: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs that are one file where case or Unicode form does not count (macOS, Windows)."""
-    seen: dict[str, str] = {}
-    pairs = []
-    for path in paths:
-        folded = unicodedata.normalize("NFC", path).casefold()
-        other = seen.setdefault(folded, path)
-        if other != path:
-            pairs.append((other, path))
-    return pairs
+    """Pairs that exclude each other where case or Unicode form does not count (macOS, Windows).
+
+    Both name one file, or one names a file and the other needs a folder of that name (`A` beside
+    `a/x`). Whoever comes first in `paths` stands first in a pair; every path that another
+    excludes is in some pair, though not in all that could be made.
+    """
+    listed = list(paths)
+    # With NUL, which no path has, for the separator, what is below `a` sorts right behind `a`.
+    keys = sorted((_caseless(path).replace("/", "\0"), at) for at, path in enumerate(listed))
+    pairs: list[tuple[int, int]] = []
+    top, first = "", -1
+    for key, at in keys:
+        if first >= 0 and (key == top or key.startswith(top + "\0")):
+            if listed[at] != listed[first]:
+                pairs.append((min(first, at), max(first, at)))
+        else:
+            top, first = key, at
+    pairs.sort(key=lambda pair: pair[::-1])
+    return [(listed[one], listed[other]) for one, other in pairs]
+
+
+def _caseless(path: str) -> str:
+    """Unicode's canonical caseless form (3.13, D145): folding alone can undo a composition."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())

@@ -38,7 +38,7 @@ class Placed:
     """What was done. Paths are relative to the tree and as they were asked for.
 
     `kept` counts the files that already showed this very content, `replaced` names those that
-    were there with something else, `collisions` the pairs that differ in case only.
+    were there with something else, `collisions` the pairs that case alone keeps apart.
     """
 
     directory: Path
@@ -207,7 +207,7 @@ class Tree:
             os.unlink(name, dir_fd=parent)
 
     def check_case(self, paths: Sequence[str]) -> tuple[tuple[str, str], ...]:
-        """The pairs of `paths` that differ in case only; LocalFault if this tree cannot hold both.
+        """The pairs of `paths` that case alone keeps apart; LocalFault if this tree ignores case.
 
         To be asked before the first file is placed: afterwards one would have replaced the other.
         """
@@ -215,8 +215,8 @@ class Tree:
         if pairs and self._ignores_case():
             first, second = pairs[0]
             raise LocalFault(
-                f"{first!r} and {second!r} differ in case only, and the file system of "
-                f"{self.path} does not tell them apart",
+                f"{first!r} and {second!r} cannot both be in {self.path}: its file system "
+                "ignores case",
                 hint="choose a directory on a case-sensitive file system, or exclude one of them",
             )
         return pairs

@@ -18,10 +18,11 @@ from tests.support.proctable import descendants, wait_gone
 from tests.support.pulling import Pull
 from tests.support.second_agent import start_and_end
 
-RATE = 24 * MIB  # bytes/s of each connection: slow enough to hit every moment of a pull
 # Where a test must act between two moments of a pull. Not nginx's limit_rate: that lets the first
 # second's worth of every request through at once.
 SLOWLY = {"fetch.limit_rate": "10 MiB"}
+IN_SECONDS = {"fetch.limit_rate": "40 MiB"}  # more than one stream, and time enough for every kill
+SMALL_FILES_IN_SECONDS = {"fetch.limit_rate": "2 MiB"}
 AT_ONCE_S = 15.0  # a takeover and the rest of the pull; a far host would be given a minute
 WORKERS_GONE_S = 2.0
 LOST_A_KILL = 64 * MIB  # the promise
@@ -53,8 +54,8 @@ def test_kills_at_random_moments_cost_at_most_64_mib_each_and_never_the_blob(
     chance = random.Random()  # another moment in every run: the claim holds for all of them
     kills = 3
     with (
-        nginx(blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=RATE) as server,
-        running_agent(tmp_path) as agent,
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        running_agent(tmp_path, settings=IN_SECONDS) as agent,
     ):
         for kill in range(1, kills + 1):
             with Pull(agent, blob.ref(server)) as pull:
@@ -92,8 +93,8 @@ def test_a_kill_amid_small_files_leaves_no_orphan_and_keeps_whole_files(tmp_path
     site = tmp_path / "site"
     extra = static_hub(repo, site)
     with (
-        nginx(site, tmp_path / "nginx", limit_rate_bytes_per_s=512 << 10, extra=extra) as server,
-        running_agent(tmp_path) as agent,
+        nginx(site, tmp_path / "nginx", extra=extra) as server,
+        running_agent(tmp_path, settings=SMALL_FILES_IN_SECONDS) as agent,
     ):
         options = {"credentials": {"hf_endpoint": server.url}, "to": str(tmp_path / "out")}
         with Pull(agent, "hf://demo/model", **options) as pull:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import struct
 import time
 import tracemalloc
@@ -160,6 +161,9 @@ REFUSED = {
     "a key twice": head(5, 2) + (text("files") + b"\x80") * 2 + text("version") + b"\x01",
     "a key of a row twice": document(row().replace(text("size"), text("path") + text("a"), 1)),
     "a number longer than needed": document(row(size=b"\x18\x05")),
+    "a number of 16 bits longer than needed": document(row(size=b"\x19\0\xff")),
+    "a number of 32 bits longer than needed": document(row(size=b"\x1a\0\0\xff\xff")),
+    "a number of 64 bits longer than needed": document(row(size=b"\x1b\0\0\0\0" + b"\xff" * 4)),
     "a version longer than needed": document(version=b"\x18\x01"),
     "a length longer than needed": document(row().replace(text("a"), b"\x78\x01a", 1)),
     "a count longer than needed": head(5, 2) + text("files") + b"\x98\x01" + row() + ONE[-9:],
@@ -188,6 +192,8 @@ def test_the_examples_that_the_refused_ones_are_made_of_are_accepted() -> None:
     assert len(text("version") + b"\x01") == 9
     assert parse(document(row(size=head(0, MAX_FILE_BYTES)))).total_bytes == MAX_FILE_BYTES
     assert len(parse(document(row("\uff5e"), row("🎉"))).files) == 2
+    for size in (23, 24, 255, 256, 65535, 65536, 2**32 - 1, 2**32):  # where the head grows
+        assert parse(document(row(size=head(0, size)))).total_bytes == size
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -232,6 +238,93 @@ def test_too_many_files_are_refused_before_anything_is_allocated() -> None:
     assert peak_bytes_of_refusing(data, "too many") < 1 << 16
 
 
+HALF_A_MILLION = 1 << 19
+NESTED = b"\x81" * HALF_A_MILLION
+HOSTILE = {
+    "nested lists for files": head(4, 1) + NESTED,
+    "nested lists for the count of rows": head(4, MAX_FILES) + NESTED,
+    "empty maps for rows": head(4, HALF_A_MILLION) + b"\xa0" * HALF_A_MILLION,
+    "empty lists for rows": head(4, HALF_A_MILLION) + b"\x80" * HALF_A_MILLION,
+    "empty maps in one row": head(4, 1) + head(4, HALF_A_MILLION) + b"\xa0" * HALF_A_MILLION,
+    "numbers in one row": head(4, 1) + head(4, HALF_A_MILLION) + b"\0" * HALF_A_MILLION,
+    "nested lists for a path": head(4, 1) + b"\xa3\x64path" + NESTED,
+    "nested lists for a size": head(4, 1) + row(size=NESTED),
+    "nested lists for a digest": head(4, 1) + row(digest=NESTED),
+    "nested maps for a row": head(4, 1) + b"\xa1\x60" * HALF_A_MILLION,
+    "tags without end": head(4, 1) + b"\xc1" * HALF_A_MILLION,
+    "chunks of an indefinite text": head(4, 1) + b"\xa3\x64path\x7f" + b"\x60" * HALF_A_MILLION,
+    "a path of half a megabyte": head(4, 1) + row("n" * HALF_A_MILLION),
+    "a digest of half a megabyte": head(4, 1) + row(digest=blob(bytes(HALF_A_MILLION))),
+    "one row many times": head(4, 10_000) + row() * 10_000,
+    "ten million rows claimed": head(4, 10_000_000) + row() * 10_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_would_be_large_is_refused_before_it_is_built(name: str) -> None:
+    """A decoder that builds first took 70 times the bytes it was sent."""
+    data = head(5, 2) + text("files") + HOSTILE[name] + text("version") + b"\x01"
+    began = time.process_time()
+
+    assert peak_bytes_of_refusing(data, "manifest|refused|listed twice") < 1 << 14
+    assert time.process_time() - began < 0.2  # under 1 ms here
+
+
+def test_ten_million_files_are_refused_at_once_with_as_many_sent_as_the_limit_lets_in() -> None:
+    rows = row() * (manifest.MAX_MANIFEST_BYTES // len(row()) - 1)
+    data = head(5, 2) + text("files") + head(4, 10**7) + rows
+    assert len(data) <= manifest.MAX_MANIFEST_BYTES
+    began = time.process_time()
+
+    assert peak_bytes_of_refusing(data, "too many") < 1 << 14
+    assert time.process_time() - began < 0.2  # under 1 ms here
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"), [("%06d", GIT), ("%06d/" + "n/" * 1500 + "\U0001f389", SHA)],
+    ids=["the shortest rows", "letters of four bytes"],
+)  # fmt: skip
+def test_a_manifest_costs_a_small_multiple_of_its_bytes(name: str, digest: bytes) -> None:
+    count = 500_000 // len(name + "d" * 30)
+    data = document(*(row(name % i, digest=blob(digest)) for i in range(count)))
+    tracemalloc.start()
+    try:
+        files = parse(data).files
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert len(files) == count
+    assert peak_bytes < 5 * len(data)
+
+
+def test_a_fault_after_many_rows_costs_no_more_than_the_rows() -> None:
+    rows = [row(f"{i:06}") for i in range(20_000)]
+    data = document(*rows, row("0"))
+
+    assert peak_bytes_of_refusing(data, "unsorted") < 5 * len(data)
+
+
+def test_a_newer_version_is_said_to_be_newer() -> None:
+    with pytest.raises(Untrusted, match="version 2 is newer"):
+        parse(document(row("a"), version=b"\x02"))
+
+
+def test_a_listing_without_end_is_refused_at_the_limit() -> None:
+    with pytest.raises(Untrusted, match="too many"):
+        Manifest.from_entries(itertools.repeat(FileEntry("a", 5, SHA)))
+
+
+def test_deep_paths_cost_what_their_length_costs() -> None:
+    """Looking up each folder of each path took 3 s for these."""
+    deep = "/".join(["d"] * 1500)
+    began = time.process_time()
+    made = Manifest.from_entries(FileEntry(f"{deep}/{i}", 5, SHA) for i in range(1000))
+    parse(made.encode())
+
+    assert time.process_time() - began < 1.5  # 0.5 s here
+
+
 def many(count: int) -> Manifest:
     return Manifest.from_entries(
         FileEntry(f"data/part-{i:06d}.parquet", i, digests.sha256_digest(b"%032d" % i))
@@ -274,15 +367,51 @@ def test_whatever_is_accepted_comes_back_equal_in_any_order(files, chance) -> No
     shuffled = list(files)
     chance.shuffle(shuffled)
 
-    assert parse(made.encode()) == made
+    read = parse(made.encode())
+    assert read == made
+    assert Manifest.from_entries(read.files).encode() == read.encode()
     assert Manifest.from_entries(shuffled).cid() == made.cid()
     assert [f.path.encode() for f in made.files] == sorted(f.path.encode() for f in files)
     assert made.total_bytes == sum(f.size for f in files)
 
 
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "a-", "a.", "-"]), min_size=1, max_size=4)))
+def test_a_file_above_another_is_always_found(listed: list[list[str]]) -> None:
+    paths = {"/".join(parts) for parts in listed}
+    clash = any(other.startswith(path + "/") for path in paths for other in paths)
+    found = False
+    try:
+        Manifest.from_entries(FileEntry(path, 5, SHA) for path in paths)
+    except Untrusted:
+        found = True
+    data = document(*map(row, sorted(paths)))
+    with pytest.raises(Untrusted) if clash else contextlib.nullcontext():
+        parse(data)
+
+    assert found == clash
+
+
+def with_a_general_decoder(data: bytes) -> Manifest | None:
+    """What the bytes say, if encoding it gives the bytes again: the slow way to be canonical."""
+    try:
+        value = libipld.decode_dag_cbor(data)
+        made = Manifest.from_entries(
+            FileEntry(file["path"], file["size"], file["digest"]) for file in value["files"]
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, Untrusted):
+        return None
+    return made if made.encode() == data else None
+
+
 def accepted_only_if_canonical(data: bytes) -> None:
-    with contextlib.suppress(Untrusted):
-        assert parse(data).encode() == data
+    try:
+        read = parse(data)
+    except Untrusted:
+        read = None
+
+    assert read == with_a_general_decoder(data)
+    if read is not None:
+        assert read.encode() == data
 
 
 @given(st.binary(max_size=200), st.booleans())
@@ -297,6 +426,26 @@ def test_mutated_manifests_are_untrusted_or_canonical(data) -> None:
         at = data.draw(st.integers(0, len(body) - 1))
         body[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     accepted_only_if_canonical(bytes(body))
+
+
+@given(st.data())
+def test_a_cut_or_doubled_manifest_is_untrusted(data) -> None:
+    body = many(3).encode()
+    at = data.draw(st.integers(0, len(body) - 1))
+    for other in (body[:at], body + body[at:], body[:at] + body, body[at:]):
+        if other != body:
+            with pytest.raises(Untrusted):
+                parse(other)
+
+
+@given(st.lists(st.sampled_from([
+    b"\xa2\x65files", b"\x80", b"\x81", b"\x82", b"\x98\x01", b"\xa3\x64path", b"\x61a", b"\x61b",
+    b"\x78\x01c", b"\x64size", b"\x05", b"\x18\x05", b"\x18\x18", b"\x19\x01\0", b"\x66digest",
+    blob(SHA), blob(GIT), b"\x67version", b"\x01", b"\x02", row("a"), row("b"),
+]), max_size=12).map(b"".join))  # fmt: skip
+def test_the_right_parts_in_any_order_are_untrusted_or_canonical(data: bytes) -> None:
+    accepted_only_if_canonical(data)
+    accepted_only_if_canonical(GOOD[:7] + data + GOOD[-9:])
 
 
 values = st.recursive(

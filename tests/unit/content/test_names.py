@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,13 @@ def test_whatever_is_accepted_stays_inside_its_folder_and_can_be_written(name: s
         assert [p.relative_to(top).as_posix() for p in written] == [f"inside/{path}"]
 
 
+def test_exactly_the_control_characters_and_line_breaks_of_unicode_are_refused() -> None:
+    for letter in map(chr, {*range(0x3000), 0xE0001, 0xFFFE, 0x10FFFF} - {ord("/"), ord("\\")}):
+        refused = unicodedata.category(letter) in ("Cc", "Zl", "Zp")
+        with pytest.raises(Untrusted) if refused else contextlib.nullcontext():
+            safe_path(f"1{letter}b")
+
+
 def test_the_longest_name_can_be_written_below_a_deep_folder() -> None:
     name = "/".join(["n" * MAX_COMPONENT_BYTES] * 12)
     assert safe_path(name) == name
@@ -128,6 +137,50 @@ def test_names_that_are_one_file_elsewhere_are_found() -> None:
     assert case_collisions(paths) == [
         ("README.md", "readme.MD"), ("a/x", "A/x"), ("é", "e\u0301"), ("straße", "STRASSE"),
     ]  # fmt: skip
+
+
+def test_letters_that_folding_takes_apart_are_found() -> None:
+    """U+0390 folds to three letters, U+03AA U+0301 to two that mean the same."""
+    assert case_collisions(["\u0390", "\u03aa\u0301"]) == [("\u0390", "\u03aa\u0301")]
+
+
+@pytest.mark.parametrize(
+    ("listed", "found"),
+    [
+        (["A", "a/x"], [("A", "a/x")]),
+        (["a/x", "A"], [("a/x", "A")]),
+        (["b/A", "B/a/x/y"], [("b/A", "B/a/x/y")]),
+        (["A", "a-b", "a.txt", "a/x", "a/y"], [("A", "a/x"), ("A", "a/y")]),
+        (["\u00e9", "E\u0301/x"], [("\u00e9", "E\u0301/x")]),
+        (["A", "a-/x", "ab/x", "b/a"], []),
+        (["a", "a"], []),  # one path
+    ],
+)
+def test_a_file_and_a_folder_that_are_one_name_elsewhere_are_found(
+    listed: list[str], found: list[tuple[str, str]]
+) -> None:
+    assert case_collisions(listed) == found
+
+
+components = st.sampled_from(["a", "A", "b", "a-", "A.", "\u00e9", "e\u0301"])
+
+
+@given(
+    st.lists(st.lists(components, min_size=1, max_size=3).map("/".join), max_size=6, unique=True)
+)
+def test_every_path_that_another_excludes_is_in_a_pair(listed: list[str]) -> None:
+    def excludes(one: str, other: str) -> bool:
+        one, other = (unicodedata.normalize("NFD", p).casefold() for p in (one, other))
+        return one == other or one.startswith(other + "/") or other.startswith(one + "/")
+
+    pairs = case_collisions(listed)
+
+    assert {p for pair in pairs for p in pair} == {
+        p for p in listed if any(p != other and excludes(p, other) for other in listed)
+    }
+    for one, other in pairs:
+        assert excludes(one, other)
+        assert listed.index(one) < listed.index(other)
 
 
 def test_folders_that_differ_in_case_alone_collide_through_their_files() -> None:
