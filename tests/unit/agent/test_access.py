@@ -1,0 +1,141 @@
+"""Restricted content is for whoever proves its own access, or holds the admin's grant."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from p2pcache.agent.access import (
+    CHALLENGE_HOLDS_S,
+    PROOF_HOLDS_S,
+    Access,
+    AccessOptions,
+    NeedsProof,
+)
+from p2pcache.content import signed
+from p2pcache.content.digests import whole_digests
+from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.content.peerid import peer_id_of
+from p2pcache.content.proof import answer
+from p2pcache.content.verify import verify
+from p2pcache.errors import NotFound
+from p2pcache.store.records import Resolution
+from p2pcache.store.store import Store
+
+
+class Key:
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.generate()
+        self.peer_id = peer_id_of(self._key.public_key().public_bytes_raw())
+
+    def sign(self, message: bytes) -> bytes:
+        return self._key.sign(message)
+
+
+ME, PEER, STRANGER, ADMIN = Key(), Key(), Key(), Key()
+SECRET, OPEN = b"weights nobody may see" * 100, b"a readme"
+REF = "hf://org/gated@main"
+
+
+class World:
+    def __init__(self, store: Store) -> None:
+        self.now = 1000.0
+        self.store = store
+        self.access = Access(
+            store,
+            ME.peer_id,
+            AccessOptions(ADMIN.peer_id),
+            now=lambda: self.now,
+            choose=lambda n: n // 2,
+        )
+        self.secret, self.gated = self.put(SECRET, REF, gated=True)
+        self.open, self.public = self.put(OPEN, "hf://org/public@main", gated=False)
+
+    def put(self, data: bytes, ref: str, *, gated: bool):
+        digest = b"\x12\x20" + whole_digests(data).sha256
+        blob = self.store.put_bytes(verify(digest, data))
+        manifest = Manifest.from_entries([FileEntry("f", len(data), digest)])
+        self.store.put_manifest(manifest)
+        self.store.record_resolution(
+            Resolution(ref, manifest.cid(), None, "hf", "", self.now, gated=gated)
+        )
+        return blob, manifest.cid()
+
+    def challenge(self, peer: Key):
+        with pytest.raises(NeedsProof) as caught:
+            self.access.demand(peer.peer_id, self.gated, None)
+        return caught.value.challenge
+
+    def prove(self, peer: Key, challenge, data: bytes = SECRET) -> None:
+        part = data[challenge.start : challenge.end]
+        self.access.demand(
+            peer.peer_id, self.gated, answer(challenge, peer.peer_id, ME.peer_id, part)
+        )
+
+
+@pytest.fixture
+def world(tmp_path):
+    with Store.open(tmp_path / "store") as store:
+        yield World(store)
+
+
+def test_open_content_is_for_everybody_and_restricted_for_nobody_unproven(world):
+    peer = STRANGER.peer_id
+    assert world.access.may(peer, world.public)
+    assert not world.access.may(peer, world.gated)
+    assert world.access.readable(peer, [world.secret, world.open]) == [world.open]
+
+
+def test_who_fetched_the_bytes_itself_may_read_until_the_proof_is_old(world):
+    world.prove(PEER, world.challenge(PEER))
+    assert world.access.may(PEER.peer_id, world.gated)
+    assert world.access.readable(PEER.peer_id, [world.secret]) == [world.secret]
+    assert not world.access.may(STRANGER.peer_id, world.gated)
+    world.now += PROOF_HOLDS_S
+    assert not world.access.may(PEER.peer_id, world.gated)
+
+
+def test_wrong_bytes_late_answers_and_answers_of_others_prove_nothing(world):
+    challenge = world.challenge(PEER)
+    with pytest.raises(NeedsProof):
+        world.prove(PEER, challenge, b"x" * len(SECRET))
+    again = world.challenge(PEER)
+    assert again.nonce != challenge.nonce, "one guess for each question"
+    with pytest.raises(NeedsProof):
+        world.prove(STRANGER, again)
+    world.now += CHALLENGE_HOLDS_S
+    with pytest.raises(NeedsProof):
+        world.prove(PEER, again)
+    assert not world.access.may(PEER.peer_id, world.gated)
+
+
+def test_asking_again_gives_the_same_question(world):
+    assert world.challenge(PEER) == world.challenge(PEER)
+
+
+def test_the_admins_grant_counts_until_it_ends_and_nobody_elses_does(world):
+    others = world.store.others
+    others.put_grant(signed.sign_grant(PEER, "hf://org/gated", PEER.peer_id, 9e9))
+    assert not world.access.may(PEER.peer_id, world.gated)
+    others.put_grant(signed.sign_grant(ADMIN, "hf://org/gate", STRANGER.peer_id, 9e9))
+    assert not world.access.may(STRANGER.peer_id, world.gated)
+    grant = signed.sign_grant(ADMIN, "hf://org/gated", STRANGER.peer_id, 2000.0)
+    others.put_grant(grant)
+    assert world.access.may(STRANGER.peer_id, world.gated)
+    world.now = 2000.0
+    assert not world.access.may(STRANGER.peer_id, world.gated)
+
+
+def test_a_blob_that_an_open_repository_has_too_is_open(world):
+    blob, _ = world.put(SECRET, "hf://org/mirror@main", gated=False)
+    assert world.access.readable(STRANGER.peer_id, [blob]) == [blob]
+
+
+def test_what_is_not_here_cannot_be_asked_about(world):
+    manifest = Manifest.from_entries([FileEntry("gone", 5, b"\x12\x20" + bytes(32))])
+    world.store.put_manifest(manifest)
+    world.store.record_resolution(
+        Resolution("hf://org/other@main", manifest.cid(), None, "hf", "", 0.0, gated=True)
+    )
+    with pytest.raises(NotFound):
+        world.access.demand(PEER.peer_id, manifest.cid(), None)
