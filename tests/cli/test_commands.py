@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -261,7 +262,7 @@ def test_a_reader_that_had_enough_is_no_failure(agent):
 
 def test_on_a_terminal_progress_is_one_line_that_is_taken_back(agent):
     shown = on_a_terminal(["get", "slow"], {})
-    assert "\ra.bin  100/400 B  hf 100%" in shown
+    assert re.search(r"\ra\.bin  [1-4]00/400 B  hf 100%", shown)  # a newer one may replace any
     assert shown.count("\n") == 2  # the summary and the note; never the progress
 
 
