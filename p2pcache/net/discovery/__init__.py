@@ -1,0 +1,1 @@
+"""Finds agents of our network: mDNS, a DNS name, configured addresses, the peers of last time."""

@@ -1,0 +1,1 @@
+"""Runs every way of discovery."""
