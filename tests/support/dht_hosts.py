@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,15 @@ from multiaddr import Multiaddr
 
 from p2pcache.errors import Unavailable
 from p2pcache.net.dht import Dht, DhtOptions, open_dht
+from tests.support.libp2p_mended import apply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from p2pcache.content.peerid import PeerId
 
-logging.getLogger("libp2p").propagate = True
+logging.getLogger("libp2p").propagate = True  # else it writes to stderr itself
+apply()
 
 
 @dataclass
@@ -44,12 +46,15 @@ class Node:
                 try:
                     await self.host.get_network().dial_addr(Multiaddr(address), known)
                     return
-                except Exception:
+                except Exception:  # noqa: BLE001 - libp2p's own tree of errors
                     continue
         raise Unavailable("nobody answers")
 
     def addresses(self) -> tuple[str, ...]:
         return (self.address,)
+
+    def open_dht(self, options: DhtOptions | None) -> AbstractAsyncContextManager[Dht]:
+        return open_dht(self.host, self.connect, self.addresses, options)
 
 
 def _free_port() -> int:
@@ -72,7 +77,7 @@ async def running_node(
             await host.get_network().auto_connector.stop()
             node = Node(host, host.get_id().to_bytes(), f"/ip4/{ip}/tcp/{port}")
             if with_dht:
-                async with open_dht(host, node.connect, node.addresses, options) as dht:
+                async with node.open_dht(options) as dht:
                     node.dht = dht
                     yield node
             else:
@@ -80,3 +85,44 @@ async def running_node(
         finally:
             with trio.move_on_after(5, shield=True):
                 await host.close()
+
+
+@asynccontextmanager
+async def network(count: int, options: DhtOptions | None = None) -> AsyncIterator[list[Node]]:
+    """Nodes that are all connected to the first and find the rest by the DHT's own lookups."""
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(running_node(with_dht=False)) for _ in range(count)
+        ]
+        try:
+            async with AsyncExitStack() as tables:
+                for node in nodes:
+                    node.dht = await tables.enter_async_context(node.open_dht(options))
+                for node in nodes[1:]:
+                    await introduce(node, nodes[0])
+                for node in nodes:
+                    await until(lambda node=node: node.dht.statistics()["servers"] == count - 1)
+                yield nodes
+        finally:
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:  # each takes a second
+                    for node in nodes:
+                        nursery.start_soon(node.host.close)
+
+
+async def introduce(node: Node, other: Node) -> None:
+    """What the sync layer does: connect, and exchange the addresses to dial."""
+    await node.connect(other.peer, other.addresses(), timeout_s=5)
+    node.dht.saw(other.peer, other.addresses())
+    if other.dht is not None:
+        other.dht.saw(node.peer, node.addresses())
+
+
+async def until(true: Callable[[], bool], *, timeout_s: float = 20) -> None:
+    with trio.fail_after(timeout_s):
+        while not true():  # noqa: ASYNC110 - what is waited for has no event
+            await trio.sleep(0.01)
+
+
+async def providers(node: Node, name: bytes) -> list[PeerId]:
+    return [peer async for peer, _ in node.dht.find(name)]
