@@ -169,7 +169,7 @@ async def test_a_server_that_starts_later_is_told_too():
 async def test_dead_and_frozen_providers_do_not_hold_up_the_others():
     async with network(5) as nodes:
         name = a_name()
-        entry = f"{nodes[0].address}/p2p/{format_peer_id(nodes[0].peer)}"
+        entry = f"{nodes[0].addresses()[0]}/p2p/{format_peer_id(nodes[0].peer)}"
         children = [Child(entry) for _ in range(3)]
         try:
             for child in children:
@@ -217,7 +217,7 @@ async def test_a_liar_cannot_speak_for_others_fill_the_store_or_end_the_host():
     async with network(3) as nodes:
         victim = nodes[0]
         async with running_node(with_dht=False) as liar:
-            await liar.connect(victim.peer, victim.addresses(), timeout_s=5)
+            await liar.host.connect(victim.peer, victim.addresses(), timeout_s=5)
             mine = own_addresses(liar.addresses())
             name = a_name()
             for frames in (
@@ -266,14 +266,14 @@ async def test_leaving_a_search_early_and_cancelling_one_harm_nothing():
 
 async def test_stock_kaddht_ignores_its_protocol_prefix():
     async with running_node(with_dht=False) as node:
-        KadDHT(node.host, DHTMode.SERVER, protocol_prefix="/p2pcache")
-        assert PROTOCOL_ID in node.host.get_mux().handlers
-        assert PROTOCOL not in node.host.get_mux().handlers
+        KadDHT(node.host.libp2p, DHTMode.SERVER, protocol_prefix="/p2pcache")
+        assert PROTOCOL_ID in node.host.libp2p.get_mux().handlers
+        assert PROTOCOL not in node.host.libp2p.get_mux().handlers
 
 
 async def test_stock_kaddht_answers_from_its_own_cache_and_limits_providers_silently():
     async with running_node(with_dht=False) as node:
-        kad = KadDHT(node.host, DHTMode.SERVER)
+        kad = KadDHT(node.host.libp2p, DHTMode.SERVER)
         assert kad._provider_rate_max == 10
         assert kad._inbound_limiter.total_tokens == 12
         assert kad.routing_table.buckets[0]._subnet_limit() == 2
@@ -284,10 +284,10 @@ async def leave_record(giver, server, name: bytes) -> None:
 
 
 async def send_raw(sender, receiver, frames: bytes) -> None:
-    stream = await sender.host.new_stream(ID(receiver.peer), [PROTOCOL])
-    await stream.write(frames)
+    stream = await sender.host.open_stream(receiver.peer, PROTOCOL, timeout_s=5)
+    await stream.send_all(frames)
     await trio.sleep(0.2)
-    await stream.reset()
+    stream.abort()
 
 
 def put_value() -> bytes:
@@ -304,7 +304,7 @@ async def silent_server(node):
         async def serve(_stream) -> None:
             await trio.sleep_forever()
 
-        mute.host.set_stream_handler(PROTOCOL, serve)
+        mute.host.set_handler(PROTOCOL, serve)
         await introduce(node, mute)
         await until(lambda: ID(mute.peer) in node.dht._kad.routing_table.get_peer_ids())
         yield mute

@@ -10,17 +10,17 @@ import sys
 import trio
 
 from p2pcache.content.peerid import format_peer_id
-from p2pcache.net.addresses import parse_configured
+from p2pcache.net.remote_address import split_peer
 from tests.support.dht_hosts import running_node
 
 
 async def _main(other: str) -> None:
     async with running_node() as node:
-        peer, address = parse_configured(other)
-        await node.connect(peer, [address], timeout_s=5)
+        peer, address = split_peer(other)
+        await node.host.connect(peer, [address], timeout_s=5)
         node.dht.saw(peer, [address])
         await trio.sleep(0.2)
-        print(format_peer_id(node.peer), node.address, flush=True)
+        print(format_peer_id(node.peer), node.addresses()[0], flush=True)
         while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
             verb, name = line.split()
             getattr(node.dht, verb)([bytes.fromhex(name)])

@@ -154,8 +154,10 @@ class Announcer:
         mine = wire.own_addresses(self._addresses())
         frames = [wire.take_back(name, self._me) for name in batch.back]
         frames += [wire.announce(name, self._me, mine) for name in batch.names]
-        question = self._asker.ask(peer, (), b"".join(frames), len(frames))
-        await question.wait(2 * self._asker.query_s)
+        question = self._asker.ask(
+            peer, (), b"".join(frames), len(frames), timeout_s=3 * self._asker.query_s
+        )
+        await question.done.wait()
         self.sent_count += question.received_count
         return question.answers is not None
 

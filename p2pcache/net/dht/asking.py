@@ -1,8 +1,7 @@
 """Questions to servers of the DHT. Nobody who asks ever waits longer than `query_s`.
 
-The I/O of a question lives in a task of its own (libp2p I/O is not cancelled by whoever waits: a
-frozen peer may hold a shielded write until the host cuts it); the asker waits for its outcome. Who
-did not answer is left alone for a while, and comes back when it is heard of again.
+A question is a task of its own: whoever asked may leave, and the answer still tells whether the
+server is alive. Who did not answer is left alone for a while, and comes back when it is heard of.
 """
 
 from __future__ import annotations
@@ -10,36 +9,26 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
-from libp2p.kad_dht.common import PROTOCOL_ID
-from libp2p.network.stream.exceptions import StreamError
-from libp2p.peer.id import ID
 
 from p2pcache.content.peerid import format_peer_id
-from p2pcache.errors import P2PCacheError, Unavailable
-from p2pcache.net.dht.wire import Frames
+from p2pcache.errors import P2PCacheError, Untrusted
+from p2pcache.net.dht.wire import MAX_FRAME_BYTES, PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from p2pcache.content.peerid import PeerId
-    from p2pcache.net.dht.kad_host import KadHost
+    from p2pcache.net.port import Host, Stream
 
-MAX_RUNNING_PER_PEER = 8  # a frozen peer keeps no more tasks than this
+MAX_AT_ONCE = 8  # conversations with one peer; it serves 16
+MAX_WAITING = 128  # questions to one peer; a frozen one keeps no more tasks than this
 SHUN_S = 30.0  # after no answer; a restart or a thaw is heard of sooner (a connection, a question)
 MAX_SHUNNED = 4096
 
 log = logging.getLogger(__name__)
-
-
-class Connect(Protocol):
-    """`Host.connect` of net/port."""
-
-    async def __call__(self, peer: PeerId, addresses: Sequence[str], *, timeout_s: float) -> None:
-        """Raises Unavailable, Denied or Untrusted; returns at once when connected."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -62,19 +51,18 @@ class Asker:
 
     def __init__(
         self,
-        host: KadHost,
-        connect: Connect,
+        host: Host,
         nursery: trio.Nursery,
         *,
         query_s: float,
         on_dead: Callable[[PeerId], None],
     ) -> None:
         self._host = host
-        self._connect = connect
         self._nursery = nursery
         self.query_s = query_s
         self._on_dead = on_dead
-        self._running: Counter[PeerId] = Counter()
+        self._waiting: Counter[PeerId] = Counter()
+        self._slots: dict[PeerId, trio.CapacityLimiter] = {}
         self._shunned: dict[PeerId, float] = {}
         self.asked_count = 0
         self.failed_count = 0
@@ -89,16 +77,25 @@ class Asker:
         self._shunned.pop(peer, None)
 
     def ask(
-        self, peer: PeerId, addresses: Sequence[str], frames: bytes, answer_count: int = 1
+        self,
+        peer: PeerId,
+        addresses: Sequence[str],
+        frames: bytes,
+        answer_count: int = 1,
+        *,
+        timeout_s: float | None = None,
     ) -> Question:
-        """Send frames and wait for so many answers; never blocks."""
+        """Send frames and wait for so many answers (`query_s` if not said); never blocks."""
         question = Question()
-        if self._running[peer] >= MAX_RUNNING_PER_PEER:
+        if self._waiting[peer] >= MAX_WAITING:
             question.done.set()
             return question
-        self._running[peer] += 1
+        self._waiting[peer] += 1
         self.asked_count += 1
-        self._nursery.start_soon(self._run, question, peer, addresses, frames, answer_count)
+        limit_s = timeout_s or self.query_s
+        self._nursery.start_soon(
+            self._run, question, peer, addresses, frames, answer_count, limit_s
+        )
         return question
 
     async def _run(
@@ -108,59 +105,66 @@ class Asker:
         addresses: Sequence[str],
         frames: bytes,
         answer_count: int,
+        limit_s: float,
     ) -> None:
-        problem: object = "no answer in time"
+        slots = self._slots.setdefault(peer, trio.CapacityLimiter(MAX_AT_ONCE))
         try:
-            with trio.move_on_after(self.query_s):
-                question.answers = await self._talk(question, peer, addresses, frames, answer_count)
-        except P2PCacheError as exc:
-            problem = exc
-        except Exception as exc:  # noqa: BLE001 - whatever libp2p raises: this question failed
-            problem = repr(exc)
+            with trio.move_on_after(2 * limit_s):
+                async with slots:
+                    await self._put(question, peer, addresses, frames, answer_count, limit_s)
         finally:
-            self._running[peer] -= 1
-            if not self._running[peer]:
-                del self._running[peer]
-            if question.answers is None:
-                self.failed_count += 1
-                self._shun(peer)
-            else:
-                self.heard(peer)
+            self._waiting[peer] -= 1
+            if not self._waiting[peer]:
+                del self._waiting[peer], self._slots[peer]
             question.done.set()
-        if question.answers is None:
-            log.debug("no DHT answer from %s: %s", format_peer_id(peer), problem)
 
-    async def _talk(
+    async def _put(
         self,
         question: Question,
         peer: PeerId,
         addresses: Sequence[str],
         frames: bytes,
         answer_count: int,
-    ) -> list[bytes]:
-        known = ID(peer)
-        if known not in self._host.get_connected_peers():
-            await self._connect(peer, addresses, timeout_s=self.query_s)
-        stream = await self._host.new_stream(known, [PROTOCOL_ID])
-        whole = False
+        limit_s: float,
+    ) -> None:
+        problem = "no answer in time"
         try:
-            await stream.write(frames)
-            answers: list[bytes] = []
-            cut = Frames()
-            while len(answers) < answer_count:
+            with trio.move_on_after(limit_s):
+                await self._host.connect(peer, addresses, timeout_s=self.query_s)
+                stream = await self._host.open_stream(peer, PROTOCOL, timeout_s=self.query_s)
                 try:
-                    answers += cut.feed(await stream.read(64 * 1024))
-                except StreamError as exc:
-                    raise Unavailable("the stream ended") from exc
-                question.received_count = len(answers)
-            whole = True
-            return answers
-        finally:
-            with trio.move_on_after(1, shield=True):
-                await (stream.close() if whole else stream.reset())
+                    await stream.send_all(frames)
+                    answers = []
+                    for _ in range(answer_count):
+                        answers.append(await _receive(stream))
+                        question.received_count += 1
+                    question.answers = answers
+                finally:
+                    await stream.aclose()
+        except P2PCacheError as exc:
+            problem = exc.message
+        if question.answers is None:
+            self.failed_count += 1
+            if not question.received_count:  # else it is slow, or we are
+                self._shun(peer)
+            log.debug("no DHT answer from %s: %s", format_peer_id(peer), problem)
+        else:
+            self.heard(peer)
 
     def _shun(self, peer: PeerId) -> None:
         if len(self._shunned) >= MAX_SHUNNED:
             del self._shunned[next(iter(self._shunned))]
         self._shunned[peer] = trio.current_time() + SHUN_S
         self._on_dead(peer)
+
+
+async def _receive(stream: Stream) -> bytes:
+    size = 0
+    for shift in (0, 7, 14):
+        byte = (await stream.receive_exactly(1))[0]
+        size |= (byte & 127) << shift
+        if not byte & 128:
+            if size <= MAX_FRAME_BYTES:
+                return await stream.receive_exactly(size)
+            break
+    raise Untrusted("a DHT answer is too long")

@@ -22,29 +22,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
-from libp2p.abc import INotifee
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from p2pcache.content.peerid import PeerId, check_peer_id
-from p2pcache.errors import Untrusted, UsageError
-from p2pcache.net.addresses import MAX_ADDRESSES, is_loopback
+from p2pcache.errors import UsageError, plain_errors
 from p2pcache.net.dht import wire
 from p2pcache.net.dht.announce import Announcer
-from p2pcache.net.dht.asking import Asker, Connect
+from p2pcache.net.dht.asking import Asker
 from p2pcache.net.dht.find import Finding
 from p2pcache.net.dht.kad_host import KadHost
 from p2pcache.net.dht.lookup import Lookup, key_of
 from p2pcache.net.dht.records import VALIDITY_S, Records
 from p2pcache.net.dht.server import KadRecords, build_server
 from p2pcache.net.dht.walk import walk
+from p2pcache.net.port import Down, Up
+from p2pcache.net.remote_address import MAX_ADDRESSES, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from libp2p.abc import IHost, INetConn, INetStream, INetwork
     from libp2p.kad_dht import KadDHT
+
+    from p2pcache.content.peerid import PeerId
+    from p2pcache.net.host import Libp2pHost
+    from p2pcache.net.port import Host
 
 log = logging.getLogger(__name__)
 
@@ -69,31 +71,30 @@ class Dht:
 
     def __init__(
         self,
-        me: PeerId,
+        host: Host,
         kad: KadDHT,
-        host: KadHost,
+        proxy: KadHost,
         records: Records,
         asker: Asker,
         nursery: trio.Nursery,
         options: DhtOptions,
-        addresses: Callable[[], Sequence[str]],
         provided: dict[bytes, None],
     ) -> None:
-        self._me = me
+        self._me = host.peer_id
         self._kad = kad
         self._host = host
+        self._proxy = proxy
         self._records = records
         self._asker = asker
         self._nursery = nursery
         self._options = options
-        self._addresses = addresses
         self._keys: dict[PeerId, int] = {}
         self._announcer = Announcer(
-            me,
+            host.peer_id,
             provided,
             asker,
             self._servers,
-            addresses,
+            host.addresses,
             replicas=options.replicas,
             refresh_s=options.refresh_s,
             records_per_s=options.records_per_s,
@@ -153,20 +154,18 @@ class Dht:
 
     async def run(self) -> None:
         """Announce and keep the table; until cancelled."""
-        for known in self._host.get_connected_peers():
-            self._came(known)
+        events = self._host.watch()
+        for peer in self._host.connected():
+            self.saw(peer, ())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._announcer.run)
             nursery.start_soon(self._keep_table)
-
-    def _came(self, known: ID) -> None:
-        try:
-            self.saw(check_peer_id(known.to_bytes()), ())
-        except Untrusted:
-            log.debug("%s is connected and has a key of a kind that agents do not have", known)
-
-    def _left(self, known: ID) -> None:
-        self._announcer.forget_server(known.to_bytes())
+            async for event in events:
+                match event:
+                    case Up(peer):
+                        self.saw(peer, ())
+                    case Down(peer):
+                        self._announcer.forget_server(peer)
 
     def _dead(self, peer: PeerId) -> None:
         self._kad.routing_table.remove_peer(ID(peer))
@@ -175,7 +174,7 @@ class Dht:
         known = ID(peer)
         if addresses:
             parsed = [Multiaddr(address) for address in addresses]
-            self._host.get_peerstore().add_addrs(known, parsed, 3600)
+            self._proxy.get_peerstore().add_addrs(known, parsed, 3600)
         await self._kad.routing_table.add_peer(PeerInfo(known, []), skip_server_mode_check=True)
 
     def _servers(self) -> list[tuple[PeerId, int]]:
@@ -195,13 +194,13 @@ class Dht:
         return [(peer, self._known_addresses(peer)) for peer, _ in nearest[:20]]
 
     def _known_addresses(self, peer: PeerId) -> tuple[str, ...]:
-        return tuple(str(a) for a in self._host.known_addresses(ID(peer)))[:MAX_ADDRESSES]
+        return tuple(str(a) for a in self._proxy.known_addresses(ID(peer)))[:MAX_ADDRESSES]
 
     def _own_records(self, name: bytes) -> list[wire.Somebody]:
         return self._records.providers(name, trio.current_time())
 
     def _loopback(self) -> bool:
-        return any(is_loopback(address) for address in self._addresses())
+        return any(is_loopback(address) for address in self._host.addresses())
 
     async def _keep_table(self) -> None:
         """Learn of servers that we are not connected to; soon after the start, then seldom."""
@@ -226,68 +225,27 @@ class Dht:
         )  # fmt: skip
 
 
-class _Watch(INotifee):
-    """Hears of connections."""
-
-    def __init__(self, dht: Dht) -> None:
-        self._dht = dht
-
-    async def connected(self, network: INetwork, conn: INetConn) -> None:
-        self._dht._came(conn.muxed_conn.peer_id)
-
-    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
-        peer = conn.muxed_conn.peer_id
-        if peer not in network.connections:
-            self._dht._left(peer)
-
-    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
-        pass
-
-    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
-        pass
-
-    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
-        pass
-
-    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
-        pass
-
-
 @asynccontextmanager
-async def open_dht(
-    host: IHost,
-    connect: Connect,
-    addresses: Callable[[], Sequence[str]],
-    options: DhtOptions | None = None,
-) -> AsyncIterator[Dht]:
-    """Serve and use the table over a running libp2p host, until the block is left.
-
-    `connect` dials (`net.port.Host.connect`); `addresses` are ours, concrete, without `/p2p/`.
-    """
+async def open_dht(host: Libp2pHost, options: DhtOptions | None = None) -> AsyncIterator[Dht]:
+    """Serve and use the table over a host, until the block is left."""
     options = options or DhtOptions()
-    me = check_peer_id(host.get_id().to_bytes())
-    proxy = KadHost(host, new_stream_s=options.query_s)
+    proxy = KadHost(host)
     records = Records(validity_s=options.validity_s)
-    async with trio.open_nursery() as nursery:
-        asker = Asker(
-            proxy, connect, nursery, query_s=options.query_s, on_dead=lambda peer: dht._dead(peer)
-        )
-        provided: dict[bytes, None] = {}
-        store = KadRecords(
-            proxy, me, records, provided, addresses,
-            loopback=any(map(is_loopback, addresses())),
-        )  # fmt: skip
-        kad = build_server(proxy, store)
-        dht = Dht(me, kad, proxy, records, asker, nursery, options, addresses, provided)
-        watch = _Watch(dht)
-        host.get_network().register_notifee(watch)
-        nursery.start_soon(dht.run)
-        try:
-            yield dht
-        finally:
-            proxy.stop_serving()
-            host.get_network().remove_notifee(watch)
-            nursery.cancel_scope.cancel()
+    provided: dict[bytes, None] = {}
+    store = KadRecords(proxy, host.peer_id, records, provided, host.addresses)
+    with plain_errors():
+        async with trio.open_nursery() as nursery:
+            asker = Asker(
+                host, nursery, query_s=options.query_s, on_dead=lambda peer: dht._dead(peer)
+            )
+            kad = build_server(proxy, store)
+            dht = Dht(host, kad, proxy, records, asker, nursery, options, provided)
+            nursery.start_soon(dht.run)
+            try:
+                yield dht
+            finally:
+                proxy.stop_serving()
+                nursery.cancel_scope.cancel()
 
 
 def _checked(name: bytes) -> bytes:

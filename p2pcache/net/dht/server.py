@@ -21,6 +21,7 @@ from multiaddr import Multiaddr
 from p2pcache.content.peerid import check_peer_id
 from p2pcache.errors import Untrusted
 from p2pcache.net.dht.wire import MAX_NAME_BYTES, NOWHERE, parse_addresses
+from p2pcache.net.remote_address import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from p2pcache.net.dht.kad_host import KadHost
     from p2pcache.net.dht.records import Records
 
-MAX_INBOUND = 64  # streams served at once, of all peers; the 12 of KadDHT reset honest questions
+MAX_INBOUND = 1024  # streams served at once, of all peers (16 each); KadDHT's 12 reset honest ones
 MAX_PROVIDERS_TOLD = 20  # of one name, as every implementation does
 
 
@@ -44,7 +45,6 @@ class KadRecords(ProviderStore):
         mine: Container[bytes],
         addresses: Callable[[], Sequence[str]],
         *,
-        loopback: bool,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         super().__init__(host.as_host())
@@ -52,7 +52,6 @@ class KadRecords(ProviderStore):
         self._records = records
         self._mine = mine
         self._addresses = addresses
-        self._loopback = loopback
         self._clock = clock
 
     def add_provider(self, key: bytes, provider: PeerInfo) -> None:
@@ -67,7 +66,8 @@ class KadRecords(ProviderStore):
         if NOWHERE in listed:
             self._records.remove(peer, [key])
             return
-        addresses = parse_addresses(listed, peer, loopback=self._loopback)
+        loopback = any(map(is_loopback, self._addresses()))
+        addresses = parse_addresses(listed, peer, loopback=loopback)
         if addresses:
             self._records.add(peer, addresses, key, self._clock())
 

@@ -15,7 +15,7 @@ from libp2p.kad_dht.pb.kademlia_pb2 import Message
 
 from p2pcache.content.peerid import PeerId, check_peer_id
 from p2pcache.errors import Untrusted
-from p2pcache.net.addresses import MAX_ADDRESSES, decode_address, encode_address
+from p2pcache.net.remote_address import MAX_ADDRESSES, decode_address, encode_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -122,36 +122,3 @@ def varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
-
-
-class Frames:
-    """Cuts a stream of bytes into frames. Raises Untrusted for one that is too long."""
-
-    def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The frames that are whole now."""
-        self._buffer += data
-        found = []
-        while (cut := self._head()) is not None:
-            start, end = cut
-            if len(self._buffer) < end:
-                break
-            found.append(bytes(self._buffer[start:end]))
-            del self._buffer[:end]
-        return found
-
-    def _head(self) -> tuple[int, int] | None:
-        size = 0
-        for index, byte in enumerate(self._buffer[:4]):
-            size |= (byte & 127) << (7 * index)
-            if not byte & 128:
-                if size > self._max_bytes:
-                    break
-                return index + 1, index + 1 + size
-        else:
-            if len(self._buffer) < 4:
-                return None
-        raise Untrusted("a DHT frame is too long")

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.net.addresses import MAX_ADDRESSES, parse_configured
+from p2pcache.errors import UsageError
+from p2pcache.net.address import Address, parse_address
 from p2pcache.net.discovery.found import Found, How
+from p2pcache.net.remote_address import MAX_ADDRESSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,8 +25,14 @@ def parse_bootstrap(texts: Iterable[str], me: PeerId) -> list[Found]:
     """
     grouped: dict[PeerId, dict[str, None]] = {}
     for text in texts:
-        peer, address = parse_configured(text)
-        grouped.setdefault(peer, {})[address] = None
+        address = parse_address(text.strip())
+        if address.peer is None or not address.port:
+            raise UsageError(
+                f"`{text[:200]}` does not say which peer is there",
+                hint="add its peer id: `/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW...`",
+            )
+        where = str(Address(address.kind, address.host, address.port))
+        grouped.setdefault(address.peer, {})[where] = None
     return [
         Found(peer, tuple(addresses)[:MAX_ADDRESSES], How.BOOTSTRAP)
         for peer, addresses in grouped.items()

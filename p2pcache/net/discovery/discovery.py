@@ -36,7 +36,7 @@ class DiscoveryOptions:
 
 
 async def discover(
-    network_key: bytes,
+    fingerprint: str,
     me: PeerId,
     addresses: Callable[[], Sequence[str]],
     report: Report,
@@ -48,10 +48,11 @@ async def discover(
 ) -> None:
     """Look for members until cancelled; then withdraw the announcements (at most 2 s).
 
-    `addresses` are ours (concrete, without `/p2p/`); `report` is called in this thread, quickly,
-    with each new finding, never with ourselves by peer id or address; it may come again, and it may
-    be wrong. `book` is the caller's: it says who was really there. Raises UsageError for options
-    that do not parse, before anything starts.
+    `fingerprint` names the network (`NetworkKey.fingerprint`). `addresses` are ours (concrete,
+    without `/p2p/`); `report` is called in this thread, quickly, with each new finding, never with
+    ourselves by peer id or address; it may come again, and it may be wrong. `book` is the caller's:
+    it says who was really there. Raises UsageError for options that do not parse, before anything
+    starts.
     """
     options = options or DiscoveryOptions()
     entries = parse_bootstrap(options.bootstrap, me)
@@ -73,7 +74,7 @@ async def discover(
             )
         if options.mdns:
             nursery.start_soon(
-                run_mdns, network_key, me, addresses, found_one, options.mdns_options
+                run_mdns, fingerprint, me, addresses, found_one, options.mdns_options
             )
 
 

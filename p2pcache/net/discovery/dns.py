@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.errors import Untrusted, UsageError
-from p2pcache.net.addresses import format_ip_address
 from p2pcache.net.discovery.found import Found, How
+from p2pcache.net.remote_address import format_ip_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,9 +1,10 @@
 """mDNS: agents of one network find each other on a LAN (libp2p specs, discovery/mdns).
 
-The service type is `_p2p-<fingerprint>._udp.local.`: ten letters of a hash of the network key, so
-that two networks on one LAN never see each other and the key stays unknown. Who and where travels
-in TXT strings `dnsaddr=<address>/p2p/<peer>`. Anybody on the LAN can say anything here: what is
-heard is bounded, parsed strictly, and only ever leads to a dial that the network key must survive.
+The service type is `_p2p-<ten letters>._udp.local.`, of the network's fingerprint (a hash of its
+key: `NetworkKey.fingerprint`), so that two networks on one LAN never see each other. Who and where
+travels in TXT strings `dnsaddr=<address>/p2p/<peer>`. Anybody on the LAN can say anything here:
+what is heard is bounded, parsed strictly, and only ever leads to a dial that the network key must
+survive.
 
 zeroconf is asyncio and threads: everything that blocks runs in worker threads. When interfaces or
 addresses change, the whole service is built anew (sockets are bound per interface). IPv4 multicast
@@ -14,26 +15,25 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import logging
 import secrets
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psutil
+import ifaddr
 import trio
 import zeroconf
 
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import Untrusted
-from p2pcache.net.addresses import (
+from p2pcache.net.discovery.found import Found, How
+from p2pcache.net.remote_address import (
     MAX_ADDRESSES,
     is_loopback,
     parse_ip_address,
     split_peer,
 )
-from p2pcache.net.discovery.found import Found, How
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,10 +61,10 @@ class MdnsOptions:
     goodbye_s: float = 2.0  # withdrawing at the end
 
 
-def service_type(network_key: bytes) -> str:
+def service_type(fingerprint: str) -> str:
     """The DNS-SD type of a network. RFC 6763 7.2: at most 15 letters behind the underscore."""
-    digest = hashlib.sha256(b"p2pcache mdns 1\0" + network_key).digest()
-    return f"_p2p-{base64.b32encode(digest).decode().lower()[:10]}._udp.local."
+    letters = base64.b32encode(bytes.fromhex(fingerprint)).decode().lower()
+    return f"_p2p-{letters[:10]}._udp.local."
 
 
 def format_announcement(peer: PeerId, addresses: Sequence[str]) -> bytes:
@@ -115,7 +115,7 @@ def _strings(text: bytes) -> list[bytes]:
 
 
 async def run_mdns(
-    network_key: bytes,
+    fingerprint: str,
     me: PeerId,
     addresses: Callable[[], Sequence[str]],
     report: Report,
@@ -133,7 +133,7 @@ async def run_mdns(
         while True:
             where = await trio.to_thread.run_sync(_interfaces), tuple(addresses())
             heard.clear()
-            ears = _Ears(service_type(network_key), me, where[1], heard, report, options)
+            ears = _Ears(service_type(fingerprint), me, where[1], heard, report, options)
             try:
                 service = await trio.to_thread.run_sync(_Service, ears, me, where[1])
             except (OSError, zeroconf.Error) as exc:
@@ -172,10 +172,7 @@ async def _report_again(heard: dict[str, Found], report: Report, again_s: float)
 
 def _interfaces() -> frozenset[tuple[str, str]]:
     return frozenset(
-        (name, address.address)
-        for name, addresses in psutil.net_if_addrs().items()
-        for address in addresses
-        if address.family in (socket.AF_INET, socket.AF_INET6)
+        (adapter.name, str(ip.ip)) for adapter in ifaddr.get_adapters() for ip in adapter.ips
     )
 
 

@@ -16,8 +16,8 @@ import trio
 
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.errors import LocalFault, Untrusted, UsageError
-from p2pcache.net.addresses import MAX_ADDRESSES, parse_ip_address
 from p2pcache.net.discovery.found import Found, How
+from p2pcache.net.remote_address import MAX_ADDRESSES, parse_ip_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
