@@ -48,6 +48,11 @@ class HostStream:
         """Who is at the other end."""
         return self._peer
 
+    @property
+    def ahead_bytes(self) -> int:
+        """What came and was not taken yet: so much can be received without waiting."""
+        return len(self._ahead)
+
     async def receive_exactly(self, count: int) -> bytes:
         """`count` bytes (the caller bounds it). Raises Unavailable. If cancelled, it ends."""
         try:
