@@ -7,6 +7,7 @@ whom, and where it lies, is told over its control socket, and it ends when that 
 |--------------|-----------------------------------------------------------------------------|
 | `options`    | every number of the process, with its reason                                |
 | `control`    | messages between agent and byte server: length-prefixed msgpack             |
+| `mirror`     | the agent's copy of all that, for a server that had to be started anew      |
 | `table`      | which names a scope holds, where each blob lies, who is reading it now      |
 | `http`       | a request's head to an `Ask`, or the refusal that it gets (pure)            |
 | `connection` | one thread: handshake, requests, answers                                    |

@@ -149,6 +149,14 @@ class Table:
                 if not readers:
                     del self._readers[name]
 
+    def contents(self) -> list[tuple[bytes, list[tuple[bytes, Entry]]]]:
+        """Every scope with its blobs."""
+        with self._lock:
+            return [
+                (scope, [(name, self._entries[name]) for name in names])
+                for scope, names in self._scopes.items()
+            ]
+
     def counts(self) -> tuple[int, int]:
         """(scopes, names)."""
         with self._lock:
