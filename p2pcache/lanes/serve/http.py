@@ -24,7 +24,7 @@ MAX_HEAD_BYTES = 8 << 10  # request line and headers; ours have about 500
 _BLOB = re.compile(rb"/blob/((?:[0-9a-f]{2}){1,64})")
 _BUNDLE = b"/bundle"
 _LENGTH = re.compile(rb"\d{1,9}")
-_RANGE = re.compile(r"(\d{0,19})\s*-\s*(\d{0,19})")
+_RANGE = re.compile(r"([0-9]{0,19}) *- *([0-9]{0,19})")
 _MAX_RANGE_CHARS = 4096  # more never fits a head; 10,000 ranges end there or at the first comma
 
 
