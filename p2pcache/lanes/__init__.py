@@ -5,6 +5,7 @@
 | `orders`  | what the agent asks and what a worker reports (plain values that pickle)         |
 | `fetch`   | `fetch(FetchOrder)`: one ranged GET into a partial blob, block by block          |
 | `small`   | `fetch_small(orders, limits, threads)`: a batch of blobs of at most one block    |
+| `bundle`  | `fetch_bundle(order, limits)`: many small blobs of one peer with one request     |
 | `follow`  | `follow(FollowOrder)`: the whole digest, in order, behind the writers            |
 | `http`    | one GET: redirects, memory of the final URL, renewal                             |
 | `pools`   | connections kept in the worker: TLS, pins, proxies, one place for every receive  |
@@ -14,6 +15,9 @@
 | `receive` | the block loop: receive, hash, hand to the sink                                  |
 | `sink`    | data, then map, then live byte                                                   |
 | `parent`  | ends a worker whose agent is gone                                                |
+| `serve/`  | the other end: the byte server that answers other agents' workers                 |
+| `tickets` | who may read what until when, checked without a database                         |
+| `certificate` | an agent's ephemeral certificate, pinned by its fingerprint                  |
 
 A byte's way: `pools` receives it, `http.Body` hands it out, `receive` hashes it, `sink` writes it.
 """

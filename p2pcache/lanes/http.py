@@ -119,10 +119,15 @@ class Body:
 
 
 def get(
-    location: Location, limits: FetchLimits, guard: Guard, byte_range: tuple[int, int] | None
+    location: Location,
+    limits: FetchLimits,
+    guard: Guard,
+    byte_range: tuple[int, int] | None,
+    ask: bytes | None = None,
 ) -> Body:
     """Ask for `[start, end)` (None: everything) and return the final answer, whatever its status.
 
+    With `ask` it is a POST of that body: a question that changes nothing, and may be repeated.
     Raises `Ended` when no answer came or a redirect led nowhere.
     """
     headers = {"Accept-Encoding": "identity", "User-Agent": "p2pcache"}
@@ -131,7 +136,7 @@ def get(
     remembered = _recall(location)
     if remembered is not None:
         try:
-            body = _walk(location, remembered, headers, limits, guard)
+            body = _walk(location, remembered, headers, limits, guard, ask)
         except Ended:
             forget(location)  # a dead CDN host: the next try starts at the original
             raise
@@ -139,7 +144,7 @@ def get(
             return body
         forget(location)
         body.drain()
-    return _walk(location, location.url, headers, limits, guard)
+    return _walk(location, location.url, headers, limits, guard, ask)
 
 
 def refuse_status(body: Body, location: Location) -> Ended:
@@ -170,11 +175,12 @@ def _remember(location: Location, url: str) -> None:
 
 
 def _walk(
-    location: Location, url: str, headers: dict[str, str], limits: FetchLimits, guard: Guard
-) -> Body:
+    location: Location, url: str, headers: dict[str, str], limits: FetchLimits, guard: Guard,
+    ask: bytes | None,
+) -> Body:  # fmt: skip
     seen = {url}
     while True:
-        body = _ask(location, url, headers, limits, guard)
+        body = _ask(location, url, headers, limits, guard, ask)
         target = body.headers.get("Location")
         if body.status not in REDIRECTS or target is None:
             if url != location.url and body.status in (200, 206):
@@ -203,15 +209,17 @@ def _next_url(url: str, target: str) -> str:
 
 
 def _ask(
-    location: Location, url: str, headers: dict[str, str], limits: FetchLimits, guard: Guard
-) -> Body:
+    location: Location, url: str, headers: dict[str, str], limits: FetchLimits, guard: Guard,
+    ask: bytes | None,
+) -> Body:  # fmt: skip
     own = _origin(url) == _origin(location.url)
     sent = {**headers, **dict(location.headers)} if own else headers
     # A pin names one server's certificate; other hosts of the chain have their own.
     tls = location.tls if own else Tls(ca_file=location.tls.ca_file)
     timeout = urllib3.Timeout(connect=limits.connect_timeout_s, read=limits.no_progress_s)
+    direct = own and location.direct
     try:
-        return Body(url, pools.request(url, sent, tls, timeout, guard), guard)
+        return Body(url, pools.request(url, sent, tls, timeout, guard, ask, direct=direct), guard)
     except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as exc:
         raise Ended(network_fault(exc, url)) from exc
 

@@ -1,8 +1,9 @@
 """What the agent asks of a fetch worker, and what the worker reports: plain values that pickle.
 
-One order is one ranged GET (`FetchOrder`), one batch of small files (`SmallOrder`s) or one whole
-digest in the background (`FollowOrder`). A worker never raises for what a remote or the disk did:
-it returns a `Fault` together with everything that was verified before it happened.
+One order is one ranged GET (`FetchOrder`), one batch of small files (`SmallOrder`s, or a
+`BundleOrder` of a peer) or one whole digest in the background (`FollowOrder`). A worker never
+raises for what a remote or the disk did: it returns a `Fault` together with everything that was
+verified before it happened.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ class Tls:
     """How to trust the server: the system's authorities, a private CA file, or one certificate.
 
     `pin_sha256`: hex fingerprint of the DER certificate; then no name and no chain is checked.
+    `client_cert`, `client_key`: paths of PEM files that say who we are to the URL's own server
+    (lanes of peers: TLS 1.3 only). Other hosts that a redirect leads to never see them.
     """
 
     ca_file: str | None = None
     pin_sha256: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,13 @@ class Location:
     """Where bytes can be read: `http(s)://` with headers, or `file:///absolute/path`.
 
     `headers` may hold credentials: they are sent to the URL's own scheme, host and port only, and
-    never shown (`repr` leaves them out).
+    never shown (`repr` leaves them out). `direct`: never through the environment's proxy (peers).
     """
 
     url: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls: Tls = Tls()
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,18 @@ class SmallOrder:
     size: int | None
     sha256: bytes | None = None
     git_sha1: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BundleOrder:
+    """Many small blobs of one peer with one request: `names[i]` is what `blobs[i]` goes by there.
+
+    At most `bundle_wire.MAX_BUNDLE`. `location` is the peer's `/bundle`, of the blobs too.
+    """
+
+    location: Location
+    names: tuple[bytes, ...]
+    blobs: tuple[SmallOrder, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from p2pcache.lanes.pace import Guard
 
 MAX_MANAGERS = 64  # one per (TLS settings, proxy): a peer's pin is one, so 64 peers a worker
-MAX_HOSTS = 8  # pools of one manager: the hub and a few of its CDN hosts
+MAX_HOSTS = 64  # pools of one manager: the hub and its CDN hosts; without TLS, every peer
 MAX_IDLE = 16  # connections of one host: as many as threads of one batch
 
 
@@ -141,21 +141,31 @@ _POOLS = {"http": _HttpPool, "https": _HttpsPool}
 
 
 def request(
-    url: str, headers: dict[str, str], tls: Tls, timeout: urllib3.Timeout, guard: Guard
+    url: str,
+    headers: dict[str, str],
+    tls: Tls,
+    timeout: urllib3.Timeout,
+    guard: Guard,
+    ask: bytes | None = None,
+    *,
+    direct: bool = False,
 ) -> urllib3.BaseHTTPResponse:
     """One GET, not redirected, nothing read of its body. Raises what urllib3 raises, and `Ended`.
+
+    With `ask` a POST of that body. `direct`: whatever proxies the environment names.
 
     Repeated once, at once, when a kept connection turns out to be dead before any byte of an
     answer: the server closed it while it lay idle, and nobody is to blame.
     """
-    manager = _manager(tls, _proxy_for(url))
+    manager = _manager(tls, None if direct else _proxy_for(url))
     _call.guard = guard
     try:
         while True:
             _call.reused = False
             try:
                 return manager.urlopen(
-                    "GET", url, headers=headers, redirect=False, retries=False, timeout=timeout,
+                    "GET" if ask is None else "POST", url, headers=headers, body=ask,
+                    redirect=False, retries=False, timeout=timeout,
                     preload_content=False, decode_content=False,
                 )  # fmt: skip
             except urllib3.exceptions.ProtocolError as exc:
@@ -212,6 +222,12 @@ def _context(tls: Tls) -> ssl.SSLContext:
             context.load_verify_locations(tls.ca_file)
         except OSError as exc:
             raise Ended(disk_fault(exc, "read the CA file")) from exc
+    if tls.client_cert is not None:
+        context.minimum_version = ssl.TLSVersion.TLSv1_3  # a lane of ours; nothing older exists
+        try:
+            context.load_cert_chain(tls.client_cert, tls.client_key)
+        except OSError as exc:
+            raise Ended(disk_fault(exc, "read our own certificate")) from exc
     return context
 
 

@@ -56,7 +56,7 @@ def fetch_small(orders: tuple[SmallOrder, ...], limits: FetchLimits, threads: in
             reports = list(pool.map(one, orders))
     else:
         reports = [one(order) for order in orders]
-    _sync(orders, reports)
+    sync_all(orders, reports)
     return BatchReport(tuple(reports), time.process_time() - cpu_began)
 
 
@@ -68,8 +68,7 @@ def _fetch_one(order: SmallOrder, limits: FetchLimits, pacer: Pacer | None) -> S
     try:
         data = _read(order, limits, guard)
         wire_bytes = len(data)
-        sha256, git = _verify(order, data)
-        _write_new(order.dst_path, data)
+        sha256, git = keep(order, data)
         size = len(data)
     except Ended as exc:
         fault, sha256, git = exc.fault, None, None
@@ -86,7 +85,7 @@ def _read(order: SmallOrder, limits: FetchLimits, guard: Guard) -> bytes:
             raise http.refuse_status(body, order.location)
         refuse_encoded(body)
         if body.length is not None:
-            _check_size(order, body.length)
+            check_size(order, body.length)
         buffer = bytearray(most + 1 if body.length is None else body.length)
         got = 0
         with memoryview(buffer) as view:
@@ -98,7 +97,7 @@ def _read(order: SmallOrder, limits: FetchLimits, guard: Guard) -> bytes:
                 f"{host_of(body.url)}: the body ended {body.length - got} bytes early",
             )
         if body.length is None:
-            _check_size(order, got)
+            check_size(order, got)
         return bytes(buffer[:got])
     finally:
         body.finish()
@@ -112,16 +111,24 @@ def _read_file(order: SmallOrder, most: int) -> bytes:
         raise Ended(disk_fault(exc, "read the local file")) from exc
     finally:
         os.close(fd)
-    _check_size(order, len(data))
+    check_size(order, len(data))
     return data
 
 
-def _check_size(order: SmallOrder, size: int) -> None:
+def check_size(order: SmallOrder, size: int) -> None:
+    """Raise UNTRUSTED for a length that is not the one asked for, or not small."""
     host = host_of(order.location.url)
     if order.size is not None and size != order.size:
         raise ended(FaultKind.UNTRUSTED, f"{host}: {size} bytes, expected {order.size}")
     if size > BLOCK_BYTES:
         raise ended(FaultKind.UNTRUSTED, f"{host}: {size} bytes, at most {BLOCK_BYTES} expected")
+
+
+def keep(order: SmallOrder, data: bytes) -> tuple[bytes, bytes]:
+    """Verify and write; not yet durable. (sha2-256, git blob id), or raises `Ended`."""
+    names = _verify(order, data)
+    _write_new(order.dst_path, data)
+    return names
 
 
 def _verify(order: SmallOrder, data: bytes) -> tuple[bytes, bytes]:
@@ -159,7 +166,7 @@ def _write_new(path: str, data: bytes) -> None:
         os.close(fd)
 
 
-def _sync(orders: Sequence[SmallOrder], reports: list[SmallReport]) -> None:
+def sync_all(orders: Sequence[SmallOrder], reports: list[SmallReport]) -> None:
     """fsync every file that was written; one that cannot be is removed and reported as a fault."""
     for index, (order, report) in enumerate(zip(orders, reports, strict=True)):
         if report.fault is None and (fault := _sync_one(order.dst_path)):

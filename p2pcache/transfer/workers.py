@@ -20,6 +20,7 @@ import trio
 import trio_parallel
 
 from p2pcache.errors import LocalFault
+from p2pcache.lanes.bundle import fetch_bundle
 from p2pcache.lanes.fetch import fetch
 from p2pcache.lanes.follow import follow
 from p2pcache.lanes.parent import end_with_parent
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from p2pcache.lanes.orders import (
         BatchReport,
+        BundleOrder,
         FetchLimits,
         FetchOrder,
         FetchReport,
@@ -45,6 +47,7 @@ PRELOADED = [
     "p2pcache.lanes.fetch",
     "p2pcache.lanes.follow",
     "p2pcache.lanes.small",
+    "p2pcache.lanes.bundle",
 ]
 GRACE_S = 5.0  # for an idle worker to leave by itself when the agent ends; it takes milliseconds
 
@@ -81,6 +84,10 @@ class Workers:
         return await self._run(
             self._fetchers, self._fetch_limit, fetch_small, orders, limits, threads
         )
+
+    async def fetch_bundle(self, order: BundleOrder, limits: FetchLimits) -> BatchReport:
+        """A batch of small blobs of one peer. Cancelling leaves what `fetch_small` leaves."""
+        return await self._run(self._fetchers, self._fetch_limit, fetch_bundle, order, limits)
 
     async def follow(self, order: FollowOrder) -> FollowReport:
         """The whole digest of a blob that is complete or still growing."""

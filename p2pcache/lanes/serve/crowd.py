@@ -1,0 +1,209 @@
+"""Who is connected: bounds on how many, deadlines on how long, counters of how much.
+
+A stranger can open connections and do nothing with them, or next to nothing. Each is cut at its
+deadline, and before that the oldest one of the busiest address makes room for a new one: those who
+belong here are through their handshake in milliseconds and need no room among the unknown.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import sys
+import threading
+import time
+from collections import Counter, OrderedDict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from p2pcache.lanes.serve.http import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from p2pcache.lanes.serve.connection import Connection
+    from p2pcache.lanes.serve.options import ServeOptions
+
+LOOK_S = 0.25  # between two looks at the deadlines
+MAX_READERS = 1024  # remembered in the statistics
+_BYTES_ACKED = slice(120, 128)  # of Linux' struct tcp_info, since 4.1
+
+
+@dataclass(slots=True)
+class _Totals:
+    sent_bytes: int = 0
+    answers: int = 0
+
+
+class Crowd:
+    """Every connection of the process. Any thread may call."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._all: dict[Connection, None] = {}  # in the order of arrival
+        self._sending: Counter[bytes] = Counter()
+        self._totals: OrderedDict[bytes, _Totals] = OrderedDict()
+        self._refused: Counter[str] = Counter()
+
+    def enter(self, one: Connection) -> bool:
+        """Take in a new connection; False when there is no room for it."""
+        options = self._options
+        with self._lock:
+            unknown = [each for each in self._all if not each.is_known]
+            victim = None
+            if len(unknown) >= options.max_unknown:
+                busiest, _ = Counter(each.address for each in unknown).most_common(1)[0]
+                victim = next(each for each in unknown if each.address == busiest)
+            elif len(self._all) >= options.max_connections:
+                victim = _longest_idle(self._all)
+                if victim is None:
+                    self._refused["crowded"] += 1
+                    return False
+            self._all[one] = None
+            if victim is not None:
+                del self._all[victim]
+                self._refused["made room"] += 1
+        if victim is not None:
+            victim.cut()
+        return True
+
+    def recognise(self, one: Connection) -> bool:
+        """`one.identity` is known now; False when that reader has too many connections."""
+        with self._lock:
+            mine = [each for each in self._all if each.identity == one.identity and each is not one]
+            victim = None
+            if len(mine) >= self._options.max_per_reader:
+                victim = _longest_idle(mine)
+                if victim is None:
+                    self._refused["crowded"] += 1
+                    return False
+                self._all.pop(victim, None)
+            one.is_known = True
+        if victim is not None:
+            victim.cut()
+        return True
+
+    def leave(self, one: Connection) -> None:
+        """It is closed."""
+        with self._lock:
+            self._all.pop(one, None)
+
+    def refused(self, why: str) -> None:
+        """Count one refusal."""
+        with self._lock:
+            self._refused[why] += 1
+
+    @contextmanager
+    def sending(self, one: Connection, reader: bytes) -> Iterator[None]:
+        """One answer to a reader. Raises `Refusal` (503) when there are too many at once."""
+        options = self._options
+        with self._lock:
+            if (
+                self._sending[reader] >= options.max_sending_per_reader
+                or self._sending.total() >= options.max_sending
+            ):
+                self._refused["busy"] += 1
+                raise Refusal(
+                    HTTPStatus.SERVICE_UNAVAILABLE, "too many answers at once",
+                    (("Retry-After", "1"),),
+                )  # fmt: skip
+            self._sending[reader] += 1
+        one.answering(reader)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sending[reader] -= 1
+                if not self._sending[reader]:
+                    del self._sending[reader]
+                self._account(one, reader)
+            one.answering(None)
+
+    def _account(self, one: Connection, reader: bytes) -> None:
+        totals = self._totals.setdefault(reader, _Totals())
+        self._totals.move_to_end(reader)
+        totals.sent_bytes += one.answer_bytes
+        totals.answers += 1
+        if len(self._totals) > MAX_READERS:
+            self._totals.popitem(last=False)
+
+    def cut(self, *, identities: Iterable[bytes] = (), readers: Iterable[bytes] = ()) -> None:
+        """End the connections of readers, by what they were recognised by or by their tickets."""
+        gone, tickets = set(identities), set(readers)
+        with self._lock:
+            victims = [
+                each for each in self._all if each.identity in gone or each.readers & tickets
+            ]
+        for victim in victims:
+            victim.cut()
+
+    def watch(self) -> None:
+        """Cut what is past its deadline, for ever. Runs in a thread of its own."""
+        seen: dict[Connection, tuple[int, float]] = {}  # acknowledged bytes, and since when
+        while True:
+            time.sleep(LOOK_S)
+            now = time.monotonic()
+            with self._lock:
+                everybody = list(self._all)
+            seen = {one: seen[one] for one in everybody if one in seen}
+            for one in everybody:
+                if now >= one.deadline or self._is_stalled(one, seen, now):
+                    self.refused("too slow")
+                    one.cut()
+
+    def _is_stalled(
+        self, one: Connection, seen: dict[Connection, tuple[int, float]], now: float
+    ) -> bool:
+        if not one.is_sending:
+            seen.pop(one, None)
+            return False
+        got = _acknowledged(one)
+        before = seen.get(one)
+        if before is None or before[0] != got:
+            seen[one] = got, now
+            return False
+        return now - before[1] >= self._options.stall_s
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters since the start, and what is going on now."""
+        with self._lock:
+            readers = {
+                reader: [totals.sent_bytes, totals.answers, 0]
+                for reader, totals in self._totals.items()
+            }
+            for one in self._all:
+                if one.reader is not None:
+                    mine = readers.setdefault(one.reader, [0, 0, 0])
+                    mine[0] += one.answer_bytes
+                    mine[2] += 1
+            return {
+                "connections": len(self._all),
+                "unknown": sum(not one.is_known for one in self._all),
+                "sending": self._sending.total(),
+                "readers": readers,
+                "refused": dict(self._refused),
+            }
+
+
+def _longest_idle(some: Iterable[Connection]) -> Connection | None:
+    """The connection that has been between two requests for the longest time."""
+    idle = [each for each in some if each.idle_since < math.inf]
+    return min(idle, key=lambda each: each.idle_since, default=None)
+
+
+def _acknowledged(one: Connection) -> int:
+    """How many bytes the reader's machine has taken, also in the middle of one long send."""
+    if sys.platform != "linux":
+        return one.sent_bytes
+    try:
+        return int.from_bytes(one.tcp_info()[_BYTES_ACKED], sys.byteorder)
+    except OSError:
+        return one.sent_bytes
+
+
+def tcp_info(sock: socket.socket) -> bytes:
+    """What the kernel knows about a connection (tcp(7), TCP_INFO)."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)

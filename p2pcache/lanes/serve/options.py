@@ -1,0 +1,45 @@
+"""Every number of a byte server, with its reason. The agent sends them first, over the control."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from p2pcache.errors import LocalFault
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """`certificate_pem` None: plain HTTP, and tickets are bound to the reader's address."""
+
+    secret: bytes = field(repr=False)  # of the tickets (lanes/tickets)
+    hosts: tuple[str, ...] = ("0.0.0.0",)
+    port: int = 0  # of every host; 0 takes any, and the first host's is then everybody's
+    certificate_pem: bytes | None = None
+    key_pem: bytes | None = field(default=None, repr=False)
+    limit_up_bytes_per_s: float | None = None  # all readers together
+
+    max_connections: int = 512  # a thread each: 64 members with a few fetch workers
+    max_unknown: int = 64  # not yet authenticated; the oldest of the busiest address makes room
+    max_per_reader: int = 32  # twice the fetch processes of one agent
+    max_sending: int = 64  # answers at once: 1 MiB of buffer each under TLS
+    max_sending_per_reader: int = 16  # so that no reader can fill them all
+
+    unknown_s: float = 5.0  # for handshake and first request: ten far round trips and more
+    head_s: float = 5.0  # from the first byte of a request to its end: a slowloris ends here
+    idle_s: float = 60.0  # kept for a reader between two requests; pulls pause no longer
+    stall_s: float = 20.0  # nothing acknowledged by a reader for this long: its machine is gone
+    block_wait_s: float = 5.0  # for one block of a growing blob; readers give up after 10 s
+    bundle_bytes: int = 64 << 20  # of one bundle's answer; the rest is to be asked for again
+
+    def to_wire(self) -> dict[str, Any]:
+        """A plain map for msgpack."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> ServeOptions:
+        """The inverse. Raises LocalFault for a map of another version's agent."""
+        known = {each.name for each in fields(cls)}
+        if not wire.keys() <= known or not {"secret", "hosts"} <= wire.keys():
+            raise LocalFault("the agent and its byte server are of different versions")
+        return cls(**{**wire, "hosts": tuple(wire["hosts"])})
