@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from p2pcache.content.ranges import RangeSet
 from p2pcache.content.unixfs import LEAF_BYTES
 from p2pcache.errors import Untrusted
 from p2pcache.net.sync.fields import MAX_SPANS
@@ -23,6 +22,8 @@ from p2pcache.net.sync.wire import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from p2pcache.content.ranges import RangeSet
 
 Entry = TypeVar("Entry", Held, Grown)
 _FRAME_SPANS = 65536  # 512 KiB of spans in one frame, beside 1024 names of 64 bytes
@@ -46,6 +47,7 @@ class _Theirs:
     grown: dict[bytes, RangeSet | None] = field(default_factory=dict)  # not told yet
     unclear: set[bytes] = field(default_factory=set)  # to be looked up
     looking: int = 0
+    refused: bool = False  # nothing is told until its rights are checked again
 
 
 class TheirWants:
@@ -78,13 +80,14 @@ class TheirWants:
         for number, want in self._wants.items():
             if want.manifest == manifest:
                 want.looking += 1
+                want.refused = False
                 out.append(LookUp(number, manifest, tuple(want.names), first=False))
         return out
 
     def grew(self, name: bytes, blocks: RangeSet | None, now: float) -> None:
         """More blocks of a blob came in (None: it is complete)."""
         for want in self._wants.values():
-            if name not in want.names:
+            if want.refused or name not in want.names:
                 continue
             if name not in want.told:
                 want.unclear.add(name)
@@ -149,6 +152,9 @@ class TheirWants:
         want = self._wants.get(looked.id)
         if want is not None:
             want.looking -= 1
+            want.refused = True
+            want.grown.clear()
+            want.unclear.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,4 +292,6 @@ def _weighed(entries: Sequence[Entry]) -> list[tuple[Entry, ...]]:
             part, spans = [], 0
         part.append(entry)
         spans += weight
-    return [*out, tuple(part)] if part else out
+    if part:
+        out.append(tuple(part))
+    return out

@@ -69,7 +69,7 @@ _MAX_QUEUE_S = 1e6
 
 @dataclass(frozen=True, slots=True)
 class LaneInfo:
-    """Where the byte server listens. `fingerprint` None: plain. `certificate`: our client side's."""
+    """Where the byte server listens (`fingerprint` None: plain); `certificate`: our client's."""
 
     port: int
     hosts: tuple[str, ...]
@@ -245,7 +245,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No answer to that request. `code`: one of errors.py; `challenge`: prove this and ask again."""
+    """No answer. `code`: one of errors.py; `challenge`: prove this and ask again."""
 
     id: int
     code: str
