@@ -359,7 +359,7 @@ class Link:
                 self._alarm.set()
 
     async def _watch(self) -> None:
-        while True:
+        while self.ended is None:
             now = trio.current_time()
             room, writing = self._has_room(), self._writing_since
             self._do(self.talk.tick(now, room=room, writing_since=writing))

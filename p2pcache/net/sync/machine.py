@@ -274,9 +274,8 @@ class Conversation:
         if pinged is None:
             if now >= self._heard_at + options.ping_after_s:
                 out.append(self._ping(now))
-        elif now >= pinged + options.ping_limit_s:
-            if not patient:
-                return [Ended(Cause.FROZEN, f"it said nothing for {now - self._heard_at:.0f} s")]
+        elif now >= pinged + options.ping_limit_s and not patient:
+            return [Ended(Cause.FROZEN, f"it said nothing for {now - self._heard_at:.0f} s")]
         due_at = self._their_wants.due_at
         if room and due_at is not None and now >= due_at:
             haves, lookups = self._their_wants.flush()
