@@ -165,6 +165,10 @@ class Link:
         self.tell(Bye(reason))
         self._end(Ended(Cause.OURS, reason))
 
+    def connection_lost(self) -> None:
+        """The host knows that nothing connects us any more."""
+        self._end(Ended(Cause.LOST, "the connection is gone"))
+
     def distrust(self, reason: str) -> None:
         """The peer lied in a way that only the layers above can see."""
         self._end(Ended(Cause.UNTRUSTED, reason))

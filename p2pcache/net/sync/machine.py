@@ -151,6 +151,11 @@ class Conversation:
         self._frames = Bucket(options.frames_per_s, options.frames_burst, now)
         self._bytes = Bucket(options.bytes_per_s, options.bytes_burst, now)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether one side waits for something of the other."""
+        return bool(self._asks or self._serving or len(self._their_wants) or len(self._our_wants))
+
     def start(self) -> list[Action]:
         """Our first frame."""
         return [Send(self._ours)]
