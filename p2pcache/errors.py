@@ -71,10 +71,19 @@ class Unavailable(P2PCacheError):
 
 
 class Denied(P2PCacheError):
-    """The user must log in, accept a licence, or ask for access."""
+    """The user must log in, accept a licence, or ask for access.
+
+    `challenge`: what a peer wants proven before it gives a ticket, if that is what it takes.
+    """
 
     code = "denied"
     exit_code = 14
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, challenge: bytes | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.challenge = challenge
 
 
 class Untrusted(P2PCacheError):

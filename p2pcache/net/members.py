@@ -1,0 +1,380 @@
+"""The live members of the network: finds out whom to talk to, keeps exactly one link with each.
+
+`Members` owns every link. It learns of peers from discovery (`found`), from the hellos of those
+who dial us, and from what members tell of each other, so that knowing one leads to all.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from p2pcache import errors
+from p2pcache.content.peerid import PeerId, format_peer_id
+from p2pcache.errors import Denied, P2PCacheError, Untrusted
+from p2pcache.net.mesh import Mesh, MeshOptions, Standing
+from p2pcache.net.port import Down, Up
+from p2pcache.net.sync.driver import Link
+from p2pcache.net.sync.limits import SyncOptions
+from p2pcache.net.sync.machine import Cause, Ended
+from p2pcache.net.sync.wire import (
+    ANNOUNCEMENT_BYTES,
+    GENERATION_BYTES,
+    MAX_ADDRESSES,
+    MAX_PEERS,
+    PROTOCOL,
+    VERSION,
+    Announce,
+    Contact,
+    Hello,
+    LaneInfo,
+    Load,
+    Peers,
+    Said,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    from p2pcache.net.port import Host, Stream
+    from p2pcache.net.sync.machine import WantRefused
+    from p2pcache.net.sync.wants import Knowledge, LookUp
+    from p2pcache.net.sync.wire import Answer, Ask, Held
+
+_log = logging.getLogger(__name__)
+
+MAX_GREETING = 4  # links with one peer that have not said hello yet
+MAX_GREETING_ALL = 128
+_CLOSE_S = 1.5  # for all links to say bye
+
+
+class MembersOwner(Protocol):
+    """What the layer above does with members. Nothing may raise but `serve` and `look_up`."""
+
+    def member_up(self, link: Link) -> None:
+        """A member can be talked to."""
+        ...
+
+    def member_down(self, link: Link, ended: Ended) -> None:
+        """The link of a member ended; another may follow."""
+        ...
+
+    def announced(self, news: Announce) -> None:
+        """A member began to download, possesses or no longer has manifests."""
+        ...
+
+    def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
+        """News of a want."""
+        ...
+
+    async def serve(self, link: Link, ask: Ask) -> Answer:
+        """Answer a request. Raises errors.py's."""
+        ...
+
+    async def look_up(self, link: Link, looked: LookUp) -> Sequence[Held]:
+        """What a member may be told. Raises Denied."""
+        ...
+
+
+class Members:
+    """See the module. Made by `open_members`."""
+
+    def __init__(
+        self,
+        host: Host,
+        owner: MembersOwner,
+        *,
+        lane: LaneInfo,
+        agent: str,
+        is_banned: Callable[[PeerId], bool],
+        mesh_options: MeshOptions,
+        sync_options: SyncOptions,
+        chance: Callable[[], float],
+    ) -> None:
+        self.links: dict[PeerId, Link] = {}
+        self.mesh = Mesh(host.peer_id, mesh_options, chance)
+        self.generation = secrets.token_bytes(GENERATION_BYTES)
+        self._host = host
+        self._owner = owner
+        self._lane = lane
+        self._agent = agent
+        self._is_banned = is_banned
+        self._options = mesh_options
+        self._sync_options = sync_options
+        self._greeting: set[Link] = set()
+        self._running = 0
+        self._untold: dict[PeerId, None] = {}
+        self._nursery: trio.Nursery | None = None
+        self._wake = trio.Event()
+        self._idle = trio.lowlevel.ParkingLot()
+
+    def found(self, peer: PeerId, addresses: Iterable[str]) -> None:
+        """Discovery saw a member. Quick; the dial happens elsewhere."""
+        if not self._is_banned(peer):
+            self.mesh.found(peer, addresses, trio.current_time())
+            self._wake.set()
+
+    def meet(self, peer: PeerId) -> None:
+        """Have a link with this contact, also in a large network."""
+        self.mesh.meet(peer, trio.current_time())
+        self._wake.set()
+
+    def part(self, peer: PeerId) -> None:
+        """No longer because of what it holds."""
+        self.mesh.part(peer)
+
+    def cut(self, peer: PeerId, reason: str) -> None:
+        """End everything with a peer now (it was banned)."""
+        for link in [*self._greeting, *self.links.values()]:
+            if link.peer == peer:
+                link.close(reason)
+        self._host.cut(peer)
+
+    def say(self, said: Said, manifests: Sequence[bytes]) -> None:
+        """Tell all members something of ours; `manifests` fit one message."""
+        news = self.announcement(said, manifests)
+        self.mesh.is_news(news.id)
+        for link in list(self.links.values()):
+            link.tell(news)
+
+    def announcement(self, said: Said, manifests: Sequence[bytes]) -> Announce:
+        """A message of our own, for one link."""
+        number = secrets.token_bytes(ANNOUNCEMENT_BYTES)
+        return Announce(said, number, self._host.peer_id, tuple(manifests))
+
+    # What links say (driver.LinkOwner)
+
+    def link_up(self, link: Link) -> None:
+        """See LinkOwner."""
+        self._greeting.discard(link)
+        now = trio.current_time()
+        reason = self._refusal(link.peer)
+        if reason is not None:
+            link.close(reason)
+            return
+        old = self.links.get(link.peer)
+        if old is not None:
+            if not self.mesh.replaces(link.peer, _standing(old), _standing(link)):
+                link.close("another link stands")
+                return
+            del self.links[link.peer]
+            restarted = old.hello.generation != link.hello.generation
+            reason = "the peer restarted" if restarted else "another link stands"
+            old.close(reason)
+            self._owner.member_down(old, Ended(Cause.OURS, reason))
+        self.links[link.peer] = link
+        self.mesh.linked(link.peer, link.hello.addresses, now, ours=link.opened_by_us)
+        link.tell(Peers(tuple(self.mesh.contacts(but=link.peer))))
+        self._untold[link.peer] = None
+        self._owner.member_up(link)
+        self._wake.set()
+
+    def link_ended(self, link: Link, ended: Ended) -> None:
+        """See LinkOwner."""
+        self._greeting.discard(link)
+        if self.links.get(link.peer) is link:
+            del self.links[link.peer]
+            self._untold.pop(link.peer, None)
+            self.mesh.unlinked(link.peer, ended.cause, trio.current_time())
+            self._owner.member_down(link, ended)
+        elif link.peer not in self.links:
+            self.mesh.unlinked(link.peer, ended.cause, trio.current_time())
+        self._wake.set()
+
+    def link_news(self, link: Link, news: Announce | Peers | Load) -> None:
+        """See LinkOwner."""
+        match news:
+            case Peers(contacts):
+                now = trio.current_time()
+                for contact in contacts:
+                    if not self._is_banned(contact.peer):
+                        self.mesh.found(contact.peer, contact.addresses, now, by_third=True)
+                self._wake.set()
+            case Announce(_, number, origin):
+                if origin != link.peer and (origin in self.links or origin == self._host.peer_id):
+                    return  # who has a link speaks for itself
+                if self._is_banned(origin) or not self.mesh.is_news(number):
+                    return
+                self._owner.announced(news)
+                if self.mesh.sparse:
+                    for other in list(self.links.values()):
+                        if other is not link:
+                            other.tell(news)
+            case Load():
+                return  # the link keeps it
+
+    def link_knows(self, link: Link, known: Knowledge | WantRefused) -> None:
+        """See LinkOwner."""
+        self._owner.knows(link, known)
+
+    async def serve(self, link: Link, ask: Ask) -> Answer:
+        """See LinkOwner."""
+        return await self._owner.serve(link, ask)
+
+    async def look_up(self, link: Link, looked: LookUp) -> Sequence[Held]:
+        """See LinkOwner."""
+        return await self._owner.look_up(link, looked)
+
+    # Tasks
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Dial, tell and watch in `nursery`, until it is cancelled."""
+        self._nursery = nursery
+        self._host.set_handler(PROTOCOL, self._accept)
+        changes = self._host.watch()
+        for peer in self._host.connected():
+            self.mesh.connected(peer, trio.current_time(), inbound=True)
+        nursery.start_soon(self._watch, changes)
+        nursery.start_soon(self._tell)
+        nursery.start_soon(self._retell)
+        nursery.start_soon(self._dial)
+
+    async def close(self) -> None:
+        """Say bye to everybody. Bounded."""
+        self._nursery = None
+        for link in [*self.links.values(), *self._greeting]:
+            link.close("stopping")
+        with trio.move_on_after(_CLOSE_S):
+            while self._running:
+                await self._idle.park()
+
+    async def _accept(self, stream: Stream) -> None:
+        """Somebody opened a stream to us; returns when the link is over."""
+        peer, nursery = stream.peer, self._nursery
+        waiting = sum(link.peer == peer for link in self._greeting)
+        too_many = waiting >= MAX_GREETING or len(self._greeting) >= MAX_GREETING_ALL
+        if nursery is None or too_many or self._refusal(peer) is not None:
+            await stream.aclose()
+            return
+        done = trio.Event()
+        nursery.start_soon(self._run, stream, False, done)
+        await done.wait()
+
+    async def _run(self, stream: Stream, opened_by_us: bool, done: trio.Event) -> None:
+        self._running += 1
+        try:
+            link = Link(
+                self._host,
+                stream,
+                self._hello(),
+                self,
+                opened_by_us=opened_by_us,
+                options=self._sync_options,
+            )
+            self._greeting.add(link)
+            await link.run()
+        finally:
+            self._running -= 1
+            self._idle.unpark_all()
+            done.set()
+
+    def _hello(self) -> Hello:
+        return Hello(
+            *VERSION,
+            generation=self.generation,
+            agent=self._agent,
+            addresses=tuple(self._host.addresses()[:MAX_ADDRESSES]),
+            lane=self._lane,
+        )
+
+    def _refusal(self, peer: PeerId) -> str | None:
+        if self._is_banned(peer):
+            return "banned"
+        return self.mesh.refuses(peer, trio.current_time())
+
+    async def _dial(self) -> None:
+        while (nursery := self._nursery) is not None:
+            for peer, addresses in self.mesh.due(trio.current_time()):
+                nursery.start_soon(self._dial_one, peer, addresses)
+            for peer in self.mesh.surplus(self._busy()):
+                self.links[peer].close("not needed in a network as large as this")
+            at = self.mesh.next_at(trio.current_time())
+            self._wake = trio.Event()
+            with trio.move_on_at(float("inf") if at is None else at):
+                await self._wake.wait()
+            await trio.sleep(0.001)  # however it is woken, this is no busy loop
+
+    def _busy(self) -> frozenset[PeerId]:
+        return frozenset(peer for peer, link in self.links.items() if link.talk.is_busy)
+
+    async def _dial_one(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        options, now = self._options, trio.current_time
+        try:
+            if self._is_banned(peer):
+                self.mesh.failed(peer, now(), for_long=True)
+                return
+            await self._host.connect(peer, addresses, timeout_s=options.connect_s)
+            stream = await self._host.open_stream(peer, PROTOCOL, timeout_s=options.open_s)
+        except P2PCacheError as exc:
+            _log.debug("dial of %s: %s", format_peer_id(peer), exc.message)
+            self.mesh.failed(peer, now(), for_long=isinstance(exc, Denied | Untrusted))
+            self._wake.set()
+            return
+        except Exception as exc:  # noqa: BLE001  # a bug of a dial ends that dial, not the agent
+            errors.bug(exc, _log)
+            self.mesh.failed(peer, now(), for_long=True)
+            return
+        if self._nursery is None:
+            await stream.aclose()
+            return
+        await self._run(stream, True, trio.Event())
+        self.mesh.dial_ended(peer)
+
+    async def _watch(self, changes: trio.MemoryReceiveChannel[Up | Down]) -> None:
+        async with changes:
+            async for change in changes:
+                peer = change.peer
+                match change:
+                    case Up(_, _, inbound):
+                        self.mesh.connected(peer, trio.current_time(), inbound=inbound)
+                    case Down() if peer not in self._host.connected():
+                        self.mesh.disconnected(peer)
+                        for link in [*self._greeting, *self.links.values()]:
+                            if link.peer == peer:
+                                link.connection_lost()
+                    case Down():
+                        pass  # it is back already
+                self._wake.set()
+
+    async def _tell(self) -> None:
+        """Newcomers are told to all the others, many at a time."""
+        while True:
+            await trio.sleep(self._options.tell_s)
+            if self._untold:
+                peers = list(self._untold)[:MAX_PEERS]
+                for peer in peers:
+                    del self._untold[peer]
+                self._spread(tuple(self.mesh.contact(peer) for peer in peers))
+
+    async def _retell(self) -> None:
+        """Now and then everything is told again, so that what was missed heals."""
+        while True:
+            await trio.sleep(self._options.retell_s)
+            self._spread(tuple(self.mesh.contacts()))
+
+    def _spread(self, contacts: tuple[Contact, ...]) -> None:
+        for link in list(self.links.values()):
+            some = tuple(one for one in contacts if one.peer != link.peer)[:MAX_PEERS]
+            if some:
+                link.tell(Peers(some))
+
+
+@asynccontextmanager
+async def open_members(members: Members) -> AsyncIterator[Members]:
+    """Members at work, as long as the block lasts; then every link is closed."""
+    async with trio.open_nursery() as nursery:
+        await members.run(nursery)
+        try:
+            yield members
+        finally:
+            with trio.CancelScope(shield=True):
+                await members.close()
+            nursery.cancel_scope.cancel()
+
+
+def _standing(link: Link) -> Standing:
+    return Standing(link.opened_by_us, link.hello.generation, link.up_at or 0.0)
