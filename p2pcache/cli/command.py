@@ -71,6 +71,7 @@ class Unit(click.ParamType[int]):
 
 BYTES = Unit("size", units.parse_bytes)
 RATE = Unit("rate", units.parse_rate)
+DURATION = Unit("time", lambda text: round(units.parse_duration(text)))
 
 
 def short(digest: str | None) -> str:

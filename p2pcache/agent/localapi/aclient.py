@@ -170,6 +170,35 @@ class AsyncClient:
         """Every setting with its value and where that came from."""
         return (await self.call("config", {}))[0]
 
+    async def init(self) -> answers.NetworkAnswer:
+        """Make a network of one's own: identity, network key, and its admin. Idempotent."""
+        return cast("answers.NetworkAnswer", (await self.call("init", {}))[0])
+
+    async def invite(self, *, expires_s: float) -> answers.InviteAnswer:
+        """A token that lets another machine join."""
+        return cast("answers.InviteAnswer", (await self.call("invite", {"expires_s": expires_s}))[0])
+
+    async def join(self, token: str) -> answers.NetworkAnswer:
+        """Join the network that a token is for."""
+        return cast("answers.NetworkAnswer", (await self.call("join", {"token": token}))[0])
+
+    async def peers(self) -> list[answers.PeerAnswer]:
+        """The members that are connected now."""
+        return cast("list[answers.PeerAnswer]", (await self.call("peers", {}))[1])
+
+    async def bans(self) -> list[answers.BanAnswer]:
+        """The agents that are not talked to, and why."""
+        return cast("list[answers.BanAnswer]", (await self.call("bans", {}))[1])
+
+    async def unban(self, peer: str) -> dict[str, Any]:
+        """Talk to an agent again."""
+        return (await self.call("unban", {"peer": peer}))[0]
+
+    async def grant(self, repo: str, peer: str, *, expires_s: float) -> answers.GrantAnswer:
+        """As the network's admin, let a peer read a gated repository."""
+        args = {"repo": repo, "peer": peer, "expires_s": expires_s}
+        return cast("answers.GrantAnswer", (await self.call("grant", args))[0])
+
     async def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
         try:

@@ -131,6 +131,57 @@ class StatusAnswer(TypedDict):
     rss_bytes: int
 
 
+class NetworkAnswer(TypedDict):
+    """The network that this agent is in. `admin`: whose grants count, None: nobody's."""
+
+    network: str
+    peer: str
+    admin: str | None
+    addresses: list[str]
+    made: bool
+
+
+class InviteAnswer(TypedDict):
+    """A token that carries the network key: as secret as a password."""
+
+    token: str
+    expires_at: float
+    addresses: list[str]
+
+
+class PeerAnswer(TypedDict):
+    """One connected member. Rates in bytes/s; `sent_bytes` and `received_bytes` of our lanes."""
+
+    peer: str
+    address: str | None
+    agent: str
+    connected_s: float
+    lane: str | None
+    round_trip_s: float | None
+    queue_s: float
+    up_bytes_per_s: float
+    intake_bytes_per_s: float
+    sent_bytes: int
+    received_bytes: int
+    holds: int
+
+
+class BanAnswer(TypedDict):
+    """An agent that is not talked to. `reason` names the evidence."""
+
+    peer: str
+    reason: str
+    banned_at: float
+
+
+class GrantAnswer(TypedDict):
+    """A grant that was signed; it travels to the members by itself."""
+
+    repo: str
+    peer: str
+    expires_at: float
+
+
 class CheckAnswer(TypedDict):
     """One of doctor's checks."""
 

@@ -193,6 +193,35 @@ class Client:
         """Every setting with its value and where that came from."""
         return self.call("config", {})[0]
 
+    def init(self) -> answers.NetworkAnswer:
+        """Make a network of one's own: identity, network key, and its admin. Idempotent."""
+        return cast("answers.NetworkAnswer", self.call("init", {})[0])
+
+    def invite(self, *, expires_s: float) -> answers.InviteAnswer:
+        """A token that lets another machine join."""
+        return cast("answers.InviteAnswer", self.call("invite", {"expires_s": expires_s})[0])
+
+    def join(self, token: str) -> answers.NetworkAnswer:
+        """Join the network that a token is for."""
+        return cast("answers.NetworkAnswer", self.call("join", {"token": token})[0])
+
+    def peers(self) -> list[answers.PeerAnswer]:
+        """The members that are connected now."""
+        return cast("list[answers.PeerAnswer]", self.call("peers", {})[1])
+
+    def bans(self) -> list[answers.BanAnswer]:
+        """The agents that are not talked to, and why."""
+        return cast("list[answers.BanAnswer]", self.call("bans", {})[1])
+
+    def unban(self, peer: str) -> dict[str, Any]:
+        """Talk to an agent again."""
+        return self.call("unban", {"peer": peer})[0]
+
+    def grant(self, repo: str, peer: str, *, expires_s: float) -> answers.GrantAnswer:
+        """As the network's admin, let a peer read a gated repository."""
+        args = {"repo": repo, "peer": peer, "expires_s": expires_s}
+        return cast("answers.GrantAnswer", self.call("grant", args)[0])
+
     def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
         try:
