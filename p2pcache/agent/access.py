@@ -13,6 +13,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+import msgpack
+
 from p2pcache.content.proof import NONCE_BYTES, Challenge, answer, is_proof, make_challenge
 from p2pcache.errors import Denied, NotFound
 
@@ -32,11 +34,12 @@ V = TypeVar("V")
 
 
 class NeedsProof(Denied):
-    """The peer may read this once it answers the challenge."""
+    """The peer may read this once it answers the challenge (`Challenge.to_wire`, packed)."""
 
     def __init__(self, challenge: Challenge) -> None:
-        super().__init__("access to this content has to be proven")
-        self.challenge = challenge
+        packed: bytes = msgpack.packb(challenge.to_wire())
+        super().__init__("access to this content has to be proven", challenge=packed)
+        self.asked = challenge
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -65,7 +66,7 @@ def invite(printer: Printer, expires: int) -> None:
 def join(token: str, printer: Printer) -> None:
     """Join the network that TOKEN (from `p2pcache invite`) is for. `-` reads it from stdin."""
     if token == "-":
-        token = click.get_text_stream("stdin").read()
+        token = sys.stdin.read()
     with connect(embed=True) as agent:
         answer = agent.join(token)
     _show_network(printer, "join", answer, "joined" if answer["made"] else "in it already")
@@ -94,9 +95,9 @@ def peers(printer: Printer, banned: bool) -> None:
     with connect() as agent:
         if banned:
             bans = agent.bans()
-            rows = [("peer", "since", "reason")]
-            rows += [(b["peer"], when(b["banned_at"]), b["reason"]) for b in bans]
-            printer.show_table("ban", bans, rows)
+            banned_rows = [("peer", "since", "reason")]
+            banned_rows += [(b["peer"], when(b["banned_at"]), b["reason"]) for b in bans]
+            printer.show_table("ban", bans, banned_rows)
             return
         members = agent.peers()
     rows = [("peer", "address", "version", "for", "ping", "up", "sent", "received", "holds")]
@@ -142,9 +143,7 @@ def unban(peer: str, printer: Printer) -> None:
 )
 @click.argument("repo")
 @click.argument("peer")
-@click.option(
-    "--expires", type=DURATION, default=30 * DAY_S, metavar="TIME", help="How long: 30d."
-)
+@click.option("--expires", type=DURATION, default=30 * DAY_S, metavar="TIME", help="How long: 30d.")
 @output_options
 def grant(repo: str, peer: str, printer: Printer, expires: int) -> None:
     """As the network's admin, let PEER read REPO from other agents without its own access."""

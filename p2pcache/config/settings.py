@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from p2pcache.config.network import DEFAULT_PORT, NetworkSettings, port, trust, words
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
 from p2pcache.store.layout import StoreOptions
+from p2pcache.transfer.names import NameOptions
 from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.resolve import ResolveOptions
 from p2pcache.transfer.workers import WorkerOptions
-from p2pcache.units import parse_bytes, parse_duration
+from p2pcache.units import parse_bytes, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,6 +65,7 @@ def _number(text: str) -> int:
 
 
 _STORE, _FETCH, _PULL = StoreOptions(), FetchLimits(), TransferOptions()
+_NETWORK, _NAMES = NetworkSettings(), NameOptions()
 _RESOLVE, _WORKERS = ResolveOptions(), WorkerOptions()
 
 SETTINGS: tuple[Setting, ...] = (
@@ -111,6 +114,43 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
     Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
     Setting("materialise.links", _yes, True, "link files out of the store instead of copying"),
+    Setting("network.enabled", _yes, True, "talk to other agents when there is a network key"),
+    Setting("network.hosts", words, _NETWORK.hosts, "addresses of this machine to listen on"),
+    Setting(
+        "network.port",
+        _optional(port),
+        _NETWORK.port,
+        f"TCP port; none: {DEFAULT_PORT} if it is free, else any",
+    ),
+    Setting(
+        "network.announce", words, _NETWORK.announce, "multiaddrs told to others instead of ours"
+    ),
+    Setting("network.bootstrap", words, _NETWORK.bootstrap, "multiaddrs of agents to begin with"),
+    Setting("network.dns", words, _NETWORK.dns, "name:port of a headless service of agents"),
+    Setting("network.mdns", _yes, _NETWORK.mdns, "find agents of this network on the LAN"),
+    Setting("network.dht", _yes, _NETWORK.dht, "announce and look up content in the DHT"),
+    Setting(
+        "lanes.tls", _yes, _NETWORK.lane_tls, "off: bytes between agents are checked, not hidden"
+    ),
+    Setting("lanes.port", port, _NETWORK.lane_port, "TCP port that bytes are served on; 0: any"),
+    Setting(
+        "lanes.limit_up",
+        _optional(parse_rate),
+        _NETWORK.limit_up_bytes_per_s,
+        "bytes/s that all other agents together get from this one",
+    ),
+    Setting(
+        "names.trust",
+        trust,
+        _NAMES.trust,
+        "whose word on a name counts offline: any, none, or peer ids",
+    ),
+    Setting(
+        "names.max_age",
+        _optional(parse_duration),
+        _NAMES.max_age_s,
+        "older words of other agents on a name do not count",
+    ),
 )
 
 
@@ -127,6 +167,7 @@ class Config:
     workers: WorkerOptions
     ca_file: str | None
     links: bool
+    network: NetworkSettings
     values: Mapping[str, Any]
     origins: Mapping[str, str]
 
@@ -204,10 +245,27 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
         transfer=TransferOptions(
             patience_s=values["fetch.patience"], max_streams=values["fetch.max_streams"]
         ),
-        resolve=ResolveOptions(ttl_s=values["resolve.ttl"], timeout_s=values["resolve.timeout"]),
+        resolve=ResolveOptions(
+            ttl_s=values["resolve.ttl"],
+            timeout_s=values["resolve.timeout"],
+            names=NameOptions(values["names.max_age"], values["names.trust"]),
+        ),
         workers=WorkerOptions(idle_s=values["workers.idle"]),
         ca_file=values["tls.ca_file"],
         links=values["materialise.links"],
+        network=NetworkSettings(
+            enabled=values["network.enabled"],
+            hosts=values["network.hosts"],
+            port=values["network.port"],
+            announce=values["network.announce"],
+            bootstrap=values["network.bootstrap"],
+            dns=values["network.dns"],
+            mdns=values["network.mdns"],
+            dht=values["network.dht"],
+            lane_tls=values["lanes.tls"],
+            lane_port=values["lanes.port"],
+            limit_up_bytes_per_s=values["lanes.limit_up"],
+        ),
         values=values,
         origins=origins,
     )

@@ -19,7 +19,6 @@ from p2pcache.errors import Denied, P2PCacheError, Untrusted
 from p2pcache.net.mesh import Mesh, MeshOptions, Standing
 from p2pcache.net.port import Down, Up
 from p2pcache.net.sync.driver import Link
-from p2pcache.net.sync.limits import SyncOptions
 from p2pcache.net.sync.machine import Cause, Ended
 from p2pcache.net.sync.wire import (
     ANNOUNCEMENT_BYTES,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from p2pcache.net.port import Host, Stream
+    from p2pcache.net.sync.limits import SyncOptions
     from p2pcache.net.sync.machine import WantRefused
     from p2pcache.net.sync.wants import Knowledge, LookUp
     from p2pcache.net.sync.wire import Answer, Ask, Held

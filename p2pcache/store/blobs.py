@@ -60,6 +60,7 @@ class Blobs:
 
     def __init__(self, layout: Layout, index: Index, clock: Callable[[], float]) -> None:
         self._layout = layout
+        self.removed: Callable[[list[bytes]], None] = lambda sha256s: None
         self._index = index
         self._clock = clock
         self._shards: set[Path] = set()
@@ -311,6 +312,7 @@ class Blobs:
                 gone.append(sha256)
         if gone:
             self.forget(gone)
+            self.removed(gone)
         return freed
 
 

@@ -176,7 +176,9 @@ class AsyncClient:
 
     async def invite(self, *, expires_s: float) -> answers.InviteAnswer:
         """A token that lets another machine join."""
-        return cast("answers.InviteAnswer", (await self.call("invite", {"expires_s": expires_s}))[0])
+        return cast(
+            "answers.InviteAnswer", (await self.call("invite", {"expires_s": expires_s}))[0]
+        )
 
     async def join(self, token: str) -> answers.NetworkAnswer:
         """Join the network that a token is for."""

@@ -64,7 +64,7 @@ class World:
     def challenge(self, peer: Key):
         with pytest.raises(NeedsProof) as caught:
             self.access.demand(peer.peer_id, self.gated, None)
-        return caught.value.challenge
+        return caught.value.asked
 
     def prove(self, peer: Key, challenge, data: bytes = SECRET) -> None:
         part = data[challenge.start : challenge.end]

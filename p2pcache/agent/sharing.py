@@ -1,0 +1,307 @@
+"""What this agent shows to others: the network's `Shelf`, and what its byte server is told.
+
+Complete blobs are served where they lie, growing ones while they grow. What a peer may know of is
+`agent.access`'s to say, and a name that it may not know of looks like one that is not here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgpack
+import trio
+
+from p2pcache.content.cid import DAG_CBOR, codec
+from p2pcache.content.proof import answer, parse_challenge
+from p2pcache.content.ranges import RangeSet
+from p2pcache.content.signed import sign_resolution
+from p2pcache.content.unixfs import LEAF_BYTES
+from p2pcache.errors import NotFound, P2PCacheError, Untrusted
+from p2pcache.lanes.serve.table import Entry, Guard
+from p2pcache.net.shelf import BlockMap, Holding, Pass
+from p2pcache.transfer.names import OTHERS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from p2pcache.agent.access import Access
+    from p2pcache.content.peerid import PeerId
+    from p2pcache.content.proof import Challenge
+    from p2pcache.content.signed import PieceAttestation, SignedResolution, Signer
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.records import Resolution
+    from p2pcache.store.store import Store
+    from p2pcache.transfer.byte_server import ByteServer
+
+TICKET_S = 3600.0  # longer than most pulls; renewing one costs a round trip
+MAX_SCOPES = 512  # told to the byte server at once; the oldest are told again when asked for
+MAX_RESOLUTIONS = 16
+
+Prover = "Callable[[Challenge], Awaitable[bytes | None]]"
+"""Fetches the bytes of a challenge from the origin, with the credential of whoever pulls."""
+
+
+@dataclass(slots=True)
+class Growing:
+    """A blob that a pull of ours brings. `blocks`: those that are verified (content/ranges).
+
+    `manifest`: what is being pulled, None for a single blob. `words`: attestations of its pieces.
+    """
+
+    name: bytes
+    size: int
+    data_path: str
+    live_path: str
+    manifest: bytes | None
+    blocks: RangeSet = field(default_factory=RangeSet)
+    proven: bytes | None = None
+    words: dict[int, PieceAttestation] = field(default_factory=dict)
+
+
+class Sharing:
+    """One agent's holdings as peers see them: a `net.shelf.Shelf`. For the trio thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        access: Access,
+        signer: Signer,
+        server: ByteServer,
+        binding: Callable[[PeerId], bytes | None],
+        now: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._access = access
+        self._signer = signer
+        self._server = server
+        self._binding = binding
+        self._now = now
+        self._growing: dict[bytes, Growing] = {}
+        self._scopes: OrderedDict[bytes, set[bytes]] = OrderedDict()
+        self._provers: dict[bytes, Callable[[Challenge], Awaitable[bytes | None]]] = {}
+
+    # -- what others ask (net.shelf.Shelf) -------------------------------------------------------
+
+    async def holding(
+        self, peer: PeerId, manifest: bytes | None, names: Sequence[bytes]
+    ) -> list[Holding]:
+        """What this peer may know that we hold of these names."""
+        if manifest is not None and not self._access.may(peer, manifest):
+            if not self._holds_any(names):
+                return []  # whoever may not know of it learns nothing from the refusal
+            self._access.demand(peer, manifest, None)
+        found = await trio.to_thread.run_sync(self._store.find_many, list(names))
+        allowed = {id(blob) for blob in self._readable(peer, manifest, list(found.values()))}
+        held = [
+            Holding(name, blob.size, None) for name, blob in found.items() if id(blob) in allowed
+        ]
+        for name in names:
+            growing = self._growing.get(name)
+            if growing is None or name in found or not growing.blocks:
+                continue
+            if growing.manifest is None or self._access.may(peer, growing.manifest):
+                held.append(Holding(name, growing.size, growing.blocks))
+        return held
+
+    def _holds_any(self, names: Sequence[bytes]) -> bool:
+        return any(name in self._growing for name in names) or bool(
+            self._store.find_many(list(names))
+        )
+
+    def _readable(
+        self, peer: PeerId, manifest: bytes | None, blobs: list[BlobInfo]
+    ) -> list[BlobInfo]:
+        open_to = self._access.readable(peer, blobs)
+        if manifest is None or len(open_to) == len(blobs):
+            return open_to
+        body = self._store.get_manifest(manifest)
+        inside = set() if body is None else {file.digest for file in body.files}
+        may = self._access.may(peer, manifest)
+        return [b for b in blobs if b in open_to or (may and b.names & inside)]
+
+    async def block_map(self, peer: PeerId, name: bytes, first: int, count: int) -> BlockMap | None:
+        """Hashes of at most `count` blocks, without a signer where we have the whole blob."""
+        growing = self._growing.get(name)
+        if growing is not None:
+            if growing.manifest is not None and not self._access.may(peer, growing.manifest):
+                return None
+            if growing.proven is not None:
+                part = growing.proven[32 * first : 32 * (first + count)]
+                return BlockMap(growing.size, first, part)
+            end = first + count
+            words = [
+                word
+                for at, word in sorted(growing.words.items())
+                if at < end and at + len(word.hashes) // 32 > first
+            ]
+            return BlockMap(growing.size, first, None, tuple(words)) if words else None
+        blob = await trio.to_thread.run_sync(self._store.find, name)
+        if blob is None or not self._access.readable(peer, [blob]):
+            return None
+        hashes = await trio.to_thread.run_sync(self._store.block_map, blob.sha256)
+        if hashes is None:
+            return None
+        return BlockMap(blob.size, first, hashes[32 * first : 32 * (first + count)])
+
+    async def ticket(self, peer: PeerId, scope: bytes, proof: bytes | None) -> Pass:
+        """Let the peer read a manifest's blobs, or one blob. Raises Denied, NotFound."""
+        if _is_manifest(scope):
+            self._access.demand(peer, scope, proof)
+            body = await trio.to_thread.run_sync(self._store.get_manifest, scope)
+            names = {scope} if body is None else {file.digest for file in body.files}
+        else:
+            names = {scope}
+        entries = await self._entries(peer, scope, names)
+        if not entries:
+            raise NotFound("nothing of this is here")
+        binding = self._binding(peer)
+        if binding is None:
+            raise NotFound("nothing is known of this reader")
+        await self._server.scope(scope, entries)
+        self._remember_scope(scope, names)
+        token = self._server.issue(peer, scope, binding, TICKET_S)
+        return Pass(token.encode(), TICKET_S)
+
+    async def _entries(
+        self, peer: PeerId, scope: bytes, names: Iterable[bytes]
+    ) -> dict[bytes, Entry]:
+        found = await trio.to_thread.run_sync(self._store.find_many, list(names))
+        blobs = list(found.values())
+        manifest = scope if _is_manifest(scope) else None
+        allowed = {id(blob) for blob in self._readable(peer, manifest, blobs)}
+        entries = {name: _entry(blob) for name, blob in found.items() if id(blob) in allowed}
+        for name in names:
+            growing = self._growing.get(name)
+            if growing is not None and name not in entries:
+                inside = growing.manifest
+                if inside is None or self._access.may(peer, inside):
+                    entries[name] = _growing_entry(growing)
+        return entries
+
+    def _remember_scope(self, scope: bytes, names: set[bytes]) -> None:
+        self._scopes[scope] = names
+        self._scopes.move_to_end(scope)
+        while len(self._scopes) > MAX_SCOPES:
+            self._scopes.popitem(last=False)  # the byte server keeps it until its tickets end
+
+    async def prove(self, peer: PeerId, scope: bytes, challenge: bytes) -> bytes | None:
+        """Our own proof for a peer's challenge: the bytes come from the origin, to us."""
+        prover = self._provers.get(scope)
+        body = await trio.to_thread.run_sync(self._store.get_manifest, scope)
+        if prover is None or body is None:
+            return None
+        try:
+            wire = msgpack.unpackb(challenge)
+        except ValueError as exc:
+            raise Untrusted("a challenge is not msgpack") from exc
+        asked = parse_challenge(wire, body)
+        data = await prover(asked)
+        if data is None or len(data) != asked.end - asked.start:
+            return None
+        return answer(asked, self._signer.peer_id, peer, data)
+
+    async def manifest(
+        self, peer: PeerId, cid: bytes, offset: int, most_bytes: int
+    ) -> tuple[int, bytes] | None:
+        """The size of a manifest and some of its bytes; None: not here, or not for this peer."""
+        if not self._access.may(peer, cid):
+            return None
+        body = await trio.to_thread.run_sync(self._store.get_manifest, cid)
+        if body is None:
+            return None
+        encoded = body.encode()
+        return len(encoded), encoded[offset : offset + most_bytes]
+
+    async def resolutions(self, peer: PeerId, canonical: str) -> list[SignedResolution]:
+        """What we know a ref to mean: our own word first, then those that we heard."""
+        row = await trio.to_thread.run_sync(self._store.resolution, canonical)
+        words = []
+        if row is not None and row.source != OTHERS:
+            words.append(self._word(row))
+        words += await trio.to_thread.run_sync(self._store.others.words, canonical)
+        known = [w for w in words if self._access.may(peer, w.manifest) and self._open(peer, w)]
+        return known[:MAX_RESOLUTIONS]
+
+    def _open(self, peer: PeerId, word: SignedResolution) -> bool:
+        """A word that says of itself that it is restricted, about something not resolved here."""
+        return not word.restricted or bool(self._store.resolutions_of(word.manifest))
+
+    def _word(self, row: Resolution) -> SignedResolution:
+        return sign_resolution(
+            self._signer,
+            canonical=row.canonical,
+            manifest=row.manifest,
+            immutable=row.immutable,
+            source=row.source,
+            endpoint=row.endpoint,
+            mutable=row.immutable is None or not row.canonical.endswith(f"@{row.immutable}"),
+            restricted=row.gated,
+            resolved_at=row.resolved_at,
+        )
+
+    # -- what pulls of ours tell -----------------------------------------------------------------
+
+    async def begin(self, growing: Growing) -> None:
+        """A blob begins to grow; its paths stay until `complete` or `lose`."""
+        self._growing[growing.name] = growing
+        entry = {growing.name: _growing_entry(growing)}
+        for scope, names in list(self._scopes.items()):
+            if growing.name in names:
+                await self._server.scope(scope, entry)
+
+    def grew(self, name: bytes, blocks: RangeSet) -> None:
+        """More of its blocks are verified."""
+        growing = self._growing.get(name)
+        if growing is not None:
+            growing.blocks = growing.blocks | blocks
+
+    def attest(self, words: Iterable[PieceAttestation]) -> None:
+        """Words on pieces of growing blobs, of ours or of others, for whoever asks for the map."""
+        for word in words:
+            growing = self._growing.get(word.blob)
+            if growing is not None:
+                growing.words[word.start // LEAF_BYTES] = word
+
+    async def complete(self, name: bytes, blob: BlobInfo) -> None:
+        """The blob is in the store now; whoever reads it goes on."""
+        self._growing.pop(name, None)
+        if any(name in names for names in self._scopes.values()):
+            await self._server.update(name, _entry(blob))
+
+    async def lose(self, names: Iterable[bytes]) -> None:
+        """These are gone: evicted, or their pull ended. Readers are cut."""
+        gone = list(names)
+        for name in gone:
+            self._growing.pop(name, None)
+        await self._server.drop(gone)
+
+    def prove_with(
+        self, manifest: bytes, prover: Callable[[Challenge], Awaitable[bytes | None]] | None
+    ) -> None:
+        """While a pull of restricted content runs, challenges are answered with its credential."""
+        if prover is None:
+            self._provers.pop(manifest, None)
+        else:
+            self._provers[manifest] = prover
+
+
+def _is_manifest(scope: bytes) -> bool:
+    return len(scope) == 36 and scope[0] == 1 and codec(scope) == DAG_CBOR
+
+
+def _growing_entry(growing: Growing) -> Entry:
+    return Entry(growing.data_path, growing.size, None, growing.live_path)
+
+
+def _entry(blob: BlobInfo) -> Entry:
+    """A file of somebody else's is guarded: one that changed is not served."""
+    guard = None
+    if blob.adopted:
+        try:
+            stat = blob.path.stat()
+        except OSError as exc:
+            raise P2PCacheError(f"{blob.path} is gone") from exc
+        guard = Guard(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return Entry(str(blob.path), blob.size, guard)
