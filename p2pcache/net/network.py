@@ -11,7 +11,8 @@ import hashlib
 import logging
 import random
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,7 +21,14 @@ from p2pcache.content.cid import multihash
 from p2pcache.content.digests import is_sha256, raw
 from p2pcache.content.peerid import PeerId, format_peer_id
 from p2pcache.content.signed import parse_resolution
-from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
+from p2pcache.errors import (
+    Denied,
+    NotFound,
+    P2PCacheError,
+    Unavailable,
+    Untrusted,
+    plain_errors,
+)
 from p2pcache.net.interest import Interests
 from p2pcache.net.latest import Latest
 from p2pcache.net.members import Members, open_members
@@ -65,8 +73,8 @@ _log = logging.getLogger(__name__)
 class NetworkOptions:
     """Limits of the conversation with members."""
 
-    sync: SyncOptions = SyncOptions()
-    mesh: MeshOptions = MeshOptions()
+    sync: SyncOptions = field(default_factory=SyncOptions)
+    mesh: MeshOptions = field(default_factory=MeshOptions)
     serve_s: float = 30.0  # for the shelf to answer; a check at an origin takes seconds
     prove_s: float = 30.0  # for our own proof, and the ticket it brings
     manifest_askers: int = 4  # members asked at once for one manifest,
@@ -428,12 +436,8 @@ class Network:
     async def _manifest_from(self, link: Link, cid: bytes, max_bytes: int) -> bytes:
         data = bytearray()
         while True:
-            offset = len(data)
-            part = await link.ask(
-                lambda number, offset=offset: ManifestAsk(number, cid, offset),
-                ManifestPart,
-                timeout_s=self._options.part_s,
-            )
+            make = partial(_manifest_ask, cid, len(data))
+            part = await link.ask(make, ManifestPart, timeout_s=self._options.part_s)
             if part.total > max_bytes:
                 raise NotFound(f"a manifest of {part.total} bytes (allowed: {max_bytes})")
             data += part.data
@@ -506,13 +510,14 @@ async def open_network(
         options=options or NetworkOptions(),
         chance=chance,
     )
-    async with open_members(network.members_driver), trio.open_nursery() as nursery:
-        network._nursery = nursery
-        try:
-            yield network
-        finally:
-            network._nursery = None
-            nursery.cancel_scope.cancel()
+    with plain_errors():
+        async with open_members(network.members_driver), trio.open_nursery() as nursery:
+            network._nursery = nursery
+            try:
+                yield network
+            finally:
+                network._nursery = None
+                nursery.cancel_scope.cancel()
 
 
 def _member(link: Link) -> Member:
@@ -529,6 +534,10 @@ def _member(link: Link) -> Member:
         since=link.up_at or 0.0,
         opened_by_us=link.opened_by_us,
     )
+
+
+def _manifest_ask(cid: bytes, offset: int, number: int) -> ManifestAsk:
+    return ManifestAsk(number, cid, offset)
 
 
 def _parts(manifests: Sequence[bytes]) -> list[Sequence[bytes]]:
