@@ -29,7 +29,7 @@ from p2pcache.net.handshake import Handshake
 from p2pcache.net.listener import Listener, concrete, open_listener
 from p2pcache.net.port import Down, Handler, Up
 from p2pcache.net.stream import HostStream
-from p2pcache.net.swarm import NEGOTIATE_S, QuietSwarm, basic_host
+from p2pcache.net.libp2p_swarm import NEGOTIATE_S, QuietSwarm, basic_host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

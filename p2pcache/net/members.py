@@ -63,6 +63,10 @@ class MembersOwner(Protocol):
         """The link of a member ended; another may follow."""
         ...
 
+    def distrusted(self, peer: PeerId, reason: str) -> None:
+        """A peer broke the rules; its link ends."""
+        ...
+
     def announced(self, news: Announce) -> None:
         """A member began to download, possesses or no longer has manifests."""
         ...
@@ -108,6 +112,7 @@ class Members:
         self._greeting: set[Link] = set()
         self._running = 0
         self._untold: dict[PeerId, None] = {}
+        self._untold_some = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._wake = trio.Event()
         self._idle = trio.lowlevel.ParkingLot()
@@ -161,7 +166,7 @@ class Members:
             if not self.mesh.replaces(link.peer, _standing(old), _standing(link)):
                 link.close("another link stands")
                 return
-            del self.links[link.peer]
+            self.links[link.peer] = link
             restarted = old.hello.generation != link.hello.generation
             reason = "the peer restarted" if restarted else "another link stands"
             old.close(reason)
@@ -170,12 +175,15 @@ class Members:
         self.mesh.linked(link.peer, link.hello.addresses, now, ours=link.opened_by_us)
         link.tell(Peers(tuple(self.mesh.contacts(but=link.peer))))
         self._untold[link.peer] = None
+        self._untold_some.set()
         self._owner.member_up(link)
         self._wake.set()
 
     def link_ended(self, link: Link, ended: Ended) -> None:
         """See LinkOwner."""
         self._greeting.discard(link)
+        if ended.cause is Cause.UNTRUSTED:
+            self._owner.distrusted(link.peer, ended.reason)
         if self.links.get(link.peer) is link:
             del self.links[link.peer]
             self._untold.pop(link.peer, None)
@@ -343,12 +351,14 @@ class Members:
     async def _tell(self) -> None:
         """Newcomers are told to all the others, many at a time."""
         while True:
+            await self._untold_some.wait()
             await trio.sleep(self._options.tell_s)
-            if self._untold:
-                peers = list(self._untold)[:MAX_PEERS]
-                for peer in peers:
-                    del self._untold[peer]
-                self._spread(tuple(self.mesh.contact(peer) for peer in peers))
+            peers = list(self._untold)[:MAX_PEERS]
+            for peer in peers:
+                del self._untold[peer]
+            self._spread(tuple(self.mesh.contact(peer) for peer in peers))
+            if not self._untold:
+                self._untold_some = trio.Event()
 
     async def _retell(self) -> None:
         """Now and then everything is told again, so that what was missed heals."""

@@ -1,0 +1,544 @@
+"""The network as the layers above see it: members, swarms, names and manifests.
+
+It knows nothing of stores, lanes or downloads: what we hold it learns from `grew`, `lost`,
+`possess` and `withdraw`, and what a peer may be told of it from the `Shelf`. Everything that is
+asked of a peer has a timeout, and a caller that is cancelled cancels nothing but its waiting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.content.cid import multihash
+from p2pcache.content.digests import is_sha256, raw
+from p2pcache.content.peerid import PeerId, format_peer_id
+from p2pcache.content.signed import parse_resolution
+from p2pcache.errors import (
+    Denied,
+    NotFound,
+    P2PCacheError,
+    Unavailable,
+    Untrusted,
+    plain_errors,
+)
+from p2pcache.net.interest import Interests
+from p2pcache.net.latest import Latest
+from p2pcache.net.members import Members, open_members
+from p2pcache.net.mesh import MeshOptions
+from p2pcache.net.swarm import Passes, Swarm
+from p2pcache.net.sync.limits import SyncOptions
+from p2pcache.net.sync.machine import WantRefused
+from p2pcache.net.sync.wire import (
+    MAX_MANIFESTS,
+    MAX_PART_BYTES,
+    Answer,
+    Ask,
+    LaneInfo,
+    Load,
+    ManifestAsk,
+    ManifestPart,
+    Map,
+    MapAsk,
+    NameAsk,
+    Names,
+    Said,
+    Ticket,
+    TicketAsk,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    from p2pcache.content.ranges import RangeSet
+    from p2pcache.content.signed import SignedResolution
+    from p2pcache.net.port import Host
+    from p2pcache.net.shelf import Shelf
+    from p2pcache.net.sync.driver import Link
+    from p2pcache.net.sync.machine import Ended
+    from p2pcache.net.sync.wants import Knowledge, LookUp
+    from p2pcache.net.sync.wire import Announce, Held
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """Limits of the conversation with members."""
+
+    sync: SyncOptions = field(default_factory=SyncOptions)
+    mesh: MeshOptions = field(default_factory=MeshOptions)
+    serve_s: float = 30.0  # for the shelf to answer; a check at an origin takes seconds
+    prove_s: float = 30.0  # for our own proof, and the ticket it brings
+    manifest_askers: int = 4  # members asked at once for one manifest,
+    manifest_stagger_s: float = 0.5  # the next when those before did not bring it so soon
+    part_s: float = 10.0  # for one part (256 KiB) of a manifest
+    load_every_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A live member. `since` on trio's clock; `rtt_s` of the last ping, None before it."""
+
+    peer: PeerId
+    generation: bytes
+    agent: str
+    version: tuple[int, int]
+    addresses: tuple[str, ...]
+    lane: LaneInfo
+    load: Load
+    rtt_s: float | None
+    since: float
+    opened_by_us: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemberUp:
+    """Somebody can be talked to. A member that restarted comes up again, with no MemberDown."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDown:
+    """The link ended."""
+
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkStatistics:
+    """Counts for `status` and metrics."""
+
+    members_count: int
+    sparse: bool
+    swarms_count: int
+    possessed_count: int
+    distrusted_count: int
+
+
+class Network:
+    """See the module. Made by `open_network`."""
+
+    def __init__(
+        self,
+        host: Host,
+        shelf: Shelf,
+        *,
+        lane: LaneInfo,
+        agent: str,
+        is_banned: Callable[[PeerId], bool],
+        on_distrust: Callable[[PeerId, str], None],
+        options: NetworkOptions,
+        chance: Callable[[], float],
+    ) -> None:
+        self._host = host
+        self._shelf = shelf
+        self._options = options
+        self._chance = chance
+        self._on_distrust = on_distrust
+        self._distrusted_count = 0
+        self._nursery: trio.Nursery | None = None
+        self._swarms: set[Swarm] = set()
+        self._watchers: set[Latest[MemberUp | MemberDown]] = set()
+        self._interests = Interests()
+        self._intents: dict[bytes, int] = {}
+        self._possessed: dict[bytes, None] = {}
+        self._load = Load(0.0, 0.0, 0.0)
+        self._load_told_at = float("-inf")
+        self._passes = Passes(shelf, self._link, self._hosts)
+        self.members_driver = Members(
+            host,
+            self,
+            lane=lane,
+            agent=agent,
+            is_banned=is_banned,
+            mesh_options=options.mesh,
+            sync_options=options.sync,
+            chance=chance,
+        )
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who we are."""
+        return self._host.peer_id
+
+    def members(self) -> list[Member]:
+        """Who can be talked to now."""
+        return [_member(link) for link in self._links()]
+
+    def member(self, peer: PeerId) -> Member | None:
+        """One of them."""
+        link = self.members_driver.links.get(peer)
+        return None if link is None else _member(link)
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[Latest[MemberUp | MemberDown]]:
+        """Members that come and go: first those that are here, then changes, newest per peer."""
+        changes: Latest[MemberUp | MemberDown] = Latest()
+        for link in self._links():
+            changes.put(link.peer, MemberUp(_member(link)))
+        self._watchers.add(changes)
+        try:
+            yield changes
+        finally:
+            self._watchers.discard(changes)
+            changes.end()
+
+    def found(self, peer: PeerId, addresses: Iterable[str]) -> None:
+        """Discovery saw a peer: be linked with it, if the size of the network allows."""
+        self.members_driver.found(peer, addresses)
+
+    def meet(self, peer: PeerId, addresses: Iterable[str]) -> None:
+        """Be linked with this peer in any case (the DHT says it holds what we want)."""
+        self.members_driver.found(peer, addresses)
+        self.members_driver.meet(peer)
+
+    def ban(self, peer: PeerId) -> None:
+        """Cut a peer now. That it stays away is `is_banned`'s doing."""
+        self._interests.forget(peer)
+        self.members_driver.cut(peer, "banned")
+
+    @asynccontextmanager
+    async def swarm(self, manifest: bytes | None, names: Sequence[bytes]) -> AsyncIterator[Swarm]:
+        """Say that we want these, and hear who holds them, as long as the block lasts."""
+        swarm = Swarm(manifest, names, self._passes, self._link, self._interests.who)
+        self._swarms.add(swarm)
+        if manifest is not None:
+            self._intents[manifest] = self._intents.get(manifest, 0) + 1
+            if self._intents[manifest] == 1:
+                self._say(Said.INTENT, [manifest])
+        for link in self._links():
+            swarm.begin(link)
+        for peer in swarm.partners():
+            self.members_driver.meet(peer)
+        try:
+            yield swarm
+        finally:
+            self._swarms.discard(swarm)
+            swarm.end()
+            if manifest is not None:
+                self._leave(manifest)
+
+    async def resolutions(self, canonical: str, *, timeout_s: float) -> list[SignedResolution]:
+        """What the members know a ref to mean: all that came in time, each signed by somebody."""
+        found: dict[tuple[PeerId, bytes, float], SignedResolution] = {}
+
+        async def ask(link: Link) -> None:
+            try:
+                said = await link.ask(
+                    lambda number: NameAsk(number, canonical), Names, timeout_s=timeout_s
+                )
+                for wire in said.resolutions:
+                    one = parse_resolution(list(wire))
+                    if one.canonical != canonical:
+                        raise Untrusted("a resolution of another ref than was asked for")
+                    found[one.signer, one.manifest, one.resolved_at] = one
+            except Untrusted as exc:
+                link.distrust(exc.message)
+            except P2PCacheError as exc:
+                _log.debug("no names: %s", exc.message)
+
+        async with trio.open_nursery() as nursery:
+            for link in self._links():
+                nursery.start_soon(ask, link)
+        return list(found.values())
+
+    async def manifest(self, cid: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+        """The bytes of a manifest from whoever has it; they hash to the CID.
+
+        A few members are asked at a time, those that said they have it first; one whose bytes do
+        not hash is cut. Raises NotFound, Denied, Unavailable.
+        """
+        links = self._links()
+        rank = {Said.POSSESS: 0, Said.INTENT: 1}
+        who = self._interests.who(cid)
+        links.sort(key=lambda link: rank[who[link.peer]] if link.peer in who else 2)
+        waiting = iter(links)
+        errors: list[P2PCacheError] = []
+        found: list[bytes] = []
+
+        async def worker(delay_s: float, scope: trio.CancelScope) -> None:
+            await trio.sleep(delay_s)
+            for link in waiting:
+                try:
+                    found.append(await self._manifest_from(link, cid, max_bytes))
+                except Untrusted as exc:
+                    link.distrust(exc.message)
+                    errors.append(exc)
+                except P2PCacheError as exc:
+                    errors.append(exc)
+                else:
+                    scope.cancel()
+                    return
+
+        with trio.move_on_after(timeout_s) as deadline:
+            async with trio.open_nursery() as nursery:
+                for number in range(min(self._options.manifest_askers, len(links))):
+                    delay_s = number * self._options.manifest_stagger_s
+                    nursery.start_soon(worker, delay_s, nursery.cancel_scope)
+        if found:
+            return found[0]
+        if deadline.cancelled_caught:
+            raise Unavailable(f"no member brought the manifest in {timeout_s:.1f} s")
+        for kind in (Denied, Unavailable):
+            for error in errors:
+                if isinstance(error, kind):
+                    raise error
+        raise NotFound(f"none of {len(links)} members has the manifest")
+
+    def grew(self, name: bytes, blocks: RangeSet | None) -> None:
+        """More blocks of a blob are verified (None: all of it). Told within 50 ms."""
+        for link in self._links():
+            link.grew(name, blocks)
+
+    def lost(self, names: Iterable[bytes]) -> None:
+        """Blobs were evicted, or lost their own source."""
+        gone = tuple(names)
+        for link in self._links():
+            link.lost(gone)
+
+    def possess(self, manifests: Iterable[bytes]) -> None:
+        """We have all of these."""
+        new = [one for one in dict.fromkeys(manifests) if one not in self._possessed]
+        self._possessed.update(dict.fromkeys(new))
+        self._say(Said.POSSESS, new)
+
+    def withdraw(self, manifests: Iterable[bytes]) -> None:
+        """We have these no more."""
+        old = [one for one in dict.fromkeys(manifests) if one in self._possessed]
+        for one in old:
+            del self._possessed[one]
+        self._say(Said.WITHDRAWN, [one for one in old if one not in self._intents])
+
+    def set_load(self, queue_s: float, up_bytes_per_s: float, intake_bytes_per_s: float) -> None:
+        """How busy our byte server is; told with pongs, and once a second when it changes."""
+        load = Load(float(queue_s), float(up_bytes_per_s), float(intake_bytes_per_s))
+        changed = load != self._load
+        self._load = load
+        now = trio.current_time()
+        tell = changed and now >= self._load_told_at + self._options.load_every_s
+        if tell:
+            self._load_told_at = now
+        for link in self._links():
+            link.talk.our_load = load
+            if tell:
+                link.tell(load)
+
+    def statistics(self) -> NetworkStatistics:
+        """Counts."""
+        return NetworkStatistics(
+            members_count=len(self.members_driver.links),
+            sparse=self.members_driver.mesh.sparse,
+            swarms_count=len(self._swarms),
+            possessed_count=len(self._possessed),
+            distrusted_count=self._distrusted_count,
+        )
+
+    # What members say (members.MembersOwner)
+
+    def member_up(self, link: Link) -> None:
+        """See MembersOwner."""
+        link.talk.our_load = self._load
+        for said, manifests in (
+            (Said.POSSESS, list(self._possessed)),
+            (Said.INTENT, list(self._intents)),
+        ):
+            for part in _parts(manifests):
+                link.tell(self.members_driver.announcement(said, part))
+        for swarm in list(self._swarms):
+            swarm.begin(link)
+        for watcher in self._watchers:
+            watcher.put(link.peer, MemberUp(_member(link)))
+
+    def member_down(self, link: Link, ended: Ended) -> None:
+        """See MembersOwner."""
+        self._passes.forget(link)
+        if not self.members_driver.mesh.sparse:
+            self._interests.forget(link.peer)
+        for swarm in list(self._swarms):
+            swarm.stop(link, ended.reason)
+        for watcher in self._watchers:
+            watcher.put(link.peer, MemberDown(link.peer, ended.reason))
+
+    def distrusted(self, peer: PeerId, reason: str) -> None:
+        """See MembersOwner."""
+        self._distrusted_count += 1
+        self._on_distrust(peer, reason)
+
+    def announced(self, news: Announce) -> None:
+        """See MembersOwner."""
+        self._interests.hear(news.origin, news.said, news.manifests)
+        if news.said is not Said.WITHDRAWN and news.origin not in self.members_driver.links:
+            wanted = {swarm.manifest for swarm in self._swarms}
+            if wanted.intersection(news.manifests):
+                self.members_driver.meet(news.origin)
+
+    def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
+        """See MembersOwner."""
+        for swarm in self._swarms:
+            if swarm.hear(link, known):
+                proof = isinstance(known, WantRefused) and known.refused.challenge is not None
+                if proof and swarm.manifest is not None and self._nursery is not None:
+                    self._nursery.start_soon(self._prove, link, swarm.manifest)
+                return
+
+    async def look_up(self, link: Link, looked: LookUp) -> Sequence[Held]:
+        """See MembersOwner."""
+        with trio.move_on_after(self._options.serve_s):
+            return await self._shelf.holding(link.peer, looked.manifest, looked.names)
+        raise Unavailable("the shelf took too long")
+
+    async def serve(self, link: Link, ask: Ask) -> Answer:
+        """See MembersOwner."""
+        with trio.move_on_after(self._options.serve_s):
+            return await self._serve(link, ask)
+        raise Unavailable("the shelf took too long")
+
+    async def _serve(self, link: Link, ask: Ask) -> Answer:
+        peer = link.peer
+        match ask:
+            case MapAsk(number, name, first, count):
+                found = await self._shelf.block_map(peer, name, first, count)
+                if found is None:
+                    return Map(number, name, 0, first, None, ())
+                words = tuple(tuple(one.to_wire()) for one in found.attestations)
+                return Map(number, name, found.size, first, found.hashes, words)
+            case TicketAsk(number, scope, proof):
+                made = await self._shelf.ticket(peer, scope, proof)
+                link.recheck(scope)
+                return Ticket(number, made.token, made.expires_s)
+            case ManifestAsk(number, cid, offset):
+                part = await self._shelf.manifest(peer, cid, offset, MAX_PART_BYTES)
+                if part is None:
+                    raise NotFound("no such manifest here")
+                return ManifestPart(number, part[0], offset, part[1])
+            case NameAsk(number, canonical):
+                known = await self._shelf.resolutions(peer, canonical)
+                return Names(number, tuple(tuple(one.to_wire()) for one in known))
+
+    async def _prove(self, link: Link, manifest: bytes) -> None:
+        """A peer wants proof before it tells what it holds; a ticket shows that it has it."""
+        try:
+            await self._passes.lane(link.peer, manifest, timeout_s=self._options.prove_s)
+        except P2PCacheError as exc:
+            who = format_peer_id(link.peer)
+            _log.info("%s shares a restricted manifest not with us: %s", who, exc.message)
+
+    async def _manifest_from(self, link: Link, cid: bytes, max_bytes: int) -> bytes:
+        data = bytearray()
+        while True:
+            make = partial(_manifest_ask, cid, len(data))
+            part = await link.ask(make, ManifestPart, timeout_s=self._options.part_s)
+            if part.total > max_bytes:
+                raise NotFound(f"a manifest of {part.total} bytes (allowed: {max_bytes})")
+            data += part.data
+            if len(data) >= part.total:
+                break
+            if not part.data:
+                raise Untrusted("a part of a manifest without bytes")
+        digest = multihash(cid)
+        if is_sha256(digest) and hashlib.sha256(data).digest() != raw(digest):
+            raise Untrusted("the bytes of a manifest do not hash to its CID")
+        return bytes(data)
+
+    def _links(self) -> list[Link]:
+        return list(self.members_driver.links.values())
+
+    def _link(self, peer: PeerId) -> Link:
+        link = self.members_driver.links.get(peer)
+        if link is None:
+            raise Unavailable(f"{format_peer_id(peer)} is not connected")
+        return link
+
+    def _hosts(self, link: Link) -> tuple[str, ...]:
+        """Where its byte server may be: what it says, and where the connection comes from."""
+        said = link.hello.lane.hosts
+        parts = (self._host.address_of(link.peer) or "").split("/")
+        seen = parts[2:3] if parts[1:2] in (["ip4"], ["ip6"]) else []
+        order = (*seen, *said) if link.opened_by_us else (*said, *seen)
+        return tuple(dict.fromkeys(order))
+
+    def _leave(self, manifest: bytes) -> None:
+        self._intents[manifest] -= 1
+        if self._intents[manifest]:
+            return
+        del self._intents[manifest]
+        for peer in self._interests.who(manifest):
+            self.members_driver.part(peer)
+        if manifest not in self._possessed:
+            self._say(Said.WITHDRAWN, [manifest])
+
+    def _say(self, said: Said, manifests: Sequence[bytes]) -> None:
+        for part in _parts(manifests):
+            self.members_driver.say(said, part)
+
+
+@asynccontextmanager
+async def open_network(
+    host: Host,
+    shelf: Shelf,
+    *,
+    lane: LaneInfo,
+    agent: str,
+    is_banned: Callable[[PeerId], bool] = lambda _: False,
+    on_distrust: Callable[[PeerId, str], None] = lambda _peer, _reason: None,
+    options: NetworkOptions | None = None,
+    chance: Callable[[], float] = random.random,
+) -> AsyncIterator[Network]:
+    """A network at work as long as the block lasts; then members are told that we stop.
+
+    `lane`: our byte server, and the certificate of our client side; `agent`: our name and version.
+    `on_distrust` hears of peers that broke the rules of the conversation (they are kept away for
+    some minutes; a longer ban is the caller's decision).
+    """
+    network = Network(
+        host,
+        shelf,
+        lane=lane,
+        agent=agent,
+        is_banned=is_banned,
+        on_distrust=on_distrust,
+        options=options or NetworkOptions(),
+        chance=chance,
+    )
+    with plain_errors():
+        async with open_members(network.members_driver), trio.open_nursery() as nursery:
+            network._nursery = nursery
+            try:
+                yield network
+            finally:
+                network._nursery = None
+                nursery.cancel_scope.cancel()
+
+
+def _member(link: Link) -> Member:
+    hello = link.hello
+    return Member(
+        peer=link.peer,
+        generation=hello.generation,
+        agent=hello.agent,
+        version=(hello.major, hello.minor),
+        addresses=hello.addresses,
+        lane=hello.lane,
+        load=link.talk.load,
+        rtt_s=link.talk.rtt_s,
+        since=link.up_at or 0.0,
+        opened_by_us=link.opened_by_us,
+    )
+
+
+def _manifest_ask(cid: bytes, offset: int, number: int) -> ManifestAsk:
+    return ManifestAsk(number, cid, offset)
+
+
+def _parts(manifests: Sequence[bytes]) -> list[Sequence[bytes]]:
+    return [manifests[at : at + MAX_MANIFESTS] for at in range(0, len(manifests), MAX_MANIFESTS)]

@@ -1,0 +1,456 @@
+"""Members in virtual time: every test has a deadline on the virtual clock, and leaves nothing."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pcache.content.ranges import RangeSet
+from p2pcache.errors import Unavailable
+from p2pcache.net.memory import open_memory_net
+from p2pcache.net.mesh import MeshOptions
+from p2pcache.net.network import MemberDown, MemberUp, NetworkOptions
+from p2pcache.net.shelf import PeerGone, PeerHolds, PeerLost, PeerSettled
+from p2pcache.net.sync.wire import (
+    Bye,
+    Have,
+    Hello,
+    Holds,
+    HoldsEnd,
+    Peers,
+    Ping,
+    Pong,
+    Said,
+    Want,
+)
+from tests.support.members import DictShelf, Script, hello, manifest_of, open_node, peer
+
+MANIFEST = manifest_of(b"manifest")
+NAMES = [bytes([0x12, 0x20, number]) * 10 for number in range(3)]
+
+
+@pytest.fixture
+def autojump_clock():
+    return MockClock(autojump_threshold=0)
+
+
+@asynccontextmanager
+async def world(count, *, deadline_s, known=True, options=None, latency_s=0.001):
+    """`count` nodes; each but the first is told the first one's address. Leaves nothing open."""
+    with trio.fail_after(deadline_s):
+        async with open_memory_net(latency_s) as net:
+            async with AsyncExitStack() as stack:
+                nodes = [
+                    await stack.enter_async_context(open_node(net, number + 1, options=options))
+                    for number in range(count)
+                ]
+                if known:
+                    for node in nodes[1:]:
+                        node.network.found(nodes[0].peer, nodes[0].host.addresses())
+                yield net, nodes
+            await trio.sleep(5)
+            assert net.streams_open() == 0, "streams were left over"
+            assert net.handler_errors == []
+            assert not [task for task in _tasks(net) if "link" in task], "tasks were left over"
+
+
+def _tasks(net):
+    return [task.name for task in net._nursery.child_tasks]
+
+
+async def until(true, *, within_s):
+    with trio.fail_after(within_s):
+        while not true():
+            await trio.sleep(0.005)
+
+
+def full(nodes):
+    everyone = {node.peer for node in nodes}
+    return all(node.knows() == everyone - {node.peer} for node in nodes)
+
+
+async def test_sixteen_find_each_other_from_one_address(autojump_clock):
+    async with world(16, deadline_s=60) as (net, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        await trio.sleep(10)
+        assert full(nodes)
+        # Exactly one link, so one stream, for each pair: 120 pairs, two ends each.
+        assert net.streams_open() == 16 * 15
+        opened = sum(m.opened_by_us for node in nodes for m in node.network.members())
+        assert opened == 120
+
+
+async def test_intents_and_possession_reach_everyone_within_milliseconds(autojump_clock):
+    async with world(16, deadline_s=60) as (_, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        first = nodes[0]
+        async with first.network.swarm(MANIFEST, NAMES):
+            others = [node.network._interests for node in nodes[1:]]
+            await until(
+                lambda: all(o.who(MANIFEST) == {first.peer: Said.INTENT} for o in others),
+                within_s=0.05,
+            )
+            first.network.possess([MANIFEST])
+            await until(
+                lambda: all(o.who(MANIFEST) == {first.peer: Said.POSSESS} for o in others),
+                within_s=0.05,
+            )
+        await trio.sleep(1)
+        assert all(o.who(MANIFEST) for o in others), "possession outlives the download"
+        first.network.withdraw([MANIFEST])
+        await until(lambda: not any(o.who(MANIFEST) for o in others), within_s=0.05)
+
+
+async def test_a_newcomer_hears_what_was_said_before(autojump_clock):
+    async with world(3, deadline_s=60) as (net, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        nodes[1].network.possess([MANIFEST])
+        async with open_node(net, 99) as late:
+            late.network.found(nodes[0].peer, nodes[0].host.addresses())
+            await until(lambda: full([*nodes, late]), within_s=3)
+            async with late.network.swarm(MANIFEST, NAMES) as swarm:
+                assert swarm.partners() == {nodes[1].peer: Said.POSSESS}
+
+
+async def test_haves_are_collected_and_arrive_as_the_state_they_lead_to(autojump_clock):
+    async with world(2, deadline_s=60) as (_, (a, b)):
+        await until(lambda: full([a, b]), within_s=3)
+        a.shelf.held[NAMES[0]] = (300 << 20, RangeSet.of((0, 1)))
+        async with b.network.swarm(MANIFEST, NAMES) as swarm:
+            assert await swarm.events.receive() == PeerHolds(
+                a.peer, NAMES[0], 300 << 20, RangeSet.of((0, 1))
+            )
+            assert await swarm.events.receive() == PeerSettled(a.peer)
+            frames = _count_frames(b, a.peer)
+            for block in range(1, 300):
+                a.network.grew(NAMES[0], RangeSet.of((block, block + 1)))
+                await trio.sleep(0.001)
+            got = RangeSet()
+            with trio.fail_after(1):
+                while got != RangeSet.of((0, 300)):
+                    got = (await swarm.events.receive()).blocks
+            assert len(frames) <= 8, "300 blocks in 300 ms are 6 or 7 haves"
+            a.network.grew(NAMES[0], None)
+            assert (await swarm.events.receive()).blocks is None
+            # A blob that nobody held at the start: looked up once, then told like the others.
+            a.shelf.held[NAMES[1]] = (5 << 20, RangeSet.of((2, 3)))
+            a.network.grew(NAMES[1], RangeSet.of((2, 3)))
+            assert (await swarm.events.receive()) == PeerHolds(
+                a.peer, NAMES[1], 5 << 20, RangeSet.of((2, 3))
+            )
+            started = trio.current_time()
+            a.network.lost([NAMES[0]])
+            assert await swarm.events.receive() == PeerLost(a.peer, NAMES[0])
+            assert trio.current_time() - started < 0.05
+
+
+def _count_frames(node, other):
+    """Haves heard from now on."""
+    talk = node.network.members_driver.links[other].talk
+    frames, handle = [], talk.handle
+
+    def counted(heard, body_bytes, now):
+        if isinstance(heard, Have):
+            frames.append(heard)
+        return handle(heard, body_bytes, now)
+
+    talk.handle = counted
+    return frames
+
+
+@pytest.mark.parametrize("pending", [False, True], ids=["idle", "with a write pending"])
+async def test_a_frozen_peer_is_dropped_in_under_11_s(autojump_clock, pending):
+    async with world(4, deadline_s=120) as (_, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        await trio.sleep(7)
+        frozen, others = nodes[0], nodes[1:]
+        frozen.host.freeze()
+        started = trio.current_time()
+        if pending:
+            for number in range(2000):
+                others[0].network.possess([manifest_of(b"%d" % number)])
+        await until(lambda: not any(frozen.peer in n.knows() for n in others), within_s=11)
+        assert 2 < trio.current_time() - started < 11
+        assert full(others), "nobody else was dropped"
+        frozen.host.thaw()
+        await until(lambda: full(nodes), within_s=90)
+
+
+async def test_a_killed_peer_is_noticed_in_under_1_s(autojump_clock):
+    async with world(4, deadline_s=60) as (_, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        async with nodes[1].network.swarm(MANIFEST, NAMES) as swarm:
+            nodes[0].host.kill()
+            await until(lambda: full(nodes[1:]), within_s=1)
+            seen = [swarm.events.receive_nowait() for _ in range(3)]
+            assert [e.peer for e in seen if isinstance(e, PeerGone)] == [nodes[0].peer]
+
+
+async def test_a_restarted_peer_replaces_its_old_self_and_its_old_news(autojump_clock):
+    async with world(2, deadline_s=60) as (net, (a, b)):
+        await until(lambda: full([a, b]), within_s=3)
+        b.shelf.held[NAMES[0]] = (1, None)
+        async with a.network.swarm(MANIFEST, NAMES) as swarm, a.network.watch() as changes:
+            assert isinstance(await changes.receive(), MemberUp)
+            assert isinstance(await swarm.events.receive(), PeerHolds)
+            assert isinstance(await swarm.events.receive(), PeerSettled)
+            net.unplug(a.peer, b.peer)  # power fails: nobody says goodbye
+            first = b.network.members_driver.generation
+            b.host.dead = True
+            async with open_node(net, 2, address=b.host.address) as again:
+                net.plug(a.peer, b.peer)
+                again.network.found(a.peer, a.host.addresses())
+                await until(
+                    lambda: (
+                        again.network.members_driver.generation
+                        in {m.generation for m in a.network.members()}
+                    ),
+                    within_s=2,
+                )
+                assert first not in {m.generation for m in a.network.members()}
+                assert await swarm.events.receive() == PeerGone(b.peer, "the peer restarted")
+                assert await swarm.events.receive() == PeerSettled(b.peer)
+                change = await changes.receive()
+                assert isinstance(change, MemberUp)
+                assert change.member.generation != first
+                assert len(a.network.members()) == 1
+                b.host.kill()
+
+
+async def test_a_flooding_peer_is_cut_for_its_rate_and_kept_away(autojump_clock):
+    async with world(3, deadline_s=120) as (net, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        flooder = net.host(peer(50))
+        script = await Script.dial(flooder, nodes[0].peer, nodes[0].host.addresses())
+        await script.say(hello())
+        await script.hear_a(Hello)
+        with pytest.raises(Unavailable):
+            for number in range(1, 20_000):
+                await script.say(Ping(number))
+        assert nodes[0].distrusted == [(flooder.peer_id, "a peer sends more than one may")]
+        assert flooder.peer_id not in nodes[0].knows()
+        again = await Script.dial(flooder, nodes[0].peer, nodes[0].host.addresses())
+        with pytest.raises(Unavailable):
+            await again.hear()
+        assert full(nodes)
+        flooder.kill()
+
+
+JUNK = {
+    "not msgpack": b"\0\0\0\x04\xc1\xc1\xc1\xc1",
+    "a huge frame": b"\xff\xff\xff\xff",
+    "an empty frame": b"\0\0\0\0",
+    "ten million names": b"\0\0\0\x09\x94\x04\x01\xc0\xdd\x00\x98\x96\x80",
+    "a second hello": None,
+    "an answer to nothing": b"\0\0\0\x03\x92\x06\x05",
+    "a kind its version lacks": b"\0\0\0\x03\x91\xcc\xc8",
+}
+
+
+@pytest.mark.parametrize("junk", JUNK)
+async def test_a_liar_is_dropped_and_the_others_finish(autojump_clock, junk):
+    async with world(3, deadline_s=120) as (net, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        liar = net.host(peer(50))
+        script = await Script.dial(liar, nodes[0].peer, nodes[0].host.addresses())
+        await script.say(hello())
+        await script.hear_a(Hello)
+        await until(lambda: liar.peer_id in nodes[0].knows(), within_s=1)
+        if JUNK[junk] is None:
+            await script.say(hello())
+        else:
+            await script.stream.send_all(JUNK[junk])
+        with pytest.raises(Unavailable):
+            while True:
+                await script.hear()
+        assert [who for who, _ in nodes[0].distrusted] == [liar.peer_id]
+        assert liar.peer_id not in nodes[0].knows()
+        nodes[1].shelf.held[NAMES[0]] = (1, None)
+        async with nodes[0].network.swarm(MANIFEST, NAMES) as swarm:
+            assert await swarm.events.receive() == PeerHolds(nodes[1].peer, NAMES[0], 1, None)
+        assert full(nodes)
+        liar.kill()
+
+
+async def test_tells_about_what_was_not_wanted_are_lies(autojump_clock):
+    async with world(1, deadline_s=60) as (net, (a,)):
+        liar = net.host(peer(50))
+        script = await Script.dial(liar, a.peer, a.host.addresses())
+        await script.say(hello())
+        async with a.network.swarm(MANIFEST, NAMES[:1]):
+            want = await script.hear_a(Want)
+            await script.say(Holds(want.id, (_held(NAMES[2]),)))
+            with pytest.raises(Unavailable):
+                while True:
+                    await script.hear()
+        assert len(a.distrusted) == 1
+        liar.kill()
+
+
+def _held(name):
+    from p2pcache.net.shelf import Holding
+
+    return Holding(name, 1, None)
+
+
+async def test_a_newer_minor_version_is_understood_and_another_major_is_not_blamed(autojump_clock):
+    async with world(1, deadline_s=60) as (net, (a,)):
+        newer = net.host(peer(50))
+        script = await Script.dial(newer, a.peer, a.host.addresses())
+        await script.say(hello(minor=7))
+        await script.hear_a(Hello)
+        await script.stream.send_all(b"\0\0\0\x07\x94\xcc\xc8\x01\xa1x\x90")  # kind 200
+        # A ping with a field that minor 0 does not have.
+        await script.stream.send_all(b"\0\0\0\x05\x93\x02\x05\xa1x")
+        assert (await script.hear_a(Pong)).number == 5
+        assert [m.version for m in a.network.members()] == [(1, 7)]
+        stranger = net.host(peer(51))
+        script = await Script.dial(stranger, a.peer, a.host.addresses())
+        await script.say(hello(major=2))
+        assert await script.hear_a(Bye) == Bye("version")
+        assert a.distrusted == []
+        assert len(a.network.members()) == 1
+        newer.kill()
+        stranger.kill()
+
+
+async def test_a_stranger_that_never_says_hello_is_let_go(autojump_clock):
+    async with world(1, deadline_s=60) as (net, (a,)):
+        idle = net.host(peer(50))
+        scripts = [await Script.dial(idle, a.peer, a.host.addresses()) for _ in range(30)]
+        await trio.sleep(6)
+        for script in scripts:
+            with pytest.raises(Unavailable):
+                while True:
+                    await script.hear()
+        assert net.streams_open() == 0
+
+
+async def test_banned_peers_are_refused_and_cut(autojump_clock):
+    async with world(3, deadline_s=120) as (_, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        a, b, _ = nodes
+        a.banned.add(b.peer)
+        a.network.ban(b.peer)
+        await trio.sleep(60)
+        assert b.peer not in a.knows()
+        assert a.peer not in b.knows()
+        assert full([a, nodes[2]]) is False  # c knows b as well
+        assert {a.peer, b.peer} == nodes[2].knows()
+
+
+async def test_a_pulled_cable_heals(autojump_clock):
+    async with world(3, deadline_s=120) as (net, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        net.unplug(nodes[0].peer, nodes[1].peer)
+        await until(lambda: nodes[1].peer not in nodes[0].knows(), within_s=11)
+        await trio.sleep(10)
+        assert nodes[2].knows() == {nodes[0].peer, nodes[1].peer}
+        net.plug(nodes[0].peer, nodes[1].peer)
+        await until(lambda: full(nodes), within_s=70)
+
+
+async def test_a_hundred_members_flood_what_eight_neighbours_carry(autojump_clock):
+    options = NetworkOptions(mesh=MeshOptions(full_mesh=16, back_to_full=12))
+    async with world(40, deadline_s=300, options=options) as (_, nodes):
+        await trio.sleep(60)
+        assert all(node.network.statistics().sparse for node in nodes)
+        counts = [len(node.network.members()) for node in nodes]
+        assert max(counts) < 39
+        assert min(counts) >= 8
+        nodes[7].network.possess([MANIFEST])
+        others = [node.network._interests for node in nodes if node is not nodes[7]]
+        await until(lambda: all(o.who(MANIFEST) for o in others), within_s=1)
+        # Who wants it gets a link to who has it, wherever it is in the mesh.
+        far = next(node for node in nodes if nodes[7].peer not in {*node.knows(), node.peer})
+        async with far.network.swarm(MANIFEST, NAMES):
+            await until(lambda: nodes[7].peer in far.knows(), within_s=3)
+
+
+async def test_a_second_look_at_restricted_manifests_follows_the_proof(autojump_clock):
+    async with world(2, deadline_s=60) as (_, (a, b)):
+        await until(lambda: full([a, b]), within_s=3)
+        a.shelf.restricted.add(MANIFEST)
+        a.shelf.held[NAMES[0]] = (1, None)
+        async with b.network.swarm(MANIFEST, NAMES) as swarm:
+            assert await swarm.events.receive() == PeerSettled(a.peer)
+            await trio.sleep(1)
+            with pytest.raises(trio.WouldBlock):
+                swarm.events.receive_nowait()
+        b.shelf.proof = b"proof"
+        async with b.network.swarm(MANIFEST, NAMES) as swarm:
+            seen = {await swarm.events.receive() for _ in range(2)}
+            assert seen == {PeerSettled(a.peer), PeerHolds(a.peer, NAMES[0], 1, None)}
+            lane = await swarm.lane(a.peer, timeout_s=1)
+            assert lane.token == b"ticket 1", "the ticket of the proof is kept"
+
+
+async def test_a_cancelled_caller_disturbs_nobody(autojump_clock):
+    async with world(2, deadline_s=60) as (_, (a, b)):
+        await until(lambda: full([a, b]), within_s=3)
+        since = [m.since for m in b.network.members()]
+        for after_s in (0.0, 0.0005, 0.001, 0.0015, 0.002, 0.003):
+            for _ in range(40):
+                async with b.network.swarm(MANIFEST, NAMES) as swarm:
+                    with trio.move_on_after(after_s):
+                        await swarm.lane(a.peer, timeout_s=5)
+        async with b.network.swarm(MANIFEST, NAMES) as swarm:
+            assert (await swarm.lane(a.peer, timeout_s=5)).port == 4433
+        assert [m.since for m in b.network.members()] == since
+
+
+async def test_answers_have_a_deadline(autojump_clock):
+    class Slow(DictShelf):
+        async def ticket(self, peer, scope, proof):
+            await trio.sleep_forever()
+
+    async with world(1, deadline_s=120) as (net, (a,)), open_node(net, 2, shelf=Slow()) as slow:
+        a.network.found(slow.peer, slow.host.addresses())
+        await until(lambda: full([a, slow]), within_s=3)
+        async with a.network.swarm(MANIFEST, NAMES) as swarm:
+            started = trio.current_time()
+            with pytest.raises(Unavailable):
+                await swarm.lane(slow.peer, timeout_s=2)
+            assert trio.current_time() - started < 2.1
+            with pytest.raises(Unavailable):
+                await swarm.lane(slow.peer, timeout_s=60)
+            assert trio.current_time() - started < 35, "the shelf itself has 30 s"
+
+
+async def test_manifests_come_from_whoever_tells_the_truth(autojump_clock):
+    data = bytes(range(256)) * 4096  # 1 MiB: four parts
+    cid = manifest_of(data)
+    async with world(4, deadline_s=60) as (_, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        a, liar, good, _ = nodes
+        liar.shelf.manifests[cid] = b"x" * len(data)
+        liar.network.possess([cid])
+        good.shelf.manifests[cid] = data
+        await trio.sleep(0.1)
+        got = await a.network.manifest(cid, timeout_s=5, max_bytes=1 << 24)
+        assert got == data
+        assert [who for who, _ in a.distrusted] == [liar.peer]
+
+
+async def test_an_empty_swarm_of_messages_ends_cleanly(autojump_clock):
+    """A want, its end and a goodbye, said by a script that counts what comes back."""
+    async with world(1, deadline_s=60) as (net, (a,)):
+        a.shelf.held[NAMES[0]] = (1, None)
+        other = net.host(peer(50))
+        script = await Script.dial(other, a.peer, a.host.addresses())
+        await script.say(hello(), Want(1, None, tuple(NAMES)))
+        heard = [await script.hear() for _ in range(4)]
+        assert [type(one) for one in heard] == [Hello, Peers, Holds, HoldsEnd]
+        await script.say(Bye("done"))
+        await until(lambda: not a.network.members(), within_s=1)
+        other.kill()
+
+
+async def test_changes_of_members_are_told(autojump_clock):
+    async with world(2, deadline_s=60) as (_, (a, b)), a.network.watch() as changes:
+        assert (await changes.receive()).member.peer == b.peer
+        b.host.kill()
+        assert isinstance(await changes.receive(), MemberDown)
