@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from p2pcache.agent.network import NetworkSlot
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.settings import Config
     from p2pcache.store.store import Store
@@ -28,5 +29,6 @@ class Parts:
     resolver: Resolver
     pulls: Pulls
     context: PullContext
+    network: NetworkSlot
     now: Callable[[], float]
     started_at: float

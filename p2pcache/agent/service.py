@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from p2pcache.agent import get, health, keep, repair
+from p2pcache.agent import get, health, keep, repair, share
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
 from p2pcache.errors import UsageError
@@ -18,6 +18,13 @@ OPERATIONS: dict[str, Operation] = {
     "resolve": get.resolve,
     "get": get.get,
     "push": get.push,
+    "init": share.init,
+    "invite": share.invite,
+    "join": share.join,
+    "peers": share.peers,
+    "bans": share.bans,
+    "unban": share.unban,
+    "grant": share.grant,
     "ls": keep.ls,
     "pin": keep.pin,
     "unpin": keep.unpin,

@@ -69,14 +69,14 @@ class Sharing:
         access: Access,
         signer: Signer,
         server: ByteServer,
-        binding: Callable[[PeerId], bytes | None],
+        admit: Callable[[PeerId], Awaitable[bytes | None]],
         now: Callable[[], float],
     ) -> None:
         self._store = store
         self._access = access
         self._signer = signer
         self._server = server
-        self._binding = binding
+        self._admit = admit
         self._now = now
         self._growing: dict[bytes, Growing] = {}
         self._scopes: OrderedDict[bytes, set[bytes]] = OrderedDict()
@@ -156,7 +156,7 @@ class Sharing:
         entries = await self._entries(peer, scope, names)
         if not entries:
             raise NotFound("nothing of this is here")
-        binding = self._binding(peer)
+        binding = await self._admit(peer)
         if binding is None:
             raise NotFound("nothing is known of this reader")
         await self._server.scope(scope, entries)

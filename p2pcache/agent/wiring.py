@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.adopt import hub_adopter
+from p2pcache.agent.network import NetworkSlot
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.pulls import Pulls
 from p2pcache.errors import LocalFault
@@ -44,6 +45,8 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 FileSource(),
             ]
             nursery.start_soon(_keep_leases, store)
+            network = NetworkSlot(config.home, config.network, store, time.time)
+            nursery.start_soon(network.run)
             try:
                 yield Parts(
                     config=config,
@@ -60,6 +63,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                         chance=random.random,
                         adopters=[hub_adopter(hub_cache)],
                     ),
+                    network=network,
                     now=time.time,
                     started_at=time.time(),
                 )

@@ -33,7 +33,15 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "rm": ("keep", "rm", "Forget a ref and free its space."),
         "gc": ("keep", "gc", "Evict what was not used for longest."),
     },
-    "Share": {"push": ("share", "push", "Put a file or folder into the store.")},
+    "Share": {
+        "push": ("share", "push", "Put a file or folder into the store."),
+        "init": ("network", "init", "Make a network of your own."),
+        "invite": ("network", "invite", "Let another machine join."),
+        "join": ("network", "join", "Join a network."),
+        "peers": ("network", "peers", "Show the other agents."),
+        "grant": ("network", "grant", "Let an agent read a gated repository."),
+        "unban": ("network", "unban", "Talk to a banned agent again."),
+    },
     "Look": {
         "status": ("look", "status", "Show the agent now."),
         "why": ("look", "why", "Explain a pull: sources, times, bound."),

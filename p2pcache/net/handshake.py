@@ -56,7 +56,7 @@ class Handshake:
         noise = NoiseTransport(self.key_pair, create_new_x25519_key_pair().private_key)
         self.upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): Yamux})
 
-    async def outbound(self, wire: Wire, peer: PeerId) -> Proven:
+    async def outbound(self, wire: Wire, peer: PeerId | None) -> Proven:
         """Prove that `peer` is there. Cuts the wire when it fails.
 
         Raises Denied (another network key or none), Untrusted (somebody else, or a bad proof),

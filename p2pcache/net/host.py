@@ -26,10 +26,10 @@ from p2pcache.errors import Denied, P2PCacheError, Unavailable, bug, leaves, pla
 from p2pcache.net import py_libp2p_fixes
 from p2pcache.net.dialer import DialOptions, connect_tcp, dialable, race
 from p2pcache.net.handshake import Handshake
+from p2pcache.net.libp2p_swarm import NEGOTIATE_S, QuietSwarm, basic_host
 from p2pcache.net.listener import Listener, concrete, open_listener
 from p2pcache.net.port import Down, Handler, Up
 from p2pcache.net.stream import HostStream
-from p2pcache.net.libp2p_swarm import NEGOTIATE_S, QuietSwarm, basic_host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -162,6 +162,34 @@ class Libp2pHost:
                 self._dialing.pop(peer, None)
         if not self._links.get(peer):
             raise Unavailable(f"{format_peer_id(peer)} was not reached in {timeout_s:.1f} s")
+
+    async def greet(self, addresses: Sequence[str], *, timeout_s: float) -> PeerId:
+        """Connect to whoever holds the network key at one of these (DNS names no peers).
+
+        Raises as `connect` does. Cancel-safe.
+        """
+        options = self._options.dial
+        error: P2PCacheError = Unavailable(f"nobody was reached in {timeout_s:.1f} s")
+        with trio.move_on_after(timeout_s):
+            for address in dialable(addresses, options):
+                for links in self._links.values():
+                    if any(str(link.wire.remote) == str(address) for link in links):
+                        return links[0].peer
+                try:
+                    wire = await connect_tcp(address, options)
+                    try:
+                        proven = await self._handshake.outbound(wire, None)
+                        if self._links.get(proven.peer):
+                            wire.cut(reset=False)
+                        else:
+                            await self._adopt(wire, proven, inbound=False)
+                        return proven.peer
+                    except BaseException:
+                        wire.cut()
+                        raise
+                except P2PCacheError as exc:
+                    error = exc
+        raise error
 
     async def open_stream(self, peer: PeerId, protocol: str, *, timeout_s: float) -> HostStream:
         """See the port. If cancelled, the stream is reset behind us."""

@@ -50,6 +50,11 @@ class Interests:
         peers = self._of_manifest.get(manifest, ())
         return {peer: self._of_peer[peer][manifest] for peer in peers}
 
+    def possessed_count(self, peer: PeerId) -> int:
+        """How many manifests a peer said it possesses."""
+        said = self._of_peer.get(peer, {})
+        return sum(word is Said.POSSESS for word in said.values())
+
     def _remove(self, peer: PeerId, mine: dict[bytes, Said], manifest: bytes) -> None:
         if mine.pop(manifest, None) is None:
             return

@@ -333,6 +333,10 @@ class Network:
             if tell:
                 link.tell(load)
 
+    def possessed_by(self, peer: PeerId) -> int:
+        """How many manifests a peer said it possesses (restricted ones it never says)."""
+        return self._interests.possessed_count(peer)
+
     def statistics(self) -> NetworkStatistics:
         """Counts."""
         return NetworkStatistics(

@@ -259,6 +259,10 @@ class Store:
     def _forget_partial(self, partial: Partial) -> None:
         self._open_partials.discard(partial)
 
+    def watch_removed(self, tell: Callable[[list[bytes]], None]) -> None:
+        """Have raw sha2-256 of blobs told that were removed; called in any thread, quickly."""
+        self._blobs.removed = tell
+
     def every_blob(self) -> list[BlobInfo]:
         """All blobs, adopted ones too, as the index knows them; nothing is hashed."""
         return [self._info(row) for row in self._index.every_row()]
