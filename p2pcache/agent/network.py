@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,19 @@ class Files:
     def peers(self) -> Path:
         """Who was there last time."""
         return self.home / "peers.json"
+
+    @property
+    def port(self) -> Path:
+        """The port of last time, so that invitations and others' memory stay good."""
+        return self.home / "network.port"
+
+    def read_port(self) -> int | None:
+        """The port of last time; None when there is none, or nonsense."""
+        try:
+            port = int(self.port.read_text())
+        except (OSError, ValueError):
+            return None
+        return port if 0 < port <= 65535 else None
 
     def read_admin(self) -> PeerId | None:
         """Whose grants count, if anybody's. Raises LocalFault."""
@@ -243,6 +256,8 @@ class AgentNetwork:
                 if isinstance(change, MemberUp):
                     member = change.member
                     self.book.saw(member.peer, member.addresses)
+                    with suppress(LocalFault):  # a full disk; it is saved again later
+                        await trio.to_thread.run_sync(self.book.save)
                     if self.dht is not None:
                         self.dht.saw(member.peer, member.addresses)
 
@@ -289,7 +304,7 @@ async def open_agent_network(
         open_host(
             identity,
             key,
-            _listen(settings),
+            _listen(settings, files.read_port()),
             HostOptions(announce=settings.announce),
             admit=lambda peer: not banned(peer),
         ) as host,
@@ -306,6 +321,7 @@ async def open_agent_network(
             tls=tls if settings.lane_tls else None,
         )
         await server.ban(opened._banned)
+        _keep_port(files, host.addresses())
         lane = LaneInfo(server.port, (), server.fingerprint, certificate.der)
         async with open_network(
             host, opened.sharing, lane=lane, agent=AGENT, is_banned=opened.is_banned
@@ -349,12 +365,19 @@ def _served(hosts: Iterable[str]) -> tuple[str, ...]:
     return tuple(hosts)
 
 
-def _listen(settings: NetworkSettings) -> list[str]:
+def _keep_port(files: Files, addresses: Sequence[str]) -> None:
+    if addresses:
+        with suppress(OSError):
+            files.port.write_text(addresses[0].rpartition("/")[2] + "\n")
+
+
+def _listen(settings: NetworkSettings, last: int | None) -> list[str]:
     from p2pcache.config.network import DEFAULT_PORT
 
     port = settings.port
     if port is None:
-        port = DEFAULT_PORT if _is_free(settings.hosts, DEFAULT_PORT) else 0
+        liked = [one for one in (last, DEFAULT_PORT) if one is not None]
+        port = next((one for one in liked if _is_free(settings.hosts, one)), 0)
     return [f"/ip{ipaddress.ip_address(host).version}/{host}/tcp/{port}" for host in settings.hosts]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.adopt import hub_adopter
+from p2pcache.agent.names import NetworkNames
 from p2pcache.agent.network import NetworkSlot
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.pulls import Pulls
@@ -52,7 +53,13 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     config=config,
                     store=store,
                     workers=workers,
-                    resolver=Resolver(sources, store, config.resolve, time.time),
+                    resolver=Resolver(
+                        sources,
+                        store,
+                        config.resolve,
+                        time.time,
+                        NetworkNames(network, store, time.time),
+                    ),
                     pulls=Pulls(nursery, time.time),
                     context=PullContext(
                         store=store,

@@ -1,0 +1,73 @@
+"""Names and manifests from other agents: the resolver's `Names` over the agent's network."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.content.manifest import MAX_MANIFEST_BYTES, Manifest, parse
+from p2pcache.errors import P2PCacheError, Untrusted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from p2pcache.agent.network import NetworkSlot
+    from p2pcache.content.signed import SignedResolution
+    from p2pcache.net.network import Network
+    from p2pcache.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+OPEN_S = 3.0  # for a network that is being opened (an agent inside one command)
+MEMBERS_S = 4.0  # for the first member: mDNS takes 1.5 s, up to 3
+WORDS_S = 1.0  # for all members to answer; on a LAN it is milliseconds
+MANIFEST_S = 60.0  # 64 MiB at worst
+
+
+class NetworkNames:
+    """See `transfer.names.Names`."""
+
+    def __init__(self, slot: NetworkSlot, store: Store, now: Callable[[], float]) -> None:
+        self._slot = slot
+        self._store = store
+        self._now = now
+
+    async def words(self, canonical: str) -> list[SignedResolution]:
+        """Kept words, and those of the members that are here now or within seconds."""
+        kept = await trio.to_thread.run_sync(self._store.others.words, canonical)
+        network = await self._network()
+        if network is None:
+            return kept
+        return [*kept, *await network.resolutions(canonical, timeout_s=WORDS_S)]
+
+    async def manifest(self, cid: bytes) -> Manifest | None:
+        """From the store, or from a member; None when nobody has it."""
+        here = await trio.to_thread.run_sync(self._store.get_manifest, cid)
+        network = None if here is not None else await self._network()
+        if network is None:
+            return here
+        try:
+            data = await network.manifest(cid, timeout_s=MANIFEST_S, max_bytes=MAX_MANIFEST_BYTES)
+            found = await trio.to_thread.run_sync(parse, data)
+        except P2PCacheError as exc:
+            _log.info("no manifest: %s", exc.message)
+            return None
+        if found.cid() != cid:
+            raise Untrusted("a manifest does not hash to its name")
+        return found
+
+    def keep(self, word: SignedResolution) -> None:
+        """Remember a word that was used."""
+        self._store.others.put_word(word, self._now())
+
+    async def _network(self) -> Network | None:
+        opened = await self._slot.wait_open(OPEN_S)
+        if opened is None:
+            return None
+        with trio.move_on_after(MEMBERS_S):
+            async with opened.network.watch() as changes:
+                async for _ in changes:
+                    break  # somebody is here
+        return opened.network

@@ -1,0 +1,65 @@
+"""Several real agents in one network on loopback, each a process with a home of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from tests.support.agents import Agent, running_agent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+WAIT_S = 20.0
+LOOPBACK = {"network.hosts": "127.0.0.1", "network.mdns": "off"}
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = WAIT_S) -> None:
+    """Poll until it holds; fails with `what`."""
+    give_up = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up, what
+        time.sleep(0.02)
+
+
+def peers_of(agent: Agent) -> set[str]:
+    """The peer ids that an agent is connected with."""
+    with agent.client() as client:
+        return {peer["peer"] for peer in client.peers()}
+
+
+def peer_id(agent: Agent) -> str:
+    """Who an agent is."""
+    with agent.client() as client:
+        return client.init()["peer"]
+
+
+def join(agent: Agent, host: Agent) -> None:
+    """Have one agent join another's network by token."""
+    with host.client() as client:
+        token = client.invite(expires_s=600)["token"]
+    with agent.client() as client:
+        client.join(token)
+
+
+@contextlib.contextmanager
+def network(
+    folder: Path, count: int, *, settings: Mapping[str, str] | None = None
+) -> Iterator[list[Agent]]:
+    """So many agents that all know each other; the first made the network."""
+    with contextlib.ExitStack() as stack:
+        agents = [
+            stack.enter_context(
+                running_agent(folder / f"n{number}", settings={**LOOPBACK, **(settings or {})})
+            )
+            for number in range(count)
+        ]
+        with agents[0].client() as client:
+            client.init()
+        for agent in agents[1:]:
+            join(agent, agents[0])
+        for agent in agents:
+            wait_until(lambda a=agent: len(peers_of(a)) == count - 1, "they do not all know others")
+        yield agents
