@@ -6,6 +6,6 @@ address.py      multiaddr text         port.py         what the rest of `net` ne
 host.py         the host over libp2p: links, streams, shutdown
 dialer.py       several addresses, short deadlines     listener.py   ports and their limits
 wire.py         one TCP connection     handshake.py    wire -> proven, muxed connection
-stream.py       one conversation       libp2p_swarm.py libp2p's swarm without what harms us
+stream.py       one conversation       swarm.py        libp2p's swarm without what harms us
 py_libp2p_fixes.py   every patch of libp2p, with the defect and the version
 """

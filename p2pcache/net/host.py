@@ -26,7 +26,7 @@ from p2pcache.errors import Denied, P2PCacheError, Unavailable, bug, leaves, pla
 from p2pcache.net import py_libp2p_fixes
 from p2pcache.net.dialer import DialOptions, connect_tcp, dialable, race
 from p2pcache.net.handshake import Handshake
-from p2pcache.net.libp2p_swarm import NEGOTIATE_S, QuietSwarm, basic_host
+from p2pcache.net.swarm import NEGOTIATE_S, QuietSwarm, basic_host
 from p2pcache.net.listener import Listener, concrete, open_listener
 from p2pcache.net.port import Down, Handler, Up
 from p2pcache.net.stream import HostStream
