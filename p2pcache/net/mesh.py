@@ -217,8 +217,12 @@ class Mesh:
             return []
         out = []
         for opened_by_us, most in ((True, self._options.neighbours), (False, self._options.guests)):
-            links = [peer for peer, ours in self._links.items() if ours == opened_by_us]
-            idle = [peer for peer in links if peer not in busy and not self._known[peer].met]
+            links = [
+                peer
+                for peer, ours in self._links.items()
+                if ours == opened_by_us and not self._known[peer].met
+            ]
+            idle = [peer for peer in links if peer not in busy]
             kept = len(links) - len(idle)
             out += self._some(idle, len(idle) - max(0, most - kept))
         return out
