@@ -29,12 +29,12 @@ from p2pcache.errors import (
     Untrusted,
     plain_errors,
 )
+from p2pcache.net.holders import Passes, Swarm
 from p2pcache.net.interest import MAX_MANIFESTS as MAX_OF_PEER
 from p2pcache.net.interest import Interests
 from p2pcache.net.latest import Latest
 from p2pcache.net.members import Members, open_members
 from p2pcache.net.mesh import MeshOptions
-from p2pcache.net.swarm import Passes, Swarm
 from p2pcache.net.sync.limits import SyncOptions
 from p2pcache.net.sync.machine import WantRefused
 from p2pcache.net.sync.wire import (
