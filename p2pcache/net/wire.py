@@ -36,7 +36,8 @@ class Wire(ReadWriteCloser):
         self._stream = stream
         self._stall_s = stall_s
         self._socket = stream.socket
-        self._ahead = b""
+        self._ahead = b""  # what was read ahead; taken up to `_taken`
+        self._taken = 0
         self._closed = False
         self._on_close: list[Callable[[], None]] = []
         for option, value in _KEEPALIVE:
@@ -80,7 +81,9 @@ class Wire(ReadWriteCloser):
         """Up to `n` bytes; b"" at the end. Raises ConnectionClosedError."""
         if n == 0:
             return b""
-        if not self._ahead:
+        if self._taken == len(self._ahead):
+            self._taken = 0
+            self._ahead = b""
             try:
                 self._ahead = await self._stream.receive_some(_CHUNK_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
@@ -89,11 +92,9 @@ class Wire(ReadWriteCloser):
             if not self._ahead:
                 self.cut(reset=False)
                 return b""
-        if n is None or n >= len(self._ahead):
-            data, self._ahead = self._ahead, b""
-        else:
-            data, self._ahead = self._ahead[:n], self._ahead[n:]
-        return data
+        start = self._taken
+        self._taken = len(self._ahead) if n is None else min(start + n, len(self._ahead))
+        return bytes(self._ahead[start : self._taken])
 
     async def write(self, data: bytes) -> None:
         """Send; cuts itself after `stall_s` without progress. Raises ConnectionClosedError."""
