@@ -1,0 +1,155 @@
+"""One conversation over a link: `net.port.Stream` on libp2p's, whose I/O nobody cancels midway.
+
+libp2p's writes are atomic by a shield (`py_libp2p_fixes`), so a deadline around them would wait.
+Here every write is a task of the host; who waits for it may leave, and then the stream is given up:
+reset, and if even that does not get through, the wire is cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+from libp2p.network.stream.exceptions import StreamEOF
+
+from p2pcache.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from libp2p.abc import INetStream
+
+    from p2pcache.content.peerid import PeerId
+    from p2pcache.net.wire import Wire
+
+WRITE_BYTES = 65507  # with yamux's 12 it fills one noise message exactly: 65519
+READ_BYTES = 1 << 16
+GIVE_UP_S = 1.0  # for a reset to leave; a peer that does not take 12 bytes in that time is frozen
+CLOSE_S = 2.0  # for the other end to close too
+_LOG = logging.getLogger(__name__)
+
+
+class HostStream:
+    """See `net.port.Stream`."""
+
+    def __init__(self, stream: INetStream, peer: PeerId, wire: Wire, nursery: trio.Nursery) -> None:
+        self._stream = stream
+        self._peer = peer
+        self._wire = wire
+        self._nursery = nursery
+        self._ahead = bytearray()
+        self._sending = trio.Lock()
+        self._reading: trio.CancelScope | None = None
+        self._ended = False
+
+    @property
+    def peer(self) -> PeerId:
+        """Who is at the other end."""
+        return self._peer
+
+    async def receive_exactly(self, count: int) -> bytes:
+        """`count` bytes (the caller bounds it). Raises Unavailable. If cancelled, it ends."""
+        try:
+            while len(self._ahead) < count:
+                self._check()
+                self._ahead += await self._read()
+        except trio.Cancelled:
+            self.abort()
+            raise
+        data = bytes(self._ahead[:count])
+        del self._ahead[:count]
+        return data
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all. Raises Unavailable. If cancelled while sending, the stream ends."""
+        async with self._sending:
+            self._check()
+            writing = _Writing()
+            self._nursery.start_soon(self._write, data, writing)
+            try:
+                await writing.done.wait()
+            except trio.Cancelled:
+                self.abort()
+                raise
+            if writing.error is not None:
+                raise Unavailable(f"the stream broke: {writing.error}") from writing.error
+
+    async def aclose(self) -> None:
+        """Send what was sent, close both ways; bounded, never raises."""
+        self._end(self._close)
+        await trio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        """Reset the stream soon, or cut its connection if that does not get through."""
+        self._end(self._reset)
+
+    def _end(self, how: Callable[[], Awaitable[None]]) -> None:
+        if not self._ended:
+            self._ended = True
+            if self._reading is not None:
+                self._reading.cancel()  # yamux leaves the reader of a stream reset here asleep
+            if not self._wire.closed:
+                self._nursery.start_soon(how)
+
+    def _check(self) -> None:
+        if self._ended or self._wire.closed:
+            raise Unavailable("the stream is closed")
+
+    async def _read(self) -> bytes:
+        data = b""
+        try:
+            with trio.CancelScope() as self._reading:
+                data = await self._stream.read(READ_BYTES)
+        except Exception as exc:  # libp2p has many words for the end of a stream
+            raise Unavailable(f"the stream ended: {type(exc).__name__}") from exc
+        if not data:
+            raise Unavailable("the stream ended")
+        return data
+
+    async def _write(self, data: bytes, writing: _Writing) -> None:
+        try:
+            for start in range(0, len(data), WRITE_BYTES):
+                await self._stream.write(data[start : start + WRITE_BYTES])
+        except Exception as exc:  # noqa: BLE001 - as in _read
+            writing.error = exc
+        finally:
+            writing.done.set()
+
+    async def _close(self) -> None:
+        """Our end, then theirs: an entry closed one way only would stay in the muxer."""
+        over = False
+        try:
+            with trio.move_on_after(CLOSE_S):
+                await self._stream.close()
+                while await self._stream.read(READ_BYTES):
+                    pass  # what comes after our close is nobody's
+        except StreamEOF:
+            over = True
+        except Exception as exc:  # noqa: BLE001 - it is over in any case
+            _LOG.debug("close: %r", exc)
+        if not over and not self._wire.closed:
+            await self._reset()
+
+    async def _reset(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cut_later, nursery.cancel_scope)
+            try:
+                await self._stream.reset()
+            except Exception as exc:  # noqa: BLE001 - it is over in any case
+                _LOG.debug("reset: %r", exc)
+            nursery.cancel_scope.cancel()
+
+    async def _cut_later(self, scope: trio.CancelScope) -> None:
+        await trio.sleep(GIVE_UP_S)
+        if not scope.cancel_called:
+            _LOG.info("cut %s: it does not take a reset", self._wire.remote)
+            self._wire.cut()
+
+
+class _Writing:
+    """A write under way."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.error: Exception | None = None
