@@ -257,12 +257,14 @@ class Libp2pHost:
         try:
             await self._adopt(wire, await self._handshake.inbound(wire), inbound=True)
         except P2PCacheError as exc:
+            wire.cut(reset=False)
             _LOG.debug("refused %s: %s", wire.remote, exc.message)
         except Exception as exc:  # noqa: BLE001 - the border: a stranger never ends the host
+            wire.cut()
             bug(exc, _LOG)
-        finally:
-            if id(wire) not in {id(link.wire) for link in self._by_muxed.values()}:
-                wire.cut(reset=False)
+        except BaseException:
+            wire.cut()
+            raise
 
     async def _adopt(self, wire: Wire, proven: Proven, *, inbound: bool) -> None:
         """Make a link of a proven connection. Raises Denied (not admitted), Unavailable."""

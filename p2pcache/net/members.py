@@ -211,7 +211,7 @@ class Members:
                 if self.mesh.sparse:
                     for other in list(self.links.values()):
                         if other is not link:
-                            other.tell(news)
+                            other.pass_on(news)
             case Load():
                 return  # the link keeps it
 

@@ -27,6 +27,7 @@ class MeshOptions:
     full_mesh: int = 64  # members; gossip.md: a link costs 0.08 MB and 0.2 ms/s
     back_to_full: int = 56  # so that one member coming and going changes nothing
     neighbours: int = 8  # gossip.md: 8 reach all of 32
+    guests: int = 24  # links that others opened; 8 on average
     max_met: int = 32  # links beyond those, to members that hold what we want
     max_links: int = 160  # of any kind
     max_contacts: int = 4096
@@ -144,7 +145,11 @@ class Mesh:
         ready = [(peer, known) for peer, known in self._candidates(now) if known.dial_at <= now]
         room = self._options.dials_at_once - sum(one.dialing for one in self._known.values())
         if self.sparse:
-            met = [one for one in ready if one[1].met]
+            busy = sum(
+                known.met and (known.dialing or peer in self._links)
+                for peer, known in self._known.items()
+            )
+            met = [one for one in ready if one[1].met][: max(0, self._options.max_met - busy)]
             others = [one for one in ready if not one[1].met]
             ready = [*met, *self._some(others, self._lacking())]
         out = []
@@ -203,16 +208,24 @@ class Mesh:
             known.dialing = False
 
     def surplus(self, busy: frozenset[PeerId]) -> list[PeerId]:
-        """In a large network: links of our own opening that we need not keep."""
+        """In a large network: links that we need not keep.
+
+        Those of our own opening beyond our neighbours; and when everybody came to us first, so
+        many of theirs that they find each other instead.
+        """
         if not self.sparse:
             return []
-        idle = [
-            peer
-            for peer, ours in self._links.items()
-            if ours and peer not in busy and not self._known[peer].met
-        ]
-        kept = sum(self._links.values()) - len(idle)
-        return self._some(idle, len(idle) - max(0, self._options.neighbours - kept))
+        out = []
+        for opened_by_us, most in ((True, self._options.neighbours), (False, self._options.guests)):
+            links = [
+                peer
+                for peer, ours in self._links.items()
+                if ours == opened_by_us and not self._known[peer].met
+            ]
+            idle = [peer for peer in links if peer not in busy]
+            kept = len(links) - len(idle)
+            out += self._some(idle, len(idle) - max(0, most - kept))
+        return out
 
     def replaces(self, peer: PeerId, old: Standing, new: Standing) -> bool:
         """Whether a new link takes the place of one that stands. Both ends decide alike."""

@@ -29,11 +29,12 @@ from p2pcache.errors import (
     Untrusted,
     plain_errors,
 )
+from p2pcache.net.holders import Passes, Swarm
+from p2pcache.net.interest import MAX_MANIFESTS as MAX_OF_PEER
 from p2pcache.net.interest import Interests
 from p2pcache.net.latest import Latest
 from p2pcache.net.members import Members, open_members
 from p2pcache.net.mesh import MeshOptions
-from p2pcache.net.swarm import Passes, Swarm
 from p2pcache.net.sync.limits import SyncOptions
 from p2pcache.net.sync.machine import WantRefused
 from p2pcache.net.sync.wire import (
@@ -152,6 +153,8 @@ class Network:
         self._interests = Interests()
         self._intents: dict[bytes, int] = {}
         self._possessed: dict[bytes, None] = {}
+        self._unsaid: dict[bytes, Said] = {}
+        self._unsaid_some = trio.Event()
         self._load = Load(0.0, 0.0, 0.0)
         self._load_told_at = float("-inf")
         self._passes = Passes(shelf, self._link, self._hosts)
@@ -353,7 +356,7 @@ class Network:
         """See MembersOwner."""
         link.talk.our_load = self._load
         for said, manifests in (
-            (Said.POSSESS, list(self._possessed)),
+            (Said.POSSESS, list(self._possessed)[-MAX_OF_PEER:]),
             (Said.INTENT, list(self._intents)),
         ):
             for part in _parts(manifests):
@@ -482,8 +485,20 @@ class Network:
             self._say(Said.WITHDRAWN, [manifest])
 
     def _say(self, said: Said, manifests: Sequence[bytes]) -> None:
-        for part in _parts(manifests):
-            self.members_driver.say(said, part)
+        self._unsaid.update(dict.fromkeys(manifests, said))
+        if manifests:
+            self._unsaid_some.set()
+
+    async def _say_all(self) -> None:
+        """What came together is said together, the newest word on each manifest."""
+        while True:
+            await self._unsaid_some.wait()
+            self._unsaid_some = trio.Event()
+            unsaid, self._unsaid = self._unsaid, {}
+            for said in Said:
+                for part in _parts([one for one, word in unsaid.items() if word is said]):
+                    self.members_driver.say(said, part)
+                    await trio.sleep(0.001)  # links are given time to write
 
 
 @asynccontextmanager
@@ -517,6 +532,7 @@ async def open_network(
     with plain_errors():
         async with open_members(network.members_driver), trio.open_nursery() as nursery:
             network._nursery = nursery
+            nursery.start_soon(network._say_all)
             try:
                 yield network
             finally:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from Crypto.Cipher import Salsa20
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.connection import swarm_connection
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
@@ -179,7 +180,10 @@ class PrivateConnection(RawConnection):
     async def _exactly(self, count: int) -> bytes:
         data = b""
         while len(data) < count:
-            more = await self._conn.read(count - len(data))
+            try:
+                more = await self._conn.read(count - len(data))
+            except ConnectionClosedError:  # it hung up with our words unread
+                break
             if not more:
                 break
             data += more

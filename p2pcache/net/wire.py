@@ -32,10 +32,12 @@ class Wire(ReadWriteCloser):
     the very moment, from whatever task it happens in.
     """
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, *, stall_s: float = WRITE_STALL_S) -> None:
         self._stream = stream
+        self._stall_s = stall_s
         self._socket = stream.socket
-        self._ahead = b""
+        self._ahead = b""  # what was read ahead; taken up to `_taken`
+        self._taken = 0
         self._closed = False
         self._on_close: list[Callable[[], None]] = []
         for option, value in _KEEPALIVE:
@@ -79,7 +81,9 @@ class Wire(ReadWriteCloser):
         """Up to `n` bytes; b"" at the end. Raises ConnectionClosedError."""
         if n == 0:
             return b""
-        if not self._ahead:
+        if self._taken == len(self._ahead):
+            self._taken = 0
+            self._ahead = b""
             try:
                 self._ahead = await self._stream.receive_some(_CHUNK_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
@@ -88,24 +92,22 @@ class Wire(ReadWriteCloser):
             if not self._ahead:
                 self.cut(reset=False)
                 return b""
-        if n is None or n >= len(self._ahead):
-            data, self._ahead = self._ahead, b""
-        else:
-            data, self._ahead = self._ahead[:n], self._ahead[n:]
-        return data
+        start = self._taken
+        self._taken = len(self._ahead) if n is None else min(start + n, len(self._ahead))
+        return bytes(self._ahead[start : self._taken])
 
     async def write(self, data: bytes) -> None:
-        """Send; cuts itself after WRITE_STALL_S without progress. Raises ConnectionClosedError."""
+        """Send; cuts itself after `stall_s` without progress. Raises ConnectionClosedError."""
         view = memoryview(data)
         while view:
-            with trio.move_on_after(WRITE_STALL_S) as scope:
+            with trio.move_on_after(self._stall_s) as scope:
                 try:
                     await self._stream.send_all(view[:_CHUNK_BYTES])
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                     self.cut()
                     raise ConnectionClosedError(f"{self.remote} is gone", transport="tcp") from exc
             if scope.cancelled_caught:
-                _LOG.info("cut %s: it took no byte for %.0f s", self.remote, WRITE_STALL_S)
+                _LOG.info("cut %s: it took no byte for %.0f s", self.remote, self._stall_s)
                 self.cut()
                 raise ConnectionClosedError(f"{self.remote} takes no bytes", transport="tcp")
             view = view[_CHUNK_BYTES:]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import socket
 import struct
+import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import trio
 from libp2p.io.exceptions import ConnectionClosedError
 
-from p2pcache.content.peerid import peer_id_of
+from p2pcache.content.peerid import parse_peer_id, peer_id_of
 from p2pcache.errors import Denied, LocalFault, Unavailable, Untrusted
 from p2pcache.net.address import parse_address
 from p2pcache.net.dialer import DialOptions
@@ -516,6 +518,52 @@ async def test_a_host_that_fails_inside_says_what_and_leaves_no_socket():
         async with open_host(Identity.generate(), KEY, LOOPBACK):
             raise ZeroDivisionError
     assert sockets() - before == set()
+
+
+async def test_a_reader_that_lags_behind_loses_the_oldest_events():
+    async with two(options=HostOptions(watch_events=2)) as (a, b):
+        events = a.watch()
+        left = a.watch()
+        left.close()
+        for _ in range(3):
+            await a.connect(b.peer_id, b.addresses(), timeout_s=5)
+            a.cut(b.peer_id)
+        assert isinstance(events.receive_nowait(), Up)
+        assert events.receive_nowait() == Down(b.peer_id)
+        with pytest.raises(trio.WouldBlock):
+            events.receive_nowait()
+
+
+async def test_what_strangers_do_is_not_printed_and_a_host_ends_cleanly():
+    command = [sys.executable, "-m", "tests.support.net_node", KEY.secret.hex()]
+    process = await trio.lowlevel.open_process(command, stdin=-1, stdout=-1, stderr=-1)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said = json.loads(await process.stdout.receive_some(4096))
+    address = parse_address(said["addresses"][0])
+    for junk in (b"", b"GET / HTTP/1.0\r\n\r\n", os.urandom(500)):
+        stream = await trio.open_tcp_stream(address.host, address.port)
+        await stream.send_all(junk)
+        await stream.aclose()
+    peer = parse_peer_id(said["peer"])
+    for key in (None, NetworkKey(bytes(32))):
+        async with open_host(Identity.generate(), key, LOOPBACK) as stranger:
+            await failed_connect(stranger, peer, said["addresses"], within_s=5)
+    async with open_host(Identity.generate(), KEY, LOOPBACK) as friend:
+        await friend.connect(peer, said["addresses"], timeout_s=5)
+        assert await talks(friend, peer)
+        with pytest.raises(Unavailable):
+            await friend.open_stream(peer, "/test/unknown/1", timeout_s=5)
+        events = friend.watch()
+        started = trio.current_time()
+        await process.stdin.aclose()
+        assert await events.receive() == Down(peer)
+        assert await process.wait() == 0
+        assert trio.current_time() - started < 3
+    assert await process.stderr.receive_some(10_000) == b""
+    await process.stdout.aclose()
+    await process.stderr.aclose()
 
 
 async def test_more_connections_than_places_over_time_are_no_trouble():

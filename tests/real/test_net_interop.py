@@ -6,10 +6,11 @@ import pytest
 import trio
 
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
-from p2pcache.errors import Denied
+from p2pcache.errors import Denied, Unavailable
 from p2pcache.net.host import open_host
 from p2pcache.net.identity import Identity
 from p2pcache.net.network_key import NetworkKey, format_network_key
+from tests.support.js_peer import js_peer
 from tests.support.kubo_daemon import KuboError, kubo_daemon
 from tests.support.net_node import ECHO, LOOPBACK, echo
 
@@ -134,3 +135,42 @@ async def test_a_kubo_with_another_key_is_denied_in_both_directions(host, tmp_pa
             await call(daemon, "swarm/connect", full_address(host))
         assert trio.current_time() - started < 10
         assert host.connected() == frozenset()
+
+
+async def js_knows(js, host) -> dict:
+    with trio.fail_after(IDENTIFIED_S):
+        while True:
+            known = await js.ask(do="known", peer=format_peer_id(host.peer_id))
+            if known and known["protocols"]:
+                return known
+            await trio.sleep(0.05)
+
+
+async def test_a_js_libp2p_with_our_key_is_in_whoever_dials(host):
+    with js_peer(format_network_key(KEY)) as js:
+        peer = parse_peer_id(js.peer)
+        await host.connect(peer, js.addresses, timeout_s=5)
+        assert "/ipfs/ping/1.0.0" in await protocols_known_here(host, peer)
+        known = await js_knows(js, host)
+        assert ECHO in known["protocols"]
+        assert host.addresses()[0] in known["addresses"]
+        host.cut(peer)
+        with trio.fail_after(2):
+            while await js.ask(do="connected"):  # noqa: ASYNC110 - it has no event for us
+                await trio.sleep(0.05)
+        await js.ask(do="dial", address=full_address(host))
+        assert peer in host.connected()
+        assert await js.ask(do="ping", address=full_address(host)) < 1000
+
+
+@pytest.mark.parametrize("key", [NetworkKey(bytes(32)), None], ids=["wrong", "missing"])
+async def test_a_js_libp2p_without_our_key_is_out_whoever_dials(host, key):
+    with js_peer(None if key is None else format_network_key(key)) as js:
+        started = trio.current_time()
+        with pytest.raises((Denied, Unavailable)):  # without a key it stays silent
+            await host.connect(parse_peer_id(js.peer), js.addresses, timeout_s=10)
+        assert trio.current_time() - started < 5
+        with pytest.raises(RuntimeError, match="EncryptionFailed"):
+            await js.ask(do="dial", address=full_address(host))
+        assert host.connected() == frozenset()
+        assert await js.ask(do="connected") == []

@@ -16,12 +16,12 @@ from p2pcache.net.network import MemberDown, MemberUp, NetworkOptions
 from p2pcache.net.shelf import PeerGone, PeerHolds, PeerLost, PeerSettled
 from p2pcache.net.sync.wire import (
     Bye,
+    Drop,
     Have,
     Hello,
     Holds,
     HoldsEnd,
     Peers,
-    Ping,
     Pong,
     Said,
     Want,
@@ -63,7 +63,7 @@ def _tasks(net):
 
 async def until(true, *, within_s):
     with trio.fail_after(within_s):
-        while not true():
+        while not true():  # noqa: ASYNC110  # it looks from outside
             await trio.sleep(0.005)
 
 
@@ -112,7 +112,9 @@ async def test_a_newcomer_hears_what_was_said_before(autojump_clock):
             late.network.found(nodes[0].peer, nodes[0].host.addresses())
             await until(lambda: full([*nodes, late]), within_s=3)
             async with late.network.swarm(MANIFEST, NAMES) as swarm:
-                assert swarm.partners() == {nodes[1].peer: Said.POSSESS}
+                await until(
+                    lambda: swarm.partners() == {nodes[1].peer: Said.POSSESS}, within_s=0.05
+                )
 
 
 async def test_haves_are_collected_and_arrive_as_the_state_they_lead_to(autojump_clock):
@@ -170,8 +172,16 @@ async def test_a_frozen_peer_is_dropped_in_under_11_s(autojump_clock, pending):
         frozen.host.freeze()
         started = trio.current_time()
         if pending:
-            for number in range(2000):
-                others[0].network.possess([manifest_of(b"%d" % number)])
+            for _ in range(8):  # more than the window takes
+                others[0].network.possess(manifest_of(b"%d" % number) for number in range(1024))
+                others[0].network.withdraw(list(others[0].network._possessed))
+                others[0].network.possess(
+                    manifest_of(b"%d" % number) for number in range(1024, 9000)
+                )
+                others[0].network.withdraw(list(others[0].network._possessed))
+                await trio.sleep(0.1)
+            link = others[0].network.members_driver.links[frozen.peer]
+            assert link._writing_since is not None, "a write hangs"
         await until(lambda: not any(frozen.peer in n.knows() for n in others), within_s=11)
         assert 2 < trio.current_time() - started < 11
         assert full(others), "nobody else was dropped"
@@ -227,9 +237,9 @@ async def test_a_flooding_peer_is_cut_for_its_rate_and_kept_away(autojump_clock)
         script = await Script.dial(flooder, nodes[0].peer, nodes[0].host.addresses())
         await script.say(hello())
         await script.hear_a(Hello)
-        with pytest.raises(Unavailable):
-            for number in range(1, 20_000):
-                await script.say(Ping(number))
+        with pytest.raises(Unavailable):  # noqa: PT012  # whichever notices
+            await script.say(*(Drop(number) for number in range(1, 20_000)))
+            await script.hear_the_end()
         assert nodes[0].distrusted == [(flooder.peer_id, "a peer sends more than one may")]
         assert flooder.peer_id not in nodes[0].knows()
         again = await Script.dial(flooder, nodes[0].peer, nodes[0].host.addresses())
@@ -264,13 +274,13 @@ async def test_a_liar_is_dropped_and_the_others_finish(autojump_clock, junk):
         else:
             await script.stream.send_all(JUNK[junk])
         with pytest.raises(Unavailable):
-            while True:
-                await script.hear()
+            await script.hear_the_end()
         assert [who for who, _ in nodes[0].distrusted] == [liar.peer_id]
         assert liar.peer_id not in nodes[0].knows()
         nodes[1].shelf.held[NAMES[0]] = (1, None)
         async with nodes[0].network.swarm(MANIFEST, NAMES) as swarm:
-            assert await swarm.events.receive() == PeerHolds(nodes[1].peer, NAMES[0], 1, None)
+            told = {await swarm.events.receive() for _ in range(3)}
+        assert PeerHolds(nodes[1].peer, NAMES[0], 1, None) in told
         assert full(nodes)
         liar.kill()
 
@@ -284,8 +294,7 @@ async def test_tells_about_what_was_not_wanted_are_lies(autojump_clock):
             want = await script.hear_a(Want)
             await script.say(Holds(want.id, (_held(NAMES[2]),)))
             with pytest.raises(Unavailable):
-                while True:
-                    await script.hear()
+                await script.hear_the_end()
         assert len(a.distrusted) == 1
         liar.kill()
 
@@ -324,8 +333,7 @@ async def test_a_stranger_that_never_says_hello_is_let_go(autojump_clock):
         await trio.sleep(6)
         for script in scripts:
             with pytest.raises(Unavailable):
-                while True:
-                    await script.hear()
+                await script.hear_the_end()
         assert net.streams_open() == 0
 
 
@@ -353,14 +361,15 @@ async def test_a_pulled_cable_heals(autojump_clock):
         await until(lambda: full(nodes), within_s=70)
 
 
-async def test_a_hundred_members_flood_what_eight_neighbours_carry(autojump_clock):
-    options = NetworkOptions(mesh=MeshOptions(full_mesh=16, back_to_full=12))
-    async with world(40, deadline_s=300, options=options) as (_, nodes):
-        await trio.sleep(60)
+async def test_in_a_large_network_eight_neighbours_carry_what_is_said(autojump_clock):
+    mesh = MeshOptions(full_mesh=12, back_to_full=8, neighbours=4, guests=12)
+    options = NetworkOptions(mesh=mesh)
+    async with world(26, deadline_s=300, options=options) as (_, nodes):
+        await trio.sleep(40)
         assert all(node.network.statistics().sparse for node in nodes)
         counts = [len(node.network.members()) for node in nodes]
-        assert max(counts) < 39
-        assert min(counts) >= 8
+        assert max(counts) <= 4 + 12
+        assert min(counts) >= 4
         nodes[7].network.possess([MANIFEST])
         others = [node.network._interests for node in nodes if node is not nodes[7]]
         await until(lambda: all(o.who(MANIFEST) for o in others), within_s=1)
@@ -368,6 +377,28 @@ async def test_a_hundred_members_flood_what_eight_neighbours_carry(autojump_cloc
         far = next(node for node in nodes if nodes[7].peer not in {*node.knows(), node.peer})
         async with far.network.swarm(MANIFEST, NAMES):
             await until(lambda: nodes[7].peer in far.knows(), within_s=3)
+
+
+async def test_a_burst_of_news_costs_no_link(autojump_clock):
+    async with world(3, deadline_s=60) as (_, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        since = [m.since for node in nodes for m in node.network.members()]
+        many = [manifest_of(b"%d" % number) for number in range(5000)]
+        a, b, _ = nodes
+        names = [b"%d" % number for number in range(900)]
+        a.shelf.held.update(dict.fromkeys(names, (1, None)))
+        async with b.network.swarm(None, names) as swarm:
+            for one in many:
+                a.network.possess([one])
+            told = {await swarm.events.receive() for _ in range(len(names) + 2)}
+            assert told >= {PeerHolds(a.peer, name, 1, None) for name in names}
+            for name in names:
+                a.network.lost([name])
+            lost = {await swarm.events.receive() for _ in names}
+            assert lost == {PeerLost(a.peer, name) for name in names}
+        await trio.sleep(1)
+        assert all(b.network._interests.who(one) == {a.peer: Said.POSSESS} for one in many)
+        assert [m.since for node in nodes for m in node.network.members()] == since
 
 
 async def test_a_second_look_at_restricted_manifests_follows_the_proof(autojump_clock):

@@ -127,6 +127,10 @@ class Script:
             for body in self._reader.feed(data):
                 return parse(body)
 
+    async def hear_the_end(self):
+        while True:
+            await self.hear()
+
     async def hear_a(self, kind):
         while not isinstance(heard := await self.hear(), kind):
             pass

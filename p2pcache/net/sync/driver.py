@@ -177,6 +177,11 @@ class Link:
         """Queue a message. A peer that lets too much pile up loses the link."""
         self._do([Send(message)])
 
+    def pass_on(self, message: Message) -> None:
+        """Queue what somebody else said; dropped when much waits: that may not cost the link."""
+        if self._has_room():
+            self.tell(message)
+
     async def ask(self, make: Callable[[int], Ask], kind: type[Good], *, timeout_s: float) -> Good:
         """Ask and wait. Raises NotFound, Denied, Unavailable. If cancelled, nobody else notices."""
         with trio.move_on_after(timeout_s):
@@ -219,7 +224,7 @@ class Link:
 
     def lost(self, names: Iterable[bytes]) -> None:
         """Blobs are held no more."""
-        self._do(self.talk.lost(names, trio.current_time()))
+        self.talk.lost(names, trio.current_time())
         self._alarm.set()
 
     def recheck(self, manifest: bytes) -> None:

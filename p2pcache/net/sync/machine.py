@@ -211,9 +211,9 @@ class Conversation:
         """More of a blob is held; told with the next `tick` that is due."""
         self._their_wants.grew(name, blocks, now)
 
-    def lost(self, names: Iterable[bytes], now: float) -> list[Action]:
-        """Blobs are held no more."""
-        return [Send(message) for message in self._their_wants.lost(names, now)]
+    def lost(self, names: Iterable[bytes], now: float) -> None:
+        """Blobs are held no more; told with a `tick` that is due now."""
+        self._their_wants.lost(names, now)
 
     # What arrives
 

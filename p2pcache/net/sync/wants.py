@@ -45,6 +45,7 @@ class _Theirs:
     names: frozenset[bytes]
     told: set[bytes] = field(default_factory=set)  # a Holds of ours spoke of them
     grown: dict[bytes, RangeSet | None] = field(default_factory=dict)  # not told yet
+    gone: set[bytes] = field(default_factory=set)  # not told yet
     unclear: set[bytes] = field(default_factory=set)  # to be looked up
     looking: int = 0
     refused: bool = False  # nothing is told until its rights are checked again
@@ -99,27 +100,29 @@ class TheirWants:
             if self.due_at is None:
                 self.due_at = now + self._every_s
 
-    def lost(self, names: Iterable[bytes], now: float) -> list[Message]:
-        """Blobs went, or their source did: told at once."""
-        out: list[Message] = []
+    def lost(self, names: Iterable[bytes], now: float) -> None:
+        """Blobs went, or their source did: due at once."""
         gone = frozenset(names)
-        for number, want in self._wants.items():
+        for want in self._wants.values():
             known = gone & want.told
             for name in known:
                 want.told.discard(name)
                 want.grown.pop(name, None)
-            out += [Gone(number, part) for part in _parts(sorted(known))]
-            if want.looking and gone & want.names:  # an answer under way may be older than this
+            want.gone |= known
+            if want.looking:  # an answer under way may be older than this
                 want.unclear |= gone & want.names
-                self.due_at = now + self._every_s if self.due_at is None else self.due_at
-        return out
+            if want.gone or want.unclear:
+                self.due_at = now
 
     def flush(self) -> tuple[list[Message], list[LookUp]]:
-        """What is due: haves, and names to look up first."""
+        """What is due: what is gone, haves, and names to look up first."""
         self.due_at = None
         haves: list[Message] = []
         lookups: list[LookUp] = []
         for number, want in self._wants.items():
+            if want.gone:
+                haves += [Gone(number, part) for part in _parts(sorted(want.gone))]
+                want.gone.clear()
             if want.grown:
                 entries = [Grown(name, blocks) for name, blocks in want.grown.items()]
                 haves += [Have(number, part) for part in _weighed(entries)]
@@ -139,6 +142,7 @@ class TheirWants:
         want.looking -= 1
         held = [entry for entry in entries if entry.name in want.names]
         want.told |= {entry.name for entry in held}
+        want.gone -= want.told
         out: list[Message] = [Holds(looked.id, part) for part in _weighed(held)]
         missing = sorted((set(looked.names) - {entry.name for entry in held}) & want.told)
         want.told -= set(missing)
