@@ -5,7 +5,7 @@ invite.py       both ends of a token   secret_file.py  how a key lies on disk
 address.py      multiaddr text         port.py         what the rest of `net` needs of a host
 host.py         the host over libp2p: links, streams, shutdown
 dialer.py       several addresses, short deadlines     listener.py   ports and their limits
-wire.py         one TCP connection     handshake.py    wire -> proven, muxed connection
+tcp.py          one TCP connection     handshake.py    from there to a proven, muxed connection
 stream.py       one conversation       swarm.py        libp2p's swarm without what harms us
 py_libp2p_fixes.py   every patch of libp2p, with the defect and the version
 """

@@ -10,7 +10,7 @@ import trio
 
 from p2pcache.errors import Denied, P2PCacheError, Unavailable, Untrusted, UsageError
 from p2pcache.net.address import Address, parse_address
-from p2pcache.net.wire import Wire
+from p2pcache.net.tcp import TcpConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,7 @@ async def race(addresses: Sequence[Address], attempt: Attempt[T], *, stagger_s: 
     raise _one(failures)
 
 
-async def connect_tcp(address: Address, options: DialOptions) -> Wire:
+async def connect_tcp(address: Address, options: DialOptions) -> TcpConnection:
     """A TCP connection. Raises Unavailable."""
     stream = None
     try:
@@ -84,7 +84,7 @@ async def connect_tcp(address: Address, options: DialOptions) -> Wire:
             )
         if stream is None:
             raise Unavailable(f"{address} does not answer in {options.connect_s:.0f} s")
-        return Wire(stream)
+        return TcpConnection(stream)
     except OSError as exc:
         raise Unavailable(f"{address}: {_reason(exc)}") from exc
 

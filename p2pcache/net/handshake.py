@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from p2pcache.net.identity import Identity
     from p2pcache.net.network_key import NetworkKey
-    from p2pcache.net.wire import Wire
+    from p2pcache.net.tcp import TcpConnection
 
 _JOIN = "agents meet when they have the same network key: `p2pcache invite` there, `join` here"
 
@@ -47,7 +47,7 @@ class Proven:
 
 
 class Handshake:
-    """What both ends do with a fresh wire. Noise and yamux alone: the rest is slow or unsafe."""
+    """What both ends do first. Noise and yamux alone: libp2p's others are slow or unsafe."""
 
     def __init__(self, identity: Identity, key: NetworkKey | None, *, timeout_s: float) -> None:
         self.key_pair: KeyPair = create_new_key_pair(identity.seed())
@@ -56,20 +56,20 @@ class Handshake:
         noise = NoiseTransport(self.key_pair, create_new_x25519_key_pair().private_key)
         self.upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): Yamux})
 
-    async def outbound(self, wire: Wire, peer: PeerId | None) -> Proven:
-        """Prove that `peer` is there. Cuts the wire when it fails.
+    async def outbound(self, tcp: TcpConnection, peer: PeerId | None) -> Proven:
+        """Prove that `peer` is there. Cuts the connection when it fails.
 
         Raises Denied (another network key or none), Untrusted (somebody else, or a bad proof),
         Unavailable (gone, silent, or no libp2p).
         """
-        return await self._run(wire, peer)
+        return await self._run(tcp, peer)
 
-    async def inbound(self, wire: Wire) -> Proven:
+    async def inbound(self, tcp: TcpConnection) -> Proven:
         """Find out who dialled. Raises and cuts as `outbound`."""
-        return await self._run(wire, None)
+        return await self._run(tcp, None)
 
-    async def _run(self, wire: Wire, peer: PeerId | None) -> Proven:
-        raw: IRawConnection = RawConnection(wire, peer is not None)
+    async def _run(self, tcp: TcpConnection, peer: PeerId | None) -> Proven:
+        raw: IRawConnection = RawConnection(tcp, peer is not None)
         if self._secret is not None:
             raw = PrivateConnection(raw, self._secret)
         proven = None
@@ -79,13 +79,13 @@ class Handshake:
         except P2PCacheError:
             raise
         except Exception as exc:  # a remote chooses what goes wrong in there
-            raise _as_ours(exc, raw, wire) from exc
+            raise _as_ours(exc, raw, tcp) from exc
         finally:
             if proven is None:
-                wire.cut(reset=False)  # so that the other end still reads what we said
+                tcp.cut(reset=False)  # so that the other end still reads what we said
         if proven is None:
             raise Unavailable(
-                f"{wire.remote} did not finish the handshake in {self._timeout_s:.0f} s",
+                f"{tcp.remote} did not finish the handshake in {self._timeout_s:.0f} s",
                 hint="is that a p2pcache agent, is it alive, and has it the same network key?",
             )
         return proven
@@ -97,18 +97,18 @@ class Handshake:
         return Proven(found, await self.upgrader.upgrade_connection(secured, ID(found)))
 
 
-def _as_ours(exc: Exception, raw: IRawConnection, wire: Wire) -> P2PCacheError:
+def _as_ours(exc: Exception, raw: IRawConnection, tcp: TcpConnection) -> P2PCacheError:
     """The table: our error for what libp2p raised during a handshake."""
     causes = list(_causes(exc))
     for cause in causes:
         if isinstance(cause, OtherNetwork):
-            return Denied(f"{wire.remote} is in another network: {cause}", hint=_JOIN)
+            return Denied(f"{tcp.remote} is in another network: {cause}", hint=_JOIN)
     for cause in causes:
         if isinstance(cause, PeerIDMismatchesPubkey):
-            return Untrusted(f"somebody else answers at {wire.remote}")
+            return Untrusted(f"somebody else answers at {tcp.remote}")
         if isinstance(cause, InvalidSignature):
-            return Untrusted(f"{wire.remote} cannot prove its identity")
-    return Unavailable(f"{wire.remote} broke off the handshake: {type(exc).__name__}: {exc}")
+            return Untrusted(f"{tcp.remote} cannot prove its identity")
+    return Unavailable(f"{tcp.remote} broke off the handshake: {type(exc).__name__}: {exc}")
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

@@ -1,8 +1,8 @@
 """Our end of the network over libp2p: `net.port.Host`.
 
-A *link* is one proven connection: a wire, a muxer, a libp2p connection. A peer has one, or for a
+A *link* is one proven connection: a socket, a muxer, a libp2p connection. A peer has one, or for a
 while two when both ends dialled at once: both agree on which one carries new streams, and the other
-is closed when it is idle. Links end when their wire does, at that moment, whatever libp2p still
+is closed when it is idle. Links end when their socket does, at that moment, whatever libp2p still
 does behind it. Everything a remote causes ends in its link or its stream.
 """
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from p2pcache.net.handshake import Proven
     from p2pcache.net.identity import Identity
     from p2pcache.net.network_key import NetworkKey
-    from p2pcache.net.wire import Wire
+    from p2pcache.net.tcp import TcpConnection
 
 LISTEN = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
 _LOG = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class HostOptions:
 @dataclass(slots=True, eq=False)
 class _Link:
     peer: PeerId
-    wire: Wire
+    tcp: TcpConnection
     muxed: object
     inbound: bool
     since: float
@@ -133,7 +133,7 @@ class Libp2pHost:
                 await net_stream.reset()
                 return
             await link.ready.wait()  # so that Up comes before the first stream
-            stream = HostStream(net_stream, link.peer, link.wire, self._nursery)
+            stream = HostStream(net_stream, link.peer, link.tcp, self._nursery)
             try:
                 with trio.CancelScope() as scope:
                     link.handlers.add(scope)  # one that waits for something else ends here too
@@ -209,12 +209,12 @@ class Libp2pHost:
                 f"{format_peer_id(peer)} opened no stream {protocol}: "
                 f"{opening.error or 'no answer'}"
             ) from opening.error
-        return HostStream(opening.stream, peer, link.wire, self._nursery)
+        return HostStream(opening.stream, peer, link.tcp, self._nursery)
 
     def cut(self, peer: PeerId) -> None:
         """Close every connection to a peer now, at the socket; also of a frozen one."""
         for link in list(self._links.get(peer, ())):
-            link.wire.cut()
+            link.tcp.cut()
 
     def connected(self) -> frozenset[PeerId]:
         """Who is connected now."""
@@ -223,7 +223,7 @@ class Libp2pHost:
     def address_of(self, peer: PeerId) -> str | None:
         """The remote end of the connection to a peer."""
         link = self._chosen(peer)
-        return None if link is None else str(link.wire.remote)
+        return None if link is None else str(link.tcp.remote)
 
     def watch(self) -> trio.MemoryReceiveChannel[Up | Down]:
         """Changes from now on, in order; a reader that lags behind loses the oldest."""
@@ -238,46 +238,46 @@ class Libp2pHost:
         registering = trio.Lock()
 
         async def attempt(address: Address) -> None:
-            wire = await connect_tcp(address, options)
+            tcp = await connect_tcp(address, options)
             try:
-                proven = await self._handshake.outbound(wire, peer)
+                proven = await self._handshake.outbound(tcp, peer)
                 async with registering:
                     if self._links.get(peer):  # another address, or the peer itself, was faster
-                        wire.cut(reset=False)
+                        tcp.cut(reset=False)
                     else:
-                        await self._adopt(wire, proven, inbound=False)
+                        await self._adopt(tcp, proven, inbound=False)
             except BaseException:
-                wire.cut()
+                tcp.cut()
                 raise
 
         found = dialable(addresses, options)
         await race(found, attempt, stagger_s=options.stagger_s)
 
-    async def _accepted(self, wire: Wire) -> None:
+    async def _accepted(self, tcp: TcpConnection) -> None:
         try:
-            await self._adopt(wire, await self._handshake.inbound(wire), inbound=True)
+            await self._adopt(tcp, await self._handshake.inbound(tcp), inbound=True)
         except P2PCacheError as exc:
-            wire.cut(reset=False)
-            _LOG.debug("refused %s: %s", wire.remote, exc.message)
+            tcp.cut(reset=False)
+            _LOG.debug("refused %s: %s", tcp.remote, exc.message)
         except Exception as exc:  # noqa: BLE001 - the border: a stranger never ends the host
-            wire.cut()
+            tcp.cut()
             bug(exc, _LOG)
         except BaseException:
-            wire.cut()
+            tcp.cut()
             raise
 
-    async def _adopt(self, wire: Wire, proven: Proven, *, inbound: bool) -> None:
+    async def _adopt(self, tcp: TcpConnection, proven: Proven, *, inbound: bool) -> None:
         """Make a link of a proven connection. Raises Denied (not admitted), Unavailable."""
         peer = proven.peer
         if peer == self._peer_id:
-            wire.cut()
-            raise Unavailable(f"{wire.remote} is this agent itself")
+            tcp.cut()
+            raise Unavailable(f"{tcp.remote} is this agent itself")
         if self._closing or not self._admit(peer):
-            wire.cut()
+            tcp.cut()
             raise Denied(f"{format_peer_id(peer)} is not admitted here")
-        link = _Link(peer, wire, proven.muxed, inbound, trio.current_time())
+        link = _Link(peer, tcp, proven.muxed, inbound, trio.current_time())
         self._by_muxed[id(proven.muxed)] = link
-        wire.when_closed(lambda: self._lost(link))
+        tcp.when_closed(lambda: self._lost(link))
         timer = trio.CancelScope(deadline=trio.current_time() + self._options.register_s)
         try:
             with trio.CancelScope(shield=True), timer:
@@ -286,26 +286,26 @@ class Libp2pHost:
                 )
                 link.conn = conn
         except Exception as exc:
-            wire.cut()
-            raise Unavailable(f"the connection to {wire.remote} did not last") from exc
+            tcp.cut()
+            raise Unavailable(f"the connection to {tcp.remote} did not last") from exc
         finally:
-            if link.conn is None or wire.closed:
-                wire.cut()
+            if link.conn is None or tcp.closed:
+                tcp.cut()
                 link.ready.set()
-        if wire.closed:
-            raise Unavailable(f"the connection to {wire.remote} did not last")
+        if tcp.closed:
+            raise Unavailable(f"the connection to {tcp.remote} did not last")
         self._gained(link)
 
     def _gained(self, link: _Link) -> None:
         links = self._links.setdefault(link.peer, [])
         links.append(link)
         if len(links) == 1:
-            self._tell(Up(link.peer, str(link.wire.remote), link.inbound))
+            self._tell(Up(link.peer, str(link.tcp.remote), link.inbound))
         else:
             self._nursery.start_soon(self._close_spares, link.peer)
         link.ready.set()
         for old in links[: -self._options.max_links_per_peer]:
-            old.wire.cut()
+            old.tcp.cut()
 
     def _lost(self, link: _Link) -> None:
         self._by_muxed.pop(id(link.muxed), None)
@@ -346,7 +346,7 @@ class Libp2pHost:
 
         async def cut_later() -> None:
             await trio.sleep(self._options.shutdown_s)
-            link.wire.cut()
+            link.tcp.cut()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cut_later)
@@ -354,8 +354,8 @@ class Libp2pHost:
                 try:
                     await link.conn.close()
                 except Exception as exc:  # noqa: BLE001 - it is over in any case
-                    _LOG.debug("closing %s: %r", link.wire.remote, exc)
-            link.wire.cut(reset=False)
+                    _LOG.debug("closing %s: %r", link.tcp.remote, exc)
+            link.tcp.cut(reset=False)
             nursery.cancel_scope.cancel()
 
     async def _redial(self, peer_id: ID, addresses: list[Multiaddr]) -> list[INetConn]:
@@ -402,7 +402,7 @@ class Libp2pHost:
         finally:
             opening.done.set()
         if opening.stream is None and net_stream is not None:
-            HostStream(net_stream, link.peer, link.wire, self._nursery).abort()
+            HostStream(net_stream, link.peer, link.tcp, self._nursery).abort()
 
     # -- events and the end
 
@@ -417,7 +417,7 @@ class Libp2pHost:
             for link in list(self._by_muxed.values()):
                 nursery.start_soon(self._goodbye, link)
         for link in list(self._by_muxed.values()):
-            link.wire.cut()
+            link.tcp.cut()
         with trio.move_on_after(self._options.shutdown_s):
             await self._basic.close()
         for watcher in self._watchers:

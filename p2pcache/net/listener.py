@@ -15,7 +15,7 @@ import trio
 
 from p2pcache.errors import LocalFault, UsageError
 from p2pcache.net.address import Address, parse_address
-from p2pcache.net.wire import Wire
+from p2pcache.net.tcp import TcpConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -41,7 +41,7 @@ class Listener:
         return tuple(address for address, _ in self._sockets)
 
     async def serve(
-        self, accepted: Callable[[Wire], Awaitable[None]], nursery: trio.Nursery
+        self, accepted: Callable[[TcpConnection], Awaitable[None]], nursery: trio.Nursery
     ) -> None:
         """Start `accepted` in the nursery for every connection within the limits."""
         async with trio.open_nursery() as accepting:
@@ -56,35 +56,35 @@ class Listener:
     async def _accept(
         self,
         listener: trio.SocketListener,
-        accepted: Callable[[Wire], Awaitable[None]],
+        accepted: Callable[[TcpConnection], Awaitable[None]],
         nursery: trio.Nursery,
     ) -> None:
         while True:
             try:
                 stream = await listener.accept()
-                wire = Wire(stream)
+                tcp = TcpConnection(stream)
             except trio.ClosedResourceError:
                 return
             except OSError as exc:  # out of descriptors, or the other end left already
                 _LOG.debug("accept: %s", exc)
                 await trio.sleep(_ACCEPT_PAUSE_S if exc.errno in _CROWDED else 0)
                 continue
-            host = wire.remote.host
+            host = tcp.remote.host
             if (
                 self._running.total() >= MAX_HANDSHAKES
                 or self._running[host] >= MAX_HANDSHAKES_PER_IP
             ):
                 self.refused_count += 1
-                wire.cut()
+                tcp.cut()
                 continue
             self._running[host] += 1
-            nursery.start_soon(self._run, host, accepted, wire)
+            nursery.start_soon(self._run, host, accepted, tcp)
 
     async def _run(
-        self, host: str, accepted: Callable[[Wire], Awaitable[None]], wire: Wire
+        self, host: str, accepted: Callable[[TcpConnection], Awaitable[None]], tcp: TcpConnection
     ) -> None:
         try:
-            await accepted(wire)
+            await accepted(tcp)
         finally:
             self._running[host] -= 1
             if not self._running[host]:

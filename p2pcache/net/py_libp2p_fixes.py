@@ -49,8 +49,8 @@ def _shield_frames() -> None:
     """0.8.1: a cancel between encryption and socket desynchronises the cipher, ending every stream.
 
     And one behind the frame that opens, closes or resets a stream leaves its entry behind for ever.
-    So one frame is written whole or not at all. The wait is bounded by the wire, which cuts itself
-    when a peer takes no byte for some seconds (`wire.py`).
+    So one frame is written whole or not at all. The wait is bounded by `tcp.py`, which cuts a
+    connection whose peer takes no byte for some seconds.
     """
     for cls, names in (
         (Yamux, ("_write_frame",)),

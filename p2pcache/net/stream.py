@@ -2,7 +2,7 @@
 
 libp2p's writes are atomic by a shield (`py_libp2p_fixes`), so a deadline around them would wait.
 Here every write is a task of the host; who waits for it may leave, and then the stream is given up:
-reset, and if even that does not get through, the wire is cut.
+reset, and if even that does not get through, the connection is cut.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from libp2p.abc import INetStream
 
     from p2pcache.content.peerid import PeerId
-    from p2pcache.net.wire import Wire
+    from p2pcache.net.tcp import TcpConnection
 
 WRITE_BYTES = 65507  # with yamux's 12 it fills one noise message exactly: 65519
 READ_BYTES = 1 << 16
@@ -33,10 +33,12 @@ _LOG = logging.getLogger(__name__)
 class HostStream:
     """See `net.port.Stream`."""
 
-    def __init__(self, stream: INetStream, peer: PeerId, wire: Wire, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, stream: INetStream, peer: PeerId, tcp: TcpConnection, nursery: trio.Nursery
+    ) -> None:
         self._stream = stream
         self._peer = peer
-        self._wire = wire
+        self._tcp = tcp
         self._nursery = nursery
         self._ahead = bytearray()
         self._sending = trio.Lock()
@@ -94,11 +96,11 @@ class HostStream:
             self._ended = True
             if self._reading is not None:
                 self._reading.cancel()  # yamux leaves the reader of a stream reset here asleep
-            if not self._wire.closed:
+            if not self._tcp.closed:
                 self._nursery.start_soon(how)
 
     def _check(self) -> None:
-        if self._ended or self._wire.closed:
+        if self._ended or self._tcp.closed:
             raise Unavailable("the stream is closed")
 
     async def _read(self) -> bytes:
@@ -133,7 +135,7 @@ class HostStream:
             over = True
         except Exception as exc:  # noqa: BLE001 - it is over in any case
             _LOG.debug("close: %r", exc)
-        if not over and not self._wire.closed:
+        if not over and not self._tcp.closed:
             await self._reset()
 
     async def _reset(self) -> None:
@@ -148,8 +150,8 @@ class HostStream:
     async def _cut_later(self, scope: trio.CancelScope) -> None:
         await trio.sleep(GIVE_UP_S)
         if not scope.cancel_called:
-            _LOG.info("cut %s: it does not take a reset", self._wire.remote)
-            self._wire.cut()
+            _LOG.info("cut %s: it does not take a reset", self._tcp.remote)
+            self._tcp.cut()
 
 
 class _Writing:

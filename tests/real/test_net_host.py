@@ -22,6 +22,7 @@ from p2pcache.net.address import parse_address
 from p2pcache.net.dialer import DialOptions
 from p2pcache.net.host import HostOptions, open_host
 from p2pcache.net.identity import Identity
+from p2pcache.net.listener import MAX_HANDSHAKES_PER_IP
 from p2pcache.net.network_key import NetworkKey
 from p2pcache.net.port import Down, Up
 from tests.support.net_node import ECHO, LOOPBACK, SILENT, echo, node_process
@@ -310,6 +311,43 @@ async def test_junk_on_a_socket_and_idle_strangers_do_not_end_a_host_or_keep_oth
         await until(lambda: not b._listener._running, within_s=4)
         for stream in strangers:
             await stream.aclose()
+
+
+async def test_one_address_that_takes_all_it_gets_leaves_room_for_others():
+    options = HostOptions(dial=DialOptions(handshake_s=2))
+    async with open_host(Identity.generate(), KEY, LOOPBACK, options) as host:
+        address = parse_address(host.addresses()[0])
+        strangers = []
+        for _ in range(MAX_HANDSHAKES_PER_IP + 20):
+            strangers.append(await trio.open_tcp_stream(address.host, address.port))
+        await until(lambda: host._listener.refused_count == 20, within_s=1)
+        other = await trio.open_tcp_stream(address.host, address.port, local_address="127.0.0.2")
+        with trio.move_on_after(0.3) as waited:
+            await other.receive_some()
+        assert waited.cancelled_caught  # it was let in, and is given its time
+        for stream in (*strangers, other):
+            await stream.aclose()
+
+
+async def _reads_to_the_end(stream):
+    with trio.fail_after(2), pytest.raises(Unavailable):
+        await stream.receive_exactly(5)
+
+
+async def test_a_reader_is_woken_when_another_task_ends_the_stream():
+    async with two() as (a, b):
+        await a.connect(b.peer_id, b.addresses(), timeout_s=5)
+        for end in ("abort", "aclose"):
+            stream = await a.open_stream(b.peer_id, ECHO, timeout_s=5)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_reads_to_the_end, stream)
+                await trio.sleep(0.1)
+                with trio.fail_after(1):
+                    if end == "abort":
+                        stream.abort()
+                    else:
+                        await stream.aclose()
+        assert await talks(a, b.peer_id)
 
 
 async def test_too_many_streams_are_refused_and_the_link_stays():

@@ -8,30 +8,30 @@ import pytest
 import trio
 from libp2p.io.exceptions import ConnectionClosedError
 
-from p2pcache.net.wire import Wire
+from p2pcache.net.tcp import TcpConnection
 
 
 @pytest.fixture
 async def pair():
-    """A wire and the plain stream at its other end."""
+    """A tcp and the plain stream at its other end."""
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     port = listener.socket.getsockname()[1]
     far = await trio.open_tcp_stream("127.0.0.1", port)
-    wire = Wire(await listener.accept(), stall_s=0.3)
+    tcp = TcpConnection(await listener.accept(), stall_s=0.3)
     await listener.aclose()
-    yield wire, far
-    wire.cut()
+    yield tcp, far
+    tcp.cut()
     await far.aclose()
 
 
 async def test_a_peer_that_takes_no_bytes_is_cut_after_the_limit_even_behind_a_shield(pair):
-    wire, far = pair
+    tcp, far = pair
     ends = []
-    wire.when_closed(lambda: ends.append(trio.current_time()))
+    tcp.when_closed(lambda: ends.append(trio.current_time()))
     refused = pytest.raises(ConnectionClosedError, match="takes no bytes")
     with trio.fail_after(5), refused, trio.CancelScope(shield=True):
-        await wire.write(bytes(50_000_000))
-    assert wire.closed
+        await tcp.write(bytes(50_000_000))
+    assert tcp.closed
     assert len(ends) == 1
     with trio.fail_after(5), suppress(trio.BrokenResourceError):
         while True:
@@ -39,10 +39,10 @@ async def test_a_peer_that_takes_no_bytes_is_cut_after_the_limit_even_behind_a_s
 
 
 async def test_a_slow_but_living_peer_is_waited_for(pair):
-    wire, far = pair
+    tcp, far = pair
 
     async def drip():
-        while not wire.closed:
+        while not tcp.closed:
             await far.receive_some(300_000)
             await trio.sleep(0.005)
 
@@ -50,23 +50,23 @@ async def test_a_slow_but_living_peer_is_waited_for(pair):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drip)
             started = trio.current_time()
-            await wire.write(bytes(40_000_000))
+            await tcp.write(bytes(40_000_000))
             assert trio.current_time() - started > 0.35  # longer than the limit, with progress
             nursery.cancel_scope.cancel()
 
 
 async def test_a_cut_wakes_the_reader_and_the_writer_at_once(pair):
-    wire, _ = pair
+    tcp, _ = pair
     woken = []
 
     async def read():
         with pytest.raises(ConnectionClosedError):
-            await wire.read(10)
+            await tcp.read(10)
         woken.append("reader")
 
     async def write():
         with pytest.raises(ConnectionClosedError):
-            await wire.write(bytes(50_000_000))
+            await tcp.write(bytes(50_000_000))
         woken.append("writer")
 
     with trio.fail_after(0.25):
@@ -74,29 +74,29 @@ async def test_a_cut_wakes_the_reader_and_the_writer_at_once(pair):
             nursery.start_soon(read)
             nursery.start_soon(write)
             await trio.sleep(0.1)
-            wire.cut()
+            tcp.cut()
     assert sorted(woken) == ["reader", "writer"]
     late = []
-    wire.when_closed(lambda: late.append(1))
+    tcp.when_closed(lambda: late.append(1))
     assert late == [1]
 
 
 async def test_the_end_of_the_other_side_closes_both_ways(pair):
-    wire, far = pair
+    tcp, far = pair
     await far.send_all(b"last words")
     await far.send_eof()
-    assert await wire.read(4) == b"last"
-    assert await wire.read(100) == b" words"
-    assert not wire.closed
-    assert await wire.read(1) == b""
-    assert wire.closed
+    assert await tcp.read(4) == b"last"
+    assert await tcp.read(100) == b" words"
+    assert not tcp.closed
+    assert await tcp.read(1) == b""
+    assert tcp.closed
     with pytest.raises(ConnectionClosedError):
-        await wire.write(b"x")
+        await tcp.write(b"x")
 
 
 async def test_close_still_sends_what_was_written(pair):
-    wire, far = pair
-    await wire.write(b"goodbye")
-    await wire.close()
+    tcp, far = pair
+    await tcp.write(b"goodbye")
+    await tcp.close()
     assert await far.receive_some() == b"goodbye"
     assert await far.receive_some() == b""

@@ -24,7 +24,7 @@ _CHUNK_BYTES = 1 << 16
 _LOG = logging.getLogger(__name__)
 
 
-class Wire(ReadWriteCloser):
+class TcpConnection(ReadWriteCloser):
     """A TCP connection as libp2p's transport.
 
     Reads ahead, so that a message costs one system call instead of two. The end of the stream or
