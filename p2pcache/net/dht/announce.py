@@ -126,6 +126,9 @@ class Announcer:
             if trio.current_time() - renewed_at >= self._refresh_s:
                 renewed_at = trio.current_time()
                 self.refresh_count += 1
+                for peer in self._plan.waiting():
+                    if self._asker.shuns(peer):
+                        self._plan.forget(peer)  # it does not answer: what it has grows old
                 self._plan.renew()
             elif current == known:
                 continue
