@@ -1,7 +1,7 @@
 """Make this checkout ready to run: system packages, the virtual environment, tools of the tests.
 
     scripts/setup [dev|test|demo|bench]     default: dev
-    scripts/setup --tool olah-cli|go        install that tool where it is missing; print its path
+    scripts/setup --tool olah-cli|go|node   install that tool where it is missing; print its path
 
 The environment is `.venv` in the checkout, not a shared cache: it holds an editable install of this
 very checkout, editors find it there, and it goes when the checkout goes. Servers that only tests
@@ -79,11 +79,11 @@ PROFILES: dict[str, dict[str, Missing]] = {
 }
 TOOLS: dict[str, tuple[str, ...]] = {
     "dev": (),
-    "test": ("olah-cli", "go"),
+    "test": ("olah-cli", "go", "node"),
     "demo": ("olah-cli",),
     "bench": (),
 }
-PINS_OF = {"olah-cli": "olah", "go": "go"}  # command -> pins/NAME.txt
+PINS_OF = {"olah-cli": "olah", "go": "go", "node": "node"}  # command -> pins/NAME.txt
 
 # As root. A freshly installed nginx must neither start now nor at the next boot: the scripts run
 # their own, on a loopback port. policy-rc.d is Debian's way to say "do not start services".

@@ -86,7 +86,7 @@ class Handshake:
         if proven is None:
             raise Unavailable(
                 f"{wire.remote} did not finish the handshake in {self._timeout_s:.0f} s",
-                hint="is that a p2pcache agent, and is it alive?",
+                hint="is that a p2pcache agent, is it alive, and has it the same network key?",
             )
         return proven
 

@@ -73,6 +73,7 @@ class _Link:
     since: float
     conn: SwarmConn | None = None
     streams: int = 0  # inbound, running
+    handlers: set[trio.CancelScope] = field(default_factory=set)  # ours, running
     ready: trio.Event = field(default_factory=trio.Event)  # registered and told, or failed
 
 
@@ -134,11 +135,14 @@ class Libp2pHost:
             await link.ready.wait()  # so that Up comes before the first stream
             stream = HostStream(net_stream, link.peer, link.wire, self._nursery)
             try:
-                await handler(stream)
+                with trio.CancelScope() as scope:
+                    link.handlers.add(scope)  # one that waits for something else ends here too
+                    await handler(stream)
             except Exception as exc:  # noqa: BLE001 - the border: a stream's trouble is its own
                 _tell(exc, protocol, link.peer)
                 stream.abort()
             finally:
+                link.handlers.discard(scope)
                 with trio.CancelScope(shield=True):
                     await stream.aclose()
 
@@ -275,6 +279,8 @@ class Libp2pHost:
 
     def _lost(self, link: _Link) -> None:
         self._by_muxed.pop(id(link.muxed), None)
+        for scope in link.handlers:
+            scope.cancel()
         links = self._links.get(link.peer, [])
         if link in links:
             links.remove(link)

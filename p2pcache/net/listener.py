@@ -91,6 +91,7 @@ class Listener:
                 del self._running[host]
 
 
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _CROWDED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -108,7 +109,12 @@ async def open_listener(listen: Sequence[str]) -> Listener:
                     f"cannot listen on `{text}`", hint="give an IP address, `/ip4/0.0.0.0/tcp/4001`"
                 )
             with _bind_errors(wanted):
-                sockets.append(await _bind(wanted))
+                try:
+                    sockets.append(await _bind(wanted))
+                except OSError as exc:
+                    if wanted.host != "::" or exc.errno not in _NO_IPV6 or len(listen) < 2:
+                        raise
+                    _LOG.info("this machine has no IPv6: not listening on %s", wanted)
     except BaseException:
         for _, listener in sockets:
             listener.socket.close()

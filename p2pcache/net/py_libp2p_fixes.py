@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from Crypto.Cipher import Salsa20
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.connection import swarm_connection
-from libp2p.network.connection.exceptions import RawConnError
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.stream.net_stream import NetStream
-from libp2p.security.noise.io import NoiseTransportReadWriter
 from libp2p.stream_muxer.yamux.yamux import Yamux
 
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
     from libp2p.abc import IMuxedStream, IRawConnection
 
 VERSION: Final = "0.8.1"  # what all of this was found in
-MAX_FRAME_BYTES: Final = 16 << 20  # yamux: the largest window anybody may fill in one frame
-MAX_UNREAD_BYTES: Final = 64 << 20  # of all streams of one connection together
+MAX_UNREAD_BYTES: Final = 64 << 20  # of all streams of a connection; one window grows to 16 MiB
 _LOG = logging.getLogger(__name__)
 _applied = False
 
@@ -43,21 +41,21 @@ def apply() -> None:
     _applied = True
     _shield_frames()
     _contain_handlers()
-    _bound_frames()
-    _end_at_bad_cipher()
+    _bound_unread()
     _name_the_logger()
 
 
 def _shield_frames() -> None:
     """0.8.1: a cancel between encryption and socket desynchronises the cipher, ending every stream.
 
+    And one behind the frame that opens, closes or resets a stream leaves its entry behind for ever.
     So one frame is written whole or not at all. The wait is bounded by the wire, which cuts itself
     when a peer takes no byte for some seconds (`wire.py`).
     """
     for cls, names in (
         (Yamux, ("_write_frame",)),
         (SwarmConn, ("new_stream",)),
-        (NetStream, ("close", "reset", "close_write", "close_read")),
+        (NetStream, ("close", "reset")),
     ):
         for name in names:
             setattr(cls, name, _shielded(getattr(cls, name)))
@@ -92,8 +90,8 @@ def _contain_handlers() -> None:
     SwarmConn._handle_muxed_stream = contained  # type: ignore[method-assign]
 
 
-def _bound_frames() -> None:
-    """0.8.1: yamux takes frames of up to 4 GiB, and data beyond the window, into memory.
+def _bound_unread() -> None:
+    """0.8.1: yamux warns of data beyond the window, and keeps it: a peer can fill our memory.
 
     TooSlowError is the one that its reader answers by closing the connection.
     """
@@ -102,25 +100,11 @@ def _bound_frames() -> None:
     @wraps(method)
     async def bounded(self: Yamux, length: int) -> bytes:
         unread = sum(map(len, self.stream_buffers.values()))
-        if length > MAX_FRAME_BYTES or unread + length > MAX_UNREAD_BYTES:
+        if unread + length > MAX_UNREAD_BYTES:
             raise trio.TooSlowError(f"{self.peer_id} sent more than its window")
         return await method(self, length)
 
     Yamux._read_data_body = bounded  # type: ignore[method-assign]
-
-
-def _end_at_bad_cipher() -> None:
-    """0.8.1: bytes that do not decrypt are logged and skipped for ever; they end a connection."""
-    method = NoiseTransportReadWriter.decrypt
-
-    @wraps(method)
-    def decrypt(self: NoiseTransportReadWriter, data: bytes) -> bytes:
-        try:
-            return method(self, data)
-        except Exception as exc:  # the noise package raises what its backend does
-            raise RawConnError(f"a message does not decrypt: {exc!r}") from exc
-
-    NoiseTransportReadWriter.decrypt = decrypt  # type: ignore[method-assign]
 
 
 def _name_the_logger() -> None:
@@ -196,7 +180,10 @@ class PrivateConnection(RawConnection):
     async def _exactly(self, count: int) -> bytes:
         data = b""
         while len(data) < count:
-            more = await self._conn.read(count - len(data))
+            try:
+                more = await self._conn.read(count - len(data))
+            except ConnectionClosedError:  # it hung up with our words unread
+                break
             if not more:
                 break
             data += more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -72,7 +73,8 @@ def create_secret(path: Path, data: bytes) -> bool:
         kind = DiskFull if exc.errno in _FULL else LocalFault
         raise kind(f"cannot write `{path}`: {exc.strerror}") from exc
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _check_mode(path: Path, found: os.stat_result) -> None:

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import trio
+from libp2p.network.stream.exceptions import StreamEOF
 
 from p2pcache.errors import Unavailable
 
@@ -39,7 +40,7 @@ class HostStream:
         self._nursery = nursery
         self._ahead = bytearray()
         self._sending = trio.Lock()
-        self._reading = trio.CancelScope()
+        self._reading: trio.CancelScope | None = None
         self._ended = False
 
     @property
@@ -53,7 +54,7 @@ class HostStream:
         return len(self._ahead)
 
     async def receive_exactly(self, count: int) -> bytes:
-        """`count` bytes, bounded by the caller. Raises Unavailable. If cancelled, the stream ends."""
+        """`count` bytes (the caller bounds it). Raises Unavailable. If cancelled, it ends."""
         try:
             while len(self._ahead) < count:
                 self._check()
@@ -91,7 +92,8 @@ class HostStream:
     def _end(self, how: Callable[[], Awaitable[None]]) -> None:
         if not self._ended:
             self._ended = True
-            self._reading.cancel()  # yamux leaves a reader of a stream that is reset here asleep
+            if self._reading is not None:
+                self._reading.cancel()  # yamux leaves the reader of a stream reset here asleep
             if not self._wire.closed:
                 self._nursery.start_soon(how)
 
@@ -102,9 +104,8 @@ class HostStream:
     async def _read(self) -> bytes:
         data = b""
         try:
-            with self._reading:
+            with trio.CancelScope() as self._reading:
                 data = await self._stream.read(READ_BYTES)
-            self._reading = trio.CancelScope()
         except Exception as exc:  # libp2p has many words for the end of a stream
             raise Unavailable(f"the stream ended: {type(exc).__name__}") from exc
         if not data:
@@ -128,8 +129,10 @@ class HostStream:
                 await self._stream.close()
                 while await self._stream.read(READ_BYTES):
                     pass  # what comes after our close is nobody's
-        except Exception as exc:  # noqa: BLE001 - the end of the stream is one of them
-            over = type(exc).__name__ == "StreamEOF"
+        except StreamEOF:
+            over = True
+        except Exception as exc:  # noqa: BLE001 - it is over in any case
+            _LOG.debug("close: %r", exc)
         if not over and not self._wire.closed:
             await self._reset()
 

@@ -32,8 +32,9 @@ class Wire(ReadWriteCloser):
     the very moment, from whatever task it happens in.
     """
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, *, stall_s: float = WRITE_STALL_S) -> None:
         self._stream = stream
+        self._stall_s = stall_s
         self._socket = stream.socket
         self._ahead = b""
         self._closed = False
@@ -95,17 +96,17 @@ class Wire(ReadWriteCloser):
         return data
 
     async def write(self, data: bytes) -> None:
-        """Send; cuts itself after WRITE_STALL_S without progress. Raises ConnectionClosedError."""
+        """Send; cuts itself after `stall_s` without progress. Raises ConnectionClosedError."""
         view = memoryview(data)
         while view:
-            with trio.move_on_after(WRITE_STALL_S) as scope:
+            with trio.move_on_after(self._stall_s) as scope:
                 try:
                     await self._stream.send_all(view[:_CHUNK_BYTES])
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                     self.cut()
                     raise ConnectionClosedError(f"{self.remote} is gone", transport="tcp") from exc
             if scope.cancelled_caught:
-                _LOG.info("cut %s: it took no byte for %.0f s", self.remote, WRITE_STALL_S)
+                _LOG.info("cut %s: it took no byte for %.0f s", self.remote, self._stall_s)
                 self.cut()
                 raise ConnectionClosedError(f"{self.remote} takes no bytes", transport="tcp")
             view = view[_CHUNK_BYTES:]
