@@ -17,11 +17,14 @@ from libp2p.kad_dht import DHTMode, KadDHT
 from libp2p.kad_dht.common import PROTOCOL_ID
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from multiaddr import Multiaddr
 
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.errors import UsageError
 from p2pcache.net.dht import DhtOptions
 from p2pcache.net.dht.wire import PROTOCOL, announce, own_addresses, varint
+from p2pcache.net.identity import Identity
 from tests.support.dht_hosts import introduce, network, providers, running_node, until
 
 REPO = Path(__file__).parents[2]
@@ -271,7 +274,15 @@ async def test_stock_kaddht_ignores_its_protocol_prefix():
         assert PROTOCOL not in node.host.libp2p.get_mux().handlers
 
 
-async def test_stock_kaddht_answers_from_its_own_cache_and_limits_providers_silently():
+async def test_stock_kaddht_answers_from_what_it_looked_up_before():
+    async with running_node(with_dht=False) as node:
+        kad = KadDHT(node.host.libp2p, DHTMode.SERVER)
+        gone = PeerInfo(ID(Identity.generate().peer_id), [Multiaddr("/ip4/10.0.0.1/tcp/1")])
+        kad.provider_store.add_provider(name := a_name(), gone)
+        assert [info.peer_id for info in await kad.find_providers(name.hex())] == [gone.peer_id]
+
+
+async def test_stock_kaddht_has_limits_that_lose_honest_records():
     async with running_node(with_dht=False) as node:
         kad = KadDHT(node.host.libp2p, DHTMode.SERVER)
         assert kad._provider_rate_max == 10

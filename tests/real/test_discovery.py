@@ -142,6 +142,27 @@ def test_new_addresses_are_announced_and_a_goodbye_is_said():
             late.kill()
 
 
+@needs_root
+def test_hostile_announcements_are_passed_over():
+    with lan(2) as net, seekers(net, ONE) as (a,):
+        argv = [sys.executable, "-m", "tests.support.mdns_liar", ONE, net.ip_of(1)]
+        liar = subprocess.Popen(
+            net.argv(1, argv), cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            honest = liar.stdout.readline().strip()
+            found = []
+            while (line := a.next(3)) is not None:
+                found.append(line)
+            assert [line[2:4] for line in found] == [[honest, "/ip4/10.77.0.2/tcp/4001"]]
+            assert a.process.poll() is None
+        finally:
+            liar.kill()
+            liar.wait()
+            liar.stdin.close()
+            liar.stdout.close()
+
+
 async def collect(count: int, timeout_s: float = 10, **kwargs) -> list[Found]:
     found: list[Found] = []
     enough = trio.Event()

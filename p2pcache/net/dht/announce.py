@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 BATCH = 128  # records a stream: 25 ms of a server's time, so that a withdrawal is never far behind
 MAX_TALKS = 8  # servers told at once
 PACE_BURST = 1024  # records: an intent or a push goes out at once
+SLICE = 64  # names aimed without a break: 4 ms with 64 servers
 RETRY_S = 5.0  # a refused server, and the least time between two looks at a changed table
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Announcer:
         self._refresh_s = refresh_s
         self._records_per_s = records_per_s
         self._plan = Plan(provided)
+        self._fresh: dict[bytes, None] = {}  # to be aimed
         self._wake = trio.Event()
         self._idle = trio.Event()
         self._talking: set[PeerId] = set()
@@ -63,12 +66,14 @@ class Announcer:
 
     def provide(self, names: Iterable[bytes]) -> None:
         """Provide from now on; the servers hear of it within milliseconds."""
-        fresh = self._plan.provide(names)
-        self._aim(fresh)
+        self._fresh.update(dict.fromkeys(self._plan.provide(names)))
         self._stir()
 
     def withdraw(self, names: Iterable[bytes]) -> None:
         """Provide no longer."""
+        names = list(names)
+        for name in names:
+            self._fresh.pop(name, None)
         self._plan.withdraw(names)
         self._stir()
 
@@ -79,7 +84,7 @@ class Announcer:
 
     async def wait_idle(self) -> None:
         """Until every server that can be reached was told."""
-        while self._talking or not self._idle.is_set():
+        while self._talking or self._fresh or not self._idle.is_set():
             await self._idle.wait()
             await trio.lowlevel.checkpoint()
 
@@ -92,24 +97,41 @@ class Announcer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_aimed)
             while True:
+                await self._aim_some(self._take_fresh())
                 for peer in self._plan.waiting():
                     if len(self._talking) >= MAX_TALKS:
                         break
                     if peer not in self._talking and not self._asker.shuns(peer):
                         self._talking.add(peer)
+                        self._idle = trio.Event() if self._idle.is_set() else self._idle
                         nursery.start_soon(self._talk, peer)
+                if self._fresh:
+                    continue
                 if not self._talking:
                     self._idle.set()
                 with trio.move_on_after(RETRY_S):
                     await self._wake.wait()
                 self._wake = trio.Event()
 
+    def _take_fresh(self) -> list[bytes]:
+        taken = list(itertools.islice(self._fresh, SLICE))
+        for name in taken:
+            del self._fresh[name]
+        return taken
+
+    async def _aim_some(self, names: Sequence[bytes], *, again: bool = False) -> None:
+        """Aim the names that are still provided, without holding up anybody."""
+        for start in range(0, len(names), SLICE):
+            part = names[start : start + SLICE]
+            self._aim([name for name in part if name in self._plan.names], again=again)
+            await trio.lowlevel.checkpoint()
+
     def _stir(self) -> None:
         if self._idle.is_set():
             self._idle = trio.Event()
         self._wake.set()
 
-    def _aim(self, names: Iterable[bytes], *, again: bool = False) -> None:
+    def _aim(self, names: Iterable[bytes], *, again: bool) -> None:
         servers = self._servers()
         for name in names:
             key = key_of(name)
@@ -126,15 +148,15 @@ class Announcer:
             if trio.current_time() - renewed_at >= self._refresh_s:
                 renewed_at = trio.current_time()
                 self.refresh_count += 1
+                for peer in self._plan.waiting():
+                    if self._asker.shuns(peer):
+                        self._plan.forget(peer)  # it does not answer: what it has grows old
                 self._plan.renew()
             elif current == known:
                 continue
             known = current
             names = list(self._plan.names)
-            for start in range(0, len(names), 64):  # 64 names and 64 servers: 4 ms
-                part = names[start : start + 64]
-                self._aim([n for n in part if n in self._plan.names], again=True)
-                await trio.lowlevel.checkpoint()
+            await self._aim_some(names, again=True)
             if names:
                 self._stir()
 

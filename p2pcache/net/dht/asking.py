@@ -1,7 +1,7 @@
 """Questions to servers of the DHT. Nobody who asks ever waits longer than `query_s`.
 
-A question is a task of its own: whoever asked may leave, and the answer still tells whether the
-server is alive. Who did not answer is left alone for a while, and comes back when it is heard of.
+A question is a task of its own that ends when whoever asked leaves. Who did not answer is left
+alone for a while, and comes back when it is heard of.
 """
 
 from __future__ import annotations
@@ -38,11 +38,17 @@ class Question:
     done: trio.Event = field(default_factory=trio.Event)
     answers: list[bytes] | None = None
     received_count: int = 0
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     async def wait(self, timeout_s: float) -> bool:
-        """Whether it is over. Cancel-safe: the I/O goes on."""
-        with trio.move_on_after(timeout_s):
-            await self.done.wait()
+        """Whether it is over. If cancelled, the question is dropped (its stream is reset)."""
+        with trio.move_on_after(timeout_s) as patience:
+            try:
+                await self.done.wait()
+            except trio.Cancelled:
+                if not patience.cancel_called:
+                    self.scope.cancel()
+                raise
         return self.done.is_set()
 
 
@@ -109,7 +115,8 @@ class Asker:
     ) -> None:
         slots = self._slots.setdefault(peer, trio.CapacityLimiter(MAX_AT_ONCE))
         try:
-            with trio.move_on_after(2 * limit_s):
+            question.scope.deadline = trio.current_time() + 2 * limit_s
+            with question.scope:
                 async with slots:
                     await self._put(question, peer, addresses, frames, answer_count, limit_s)
         finally:

@@ -30,7 +30,7 @@ from p2pcache.errors import UsageError, plain_errors
 from p2pcache.net.dht import wire
 from p2pcache.net.dht.announce import Announcer
 from p2pcache.net.dht.asking import Asker
-from p2pcache.net.dht.find import Finding
+from p2pcache.net.dht.find import MAX_FINDS, Finding
 from p2pcache.net.dht.kad_host import KadHost
 from p2pcache.net.dht.lookup import Lookup, key_of
 from p2pcache.net.dht.records import VALIDITY_S, Records
@@ -99,6 +99,7 @@ class Dht:
             refresh_s=options.refresh_s,
             records_per_s=options.records_per_s,
         )
+        self._turns = trio.CapacityLimiter(MAX_FINDS)
         self.find_count = 0
 
     def provide(self, names: Iterable[bytes]) -> None:
@@ -113,11 +114,15 @@ class Dht:
         """Who provides a name, as they turn up: `async for peer, addresses in dht.find(name)`.
 
         Each provider comes once, connected, and has just said itself that it provides. Ends after
-        `find_s` at the latest; a frozen server or provider never holds up the others. Leave early
-        with `async with` (or by cancellation: what runs ends by itself within `find_s`).
+        `find_s` at the latest (counted from when fewer than 8 others are under way); a frozen
+        server or provider never holds up the others. Leave early with `async with`; a search that
+        is merely dropped ends by itself.
         """
         self.find_count += 1
-        finding = Finding(_checked(name), self._me, self._asker, self._options, self._loopback())
+        finding = Finding(
+            _checked(name), self._me, self._asker, self._options, self._turns,
+            loopback=self._loopback(),
+        )  # fmt: skip
         finding.start(self._nursery, self._closest(name), self._own_records(name))
         return finding
 

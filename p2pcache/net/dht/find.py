@@ -21,18 +21,27 @@ if TYPE_CHECKING:
 
 MAX_CHECKED = 64  # providers asked whether it is true; more are a liar's list
 MAX_CHECKING = 16  # at once: frozen ones do not hold up the others
+MAX_FINDS = 8  # at once; more would only make each other late. The others wait their turn
 
 
 class Finding:
     """An async iterator of (peer, addresses), and a context manager that ends the search."""
 
     def __init__(
-        self, name: bytes, me: PeerId, asker: Asker, options: DhtOptions, loopback: bool
+        self,
+        name: bytes,
+        me: PeerId,
+        asker: Asker,
+        options: DhtOptions,
+        turns: trio.CapacityLimiter,
+        *,
+        loopback: bool,
     ) -> None:
         self._name = name
         self._me = me
         self._asker = asker
         self._options = options
+        self._turns = turns
         self._loopback = loopback
         self._scope = trio.CancelScope()
         self._send, self._receive = trio.open_memory_channel[Somebody](options.max_found)
@@ -72,8 +81,8 @@ class Finding:
         lookup.add(servers)
         frame = ask_providers(self._name)
         with self._send, self._scope:
-            self._scope.deadline = trio.current_time() + self._options.find_s
-            async with trio.open_nursery() as nursery:
+            async with self._turns, trio.open_nursery() as nursery:
+                self._scope.deadline = trio.current_time() + self._options.find_s
 
                 def note(_peer: PeerId, answer: Answer) -> None:
                     for provider, addresses in answer.providers:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAX_STREAMS_PER_PEER = 16  # served at once; the rest waits (the host bounds it at 256)
 IDLE_S = 10.0  # a client that says nothing for so long is let go
 ANSWERS_BYTES = 32 * 1024  # leave together at most
-ANSWERS_COUNT = 64  # 10 ms of work
+ANSWERS_COUNT = 32  # 4 ms of work
 
 
 class _Conn:

@@ -37,6 +37,7 @@ class Plan:
     def __init__(self, names: dict[bytes, None]) -> None:
         self.names = names  # in order; the caller's, and only changed here
         self._told: defaultdict[PeerId, set[bytes]] = defaultdict(set)
+        self._old: defaultdict[PeerId, set[bytes]] = defaultdict(set)  # of those, to be renewed
         self._new: defaultdict[PeerId, dict[bytes, None]] = defaultdict(dict)
         self._again: defaultdict[PeerId, dict[bytes, None]] = defaultdict(dict)
         self._back: defaultdict[PeerId, dict[bytes, None]] = defaultdict(dict)
@@ -59,19 +60,20 @@ class Plan:
         for peer, told in self._told.items():
             for name in gone:
                 if name in told:
-                    told.discard(name)
                     self._back[peer][name] = None
 
     def aim(self, name: bytes, peers: Iterable[PeerId], *, again: bool = False) -> None:
         """Tell these servers, unless they know. `again`: of a refresh, behind what is new."""
         for peer in peers:
             self._back[peer].pop(name, None)
-            if name not in self._told[peer] and name not in self._new[peer]:
+            known = name in self._told[peer] and name not in self._old[peer]
+            if not known and name not in self._new[peer]:
                 (self._again if again else self._new)[peer][name] = None
 
     def renew(self) -> None:
-        """Records grow old: forget who was told, to tell all again (aim every name next)."""
-        self._told.clear()
+        """Records grow old: whoever is aimed at from now on is told again (aim every name)."""
+        for peer, told in self._told.items():
+            self._old[peer] = set(told)
 
     def take(self, peer: PeerId, max_count: int) -> Batch | None:
         """The next batch for a server; it counts as told from now on."""
@@ -83,22 +85,24 @@ class Plan:
                 queues.pop(peer, None)
             return None
         self._told[peer].update(names)
+        self._told[peer].difference_update(back)
+        self._old[peer].difference_update(names, back)
         return Batch(tuple(back), tuple(names))
 
     def failed(self, peer: PeerId, batch: Batch) -> None:
-        """A batch may have been lost: the server knows or does not know."""
-        told = self._told[peer]
+        """A batch may have been lost: the server knows or does not know, and is told again."""
+        for may_know in (self._told[peer], self._old[peer]):
+            may_know.update(batch.names, batch.back)
         for name in batch.names:
-            told.discard(name)
-            if name not in self.names:  # withdrawn meanwhile, and maybe heard of
-                self._back[peer][name] = None
+            if name in self.names:
+                self._again[peer][name] = None
         for name in batch.back:
             if name not in self.names:
                 self._back[peer][name] = None
 
     def forget(self, peer: PeerId) -> None:
         """A server left or starts anew: it knows nothing."""
-        for known in (self._told, self._new, self._again, self._back):
+        for known in (self._told, self._old, self._new, self._again, self._back):
             known.pop(peer, None)
 
     def waiting(self) -> list[PeerId]:
