@@ -3,8 +3,9 @@
 The delay of a relay is then one block and not one piece (DESIGN 4). Whoever wrote the block told
 nobody: readers look at the live byte. They sleep for half of what the last block took and look more
 and more rarely after that, so that a block is late by a fraction of its own time and a wait costs
-little. Measured, a relay whose source is limited to 100 and to 300 MB/s, 2 shared cores: its reader
-is done 1-16 ms after it; the byte server takes 1.2-1.3 and 1.0 CPU-s/GB over TLS, 0.75 and 0.4 plain.
+little. Measured, a relay whose source is limited to 100 and to 300 MB/s, 2 shared cores: its
+reader is done 1-16 ms after it; the byte server takes 1.2-1.3 and 1.0 CPU-s/GB over TLS, 0.75 and
+0.4-0.5 plain.
 """
 
 from __future__ import annotations
