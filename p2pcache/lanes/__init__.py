@@ -16,6 +16,7 @@
 | `sink`    | data, then map, then live byte                                                   |
 | `parent`  | ends a worker whose agent is gone                                                |
 | `serve/`  | the other end: the byte server that answers other agents' workers                 |
+| `reach`   | how a reader addresses it                                                        |
 | `tickets` | who may read what until when, checked without a database                         |
 | `certificate` | an agent's ephemeral certificate, pinned by its fingerprint                  |
 

@@ -355,16 +355,16 @@ def test_two_hundred_idle_strangers_harm_nobody(
 ) -> None:
     """From the reader's own address, which is the worst case: they share its allowance."""
     strangers: list[socket.socket] = []
+    pulls: list[FetchReport] = []
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            pulls.append(pull(tls.location(reader), tmp_path / "work"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
     try:
-        pulls: list[FetchReport] = []
-        stop = threading.Event()
-
-        def work() -> None:
-            while not stop.is_set():
-                pulls.append(pull(tls.location(reader), tmp_path / "work"))
-
-        thread = threading.Thread(target=work)
-        thread.start()
         strangers += [tls.connect() for _ in range(200)]
         before = len(pulls)
         newcomer = Reader(tmp_path / "newcomer", b"newcomer")
@@ -383,8 +383,10 @@ def test_two_hundred_idle_strangers_harm_nobody(
         assert all(is_cut(sock, 10) for sock in strangers)
         wait_until(lambda: tls.statistics()["unknown"] == 0)
     finally:
+        stop.set()
         for sock in strangers:
             sock.close()
+        thread.join(20)
 
 
 def test_a_reader_cannot_take_every_connection_or_every_answer(blob: Path) -> None:
@@ -464,3 +466,14 @@ def test_a_reader_gives_up_on_redirects_it_did_not_ask_for(
             replace(plain.location(), url=url), tmp_path / "a", limits=FetchLimits(max_redirects=0)
         )
         assert refusal(report)[0] is K.UNTRUSTED
+
+
+def test_a_lane_goes_past_the_proxy_of_the_environment(
+    plain: LaneServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert pull(plain.location(), tmp_path / "a").fault is None
+    there = replace(plain.location(), direct=False)
+    assert refusal(pull(there, tmp_path / "b"))[0] is K.UNAVAILABLE

@@ -9,11 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from p2pcache.lanes.bundle import fetch_bundle
 from p2pcache.lanes.bundle_wire import MAX_BUNDLE, pack_frame, pack_names
 from p2pcache.lanes.orders import BLOCK_BYTES, BundleOrder, FaultKind, Location, SmallOrder
 from p2pcache.lanes.serve.table import Entry, Guard
+from p2pcache.transfer.workers import WorkerOptions, open_workers
 from tests.support import faulty_http as fh
 from tests.support.faulty_http import FaultyServer
 from tests.support.lane_server import LaneServer, Reader, read_answer
@@ -74,7 +76,7 @@ def test_every_size_arrives_over_tls_with_one_request(tmp_path: Path) -> None:
     with LaneServer(tls=True) as server:
         server.tell("trust", [reader.certificate.der])
         server.serve(write(blobs, tmp_path / "there"))
-        location = server.location(reader, path="/bundle")
+        location = server.bundle(reader)
         report = fetch_bundle(order_of(location, blobs, tmp_path / "here"), PATIENT)
         assert faults(report) == [None] * len(blobs)
         for (name, data), each in zip(blobs.items(), report.reports, strict=True):
@@ -96,7 +98,7 @@ def test_what_is_missing_or_changed_is_a_fault_of_its_own(
     (tmp_path / "there" / names[4].hex()).write_bytes(b"longer" * 500)
     entries[names[5]] = replace(entries[names[5]], guard=Guard(1, 2, 600, 3))
     server.serve(entries)
-    location = server.location(path="/bundle")
+    location = server.bundle()
     report = fetch_bundle(order_of(location, blobs, tmp_path / "here"), PATIENT)
     expected = [None, K.NOT_FOUND, K.NOT_FOUND, K.UNTRUSTED, K.NOT_FOUND, K.NOT_FOUND, None]
     assert faults(report) == expected
@@ -111,7 +113,7 @@ def test_a_ticket_reads_its_scope_and_nothing_else(server: LaneServer, tmp_path:
     entries = write(blobs, tmp_path / "there")
     server.serve({b"name 0": entries[b"name 0"]})
     server.serve({b"name 1": entries[b"name 1"]}, scope=b"another")
-    location = server.location(path="/bundle")
+    location = server.bundle()
     order = order_of(location, blobs, tmp_path / "here")
     assert faults(fetch_bundle(order, PATIENT)) == [None, K.NOT_FOUND]
     bare = replace(order, location=replace(location, headers=()))
@@ -128,7 +130,7 @@ def test_large_and_unfinished_blobs_are_not_small_blobs(server: LaneServer, tmp_
     live.write_bytes(b"\0")
     entries[b"name 1"] = replace(entries[b"name 1"], live_path=str(live))
     server.serve(entries)
-    order = order_of(server.location(path="/bundle"), blobs, tmp_path / "here")
+    order = order_of(server.bundle(), blobs, tmp_path / "here")
     assert faults(fetch_bundle(order, PATIENT)) == [K.UNAVAILABLE, K.UNAVAILABLE]
     live.write_bytes(b"\1")
     assert faults(fetch_bundle(order, PATIENT)) == [K.UNAVAILABLE, None]
@@ -138,7 +140,7 @@ def test_an_answer_is_bounded_and_says_what_to_ask_again(tmp_path: Path) -> None
     blobs = blobs_of([1000] * 5)
     with LaneServer(options={"bundle_bytes": 3000}) as server:
         server.serve(write(blobs, tmp_path / "there"))
-        order = order_of(server.location(path="/bundle"), blobs, tmp_path / "here")
+        order = order_of(server.bundle(), blobs, tmp_path / "here")
         report = fetch_bundle(order, PATIENT)
     assert faults(report) == [None, None, K.UNAVAILABLE, K.UNAVAILABLE, K.UNAVAILABLE]
 
@@ -196,7 +198,7 @@ def test_a_frame_is_six_bytes() -> None:
 def test_two_thousand_small_blobs_in_eight_requests(server: LaneServer, tmp_path: Path) -> None:
     blobs = blobs_of([2000] * 2048)
     server.serve(write(blobs, tmp_path / "there"))
-    location = server.location(path="/bundle")
+    location = server.bundle()
     names = list(blobs)
     began = time.monotonic()
     for at in range(0, len(names), MAX_BUNDLE):
@@ -206,3 +208,13 @@ def test_two_thousand_small_blobs_in_eight_requests(server: LaneServer, tmp_path
     assert time.monotonic() - began < 20
     found = server.statistics()
     assert (found["connections"], next(iter(found["readers"].values()))[1]) == (1, 8)
+
+
+async def test_a_worker_process_takes_the_order(tmp_path: Path) -> None:
+    blobs = blobs_of(SIZES)
+    with trio.fail_after(60), LaneServer() as server:
+        server.serve(write(blobs, tmp_path / "there"))
+        order = order_of(server.bundle(), blobs, tmp_path / "here")
+        async with open_workers(WorkerOptions()) as workers:
+            report = await workers.fetch_bundle(order, PATIENT)
+    assert faults(report) == [None] * len(blobs)

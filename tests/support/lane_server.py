@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from p2pcache.lanes.certificate import Certificate, make_certificate
-from p2pcache.lanes.orders import Location, Tls
+from p2pcache.lanes.reach import Reach
 from p2pcache.lanes.serve.control import Unpacker, pack
 from p2pcache.lanes.serve.options import ServeOptions
 from p2pcache.lanes.tickets import (
@@ -26,6 +26,7 @@ from p2pcache.lanes.tickets import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from p2pcache.lanes.orders import Location
     from p2pcache.lanes.serve.table import Entry
 
 SCOPE = b"scope of the tests"
@@ -120,22 +121,21 @@ class LaneServer:
         return issue_ticket(self.made.secret, ticket, binding)
 
     def location(
-        self, reader: Reader | None = None, name: bytes = NAME, token: str | None = None,
-        path: str | None = None,
-    ) -> Location:  # fmt: skip
+        self, reader: Reader | None = None, name: bytes = NAME, token: str | None = None
+    ) -> Location:
         """What a fetch worker is given."""
+        return self.reach(reader, token).blob(name)
+
+    def bundle(self, reader: Reader | None = None) -> Location:
+        return self.reach(reader).bundle()
+
+    def reach(self, reader: Reader | None = None, token: str | None = None) -> Reach:
         token = self.token(reader) if token is None else token
-        headers = (("Authorization", f"Ticket {token}"),)
-        tls = Tls()
-        if reader is not None:
-            tls = Tls(
-                pin_sha256=self.certificate.fingerprint.hex(),
-                client_cert=str(reader.cert_path),
-                client_key=str(reader.key_path),
-            )
-        path = f"/blob/{name.hex()}" if path is None else path
-        scheme = "http" if reader is None else "https"
-        return Location(f"{scheme}://127.0.0.1:{self.port}{path}", headers, tls, direct=True)
+        if reader is None:
+            return Reach("127.0.0.1", self.port, token)
+        fingerprint = self.certificate.fingerprint
+        paths = str(reader.cert_path), str(reader.key_path)
+        return Reach("127.0.0.1", self.port, token, fingerprint, *paths)
 
     def connect(self, source: str = "127.0.0.1") -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), 10, source_address=(source, 0))

@@ -147,7 +147,9 @@ class Connection:
                     return
                 self._answer(http, *found)
             except Refusal as refusal:
-                self._refuse(http, refusal)
+                self._refuse(http, refusal)  # in the middle of a body: then it just ends
+            except Stale:
+                return
             except h11.RemoteProtocolError as exc:
                 text = f"not a request: {exc}"[:100]
                 self._refuse(http, Refusal(exc.error_status_hint, text, close=True))

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pcache.errors import Denied
+from p2pcache.lanes.orders import Tls
+from p2pcache.lanes.reach import Reach
 from p2pcache.lanes.tickets import (
     MAX_TOKEN_CHARS,
     Ticket,
@@ -103,3 +105,14 @@ def test_an_ipv4_reader_of_a_dual_stack_listener_is_the_same_reader() -> None:
     assert address_binding("fe80::1%eth0") == address_binding("fe80::1")
     with pytest.raises(ValueError, match="not appear"):
         address_binding("localhost")
+
+
+def test_a_lane_is_addressed_by_name_and_pin_only() -> None:
+    plain = Reach("fd00::1", 99, "token")
+    assert plain.blob(b"\x12\x20").url == "http://[fd00::1]:99/blob/1220"
+    assert plain.blob(b"\x12").headers == (("Authorization", "Ticket token"),)
+    pinned = Reach("10.0.0.1", 99, "token", b"\xaa" * 32, "/cert", "/key").bundle()
+    assert pinned.url == "https://10.0.0.1:99/bundle"
+    assert pinned.tls == Tls(None, "aa" * 32, "/cert", "/key")
+    assert pinned.direct
+    assert "token" not in repr(pinned) + repr(plain)
