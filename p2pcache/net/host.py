@@ -26,10 +26,10 @@ from p2pcache.errors import Denied, P2PCacheError, Unavailable, bug, leaves, pla
 from p2pcache.net import py_libp2p_fixes
 from p2pcache.net.dialer import DialOptions, connect_tcp, dialable, race
 from p2pcache.net.handshake import Handshake
-from p2pcache.net.swarm import NEGOTIATE_S, QuietSwarm, basic_host
 from p2pcache.net.listener import Listener, concrete, open_listener
 from p2pcache.net.port import Down, Handler, Up
 from p2pcache.net.stream import HostStream
+from p2pcache.net.swarm import NEGOTIATE_S, QuietSwarm, basic_host
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -173,19 +173,19 @@ class Libp2pHost:
         with trio.move_on_after(timeout_s):
             for address in dialable(addresses, options):
                 for links in self._links.values():
-                    if any(str(link.wire.remote) == str(address) for link in links):
+                    if any(str(link.tcp.remote) == str(address) for link in links):
                         return links[0].peer
                 try:
-                    wire = await connect_tcp(address, options)
+                    tcp = await connect_tcp(address, options)
                     try:
-                        proven = await self._handshake.outbound(wire, None)
+                        proven = await self._handshake.outbound(tcp, None)
                         if self._links.get(proven.peer):
-                            wire.cut(reset=False)
+                            tcp.cut(reset=False)
                         else:
-                            await self._adopt(wire, proven, inbound=False)
+                            await self._adopt(tcp, proven, inbound=False)
                         return proven.peer
                     except BaseException:
-                        wire.cut()
+                        tcp.cut()
                         raise
                 except P2PCacheError as exc:
                     error = exc

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +11,9 @@ from tests.support.agents import running_agent
 from tests.support.hub_repo import HubRepo, build_repo
 from tests.support.hub_stub import hub_stub
 from tests.support.network import LOOPBACK, join, network, peer_id, peers_of, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOWHERE = {"hf_endpoint": "http://127.0.0.1:9"}
 
@@ -58,9 +61,8 @@ def test_a_name_that_another_agent_resolved_is_known_without_an_origin(
     tmp_path: Path, repo: HubRepo
 ):
     with network(tmp_path, 2) as (a, b):
-        with hub_stub(repo) as hub:
-            with a.client() as client:
-                known = client.resolve("hf://demo/model", credentials={"hf_endpoint": hub.url})
+        with hub_stub(repo) as hub, a.client() as client:
+            known = client.resolve("hf://demo/model", credentials={"hf_endpoint": hub.url})
         with b.client() as client:
             for offline in (True, False):
                 found = client.resolve("hf://demo/model", credentials=NOWHERE, offline=offline)
