@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.config.network import NetworkSettings
+    from p2pcache.content.signed import Grant
     from p2pcache.net.dht.dht import Dht
     from p2pcache.net.discovery.found import Found
     from p2pcache.net.discovery.peerbook import PeerBook
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 GREET_S = 5.0  # to connect to an address of a DNS name
+MAX_NEW_GRANTS = 64  # of one message; each is a durable write
 READY_S = 15.0  # to open the network after `init` or `join`
 ANNOUNCED_BLOBS = 16  # of a manifest: those that somebody may ask for by their own name
 AGENT = f"p2pcache/{__version__}"
@@ -196,6 +198,20 @@ class AgentNetwork:
         await self.server.trust([certificate])
         return certificate_binding(fingerprint(certificate))
 
+    def heard_grants(self, grants: Sequence[Grant]) -> list[Grant]:
+        """Keep those of the admin; gives those that are new."""
+        known = {(g.repo, g.peer, g.expires_at) for g in self._store.others.grants(now=self._now())}
+        new = [
+            grant
+            for grant in grants
+            if grant.signer == self.admin
+            and grant.expires_at > self._now()
+            and (grant.repo, grant.peer, grant.expires_at) not in known
+        ][:MAX_NEW_GRANTS]
+        for grant in new:
+            self._store.others.put_grant(grant)
+        return new
+
     # -- what is said of what we hold ------------------------------------------------------------
 
     def possess(self, manifests: Sequence[bytes]) -> None:
@@ -255,6 +271,7 @@ class AgentNetwork:
             async for change in changes:
                 if isinstance(change, MemberUp):
                     member = change.member
+                    self.network.permit(self._store.others.grants(now=self._now()))
                     self.book.saw(member.peer, member.addresses)
                     with suppress(LocalFault):  # a full disk; it is saved again later
                         await trio.to_thread.run_sync(self.book.save)
@@ -324,7 +341,12 @@ async def open_agent_network(
         _keep_port(files, host.addresses())
         lane = LaneInfo(server.port, (), server.fingerprint, certificate.der)
         async with open_network(
-            host, opened.sharing, lane=lane, agent=AGENT, is_banned=opened.is_banned
+            host,
+            opened.sharing,
+            lane=lane,
+            agent=AGENT,
+            is_banned=opened.is_banned,
+            on_grants=opened.heard_grants,
         ) as network:
             opened.network = network
             async with trio.open_nursery() as nursery:

@@ -186,6 +186,7 @@ async def grant(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     expires_at = float(parts.now() + expires_s)
     signed = sign_grant(network.identity, repo, peer, expires_at)
     await trio.to_thread.run_sync(parts.store.others.put_grant, signed)
+    network.network.permit([signed])
     return {"repo": repo, "peer": format_peer_id(peer), "expires_at": expires_at}
 
 

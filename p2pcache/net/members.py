@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -33,6 +33,7 @@ from p2pcache.net.sync.wire import (
     LaneInfo,
     Load,
     Peers,
+    Permits,
     Said,
 )
 
@@ -69,6 +70,10 @@ class MembersOwner(Protocol):
 
     def announced(self, news: Announce) -> None:
         """A member began to download, possesses or no longer has manifests."""
+        ...
+
+    def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
+        """Somebody tells grants of the admin, unchecked."""
         ...
 
     def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
@@ -193,7 +198,7 @@ class Members:
             self.mesh.unlinked(link.peer, ended.cause, trio.current_time())
         self._wake.set()
 
-    def link_news(self, link: Link, news: Announce | Peers | Load) -> None:
+    def link_news(self, link: Link, news: Announce | Peers | Load | Permits) -> None:
         """See LinkOwner."""
         match news:
             case Peers(contacts):
@@ -212,6 +217,8 @@ class Members:
                     for other in list(self.links.values()):
                         if other is not link:
                             other.pass_on(news)
+            case Permits(grants):
+                self._owner.permitted(link, grants)
             case Load():
                 return  # the link keeps it
 

@@ -13,14 +13,14 @@ import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from p2pcache.content.cid import multihash
 from p2pcache.content.digests import is_sha256, raw
 from p2pcache.content.peerid import PeerId, format_peer_id
-from p2pcache.content.signed import parse_resolution
+from p2pcache.content.signed import parse_grant, parse_resolution
 from p2pcache.errors import (
     Denied,
     NotFound,
@@ -38,6 +38,7 @@ from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.sync.limits import SyncOptions
 from p2pcache.net.sync.machine import WantRefused
 from p2pcache.net.sync.wire import (
+    MAX_GRANTS,
     MAX_MANIFESTS,
     MAX_PART_BYTES,
     Answer,
@@ -50,6 +51,7 @@ from p2pcache.net.sync.wire import (
     MapAsk,
     NameAsk,
     Names,
+    Permits,
     Said,
     Ticket,
     TicketAsk,
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from p2pcache.content.ranges import RangeSet
-    from p2pcache.content.signed import SignedResolution
+    from p2pcache.content.signed import Grant, SignedResolution
     from p2pcache.net.port import Host
     from p2pcache.net.shelf import Shelf
     from p2pcache.net.sync.driver import Link
@@ -138,6 +140,7 @@ class Network:
         agent: str,
         is_banned: Callable[[PeerId], bool],
         on_distrust: Callable[[PeerId, str], None],
+        on_grants: Callable[[Sequence[Grant]], list[Grant]],
         options: NetworkOptions,
         chance: Callable[[], float],
     ) -> None:
@@ -146,6 +149,7 @@ class Network:
         self._options = options
         self._chance = chance
         self._on_distrust = on_distrust
+        self._on_grants = on_grants
         self._distrusted_count = 0
         self._nursery: trio.Nursery | None = None
         self._swarms: set[Swarm] = set()
@@ -389,6 +393,24 @@ class Network:
             if wanted.intersection(news.manifests):
                 self.members_driver.meet(news.origin)
 
+    def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
+        """See MembersOwner."""
+        try:
+            heard = [parse_grant(list(grant)) for grant in grants]
+        except Untrusted as exc:
+            link.distrust(exc.message)
+            return
+        new = self._on_grants(heard)
+        self.permit(new, but=link.peer)
+
+    def permit(self, grants: Sequence[Grant], *, but: PeerId | None = None) -> None:
+        """Tell everybody (except one) of grants."""
+        for at in range(0, len(grants), MAX_GRANTS):
+            wires = tuple(tuple(one.to_wire()) for one in grants[at : at + MAX_GRANTS])
+            for link in self._links():
+                if link.peer != but:
+                    link.tell(Permits(wires))
+
     def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
         """See MembersOwner."""
         for swarm in self._swarms:
@@ -510,6 +532,7 @@ async def open_network(
     agent: str,
     is_banned: Callable[[PeerId], bool] = lambda _: False,
     on_distrust: Callable[[PeerId, str], None] = lambda _peer, _reason: None,
+    on_grants: Callable[[Sequence[Grant]], list[Grant]] = lambda _: [],
     options: NetworkOptions | None = None,
     chance: Callable[[], float] = random.random,
 ) -> AsyncIterator[Network]:
@@ -517,7 +540,8 @@ async def open_network(
 
     `lane`: our byte server, and the certificate of our client side; `agent`: our name and version.
     `on_distrust` hears of peers that broke the rules of the conversation (they are kept away for
-    some minutes; a longer ban is the caller's decision).
+    some minutes; a longer ban is the caller's decision). `on_grants` hears of grants with good
+    signatures and gives those that are new and of use: they are passed on.
     """
     network = Network(
         host,
@@ -526,6 +550,7 @@ async def open_network(
         agent=agent,
         is_banned=is_banned,
         on_distrust=on_distrust,
+        on_grants=on_grants,
         options=options or NetworkOptions(),
         chance=chance,
     )

@@ -42,6 +42,7 @@ from p2pcache.net.sync.wire import (
     Message,
     Names,
     Peers,
+    Permits,
     Refused,
     encode,
     parse,
@@ -69,7 +70,7 @@ class LinkOwner(Protocol):
         """The peer said hello."""
         ...
 
-    def link_news(self, link: Link, news: Announce | Peers | Load) -> None:
+    def link_news(self, link: Link, news: Announce | Peers | Load | Permits) -> None:
         """The peer said something unasked."""
         ...
 

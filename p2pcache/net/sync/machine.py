@@ -41,6 +41,7 @@ from p2pcache.net.sync.wire import (
     Names,
     OtherMajor,
     Peers,
+    Permits,
     Ping,
     Pong,
     Refused,
@@ -119,7 +120,7 @@ class WantRefused:
 class News:
     """For whoever owns the link."""
 
-    message: Announce | Peers | Load
+    message: Announce | Peers | Load | Permits
 
 
 Action: TypeAlias = Send | Up | Serve | LookUp | Answered | Knowledge | WantRefused | News | Ended
@@ -242,7 +243,7 @@ class Conversation:
             case Load():
                 self.load = heard
                 return [News(heard)]
-            case Announce() | Peers():
+            case Announce() | Peers() | Permits():
                 return [News(heard)]
             case Bye(reason):
                 return [Ended(Cause.BYE, reason)]

@@ -59,6 +59,7 @@ MAX_MANIFEST_BYTES = 1 << 32
 MAX_TOKEN_BYTES = 1024
 MAX_PROOF_BYTES = 16 << 10
 MAX_RESOLUTIONS = 16
+MAX_GRANTS = 64  # in one message
 MAX_REASON_BYTES = 256
 MAX_CODE_BYTES = 32
 GENERATION_BYTES = 16
@@ -304,6 +305,13 @@ class Peers:
 
 
 @dataclass(frozen=True, slots=True)
+class Permits:
+    """Grants of the network's admin, `Grant.to_wire` as tuples: they travel to every member."""
+
+    grants: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Bye:
     """The sender ends this stream on purpose."""
 
@@ -329,7 +337,7 @@ Ask: TypeAlias = MapAsk | TicketAsk | ManifestAsk | NameAsk
 Answer: TypeAlias = Map | Ticket | ManifestPart | Names | Refused
 Message: TypeAlias = (
     Hello | Ping | Pong | Want | Holds | HoldsEnd | Have | Gone | Drop | Announce | Ask | Answer
-    | Peers | Load | Bye
+    | Peers | Load | Bye | Permits
 )  # fmt: skip
 Heard: TypeAlias = Message | Unknown | OtherMajor
 
@@ -374,6 +382,7 @@ _ATTESTATION = _tuple(
 _RESOLUTION = _tuple(
     _REF, _NAME, Maybe(_REF), _REF, _REF, Flag(), Flag(), Real(1e11), _PEER, _SIGNATURE
 )
+_GRANT = _tuple(_REF, _PEER, Real(1e11), _PEER, _SIGNATURE)
 _ANNOUNCE = (Raw(ANNOUNCEMENT_BYTES, ANNOUNCEMENT_BYTES), _PEER, Many(_NAME, MAX_MANIFESTS, 1))
 
 
@@ -455,6 +464,7 @@ _CODECS: dict[int, tuple[type | Said, Record[Any]]] = {
     22: (Peers, _record(Peers, Many(_record(Contact, _PEER, _ADDRESSES), MAX_PEERS))),
     23: (Load, _LOAD),
     24: (Bye, _record(Bye, Text(MAX_REASON_BYTES, cut=True))),
+    25: (Permits, _record(Permits, Many(_GRANT, MAX_GRANTS, 1))),
 }
 _KINDS: dict[type | Said, tuple[int, Record[Any]]] = {
     key: (kind, codec) for kind, (key, codec) in _CODECS.items()
