@@ -405,6 +405,7 @@ class Download:
                 out.append(action)
             if not self._last_resort(out):
                 break
+            chooser = self._chooser(now)
         out += self._open_ahead()
         failed = self._hopeless(now)
         if failed is not None:

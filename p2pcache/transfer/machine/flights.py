@@ -66,9 +66,9 @@ class Pace:
 
 
 def median_block_s(sources: list[SourceState]) -> float | None:
-    """Of all sources that were measured, at least two of them."""
-    known = [s.block_s for s in sources if s.block_s is not None]
-    return statistics.median(known) if len(known) > 1 else None
+    """At the median rate of all sources that were measured, at least two of them."""
+    rates = [1.0 / s.block_s for s in sources if s.block_s]
+    return 1.0 / statistics.median(rates) if len(rates) > 1 else None
 
 
 def is_slow(source: SourceState, median_s: float | None, options: TransferOptions) -> bool:
