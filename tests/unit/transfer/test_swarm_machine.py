@@ -170,18 +170,18 @@ def test_a_frozen_peer_keeps_its_pieces_when_nobody_else_has_them():
 
 
 def test_a_source_under_a_tenth_of_the_median_rate_loses_its_pieces():
-    pull = Pull(200 * MIB, streams=2)
+    pull = Pull(900 * MIB, streams=2)
     pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 16))))
-    slow, _ = pull.open(blocks=200)
+    slow, _ = pull.open(blocks=900)
     assert slow.source == "p0"
-    for step in range(1, 15):
-        pull.now += 0.25
-        pull.tell(ev.Progress(slow, slow.start + step * MIB))
+    pull.tell(ev.SourceHas("p1", 0, RangeSet.of((0, 16))))
+    for beat in range(1, 40):
+        pull.now += 0.05
+        if beat % 5 == 0:
+            pull.tell(ev.Progress(slow, slow.start + beat // 5 * MIB))
         if pull.stopped:
             break
-        origin = next(j for j in pull.running.values() if j.source == "origin")
-        pull.end(origin)
-        pull.tell(ev.SourceHas("p1", 0, RangeSet.of((0, 16))))
+        pull.end(next(j for j in pull.running.values() if j.source == "origin"))
     assert pull.stopped == [slow.id]
     assert 1.5 <= pull.now < 2.0
 
