@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -105,7 +105,7 @@ def _at_host(fault: Fault, url: str) -> Fault:
     host = host_of(url)
     if fault.kind in (FaultKind.LOCAL, FaultKind.DISK_FULL) or fault.message.startswith(host):
         return fault
-    return Fault(fault.kind, f"{host}: {fault.message}", fault.retry_after_s, fault.http_status)
+    return replace(fault, message=f"{host}: {fault.message}")
 
 
 def _agree(order: FetchOrder, body: Body, progress: _Progress) -> int | None:

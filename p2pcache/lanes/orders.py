@@ -12,6 +12,7 @@ import enum
 from dataclasses import dataclass, field
 
 BLOCK_BYTES = 1 << 20  # DESIGN 1: the unit that is verified; a UnixFS raw leaf
+UNKNOWN_HASH = bytes(32)  # in `expected`: nothing is known of this block; no content hashes to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,17 @@ class FaultKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`message` is fit for users: it names the host, never a credential or a signed query."""
+    """`message` is fit for users: it names the host, never a credential or a signed query.
+
+    `arrived`: the digest of bytes that came whole, in place of those that were expected: the
+    evidence against their sender, where what was expected is proven.
+    """
 
     kind: FaultKind
     message: str
     retry_after_s: float | None = None
     http_status: int | None = None
+    arrived: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,8 @@ class FetchOrder:
     written again; its digest in the report is that of what arrived now.
 
     `expected`: the sha2-256 of every block of the range, joined, when a map is known: a block that
-    differs is UNTRUSTED and is not written. `whole`: no Range header; `start` is 0 and `end` is
+    differs is UNTRUSTED (the fault tells what `arrived`) and is not written; 32 zeros: not known.
+    `whole`: no Range header; `start` is 0 and `end` is
     `blob_bytes`. `compare`: the blocks are there already; those that differ from the map are
     rewritten and listed in the report.
     `total_known` is False when only this request can tell the length (`blob_bytes` is then an

@@ -8,13 +8,17 @@ a failed `pwrite` is an error with a number.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from typing import TYPE_CHECKING, Self
 
-from p2pcache.lanes.faults import Ended, disk_fault, ended
-from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind
+from p2pcache.lanes.faults import Ended, disk_fault
+from p2pcache.lanes.orders import BLOCK_BYTES, UNKNOWN_HASH, Fault, FaultKind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from p2pcache.lanes.orders import FetchOrder
 
 
@@ -63,17 +67,21 @@ class BlockSink:
         index = (self.done - self._order.start) // BLOCK_BYTES
         at = slice(32 * index, 32 * index + 32)
         expected = self._order.expected
-        if expected is not None and expected[at] != digest:
-            raise ended(
-                FaultKind.UNTRUSTED,
-                f"block {self._first + index} has sha2-256 {digest.hex()}, "
-                f"expected {expected[at].hex()}",
+        if expected is not None and expected[at] not in (digest, UNKNOWN_HASH):
+            text = f"sha2-256 {digest.hex()}, expected {expected[at].hex()}"
+            raise Ended(
+                Fault(
+                    FaultKind.UNTRUSTED,
+                    f"block {self._first + index} has {text}",
+                    arrived=digest,
+                )
             )
         number = self._first + index
         try:
             if not self._order.compare:
-                if os.pread(self._fds[2], 1, number) != b"\x01":
-                    self._write(number, block, digest)
+                with _alone(self._fds[2], number):
+                    if os.pread(self._fds[2], 1, number) != b"\x01":
+                        self._write(number, block, digest)
             elif self._map[at] != digest:
                 os.pwrite(self._fds[2], b"\x00", number)  # nobody may serve it half rewritten
                 self._write(number, block, digest)
@@ -88,6 +96,22 @@ class BlockSink:
         _write_all(data, block, number * BLOCK_BYTES)
         _write_all(map_, memoryview(digest), number * 32)
         os.pwrite(live, b"\x01", number)
+
+
+@contextlib.contextmanager
+def _alone(live: int, number: int) -> Iterator[None]:
+    """No other process is writing this block: a piece may be asked for twice, of one who lies too,
+    and data and hash must be of one of them. Let go by the kernel when the process dies.
+
+    Where a file system has no record locks the whole digest alone tells.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.lockf(live, fcntl.LOCK_EX, 1, number)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.lockf(live, fcntl.LOCK_UN, 1, number)
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:

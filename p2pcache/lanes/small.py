@@ -141,10 +141,8 @@ def _verify(order: SmallOrder, data: bytes) -> tuple[bytes, bytes]:
         ("git sha1", order.git_sha1, git.digest()),
     ):
         if asked is not None and asked != got:
-            raise ended(
-                FaultKind.UNTRUSTED,
-                f"{host_of(order.location.url)}: {name} {got.hex()}, expected {asked.hex()}",
-            )
+            text = f"{host_of(order.location.url)}: {name} {got.hex()}, expected {asked.hex()}"
+            raise Ended(Fault(FaultKind.UNTRUSTED, text, arrived=got))
     return sha256, git.digest()
 
 

@@ -1,7 +1,8 @@
 """What the pull machine is told and what it asks for: frozen values, one sum type each way.
 
-Peers (issue B) and range single-flight (issue C) use these same values: a peer is a `SourceUp`
-with a `holds`, a piece that somebody announces is a `SourceHas`, a lost race is an `Abort`.
+A peer is a `SourceUp` with an empty `holds` that tells what it has by `SourceHas`. Range
+single-flight (issue C) has its place too: what somebody announces to bring will be one more event
+beside `SourceHas`, a lost race is an `Abort`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from p2pcache.content.ranges import RangeSet
     from p2pcache.lanes.orders import Fault
     from p2pcache.sources.port import SourceKind
 
@@ -63,10 +65,30 @@ class SourceUp:
 
 @dataclass(frozen=True, slots=True)
 class SourceHas:
-    """A source tells more of what it holds."""
+    """A source tells more of what it holds of a blob. `blocks` None: all of it.
+
+    The caller has bounded `blocks` to the blob.
+    """
 
     name: str
-    blobs: frozenset[int]
+    blob: int
+    blocks: RangeSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLost:
+    """A source has nothing of a blob any more."""
+
+    name: str
+    blob: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceQueue:
+    """A source's own word on how long a request would wait there."""
+
+    name: str
+    queue_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +112,14 @@ class Settled:
     """A blob is complete without us (found in the store, or another process finished it)."""
 
     blob: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a job that runs, `[start, done)` is verified by now. Told only when it moved."""
+
+    job: Job
+    done: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +147,29 @@ class BatchEnded:
     faults: tuple[Fault | None, ...]
     wire_bytes: int
     seconds: float
+    blame: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Digested:
-    """The whole digest of a blob whose blocks are all here matched (`ok`) or did not."""
+    """The whole digest of a blob whose blocks are all here matched (`ok`) or did not.
+
+    `suspects`: the blocks worth comparing first; None: there is no evidence, compare all.
+    """
 
     blob: int
     ok: bool
     message: str = ""
+    suspects: RangeSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A map that this blob was checked against is believed no more: who differed from it is not
+    barred any longer.
+    """
+
+    blob: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +187,16 @@ class Tick:
 Event = (
     SourceUp
     | SourceHas
+    | SourceLost
+    | SourceQueue
     | SourceDown
     | Opened
     | Settled
+    | Progress
     | Ended
     | BatchEnded
     | Digested
+    | Cleared
     | Streams
     | Tick
 )
@@ -179,9 +227,9 @@ class FetchBatch:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Stop a job (its socket is closed); it still answers with `Ended`, blame False."""
+    """Stop a request (its socket is closed); it still answers with its end, blame False."""
 
-    job: Job
+    job: Job | Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +248,16 @@ class Banned:
 
     source: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Nobody is left who brings these blocks as the map has them: accept what comes, unless the
+    map is proven. The whole digest decides.
+    """
+
+    blob: int
+    blocks: RangeSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,4 +280,4 @@ class Failed:
     faults: tuple[tuple[str, Fault], ...]
 
 
-Action = Open | Fetch | FetchBatch | Abort | Digest | Banned | Wake | Finished | Failed
+Action = Open | Fetch | FetchBatch | Abort | Digest | Banned | Doubt | Wake | Finished | Failed

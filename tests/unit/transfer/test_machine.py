@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +11,7 @@ from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import Download
 from p2pcache.transfer.policy import TransferOptions
+from tests.support.machine_world import World
 
 MIB = BLOCK_BYTES
 OPTIONS = TransferOptions(patience_s=60.0)
@@ -59,113 +58,6 @@ def ended(job: ev.Job, *, done: int | None = None, why: Fault | None = None, **m
     return ev.Ended(job, done, done - job.start, 0.1, why, **more)
 
 
-class World:
-    """Answers actions at random: the machine must cope with every order and every outcome."""
-
-    def __init__(self, seed: int, sizes: list[int], sources: int, faults: float) -> None:
-        self.random = random.Random(seed)
-        self.sizes = sizes
-        self.faults = faults
-        self.now = 0.0
-        self.pending: list[ev.Action] = []
-        self.wake: float | None = None
-        self.end: ev.Action | None = None
-        self.held: dict[int, set[int]] = {i: set() for i in range(len(sizes))}
-        self.banned: set[tuple[str, int]] = set()
-        self.good_digests: set[int] = set()
-        self.streams = self.random.choice([1, 2, 5])
-        self.machine = Download(
-            blobs(*sizes),
-            piece_bytes=2 * MIB,
-            streams=self.streams,
-            options=TransferOptions(patience_s=1000.0),
-            chance=self.random.random,
-            now=0.0,
-        )
-        for n in range(sources):
-            self.tell(ev.SourceUp(f"s{n}", SourceKind.ORIGIN, 3))
-
-    def tell(self, event: ev.Event) -> None:
-        for action in self.machine.handle(event, self.now):
-            assert self.end is None, "an action after the end"
-            if isinstance(action, ev.Wake):
-                self.wake = action.at
-            elif isinstance(action, ev.Finished | ev.Failed):
-                self.end = action
-            elif not isinstance(action, ev.Banned):
-                self.check(action)
-                self.pending.append(action)
-
-    def check(self, action: ev.Action) -> None:
-        flying = [a for a in self.pending if isinstance(a, ev.Fetch | ev.FetchBatch)]
-        if isinstance(action, ev.Fetch):
-            job = action.job
-            assert len(flying) < self.streams, "the limit of requests in flight is kept"
-            assert (job.source, job.blob) not in self.banned, "never ask a source that was excluded"
-            assert job.start % MIB == 0
-            assert job.start < job.end <= self.sizes[job.blob]
-            if not job.whole:
-                for other in flying:
-                    if isinstance(other, ev.Fetch) and other.job.blob == job.blob:
-                        assert job.end <= other.job.start or other.job.end <= job.start, "twice"
-                if not job.compare:
-                    blocks = set(range(job.start // MIB, -(-job.end // MIB)))
-                    assert not blocks & self.held[job.blob], "never ask for what is here"
-        elif isinstance(action, ev.FetchBatch):
-            assert action.batch.blobs
-            for blob in action.batch.blobs:
-                assert (action.batch.source, blob) not in self.banned
-        elif isinstance(action, ev.Digest):
-            blocks = -(-self.sizes[action.blob] // MIB)
-            assert len(self.held[action.blob]) == blocks, "digest only when all is here"
-
-    def a_fault(self, source: str, blob: int) -> Fault:
-        kind = self.random.choice([k for k in FaultKind if k.value not in ("local", "disk-full")])
-        if kind in (FaultKind.NOT_FOUND, FaultKind.DENIED):
-            self.banned.add((source, blob))
-        return Fault(kind, kind.value, retry_after_s=self.random.choice([None, 1.0, 1e6]))
-
-    def step(self) -> None:
-        if not self.pending:
-            assert self.wake is not None, "nothing in flight and nothing to wait for: a hang"
-            self.now = max(self.now, self.wake)
-            self.tell(ev.Tick())
-            return
-        self.now += self.random.random()
-        action = self.pending.pop(self.random.randrange(len(self.pending)))
-        match action:
-            case ev.Open(blob):
-                if self.random.random() < 0.1:
-                    self.tell(ev.Settled(blob))
-                    return
-                blocks = -(-self.sizes[blob] // MIB)
-                live = bytes(self.random.random() < 0.3 for _ in range(blocks))
-                self.held[blob] = {i for i, have in enumerate(live) if have}
-                self.tell(ev.Opened(blob, live))
-            case ev.Fetch(job):
-                why = None
-                done = job.end
-                if self.random.random() < self.faults:
-                    why = self.a_fault(job.source, job.blob)
-                    done = self.random.randrange(job.start, job.end + 1)
-                    done -= done % MIB if done != job.end else 0
-                    done = max(done, job.start)
-                last = -(-done // MIB) if done == job.end else done // MIB
-                self.held[job.blob] |= set(range(job.start // MIB, last))
-                self.tell(ev.Ended(job, done, done - job.start, 0.1, why))
-            case ev.FetchBatch(batch):
-                faults = tuple(
-                    self.a_fault(batch.source, b) if self.random.random() < self.faults else None
-                    for b in batch.blobs
-                )
-                self.tell(ev.BatchEnded(batch, faults, 10, 0.1))
-            case ev.Digest(blob):
-                ok = self.random.random() > self.faults / 3
-                if not ok:
-                    self.held[blob] = set()
-                self.tell(ev.Digested(blob, ok, "differs"))
-
-
 @settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
@@ -175,11 +67,7 @@ class World:
 )
 def test_every_pull_ends_and_keeps_its_promises(seed, sizes, sources, faults):
     world = World(seed, sizes, sources, faults)
-    steps = 0
-    while world.end is None:
-        world.step()
-        steps += 1
-        assert steps < 20_000, "the pull never ends"
+    world.run()
     if faults == 0.0:
         assert isinstance(world.end, ev.Finished)
 

@@ -1,0 +1,17 @@
+"""One pull as a pure machine: events in, actions out. No clock, no chance, no await, no disk.
+
+The driver (transfer/driver) and the virtual-time simulator (issue C) run this same class. Time
+is an argument of `Download.handle`; chance is a callable given at construction, returning [0, 1).
+
+    download.py   events to actions, and when a pull is over
+    choose.py     who is asked for what next (the rules of preference)
+    flights.py    requests on their way: stalls, slow ones, the bounded duplicates of the endgame
+    blobs.py      which blocks of a blob are here, on their way, or to be compared again
+    sources.py    what a source holds, how fast it is, why it is left alone
+    bits.py       sets of blocks as integers
+"""
+
+from p2pcache.transfer.machine.download import Download
+from p2pcache.transfer.machine.sources import SourceStatistics, Statistics
+
+__all__ = ["Download", "SourceStatistics", "Statistics"]

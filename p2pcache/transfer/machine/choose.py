@@ -1,0 +1,210 @@
+"""Who is asked for what next.
+
+The rules, and where they come from:
+
+* peers before origins, by piece and not by blob (DESIGN 6): an origin is asked for what no healthy
+  peer has. It is spared, never waited for: what only peers in trouble have is asked of it at once;
+* among peers the shorter queue of two that are drawn, and a random run among what it has: rarest
+  first lost (facts/swarm.md 5);
+* runs of whole pieces where the holder has them, shorter near the end (`policy.run_limit`);
+* peers so slow that the origin may be faster: one piece measures it, once;
+* what is compared after a wrong digest is asked of somebody who did not send it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from p2pcache.lanes.orders import BLOCK_BYTES
+from p2pcache.transfer.machine import bits
+from p2pcache.transfer.machine.flights import is_slow, median_block_s
+from p2pcache.transfer.policy import TransferOptions, run_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from p2pcache.transfer.machine.blobs import BlobState
+    from p2pcache.transfer.machine.sources import SourceState
+
+TYPICAL_BLOCK_S = 0.01  # before anything is measured: only compared with itself
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Ask `source` for blocks `[start, end)`."""
+
+    source: SourceState
+    start: int
+    end: int
+    compare: bool
+    whole: bool = False
+
+
+class Chooser:
+    """The sources at one moment, sorted into those that serve well and those in trouble."""
+
+    def __init__(
+        self,
+        sources: Iterable[SourceState],
+        *,
+        piece_bytes: int,
+        streams: int,
+        options: TransferOptions,
+        chance: Callable[[], float],
+        now: float,
+    ) -> None:
+        up = [s for s in sources if s.gone is None]
+        self._piece_blocks = piece_bytes // BLOCK_BYTES
+        self._streams = streams
+        self._options = options
+        self._chance = chance
+        self._now = now
+        self.median_s = median_block_s(up)
+        peers = [s for s in up if s.is_peer]
+        self._origins = [s for s in up if not s.is_peer]
+        self._healthy = [
+            s for s in peers if now >= s.not_before and not is_slow(s, self.median_s, options)
+        ]
+        self._slow = [s for s in peers if is_slow(s, self.median_s, options)]
+        self._typical_s = self.median_s or TYPICAL_BLOCK_S
+
+    def of_large(self, blob: BlobState) -> Choice | None:
+        """The next run of a blob, or None when nobody can bring any now."""
+        target = blob.missing
+        compare = bool(target & blob.recheck)
+        if compare:
+            target &= blob.recheck
+        return (
+            self._from_peers(blob, target, compare, self._healthy)
+            or self._from_origin(blob, target, compare)
+            or self._from_peers(blob, target, compare, self._slow)
+        )
+
+    def of_small(self, blob: BlobState) -> SourceState | None:
+        """Who is asked for a small blob now."""
+        peers = [s for s in self._healthy if s.held(blob)]
+        if peers:
+            return self._shorter_queue([s for s in peers if s.has_room(self._now)])
+        origins = [s for s in self._origins if s.held(blob) and s.has_room(self._now)]
+        if origins:
+            return self._best_origin(origins)
+        slow = [s for s in self._slow if s.held(blob) and s.has_room(self._now)]
+        return self._shorter_queue(slow)
+
+    def is_spared(self, source: SourceState, blob: BlobState) -> bool:
+        """Whether an origin is not asked for a small blob because a healthy peer has it."""
+        return not source.is_peer and any(s.held(blob) for s in self._healthy)
+
+    def second(self, blob: BlobState, left: int, first: SourceState) -> Choice | None:
+        """Somebody else for blocks that are late; peers first."""
+        for group in (self._healthy, self._origins):
+            able = [
+                s
+                for s in group
+                if s is not first and s.ranged and s.has_room(self._now) and s.held(blob) & left
+            ]
+            best = self._shorter_queue(able)
+            if best is not None:
+                start = bits.first(best.held(blob) & left)
+                return Choice(best, start, bits.run_end(best.held(blob) & left, start), False)
+        return None
+
+    def can_relieve(self, blob: BlobState, left: int, first: SourceState) -> bool:
+        """Whether anybody else in good standing has any of these blocks."""
+        return any(
+            s is not first and s.held(blob) & left and self._now >= s.not_before
+            for s in (*self._healthy, *self._origins)
+        )
+
+    # -- peers -----------------------------------------------------------------------------------
+
+    def _from_peers(
+        self, blob: BlobState, target: int, compare: bool, peers: list[SourceState]
+    ) -> Choice | None:
+        has: dict[SourceState, int] = {}
+        for peer in peers:
+            if peer.has_room(self._now):
+                wanted = peer.held(blob) & target
+                if peer.failures:  # what stalled once is not risked again
+                    wanted &= ~blob.delayed
+                if wanted:
+                    has[peer] = wanted
+        source = self._shorter_queue(list(has))
+        if source is None:
+            return None
+        start, end = self._random_run(blob, has[source])
+        return Choice(source, start, end, compare)
+
+    def _shorter_queue(self, able: list[SourceState]) -> SourceState | None:
+        """Of two that are drawn; kinds in their order, who never failed before who did."""
+        if not able:
+            return None
+        best = min((s.kind, s.failures > 0) for s in able)
+        able = [s for s in able if (s.kind, s.failures > 0) == best]
+        one = able.pop(self._draw(len(able)))
+        if not able:
+            return one
+        other = able[self._draw(len(able))]
+        return min(one, other, key=lambda s: s.wait_s(self._typical_s))
+
+    def _draw(self, count: int) -> int:
+        return min(int(self._chance() * count), count - 1)
+
+    def _random_run(self, blob: BlobState, wanted: int) -> tuple[int, int]:
+        at = bits.first(wanted, self._draw(blob.count))
+        if at < 0:
+            at = bits.first(wanted)
+        piece = at - at % self._piece_blocks
+        while at > piece and wanted >> (at - 1) & 1:
+            at -= 1
+        return at, self._end(blob, wanted, at)
+
+    def _end(self, blob: BlobState, wanted: int, start: int) -> int:
+        """Where a run ends: whole pieces, unless what is wanted ends before."""
+        left = blob.missing.bit_count() * BLOCK_BYTES
+        piece = self._piece_blocks
+        limit = run_limit(left, piece * BLOCK_BYTES, self._streams, self._options) // BLOCK_BYTES
+        end = min(bits.run_end(wanted, start), start + limit)
+        cut = end - end % piece
+        return cut if cut > start and end < blob.count else end
+
+    # -- origins ---------------------------------------------------------------------------------
+
+    def _from_origin(self, blob: BlobState, target: int, compare: bool) -> Choice | None:
+        able = [s for s in self._origins if s.has_room(self._now) and s.held(blob) & target]
+        if not able:
+            return None
+        spared = 0
+        for peer in self._healthy:
+            spared |= peer.held(blob) & (~blob.delayed if peer.failures else blob.full)
+        trial = self._is_trial_due()
+        for source in sorted(able, key=self._origin_key):
+            wanted = source.held(blob) & target & ~spared
+            if not wanted and trial:
+                wanted = bits.span(*self._random_run(blob, source.held(blob) & target))
+            if not wanted:
+                continue
+            if not source.ranged:
+                if blob.claimed:
+                    return None
+                return Choice(source, 0, blob.count, bool(blob.recheck), whole=True)
+            start = bits.first(wanted)
+            end = self._end(blob, wanted, start)
+            if trial:
+                end = min(end, start + self._piece_blocks)
+            return Choice(source, start, end, compare)
+        return None
+
+    def _is_trial_due(self) -> bool:
+        """Peers so slow that the origin may well be faster, and it was never measured."""
+        if any(s.block_s is not None or s.in_flight for s in self._origins):
+            return False
+        known = [s.block_s for s in self._healthy if s.block_s is not None]
+        return bool(known) and min(known) > self._options.spare_above_block_s
+
+    def _best_origin(self, origins: list[SourceState]) -> SourceState:
+        return min(origins, key=self._origin_key)
+
+    def _origin_key(self, source: SourceState) -> tuple[int, int, int, float]:
+        return source.kind, source.failures, source.in_flight, self._chance()

@@ -1,0 +1,98 @@
+"""Requests on their way: which stall, which are slow, and which may be asked for twice.
+
+Times are of the machine's clock. A request is judged by the blocks that were seen to arrive
+(`Progress`), never by its age alone: a long run on a thin link is no fault.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from p2pcache.transfer import events as ev
+    from p2pcache.transfer.machine.blobs import BlobState
+    from p2pcache.transfer.machine.sources import SourceState
+    from p2pcache.transfer.policy import TransferOptions
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One job. `mask`: its blocks; `moved_at`: when the last of them was seen to arrive."""
+
+    job: ev.Job
+    mask: int
+    source: SourceState
+    blob: BlobState
+    started: float
+    moved_at: float
+    seen: int = 0  # blocks that arrived
+    kept_bytes: int = 0
+    twin: Flight | None = None  # the request that asks for the same blocks; none for most
+    had_twin: bool = False
+    is_aborted: bool = False
+    stalled: bool = False
+
+    @property
+    def left(self) -> int:
+        """Its blocks that are not here yet."""
+        return self.mask & ~self.blob.done
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether its blocks can be seen to arrive: not those of a whole body or a comparison."""
+        return not self.is_aborted and not self.job.whole and not self.job.compare
+
+
+class Pace:
+    """Mean and mean deviation of the seconds a block takes (as RFC 6298 does for round trips)."""
+
+    def __init__(self) -> None:
+        self.mean_s: float | None = None
+        self.deviation_s = 0.0
+
+    def add(self, block_s: float) -> None:
+        """A request needed so long for each of its blocks."""
+        if self.mean_s is None:
+            self.mean_s, self.deviation_s = block_s, block_s / 2
+            return
+        self.deviation_s += (abs(block_s - self.mean_s) - self.deviation_s) / 4
+        self.mean_s += (block_s - self.mean_s) / 8
+
+    def usual_s(self, blocks: int) -> float | None:
+        """Mean and half a deviation of a request of so many blocks; None before any ended."""
+        return None if self.mean_s is None else blocks * (self.mean_s + self.deviation_s / 2)
+
+
+def median_block_s(sources: list[SourceState]) -> float | None:
+    """At the median rate of all sources that were measured, at least two of them."""
+    rates = [1.0 / s.block_s for s in sources if s.block_s]
+    return 1.0 / statistics.median(rates) if len(rates) > 1 else None
+
+
+def is_slow(source: SourceState, median_s: float | None, options: TransferOptions) -> bool:
+    """Under a tenth of the median rate."""
+    if median_s is None or source.block_s is None:
+        return False
+    return source.block_s * options.slow_share > median_s
+
+
+def stall_at(flight: Flight, median_s: float | None, options: TransferOptions) -> float:
+    """When it counts as stalled, unless a block arrives before.
+
+    Where everybody is slow a block takes longer than `stall_s`: then three of the median's.
+    """
+    own = options.stall_s if flight.source.is_peer else options.origin_stall_s
+    if median_s is None and flight.source.block_s is not None:
+        median_s = flight.source.block_s
+    return flight.moved_at + max(own, 0.0 if median_s is None else 3.0 * median_s)
+
+
+def lags(flight: Flight, median_s: float | None, now: float, options: TransferOptions) -> bool:
+    """Whether this request has moved under a tenth of the median rate for long enough to tell."""
+    spent = now - flight.started
+    least = options.stall_s if flight.source.is_peer else options.origin_stall_s
+    if median_s is None or spent < least:
+        return False
+    return spent / max(flight.seen, 1) * options.slow_share > median_s

@@ -1,0 +1,125 @@
+"""What the machine knows of each source, and what it tells of it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from p2pcache.sources.port import SourceKind
+
+if TYPE_CHECKING:
+    from p2pcache.lanes.orders import Fault
+    from p2pcache.transfer.machine.blobs import BlobState
+
+BLOCK_S_WEIGHT = 0.25  # of the newest block in the mean; four blocks make a new opinion
+
+
+@dataclass(slots=True, eq=False)
+class SourceState:
+    """One source. `holds` None: everything; else the blocks (`bits`) of each blob it told of.
+
+    `barred`: blocks it is not asked for again: it sent other bytes than the map wants, or it sent
+    what is being compared. `block_s`: seconds that a request of its takes for a block, measured.
+    """
+
+    name: str
+    kind: SourceKind
+    streams: int
+    holds: dict[int, int] | None
+    in_flight: int = 0
+    failures: int = 0
+    misses: int = 0  # it did not have what it told
+    not_before: float = 0.0
+    asked_s: float = 0.0  # the longest Retry-After that is honoured
+    queue_s: float = 0.0  # its own word
+    block_s: float | None = None
+    ranged: bool = True
+    gone: str | None = None
+    last_fault: Fault | None = None
+    excluded: dict[int, Fault] = field(default_factory=dict)
+    barred: dict[int, int] = field(default_factory=dict)
+    strikes: dict[int, int] = field(default_factory=dict)
+    # for the receipt
+    wire_bytes: int = 0
+    kept_bytes: int = 0
+    seconds: float = 0.0
+    requests: int = 0
+    retries: int = 0
+
+    @property
+    def is_peer(self) -> bool:
+        """Not an origin: it is asked first, and for what it told to hold."""
+        return self.kind is not SourceKind.ORIGIN
+
+    def held(self, blob: BlobState) -> int:
+        """Blocks of a blob that it can be asked for, ever."""
+        index = blob.spec.index
+        if self.gone is not None or index in self.excluded:
+            return 0
+        mask = blob.full if self.holds is None else self.holds.get(index, 0)
+        return mask & ~self.barred.get(index, 0)
+
+    def may(self, blob: int) -> bool:
+        """Whether it could bring some of this blob."""
+        return (
+            self.gone is None
+            and blob not in self.excluded
+            and (self.holds is None or blob in self.holds)
+        )
+
+    @property
+    def limit(self) -> int:
+        """Requests in flight at most, now: fewer after it failed or lacked what it told."""
+        if self.is_peer and self.failures:
+            return 1
+        return max(1, self.streams >> self.misses)
+
+    def has_room(self, now: float) -> bool:
+        """Whether it may be asked at this moment."""
+        return self.in_flight < self.limit and now >= self.not_before
+
+    def measured(self, seconds: float, blocks: int) -> None:
+        """A request brought so many blocks in so long."""
+        if blocks > 0 and seconds > 0:
+            each = seconds / blocks
+            old = each if self.block_s is None else self.block_s
+            self.block_s = old + BLOCK_S_WEIGHT * (each - old)
+
+    def wait_s(self, typical_block_s: float) -> float:
+        """About how long one more request would wait: its own word and what we asked already."""
+        each = typical_block_s if self.block_s is None else self.block_s
+        return self.queue_s + (self.in_flight + 1) * each
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatistics:
+    """What one source did in a pull; `left` says why it is not asked any more, or None."""
+
+    name: str
+    kind: SourceKind
+    wire_bytes: int
+    kept_bytes: int
+    seconds: float
+    requests: int
+    retries: int
+    left: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counters of a pull so far."""
+
+    sources: tuple[SourceStatistics, ...]
+    fetched_bytes: int
+    duplicate_bytes: int
+    retries: int
+    complete_blobs: int
+
+
+def statistics_of(source: SourceState) -> SourceStatistics:
+    """For receipts."""
+    return SourceStatistics(
+        source.name, source.kind, source.wire_bytes, source.kept_bytes, source.seconds,
+        source.requests, source.retries,
+        source.gone or next((f.message for f in source.excluded.values()), None),
+    )  # fmt: skip

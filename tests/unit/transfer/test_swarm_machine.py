@@ -1,0 +1,300 @@
+"""The pull machine with peers: by block, around who stalls, lacks, lies or is full."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pcache.content.ranges import RangeSet
+from p2pcache.lanes.orders import Fault, FaultKind
+from p2pcache.sources.port import SourceKind
+from p2pcache.transfer import events as ev
+from p2pcache.transfer.machine import Download
+from p2pcache.transfer.policy import TransferOptions
+from tests.support.machine_world import MIB, World, specs
+
+OPTIONS = TransferOptions(patience_s=60.0)
+HALF = 0.5
+
+
+class Pull:
+    """A machine with peers, told by hand. `now` is moved by the test."""
+
+    def __init__(self, *sizes: int, streams: int = 2, origin: bool = True, peers: int = 2) -> None:
+        self.now = 0.0
+        self.running: dict[int, ev.Job] = {}
+        self.out: list[ev.Action] = []
+        self.stopped: list[int] = []
+        self.machine = Download(
+            specs(*sizes), piece_bytes=2 * MIB, streams=streams, options=OPTIONS,
+            chance=lambda: HALF, now=0.0, hopeful=True,
+        )  # fmt: skip
+        if origin:
+            self.tell(ev.SourceUp("origin", SourceKind.ORIGIN, 8))
+        for n in range(peers):
+            self.tell(ev.SourceUp(f"p{n}", SourceKind.PEER, 8, frozenset()))
+
+    def tell(self, event: ev.Event) -> list[ev.Job]:
+        """The new jobs."""
+        self.out = self.machine.handle(event, self.now)
+        made = [a.job for a in self.out if isinstance(a, ev.Fetch)]
+        self.running |= {job.id: job for job in made}
+        for action in self.out:
+            if isinstance(action, ev.Abort):
+                self.stopped.append(action.job.id)
+                self.running.pop(action.job.id, None)
+        return made
+
+    def open(self, blob: int = 0, blocks: int = 0) -> list[ev.Job]:
+        return self.tell(ev.Opened(blob, bytes(blocks)))
+
+    def end(self, job: ev.Job, done: int | None = None, why: Fault | None = None, **more: bool):
+        self.running.pop(job.id, None)
+        done = job.end if done is None else done
+        return self.tell(ev.Ended(job, done, done - job.start, 0.01, why, **more))
+
+    def source(self, name: str):
+        return next(s for s in self.machine.statistics().sources if s.name == name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.lists(st.sampled_from([1, MIB, MIB + 1, 5 * MIB, 40 * MIB + 3]), max_size=5),
+    sources=st.integers(0, 2),
+    peers=st.integers(1, 4),
+    faults=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
+)
+def test_every_pull_with_peers_ends_and_keeps_its_promises(seed, sizes, sources, peers, faults):
+    world = World(seed, sizes, sources, faults, peers)
+    world.run()
+    statistics = world.machine.statistics()
+    assert sum(s.kept_bytes for s in statistics.sources) == statistics.fetched_bytes
+    if faults == 0.0:
+        assert sources == 0 or isinstance(world.end, ev.Finished)
+        assert statistics.fetched_bytes <= sum(sizes), "no byte is counted twice"
+    budget = max(2 * MIB, int(sum(sizes) * world.options.duplicate_share))
+    assert world.twin_bytes <= budget + 2 * MIB, "duplicates of the endgame are bounded"
+
+
+def test_peers_are_asked_for_the_blocks_they_told_and_the_origin_for_the_others():
+    pull = Pull(12 * MIB, streams=6)
+    pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 4))))
+    pull.tell(ev.SourceHas("p1", 0, RangeSet.of((4, 6))))
+    asked: dict[str, set[int]] = {"p0": set(), "p1": set(), "origin": set()}
+    todo = pull.open(blocks=12)
+    while todo:
+        job = todo.pop(0)
+        asked[job.source] |= set(range(job.start // MIB, job.end // MIB))
+        todo += pull.end(job)
+    assert asked == {"p0": set(range(4)), "p1": {4, 5}, "origin": set(range(6, 12))}
+
+
+def test_the_origin_brings_nothing_while_peers_hold_everything():
+    pull = Pull(40 * MIB)
+    pull.tell(ev.SourceHas("p0", 0))
+    todo = pull.open(blocks=40)
+    while todo:
+        job = todo.pop(0)
+        pull.now += 0.01
+        todo += pull.end(job)
+    assert pull.source("origin").requests == 0
+    assert pull.source("p0").kept_bytes == 40 * MIB
+
+
+def test_what_only_a_peer_in_trouble_holds_is_asked_of_the_origin_at_once():
+    pull = Pull(4 * MIB, streams=1)
+    pull.tell(ev.SourceHas("p0", 0))
+    (job,) = pull.open(blocks=4)
+    (again,) = pull.end(job, done=0, why=Fault(FaultKind.UNAVAILABLE, "reset"))
+    assert (job.source, again.source) == ("p0", "origin")
+
+
+def test_runs_of_a_peer_are_whole_pieces_where_it_has_them():
+    pull = Pull(64 * MIB, streams=4, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    jobs = pull.open(blocks=64)
+    assert len(jobs) == 4
+    assert all(job.start % (2 * MIB) == 0 for job in jobs)
+    assert all((job.end - job.start) % (2 * MIB) == 0 for job in jobs)
+
+
+def test_the_shorter_queue_of_two_is_asked():
+    pull = Pull(40 * MIB, streams=1, origin=False)
+    for peer in ("p0", "p1"):
+        pull.tell(ev.SourceHas(peer, 0))
+    pull.tell(ev.SourceQueue("p0", 3.0))
+    assert [job.source for job in pull.open(blocks=40)] == ["p1"]
+    pull.tell(ev.SourceQueue("p1", 9.0))
+    (job,) = pull.running.values()
+    assert [j.source for j in pull.end(job)] == ["p0"]
+
+
+def test_no_more_than_eight_requests_are_in_flight_to_one_peer():
+    pull = Pull(400 * MIB, streams=16, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    assert len(pull.open(blocks=400)) == 8
+
+
+def test_a_frozen_peer_loses_its_pieces_within_two_seconds_and_is_not_asked_for_them_again():
+    pull = Pull(8 * MIB, streams=1, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    (job,) = pull.open(blocks=8)
+    pull.tell(ev.SourceHas("p1", 0))
+    pull.now = 1.6
+    made = pull.tell(ev.Tick())
+    assert pull.stopped == [job.id]
+    assert [j.source for j in made] == ["p1"]
+    assert pull.end(job, done=0, blame=False) == []
+    assert pull.source("p0").retries == 1
+
+
+def test_a_peer_that_moves_is_not_frozen():
+    pull = Pull(8 * MIB, streams=1, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    (job,) = pull.open(blocks=8)
+    pull.tell(ev.SourceHas("p1", 0))
+    for block in range(1, (job.end - job.start) // MIB):
+        pull.now += 1.0
+        pull.tell(ev.Progress(job, job.start + block * MIB))
+        assert pull.stopped == []
+
+
+def test_a_frozen_peer_keeps_its_pieces_when_nobody_else_has_them():
+    pull = Pull(8 * MIB, streams=1, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    pull.open(blocks=8)
+    pull.now = 5.0
+    pull.tell(ev.Tick())
+    assert pull.stopped == []
+
+
+def test_a_source_under_a_tenth_of_the_median_rate_loses_its_pieces():
+    pull = Pull(900 * MIB, streams=2)
+    pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 16))))
+    slow, _ = pull.open(blocks=900)
+    assert slow.source == "p0"
+    pull.tell(ev.SourceHas("p1", 0, RangeSet.of((0, 16))))
+    for beat in range(1, 40):
+        pull.now += 0.05
+        if beat % 5 == 0:
+            pull.tell(ev.Progress(slow, slow.start + beat // 5 * MIB))
+        if pull.stopped:
+            break
+        pull.end(next(j for j in pull.running.values() if j.source == "origin"))
+    assert pull.stopped == [slow.id]
+    assert 1.5 <= pull.now < 2.0
+
+
+def test_an_advert_that_was_not_true_is_forgotten_and_the_peer_is_asked_less():
+    pull = Pull(8 * MIB, streams=1)
+    pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 2))))
+    (job,) = pull.open(blocks=8)
+    assert job.source == "p0"
+    why = Fault(FaultKind.NOT_FOUND, "not here", http_status=404)
+    (other,) = pull.end(job, done=0, why=why)
+    assert other.source == "origin"
+    pull.now = 100.0
+    pull.tell(ev.SourceHas("p0", 0, RangeSet.of((6, 8))))
+    assert [j.source for j in pull.end(other)] == ["p0"], "what it tells later counts"
+
+
+def test_a_full_queue_is_no_failure_another_is_tried_at_once():
+    pull = Pull(8 * MIB, streams=1, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    (job,) = pull.open(blocks=8)
+    pull.tell(ev.SourceHas("p1", 0))
+    why = Fault(FaultKind.UNAVAILABLE, "busy", http_status=503)
+    (other,) = pull.end(job, done=job.start, why=why)
+    assert (job.source, other.source) == ("p0", "p1")
+    pull.now = 0.6
+    pull.tell(ev.SourceDown("p1", "left"))
+    assert [j.source for j in pull.running.values()] == ["p0"]
+
+
+def test_a_peer_that_differs_from_the_map_is_not_asked_for_that_block_again():
+    pull = Pull(2 * MIB, streams=1, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    (job,) = pull.open(blocks=2)
+    pull.tell(ev.SourceHas("p1", 0))
+    why = Fault(FaultKind.UNTRUSTED, "other bytes", arrived=b"x" * 32)
+    (other,) = pull.end(job, done=job.start, why=why)
+    assert (job.source, other.source) == ("p0", "p1")
+    pull.now = 100.0
+    pull.end(other, done=MIB, why=Fault(FaultKind.UNAVAILABLE, "cut"))
+    assert [j.start for j in pull.running.values()] == [MIB]
+
+
+def test_when_only_those_who_differ_are_left_the_map_is_doubted():
+    pull = Pull(2 * MIB, streams=1, origin=False, peers=1)
+    pull.tell(ev.SourceHas("p0", 0))
+    (job,) = pull.open(blocks=2)
+    why = Fault(FaultKind.UNTRUSTED, "other bytes", arrived=b"x" * 32)
+    pull.end(job, done=0, why=why)
+    assert ev.Doubt(0, RangeSet.of((0, 1))) in pull.out
+    (again,) = pull.running.values()
+    assert again.start == 0, "the same peer is asked, now without a map"
+
+
+def test_in_the_endgame_a_late_request_is_asked_for_twice_and_the_loser_is_stopped():
+    pull = Pull(40 * MIB, streams=2, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    pull.tell(ev.SourceHas("p1", 0))
+    todo = pull.open(blocks=40)
+    late = todo.pop()
+    while todo:  # one source goes on, the other keeps a request that moves a block a second
+        job = todo.pop(0)
+        pull.now += 0.02
+        todo += [j for j in pull.end(job) if j.start < late.start or j.start >= late.end]
+    made = list(pull.running.values())
+    while len(made) < 2 and pull.now < 1.4:
+        pull.now += 0.1
+        pull.tell(ev.Tick())
+        made = list(pull.running.values())
+    twin = next((j for j in made if j.id != late.id), None)
+    if twin is None:
+        assert late.end - late.start > 2 * MIB, "more than the budget allows is not doubled"
+        return
+    assert twin.source != late.source
+    pull.end(twin)
+    assert late.id in pull.stopped
+
+
+def test_the_origin_is_spared_for_small_files_that_a_peer_has():
+    pull = Pull(1000, 2000, 3000, streams=0)
+    pull.tell(ev.SourceHas("p0", 1))
+    pull.tell(ev.Streams(2))
+    batches = {a.batch.source: a.batch.blobs for a in pull.out if isinstance(a, ev.FetchBatch)}
+    assert batches["p0"] == (1,)
+    assert 1 not in batches["origin"]
+
+
+def test_a_banned_peer_is_not_asked_again_and_its_requests_are_stopped():
+    pull = Pull(40 * MIB, streams=2)
+    pull.tell(ev.SourceHas("p0", 0))
+    jobs = pull.open(blocks=40)
+    made = pull.tell(ev.SourceDown("p0", "sent wrong bytes"))
+    assert pull.stopped == [job.id for job in jobs]
+    assert {job.source for job in made} == {"origin"}
+    assert pull.source("p0").left == "sent wrong bytes"
+
+
+def test_nobody_is_left_and_nobody_comes_ends_the_pull_soon():
+    pull = Pull(4 * MIB, origin=False, peers=0)
+    pull.open(blocks=4)
+    pull.now = OPTIONS.hope_s + 0.1
+    pull.tell(ev.Tick())
+    assert isinstance(pull.out[-1], ev.Failed)
+
+
+def test_suspects_alone_are_compared_and_by_somebody_else():
+    pull = Pull(4 * MIB, streams=1, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    todo = pull.open(blocks=4)
+    while todo:
+        todo += pull.end(todo.pop(0))
+    assert pull.out[0] == ev.Digest(0, again=False)
+    pull.tell(ev.SourceHas("p1", 0))
+    (job,) = pull.tell(ev.Digested(0, False, "wrong", RangeSet.of((1, 3))))
+    assert job.compare
+    assert (job.source, job.start, job.end) == ("p1", MIB, 2 * MIB) or job.end == 3 * MIB
