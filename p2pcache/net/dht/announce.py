@@ -23,7 +23,7 @@ BATCH = 128  # records a stream: 25 ms of a server's time, so that a withdrawal 
 MAX_TALKS = 8  # servers told at once
 PACE_BURST = 1024  # records: an intent or a push goes out at once
 SLICE = 64  # names aimed without a break: 4 ms with 64 servers
-RETRY_S = 5.0  # a refused server, and the least time between two looks at a changed table
+RETRY_S = 2.0  # a refused server, and the least time between two looks at a changed table
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class Announcer:
         known: frozenset[PeerId] = frozenset()
         renewed_at = trio.current_time()
         while True:
-            await trio.sleep(min(RETRY_S / 5, self._refresh_s / 4))
+            await trio.sleep(min(RETRY_S / 2, self._refresh_s / 4))
             current = frozenset(peer for peer, _ in self._servers())
             if trio.current_time() - renewed_at >= self._refresh_s:
                 renewed_at = trio.current_time()

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 MAX_AT_ONCE = 8  # conversations with one peer; it serves 16
 MAX_WAITING = 128  # questions to one peer; a frozen one keeps no more tasks than this
-SHUN_S = 30.0  # after no answer; a restart or a thaw is heard of sooner (a connection, a question)
+SHUN_S = (2.0, 8.0, 30.0)  # after no answer, once, twice, more often: a loaded machine is no frozen
+# one; and a restart is heard of sooner (a connection)
 MAX_SHUNNED = 4096
 
 log = logging.getLogger(__name__)
@@ -69,14 +70,14 @@ class Asker:
         self._on_dead = on_dead
         self._waiting: Counter[PeerId] = Counter()
         self._slots: dict[PeerId, trio.CapacityLimiter] = {}
-        self._shunned: dict[PeerId, float] = {}
+        self._shunned: dict[PeerId, tuple[float, int]] = {}  # until when, after how many failures
         self.asked_count = 0
         self.failed_count = 0
 
     def shuns(self, peer: PeerId) -> bool:
         """Whether somebody gave no answer lately."""
-        until = self._shunned.get(peer)
-        return until is not None and trio.current_time() < until
+        until, _ = self._shunned.get(peer, (0.0, 0))
+        return trio.current_time() < until
 
     def heard(self, peer: PeerId) -> None:
         """Somebody is there (again)."""
@@ -161,7 +162,12 @@ class Asker:
     def _shun(self, peer: PeerId) -> None:
         if len(self._shunned) >= MAX_SHUNNED:
             del self._shunned[next(iter(self._shunned))]
-        self._shunned[peer] = trio.current_time() + SHUN_S
+        now = trio.current_time()
+        until, failures = self._shunned.pop(peer, (0.0, 0))
+        if now >= until:  # questions that were on their way together count once
+            until = now + SHUN_S[min(failures, len(SHUN_S) - 1)]
+            failures += 1
+        self._shunned[peer] = until, failures
         self._on_dead(peer)
 
 

@@ -94,7 +94,7 @@ class Dht:
             provided,
             asker,
             self._servers,
-            host.addresses,
+            proxy.addresses,
             replicas=options.replicas,
             refresh_s=options.refresh_s,
             records_per_s=options.records_per_s,
@@ -173,7 +173,8 @@ class Dht:
                         self._announcer.forget_server(peer)
 
     def _dead(self, peer: PeerId) -> None:
-        self._kad.routing_table.remove_peer(ID(peer))
+        if peer not in self._host.connected():  # else it is shunned for a while, and comes back
+            self._kad.routing_table.remove_peer(ID(peer))
 
     async def _enter(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         known = ID(peer)
@@ -205,7 +206,7 @@ class Dht:
         return self._records.providers(name, trio.current_time())
 
     def _loopback(self) -> bool:
-        return any(is_loopback(address) for address in self._host.addresses())
+        return any(is_loopback(address) for address in self._proxy.addresses())
 
     async def _keep_table(self) -> None:
         """Learn of servers that we are not connected to; soon after the start, then seldom."""
@@ -237,7 +238,7 @@ async def open_dht(host: Libp2pHost, options: DhtOptions | None = None) -> Async
     proxy = KadHost(host)
     records = Records(validity_s=options.validity_s)
     provided: dict[bytes, None] = {}
-    store = KadRecords(proxy, host.peer_id, records, provided, host.addresses)
+    store = KadRecords(proxy, host.peer_id, records, provided, proxy.addresses)
     with plain_errors():
         async with trio.open_nursery() as nursery:
             asker = Asker(

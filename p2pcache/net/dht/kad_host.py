@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -17,6 +18,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.kad_dht.common import PROTOCOL_ID
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
+from multiaddr import Multiaddr
 
 from p2pcache.errors import Unavailable
 from p2pcache.net.dht.wire import MAX_FRAME_BYTES, PROTOCOL
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from libp2p.abc import IHost
-    from multiaddr import Multiaddr
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.net.host import Libp2pHost
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_STREAMS_PER_PEER = 16  # served at once; the rest waits (the host bounds it at 256)
 IDLE_S = 10.0  # a client that says nothing for so long is let go
+ADDRESSES_S = 2.0
 ANSWERS_BYTES = 32 * 1024  # leave together at most
 ANSWERS_COUNT = 32  # 4 ms of work
 
@@ -121,6 +123,8 @@ class KadHost:
 
     def __init__(self, host: Libp2pHost) -> None:
         self._host = host
+        self._addresses: tuple[str, ...] = ()
+        self._looked_at = -math.inf
         self._peerstore = _KadPeerstore(host.libp2p.get_peerstore())
         self._serving: dict[PeerId, trio.CapacityLimiter] = {}
 
@@ -134,6 +138,17 @@ class KadHost:
     def get_peerstore(self) -> _KadPeerstore:
         """See `_KadPeerstore`."""
         return self._peerstore
+
+    def addresses(self) -> tuple[str, ...]:
+        """Ours, at most `ADDRESSES_S` old: looking at the interfaces takes 1 ms."""
+        now = trio.current_time()
+        if now - self._looked_at >= ADDRESSES_S:
+            self._addresses, self._looked_at = self._host.addresses(), now
+        return self._addresses
+
+    def get_addrs(self) -> list[Multiaddr]:
+        """For KadDHT's signed record of ourselves."""
+        return [Multiaddr(address) for address in self.addresses()]
 
     def set_stream_handler(self, _protocol: str, handler: Callable[[Any], Awaitable[None]]) -> None:
         """Serve under our id, bounded per peer."""
