@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.agent.peering import maybe_peers, tell_complete
 from p2pcache.agent.place import Placed, place
 from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.content import cid as cids
@@ -17,6 +18,7 @@ from p2pcache.content import refs
 from p2pcache.content.unixfs import Root, file_dag_size, tree
 from p2pcache.errors import Interrupted, LocalFault, P2PCacheError, UsageError
 from p2pcache.sources.port import Credentials
+from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
 from p2pcache.transfer.receipts import receipt
@@ -159,6 +161,7 @@ class _Run:
             "verify_s": report.verify_s,
         }
         resolution = self._resolution = parts.resolver.named_by_arrival(resolution, report.blobs)
+        tell_complete(parts, resolution)
         total = sum(f.size or 0 for f in self.files)
         await self._tell(Progress("materialising", None, total, total))
         started = trio.current_time()
@@ -177,17 +180,21 @@ class _Run:
         request, parts = self._request, self._parts
         assert self._resolution is not None
         local = isinstance(request.ref, refs.DigestRef | refs.CidRef)
-        source = None if request.offline or local else parts.resolver.source_for(request.ref)
-        return await pull(
-            parts.context,
-            self._resolution,
-            self.files,
-            source,
-            request.credentials,
-            rate_bytes_per_s=request.rate_bytes_per_s,
-            watch=watch,
-            note=self._note,
-        )
+        others = self._resolution.listing.source == OTHERS
+        no_origin = request.offline or local or others
+        source = None if no_origin else parts.resolver.source_for(request.ref)
+        async with maybe_peers(parts, self._resolution, self.files, request.credentials) as peers:
+            return await pull(
+                parts.context,
+                self._resolution,
+                self.files,
+                source,
+                request.credentials,
+                rate_bytes_per_s=request.rate_bytes_per_s,
+                watch=watch,
+                note=self._note,
+                peers=peers,
+            )
 
     def _note(self, report: PullReport) -> None:
         self._report = report
@@ -262,6 +269,7 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     report = await parts.pulls.wait_pulled(("push", path, uuid.uuid4().hex), path, start, tell)
     named = parts.resolver.named_by_arrival(resolution, report.blobs)
     assert named.manifest is not None
+    tell_complete(parts, named)
     single = files[0] if await trio.Path(path).is_file() else None
     root = _root(files, report, single)
     return {

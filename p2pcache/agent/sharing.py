@@ -257,6 +257,20 @@ class Sharing:
         if growing is not None:
             growing.blocks = growing.blocks | blocks
 
+    def shrank(self, names: Iterable[bytes]) -> None:
+        """Nothing of these growing blobs may be read for now: their blocks are in doubt."""
+        for name in names:
+            growing = self._growing.get(name)
+            if growing is not None:
+                growing.blocks = RangeSet()
+
+    async def cut(self, name: bytes) -> None:
+        """Nobody brings this blob now: who waits for it would wait in a circle. It may go on."""
+        await self._server.drop([name])
+        growing = self._growing.get(name)
+        if growing is not None:
+            await self.begin(growing)
+
     def attest(self, words: Iterable[PieceAttestation]) -> None:
         """Words on pieces of growing blobs, of ours or of others, for whoever asks for the map."""
         for word in words:

@@ -6,7 +6,7 @@ Both ends are bounded by one deadline. Everything a remote can send ends in one 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
@@ -57,25 +57,25 @@ class Handshake:
         self.upgrader = TransportUpgrader({NOISE: noise}, {TProtocol(YAMUX): Yamux})
 
     async def outbound(self, tcp: TcpConnection, peer: PeerId | None) -> Proven:
-        """Prove that `peer` is there. Cuts the connection when it fails.
+        """Prove that `peer` is there; None: find out who is. Cuts the connection when it fails.
 
         Raises Denied (another network key or none), Untrusted (somebody else, or a bad proof),
         Unavailable (gone, silent, or no libp2p).
         """
-        return await self._run(tcp, peer)
+        return await self._run(tcp, peer, ours=True)
 
     async def inbound(self, tcp: TcpConnection) -> Proven:
         """Find out who dialled. Raises and cuts as `outbound`."""
-        return await self._run(tcp, None)
+        return await self._run(tcp, None, ours=False)
 
-    async def _run(self, tcp: TcpConnection, peer: PeerId | None) -> Proven:
-        raw: IRawConnection = RawConnection(tcp, peer is not None)
+    async def _run(self, tcp: TcpConnection, peer: PeerId | None, *, ours: bool) -> Proven:
+        raw: IRawConnection = RawConnection(tcp, ours)
         if self._secret is not None:
             raw = PrivateConnection(raw, self._secret)
         proven = None
         try:
             with trio.move_on_after(self._timeout_s):
-                proven = await self._upgrade(raw, peer)
+                proven = await self._upgrade(raw, peer, ours)
         except P2PCacheError:
             raise
         except Exception as exc:  # a remote chooses what goes wrong in there
@@ -90,9 +90,12 @@ class Handshake:
             )
         return proven
 
-    async def _upgrade(self, raw: IRawConnection, peer: PeerId | None) -> Proven:
-        expected = None if peer is None else ID(peer)
-        secured = await self.upgrader.upgrade_security(raw, peer is not None, expected)
+    async def _upgrade(self, raw: IRawConnection, peer: PeerId | None, ours: bool) -> Proven:
+        if ours and peer is None:  # the upgrader wants a name; the layer below takes any
+            secured = await self.upgrader.security_multistream.secure_outbound(raw, cast(ID, None))
+        else:
+            expected = None if peer is None else ID(peer)
+            secured = await self.upgrader.upgrade_security(raw, ours, expected)
         found = check_peer_id(secured.get_remote_peer().to_bytes())
         return Proven(found, await self.upgrader.upgrade_connection(secured, ID(found)))
 

@@ -39,6 +39,7 @@ from p2pcache.net.sync.wire import (
     Names,
     OtherMajor,
     Peers,
+    Permits,
     Ping,
     Pong,
     Refused,
@@ -104,6 +105,10 @@ MESSAGES = st.one_of(
     st.builds(Gone, IDS, many(NAMES)),
     st.builds(Drop, IDS),
     st.builds(
+        Permits,
+        many(st.tuples(TEXT, PEERS, st.floats(0, 1e9), PEERS, SIGNATURES), least=1),
+    ),
+    st.builds(
         Announce,
         st.sampled_from(Said),
         st.binary(min_size=16, max_size=16),
@@ -161,7 +166,7 @@ def test_frames_are_cut_the_same_however_they_arrive(messages, step):
 
 def test_every_kind_is_in_the_round_trip_and_has_one_number():
     kinds = {key for key, _ in _CODECS.values()}
-    assert len(kinds) == len(_CODECS) == 24
+    assert len(kinds) == len(_CODECS) == 25
 
 
 @given(st.binary(max_size=300))

@@ -1,0 +1,229 @@
+"""One pull among peers: what the transfer layer asks for (`Swarm`, `Sharing`) over the network."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.agent.sharing import Growing
+from p2pcache.lanes.peek import peek
+from p2pcache.net import shelf
+from p2pcache.errors import P2PCacheError
+from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLost
+from p2pcache.transfer.names import OTHERS
+from p2pcache.transfer.sharing import Peers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from p2pcache.agent.network import AgentNetwork
+    from p2pcache.agent.parts import Parts
+    from p2pcache.content.peerid import PeerId
+    from p2pcache.content.proof import Challenge
+    from p2pcache.content.ranges import RangeSet
+    from p2pcache.content.signed import PieceAttestation
+    from p2pcache.net.holders import Swarm as NetSwarm
+    from p2pcache.sources.port import Credentials, ListedFile, SwarmEvent
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.transfer.resolve import Resolution
+    from p2pcache.transfer.trust import Verdict
+
+_log = logging.getLogger(__name__)
+
+FIRST_ROUND_S = 0.25  # for the members to say what they hold, before an origin is asked (DESIGN 6)
+EVENTS = 256  # unread; the network's own queue behind it keeps the newest of each kind
+OPEN_S = 2.0  # for a network that is being opened: the agent may have started just for this pull
+CLOSE_S = 5.0  # to take back what was shared of blobs that did not finish
+
+
+class PullSwarm:
+    """`sources.port.Swarm` over `net.holders.Swarm`."""
+
+    def __init__(self, opened: AgentNetwork, swarm: NetSwarm) -> None:
+        self._opened = opened
+        self._swarm = swarm
+        self._send, self.events = trio.open_memory_channel[SwarmEvent](EVENTS)
+        self.first_round = trio.Event()
+
+    async def run(self) -> None:
+        """Carry events over, until cancelled; `first_round` is set when all members have told."""
+        waiting = {member.peer for member in self._opened.network.members()}
+        if not waiting:
+            self.first_round.set()
+        async with self._send:
+            async for event in self._swarm.events:
+                match event:
+                    case shelf.PeerHolds(peer, name, size, blocks):
+                        await self._send.send(PeerHolds(peer, name, size, blocks))
+                    case shelf.PeerLost(peer, name):
+                        await self._send.send(PeerLost(peer, name))
+                    case shelf.PeerGone(peer, reason):
+                        waiting.discard(peer)
+                        await self._send.send(PeerGone(peer, reason))
+                    case shelf.PeerSettled(peer):
+                        waiting.discard(peer)
+                if not waiting:
+                    self.first_round.set()
+
+    async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
+        """See the port."""
+        lane = await self._swarm.lane(peer, timeout_s=timeout_s)
+        mine = self._opened.client_tls
+        return Lane(
+            hosts=lane.hosts,
+            port=lane.port,
+            fingerprint=lane.fingerprint,
+            token=lane.token.decode("ascii", "replace"),
+            expires_at=lane.expires_at,
+            client_cert=None if mine is None else mine.client_cert,
+            client_key=None if mine is None else mine.client_key,
+        )
+
+    def expire_lane(self, peer: PeerId) -> None:
+        """See the port."""
+        self._swarm.expire_lane(peer)
+
+    async def block_map(
+        self, peer: PeerId, name: bytes, first: int, count: int, *, timeout_s: float
+    ) -> bytes | list[PieceAttestation] | None:
+        """See the port."""
+        found = await self._swarm.block_map(peer, name, first, count, timeout_s=timeout_s)
+        if found is None:
+            return None
+        return list(found.attestations) if found.hashes is None else found.hashes
+
+    def grew(self, name: bytes, blocks: RangeSet | None) -> None:
+        """See the port."""
+        if blocks is not None:
+            self._opened.sharing.grew(name, blocks)
+        self._opened.network.grew(name, blocks)
+
+    def lost(self, names: Sequence[bytes]) -> None:
+        """See the port."""
+        self._opened.sharing.shrank(names)
+        self._opened.network.lost(names)
+
+
+class PullSharing:
+    """`transfer.sharing.Sharing` over the agent's shelf and byte server. Calls return at once."""
+
+    def __init__(
+        self, opened: AgentNetwork, manifest: bytes | None, nursery: trio.Nursery
+    ) -> None:
+        self._opened = opened
+        self._manifest = manifest
+        self._nursery = nursery
+        self.unfinished: set[bytes] = set()
+
+    def growing(self, name: bytes, size_bytes: int, data: Path, live: Path) -> None:
+        """See the port."""
+        self.unfinished.add(name)
+        growing = Growing(name, size_bytes, str(data), str(live), self._manifest)
+        self._nursery.start_soon(self._opened.sharing.begin, growing)
+
+    def attested(self, attestation: PieceAttestation) -> None:
+        """See the port."""
+        self._opened.sharing.attest([attestation])
+
+    def lost_source(self, name: bytes) -> None:
+        """See the port."""
+        self._nursery.start_soon(self._opened.sharing.cut, name)
+
+    def complete(self, name: bytes, blob: BlobInfo) -> None:
+        """See the port."""
+        self.unfinished.discard(name)
+        self._nursery.start_soon(self._opened.sharing.complete, name, blob)
+
+    def convict(self, verdict: Verdict) -> None:
+        """See the port."""
+        self._nursery.start_soon(self._opened.ban, verdict.peer, verdict.reason)
+
+    def is_banned(self, peer: PeerId) -> bool:
+        """See the port."""
+        return self._opened.is_banned(peer)
+
+
+@asynccontextmanager
+async def peers_of(
+    opened: AgentNetwork,
+    manifest: bytes | None,
+    names: Sequence[bytes],
+    prover: Callable[[Challenge], Awaitable[bytes | None]] | None,
+) -> AsyncIterator[Peers]:
+    """Peers for the time of one pull. Enters when the members have told what they hold, or after
+    FIRST_ROUND_S. What did not finish is taken back at the end.
+    """
+    if manifest is not None:
+        opened.sharing.prove_with(manifest, prover)
+        opened.intend(manifest)
+    async with opened.network.swarm(manifest, names) as net_swarm, trio.open_nursery() as nursery:
+        swarm = PullSwarm(opened, net_swarm)
+        sharing = PullSharing(opened, manifest, nursery)
+        nursery.start_soon(swarm.run)
+        try:
+            with trio.move_on_after(FIRST_ROUND_S):
+                await swarm.first_round.wait()
+            yield Peers(swarm, sharing, opened.identity)
+        finally:
+            nursery.cancel_scope.cancel()
+            if manifest is not None:
+                opened.sharing.prove_with(manifest, None)
+            with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
+                if sharing.unfinished:
+                    opened.network.lost(sharing.unfinished)
+                    await opened.sharing.lose(sharing.unfinished)
+
+
+@asynccontextmanager
+async def maybe_peers(
+    parts: Parts, resolution: Resolution, files: Sequence[ListedFile], credentials: Credentials
+) -> AsyncIterator[Peers | None]:
+    """The peers of a pull, None when there is no network or nothing that it could be asked for."""
+    opened = await parts.network.wait_open(OPEN_S)
+    names = [file.digest for file in files if file.digest is not None]
+    if opened is None or not names:
+        yield None
+        return
+    manifest = None if resolution.manifest is None else resolution.manifest.cid()
+    prover = _prover(parts, resolution, credentials) if resolution.listing.gated else None
+    async with peers_of(opened, manifest, names, prover) as peers:
+        yield peers
+
+
+def _prover(
+    parts: Parts, resolution: Resolution, credentials: Credentials
+) -> Callable[[Challenge], Awaitable[bytes | None]] | None:
+    """Fetches what a challenge is about from the origin, with the caller's credential."""
+    listing = resolution.listing
+    try:
+        source = parts.resolver.source_for(resolution.ref)
+    except P2PCacheError:
+        return None
+
+    async def prove(challenge: Challenge) -> bytes | None:
+        key = next((f.key for f in listing.files if f.digest == challenge.digest), None)
+        if key is None or listing.source == OTHERS:
+            return None
+        try:
+            location = await source.locate(listing, key, credentials)
+            return await parts.workers.call(
+                peek, location, challenge.start, challenge.end, parts.context.limits
+            )
+        except P2PCacheError as exc:
+            _log.info("no proof of access: %s", exc.message)
+            return None
+
+    return prove
+
+
+def tell_complete(parts: Parts, resolution: Resolution) -> None:
+    """A manifest's blobs are all here: say so to others, if they may know."""
+    opened = parts.network.current
+    if opened is not None and resolution.manifest is not None:
+        cid = resolution.manifest.cid()
+        if cid in parts.store.complete_manifests():
+            opened.possess([cid])
