@@ -1,4 +1,6 @@
-"""The port that every origin adapter implements. It lists and locates; it never moves bytes.
+"""The ports of sources: `Source`, which every origin adapter implements, and `Swarm`, the peers.
+
+A source lists and locates; it never moves bytes.
 
 An adapter raises only `errors` types, translated at its edge by a table. It does not retry, with
 one exception: a library that it uses may. Every call has a deadline of the caller's.
@@ -11,7 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import trio
+
+    from p2pcache.content.peerid import PeerId
+    from p2pcache.content.ranges import RangeSet
     from p2pcache.content.refs import Ref
+    from p2pcache.content.signed import PieceAttestation
     from p2pcache.lanes.orders import Location
 
 
@@ -98,4 +107,96 @@ class Source(Protocol):
 
     async def aclose(self) -> None:
         """Close what is open. Bounded, never raises."""
+        ...
+
+
+# -- peers ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHolds:
+    """A peer has (more) blocks of a blob; None: all of it. Adds to what it told before.
+
+    `name`: a multihash or a binary CID. `size`: bytes of the whole blob, in its word.
+    """
+
+    peer: PeerId
+    name: bytes
+    size: int
+    blocks: RangeSet | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLost:
+    """A peer has nothing of that blob any more: evicted, or its own source was lost."""
+
+    peer: PeerId
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGone:
+    """A peer is not connected any more, or may not be asked."""
+
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLoad:
+    """About how long a new request would wait at a peer, in its word."""
+
+    peer: PeerId
+    queue_s: float
+
+
+SwarmEvent = PeerHolds | PeerLost | PeerGone | PeerLoad
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Where a peer serves bytes, and our ticket for it. `hosts`: the best first.
+
+    `fingerprint`: sha-256 of its DER certificate, 32 bytes; None: no TLS (a closed network).
+    `expires_at`: of the ticket, on trio's clock.
+    """
+
+    hosts: tuple[str, ...]
+    port: int
+    fingerprint: bytes | None
+    token: str
+    expires_at: float
+
+
+class Swarm(Protocol):
+    """The peers that hold or want the blobs of one pull, for as long as its scope is open."""
+
+    @property
+    def events(self) -> trio.MemoryReceiveChannel[SwarmEvent]:
+        """What changes, from the start: what is held already comes first. Bounded, coalesced."""
+        ...
+
+    async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
+        """A lane with a valid ticket; cached until shortly before it expires.
+
+        Raises Denied, NotFound, Unavailable.
+        """
+        ...
+
+    async def block_map(
+        self, peer: PeerId, name: bytes, first: int, count: int, *, timeout_s: float
+    ) -> bytes | list[PieceAttestation] | None:
+        """What a peer knows of the hashes of blocks `[first, first + count)`, count <= 4096.
+
+        Plain hashes are its own word; attestations are signed, their signatures checked. None: it
+        knows none. Raises Unavailable, Denied, NotFound, Untrusted.
+        """
+        ...
+
+    def grew(self, name: bytes, blocks: RangeSet | None) -> None:
+        """Announce verified blocks of ours, beside those announced before; None: all of them."""
+        ...
+
+    def lost(self, names: Sequence[bytes]) -> None:
+        """Take back what was announced of these."""
         ...

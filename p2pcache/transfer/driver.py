@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 import trio
@@ -21,6 +22,7 @@ from p2pcache.transfer.growing import GrowingBlob
 from p2pcache.transfer.machine import Download
 from p2pcache.transfer.policy import StreamTuner, TransferOptions, piece_bytes
 from p2pcache.transfer.progress import Meter, Progress
+from p2pcache.transfer.swarming import Swarming
 from p2pcache.transfer.workers import idle_cpu_s, machine_core_count
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.store import Store
     from p2pcache.transfer.machine import Statistics
+    from p2pcache.transfer.sharing import Peers
     from p2pcache.transfer.want import Origin, Wanted
     from p2pcache.transfer.workers import Workers
 
@@ -53,6 +56,7 @@ class Driver:
         cores: int,
         chance: Callable[[], float],
         watch: Callable[[Progress], None],
+        peers: Peers | None = None,
     ) -> None:
         self._wanted = list(wanted)
         self._origins = {origin.name: origin for origin in origins}
@@ -77,10 +81,17 @@ class Driver:
             options=options,
             chance=chance,
             now=trio.current_time(),
+            hopeful=peers is not None,
         )
         # as many answers may be on their way as there are requests and blobs being opened
         self._send, self._receive = trio.open_memory_channel[ev.Event](4 * options.max_streams)
+        self._swarming: Swarming | None = None
+        if peers is not None:
+            requests = options.peer_requests
+            self._swarming = Swarming(peers, self._wanted, self._send, requests=requests)
         self._growing: dict[int, GrowingBlob] = {}
+        self._jobs: dict[int, ev.Job] = {}  # that are running
+        self._seen: dict[int, int] = {}  # of each, how far it was seen to be
         self._scopes: dict[int, trio.CancelScope] = {}
         self._locations: dict[tuple[str, int], Location] = {}
         self._meter = Meter()
@@ -108,6 +119,10 @@ class Driver:
                     nursery.start_soon(self._beat)
                     if not self._limited:
                         nursery.start_soon(self._adapt)
+                    if self._swarming is not None:
+                        nursery.start_soon(self._swarming.run)
+                    if self._swarming is not None or len(self._origins) > 1:
+                        nursery.start_soon(self._look)
                     await self._loop(nursery)
                     nursery.cancel_scope.cancel()
         except DiskFull as exc:
@@ -128,6 +143,9 @@ class Driver:
         wake = math.inf
         starting = [ev.SourceUp(o.name, o.kind, o.streams) for o in self._origins.values()]
         pending: list[ev.Event] = [*starting, ev.Tick()]
+        if self._swarming is not None:
+            pending = [ev.Tick()]
+            nursery.start_soon(self._origins_later, self._swarming, starting)
         while True:
             for event in pending:
                 for action in self._machine.handle(event, trio.current_time()):
@@ -144,6 +162,12 @@ class Driver:
                 wake = math.inf
                 pending = [ev.Tick()]
 
+    async def _origins_later(self, swarming: Swarming, starting: list[ev.SourceUp]) -> None:
+        """Those that are spared come last: a joiner that asks at once brings all of it again."""
+        await swarming.wait_hello()
+        for event in starting:
+            await self._send.send(event)
+
     def _do(self, action: ev.Action, nursery: trio.Nursery) -> None:
         match action:
             case ev.Open(blob):
@@ -151,12 +175,18 @@ class Driver:
                 self._growing[blob] = growing
                 nursery.start_soon(self._open, blob, growing, nursery)
             case ev.Fetch(job):
-                nursery.start_soon(self._fetch, job)
+                self._jobs[job.id] = job
+                self._scopes[job.id] = trio.CancelScope()
+                nursery.start_soon(self._fetch, job, self._scopes[job.id])
             case ev.FetchBatch(batch):
-                nursery.start_soon(self._fetch_batch, batch)
+                self._scopes[batch.id] = trio.CancelScope()
+                nursery.start_soon(self._fetch_batch, batch, self._scopes[batch.id])
             case ev.Abort(job):
                 if job.id in self._scopes:
                     self._scopes[job.id].cancel()
+            case ev.Doubt(blob, blocks):
+                if self._swarming is not None:
+                    self._swarming.doubt(blob, blocks)
             case ev.Digest(blob, again):
                 nursery.start_soon(self._digest, blob, again)
             case ev.Failed(blobs, faults):
@@ -171,28 +201,34 @@ class Driver:
         if found is not None:
             self.blobs[blob] = found
             del self._growing[blob]
+            await self._completed(blob, found, None)
             await self._send.send(ev.Settled(blob))
             return
         nursery.start_soon(growing.follow)
         nursery.start_soon(growing.keep_flushed)
+        if self._swarming is not None:
+            self._swarming.opened(blob, growing)
+            await self._swarming.learn_maps(blob)
         await self._send.send(ev.Opened(blob, growing.live()))
 
-    async def _fetch(self, job: ev.Job) -> None:
+    async def _fetch(self, job: ev.Job, scope: trio.CancelScope) -> None:
         growing = self._growing[job.blob]
         report: FetchReport | None = None
         fault: Fault | None = None
         started = trio.current_time()
-        with trio.CancelScope() as scope:
-            self._scopes[job.id] = scope
+        with scope:
             try:
                 report = await self._request(job, growing)
                 fault = report.fault
             except P2PCacheError as exc:
                 fault = fault_of(exc)
-        del self._scopes[job.id]
         if fault is not None and fault.kind in (FaultKind.LOCAL, FaultKind.DISK_FULL):
             raise local_error(fault)
         done = growing.verified_to(job.start, job.end) if report is None else report.done
+        if self._swarming is not None:
+            await self._learn_from(self._swarming, job, growing, report, fault)
+        del self._scopes[job.id], self._jobs[job.id]
+        self._seen.pop(job.id, None)
         await self._send.send(
             ev.Ended(
                 job,
@@ -204,6 +240,27 @@ class Driver:
                 blame=not scope.cancelled_caught,
             )
         )
+
+    async def _learn_from(
+        self,
+        swarming: Swarming,
+        job: ev.Job,
+        growing: GrowingBlob,
+        report: FetchReport | None,
+        fault: Fault | None,
+    ) -> None:
+        """What a job brought, also when it was cut off, and what it was refused for."""
+        if report is None:
+            self._look_at(job, growing, growing.live())
+        else:
+            swarming.brought(job.source, job.blob, job.start // BLOCK_BYTES, report.digests)
+            if fault is not None:
+                await swarming.refused(job.source, job.blob, report.done // BLOCK_BYTES, fault)
+        if fault is not None and fault.kind is FaultKind.UNAVAILABLE and fault.http_status is None:
+            swarming.unreachable(job.source)
+        cut_off = fault is not None or report is None
+        if cut_off and not any(j.blob == job.blob and j.id != job.id for j in self._jobs.values()):
+            swarming.source_lost(job.blob)
 
     async def _request(self, job: ev.Job, growing: GrowingBlob) -> FetchReport:
         """One order to a worker; a location that is refused is asked for once more."""
@@ -220,6 +277,8 @@ class Driver:
 
     async def _locate(self, key: tuple[str, int]) -> Location:
         source, blob = key
+        if self._swarming is not None and self._swarming.is_peer(source):
+            return await self._swarming.locate(source, blob)  # tickets are kept there
         location = await self._origins[source].locate(self._wanted[blob].key)
         self._locations[key] = location
         return location
@@ -233,21 +292,57 @@ class Driver:
             blob_bytes=growing.wanted.size_bytes,
             start=job.start,
             end=job.end,
-            expected=growing.expected(job.start, job.end),
+            expected=self._expected(job, growing),
             whole=job.whole,
             compare=job.compare,
             limits=self._limits,
         )
 
-    async def _fetch_batch(self, batch: ev.Batch) -> None:
+    def _expected(self, job: ev.Job, growing: GrowingBlob) -> bytes | None:
+        if self._swarming is None:
+            return growing.expected(job.start, job.end)
+        if job.compare and not self._swarming.is_proven(job.blob):
+            return None  # words and bytes differ: what arrives is one more witness
+        if not self._swarming.is_peer(job.source) and not self._swarming.is_proven(job.blob):
+            return None  # an origin's bytes are no peer's to refuse
+        return self._swarming.expected(job.blob, job.start, job.end)
+
+    async def _fetch_batch(self, batch: ev.Batch, scope: trio.CancelScope) -> None:
         async def locate(blob: int) -> Location:
             return await self._locate((batch.source, blob))
 
-        outcome = await fetch_batch(
-            batch, self._wanted, locate, self._store, self._workers, self._limits
-        )
+        started = trio.current_time()
+        limits = self._limits
+        if self._swarming is not None and self._swarming.is_peer(batch.source):
+            limits = replace(
+                limits,
+                connect_timeout_s=min(limits.connect_timeout_s, self._options.stall_s),
+                no_progress_s=min(limits.no_progress_s, self._options.stall_s),
+            )
+        outcome = None
+        with scope:
+            outcome = await fetch_batch(
+                batch, self._wanted, locate, self._store, self._workers, limits
+            )
+        del self._scopes[batch.id]
+        if outcome is None:
+            why = Fault(FaultKind.UNAVAILABLE, f"{batch.source}: stopped, it did not move")
+            seconds = trio.current_time() - started
+            ended = ev.BatchEnded(batch, (why,) * len(batch.blobs), 0, seconds, blame=False)
+            await self._send.send(ended)
+            return
         self.blobs.update(outcome.blobs)
+        if self._swarming is not None:
+            for blob, info in outcome.blobs.items():
+                await self._completed(blob, info, None)
+            for blob, fault in zip(batch.blobs, outcome.ended.faults, strict=True):
+                if fault is not None:
+                    await self._swarming.refused_small(batch.source, blob, fault)
         await self._send.send(outcome.ended)
+
+    async def _completed(self, blob: int, info: BlobInfo, hashes: bytes | None) -> None:
+        if self._swarming is not None:
+            await self._swarming.completed(blob, info, hashes)
 
     async def _digest(self, blob: int, again: bool) -> None:
         growing = self._growing[blob]
@@ -261,10 +356,14 @@ class Driver:
                 raise
             message = exc.message
         self.verify_s += trio.current_time() - started
+        suspects = None
         if info is not None:
             self.blobs[blob] = info
             del self._growing[blob]
-        await self._send.send(ev.Digested(blob, info is not None, message))
+            await self._completed(blob, info, growing.final_map)
+        elif self._swarming is not None:
+            suspects = self._swarming.suspects(blob)
+        await self._send.send(ev.Digested(blob, info is not None, message, suspects))
 
     # -- watching ---------------------------------------------------------------------------------
 
@@ -291,6 +390,43 @@ class Driver:
             self._watch(self.progress())
             await trio.sleep(PROGRESS_BEAT_S)
 
+    async def _look(self) -> None:
+        """Tell how far running jobs are, so that who stalls is noticed; announce what is new."""
+        while True:
+            await trio.sleep(PROGRESS_BEAT_S)
+            for blob, growing in list(self._growing.items()):
+                if not growing.is_open:
+                    continue
+                live = growing.live()
+                for job in [j for j in self._jobs.values() if j.blob == blob]:
+                    done = self._look_at(job, growing, live)
+                    if done is not None:
+                        await self._send.send(ev.Progress(job, done))
+                if self._swarming is not None and growing.is_open:
+                    self._swarming.share(blob, growing, live)
+
+    def _look_at(self, job: ev.Job, growing: GrowingBlob, live: bytes) -> int | None:
+        """The verified end of a running job, if it moved; its new blocks become evidence."""
+        if job.whole or job.compare:
+            return None
+        seen = self._seen.get(job.id, job.start)
+        block = first = seen // BLOCK_BYTES
+        last = -(-job.end // BLOCK_BYTES)
+        while block < last and live[block]:
+            block += 1
+        if block == first:
+            return None
+        done = min(block * BLOCK_BYTES, job.end)
+        self._seen[job.id] = done
+        twin = any(
+            j.blob == job.blob and j.id != job.id and j.start < job.end and job.start < j.end
+            for j in self._jobs.values()
+        )
+        if self._swarming is not None and not twin:
+            hashes = growing.hashes(first, block)
+            self._swarming.brought(job.source, job.blob, first, hashes)
+        return done
+
     async def _adapt(self) -> None:
         """Every two seconds, see whether cores or the network are the limit."""
         idle_s, done = idle_cpu_s(), 0
@@ -306,10 +442,5 @@ class Driver:
 
 
 def _share(limits: FetchLimits, rate_bytes_per_s: float) -> FetchLimits:
-    return FetchLimits(
-        connect_timeout_s=limits.connect_timeout_s,
-        no_progress_s=limits.no_progress_s,
-        floor_bytes_per_s=min(limits.floor_bytes_per_s, rate_bytes_per_s / 4),
-        rate_bytes_per_s=rate_bytes_per_s,
-        max_redirects=limits.max_redirects,
-    )
+    floor = min(limits.floor_bytes_per_s, rate_bytes_per_s / 4)
+    return replace(limits, rate_bytes_per_s=rate_bytes_per_s, floor_bytes_per_s=floor)

@@ -15,7 +15,9 @@ from p2pcache.content.digests import (
 )
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
+from p2pcache.errors import Untrusted
 from p2pcache.lanes.orders import BLOCK_BYTES, FollowOrder, FollowReport
+from p2pcache.store.durable import local_faults
 from p2pcache.store.lease import Busy
 from p2pcache.transfer.faults import local_error
 
@@ -40,11 +42,11 @@ class GrowingBlob:
         self._store = store
         self._workers = workers
         self._partial: Partial | None = None
-        self._proven: bytes | None = None
+        self.proven: bytes | None = wanted.block_map  # hashes that need no further check
         self._publishing = False  # from then on its files move away under whoever looks
+        self.final_map = b""  # of `finish`
         self._report: FollowReport | None = None
         self._followed = trio.Event()
-        self._publishing = False
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
 
     @property
@@ -60,7 +62,7 @@ class GrowingBlob:
         the same bytes.
         """
         wanted = self.wanted
-        name = wanted.digest or provisional_name(f"{wanted.key}\0{wanted.size_bytes}")
+        name = wanted.name or provisional_name(f"{wanted.key}\0{wanted.size_bytes}")
         while (found := self._find()) is None:
             try:
                 self._partial = await trio.to_thread.run_sync(
@@ -75,12 +77,12 @@ class GrowingBlob:
                 await trio.to_thread.run_sync(partial.discard)
                 break
             if is_sha256(name):
-                self._proven = self._store.block_map(raw(name))
+                self.proven = self._store.block_map(raw(name))
             return None
         return found
 
     def _find(self) -> BlobInfo | None:
-        return None if self.wanted.digest is None else self._store.find(self.wanted.digest)
+        return None if self.wanted.name is None else self._store.find(self.wanted.name)
 
     def live(self) -> bytes:
         """One byte a block, nonzero when verified."""
@@ -105,9 +107,21 @@ class GrowingBlob:
 
     def expected(self, start: int, end: int) -> bytes | None:
         """Block hashes that are proven already (a blob under repair), else None."""
-        if self._proven is None:
+        if self.proven is None:
             return None
-        return self._proven[32 * (start // BLOCK_BYTES) : 32 * -(-end // BLOCK_BYTES)]
+        return self.proven[32 * (start // BLOCK_BYTES) : 32 * -(-end // BLOCK_BYTES)]
+
+    def hashes(self, start: int, end: int) -> bytes:
+        """sha2-256 of blocks `[start, end)`, which are live."""
+        what = f"reading the map of {self.wanted.path}"
+        with local_faults(what), self.partial.map_path.open("rb") as file:
+            file.seek(32 * start)
+            return file.read(32 * (end - start))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its files are where they were: not published, not closed."""
+        return self._partial is not None and not self._publishing
 
     async def follow(self) -> None:
         """Hash in order behind the writers; `finish` waits for the result."""
@@ -151,8 +165,10 @@ class GrowingBlob:
         blob = verify_whole(
             self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
         )
-        hashes = self.partial.block_hashes()
+        hashes = self.final_map = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
+        if self.wanted.root is not None and root.cid != self.wanted.root:
+            raise Untrusted("the blocks do not make the root that was asked for")
         async with self._disk:
             self._publishing = True
             info = await trio.to_thread.run_sync(self._publish, blob, root.cid)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from p2pcache.store.store import Store
     from p2pcache.transfer.policy import TransferOptions
     from p2pcache.transfer.resolve import Resolution
+    from p2pcache.transfer.sharing import Peers
     from p2pcache.transfer.workers import Workers
 
 Adopter = Callable[["Ref", "ListedFile"], Iterable[Path]]
@@ -74,11 +75,12 @@ async def pull(
     rate_bytes_per_s: float | None,
     watch: Callable[[Progress], None],
     note: Callable[[PullReport], None],
+    peers: Peers | None = None,
 ) -> PullReport:
     """Bring `files` into the store. Cancel-safe: verified blocks stay. Raises one of our errors.
 
-    `source` None means offline: what is not here is NotFound. `note` gets the report of what was
-    done so far also when the pull fails or is cancelled.
+    `source` None means no origin: what neither is here nor with `peers` is NotFound. `note` gets
+    the report of what was done so far also when the pull fails or is cancelled.
     """
     wanted = wanted_of(files)
     total = sum(w.size_bytes for w in wanted)
@@ -132,6 +134,7 @@ async def pull(
             rate_bytes_per_s=rate_bytes_per_s,
             watch=above,
             note=note,
+            peers=peers,
         )
 
 
@@ -144,6 +147,7 @@ async def _fetch(
     rate_bytes_per_s: float | None,
     watch: Callable[[Progress], None],
     note: Callable[[PullReport], None],
+    peers: Peers | None,
 ) -> PullReport:
     unique = list({_identity(w): w for w in missing}.values())
     rates = [r for r in (rate_bytes_per_s, context.limits.rate_bytes_per_s) if r is not None]
@@ -158,6 +162,7 @@ async def _fetch(
         cores=context.cores,
         chance=context.chance,
         watch=watch,
+        peers=peers,
     )
     started = trio.current_time()
     try:

@@ -18,13 +18,21 @@ if TYPE_CHECKING:
 class Wanted:
     """One file. `digest`: a multihash, or None when only the arrived bytes can name it.
 
-    `key`: what the origin needs to locate it. `path` has passed `content.names`.
+    `key`: what the origin needs to locate it. `path` has passed `content.names`. `root`: the UnixFS
+    root (binary CID) that was asked for, where it was; `block_map`: hashes that make this root.
     """
 
     path: str
     size_bytes: int
     digest: bytes | None
     key: str
+    root: bytes | None = None
+    block_map: bytes | None = None
+
+    @property
+    def name(self) -> bytes | None:
+        """What it is called among peers; None when only the arrived bytes can name it."""
+        return self.digest or self.root
 
 
 @dataclass(frozen=True, slots=True)

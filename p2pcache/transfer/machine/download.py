@@ -307,7 +307,7 @@ class Download:
         blob.digested = True
         blob.phase = Phase.FETCHING
         suspects = 0 if event.suspects is None else bits.of_ranges(event.suspects) & blob.full
-        if suspects and not blob.audited:
+        if suspects:
             self._compare(blob, suspects)
             return
         if not blob.audited:  # fetch everything once more, keep what agrees

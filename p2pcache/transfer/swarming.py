@@ -1,0 +1,392 @@
+"""The peers of one pull: what they hold becomes sources, their maps become evidence, and what we
+verified is announced. It decides nothing: the machine schedules, `trust` judges.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, assert_never
+
+import trio
+
+from p2pcache.content.blockmap import prove_by_root
+from p2pcache.content.peerid import format_peer_id
+from p2pcache.content.ranges import RangeSet
+from p2pcache.content.signed import MAX_PIECE_BLOCKS, sign_attestation
+from p2pcache.errors import P2PCacheError, Untrusted
+from p2pcache.lanes.orders import BLOCK_BYTES, Location, Tls
+from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLoad, PeerLost, SourceKind
+from p2pcache.transfer import events as ev
+from p2pcache.transfer.trust import Evidence, Verdict, size_verdicts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from p2pcache.content.peerid import PeerId
+    from p2pcache.lanes.orders import Fault
+    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.transfer.growing import GrowingBlob
+    from p2pcache.transfer.sharing import Peers
+    from p2pcache.transfer.want import Wanted
+
+log = logging.getLogger(__name__)
+
+LANE_S = 2.0  # for a ticket: a round trip to a peer that may be busy
+MAP_S = 5.0  # for a part of a map: 128 KiB
+MAP_WAIT_S = 0.25  # blocks are asked for without a map rather than later than this
+HELLO_S = 0.1  # facts/swarm.md 2: a round of bitfields before anything is asked of the origin
+HELLO_MAX_S = 0.2  # with the maps; a miss may cost 250 ms before the origin's first byte
+MAP_COUNT = 4096  # hashes in one answer
+MAP_OPINIONS = 3  # peers that are asked for the map of one blob: one lies, the others tell
+MAX_CLAIMS = 64  # of other sizes, for the verdict
+
+
+class Swarming:
+    """Owned by the driver of one pull; `run` lives in its nursery."""
+
+    def __init__(
+        self,
+        peers: Peers,
+        wanted: Sequence[Wanted],
+        send: trio.MemorySendChannel[ev.Event],
+        *,
+        requests: int,
+    ) -> None:
+        self._swarm = peers.swarm
+        self._sharing = peers.sharing
+        self._signer = peers.signer
+        self._wanted = wanted
+        self._send = send
+        self._requests = requests
+        self._indexes: dict[bytes, int] = {
+            w.name: i for i, w in enumerate(wanted) if w.name is not None
+        }
+        self._peers: dict[str, PeerId] = {}
+        self._up: set[str] = set()
+        self._down: set[str] = set()  # convicted in this pull
+        self._lanes: dict[str, tuple[Lane, int]] = {}  # and which of its hosts
+        self._evidence: dict[int, Evidence] = {}
+        self._asked: dict[int, set[PeerId]] = {}
+        self._untold: dict[tuple[str, int], RangeSet | None] = {}
+        self._sizes: dict[int, list[tuple[PeerId, int]]] = {}
+        self._announced: dict[int, RangeSet] = {}
+        self._complete: set[int] = set()
+        self._holders: dict[int, dict[str, RangeSet | None]] = {}
+
+    # -- what peers tell ---------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Turn the swarm's events into the machine's until cancelled."""
+        async with trio.open_nursery() as nursery:
+            async for event in self._swarm.events:
+                await self._heard(event, nursery)
+
+    async def wait_hello(self) -> None:
+        """Until those who hold something have said so, HELLO_S to HELLO_MAX_S: what a pull that
+        nobody can help waits before it asks its origin.
+        """
+        with trio.move_on_after(HELLO_MAX_S):
+            await trio.sleep(HELLO_S)
+            while self._untold:
+                await trio.sleep(HELLO_S / 10)
+
+    async def _heard(
+        self, event: PeerHolds | PeerLost | PeerGone | PeerLoad, nursery: trio.Nursery
+    ) -> None:
+        name = format_peer_id(event.peer)
+        if name in self._down or self._sharing.is_banned(event.peer):
+            return
+        match event:
+            case PeerHolds():
+                await self._holds(name, event, nursery)
+            case PeerLost(_, blob):
+                index = self._indexes.get(blob)
+                if index is not None and name in self._up:
+                    self._untold.pop((name, index), None)
+                    self._holders.get(index, {}).pop(name, None)
+                    await self._send.send(ev.SourceLost(name, index))
+            case PeerGone(_, reason):
+                self._untold = {k: v for k, v in self._untold.items() if k[0] != name}
+                self._lanes.pop(name, None)
+                if name in self._up:
+                    self._up.discard(name)
+                    await self._send.send(ev.SourceDown(name, reason))
+            case PeerLoad(_, queue_s):
+                if name in self._up:
+                    await self._send.send(ev.SourceQueue(name, queue_s))
+            case _:
+                assert_never(event)
+
+    async def _holds(self, name: str, event: PeerHolds, nursery: trio.Nursery) -> None:
+        index = self._indexes.get(event.name)
+        if index is None or index in self._complete:
+            return
+        size_bytes = self._wanted[index].size_bytes
+        if event.size != size_bytes:  # one of the two is wrong: known when the bytes are here
+            claims = self._sizes.setdefault(index, [])
+            if len(claims) < MAX_CLAIMS:
+                claims.append((event.peer, event.size))
+            return
+        if name not in self._up:
+            self._up.add(name)
+            self._peers[name] = event.peer
+            for evidence in self._evidence.values():
+                evidence.knows_peer(name, event.peer)
+            up = ev.SourceUp(name, SourceKind.PEER, self._requests, frozenset())
+            await self._send.send(up)
+        blocks = event.blocks
+        if blocks is not None:
+            blocks &= RangeSet.of((0, -(-size_bytes // BLOCK_BYTES)))
+        key = (name, index)
+        holders = self._holders.setdefault(index, {})
+        before = holders.get(name, RangeSet())
+        holders[name] = None if before is None or blocks is None else before | blocks
+        if key in self._untold:
+            before = self._untold[key]
+            self._untold[key] = None if before is None or blocks is None else before | blocks
+            return
+        self._untold[key] = blocks
+        nursery.start_soon(self._tell, name, index)
+
+    async def _tell(self, name: str, index: int) -> None:
+        """Ask for the hashes first, briefly, so that blocks are checked as they arrive."""
+        key = (name, index)
+        blocks = self._untold.get(key)
+        if index in self._evidence:
+            with trio.move_on_after(MAP_WAIT_S):
+                await self._learn_map(self._peers[name], index, blocks)
+        if key in self._untold and name in self._up:
+            await self._send.send(ev.SourceHas(name, index, self._untold.pop(key)))
+
+    async def _learn_map(self, peer: PeerId, index: int, blocks: RangeSet | None) -> None:
+        evidence, wanted = self._evidence[index], self._wanted[index]
+        count = -(-wanted.size_bytes // BLOCK_BYTES)
+        asked = self._asked.setdefault(index, set())
+        if evidence.is_proven or wanted.name is None:
+            return
+        if blocks is None:
+            if peer in asked or len(asked) >= MAP_OPINIONS:
+                return
+            asked.add(peer)
+            spans = RangeSet.of((0, count))
+        else:
+            spans = evidence.unspoken(blocks)
+        for start, end in spans:
+            for first in range(start, end, MAP_COUNT):
+                part = min(MAP_COUNT, end - first)
+                try:
+                    answer = await self._swarm.block_map(
+                        peer, wanted.name, first, part, timeout_s=MAP_S
+                    )
+                except P2PCacheError as exc:
+                    log.debug("no block map of %s: %s", wanted.path, exc.message)
+                    return
+                self._take_map(peer, index, first, part, answer)
+
+    def _take_map(self, peer: PeerId, index: int, first: int, count: int, answer: object) -> None:
+        evidence, wanted = self._evidence[index], self._wanted[index]
+        if isinstance(answer, bytes):
+            if len(answer) != 32 * count:
+                return
+            evidence.said(peer, first, answer)
+            if wanted.root is not None and len(answer) == 32 * evidence.count:
+                try:
+                    prove_by_root(wanted.size_bytes, answer, wanted.root)
+                except Untrusted:
+                    return
+                evidence.prove(answer)
+        elif isinstance(answer, list):
+            for attestation in answer:
+                fits = (attestation.blob, attestation.size) == (wanted.name, wanted.size_bytes)
+                if fits and not self._sharing.is_banned(attestation.signer):
+                    evidence.attested(attestation)
+                    self._sharing.attested(attestation)
+
+    # -- where they serve --------------------------------------------------------------------------
+
+    def is_peer(self, source: str) -> bool:
+        """Whether a source of the machine is a peer."""
+        return source in self._peers
+
+    async def locate(self, source: str, index: int) -> Location:
+        """A peer's lane for one blob. Raises Denied, NotFound, Unavailable."""
+        name = self._wanted[index].name
+        assert name is not None, "only named blobs are heard of"
+        lane = await self._swarm.lane(self._peers[source], timeout_s=LANE_S)
+        known, turn = self._lanes.get(source, (lane, 0))
+        if known.hosts != lane.hosts:
+            turn = 0
+        self._lanes[source] = (lane, turn)
+        return location_of(lane, lane.hosts[turn % len(lane.hosts)], name)
+
+    def unreachable(self, source: str) -> None:
+        """A connection failed: next time another of its addresses."""
+        if source in self._lanes:
+            lane, turn = self._lanes[source]
+            self._lanes[source] = (lane, turn + 1)
+
+    # -- evidence ----------------------------------------------------------------------------------
+
+    def opened(self, index: int, growing: GrowingBlob) -> None:
+        """A blob begins: what is known of its blocks is kept from now on."""
+        wanted = self._wanted[index]
+        if wanted.name is None:
+            return
+        count = -(-wanted.size_bytes // BLOCK_BYTES)
+        evidence = Evidence(wanted.path, count, growing.proven)
+        for name, peer in self._peers.items():
+            evidence.knows_peer(name, peer)
+        self._evidence[index] = evidence
+        partial = growing.partial
+        self._sharing.growing(wanted.name, wanted.size_bytes, partial.data_path, partial.live_path)
+
+    async def learn_maps(self, index: int) -> None:
+        """Ask those that were heard of before the blob was opened; bounded by MAP_WAIT_S."""
+        holders = self._holders.get(index, {})
+        if index not in self._evidence or not holders:
+            return
+        whole_first = sorted(holders.items(), key=lambda item: item[1] is not None)
+        with trio.move_on_after(MAP_WAIT_S):
+            async with trio.open_nursery() as nursery:
+                for name, blocks in whole_first[:MAP_OPINIONS]:
+                    nursery.start_soon(self._learn_map, self._peers[name], index, blocks)
+
+    def expected(self, index: int, start: int, end: int) -> bytes | None:
+        """What the blocks of a byte range must hash to, as far as anything is known."""
+        evidence = self._evidence.get(index)
+        if evidence is None:
+            return None
+        return evidence.expected(start // BLOCK_BYTES, -(-end // BLOCK_BYTES))
+
+    def is_proven(self, index: int) -> bool:
+        """Whether that is proven, not only said."""
+        return index in self._evidence and self._evidence[index].is_proven
+
+    def brought(self, source: str, index: int, first: int, hashes: bytes) -> None:
+        """Blocks that a source sent, whole."""
+        if index in self._evidence:
+            self._evidence[index].brought(source, first, hashes)
+
+    async def refused(self, source: str, index: int, number: int, fault: Fault) -> None:
+        """A block differed from what was expected, and was not kept."""
+        evidence = self._evidence.get(index)
+        if evidence is None or fault.arrived is None:
+            return
+        verdict = evidence.refuted(source, number, fault.arrived)
+        if verdict is not None:
+            await self._convict(verdict)
+        elif evidence.contradicted():
+            await self._send.send(ev.Cleared(index))
+
+    async def refused_small(self, source: str, index: int, fault: Fault) -> None:
+        """A small blob did not have the digest that was asked for: proof at once."""
+        if fault.arrived is not None and source in self._peers:
+            path = self._wanted[index].path
+            reason = f"sent {fault.arrived.hex()} for {path}: {fault.message}"
+            await self._convict(Verdict(self._peers[source], reason))
+
+    def doubt(self, index: int, blocks: RangeSet) -> None:
+        """Expect nothing of these any more, unless it is proven."""
+        if index in self._evidence:
+            self._evidence[index].doubt(blocks)
+
+    def suspects(self, index: int) -> RangeSet | None:
+        """After a wrong whole digest; nobody may read the blob until it is right."""
+        evidence, name = self._evidence.get(index), self._wanted[index].name
+        if evidence is None or name is None:
+            return None
+        self._announced.pop(index, None)
+        self._swarm.lost([name])
+        self._sharing.lost_source(name)
+        return evidence.suspects()
+
+    async def completed(self, index: int, blob: BlobInfo, hashes: bytes | None) -> None:
+        """A blob is proven and stored: tell it, and name who lied about it."""
+        self._complete.add(index)
+        wanted = self._wanted[index]
+        if wanted.name is None:
+            return
+        self._sharing.complete(wanted.name, blob)
+        self._swarm.grew(wanted.name, None)
+        claims = self._sizes.pop(index, [])
+        verdicts = size_verdicts(wanted.path, wanted.size_bytes, claims)
+        evidence = self._evidence.pop(index, None)
+        if evidence is not None and hashes is not None:
+            verdicts = [*evidence.proved(hashes), *verdicts]
+        for verdict in verdicts:
+            await self._convict(verdict)
+
+    async def _convict(self, verdict: Verdict) -> None:
+        name = format_peer_id(verdict.peer)
+        if name in self._down:
+            return
+        self._down.add(name)
+        log.warning("peer %s %s", name, verdict.reason)
+        self._sharing.convict(verdict)
+        if name in self._up:
+            self._up.discard(name)
+            await self._send.send(ev.SourceDown(name, f"banned: {verdict.reason}"))
+
+    # -- what we share -----------------------------------------------------------------------------
+
+    def share(self, index: int, growing: GrowingBlob, live: bytes) -> None:
+        """Announce the blocks that are verified by now, and sign those that an origin brought."""
+        evidence, wanted = self._evidence.get(index), self._wanted[index]
+        if evidence is None or wanted.name is None:
+            return
+        told = self._announced.get(index, RangeSet())
+        new = RangeSet.of_flags(live) - told
+        good: list[tuple[int, int]] = []
+        for start, end in new:
+            hashes = growing.hashes(start, end)
+            for number in range(start, end):
+                at = 32 * (number - start)
+                hash_ = hashes[at : at + 32]
+                if evidence.is_vouched(number, hash_):
+                    good.append((number, number + 1))
+            self._sign(evidence, wanted, start, hashes)
+        if good:
+            blocks = RangeSet.of(*good)
+            self._announced[index] = told | blocks
+            self._swarm.grew(wanted.name, blocks)
+
+    def _sign(self, evidence: Evidence, wanted: Wanted, start: int, hashes: bytes) -> None:
+        """Attest runs that an origin sent us, each at most a piece long."""
+        if self._signer is None or wanted.name is None or evidence.is_proven:
+            return
+        run = 0
+        count = len(hashes) // 32
+        for at in range(count + 1):
+            ours = at < count and evidence.is_ours(start + at, hashes[32 * at : 32 * at + 32])
+            if ours and run < MAX_PIECE_BLOCKS:
+                run += 1
+                continue
+            if run:
+                first = at - run
+                made = sign_attestation(
+                    self._signer, wanted.name, wanted.size_bytes,
+                    (start + first) * BLOCK_BYTES, hashes[32 * first : 32 * at],
+                )  # fmt: skip
+                evidence.attested(made)
+                self._sharing.attested(made)
+            run = 1 if ours else 0
+
+    def source_lost(self, index: int) -> None:
+        """Nobody is bringing this blob now: whoever waits for our blocks would wait in a circle."""
+        name = self._wanted[index].name
+        if name is not None and index not in self._complete:
+            self._sharing.lost_source(name)
+
+
+def location_of(lane: Lane, host: str, name: bytes) -> Location:
+    """A blob on a peer's lane. The one place where lanes' locations are made: certificates of our
+    own, and `direct` past proxies, belong here too.
+    """
+    scheme = "http" if lane.fingerprint is None else "https"
+    where = f"[{host}]" if ":" in host else host
+    tls = Tls() if lane.fingerprint is None else Tls(pin_sha256=lane.fingerprint.hex())
+    return Location(
+        f"{scheme}://{where}:{lane.port}/blob/{name.hex()}",
+        (("Authorization", f"Ticket {lane.token}"),),
+        tls,
+    )
