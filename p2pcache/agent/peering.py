@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.sharing import Growing
+from p2pcache.errors import P2PCacheError
 from p2pcache.lanes.peek import peek
 from p2pcache.net import shelf
-from p2pcache.errors import P2PCacheError
-from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLost
+from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLost, SwarmEvent
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.sharing import Peers
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from p2pcache.content.ranges import RangeSet
     from p2pcache.content.signed import PieceAttestation
     from p2pcache.net.holders import Swarm as NetSwarm
-    from p2pcache.sources.port import Credentials, ListedFile, SwarmEvent
+    from p2pcache.sources.port import Credentials, ListedFile
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.trust import Verdict
@@ -111,9 +111,7 @@ class PullSwarm:
 class PullSharing:
     """`transfer.sharing.Sharing` over the agent's shelf and byte server. Calls return at once."""
 
-    def __init__(
-        self, opened: AgentNetwork, manifest: bytes | None, nursery: trio.Nursery
-    ) -> None:
+    def __init__(self, opened: AgentNetwork, manifest: bytes | None, nursery: trio.Nursery) -> None:
         self._opened = opened
         self._manifest = manifest
         self._nursery = nursery

@@ -190,7 +190,8 @@ def _walk(
         url = _next_url(url, target)
         if url in seen:
             raise ended(FaultKind.UNTRUSTED, f"{host_of(url)}: redirect loop")
-        if len(seen) > limits.max_redirects:
+        # a peer (`direct`) answers itself or not at all: it must not send its readers elsewhere
+        if location.direct or len(seen) > limits.max_redirects:
             raise ended(FaultKind.UNTRUSTED, f"{host_of(url)}: more redirects than allowed")
         seen.add(url)
 

@@ -6,11 +6,6 @@ from dataclasses import dataclass, field
 
 from p2pcache.lanes.orders import Location, Tls
 
-# FetchLimits.max_redirects of every order for a lane: a peer answers itself, or not at all. It
-# must not send its readers to machines that it cannot reach and they can.
-NO_REDIRECTS = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Reach:
     """One host of a lane (an IP address or a name), the ticket for one scope, and the pin.

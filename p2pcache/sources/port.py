@@ -9,7 +9,7 @@ one exception: a library that it uses may. Every call has a deadline of the call
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -158,14 +158,17 @@ class Lane:
     """Where a peer serves bytes, and our ticket for it. `hosts`: the best first.
 
     `fingerprint`: sha-256 of its DER certificate, 32 bytes; None: no TLS (a closed network).
-    `expires_at`: of the ticket, on trio's clock.
+    `expires_at`: of the ticket, on trio's clock. `client_cert`, `client_key`: PEM files that say
+    who we are, which the ticket is bound to.
     """
 
     hosts: tuple[str, ...]
     port: int
     fingerprint: bytes | None
-    token: str
+    token: str = field(repr=False)
     expires_at: float
+    client_cert: str | None = None
+    client_key: str | None = None
 
 
 class Swarm(Protocol):

@@ -14,7 +14,8 @@ from p2pcache.content.peerid import format_peer_id
 from p2pcache.content.ranges import RangeSet
 from p2pcache.content.signed import MAX_PIECE_BLOCKS, sign_attestation
 from p2pcache.errors import P2PCacheError, Untrusted
-from p2pcache.lanes.orders import BLOCK_BYTES, Location, Tls
+from p2pcache.lanes.orders import BLOCK_BYTES, Location
+from p2pcache.lanes.reach import Reach
 from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLoad, PeerLost, SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.trust import Evidence, Verdict, size_verdicts
@@ -382,11 +383,5 @@ def location_of(lane: Lane, host: str, name: bytes) -> Location:
     """A blob on a peer's lane. The one place where lanes' locations are made: certificates of our
     own, and `direct` past proxies, belong here too.
     """
-    scheme = "http" if lane.fingerprint is None else "https"
-    where = f"[{host}]" if ":" in host else host
-    tls = Tls() if lane.fingerprint is None else Tls(pin_sha256=lane.fingerprint.hex())
-    return Location(
-        f"{scheme}://{where}:{lane.port}/blob/{name.hex()}",
-        (("Authorization", f"Ticket {lane.token}"),),
-        tls,
-    )
+    reach = Reach(host, lane.port, lane.token, lane.fingerprint, lane.client_cert, lane.client_key)
+    return reach.blob(name)

@@ -1,0 +1,134 @@
+"""Bytes between agents: what one has, the others get from it, also while it is still arriving."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2pcache import errors
+from tests.support.agents import Agent
+from tests.support.blobs import MIB, ServedBlob, write_blob
+from tests.support.hub_repo import HubRepo, build_repo
+from tests.support.nginx import nginx, static_hub
+from tests.support.network import network, peer_id, peers_of, wait_until
+from tests.support.pulling import Pull
+
+NOWHERE = {"hf_endpoint": "http://127.0.0.1:9"}
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> HubRepo:
+    return build_repo(tmp_path_factory.mktemp("repo"))
+
+
+@pytest.fixture(scope="module")
+def blob(tmp_path_factory: pytest.TempPathFactory) -> ServedBlob:
+    return write_blob(tmp_path_factory.mktemp("origin"), 96 * MIB + 12_345)
+
+
+def is_whole(folder: Path, repo: HubRepo) -> None:
+    for path, file in repo.files.items():
+        assert hashlib.sha256((folder / path).read_bytes()).hexdigest() == file.sha256, path
+
+
+def from_peers(receipt: dict[str, Any]) -> int:
+    return sum(s["bytes"] for s in receipt["sources"] if s["kind"] == "peer")
+
+
+@pytest.mark.parametrize("tls", ["on", "off"])
+def test_a_second_agent_gets_everything_from_the_first_and_nothing_from_the_origin(
+    tmp_path: Path, repo: HubRepo, tls: str
+):
+    site = tmp_path / "site"
+    extra = static_hub(repo, site)
+    with network(tmp_path, 2, settings={"lanes.tls": tls}) as (a, b):
+        with nginx(site, tmp_path / "nginx", extra=extra) as hub:
+            credentials = {"hf_endpoint": hub.url}
+            a.get("hf://demo/model", credentials=credentials, hf_cache=False)
+            sent = hub.body_bytes()
+            done = b.get("hf://demo/model", credentials=credentials, to=str(tmp_path / "out"))
+            assert hub.body_bytes() - sent < 64 << 10, "listings only"
+        assert done["fetched_bytes"] == repo.total_bytes
+        is_whole(tmp_path / "out", repo)
+        receipt = b.why()
+        assert from_peers(receipt) == repo.total_bytes
+        assert receipt["duplicate_bytes"] == 0
+
+
+def test_without_any_origin_a_name_and_its_bytes_come_from_peers(tmp_path: Path, repo: HubRepo):
+    site = tmp_path / "site"
+    extra = static_hub(repo, site)
+    with network(tmp_path, 2) as (a, b):
+        with nginx(site, tmp_path / "nginx", extra=extra) as hub:
+            a.get("hf://demo/model", credentials={"hf_endpoint": hub.url}, hf_cache=False)
+        b.get("hf://demo/model", credentials=NOWHERE, to=str(tmp_path / "out"))
+        is_whole(tmp_path / "out", repo)
+        assert any(peer_id(a) in note for note in b.why()["notes"])
+
+
+def test_agents_share_while_they_download(tmp_path: Path, blob: ServedBlob):
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        network(tmp_path, 3, settings={"fetch.limit_rate": "24 MiB"}) as (a, b, c),
+    ):
+        ref = blob.ref(server)
+        with Pull(a, ref) as first:
+            first.wait_bytes(8 * MIB)
+            with Pull(b, ref) as second, Pull(c, ref) as third:
+                pass
+        for pull in (first, second, third):
+            assert pull.error is None
+        assert from_peers(b.why()) + from_peers(c.why()) > blob.size // 2
+        assert server.body_bytes() < 2 * blob.size, "three copies without sharing"
+
+
+def test_a_digest_and_a_cid_are_found_among_peers(tmp_path: Path, blob: ServedBlob):
+    with network(tmp_path, 2) as (a, b):
+        with a.client() as client:
+            pushed = client.push(blob.path)
+        for ref in (f"sha256:{blob.sha256}", pushed["root"], pushed["manifest"]):
+            done = b.get(ref, to=str(tmp_path / "out"))
+            assert done["fetched_bytes"] == blob.size
+            with b.client() as client:
+                client.rm(ref, force=True)
+
+
+def test_what_nobody_has_is_not_found_and_costs_little(tmp_path: Path):
+    with network(tmp_path, 2) as (_, b):
+        began = time.monotonic()
+        with pytest.raises(errors.NotFound):
+            b.get(f"sha256:{'ab' * 32}")
+        assert time.monotonic() - began < 10
+
+
+def test_a_peer_that_dies_half_way_leaves_the_rest_to_the_origin(tmp_path: Path, blob: ServedBlob):
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        network(tmp_path, 2, settings={"lanes.limit_up": "24 MiB"}) as (a, b),
+    ):
+        a.get(blob.ref(server))
+        with Pull(b, blob.ref(server)) as pull:
+            pull.wait_bytes(24 * MIB)
+            a.kill()
+        assert pull.error is None
+        assert blob.in_store(b.home).stat().st_size == blob.size
+        assert from_peers(b.why()) >= 16 * MIB
+
+
+def left(agent: Agent, other: str) -> bool:
+    return other not in peers_of(agent)
+
+
+def test_what_was_removed_is_not_offered_any_more(tmp_path: Path, blob: ServedBlob):
+    with network(tmp_path, 2) as (a, b):
+        with a.client() as client:
+            pushed = client.push(blob.path)
+            wait_until(lambda: b.client().__enter__().peers()[0]["holds"] == 1, "it is told")
+            client.rm(pushed["manifest"])
+        wait_until(lambda: b.client().__enter__().peers()[0]["holds"] == 0, "it is withdrawn", 1.0)
+        with pytest.raises(errors.NotFound):
+            b.get(f"sha256:{blob.sha256}")
