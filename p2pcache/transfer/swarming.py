@@ -85,10 +85,9 @@ class Swarming:
         """Until those who hold something have said so, HELLO_S to HELLO_MAX_S: what a pull that
         nobody can help waits before it asks its origin.
         """
-        with trio.move_on_after(HELLO_MAX_S):
-            await trio.sleep(HELLO_S)
-            while self._untold:
-                await trio.sleep(HELLO_S / 10)
+        await trio.sleep(HELLO_S)
+        if self._untold:  # their maps are being asked for
+            await trio.sleep(HELLO_MAX_S - HELLO_S)
 
     async def _heard(
         self, event: PeerHolds | PeerLost | PeerGone | PeerLoad, nursery: trio.Nursery
