@@ -176,6 +176,7 @@ async def fetch(
             fetch_s=fetch_s,
             verify_s=driver.verify_s,
             best_bytes_per_s=driver.best_bytes_per_s,
+            hosts=driver.hosts,
         )
         note(report)
     by_name = {_identity(unique[i]): blob for i, blob in driver.blobs.items()}

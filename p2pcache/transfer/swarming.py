@@ -65,6 +65,7 @@ class Swarming:
         self._up: set[str] = set()
         self._down: set[str] = set()  # convicted in this pull
         self._lanes: dict[str, tuple[Lane, int]] = {}  # and which of its hosts
+        self._hosts: dict[str, str] = {}
         self._evidence: dict[int, Evidence] = {}
         self._asked: dict[int, set[PeerId]] = {}
         self._untold: dict[tuple[str, int], RangeSet | None] = {}
@@ -216,7 +217,13 @@ class Swarming:
         if known.hosts != lane.hosts:
             turn = 0
         self._lanes[source] = (lane, turn)
-        return location_of(lane, lane.hosts[turn % len(lane.hosts)], name)
+        host = lane.hosts[turn % len(lane.hosts)]
+        self._hosts[source] = f"{host}:{lane.port}"
+        return location_of(lane, host, name)
+
+    def hosts(self) -> dict[str, str]:
+        """Where each peer that was asked serves, for the receipt."""
+        return dict(self._hosts)
 
     def unreachable(self, source: str) -> None:
         """A connection failed: next time another of its addresses."""
