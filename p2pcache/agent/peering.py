@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.sharing import Growing
-from p2pcache.errors import P2PCacheError
+from p2pcache.errors import P2PCacheError, plain_errors
 from p2pcache.lanes.peek import peek
 from p2pcache.net import shelf
 from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLost, SwarmEvent
@@ -158,22 +158,26 @@ async def peers_of(
     if manifest is not None:
         opened.sharing.prove_with(manifest, prover)
         opened.intend(manifest)
-    async with opened.network.swarm(manifest, names) as net_swarm, trio.open_nursery() as nursery:
-        swarm = PullSwarm(opened, net_swarm)
-        sharing = PullSharing(opened, manifest, nursery)
-        nursery.start_soon(swarm.run)
-        try:
-            with trio.move_on_after(FIRST_ROUND_S):
-                await swarm.first_round.wait()
-            yield Peers(swarm, sharing, opened.identity)
-        finally:
-            nursery.cancel_scope.cancel()
-            if manifest is not None:
-                opened.sharing.prove_with(manifest, None)
-            with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
-                if sharing.unfinished:
-                    opened.network.lost(sharing.unfinished)
-                    await opened.sharing.lose(sharing.unfinished)
+    with plain_errors():
+        async with (
+            opened.network.swarm(manifest, names) as net_swarm,
+            trio.open_nursery() as nursery,
+        ):
+            swarm = PullSwarm(opened, net_swarm)
+            sharing = PullSharing(opened, manifest, nursery)
+            nursery.start_soon(swarm.run)
+            try:
+                with trio.move_on_after(FIRST_ROUND_S):
+                    await swarm.first_round.wait()
+                yield Peers(swarm, sharing, opened.identity)
+            finally:
+                nursery.cancel_scope.cancel()
+                if manifest is not None:
+                    opened.sharing.prove_with(manifest, None)
+                with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
+                    if sharing.unfinished:
+                        opened.network.lost(sharing.unfinished)
+                        await opened.sharing.lose(sharing.unfinished)
 
 
 @asynccontextmanager

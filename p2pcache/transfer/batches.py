@@ -56,6 +56,8 @@ async def fetch_batch(
         else:
             orders[blob] = _order(wanted[blob], location, folder / uuid.uuid4().hex)
     try:
+        # The one place to switch: where the source is a peer, all of these travel with one request
+        # to its `/bundle` (lanes: `BundleOrder`, `Workers.fetch_bundle`), same orders, same report.
         report = await workers.fetch_small(tuple(orders.values()), limits)
         good: dict[int, tuple[Path, VerifiedBlob]] = {}
         for (blob, order), small in zip(orders.items(), report.reports, strict=True):

@@ -104,6 +104,11 @@ class Driver:
         """The best second of this pull."""
         return self._meter.best_bytes_per_s
 
+    @property
+    def hosts(self) -> dict[str, str]:
+        """`host:port` of each peer that was asked for bytes."""
+        return {} if self._swarming is None else self._swarming.hosts()
+
     def statistics(self) -> Statistics:
         """Counters of the machine."""
         return self._machine.statistics()

@@ -126,7 +126,7 @@ async def pull(
 
     needed = [raw(w.digest) for w in wanted if w.digest is not None and is_sha256(w.digest)]
     with context.store.running(needed):  # what arrives early is not evicted for the rest
-        return await _fetch(
+        return await fetch(
             context,
             missing,
             origins,
@@ -138,7 +138,7 @@ async def pull(
         )
 
 
-async def _fetch(
+async def fetch(
     context: PullContext,
     missing: list[Wanted],
     origins: list[Origin],
@@ -149,6 +149,7 @@ async def _fetch(
     note: Callable[[PullReport], None],
     peers: Peers | None,
 ) -> PullReport:
+    """Bring what is known to be missing. Raises and ends as `pull`, whose last step it is."""
     unique = list({_identity(w): w for w in missing}.values())
     rates = [r for r in (rate_bytes_per_s, context.limits.rate_bytes_per_s) if r is not None]
     limits = replace(context.limits, rate_bytes_per_s=min(rates, default=None))
@@ -175,6 +176,7 @@ async def _fetch(
             fetch_s=fetch_s,
             verify_s=driver.verify_s,
             best_bytes_per_s=driver.best_bytes_per_s,
+            hosts=driver.hosts,
         )
         note(report)
     by_name = {_identity(unique[i]): blob for i, blob in driver.blobs.items()}

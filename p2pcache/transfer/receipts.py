@@ -43,20 +43,23 @@ def receipt(
         "retries": 0 if statistics is None else statistics.retries,
         "sources": []
         if statistics is None
-        else [_source(s, resolution) for s in statistics.sources],
+        else [_source(s, resolution, report) for s in statistics.sources],
         "times": times,
         "bound": _bound(fetched, seconds, report),
         "notes": [] if resolution is None else list(resolution.notes),
     }
 
 
-def _source(source: SourceStatistics, resolution: Resolution | None) -> dict[str, Any]:
+def _source(
+    source: SourceStatistics, resolution: Resolution | None, report: PullReport | None
+) -> dict[str, Any]:
     listing = None if resolution is None else resolution.listing
     endpoint = listing.endpoint if listing is not None and listing.source == source.name else ""
+    hosts = {} if report is None else report.hosts
     outcome = "left" if source.left else "used" if source.requests else "not needed"
     return {
         "name": source.name,
-        "host": urlsplit(endpoint).netloc or None,
+        "host": urlsplit(endpoint).netloc or hosts.get(source.name),
         "kind": source.kind.name.lower(),
         "bytes": source.kept_bytes,
         "wire_bytes": source.wire_bytes,

@@ -66,6 +66,7 @@ class Swarming:
         self._up: set[str] = set()
         self._down: set[str] = set()  # convicted in this pull
         self._lanes: dict[str, tuple[Lane, int]] = {}  # and which of its hosts
+        self._hosts: dict[str, str] = {}
         self._evidence: dict[int, Evidence] = {}
         self._asked: dict[int, set[PeerId]] = {}
         self._untold: dict[tuple[str, int], RangeSet | None] = {}
@@ -86,10 +87,9 @@ class Swarming:
         """Until those who hold something have said so, HELLO_S to HELLO_MAX_S: what a pull that
         nobody can help waits before it asks its origin.
         """
-        with trio.move_on_after(HELLO_MAX_S):
-            await trio.sleep(HELLO_S)
-            while self._untold:
-                await trio.sleep(HELLO_S / 10)
+        await trio.sleep(HELLO_S)
+        if self._untold:  # their maps are being asked for
+            await trio.sleep(HELLO_MAX_S - HELLO_S)
 
     async def _heard(
         self, event: PeerHolds | PeerLost | PeerGone | PeerLoad, nursery: trio.Nursery
@@ -218,7 +218,13 @@ class Swarming:
         if known.hosts != lane.hosts:
             turn = 0
         self._lanes[source] = (lane, turn)
-        return location_of(lane, lane.hosts[turn % len(lane.hosts)], name)
+        host = lane.hosts[turn % len(lane.hosts)]
+        self._hosts[source] = f"{host}:{lane.port}"
+        return location_of(lane, host, name)
+
+    def hosts(self) -> dict[str, str]:
+        """Where each peer that was asked serves, for the receipt."""
+        return dict(self._hosts)
 
     def unreachable(self, source: str) -> None:
         """A connection failed: next time another of its addresses."""

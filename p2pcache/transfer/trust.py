@@ -64,6 +64,7 @@ class Evidence:
         self._unheeded: set[PeerId] = set()
         self._proven = proven
         self._rounds = 0
+        self._resent: list[tuple[str, int, bytes]] = []  # what a source sent before it sent another
 
     @property
     def is_proven(self) -> bool:
@@ -108,7 +109,10 @@ class Evidence:
             self._origins.add(source)
         for at in range(len(hashes) // HASH_BYTES):
             if first + at < len(self._blocks):
-                self._blocks[first + at].sent[source] = _hash_at(hashes, at)
+                sent, hash_ = self._blocks[first + at].sent, _hash_at(hashes, at)
+                if sent.get(source, hash_) != hash_:
+                    self._resent.append((source, first + at, sent[source]))
+                sent[source] = hash_
 
     def doubt(self, blocks: RangeSet) -> None:
         """Expect nothing there any more, unless proven."""
@@ -138,12 +142,16 @@ class Evidence:
         words = {p: h for p, h in block.said.items() if p not in self._unheeded}
         if not words:
             return None
+        said = set(words.values())
         votes = Counter(words.values())
         for name, sent in block.sent.items():
             if words.get(self._peers[name]) != sent:  # one voice each
                 votes[sent] += 1
-        best = votes.most_common(2)
-        return None if len(best) == 2 and best[0][1] == best[1][1] else best[0][0]
+        # a word weighs more than one other who differs: that one is the first to be suspected
+        ranked = sorted(((count, hash_ in said, hash_) for hash_, count in votes.items()))
+        if len(ranked) > 1 and ranked[-1][:2] == ranked[-2][:2]:
+            return None
+        return ranked[-1][2]
 
     def contradicted(self) -> bool:
         """Whether a speaker's words are believed no more, as of now: two others differ from it, or
@@ -239,7 +247,8 @@ class Evidence:
                 if said != right:
                     verb = "signed" if peer in block.signed else "said"
                     verdicts.setdefault(peer, self._liar(peer, verb, number, said, right))
-            for name, sent in block.sent.items():
+            before = [(name, sent) for name, n, sent in self._resent if n == number]
+            for name, sent in (*block.sent.items(), *before):
                 sender = self._peers.get(name)
                 if sender is None or sent == right or self._is_excused(block, sender, sent):
                     continue

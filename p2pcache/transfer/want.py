@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import SourceKind
@@ -50,7 +50,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class PullReport:
-    """What a pull did. `blobs`: for each wanted path, the stored blob. Seconds are wall time."""
+    """What a pull did. `blobs`: for each wanted path, the stored blob. Seconds are wall time.
+
+    `hosts`: `host:port` of each peer that was asked, by its name in the statistics.
+    """
 
     blobs: dict[str, BlobInfo]
     statistics: Statistics
@@ -60,3 +63,4 @@ class PullReport:
     fetch_s: float
     verify_s: float
     best_bytes_per_s: float
+    hosts: Mapping[str, str] = field(default_factory=dict)

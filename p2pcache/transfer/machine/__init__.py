@@ -3,8 +3,11 @@
 The driver (transfer/driver) and the virtual-time simulator (issue C) run this same class. Time
 is an argument of `Download.handle`; chance is a callable given at construction, returning [0, 1).
 
-    download.py   events to actions, and when a pull is over
+    download.py   events to actions: what happened
+    planning.py   what to do then, and when a pull is over
+    state.py      what is known, under both
     choose.py     who is asked for what next (the rules of preference)
+    blame.py      what a fault costs its source
     flights.py    requests on their way: stalls, slow ones, the bounded duplicates of the endgame
     blobs.py      which blocks of a blob are here, on their way, or to be compared again
     sources.py    what a source holds, how fast it is, why it is left alone

@@ -1,0 +1,268 @@
+"""What to do now: which requests to make and to stop, which blobs to open, when it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2pcache.lanes.orders import BLOCK_BYTES
+from p2pcache.transfer import events as ev
+from p2pcache.transfer.machine import bits
+from p2pcache.transfer.machine.blame import WORST_FIRST, stalled
+from p2pcache.transfer.machine.blobs import BlobState, Phase
+from p2pcache.transfer.machine.flights import Flight, lags, stall_at
+from p2pcache.transfer.machine.state import PullState
+
+if TYPE_CHECKING:
+    from p2pcache.transfer.machine.choose import Choice, Chooser
+    from p2pcache.transfer.machine.sources import SourceState
+
+
+MIN_BATCH_BYTES = 64 << 10  # of small files from a slow peer
+
+
+class Planning(PullState):
+    """From a state to actions; it reads no event."""
+
+    def _plan(self, now: float) -> list[ev.Action]:
+        out: list[ev.Action] = []
+        if not self._left:
+            self._over = True
+            return [ev.Finished()]
+        chooser = self._chooser(now)
+        self._watch_flights(chooser, now, out)
+        if out:
+            chooser = self._chooser(now)
+        while True:
+            while self._idle_streams > 0 and (action := self._next(chooser, now)) is not None:
+                out.append(action)
+            if not self._last_resort(out):
+                break
+            chooser = self._chooser(now)
+        out += self._open_ahead()
+        failed = self._hopeless(now)
+        if failed is not None:
+            self._over = True
+            for name, fault in failed.faults:  # also who was only unavailable has a reason
+                source = self._sources[name]
+                source.gone = source.gone or fault.message
+            return [*out, failed]
+        wake = self._wake(chooser, now)
+        return [*out, wake] if wake is not None else out
+
+    def _watch_flights(self, chooser: Chooser, now: float, out: list[ev.Action]) -> None:
+        for flight in list(self._flights.values()):
+            if not flight.is_watched or not flight.left:
+                continue
+            late = now >= stall_at(flight, chooser.median_s, self._options)
+            late = late or lags(flight, chooser.median_s, now, self._options)
+            if late and chooser.can_relieve(flight.blob, flight.left, flight.source):
+                flight.stalled = True
+                flight.blob.delayed |= flight.left
+                if flight.source.is_peer:  # it is not asked on, also before this one has ended
+                    stalled(flight.source, self._options, self._chance, now)
+                self._abort(flight, out)
+        for batch, until in list(self._batches.values()):
+            source = self._sources[batch.source]
+            if now >= until and source.is_peer and self._is_relieved(chooser, batch):
+                self._abort_batch(batch, out)
+
+    def _is_relieved(self, chooser: Chooser, batch: ev.Batch) -> bool:
+        source = self._sources[batch.source]
+        return any(
+            chooser.can_relieve(self._blobs[i], self._blobs[i].full, source) for i in batch.blobs
+        )
+
+    def _next(self, chooser: Chooser, now: float) -> ev.Action | None:
+        """The next request worth making, or None."""
+        if self._small and (batch := self._next_batch(chooser, now)) is not None:
+            return ev.FetchBatch(batch)
+        for index in self._large:
+            blob = self._blobs[index]
+            if blob.phase is Phase.FETCHING and blob.missing:
+                choice = chooser.of_large(blob)
+                if choice is not None:
+                    return ev.Fetch(self._start(blob, choice, now).job)
+        return self._twin(chooser, now)
+
+    def _start(self, blob: BlobState, choice: Choice, now: float) -> Flight:
+        start, end = blob.byte_span(choice.start, choice.end)
+        self._next_id += 1
+        source = choice.source
+        job = ev.Job(
+            self._next_id, blob.spec.index, source.name, start, end, choice.whole, choice.compare
+        )
+        mask = bits.span(choice.start, choice.end) & ~blob.done
+        flight = Flight(job, mask, source, blob, now, now)
+        self._flights[job.id] = flight
+        source.in_flight += 1
+        source.requests += 1
+        self._settle_claims(blob)
+        return flight
+
+    def _twin(self, chooser: Chooser, now: float) -> ev.Action | None:
+        """In the endgame, ask somebody else for what is late; see `Pace` for how often."""
+        if any(b.missing or b.phase is Phase.WAITING for b in self._unfinished()):
+            return None
+        for flight in sorted(self._flights.values(), key=lambda f: f.started):
+            if not flight.is_watched or flight.had_twin or not flight.left:
+                continue
+            usual_s = self._pace.usual_s(flight.mask.bit_count())
+            if usual_s is None or now < max(flight.started, self._twin_at) + usual_s:
+                continue
+            cost = flight.blob.bytes_of(flight.left)
+            choice = chooser.second(flight.blob, flight.left, flight.source)
+            if cost > self._twin_budget or choice is None:
+                continue
+            self._twin_budget -= cost
+            self._twin_at = now
+            twin = self._start(flight.blob, choice, now)
+            flight.twin, twin.twin = twin, flight
+            flight.had_twin = twin.had_twin = True
+            return ev.Fetch(twin.job)
+        return None
+
+    def _unfinished(self) -> list[BlobState]:
+        return [self._blobs[i] for i in self._left if not self._blobs[i].spec.small]
+
+    def _next_batch(self, chooser: Chooser, now: float) -> ev.Batch | None:
+        source = None
+        for _ in range(min(len(self._small), self._options.batch_files)):
+            source = chooser.of_small(self._blobs[self._small[0]])
+            if source is not None:
+                break
+            self._small.rotate(-1)  # a blob that nobody brings now must not block the others
+        if source is None:
+            return None
+        share = -(-len(self._small) // max(1, self._streams))
+        most_bytes = self._batch_bytes(source)
+        chosen: list[int] = []
+        size = 0
+        for _ in range(len(self._small)):
+            if len(chosen) >= min(share, self._options.batch_files) or size >= most_bytes:
+                break
+            index = self._small.popleft()
+            blob = self._blobs[index]
+            if not source.held(blob) or chooser.is_spared(source, blob):
+                self._small.append(index)
+                continue
+            chosen.append(index)
+            size += blob.spec.size_bytes
+            blob.phase = Phase.FETCHING
+        self._next_id += 1
+        batch = ev.Batch(self._next_id, tuple(chosen), source.name)
+        each = source.block_s or self._options.peer_batch_s
+        takes_s = max(self._options.stall_s, 4 * each * -(-size // BLOCK_BYTES))
+        self._batches[batch.id] = (batch, now + takes_s)
+        source.in_flight += 1
+        source.requests += 1
+        return batch
+
+    def _batch_bytes(self, source: SourceState) -> int:
+        """As much as a frozen source may delay: an origin's batches are large."""
+        options = self._options
+        if not source.is_peer:
+            return options.batch_bytes
+        if source.block_s is None:
+            return options.peer_batch_bytes
+        fits = int(options.peer_batch_s / source.block_s * BLOCK_BYTES)
+        return min(options.batch_bytes, max(MIN_BATCH_BYTES, fits))
+
+    def _open_ahead(self) -> list[ev.Action]:
+        """Partials are opened in order, just ahead of need: few leases, few followers at once."""
+        large = [self._blobs[i] for i in self._large]
+        opening = sum(1 for b in large if b.phase is Phase.OPENING)
+        working = opening + sum(1 for b in large if b.phase is Phase.FETCHING and b.missing)
+        ranged = any(s.ranged and s.gone is None for s in self._sources.values())
+        ahead = 1 if ranged else self._streams
+        if not opening and self._idle_streams > 0 and working < self._streams:
+            ahead = working + 1  # what is open is all asked for, or waits for its sources
+        out: list[ev.Action] = []
+        for blob in large:
+            if working >= ahead:
+                break
+            if blob.phase is Phase.WAITING:
+                blob.phase = Phase.OPENING
+                out.append(ev.Open(blob.spec.index))
+                working += 1
+        return out
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _last_resort(self, out: list[ev.Action]) -> bool:
+        """When only those are left that differ from a map, or that sent what is compared: them."""
+        found = False
+        for index in self._left:
+            blob = self._blobs[index]
+            if not self._needs_source(blob) or blob.spec.small:
+                continue
+            reach = 0
+            for source in self._sources.values():
+                reach |= source.held(blob)
+            lost = blob.missing & ~reach
+            barred = 0
+            for source in self._sources.values():
+                if source.may(index):
+                    barred |= source.barred.get(index, 0)
+            lost &= barred
+            if lost:
+                for source in self._sources.values():
+                    if index in source.barred:
+                        source.barred[index] &= ~lost
+                        if source.is_peer:
+                            source.not_before = 0.0
+                if lost & ~blob.recheck:
+                    blob.doubted |= lost
+                    out.append(ev.Doubt(index, bits.to_ranges(lost & ~blob.recheck)))
+                found = True
+        return found
+
+    def _hopeless(self, now: float) -> ev.Failed | None:
+        """A blob that nobody can ever bring, or patience at its end."""
+        stuck = [
+            i
+            for i in self._left
+            if self._needs_source(self._blobs[i])
+            and not any(s.may(i) for s in self._sources.values())
+        ]
+        if stuck and self._hopeful and now < self._hope_ends_at():
+            stuck = []
+        impatient = (
+            not stuck
+            and not self._flights
+            and not self._batches
+            and self._waits()
+            and now >= self._patience_ends_at()
+        )
+        if not stuck and not impatient:
+            return None
+        blobs = tuple(sorted(stuck or self._left))
+        faults = {s.name: s.excluded.get(blobs[0]) or s.last_fault for s in self._sources.values()}
+        known = [(name, fault) for name, fault in faults.items() if fault is not None]
+        known.sort(key=lambda pair: WORST_FIRST.index(pair[1].kind))
+        return ev.Failed(blobs, tuple(known))
+
+    def _hope_ends_at(self) -> float:
+        return max(self._progress_at, self._heard_at) + self._options.hope_s
+
+    def _patience_ends_at(self) -> float:
+        """A source's own Retry-After comes on top: giving up before it would make it pointless."""
+        asked = [s.asked_s for s in self._sources.values() if s.gone is None]
+        return self._progress_at + self._options.patience_s + max(asked, default=0.0)
+
+    def _wake(self, chooser: Chooser, now: float) -> ev.Wake | None:
+        """When something that is waited for becomes possible by time alone."""
+        times: list[float] = []
+        for flight in self._flights.values():
+            if flight.is_watched and flight.left:
+                times.append(max(stall_at(flight, chooser.median_s, self._options), now + 0.1))
+                usual_s = self._pace.usual_s(flight.mask.bit_count())
+                if self._idle_streams > 0 and usual_s is not None and not flight.had_twin:
+                    times.append(max(flight.started, self._twin_at) + usual_s)
+        times += [until for _, until in self._batches.values()]
+        if self._waits():
+            times += [s.not_before for s in self._sources.values() if s.gone is None]
+            if not self._flights and not self._batches:
+                times.append(max(now, self._patience_ends_at()))
+                if self._hopeful:
+                    times.append(self._hope_ends_at())
+        return ev.Wake(min(due)) if (due := [t for t in times if t > now]) else None

@@ -1,0 +1,100 @@
+"""All that a pull knows at one moment, and the few steps that events and plans share."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from p2pcache.transfer import events as ev
+from p2pcache.transfer.machine.blobs import BlobState, Phase
+from p2pcache.transfer.machine.choose import Chooser
+from p2pcache.transfer.machine.flights import Flight, Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from p2pcache.transfer.machine.sources import SourceState
+    from p2pcache.transfer.policy import TransferOptions
+
+
+class PullState:
+    """The lowest of three layers: what is known (here), what to do (`planning`), what happened
+    (`download`). See `Download` for the arguments.
+    """
+
+    def __init__(
+        self,
+        blobs: Iterable[ev.BlobSpec],
+        *,
+        piece_bytes: int,
+        streams: int,
+        options: TransferOptions,
+        chance: Callable[[], float],
+        now: float,
+        hopeful: bool = False,
+    ) -> None:
+        self._blobs = {spec.index: BlobState(spec) for spec in blobs}
+        self._small = deque(b.spec.index for b in self._blobs.values() if b.spec.small)
+        self._large = [b.spec.index for b in self._blobs.values() if not b.spec.small]
+        self._left = set(self._blobs)
+        self._sources: dict[str, SourceState] = {}
+        self._piece_bytes = piece_bytes
+        self._streams = streams
+        self._options = options
+        self._chance = chance
+        self._hopeful = hopeful
+        self._flights: dict[int, Flight] = {}
+        self._batches: dict[int, tuple[ev.Batch, float]] = {}  # with the time it may take
+        self._aborted_batches: set[int] = set()
+        self._next_id = 0
+        self._progress_at = now
+        self._heard_at = now  # when a source last came or told of something
+        self._over = False
+        self._pace = Pace()
+        self._twin_at = now
+        total = sum(b.spec.size_bytes for b in self._blobs.values())
+        self._twin_budget = max(piece_bytes, int(total * options.duplicate_share))
+        self._fetched_bytes = 0
+        self._duplicate_bytes = 0
+
+    def _settle_claims(self, blob: BlobState) -> None:
+        claimed = 0
+        for flight in self._flights.values():
+            if flight.blob is blob and not flight.is_aborted:
+                claimed |= flight.mask
+        blob.claimed = claimed & ~blob.done
+
+    def _abort(self, flight: Flight, out: list[ev.Action]) -> None:
+        """Stop a request; its blocks may be asked for elsewhere at once."""
+        if not flight.is_aborted:
+            flight.is_aborted = True
+            self._settle_claims(flight.blob)
+            out.append(ev.Abort(flight.job))
+
+    def _abort_batch(self, batch: ev.Batch, out: list[ev.Action]) -> None:
+        if batch.id not in self._aborted_batches:
+            self._aborted_batches.add(batch.id)
+            out.append(ev.Abort(batch))
+
+    def _chooser(self, now: float) -> Chooser:
+        return Chooser(
+            self._sources.values(),
+            piece_bytes=self._piece_bytes,
+            streams=self._streams,
+            options=self._options,
+            chance=self._chance,
+            now=now,
+        )
+
+    @property
+    def _idle_streams(self) -> int:
+        running = sum(1 for f in self._flights.values() if not f.is_aborted)
+        return self._streams - running - len(self._batches)
+
+    def _needs_source(self, blob: BlobState) -> bool:
+        if blob.spec.small:
+            return blob.phase is Phase.WAITING
+        return blob.phase is Phase.FETCHING and bool(blob.missing)
+
+    def _waits(self) -> bool:
+        return any(self._needs_source(self._blobs[i]) for i in self._left)

@@ -1,0 +1,210 @@
+"""Who is proven to have lied, and who is not: every case of evidence about one blob."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pcache.content.ranges import RangeSet
+from p2pcache.content.signed import sign_attestation
+from p2pcache.lanes.orders import UNKNOWN_HASH
+from p2pcache.transfer.trust import Evidence, size_verdicts
+from tests.support.swarms import MIB, Key
+
+NAME = b"\x12\x20" + bytes(32)
+KEYS = [Key(n) for n in range(5)]
+A, B, C, D = (key.peer_id for key in KEYS[:4])
+
+
+def h(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+RIGHT = [h(f"right {n}") for n in range(4)]
+WRONG = [h(f"wrong {n}") for n in range(4)]
+
+
+def evidence(proven: bytes | None = None) -> Evidence:
+    made = Evidence("model.bin", 4, proven)
+    for name, key in zip("abcd", KEYS, strict=False):
+        made.knows_peer(name, key.peer_id)
+    return made
+
+
+def signed(who: int, first: int, *hashes: bytes):
+    return sign_attestation(KEYS[who], NAME, 4 * MIB, first * MIB, b"".join(hashes))
+
+
+def proved(made: Evidence) -> set[bytes]:
+    return {verdict.peer for verdict in made.proved(b"".join(RIGHT))}
+
+
+def test_honest_senders_and_signers_are_never_named():
+    made = evidence()
+    made.attested(signed(0, 0, *RIGHT))
+    made.said(B, 0, b"".join(RIGHT))
+    for name in "abc":
+        made.brought(name, 0, b"".join(RIGHT))
+    assert proved(made) == set()
+
+
+def test_who_sent_other_bytes_is_named_with_the_block_and_both_hashes():
+    made = evidence()
+    made.brought("a", 1, WRONG[1])
+    (verdict,) = made.proved(b"".join(RIGHT))
+    assert verdict.peer == A
+    assert "block 1 of model.bin" in verdict.reason
+    assert WRONG[1].hex() in verdict.reason
+    assert RIGHT[1].hex() in verdict.reason
+
+
+def test_who_signed_another_hash_is_named():
+    made = evidence()
+    made.attested(signed(1, 2, WRONG[2]))
+    assert proved(made) == {B}
+
+
+def test_who_said_another_hash_unsigned_is_named():
+    made = evidence()
+    made.said(C, 0, b"".join(WRONG))
+    assert proved(made) == {C}
+
+
+def test_a_relay_of_bytes_that_another_signed_for_is_excused_the_signer_is_not():
+    made = evidence()
+    made.attested(signed(0, 0, WRONG[0]))
+    made.brought("b", 0, WRONG[0])
+    assert proved(made) == {A}
+
+
+def test_nobody_is_excused_by_a_signature_of_his_own():
+    made = evidence()
+    made.attested(signed(0, 0, WRONG[0]))
+    made.brought("a", 0, WRONG[0])
+    assert proved(made) == {A}
+
+
+def test_an_origin_is_never_a_liar_of_ours_to_ban():
+    made = evidence()
+    made.brought("web", 0, WRONG[0])
+    assert proved(made) == set()
+
+
+def test_a_block_against_a_proven_map_is_proof_at_once():
+    made = evidence(b"".join(RIGHT))
+    verdict = made.refuted("a", 3, WRONG[3])
+    assert verdict is not None
+    assert verdict.peer == A
+    assert made.refuted("web", 3, WRONG[3]) is None
+
+
+def test_a_block_against_a_signed_map_proves_nothing_yet():
+    made = evidence()
+    made.attested(signed(1, 0, *RIGHT))
+    assert made.refuted("a", 0, WRONG[0]) is None
+    assert made.expected(0, 1) == RIGHT[0]
+
+
+def test_a_map_outweighs_one_sender_and_two_senders_outweigh_a_map():
+    made = evidence()
+    made.attested(signed(3, 0, WRONG[0]))
+    made.brought("a", 0, RIGHT[0])
+    assert made.expected(0, 1) == WRONG[0]
+    made.brought("b", 0, RIGHT[0])
+    assert made.expected(0, 1) == RIGHT[0]
+
+
+def test_what_is_signed_is_expected_and_the_rest_unknown():
+    made = evidence()
+    assert made.expected(0, 4) is None
+    made.attested(signed(0, 1, RIGHT[1]))
+    assert made.expected(0, 3) == UNKNOWN_HASH + RIGHT[1] + UNKNOWN_HASH
+
+
+def test_two_who_differ_from_a_map_outvote_its_signer_for_the_whole_blob():
+    made = evidence()
+    made.attested(signed(0, 0, *WRONG))
+    made.refuted("b", 0, RIGHT[0])
+    assert not made.contradicted()
+    made.refuted("c", 1, RIGHT[1])
+    assert made.contradicted()
+    assert not made.contradicted(), "told once"
+    assert made.expected(2, 4) is None
+
+
+def test_an_origin_alone_outvotes_a_map():
+    made = evidence()
+    made.attested(signed(0, 0, *WRONG))
+    made.brought("web", 0, RIGHT[0])
+    assert made.contradicted()
+    assert not made.is_vouched(3, WRONG[3])
+    assert made.is_vouched(0, RIGHT[0])
+
+
+def test_equal_voices_expect_nothing():
+    made = evidence()
+    made.attested(signed(0, 0, WRONG[0]))
+    made.attested(signed(1, 0, RIGHT[0]))
+    assert made.expected(0, 1) is None
+
+
+def test_a_doubted_block_accepts_what_comes_unless_it_is_proven():
+    made = evidence()
+    made.attested(signed(0, 0, *RIGHT))
+    made.doubt(RangeSet.of((1, 2)))
+    assert made.expected(0, 2) == RIGHT[0] + UNKNOWN_HASH
+    sure = evidence(b"".join(RIGHT))
+    sure.doubt(RangeSet.of((0, 4)))
+    assert sure.expected(0, 4) == b"".join(RIGHT)
+
+
+def test_only_signed_proven_or_own_origin_blocks_are_vouched_for():
+    made = evidence()
+    made.brought("a", 0, RIGHT[0])
+    made.said(A, 0, RIGHT[0])
+    assert not made.is_vouched(0, RIGHT[0]), "an unsigned word cannot be passed on"
+    made.attested(signed(1, 0, RIGHT[0]))
+    assert made.is_vouched(0, RIGHT[0])
+    assert not made.is_vouched(0, WRONG[0])
+    made.brought("web", 1, RIGHT[1])
+    assert made.is_vouched(1, RIGHT[1])
+
+
+def test_suspects_are_what_is_disputed_then_what_one_peer_alone_sent_then_all():
+    made = evidence()
+    made.brought("web", 0, RIGHT[0] + RIGHT[1])
+    made.brought("a", 2, RIGHT[2])
+    made.brought("b", 3, WRONG[3])
+    made.attested(signed(2, 3, RIGHT[3]))
+    assert made.suspects() == RangeSet.of((3, 4))
+    assert made.suspects() == RangeSet.of((2, 3))
+    assert made.suspects() is None
+
+
+def test_a_disputed_block_is_a_suspect_again_when_another_sender_was_heard():
+    made = evidence()
+    made.brought("web", 0, b"".join(RIGHT[:3]))
+    made.brought("a", 3, WRONG[3])
+    made.brought("b", 3, RIGHT[3])
+    assert made.suspects() == RangeSet.of((3, 4))
+    made.brought("c", 3, RIGHT[3])
+    assert made.suspects() == RangeSet.of((3, 4))
+    assert made.suspects() is None
+
+
+def test_a_wrong_size_is_named_when_the_right_one_is_proven():
+    verdicts = size_verdicts("model.bin", 100, [(A, 99), (B, 100), (C, 1 << 50)])
+    assert {verdict.peer for verdict in verdicts} == {A, C}
+
+
+@given(
+    lies=st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3), st.booleans()), max_size=30)
+)
+def test_exactly_those_who_differed_are_named_whatever_the_order(lies):
+    made = evidence()
+    for name, block, is_lie in lies:
+        made.brought(name, block, (WRONG if is_lie else RIGHT)[block])
+    liars = {KEYS["abcd".index(name)].peer_id for name, _, is_lie in lies if is_lie}
+    assert proved(made) == liars
