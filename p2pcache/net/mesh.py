@@ -104,8 +104,9 @@ class Mesh:
         """A link to this contact is of use for its own sake (it holds what we want)."""
         known = self._known.get(peer)
         if known is not None:
+            if not known.met:  # whatever happened before: one try at once
+                known.dial_at = min(known.dial_at, now)
             known.met = True
-            known.dial_at = min(known.dial_at, now) if known.failures == 0 else known.dial_at
 
     def part(self, peer: PeerId) -> None:
         """No longer."""

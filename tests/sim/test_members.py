@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pcache.content.ranges import RangeSet
-from p2pcache.errors import Unavailable
+from p2pcache.errors import NotFound, Unavailable
 from p2pcache.net.memory import open_memory_net
 from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.network import MemberDown, MemberUp, NetworkOptions
@@ -189,6 +189,27 @@ async def test_a_frozen_peer_is_dropped_in_under_11_s(autojump_clock, pending):
         await until(lambda: full(nodes), within_s=90)
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_stopping_does_not_wait_for_a_frozen_peer(autojump_clock, cancelled):
+    async with world(1, deadline_s=60) as (net, (frozen,)):
+        with trio.CancelScope() as scope:
+            async with open_node(net, 2) as node:
+                node.network.found(frozen.peer, frozen.host.addresses())
+                await until(lambda: full([node, frozen]), within_s=3)
+                frozen.host.freeze()
+                link = node.network.members_driver.links[frozen.peer]
+                for number in range(20):
+                    node.network.possess(manifest_of(b"%d %d" % (number, n)) for n in range(1024))
+                    await trio.sleep(0.01)
+                assert link._writing_since is not None, "a write hangs"
+                started = trio.current_time()
+                if cancelled:
+                    scope.cancel()
+                    await trio.sleep(1)
+        assert trio.current_time() - started < 4
+        frozen.host.thaw()
+
+
 async def test_a_killed_peer_is_noticed_in_under_1_s(autojump_clock):
     async with world(4, deadline_s=60) as (_, nodes):
         await until(lambda: full(nodes), within_s=3)
@@ -209,6 +230,7 @@ async def test_a_restarted_peer_replaces_its_old_self_and_its_old_news(autojump_
             assert isinstance(await swarm.events.receive(), PeerSettled)
             net.unplug(a.peer, b.peer)  # power fails: nobody says goodbye
             first = b.network.members_driver.generation
+            old = a.network.members_driver.links[b.peer]
             b.host.dead = True
             async with open_node(net, 2, address=b.host.address) as again:
                 net.plug(a.peer, b.peer)
@@ -220,6 +242,7 @@ async def test_a_restarted_peer_replaces_its_old_self_and_its_old_news(autojump_
                     ),
                     within_s=2,
                 )
+                assert old.ended is not None
                 assert first not in {m.generation for m in a.network.members()}
                 assert await swarm.events.receive() == PeerGone(b.peer, "the peer restarted")
                 assert await swarm.events.receive() == PeerSettled(b.peer)
@@ -446,6 +469,12 @@ async def test_answers_have_a_deadline(autojump_clock):
             with pytest.raises(Unavailable):
                 await swarm.lane(slow.peer, timeout_s=2)
             assert trio.current_time() - started < 2.1
+            for _ in range(50):  # callers that gave up block nobody
+                with trio.move_on_after(0.01):
+                    await swarm.lane(slow.peer, timeout_s=60)
+            with pytest.raises(NotFound):
+                await a.network.manifest(MANIFEST, timeout_s=5, max_bytes=100)
+            started = trio.current_time()
             with pytest.raises(Unavailable):
                 await swarm.lane(slow.peer, timeout_s=60)
             assert trio.current_time() - started < 35, "the shelf itself has 30 s"

@@ -95,6 +95,8 @@ def test_a_restarted_peer_and_a_link_it_gave_up_are_replaced():
     made = mesh()
     old = Standing(True, b"1", 0.0)
     assert made.replaces(peer(1), old, Standing(False, b"2", 1.0))
+    assert made.replaces(peer(200), old, Standing(False, b"2", 1.0))
+    assert not made.replaces(peer(200), old, Standing(False, b"1", 1.0))
     assert made.replaces(peer(1), old, Standing(True, b"1", 1.0))
     assert made.replaces(peer(1), old, Standing(False, b"1", 6.0))
     assert made.replaces(peer(200), old, Standing(False, b"1", 6.0))

@@ -254,6 +254,9 @@ def test_news_that_outruns_a_look_up_is_not_lost():
     (again,) = tick(machine, 0.0)
     assert isinstance(again, LookUp)
     assert machine.found(again, []) == [Send(Gone(1, (NAME,)))]
+    machine.grew(NAME, RangeSet.of((0, 1)), 1.0)
+    (looked,) = tick(machine, 2.0)
+    assert isinstance(looked, LookUp), "the peer forgot its size: it is told all of it again"
 
 
 @pytest.mark.parametrize(

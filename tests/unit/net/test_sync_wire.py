@@ -267,6 +267,21 @@ def test_a_frame_is_bounded_before_it_is_read():
             list(reader.feed(b"\0\0\0\x01\x90"))
 
 
+def test_lists_are_bounded_also_when_all_of_them_is_there():
+    parse(msgpack.packb([4, 1, None, [b"x"] * 1024]))
+    for body in (
+        [4, 1, None, [b"x"] * 1025],
+        [7, 1, [[b"x", None]] * 1025],
+        [10, bytes(16), bytes(38), []],
+        [22, [[bytes(38), []]] * 65],
+        [22, [[bytes(38), ["/ip4/1.2.3.4/tcp/1"] * 9]]],
+        [21, 1, [[]] * 17],
+        [3, 1, [0.0] * 40],
+    ):
+        with pytest.raises(Untrusted):
+            parse(msgpack.packb(body))
+
+
 def test_newer_minors_may_add_kinds_and_fields_but_older_ones_lack_nothing():
     hello = Hello(*VERSION, bytes(16), "a", (), LaneInfo(1, (), None, b""))
     plain = msgpack.unpackb(encode(hello)[4:])
