@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pcache.agent.peering import maybe_peers, tell_complete
+from p2pcache.agent.peering import bring_named, maybe_peers, tell_complete
 from p2pcache.agent.place import Placed, place
 from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.unixfs import Root, file_dag_size, tree
-from p2pcache.errors import Interrupted, LocalFault, P2PCacheError, UsageError
+from p2pcache.errors import Interrupted, LocalFault, NotFound, P2PCacheError, UsageError
 from p2pcache.sources.port import Credentials
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.progress import Progress
@@ -144,14 +144,12 @@ class _Run:
         request, parts = self._request, self._parts
         await self._tell(Progress("resolving"))
         started = trio.current_time()
-        resolution = self._resolution = await parts.resolver.resolve(
-            request.ref, request.credentials, offline=request.offline, refresh=request.refresh
-        )
+        resolution = self._resolution = await self._resolve()
         self._times["resolve_s"] = trio.current_time() - started
         self.files = chosen_files(resolution, request.include, request.exclude)
         if request.dry_run:
             return resolution, self._dry(), Placed(None, None, ())
-        report = await parts.pulls.wait_pulled(
+        report = self._report or await parts.pulls.wait_pulled(
             self._key(resolution), self._ref, self._start, self._tell
         )
         self._report = report
@@ -169,6 +167,23 @@ class _Run:
         parts.store.touch([blob.sha256 for blob in report.blobs.values()], parts.now())
         self._times["materialise_s"] = trio.current_time() - started
         return resolution, report, placed
+
+    async def _resolve(self) -> Resolution:
+        """What the ref means; content that is only a name may have to come from peers first."""
+        request, resolver = self._request, self._parts.resolver
+        try:
+            return await resolver.resolve(
+                request.ref, request.credentials, offline=request.offline, refresh=request.refresh
+            )
+        except NotFound:
+            named = isinstance(request.ref, refs.DigestRef | refs.CidRef)
+            if not named or request.dry_run or self._parts.network.current is None:
+                raise
+        assert isinstance(request.ref, refs.DigestRef | refs.CidRef)
+        self._report = await bring_named(
+            self._parts, request.ref, self._tell, request.rate_bytes_per_s
+        )
+        return await resolver.resolve(request.ref, request.credentials)
 
     def _key(self, resolution: Resolution) -> tuple[object, ...]:
         manifest = resolution.manifest

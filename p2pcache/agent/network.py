@@ -244,6 +244,14 @@ class AgentNetwork:
         roots = [blob.root_cid for blob in blobs.values() if blob.root_cid is not None]
         return [manifest, *(blob.digest for blob in blobs.values()), *roots]
 
+    async def look_up(self, name: bytes) -> None:
+        """Ask the DHT who provides a name, and be linked with them."""
+        if self.dht is not None:
+            async with self.dht.find(name) as found:
+                async for peer, addresses in found:
+                    if peer not in self._banned:
+                        self.network.meet(peer, addresses)
+
     # -- who is found ----------------------------------------------------------------------------
 
     def found(self, found: Found, nursery: trio.Nursery) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from p2pcache.agent.names import NetworkNames
     from p2pcache.agent.network import NetworkSlot
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.settings import Config
@@ -30,5 +31,6 @@ class Parts:
     pulls: Pulls
     context: PullContext
     network: NetworkSlot
+    names: NetworkNames
     now: Callable[[], float]
     started_at: float

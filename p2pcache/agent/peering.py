@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from p2pcache.agent.sharing import Growing
-from p2pcache.errors import P2PCacheError, plain_errors
+from p2pcache.content import cid as cids
+from p2pcache.content.refs import CidRef, DigestRef, canonical
+from p2pcache.errors import NotFound, P2PCacheError, plain_errors
 from p2pcache.lanes.peek import peek
 from p2pcache.net import shelf
 from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLost, SwarmEvent
+from p2pcache.transfer.bare import bare_name, pull_bare
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.sharing import Peers
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
     from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.parts import Parts
+    from p2pcache.agent.pulls import Watch
     from p2pcache.content.peerid import PeerId
     from p2pcache.content.proof import Challenge
     from p2pcache.content.ranges import RangeSet
@@ -29,13 +34,16 @@ if TYPE_CHECKING:
     from p2pcache.net.holders import Swarm as NetSwarm
     from p2pcache.sources.port import Credentials, ListedFile
     from p2pcache.store.blobs import BlobInfo
+    from p2pcache.transfer.progress import Progress
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.trust import Verdict
+    from p2pcache.transfer.want import PullReport
 
 _log = logging.getLogger(__name__)
 
 FIRST_ROUND_S = 0.25  # for the members to say what they hold, before an origin is asked (DESIGN 6)
 EVENTS = 256  # unread; the network's own queue behind it keeps the newest of each kind
+BARE_S = 3.0  # for anybody to say that it has a name: members answer at once, the DHT in 0.5 s
 OPEN_S = 2.0  # for a network that is being opened: the agent may have started just for this pull
 CLOSE_S = 5.0  # to take back what was shared of blobs that did not finish
 
@@ -48,6 +56,7 @@ class PullSwarm:
         self._swarm = swarm
         self._send, self.events = trio.open_memory_channel[SwarmEvent](EVENTS)
         self.first_round = trio.Event()
+        self.somebody_holds = False
 
     async def run(self) -> None:
         """Carry events over, until cancelled; `first_round` is set when all members have told."""
@@ -58,6 +67,7 @@ class PullSwarm:
             async for event in self._swarm.events:
                 match event:
                     case shelf.PeerHolds(peer, name, size, blocks):
+                        self.somebody_holds = True
                         await self._send.send(PeerHolds(peer, name, size, blocks))
                     case shelf.PeerLost(peer, name):
                         await self._send.send(PeerLost(peer, name))
@@ -169,6 +179,9 @@ async def peers_of(
             try:
                 with trio.move_on_after(FIRST_ROUND_S):
                     await swarm.first_round.wait()
+                asked = manifest or (names[0] if len(names) == 1 else None)
+                if asked is not None and not swarm.somebody_holds:
+                    nursery.start_soon(opened.look_up, asked)
                 yield Peers(swarm, sharing, opened.identity)
             finally:
                 nursery.cancel_scope.cancel()
@@ -229,3 +242,42 @@ def tell_complete(parts: Parts, resolution: Resolution) -> None:
         cid = resolution.manifest.cid()
         if cid in parts.store.complete_manifests():
             opened.possess([cid])
+
+
+async def bring_named(
+    parts: Parts,
+    ref: DigestRef | CidRef,
+    emit: Callable[[Progress], Awaitable[None]],
+    rate_bytes_per_s: float | None,
+) -> PullReport | None:
+    """A manifest or blob that is known by its name alone, from peers; None: it was a manifest.
+
+    Raises NotFound when nobody has it.
+    """
+    opened = await parts.network.wait_open(OPEN_S)
+    name = ref.digest if isinstance(ref, DigestRef) else ref.cid
+    missing = NotFound(
+        f"nobody that this agent may ask has `{canonical(ref)}`",
+        hint="give a ref with an origin (hf://, https://), or `p2pcache push` it somewhere",
+    )
+    if opened is None:
+        raise missing
+    if isinstance(ref, CidRef) and cids.codec(ref.cid) == cids.DAG_CBOR:
+        manifest = await parts.names.manifest(ref.cid)
+        if manifest is None:
+            raise missing
+        await trio.to_thread.run_sync(parts.store.put_manifest, manifest)
+        return None
+    asked = bare_name(name)
+
+    async def start(watch: Watch) -> PullReport:
+        async with peers_of(opened, None, [asked], None) as peers:
+            return await pull_bare(
+                parts.context, asked, peers,
+                timeout_s=BARE_S, rate_bytes_per_s=rate_bytes_per_s,
+                watch=watch, note=lambda _: None,
+            )  # fmt: skip
+
+    report = await parts.pulls.wait_pulled(("bare", asked), canonical(ref), start, emit)
+    blob = report.blobs[asked.hex()]
+    return replace(report, blobs={blob.sha256.hex(): blob})

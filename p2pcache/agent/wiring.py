@@ -47,6 +47,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             ]
             nursery.start_soon(_keep_leases, store)
             network = NetworkSlot(config.home, config.network, store, time.time)
+            names = NetworkNames(network, store, time.time)
             nursery.start_soon(network.run)
             try:
                 yield Parts(
@@ -58,7 +59,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                         store,
                         config.resolve,
                         time.time,
-                        NetworkNames(network, store, time.time),
+                        names,
                     ),
                     pulls=Pulls(nursery, time.time),
                     context=PullContext(
@@ -71,6 +72,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                         adopters=[hub_adopter(hub_cache)],
                     ),
                     network=network,
+                    names=names,
                     now=time.time,
                     started_at=time.time(),
                 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from p2pcache.lanes.orders import Location, Tls
 
+
 @dataclass(frozen=True, slots=True)
 class Reach:
     """One host of a lane (an IP address or a name), the ticket for one scope, and the pin.
