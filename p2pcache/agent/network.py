@@ -498,10 +498,9 @@ class NetworkSlot:
     def _removed(self, sha256s: list[bytes]) -> None:
         if self.current is None:
             return
-        digests = [b"\x12\x20" + sha256 for sha256 in sha256s]
-        found = self._store.manifests_with(digests)
-        manifests = {cid for cids in found.values() for cid in cids}
-        self.current.removed(sha256s, list(manifests))
+        complete = self._store.complete_manifests()
+        gone = [cid for cid in self.current.network.possessed() if cid not in complete]
+        self.current.removed(sha256s, gone)
 
     async def restart(self) -> AgentNetwork:
         """Open the network anew after a key came. Raises LocalFault when it does not open."""

@@ -340,6 +340,10 @@ class Network:
             if tell:
                 link.tell(load)
 
+    def possessed(self) -> list[bytes]:
+        """What we said we possess."""
+        return list(self._possessed)
+
     def possessed_by(self, peer: PeerId) -> int:
         """How many manifests a peer said it possesses (restricted ones it never says)."""
         return self._interests.possessed_count(peer)
