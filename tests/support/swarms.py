@@ -162,6 +162,7 @@ class Told:
         self.lost: list[bytes] = []
         self.completed: list[bytes] = []
         self.verdicts: list[Verdict] = []
+        self.early: set[PeerId] = set()  # convicted before anything was complete
         self.banned: set[PeerId] = set()
 
     def growing(self, name: bytes, size_bytes: int, data: Path, live: Path) -> None:
@@ -178,6 +179,8 @@ class Told:
 
     def convict(self, verdict: Verdict) -> None:
         self.verdicts.append(verdict)
+        if not self.completed:
+            self.early.add(verdict.peer)
 
     def is_banned(self, peer: PeerId) -> bool:
         return peer in self.banned

@@ -200,16 +200,17 @@ def test_an_advert_that_was_not_true_is_forgotten_and_the_peer_is_asked_less():
 
 
 def test_a_full_queue_is_no_failure_another_is_tried_at_once():
-    pull = Pull(8 * MIB, streams=1, origin=False)
+    pull = Pull(80 * MIB, streams=2, origin=False)
     pull.tell(ev.SourceHas("p0", 0))
-    (job,) = pull.open(blocks=8)
+    job, second = pull.open(blocks=80)
     pull.tell(ev.SourceHas("p1", 0))
     why = Fault(FaultKind.UNAVAILABLE, "busy", http_status=503)
     (other,) = pull.end(job, done=job.start, why=why)
     assert (job.source, other.source) == ("p0", "p1")
+    pull.end(second, done=second.start, why=why)
     pull.now = 0.6
     pull.tell(ev.SourceDown("p1", "left"))
-    assert [j.source for j in pull.running.values()] == ["p0"]
+    assert [j.source for j in pull.running.values()] == ["p0", "p0"], "in good standing"
 
 
 def test_a_peer_that_differs_from_the_map_is_not_asked_for_that_block_again():
@@ -236,28 +237,86 @@ def test_when_only_those_who_differ_are_left_the_map_is_doubted():
     assert again.start == 0, "the same peer is asked, now without a map"
 
 
+def endgame(pull: Pull, blocks: int) -> ev.Job:
+    """Everything is brought but what the last request brings: that one."""
+    for peer in ("p0", "p1"):
+        pull.tell(ev.SourceHas(peer, 0))
+    pull.open(blocks=blocks)
+    while len(pull.running) > 1:
+        pull.now += 0.02
+        pull.end(next(iter(pull.running.values())))
+    (late,) = pull.running.values()
+    return late
+
+
+def wait_for_a_second_request(pull: Pull, until: float) -> ev.Job | None:
+    while pull.now < until:
+        pull.now += 0.02
+        if made := pull.tell(ev.Tick()):
+            return made[0]
+    return None
+
+
 def test_in_the_endgame_a_late_request_is_asked_for_twice_and_the_loser_is_stopped():
     pull = Pull(40 * MIB, streams=2, origin=False)
-    pull.tell(ev.SourceHas("p0", 0))
-    pull.tell(ev.SourceHas("p1", 0))
-    todo = pull.open(blocks=40)
-    late = todo.pop()
-    while todo:  # one source goes on, the other keeps a request that moves a block a second
-        job = todo.pop(0)
-        pull.now += 0.02
-        todo += [j for j in pull.end(job) if j.start < late.start or j.start >= late.end]
-    made = list(pull.running.values())
-    while len(made) < 2 and pull.now < 1.4:
-        pull.now += 0.1
-        pull.tell(ev.Tick())
-        made = list(pull.running.values())
-    twin = next((j for j in made if j.id != late.id), None)
-    if twin is None:
-        assert late.end - late.start > 2 * MIB, "more than the budget allows is not doubled"
-        return
+    late = endgame(pull, 40)
+    began = pull.now
+    twin = wait_for_a_second_request(pull, began + 1.4)
+    assert twin is not None
     assert twin.source != late.source
+    assert (twin.start, twin.end) == (late.start, late.end)
+    assert wait_for_a_second_request(pull, pull.now + 0.5) is None, "never three"
     pull.end(twin)
-    assert late.id in pull.stopped
+    assert pull.stopped == [late.id]
+    assert not any(isinstance(a, ev.Digest) for a in pull.out), "the loser still has the files"
+    pull.end(late, done=late.end, blame=False)
+    assert any(isinstance(a, ev.Digest) for a in pull.out)
+    assert pull.machine.statistics().fetched_bytes == 40 * MIB
+
+
+def test_the_loser_s_bytes_are_the_only_duplicates_and_counted_once():
+    pull = Pull(40 * MIB, streams=2, origin=False)
+    late = endgame(pull, 40)
+    twin = wait_for_a_second_request(pull, pull.now + 1.4)
+    assert twin is not None
+    pull.tell(ev.Progress(late, late.start + MIB))
+    pull.tell(ev.Progress(twin, twin.start + MIB))
+    pull.end(late)
+    pull.machine.handle(ev.Ended(twin, twin.end, 2 * MIB, 0.1, None), pull.now)
+    statistics = pull.machine.statistics()
+    assert statistics.fetched_bytes == 40 * MIB
+    assert statistics.duplicate_bytes == 2 * MIB
+
+
+def test_no_more_than_the_budget_is_asked_for_twice():
+    pull = Pull(80 * MIB, streams=8, origin=False)
+    for peer in ("p0", "p1"):
+        pull.tell(ev.SourceHas(peer, 0))
+    pull.open(blocks=80)
+    known: set[int] = set()
+    asked: set[int] = set()
+    twice = 0
+    while pull.now < 1.4:  # three requests never end by themselves
+        for job in pull.running.values():
+            if job.id not in known:
+                blocks = set(range(job.start // MIB, job.end // MIB))
+                twice += len(blocks & asked)
+                asked |= blocks
+                known.add(job.id)
+        pull.now += 0.02
+        moving = [j for j in pull.running.values() if j.id not in (2, 3, 4)]
+        if moving:
+            pull.end(moving[0])
+        else:
+            pull.tell(ev.Tick())
+    assert asked == set(range(80))
+    assert twice <= 2
+
+
+def test_the_origin_is_spared_while_the_peer_that_holds_it_is_at_its_limit():
+    pull = Pull(400 * MIB, streams=16, peers=1)
+    pull.tell(ev.SourceHas("p0", 0))
+    assert {job.source for job in pull.open(blocks=400)} == {"p0"}
 
 
 def test_the_origin_is_spared_for_small_files_that_a_peer_has():
