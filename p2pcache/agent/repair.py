@@ -15,6 +15,7 @@ from p2pcache.transfer.pull import pull
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
+    from p2pcache.agent.localapi.answers import BadBlob, VerifyAnswer
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.sources.port import Credentials
     from p2pcache.store.blobs import BlobInfo
@@ -27,7 +28,7 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     blobs = await trio.to_thread.run_sync(_chosen, parts, ref)
     total = sum(blob.size for blob in blobs)
     done = 0
-    bad: list[dict[str, Any]] = []
+    bad: list[BadBlob] = []
     for number, blob in enumerate(blobs):
         await emit(
             {
@@ -39,21 +40,15 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         )
         problem = await _problem(parts, blob)
         if problem is not None:
-            bad.append(
-                {
-                    "sha256": blob.sha256.hex(),
-                    "path": str(blob.path),
-                    "problem": problem,
-                    **await _mend(parts, blob, args.credentials(), args.flag("repair")),
-                }
-            )
+            bad.append(await _mend(parts, blob, problem, args.credentials(), args.flag("repair")))
         done += blob.size
-    return {
+    answer: VerifyAnswer = {
         "checked": len(blobs),
         "checked_bytes": total,
         "bad": bad,
         "repaired": sum(1 for row in bad if row["repaired"]),
     }
+    return {**answer}
 
 
 def _chosen(parts: Parts, ref: str | None) -> list[BlobInfo]:
@@ -76,11 +71,17 @@ async def _problem(parts: Parts, blob: BlobInfo) -> str | None:
 
 
 async def _mend(
-    parts: Parts, blob: BlobInfo, credentials: Credentials, repair: bool
-) -> dict[str, Any]:
+    parts: Parts, blob: BlobInfo, problem: str, credentials: Credentials, repair: bool
+) -> BadBlob:
     """Take a damaged blob out; when asked to, fetch its bad blocks from where it came from."""
-    bad_blocks = await trio.to_thread.run_sync(_take_out, parts.store, blob)
-    row: dict[str, Any] = {"bad_blocks": bad_blocks, "repaired": False, "reason": None}
+    row: BadBlob = {
+        "sha256": blob.sha256.hex(),
+        "path": str(blob.path),
+        "problem": problem,
+        "bad_blocks": await trio.to_thread.run_sync(_take_out, parts.store, blob),
+        "repaired": False,
+        "reason": None,
+    }
     if not repair:
         row["reason"] = "run `p2pcache verify --repair`, or get it again"
         return row
@@ -90,7 +91,7 @@ async def _mend(
         except P2PCacheError as exc:
             row["reason"] = exc.message
             continue
-        row |= {"repaired": True, "reason": None}
+        row["repaired"], row["reason"] = True, None
         return row
     row["reason"] = row["reason"] or "where it came from is not known here"
     return row

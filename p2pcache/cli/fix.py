@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import Command, output_options
+from p2pcache.cli.command import Command, counted, output_options
 from p2pcache.cli.output import Printer, printable
 from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.errors import AgentNotRunning, P2PCacheError, Untrusted
@@ -34,11 +34,8 @@ def verify(ref: str | None, printer: Printer, repair: bool) -> None:
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
         answer = agent.verify(ref, repair=repair, on_progress=display.update)
     bad = answer["bad"]
-    lines = [
-        printable(f"bad  {blob.get('sha256')}  {len(blob.get('bad_blocks', []))} blocks")
-        for blob in bad
-    ]
-    printer.show("verify", answer, lines)
+    lines = [f"bad  {blob['sha256']}  {counted(blob['bad_blocks'], 'block')}" for blob in bad]
+    printer.show("verify", answer, [printable(line) for line in lines])
     printer.note(f"checked {answer['checked']}, bad {len(bad)}, repaired {answer['repaired']}")
     if len(bad) > answer["repaired"]:
         raise Untrusted(

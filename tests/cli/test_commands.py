@@ -161,7 +161,7 @@ def test_status_without_an_agent_exits_10_and_starts_none(home, capsys):
 def test_damage_that_verify_leaves_behind_exits_12(agent, capsys):
     assert main(["verify", "bad"]) == 12
     out, err = capsys.readouterr()
-    assert out.startswith("bad  0000")
+    assert out == f"bad  {'0' * 64}  2 blocks\n"
     assert "--repair" in err
     assert main(["verify", "bad", "--repair"]) == 0
 

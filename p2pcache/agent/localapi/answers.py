@@ -110,11 +110,23 @@ class GcAnswer(TypedDict):
     kept: dict[str, int]
 
 
+class BadBlob(TypedDict):
+    """A damaged blob. `bad_blocks`: how many of its blocks; `reason`: why it is not repaired."""
+
+    sha256: str
+    path: str
+    problem: str
+    bad_blocks: int
+    repaired: bool
+    reason: str | None
+
+
 class VerifyAnswer(TypedDict):
     """What `verify` hashed, what was bad, and how much of that was repaired."""
 
     checked: int
-    bad: list[dict[str, Any]]
+    checked_bytes: int
+    bad: list[BadBlob]
     repaired: int
 
 
