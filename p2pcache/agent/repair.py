@@ -8,14 +8,16 @@ import trio
 
 from p2pcache.agent.keep import manifest_named
 from p2pcache.content import refs
-from p2pcache.errors import P2PCacheError
+from p2pcache.errors import LocalFault, P2PCacheError
 from p2pcache.lanes.orders import FollowOrder
+from p2pcache.store.durable import local_faults
+from p2pcache.transfer.faults import local_error
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
-    from p2pcache.agent.localapi.answers import BadBlob, VerifyAnswer
+    from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob, VerifyAnswer
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.sources.port import Credentials
     from p2pcache.store.blobs import BlobInfo
@@ -29,6 +31,7 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     total = sum(blob.size for blob in blobs)
     done = 0
     bad: list[BadBlob] = []
+    unread: list[UnreadBlob] = []
     for number, blob in enumerate(blobs):
         await emit(
             {
@@ -38,14 +41,21 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 ).to_wire(),
             }
         )
-        problem = await _problem(parts, blob)
+        try:
+            problem = await _problem(parts, blob)
+        except LocalFault as exc:  # ours: says nothing about the blob, so nothing is moved
+            unread.append(
+                {"sha256": blob.sha256.hex(), "path": str(blob.path), "problem": exc.message}
+            )
+            continue
         if problem is not None:
             bad.append(await _mend(parts, blob, problem, args.credentials(), args.flag("repair")))
         done += blob.size
     answer: VerifyAnswer = {
-        "checked": len(blobs),
-        "checked_bytes": total,
+        "checked": len(blobs) - len(unread),
+        "checked_bytes": done,
         "bad": bad,
+        "unread": unread,
         "repaired": sum(1 for row in bad if row["repaired"]),
     }
     return {**answer}
@@ -61,10 +71,14 @@ def _chosen(parts: Parts, ref: str | None) -> list[BlobInfo]:
 
 
 async def _problem(parts: Parts, blob: BlobInfo) -> str | None:
-    """What is wrong with a blob, or None."""
+    """What is wrong with a blob, or None. Raises LocalFault when it cannot be read now."""
+    with local_faults("looking at a blob"):
+        found = (await trio.Path(blob.path).stat()).st_size
+    if found != blob.size:
+        return f"its length is {found} bytes instead of {blob.size}"
     report = await parts.workers.follow(FollowOrder(str(blob.path), None, blob.size))
     if report.fault is not None:
-        return report.fault.message
+        raise local_error(report.fault)
     if report.sha256 != blob.sha256:
         return f"its bytes hash to sha256:{report.sha256.hex()}"
     return None

@@ -17,7 +17,7 @@ from p2pcache import config, errors
 from p2pcache.agent.localapi.server import ServerOptions, serve
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import BadBlob, VerifyAnswer
+    from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob, VerifyAnswer
 
 MANIFEST = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 RECEIPT = {
@@ -137,8 +137,10 @@ class ScriptedService:
                 "sha256": "0" * 64, "path": "/blobs/0", "problem": "its bytes hash to sha256:11",
                 "bad_blocks": 2, "repaired": args["repair"], "reason": None,
             }  # fmt: skip
-            return _checked([bad])
-        return _checked([])
+            return _checked([bad], [])
+        if args["ref"] == "unread":
+            return _checked([], [{"sha256": "1" * 64, "path": "/blobs/1", "problem": "no memory"}])
+        return _checked([], [])
 
     async def op_status(self, args, emit):
         return {
@@ -184,9 +186,11 @@ class ScriptedService:
         return {}
 
 
-def _checked(bad: list[BadBlob]) -> VerifyAnswer:
+def _checked(bad: list[BadBlob], unread: list[UnreadBlob]) -> VerifyAnswer:
     repaired = sum(row["repaired"] for row in bad)
-    return {"checked": 9, "checked_bytes": 9, "bad": bad, "repaired": repaired}
+    return {
+        "checked": 9, "checked_bytes": 9, "bad": bad, "repaired": repaired, "unread": unread,
+    }  # fmt: skip
 
 
 async def serve_until_stopped(path, service, options=None):

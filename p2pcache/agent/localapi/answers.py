@@ -121,13 +121,22 @@ class BadBlob(TypedDict):
     reason: str | None
 
 
+class UnreadBlob(TypedDict):
+    """A blob that could not be read, by a fault of this machine; it was left alone."""
+
+    sha256: str
+    path: str
+    problem: str
+
+
 class VerifyAnswer(TypedDict):
-    """What `verify` hashed, what was bad, and how much of that was repaired."""
+    """What `verify` hashed, what was bad, how much of that was repaired, what it could not read."""
 
     checked: int
     checked_bytes: int
     bad: list[BadBlob]
     repaired: int
+    unread: list[UnreadBlob]
 
 
 class StatusAnswer(TypedDict):
