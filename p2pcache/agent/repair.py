@@ -29,7 +29,7 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     ref = args.optional_text("ref")
     blobs = await trio.to_thread.run_sync(_chosen, parts, ref)
     total = sum(blob.size for blob in blobs)
-    done = 0
+    done = checked = 0
     bad: list[BadBlob] = []
     unread: list[UnreadBlob] = []
     for number, blob in enumerate(blobs):
@@ -42,17 +42,22 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             }
         )
         try:
-            problem = await _problem(parts, blob)
+            here = await trio.to_thread.run_sync(_still_here, parts.store, blob)
+            problem = await _problem(parts, blob) if here else None
         except LocalFault as exc:  # ours: says nothing about the blob, so nothing is moved
+            if not await trio.to_thread.run_sync(_still_here, parts.store, blob):
+                continue  # evicted while it was hashed
             unread.append(
                 {"sha256": blob.sha256.hex(), "path": str(blob.path), "problem": exc.message}
             )
             continue
         if problem is not None:
             bad.append(await _mend(parts, blob, problem, args.credentials(), args.flag("repair")))
-        done += blob.size
+        if here:
+            checked += 1
+            done += blob.size
     answer: VerifyAnswer = {
-        "checked": len(blobs) - len(unread),
+        "checked": checked,
         "checked_bytes": done,
         "bad": bad,
         "unread": unread,
@@ -68,6 +73,11 @@ def _chosen(parts: Parts, ref: str | None) -> list[BlobInfo]:
     assert manifest is not None
     found = parts.store.find_many([f.digest for f in manifest.files])
     return list({blob.sha256: blob for blob in found.values()}.values())
+
+
+def _still_here(store: Store, blob: BlobInfo) -> bool:
+    """Whether there is a file to look at. What is gone, and a changed adopted one, is forgotten."""
+    return store.find(blob.digest) is not None or (not blob.adopted and blob.path.exists())
 
 
 async def _problem(parts: Parts, blob: BlobInfo) -> str | None:
@@ -92,14 +102,20 @@ async def _mend(
         "sha256": blob.sha256.hex(),
         "path": str(blob.path),
         "problem": problem,
-        "bad_blocks": await trio.to_thread.run_sync(_take_out, parts.store, blob),
+        "bad_blocks": None,
         "repaired": False,
         "reason": None,
     }
+    try:
+        row["bad_blocks"] = await trio.to_thread.run_sync(_take_out, parts.store, blob)
+        origins = await trio.to_thread.run_sync(_where_from, parts.store, blob)
+    except P2PCacheError as exc:
+        row["reason"] = f"it could not be taken out: {exc.message}"
+        return row
     if not repair:
         row["reason"] = "run `p2pcache verify --repair`, or get it again"
         return row
-    for canonical in await trio.to_thread.run_sync(_where_from, parts.store, blob):
+    for canonical in origins:
         try:
             await _fetch_again(parts, canonical, blob, credentials)
         except P2PCacheError as exc:

@@ -14,7 +14,7 @@ from p2pcache.errors import AgentNotRunning, LocalFault, P2PCacheError, Untruste
 from p2pcache.units import format_bytes
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import CheckAnswer
+    from p2pcache.agent.localapi.answers import BadBlob, CheckAnswer
 
 
 @click.command(
@@ -34,7 +34,7 @@ def verify(ref: str | None, printer: Printer, repair: bool) -> None:
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
         answer = agent.verify(ref, repair=repair, on_progress=display.update)
     bad, unread = answer["bad"], answer["unread"]
-    lines = [f"bad  {blob['sha256']}  {counted(blob['bad_blocks'], 'block')}" for blob in bad]
+    lines = [f"bad  {blob['sha256']}  {_extent(blob)}" for blob in bad]
     lines += [f"unread  {blob['sha256']}  {blob['problem']}" for blob in unread]
     printer.show("verify", answer, [printable(line) for line in lines])
     printer.note(f"checked {answer['checked']}, bad {len(bad)}, repaired {answer['repaired']}")
@@ -48,6 +48,11 @@ def verify(ref: str | None, printer: Printer, repair: bool) -> None:
             f"{counted(len(unread), 'stored blob')} could not be read: {unread[0]['problem']}",
             hint="nothing of them was touched; look at `p2pcache doctor`, then verify again",
         )
+
+
+def _extent(blob: BadBlob) -> str:
+    count = blob["bad_blocks"]
+    return str(blob["reason"]) if count is None else counted(count, "block")
 
 
 @click.command(

@@ -111,12 +111,14 @@ class GcAnswer(TypedDict):
 
 
 class BadBlob(TypedDict):
-    """A damaged blob. `bad_blocks`: how many of its blocks; `reason`: why it is not repaired."""
+    """A damaged blob. `bad_blocks`: how many of its blocks, None when it could not be taken out;
+    `reason`: why it is not repaired.
+    """
 
     sha256: str
     path: str
     problem: str
-    bad_blocks: int
+    bad_blocks: int | None
     repaired: bool
     reason: str | None
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import trio
 
 from p2pcache.errors import LocalFault
 from p2pcache.lanes.orders import Fault, FaultKind, FollowOrder, FollowReport
 from tests.support.inside import agent_inside
-from tests.support.stored import MIB, content
+from tests.support.stored import MIB, content, verified
 
 
 class OutOfDescriptors:
@@ -65,3 +66,47 @@ async def test_a_blob_of_the_wrong_length_is_damaged(inside, tmp_path):
     assert bad["bad_blocks"] == 2
     assert "length" in bad["problem"]
     assert inside.parts.store.find(blob.digest) is None
+
+
+async def test_a_blob_that_is_gone_ends_nothing(inside, tmp_path):
+    stored = await pushed(inside, tmp_path, "a", b"stored" * 100)
+    fine = await pushed(inside, tmp_path, "b", content(2 * MIB))
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(content(2 * MIB, seed=2))
+    inside.parts.store.adopt(theirs, verified(theirs.read_bytes()), theirs.stat())
+    stored.path.unlink()
+    theirs.unlink()
+    answer = await inside("verify")
+    assert (answer["checked"], answer["bad"], answer["unread"]) == (1, [], [])
+    assert inside.parts.store.every_blob() == [fine], "what is gone is forgotten"
+
+
+class GoneMeanwhile:
+    """Workers that are overtaken by an eviction."""
+
+    async def follow(self, order: FollowOrder) -> FollowReport:
+        await trio.Path(order.data_path).unlink()
+        fault = Fault(FaultKind.LOCAL, "cannot hash the blob: No such file or directory")
+        return FollowReport(b"", None, None, 0.0, fault)
+
+
+async def test_a_blob_that_is_evicted_while_it_is_checked_is_no_fault(inside, tmp_path):
+    await pushed(inside, tmp_path, "a", b"stored" * 100)
+    inside.parts = replace(inside.parts, workers=GoneMeanwhile())
+    answer = await inside("verify")
+    assert (answer["checked"], answer["bad"], answer["unread"]) == (0, [], [])
+
+
+async def test_a_damaged_blob_that_cannot_be_taken_out_does_not_end_the_rest(inside, tmp_path):
+    first = await pushed(inside, tmp_path, "a", content(2 * MIB, 1))
+    second = await pushed(inside, tmp_path, "b", content(2 * MIB, 2))
+    for blob in (first, second):
+        blob.path.chmod(0o644)
+        blob.path.write_bytes(content(2 * MIB, 3))
+    held = inside.parts.store.partial(first.digest, first.size)  # by whoever fetches it again
+    answer = await inside("verify")
+    held.close()
+    rows = {row["sha256"]: row for row in answer["bad"]}
+    assert len(rows) == 2
+    assert "in use" in rows[first.sha256.hex()]["reason"]
+    assert not second.path.exists()
