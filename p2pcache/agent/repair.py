@@ -8,13 +8,16 @@ import trio
 
 from p2pcache.agent.keep import manifest_named
 from p2pcache.content import refs
-from p2pcache.errors import P2PCacheError
+from p2pcache.errors import LocalFault, P2PCacheError
 from p2pcache.lanes.orders import FollowOrder
+from p2pcache.store.durable import local_faults
+from p2pcache.transfer.faults import local_error
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
+    from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob, VerifyAnswer
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.sources.port import Credentials
     from p2pcache.store.blobs import BlobInfo
@@ -26,8 +29,9 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     ref = args.optional_text("ref")
     blobs = await trio.to_thread.run_sync(_chosen, parts, ref)
     total = sum(blob.size for blob in blobs)
-    done = 0
-    bad: list[dict[str, Any]] = []
+    done = checked = 0
+    bad: list[BadBlob] = []
+    unread: list[UnreadBlob] = []
     for number, blob in enumerate(blobs):
         await emit(
             {
@@ -37,23 +41,29 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 ).to_wire(),
             }
         )
-        problem = await _problem(parts, blob)
-        if problem is not None:
-            bad.append(
-                {
-                    "sha256": blob.sha256.hex(),
-                    "path": str(blob.path),
-                    "problem": problem,
-                    **await _mend(parts, blob, args.credentials(), args.flag("repair")),
-                }
+        try:
+            here = await trio.to_thread.run_sync(_still_here, parts.store, blob)
+            problem = await _problem(parts, blob) if here else None
+        except LocalFault as exc:  # ours: says nothing about the blob, so nothing is moved
+            if not await trio.to_thread.run_sync(_still_here, parts.store, blob):
+                continue  # evicted while it was hashed
+            unread.append(
+                {"sha256": blob.sha256.hex(), "path": str(blob.path), "problem": exc.message}
             )
-        done += blob.size
-    return {
-        "checked": len(blobs),
-        "checked_bytes": total,
+            continue
+        if problem is not None:
+            bad.append(await _mend(parts, blob, problem, args.credentials(), args.flag("repair")))
+        if here:
+            checked += 1
+            done += blob.size
+    answer: VerifyAnswer = {
+        "checked": checked,
+        "checked_bytes": done,
         "bad": bad,
+        "unread": unread,
         "repaired": sum(1 for row in bad if row["repaired"]),
     }
+    return {**answer}
 
 
 def _chosen(parts: Parts, ref: str | None) -> list[BlobInfo]:
@@ -65,32 +75,53 @@ def _chosen(parts: Parts, ref: str | None) -> list[BlobInfo]:
     return list({blob.sha256: blob for blob in found.values()}.values())
 
 
+def _still_here(store: Store, blob: BlobInfo) -> bool:
+    """Whether there is a file to look at. What is gone, and a changed adopted one, is forgotten."""
+    return store.find(blob.digest) is not None or (not blob.adopted and blob.path.exists())
+
+
 async def _problem(parts: Parts, blob: BlobInfo) -> str | None:
-    """What is wrong with a blob, or None."""
+    """What is wrong with a blob, or None. Raises LocalFault when it cannot be read now."""
+    with local_faults("looking at a blob"):
+        found = (await trio.Path(blob.path).stat()).st_size
+    if found != blob.size:
+        return f"its length is {found} bytes instead of {blob.size}"
     report = await parts.workers.follow(FollowOrder(str(blob.path), None, blob.size))
     if report.fault is not None:
-        return report.fault.message
+        raise local_error(report.fault)
     if report.sha256 != blob.sha256:
         return f"its bytes hash to sha256:{report.sha256.hex()}"
     return None
 
 
 async def _mend(
-    parts: Parts, blob: BlobInfo, credentials: Credentials, repair: bool
-) -> dict[str, Any]:
+    parts: Parts, blob: BlobInfo, problem: str, credentials: Credentials, repair: bool
+) -> BadBlob:
     """Take a damaged blob out; when asked to, fetch its bad blocks from where it came from."""
-    bad_blocks = await trio.to_thread.run_sync(_take_out, parts.store, blob)
-    row: dict[str, Any] = {"bad_blocks": bad_blocks, "repaired": False, "reason": None}
+    row: BadBlob = {
+        "sha256": blob.sha256.hex(),
+        "path": str(blob.path),
+        "problem": problem,
+        "bad_blocks": None,
+        "repaired": False,
+        "reason": None,
+    }
+    try:
+        row["bad_blocks"] = await trio.to_thread.run_sync(_take_out, parts.store, blob)
+        origins = await trio.to_thread.run_sync(_where_from, parts.store, blob)
+    except P2PCacheError as exc:
+        row["reason"] = f"it could not be taken out: {exc.message}"
+        return row
     if not repair:
         row["reason"] = "run `p2pcache verify --repair`, or get it again"
         return row
-    for canonical in await trio.to_thread.run_sync(_where_from, parts.store, blob):
+    for canonical in origins:
         try:
             await _fetch_again(parts, canonical, blob, credentials)
         except P2PCacheError as exc:
             row["reason"] = exc.message
             continue
-        row |= {"repaired": True, "reason": None}
+        row["repaired"], row["reason"] = True, None
         return row
     row["reason"] = row["reason"] or "where it came from is not known here"
     return row

@@ -79,6 +79,11 @@ def short(digest: str | None) -> str:
     return "-" if digest is None else digest[:12]
 
 
+def counted(count: int, what: str) -> str:
+    """A number with its noun: `1 block`, `3 blocks`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def when(moment: float | None) -> str:
     """A unix time as people read it, in their own zone."""
     if moment is None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import Command, output_options
+from p2pcache.cli.command import Command, counted, output_options
 from p2pcache.cli.output import Printer, printable
 from p2pcache.cli.progress import ProgressDisplay
-from p2pcache.errors import AgentNotRunning, P2PCacheError, Untrusted
+from p2pcache.errors import AgentNotRunning, LocalFault, P2PCacheError, Untrusted
 from p2pcache.units import format_bytes
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import CheckAnswer
+    from p2pcache.agent.localapi.answers import BadBlob, CheckAnswer
 
 
 @click.command(
@@ -33,18 +33,26 @@ def verify(ref: str | None, printer: Printer, repair: bool) -> None:
     """
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
         answer = agent.verify(ref, repair=repair, on_progress=display.update)
-    bad = answer["bad"]
-    lines = [
-        printable(f"bad  {blob.get('sha256')}  {len(blob.get('bad_blocks', []))} blocks")
-        for blob in bad
-    ]
-    printer.show("verify", answer, lines)
+    bad, unread = answer["bad"], answer["unread"]
+    lines = [f"bad  {blob['sha256']}  {_extent(blob)}" for blob in bad]
+    lines += [f"unread  {blob['sha256']}  {blob['problem']}" for blob in unread]
+    printer.show("verify", answer, [printable(line) for line in lines])
     printer.note(f"checked {answer['checked']}, bad {len(bad)}, repaired {answer['repaired']}")
     if len(bad) > answer["repaired"]:
         raise Untrusted(
             f"{len(bad) - answer['repaired']} of {answer['checked']} stored blobs are damaged",
             hint=None if repair else "`p2pcache verify --repair` fetches the bad blocks again",
         )
+    if unread:
+        raise LocalFault(
+            f"{counted(len(unread), 'stored blob')} could not be read: {unread[0]['problem']}",
+            hint="nothing of them was touched; look at `p2pcache doctor`, then verify again",
+        )
+
+
+def _extent(blob: BadBlob) -> str:
+    count = blob["bad_blocks"]
+    return str(blob["reason"]) if count is None else counted(count, "block")
 
 
 @click.command(

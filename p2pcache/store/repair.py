@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from p2pcache.errors import NotFound
@@ -37,12 +38,14 @@ def take_out(layout: Layout, blobs: Blobs, info: BlobInfo, partial: Partial) -> 
             try:
                 info.path.rename(source)
             except FileNotFoundError as exc:
+                blobs.forget([info.sha256])  # or the next `verify` would stop here too
                 raise NotFound(f"blob {info.sha256.hex()} is not here") from exc
             durable.fsync_path(layout.quarantine)
         blobs.forget([info.sha256])
         kept = 0
         if hashes is not None and len(hashes) == block_count(info.size) * HASH_BYTES:
-            kept = _keep_good_blocks(source, partial, hashes)
+            with suppress(FileNotFoundError):  # an adopted file that its owner removed
+                kept = _keep_good_blocks(source, partial, hashes)
         if not info.adopted:
             source.unlink(missing_ok=True)
     return kept

@@ -162,9 +162,16 @@ def test_status_without_an_agent_exits_10_and_starts_none(home, capsys):
 def test_damage_that_verify_leaves_behind_exits_12(agent, capsys):
     assert main(["verify", "bad"]) == 12
     out, err = capsys.readouterr()
-    assert out.startswith("bad  0000")
+    assert out == f"bad  {'0' * 64}  2 blocks\n"
     assert "--repair" in err
     assert main(["verify", "bad", "--repair"]) == 0
+
+
+def test_what_verify_could_not_read_is_no_damage_and_still_a_failure(agent, capsys):
+    assert main(["verify", "unread"]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"unread  {'1' * 64}  no memory\n"
+    assert "1 stored blob could not be read: no memory" in err
 
 
 def test_ls_aligns_its_columns_and_streams_json_lines(agent, capsys):

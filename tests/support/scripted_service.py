@@ -4,14 +4,20 @@ As a program (`python -m tests.support.scripted_service`) it is an embedded agen
 its standard input closes and nobody is connected.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from p2pcache import config, errors
 from p2pcache.agent.localapi.server import ServerOptions, serve
+
+if TYPE_CHECKING:
+    from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob, VerifyAnswer
 
 MANIFEST = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 RECEIPT = {
@@ -127,9 +133,14 @@ class ScriptedService:
     async def op_verify(self, args, emit):
         await emit({"type": "progress", "phase": "verifying", "done_bytes": 5, "total_bytes": 9})
         if args["ref"] == "bad":
-            bad = [{"sha256": "0" * 64, "path": "/blobs/0", "bad_blocks": [3, 4]}]
-            return {"checked": 9, "bad": bad, "repaired": 1 if args["repair"] else 0}
-        return {"checked": 9, "bad": [], "repaired": 0}
+            bad: BadBlob = {
+                "sha256": "0" * 64, "path": "/blobs/0", "problem": "its bytes hash to sha256:11",
+                "bad_blocks": 2, "repaired": args["repair"], "reason": None,
+            }  # fmt: skip
+            return _checked([bad], [])
+        if args["ref"] == "unread":
+            return _checked([], [{"sha256": "1" * 64, "path": "/blobs/1", "problem": "no memory"}])
+        return _checked([], [])
 
     async def op_status(self, args, emit):
         return {
@@ -173,6 +184,13 @@ class ScriptedService:
             if number % 100 == 0:
                 await trio.lowlevel.checkpoint()
         return {}
+
+
+def _checked(bad: list[BadBlob], unread: list[UnreadBlob]) -> VerifyAnswer:
+    repaired = sum(row["repaired"] for row in bad)
+    return {
+        "checked": 9, "checked_bytes": 9, "bad": bad, "repaired": repaired, "unread": unread,
+    }  # fmt: skip
 
 
 async def serve_until_stopped(path, service, options=None):

@@ -110,12 +110,35 @@ class GcAnswer(TypedDict):
     kept: dict[str, int]
 
 
+class BadBlob(TypedDict):
+    """A damaged blob. `bad_blocks`: how many of its blocks, None when it could not be taken out;
+    `reason`: why it is not repaired.
+    """
+
+    sha256: str
+    path: str
+    problem: str
+    bad_blocks: int | None
+    repaired: bool
+    reason: str | None
+
+
+class UnreadBlob(TypedDict):
+    """A blob that could not be read, by a fault of this machine; it was left alone."""
+
+    sha256: str
+    path: str
+    problem: str
+
+
 class VerifyAnswer(TypedDict):
-    """What `verify` hashed, what was bad, and how much of that was repaired."""
+    """What `verify` hashed, what was bad, how much of that was repaired, what it could not read."""
 
     checked: int
-    bad: list[dict[str, Any]]
+    checked_bytes: int
+    bad: list[BadBlob]
     repaired: int
+    unread: list[UnreadBlob]
 
 
 class StatusAnswer(TypedDict):

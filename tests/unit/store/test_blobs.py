@@ -9,7 +9,7 @@ import time
 import pytest
 
 from p2pcache.content import digests, verify
-from p2pcache.errors import LocalFault, UsageError
+from p2pcache.errors import LocalFault, NotFound, UsageError
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
 from tests.support.stored import (
@@ -379,3 +379,15 @@ def test_a_damaged_adopted_file_is_left_to_its_owner(store, theirs):
     assert partial.live() == b"\x00\x01"
     assert theirs.exists()
     assert store.find(name_of(data)) is None
+
+
+def test_taking_out_a_blob_whose_file_is_gone_forgets_it(store, theirs):
+    data = content(2 * MIB, seed=5)
+    info = store_whole(store, data)
+    info.path.unlink()
+    with pytest.raises(NotFound):
+        store.quarantine(info.sha256)
+    adopted = adopt(store, theirs)
+    theirs.unlink()
+    assert store.quarantine(adopted.sha256).have_count() == 0
+    assert store.every_blob() == []
