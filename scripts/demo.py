@@ -70,6 +70,11 @@ print(f"{len(found)} files, {len(expected)} of them compared by sha256, scan_cac
 """
 
 
+def places(folder: Path) -> dict[str, str]:
+    """Where an act keeps its store and its Hugging Face cache: not in the user's own."""
+    return {"P2PCACHE_HOME": str(folder / "home"), "HF_HOME": str(folder / "huggingface")}
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
     """One pull of a repository from one endpoint, with a store and an HF cache of its own."""
@@ -84,11 +89,11 @@ class Act:
 
     @property
     def home(self) -> Path:
-        return self.folder / "home"
+        return Path(places(self.folder)["P2PCACHE_HOME"])
 
     def env(self) -> dict[str, str]:
         env = {key: value for key, value in os.environ.items() if not key.startswith("P2PCACHE_")}
-        env |= {"P2PCACHE_HOME": str(self.home), "HF_HOME": str(self.folder / "huggingface")}
+        env |= places(self.folder)
         env.pop("HF_HUB_CACHE", None)
         if self.endpoint is not None:
             env["HF_ENDPOINT"] = self.endpoint
@@ -242,15 +247,23 @@ def local_demo() -> None:
                 "nginx honours Range: only the blocks that were missing were asked for.",
             )
         )
-    finish(moved)
+    finish(moved, STATE / "nginx")
 
 
-def finish(moved: dict[str, int]) -> None:
+def exports(folder: Path) -> list[str]:
+    """What a shell needs to see the store and the Hugging Face cache that an act left behind."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in places(folder).items()]
+
+
+def finish(moved: dict[str, int], folder: Path) -> None:
     headline("Done")
     for name, fetched in moved.items():
         say(f"{name}: the last get fetched {fetched} bytes")
     if any(moved.values()):
         say("Run scripts/demo again: the store is kept, and no bytes move.")
+    say("To go on in this shell with what is kept (the README's quickstart):")
+    for line in exports(folder):
+        say(f"  {line}")
 
 
 def hub_demo(ref: str) -> None:
@@ -260,7 +273,7 @@ def hub_demo(ref: str) -> None:
         f"{ref} from the Hugging Face Hub", STATE / f"hub-{key}", repo_id, None, (), {},
         "The Hub honours Range: only the blocks that were missing were asked for.",
     )  # fmt: skip
-    finish({"hub": perform(act)})
+    finish({"hub": perform(act)}, act.folder)
 
 
 def main() -> None:

@@ -151,7 +151,7 @@ class AsyncClient:
         on_progress: OnProgress | None = None,
     ) -> answers.VerifyAnswer:
         """Hash what is stored again (everything, or one ref); `repair`: fetch bad blocks again."""
-        args = calls.on_ref("verify", ref, repair=repair).args
+        args = calls.verify(ref, repair).args
         return cast("answers.VerifyAnswer", (await self.call("verify", args, on_progress))[0])
 
     async def status(self) -> answers.StatusAnswer:

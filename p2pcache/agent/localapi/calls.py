@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Unpack
 
 from p2pcache import config
+from p2pcache.errors import UsageError
 
 if TYPE_CHECKING:
     from p2pcache.agent.localapi.answers import GetOptions
@@ -71,13 +72,22 @@ def push(path: str | os.PathLike[str]) -> Call:
     return Call("push", {"path": os.path.abspath(os.path.expanduser(os.fspath(path)))})
 
 
-def on_ref(op: str, ref: str | None, **args: object) -> Call:
+def verify(ref: str | None, repair: bool) -> Call:
+    """Hash again what is stored; None: all of it."""
+    return Call("verify", {"ref": None if ref is None else absolute_ref(ref), "repair": repair})
+
+
+def on_ref(op: str, ref: str, **args: object) -> Call:
     """An operation whose subject is a ref or a manifest CID (the agent tells them apart)."""
-    return Call(op, {"ref": None if ref is None else absolute_ref(ref), **args})
+    return Call(op, {"ref": absolute_ref(ref), **args})
 
 
 def absolute_ref(ref: str) -> str:
-    """A ref that is a path of the caller's, made absolute; any other as it is."""
+    """A path of the caller's, made absolute; any other ref as it is. Raises UsageError."""
+    if not isinstance(ref, str):  # the caller may not be type-checked
+        raise UsageError(f"a ref is text, not {type(ref).__name__}", hint="hf://org/name")
+    if not ref:
+        raise UsageError("the ref is empty", hint="name what you want: hf://org/name")
     if ref.startswith("~"):
         return os.path.abspath(os.path.expanduser(ref))
     if ref in (".", "..") or ref.startswith(("./", "../")):

@@ -174,7 +174,7 @@ class Client:
         on_progress: OnProgress | None = None,
     ) -> answers.VerifyAnswer:
         """Hash what is stored again (everything, or one ref); `repair`: fetch bad blocks again."""
-        args = calls.on_ref("verify", ref, repair=repair).args
+        args = calls.verify(ref, repair).args
         return cast("answers.VerifyAnswer", self.call("verify", args, on_progress)[0])
 
     def status(self) -> answers.StatusAnswer:

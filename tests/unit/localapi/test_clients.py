@@ -1,12 +1,14 @@
 """Both clients against a real server on a real socket."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import trio
@@ -25,6 +27,7 @@ from p2pcache.errors import (
     UsageError,
 )
 from tests.support.agent_thread import running_agent
+from tests.support.agents import agent_env
 from tests.support.scripted_service import LAST_ITEM_COUNT, MANIFEST
 
 SCRIPTED = (sys.executable, "-m", "tests.support.scripted_service")
@@ -64,6 +67,19 @@ async def test_every_operation_of_the_trio_client_arrives(agent_of):
             assert is_right(await call(client))
 
 
+def test_the_readmes_python_example_runs_where_no_agent_does(tmp_path):
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    body = tmp_path / "model.bin"
+    body.write_bytes(b"weights")
+    program = example.replace("hf://org/name@main", str(body))
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=agent_env(tmp_path), capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert Path(done.stdout.strip()).read_bytes() == b"weights"
+
+
 def test_both_clients_offer_the_same_operations():
     def public(kind):
         return {name for name in dir(kind) if not name.startswith("_")}
@@ -79,6 +95,16 @@ def test_the_agents_errors_come_out_as_themselves_and_the_client_goes_on(home, k
         assert type(caught.value) is kind
         assert caught.value.hint == "do this"
         assert client.gc()["evicted"] == 4
+
+
+@pytest.mark.parametrize("ref", [None, 7, b"hf://org/model", ""])
+def test_what_is_no_ref_is_wrong_usage_before_anything_is_asked(home, ref):
+    with running_agent(home) as service, Client(home) as client:
+        for call in (client.get, client.resolve, client.pin, client.why):
+            with pytest.raises(UsageError, match="ref"):
+                call(ref)
+        assert client.gc()["evicted"] == 4
+    assert [op for op, _ in service.calls] == ["gc"]
 
 
 def test_progress_is_reported_in_order(home):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import measure
+from scripts import demo, measure
 from scripts.bench import BENCHES
 from scripts.bench_support import above, at_least, at_most, document, info, last_json, table
 from scripts.setup_checkout import BUILD_TOOLS, make_venv, pinned_entries
@@ -69,6 +69,18 @@ def test_the_readme_begins_with_the_two_commands_that_set_everything_up() -> Non
     top = (ROOT / "README.md").read_text().splitlines()[:6]
     assert any(line.startswith("scripts/demo") for line in top)
     assert any(line.startswith("scripts/test") for line in top)
+
+
+def test_the_quickstart_begins_with_the_exports_that_the_demo_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    demo.finish({"nginx": 0}, Path.home() / ".cache/p2pcache-demo/nginx")
+    printed = [line.strip() for line in capsys.readouterr().out.splitlines() if "export " in line]
+    readme = (ROOT / "README.md").read_text()
+    quickstart = readme.partition("## Quickstart")[2].partition("\n## ")[0]
+    shown = re.findall(r"^\$ (export .*)", quickstart, re.M)
+    assert len(shown) == 2
+    assert [line.replace("=~/", f"={Path.home()}/") for line in shown] == printed
 
 
 def test_every_benchmark_in_the_list_is_a_module_and_the_other_way_round() -> None:
