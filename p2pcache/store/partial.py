@@ -14,7 +14,6 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from p2pcache.errors import LocalFault
 from p2pcache.store import durable
 from p2pcache.store.layout import BLOCK_BYTES, block_count
 
@@ -300,19 +299,25 @@ def open_partial(
 ) -> Partial:  # fmt: skip
     """Continue or begin the partial in a leased directory.
 
-    Raises LocalFault when another size was begun under the same name: the caller discards one.
+    A size that no digest has proven is only what some source claimed. When another one was begun
+    under the same name, it is begun anew: keeping the first would let a liar block a name.
     """
     known = read_meta(directory)
     if known is not None and known.size != meta.size:
         if known.total_known and meta.total_known:
-            raise LocalFault(
-                f"{directory.name} was begun with {known.size} bytes, now it has {meta.size}",
-                hint=f"remove {directory} if the new size is the right one",
-            )
-        meta = known if known.total_known else meta
+            with local_faults_at(directory):
+                _empty(directory)
+        else:
+            meta = known if known.total_known else meta
     partial = Partial(directory, trash, meta, lease, on_close=on_close)
     partial.prepare(boot)
     return partial
+
+
+def _empty(directory: Path) -> None:
+    """Remove what an earlier holder wrote; what says that it counts goes first, for a crash."""
+    for name in ("have", "live", "publishing.json", "map", "data", "meta.json"):
+        (directory / name).unlink(missing_ok=True)
 
 
 def _ensure_length(path: Path, length: int, *, exact: bool = False) -> None:

@@ -15,6 +15,7 @@ from p2pcache.content.digests import (
 )
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
+from p2pcache.errors import Untrusted
 from p2pcache.lanes.orders import BLOCK_BYTES, FollowOrder, FollowReport
 from p2pcache.store.lease import Busy
 from p2pcache.transfer.faults import local_error
@@ -44,7 +45,7 @@ class GrowingBlob:
         self._publishing = False  # from then on its files move away under whoever looks
         self._report: FollowReport | None = None
         self._followed = trio.Event()
-        self._publishing = False
+        self._compared = False  # its whole digest was wrong before: every block came twice
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
 
     @property
@@ -138,9 +139,14 @@ class GrowingBlob:
                         return
                     await trio.to_thread.run_sync(partial.flush)
                 flushed, since = bytes_, now
+            flushed = min(flushed, bytes_)  # a refuted blob begins anew
 
     async def finish(self, again: bool) -> BlobInfo:
-        """Check the whole digest and make the blob visible. Raises Untrusted when it differs."""
+        """Check the whole digest and make the blob visible. Raises Untrusted when it differs.
+
+        The first time the blocks stay, to be compared with what comes next. When the digest is
+        wrong again, the source lies: nothing of it is kept, for the next one or the next pull.
+        """
         if again:
             report = await self._hash(None)
         else:
@@ -148,9 +154,15 @@ class GrowingBlob:
             assert self._report is not None
             report = self._report
         size = self.wanted.size_bytes
-        blob = verify_whole(
-            self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
-        )
+        try:
+            blob = verify_whole(
+                self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
+            )
+        except Untrusted:
+            if self._compared:
+                await self._drop_all()
+            self._compared = not self._compared
+            raise
         hashes = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
         async with self._disk:
@@ -158,6 +170,11 @@ class GrowingBlob:
             info = await trio.to_thread.run_sync(self._publish, blob, root.cid)
             self._partial = None
         return info
+
+    async def _drop_all(self) -> None:
+        partial = self.partial
+        async with self._disk:
+            await trio.to_thread.run_sync(partial.drop_blocks, range(partial.blocks))
 
     def _publish(self, blob: VerifiedBlob, root_cid: bytes) -> BlobInfo:
         return self._store.publish(self.partial, blob, root_cid=root_cid)
@@ -168,4 +185,12 @@ class GrowingBlob:
             async with self._disk:
                 partial, self._partial = self._partial, None
                 if partial is not None:
-                    await trio.to_thread.run_sync(partial.close)
+                    await trio.to_thread.run_sync(_leave, partial)
+
+
+def _leave(partial: Partial) -> None:
+    """Keep the progress for the next opener; what has none would only take up space."""
+    if partial.live_path.exists() and not partial.have_count():
+        partial.discard()
+    else:
+        partial.close()
