@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -61,19 +63,21 @@ class GrowingBlob:
         the same bytes.
         """
         wanted = self.wanted
-        name = wanted.digest or provisional_name(f"{wanted.key}\0{wanted.size_bytes}")
+        name = wanted.digest or provisional_name(wanted.key)
+        # a file that nothing tells apart from its other versions is never continued
+        version = uuid.uuid4().hex if wanted.whole else wanted.validator or ""
         while (found := self._find()) is None:
             try:
                 self._partial = await trio.to_thread.run_sync(
-                    self._store.partial, name, self.wanted.size_bytes
+                    partial(self._store.partial, name, wanted.size_bytes, version=version)
                 )
             except Busy:
                 await trio.sleep(BUSY_BEAT_S)
                 continue
             found = self._find()
             if found is not None:  # its last holder published it between our look and our take
-                partial, self._partial = self._partial, None
-                await trio.to_thread.run_sync(partial.discard)
+                taken, self._partial = self._partial, None
+                await trio.to_thread.run_sync(taken.discard)
                 break
             if is_sha256(name):
                 self._proven = self._store.block_map(raw(name))
@@ -134,10 +138,9 @@ class GrowingBlob:
             old = now - since >= FLUSH_AGE_S
             if bytes_ - flushed >= self._store.options.flush_bytes or (old and bytes_ > flushed):
                 async with self._disk:
-                    partial = self._partial
-                    if partial is None:
+                    if self._partial is None:
                         return
-                    await trio.to_thread.run_sync(partial.flush)
+                    await trio.to_thread.run_sync(self._partial.flush)
                 flushed, since = bytes_, now
             flushed = min(flushed, bytes_)  # a refuted blob begins anew
 
@@ -172,9 +175,8 @@ class GrowingBlob:
         return info
 
     async def _drop_all(self) -> None:
-        partial = self.partial
         async with self._disk:
-            await trio.to_thread.run_sync(partial.drop_blocks, range(partial.blocks))
+            await trio.to_thread.run_sync(self.partial.drop_blocks, range(self.partial.blocks))
 
     def _publish(self, blob: VerifiedBlob, root_cid: bytes) -> BlobInfo:
         return self._store.publish(self.partial, blob, root_cid=root_cid)
@@ -183,14 +185,14 @@ class GrowingBlob:
         """Flush and give the lease back; bounded by one flush, and safe to call twice."""
         with trio.CancelScope(shield=True):
             async with self._disk:
-                partial, self._partial = self._partial, None
-                if partial is not None:
-                    await trio.to_thread.run_sync(_leave, partial)
+                left, self._partial = self._partial, None
+                if left is not None:
+                    await trio.to_thread.run_sync(_leave, left, not self.wanted.whole)
 
 
-def _leave(partial: Partial) -> None:
-    """Keep the progress for the next opener; what has none would only take up space."""
-    if partial.live_path.exists() and not partial.have_count():
-        partial.discard()
+def _leave(left: Partial, continued: bool) -> None:
+    """Keep the progress for the next opener; what is of no use to it would only take up space."""
+    if left.live_path.exists() and not (continued and left.have_count()):
+        left.discard()
     else:
-        partial.close()
+        left.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,12 +13,12 @@ from tests.support.agents import Agent, running_agent
 from tests.support.blobs import MIB, left_behind, sha256_file
 from tests.support.faulty_http import FaultyServer
 from tests.support.partial_files import some_bytes
+from tests.support.pulling import Pull
 from tests.support.watched_pull import QUICK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-import hashlib
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,62 @@ def test_the_progress_of_the_honest_does_not_stop_at_a_lie_about_the_size(
         agent.get(server.on("/evil", fh.ranged(some_bytes(3 * MIB, b"evil"))) + pin)
     agent.get(server.on("/good", fh.ranged(good)) + pin)
     assert left_behind(agent.home) == []
+
+
+def versions(old: bytes, new: bytes, after: int, **headers: object) -> fh.Answer:
+    """`old` for so many requests, then `new`; each with its ETag unless `headers` say otherwise."""
+    old_headers = {"ETag": '"v1"'} if not headers else {}
+    new_headers = {"ETag": '"v2"'} if not headers else {}
+    return fh.first(after, fh.ranged(old, **old_headers), fh.ranged(new, **new_headers))
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_file_that_changes_on_its_way_is_not_mixed_of_two_versions(
+    agent: Agent, server: FaultyServer, tmp_path: Path, after: int
+) -> None:
+    old, new = some_bytes(48 * MIB, b"old %d" % after), some_bytes(48 * MIB, b"new %d" % after)
+    url = server.on("/model.bin", versions(old, new, after))
+    with pytest.raises(errors.Untrusted, match="changed while it was fetched"):
+        agent.get(url, to=str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "model.bin").exists()
+    agent.get(url, to=str(tmp_path / "out"))  # now it is the new one all through
+    assert (tmp_path / "out" / "model.bin").read_bytes() == new
+    asked = server.headers_of("/model.bin")
+    assert any(headers.get("if-range") == '"v2"' for headers in asked)
+
+
+def test_without_a_version_to_tell_by_only_one_whole_stream_counts(
+    agent: Agent, server: FaultyServer, tmp_path: Path
+) -> None:
+    old, new = some_bytes(4 * MIB, b"old nameless"), some_bytes(4 * MIB, b"new nameless")
+
+    def broken(ask: fh.Exchange) -> bool:
+        if ask.range:  # the probe
+            return fh.ranged(old)(ask)
+        return fh.cut(old, 2 * MIB + 5, fh.hang_up)(ask)
+
+    url = server.on("/model.bin", fh.first(2, broken, fh.ranged(new)))
+    agent.get(url, to=str(tmp_path / "out"))
+    assert (tmp_path / "out" / "model.bin").read_bytes() == new
+    sha = agent.why()["manifest"]
+    assert sha is not None
+    with agent.client() as client:
+        assert client.verify()["bad"] == [], "named by the bytes that are there"
+    assert all("range" not in headers for headers in server.headers_of("/model.bin")[1:])
+
+
+def test_a_file_of_this_machine_that_is_rewritten_is_not_mixed_either(tmp_path: Path) -> None:
+    old, new = some_bytes(24 * MIB, b"old file"), some_bytes(24 * MIB, b"new file")
+    file = tmp_path / "ckpt.bin"
+    file.write_bytes(old)
+    settings = {**QUICK, "fetch.limit_rate": "8 MiB"}
+    with running_agent(tmp_path / "agent", settings=settings) as slow:
+        with Pull(slow, str(file)) as pull:
+            pull.wait_bytes(8 * MIB)
+            file.write_bytes(new)
+        assert isinstance(pull.error, errors.Untrusted), pull.error or pull.answer
+        assert "changed while it was fetched" in pull.error.message
+    with running_agent(tmp_path / "agent", settings=QUICK) as again, again.client() as client:
+        assert client.push(str(file))["sha256"] == sha256(new)
+        assert client.verify()["bad"] == []
+        assert not list((again.home / "partial-v1").iterdir()), "the old version's blocks are gone"
