@@ -59,6 +59,7 @@ class Body:
         self._response = response
         self._reply = reply
         self._guard = guard
+        guard.head_over()
 
     def read_into(self, view: memoryview) -> int:
         """Fill some of `view` with one receive; 0 at the end of the body. Raises `Ended`."""
@@ -66,6 +67,7 @@ class Body:
             view = view[: self._guard.step_bytes]
         try:
             count = self._read_into(view)
+            self._guard.body(count)
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise Ended(network_fault(exc, self.url)) from exc
         self.received_bytes += count
