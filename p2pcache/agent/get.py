@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.agent.pulls import Watch
     from p2pcache.sources.port import ListedFile
+    from p2pcache.store.store import Hold
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
 
@@ -149,8 +150,15 @@ class _Run:
         self.files = chosen_files(resolution, request.include, request.exclude)
         if request.dry_run:
             return resolution, self._dry(), Placed(None, None, ())
+        with parts.store.running() as hold:  # until it is placed: `place` reads the blobs
+            return await self._bring(resolution, hold)
+
+    async def _bring(
+        self, resolution: Resolution, hold: Hold
+    ) -> tuple[Resolution, PullReport, Placed]:
+        request, parts = self._request, self._parts
         report = await parts.pulls.wait_pulled(
-            self._key(resolution), self._ref, self._start, self._tell
+            self._key(resolution), self._ref, self._start, self._tell, hold
         )
         self._report = report
         self._times |= {
@@ -173,7 +181,7 @@ class _Run:
         offline = self._request.offline
         return (name, frozenset((f.path, f.validator) for f in self.files), offline)
 
-    async def _start(self, watch: Watch) -> PullReport:
+    async def _start(self, watch: Watch, hold: Hold) -> PullReport:
         request, parts = self._request, self._parts
         assert self._resolution is not None
         local = isinstance(request.ref, refs.DigestRef | refs.CidRef)
@@ -187,6 +195,7 @@ class _Run:
             rate_bytes_per_s=request.rate_bytes_per_s,
             watch=watch,
             note=self._note,
+            hold=hold,
         )
 
     def _note(self, report: PullReport) -> None:
@@ -244,7 +253,7 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     source = parts.resolver.source_for(ref)
     files = list(resolution.listing.files)
 
-    async def start(watch: Watch) -> PullReport:
+    async def start(watch: Watch, hold: Hold) -> PullReport:
         return await pull(
             parts.context,
             resolution,
@@ -254,12 +263,15 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             rate_bytes_per_s=None,
             watch=watch,
             note=lambda _: None,
+            hold=hold,
         )
 
     async def tell(progress: Progress) -> None:
         await emit({"type": "progress", **progress.to_wire()})
 
-    report = await parts.pulls.wait_pulled(("push", path, uuid.uuid4().hex), path, start, tell)
+    key = ("push", path, uuid.uuid4().hex)
+    with parts.store.running() as hold:
+        report = await parts.pulls.wait_pulled(key, path, start, tell, hold)
     named = parts.resolver.named_by_arrival(resolution, report.blobs)
     assert named.manifest is not None
     single = files[0] if await trio.Path(path).is_file() else None

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,14 @@ from p2pcache.store.partial import Meta, Partial, open_partial
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from p2pcache.content.manifest import Manifest
     from p2pcache.content.verify import Verified, VerifiedBlob
     from p2pcache.store.index import Index, Row
+
+Hold = Callable[[Iterable[bytes]], None]
+"""Keeps blobs (raw sha2-256) from being evicted, until the scope that gave it ends."""
 
 _TOUCHES_KEPT = 4096  # last-use times held in memory before they are written in one transaction
 _SWEEP_WAIT_S = 0.02  # another process's sweep holds a lease for about a millisecond...
@@ -293,13 +297,22 @@ class Store:
     # -- room ------------------------------------------------------------------------------------
 
     @contextmanager
-    def running(self, sha256s: Iterable[bytes]) -> Iterator[None]:
-        """While open, these blobs (raw sha2-256) are part of a running pull and not evicted."""
-        keys = list(sha256s)
-        with self._lock:
-            self._running.update(keys)
+    def running(self, sha256s: Iterable[bytes] = ()) -> Iterator[Hold]:
+        """While open, these blobs (raw sha2-256) are part of a running pull and not evicted.
+
+        What it yields takes further ones, as they become known; any thread may call it.
+        """
+        keys: list[bytes] = []
+
+        def hold(more: Iterable[bytes]) -> None:
+            with self._lock:
+                new = list(more)
+                keys.extend(new)
+                self._running.update(new)
+
+        hold(sha256s)
         try:
-            yield
+            yield hold
         finally:
             with self._lock:
                 self._running.subtract(keys)

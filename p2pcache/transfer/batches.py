@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from p2pcache.lanes.orders import FetchLimits, Location, SmallReport
     from p2pcache.store.blobs import BlobInfo
-    from p2pcache.store.store import Store
+    from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.want import Wanted
     from p2pcache.transfer.workers import Workers
 
@@ -42,6 +42,7 @@ async def fetch_batch(
     store: Store,
     workers: Workers,
     limits: FetchLimits,
+    hold: Hold,
 ) -> BatchOutcome:
     """Fetch, verify and store one batch. If cancelled, nothing of it stays behind."""
     started = trio.current_time()
@@ -67,6 +68,7 @@ async def fetch_batch(
                     faults[blob] = Fault(FaultKind.UNTRUSTED, exc.message)
             elif small.fault.kind in (FaultKind.LOCAL, FaultKind.DISK_FULL):
                 raise local_error(small.fault)
+        hold(verified.sha256 for _, verified in good.values())
         infos = await trio.to_thread.run_sync(store.publish_small, list(good.values()))
     finally:
         _remove(order.dst_path for order in orders.values())

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from p2pcache.lanes.orders import FetchReport
     from p2pcache.store.blobs import BlobInfo
-    from p2pcache.store.store import Store
+    from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.machine import Statistics
     from p2pcache.transfer.want import Origin, Wanted
     from p2pcache.transfer.workers import Workers
@@ -53,6 +53,7 @@ class Driver:
         cores: int,
         chance: Callable[[], float],
         watch: Callable[[Progress], None],
+        hold: Hold,
     ) -> None:
         self._wanted = list(wanted)
         self._origins = {origin.name: origin for origin in origins}
@@ -60,6 +61,7 @@ class Driver:
         self._workers = workers
         self._options = options
         self._watch = watch
+        self._hold = hold
         self._tuner = StreamTuner(cores, options)
         self._streams = self._tuner.floor
         rate = limits.rate_bytes_per_s
@@ -147,7 +149,7 @@ class Driver:
     def _do(self, action: ev.Action, nursery: trio.Nursery) -> None:
         match action:
             case ev.Open(blob):
-                growing = GrowingBlob(self._wanted[blob], self._store, self._workers)
+                growing = GrowingBlob(self._wanted[blob], self._store, self._workers, self._hold)
                 self._growing[blob] = growing
                 nursery.start_soon(self._open, blob, growing, nursery)
             case ev.Fetch(job):
@@ -245,7 +247,7 @@ class Driver:
             return await self._locate((batch.source, blob))
 
         outcome = await fetch_batch(
-            batch, self._wanted, locate, self._store, self._workers, self._limits
+            batch, self._wanted, locate, self._store, self._workers, self._limits, self._hold
         )
         self.blobs.update(outcome.blobs)
         await self._send.send(outcome.ended)

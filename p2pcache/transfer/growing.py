@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from p2pcache.content.verify import VerifiedBlob
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.partial import Partial
-    from p2pcache.store.store import Store
+    from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.want import Wanted
     from p2pcache.transfer.workers import Workers
 
@@ -38,8 +38,9 @@ FLUSH_AGE_S = 2.0  # slow transfers are flushed by age
 class GrowingBlob:
     """Owned by the driver of one pull; `aclose` gives the lease back and keeps what is verified."""
 
-    def __init__(self, wanted: Wanted, store: Store, workers: Workers) -> None:
+    def __init__(self, wanted: Wanted, store: Store, workers: Workers, hold: Hold) -> None:
         self.wanted = wanted
+        self._hold = hold
         self._store = store
         self._workers = workers
         self._partial: Partial | None = None
@@ -66,7 +67,7 @@ class GrowingBlob:
         name = wanted.digest or provisional_name(wanted.key)
         # a file that nothing tells apart from its other versions is never continued
         version = uuid.uuid4().hex if wanted.whole else wanted.validator or ""
-        while (found := self._find()) is None:
+        while (found := self._found()) is None:
             try:
                 self._partial = await trio.to_thread.run_sync(
                     partial(self._store.partial, name, wanted.size_bytes, version=version)
@@ -74,7 +75,7 @@ class GrowingBlob:
             except Busy:
                 await trio.sleep(BUSY_BEAT_S)
                 continue
-            found = self._find()
+            found = self._found()
             if found is not None:  # its last holder published it between our look and our take
                 taken, self._partial = self._partial, None
                 await trio.to_thread.run_sync(taken.discard)
@@ -84,8 +85,12 @@ class GrowingBlob:
             return None
         return found
 
-    def _find(self) -> BlobInfo | None:
-        return None if self.wanted.digest is None else self._store.find(self.wanted.digest)
+    def _found(self) -> BlobInfo | None:
+        """The blob, held, when somebody else completed it."""
+        found = None if self.wanted.digest is None else self._store.find(self.wanted.digest)
+        if found is not None:
+            self._hold([found.sha256])
+        return found
 
     def live(self) -> bytes:
         """One byte a block, nonzero when verified."""
@@ -179,6 +184,7 @@ class GrowingBlob:
             await trio.to_thread.run_sync(self.partial.drop_blocks, range(self.partial.blocks))
 
     def _publish(self, blob: VerifiedBlob, root_cid: bytes) -> BlobInfo:
+        self._hold([blob.sha256])
         return self._store.publish(self.partial, blob, root_cid=root_cid)
 
     async def aclose(self) -> None:
