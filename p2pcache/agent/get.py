@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,10 @@ class _Run:
         if request.dry_run:
             return resolution, self._dry(), Placed(None, None, ())
         with parts.store.running() as hold:  # until it is placed: `place` reads the blobs
-            return await self._bring(resolution, hold)
+            result = await self._bring(resolution, hold)
+            if result[1].statistics.fetched_bytes:
+                await _trim(parts)
+        return result
 
     async def _bring(
         self, resolution: Resolution, hold: Hold
@@ -243,6 +247,14 @@ class _Run:
         return None
 
 
+async def _trim(parts: Parts) -> None:
+    """Room for the next pull, out of what nobody holds; this one is done and must not fail."""
+    try:
+        await trio.to_thread.run_sync(parts.store.trim)
+    except LocalFault as exc:
+        warnings.warn(f"the store: {exc.message}", stacklevel=1)
+
+
 async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Take a file or a folder of this machine into the store, under its content's names."""
     path = args.text("path")
@@ -272,6 +284,7 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     key = ("push", path, uuid.uuid4().hex)
     with parts.store.running() as hold:
         report = await parts.pulls.wait_pulled(key, path, start, tell, hold)
+        await _trim(parts)
     named = parts.resolver.named_by_arrival(resolution, report.blobs)
     assert named.manifest is not None
     single = files[0] if await trio.Path(path).is_file() else None

@@ -328,6 +328,12 @@ class Store:
             self._write_touches()
             self._collector.ensure_room(incoming_bytes, running=self._held())
 
+    def trim(self) -> int:
+        """After a pull: evict what the watermarks ask for, so that the next one finds room."""
+        with durable.local_faults("making room"):
+            self._write_touches()
+            return self._collector.trim(running=self._held())
+
     def gc(
         self, *, target_bytes: int | None = None, protected: Collection[bytes] = frozenset(),
         last_copies: Collection[bytes] = frozenset(), dry_run: bool = False,

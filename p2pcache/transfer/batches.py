@@ -56,6 +56,8 @@ async def fetch_batch(
             faults[blob] = fault_of(exc)
         else:
             orders[blob] = _order(wanted[blob], location, folder / uuid.uuid4().hex)
+    incoming_bytes = sum(wanted[blob].size_bytes for blob in orders)
+    await trio.to_thread.run_sync(store.ensure_room, incoming_bytes)
     try:
         report = await workers.fetch_small(tuple(orders.values()), limits)
         good: dict[int, tuple[Path, VerifiedBlob]] = {}
