@@ -175,7 +175,8 @@ class BatchReport:
 class FollowOrder:
     """Hash a blob in order behind its writers, from the page cache.
 
-    Ends when every block is live. `live_path` None: the file is complete (a plain re-hash).
+    Ends when every block is live, or when no further one comes for `idle_s`. `live_path` None: the
+    file is complete (a plain re-hash).
     `git_sha1`: compute the git blob id too (needs the length first: `blob_bytes`).
     """
 
@@ -183,14 +184,19 @@ class FollowOrder:
     live_path: str | None
     blob_bytes: int
     git_sha1: bool = False
+    idle_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FollowReport:
-    """Whole digests (raw bytes) and, for a plain re-hash, the sha2-256 of every block, joined."""
+    """Whole digests (raw bytes) and, for a plain re-hash, the sha2-256 of every block, joined.
+
+    `idle_at`: after so many bytes no further block came, and there is no digest; None: there is.
+    """
 
     sha256: bytes
     git_sha1: bytes | None
     block_digests: bytes | None
     cpu_s: float
     fault: Fault | None = None
+    idle_at: int | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from p2pcache.transfer.workers import Workers
 
 BUSY_BEAT_S = 0.1  # how often to look whether the other holder of a lease is done
+FOLLOW_BEAT_S = 0.1
+FOLLOW_IDLE_S = 1.0  # without a block for so long, a follower's process is worth more elsewhere
 FLUSH_BEAT_S = 0.05  # at 1 GB/s this is 50 MB: with the flush size it bounds what a crash costs
 FLUSH_AGE_S = 2.0  # slow transfers are flushed by age
 
@@ -48,6 +52,7 @@ class GrowingBlob:
         self._publishing = False  # from then on its files move away under whoever looks
         self._report: FollowReport | None = None
         self._followed = trio.Event()
+        self._complete = trio.Event()
         self._compared = False  # its whole digest was wrong before: every block came twice
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
 
@@ -120,19 +125,40 @@ class GrowingBlob:
         return self._proven[32 * (start // BLOCK_BYTES) : 32 * -(-end // BLOCK_BYTES)]
 
     async def follow(self) -> None:
-        """Hash in order behind the writers; `finish` waits for the result."""
-        self._report = await self._hash(str(self.partial.live_path))
+        """Hash in order behind the writers; `finish` waits for the result.
+
+        Slow writers lose their follower to others. A hash cannot be put aside, so the next one
+        starts over, when twice as much is there: all of them together cost one more hash. What
+        has none when it is complete is hashed then.
+        """
+        size, worth = self.wanted.size_bytes, 0
+        while not self._complete.is_set():
+            if self.verified_to(0, size) >= min(size, worth):
+                with suppress(trio.WouldBlock):
+                    report = await self._hash_behind()
+                    if report.idle_at is None:
+                        self._report = report
+                        self._followed.set()
+                        return
+                    worth = 2 * max(report.idle_at, BLOCK_BYTES)
+            with trio.move_on_after(FOLLOW_BEAT_S):
+                await self._complete.wait()
+        self._report = await self._hash()
         self._followed.set()
 
-    async def _hash(self, live_path: str | None) -> FollowReport:
-        git = self.wanted.digest is not None and is_git_sha1(self.wanted.digest)
-        order = FollowOrder(
-            str(self.partial.data_path), live_path, self.wanted.size_bytes, git_sha1=git
+    async def _hash_behind(self) -> FollowReport:
+        order = replace(
+            self._follow_order(), live_path=str(self.partial.live_path), idle_s=FOLLOW_IDLE_S
         )
-        report = await self._workers.follow(order)
-        if report.fault is not None:
-            raise local_error(report.fault)
-        return report
+        return _good(await self._workers.follow_growing(order))
+
+    async def _hash(self) -> FollowReport:
+        return _good(await self._workers.follow(self._follow_order()))
+
+    def _follow_order(self) -> FollowOrder:
+        git = self.wanted.digest is not None and is_git_sha1(self.wanted.digest)
+        path, size = str(self.partial.data_path), self.wanted.size_bytes
+        return FollowOrder(path, None, size, git_sha1=git)
 
     async def keep_flushed(self) -> None:
         """Make progress durable every so many bytes, and by age when it is slow."""
@@ -156,8 +182,9 @@ class GrowingBlob:
         wrong again, the source lies: nothing of it is kept, for the next one or the next pull.
         """
         if again:
-            report = await self._hash(None)
+            report = await self._hash()
         else:
+            self._complete.set()
             await self._followed.wait()
             assert self._report is not None
             report = self._report
@@ -194,6 +221,12 @@ class GrowingBlob:
                 left, self._partial = self._partial, None
                 if left is not None:
                     await trio.to_thread.run_sync(_leave, left, not self.wanted.whole)
+
+
+def _good(report: FollowReport) -> FollowReport:
+    if report.fault is not None:
+        raise local_error(report.fault)
+    return report
 
 
 def _leave(left: Partial, continued: bool) -> None:

@@ -154,7 +154,7 @@ async def _fetch(
         unique,
         origins,
         context.store,
-        context.workers,
+        context.workers.share(),
         options=context.transfer,
         limits=limits,
         cores=context.cores,
