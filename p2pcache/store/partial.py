@@ -284,6 +284,15 @@ class Partial:
         return self._closed
 
 
+def count_live(directory: Path) -> int:
+    """Verified blocks of a partial that is not ours; 0 when there is none."""
+    try:
+        live = (directory / "live").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    return len(live) - live.count(0)
+
+
 def read_intent(directory: Path) -> dict[str, Any] | None:
     """What `save_intent` noted."""
     try:

@@ -26,7 +26,7 @@ from p2pcache.store.index import canonical_name
 from p2pcache.store.layout import Layout, StoreOptions
 from p2pcache.store.lease import Busy, Lease, LeaseBook, LeaseLost
 from p2pcache.store.others import OtherAgents
-from p2pcache.store.partial import Meta, Partial, open_partial
+from p2pcache.store.partial import Meta, Partial, count_live, open_partial
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 
 if TYPE_CHECKING:
@@ -247,6 +247,10 @@ class Store:
                 raise
             self._open_partials.add(opened)
             return opened
+
+    def others_progress(self, name: bytes) -> int:
+        """Verified blocks of a partial, whoever holds it: what a waiter sees of the holder."""
+        return count_live(self.layout.partial(canonical_name(name)))
 
     def _take_waiting(self, directory: Path) -> Lease:
         for _ in range(_SWEEP_WAITS):

@@ -149,7 +149,13 @@ class Driver:
     def _do(self, action: ev.Action, nursery: trio.Nursery) -> None:
         match action:
             case ev.Open(blob):
-                growing = GrowingBlob(self._wanted[blob], self._store, self._workers, self._hold)
+                growing = GrowingBlob(
+                    self._wanted[blob],
+                    self._store,
+                    self._workers,
+                    self._hold,
+                    self._options.patience_s,
+                )
                 self._growing[blob] = growing
                 nursery.start_soon(self._open, blob, growing, nursery)
             case ev.Fetch(job):
@@ -278,9 +284,10 @@ class Driver:
         done = complete + growing
         statistics = self._machine.statistics()
         by_source = {s.name: s.kept_bytes for s in statistics.sources if s.requests}
+        waits = next((g.waits_for for g in self._growing.values() if g.waits_for), None)
         return Progress(
-            "fetching",
-            next((g.wanted.path for g in self._growing.values()), None),
+            "fetching" if waits is None else f"waiting for {waits}",
+            None if waits else next((g.wanted.path for g in self._growing.values()), None),
             done,
             sum(w.size_bytes for w in self._wanted),
             len(self.blobs),

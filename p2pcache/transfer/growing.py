@@ -42,8 +42,12 @@ FLUSH_AGE_S = 2.0  # slow transfers are flushed by age
 class GrowingBlob:
     """Owned by the driver of one pull; `aclose` gives the lease back and keeps what is verified."""
 
-    def __init__(self, wanted: Wanted, store: Store, workers: Workers, hold: Hold) -> None:
+    def __init__(
+        self, wanted: Wanted, store: Store, workers: Workers, hold: Hold, patience_s: float
+    ) -> None:
         self.wanted = wanted
+        self.waits_for: str | None = None  # who brings it, while it is not us
+        self._patience_s = patience_s
         self._hold = hold
         self._store = store
         self._workers = workers
@@ -66,20 +70,31 @@ class GrowingBlob:
         """Take the partial. Returns the blob instead when somebody else completed it meanwhile.
 
         While another pull or another agent on this store holds the lease, wait for it: it brings
-        the same bytes.
+        the same bytes. Raises Busy when another process holds it and brings nothing for
+        `patience_s`; a pull of our own has a patience of its own.
         """
         wanted = self.wanted
         name = wanted.digest or provisional_name(wanted.key)
         # a file that nothing tells apart from its other versions is never continued
         version = uuid.uuid4().hex if wanted.whole else wanted.validator or ""
+        seen, since = -1, trio.current_time()
         while (found := self._found()) is None:
             try:
                 self._partial = await trio.to_thread.run_sync(
                     partial(self._store.partial, name, wanted.size_bytes, version=version)
                 )
-            except Busy:
+            except Busy as exc:
+                self.waits_for = exc.holder
+                before = seen
+                seen = await trio.to_thread.run_sync(self._store.others_progress, name)
+                if seen != before or exc.ours:
+                    since = trio.current_time()
+                elif trio.current_time() - since >= self._patience_s:
+                    raise
                 await trio.sleep(BUSY_BEAT_S)
                 continue
+            finally:
+                self.waits_for = self.waits_for if self._partial is None else None
             found = self._found()
             if found is not None:  # its last holder published it between our look and our take
                 taken, self._partial = self._partial, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -338,6 +339,34 @@ def test_eviction_and_resolutions_survive_a_clock_that_was_set_back(tmp_path: Pa
         assert fourth.sha256 in present
         assert len(present & {b.sha256 for b in blobs}) == 3
         assert client.verify()["bad"] == []
+
+
+# -- a process that holds what we want, and sleeps -------------------------------------------------
+
+
+def test_who_holds_a_file_and_brings_nothing_is_named_after_a_while(
+    tmp_path: Path, blob: ServedBlob
+):
+    home = tmp_path / "both"
+    settings = {"store.path": str(home), "fetch.patience": "2s", **SLOWLY}
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        running_agent(tmp_path / "frozen", settings=settings) as frozen,
+        running_agent(tmp_path / "waiting", settings=settings) as waiting,
+    ):
+        with Pull(frozen, blob.ref(server)) as first:
+            first.wait_bytes(2 * MIB)
+            assert frozen.process is not None
+            frozen.process.send_signal(signal.SIGSTOP)
+            try:
+                with Pull(waiting, blob.ref(server), patience_s=20) as second:
+                    second.wait_phase(f"waiting for process {frozen.process.pid}")
+                assert isinstance(second.error, errors.LocalFault), second.answer
+                assert f"process {frozen.process.pid}" in second.error.message
+            finally:
+                frozen.process.send_signal(signal.SIGCONT)
+        assert first.error is None
+        no_traceback(waiting)
 
 
 # -- sizes -----------------------------------------------------------------------------------------
