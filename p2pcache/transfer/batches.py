@@ -15,7 +15,7 @@ from p2pcache.content.verify import VerifiedBlob, verify_whole
 from p2pcache.errors import P2PCacheError, Untrusted
 from p2pcache.lanes.orders import Fault, FaultKind, SmallOrder
 from p2pcache.transfer import events as ev
-from p2pcache.transfer.faults import fault_of, local_error
+from p2pcache.transfer.faults import OURS, fault_of, local_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -52,6 +52,8 @@ async def fetch_batch(
     for blob in batch.blobs:
         try:
             location = await locate(blob)
+        except OURS:
+            raise
         except P2PCacheError as exc:
             faults[blob] = fault_of(exc)
         else:

@@ -16,7 +16,7 @@ from p2pcache.errors import DiskFull, P2PCacheError, plain_errors
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind, FetchLimits, FetchOrder, Location
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.batches import fetch_batch
-from p2pcache.transfer.faults import fault_of, local_error, no_source
+from p2pcache.transfer.faults import OURS, fault_of, local_error, no_source
 from p2pcache.transfer.growing import GrowingBlob
 from p2pcache.transfer.machine import Download
 from p2pcache.transfer.policy import StreamTuner, TransferOptions, piece_bytes
@@ -195,6 +195,8 @@ class Driver:
             try:
                 report = await self._request(job, growing)
                 fault = report.fault
+            except OURS:
+                raise
             except P2PCacheError as exc:
                 fault = fault_of(exc)
         del self._scopes[job.id]
