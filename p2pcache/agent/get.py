@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.agent.pulls import Watch
     from p2pcache.sources.port import ListedFile
+    from p2pcache.store.store import Hold
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
 
@@ -144,13 +146,23 @@ class _Run:
         request, parts = self._request, self._parts
         await self._tell(Progress("resolving"))
         started = trio.current_time()
-        resolution = self._resolution = await self._resolve()
-        self._times["resolve_s"] = trio.current_time() - started
-        self.files = chosen_files(resolution, request.include, request.exclude)
-        if request.dry_run:
-            return resolution, self._dry(), Placed(None, None, ())
+        with parts.store.running() as hold:  # until it is placed: `place` reads the blobs
+            resolution = self._resolution = await self._resolve(hold)
+            self._times["resolve_s"] = trio.current_time() - started
+            self.files = chosen_files(resolution, request.include, request.exclude)
+            if request.dry_run:
+                return resolution, self._dry(), Placed(None, None, ())
+            result = await self._bring(resolution, hold)
+            if result[1].statistics.fetched_bytes:
+                await _trim(parts)
+        return result
+
+    async def _bring(
+        self, resolution: Resolution, hold: Hold
+    ) -> tuple[Resolution, PullReport, Placed]:
+        request, parts = self._request, self._parts
         report = self._report or await parts.pulls.wait_pulled(
-            self._key(resolution), self._ref, self._start, self._tell
+            self._key(resolution), self._ref, self._start, self._tell, hold
         )
         self._report = report
         self._times |= {
@@ -168,7 +180,7 @@ class _Run:
         self._times["materialise_s"] = trio.current_time() - started
         return resolution, report, placed
 
-    async def _resolve(self) -> Resolution:
+    async def _resolve(self, hold: Hold) -> Resolution:
         """What the ref means; content that is only a name may have to come from peers first."""
         request, resolver = self._request, self._parts.resolver
         try:
@@ -181,7 +193,7 @@ class _Run:
                 raise
         assert isinstance(request.ref, refs.DigestRef | refs.CidRef)
         self._report = await bring_named(
-            self._parts, request.ref, self._tell, request.rate_bytes_per_s
+            self._parts, request.ref, self._tell, request.rate_bytes_per_s, hold
         )
         return await resolver.resolve(request.ref, request.credentials)
 
@@ -189,9 +201,9 @@ class _Run:
         manifest = resolution.manifest
         name = resolution.canonical if manifest is None else manifest.cid()
         offline = self._request.offline
-        return (name, frozenset(f.path for f in self.files), offline)
+        return (name, frozenset((f.path, f.validator) for f in self.files), offline)
 
-    async def _start(self, watch: Watch) -> PullReport:
+    async def _start(self, watch: Watch, hold: Hold) -> PullReport:
         request, parts = self._request, self._parts
         assert self._resolution is not None
         local = isinstance(request.ref, refs.DigestRef | refs.CidRef)
@@ -208,6 +220,7 @@ class _Run:
                 rate_bytes_per_s=request.rate_bytes_per_s,
                 watch=watch,
                 note=self._note,
+                hold=hold,
                 peers=peers,
             )
 
@@ -256,6 +269,14 @@ class _Run:
         return None
 
 
+async def _trim(parts: Parts) -> None:
+    """Room for the next pull, out of what nobody holds; this one is done and must not fail."""
+    try:
+        await trio.to_thread.run_sync(parts.store.trim)
+    except LocalFault as exc:
+        warnings.warn(f"the store: {exc.message}", stacklevel=1)
+
+
 async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Take a file or a folder of this machine into the store, under its content's names."""
     path = args.text("path")
@@ -266,7 +287,7 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     source = parts.resolver.source_for(ref)
     files = list(resolution.listing.files)
 
-    async def start(watch: Watch) -> PullReport:
+    async def start(watch: Watch, hold: Hold) -> PullReport:
         return await pull(
             parts.context,
             resolution,
@@ -276,12 +297,16 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             rate_bytes_per_s=None,
             watch=watch,
             note=lambda _: None,
+            hold=hold,
         )
 
     async def tell(progress: Progress) -> None:
         await emit({"type": "progress", **progress.to_wire()})
 
-    report = await parts.pulls.wait_pulled(("push", path, uuid.uuid4().hex), path, start, tell)
+    key = ("push", path, uuid.uuid4().hex)
+    with parts.store.running() as hold:
+        report = await parts.pulls.wait_pulled(key, path, start, tell, hold)
+        await _trim(parts)
     named = parts.resolver.named_by_arrival(resolution, report.blobs)
     assert named.manifest is not None
     tell_complete(parts, named)

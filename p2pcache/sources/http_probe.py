@@ -7,7 +7,6 @@ URL is asked.
 from __future__ import annotations
 
 import contextlib
-import ssl
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ import trio
 
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.sources import headers
-from p2pcache.sources.certificates import distrust
+from p2pcache.sources.certificates import distrust, trusting
 from p2pcache.sources.urls import origin_of, shown
 from p2pcache.version import __version__
 
@@ -101,7 +100,7 @@ class Prober:
 
 def _open_client(options: HttpOptions) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        verify=ssl.create_default_context(cafile=options.ca_file) if options.ca_file else True,
+        verify=trusting(options.ca_file) if options.ca_file else True,
         follow_redirects=True,
         max_redirects=options.max_redirects,
         timeout=options.timeout_s,

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +26,18 @@ from p2pcache.store.index import canonical_name
 from p2pcache.store.layout import Layout, StoreOptions
 from p2pcache.store.lease import Busy, Lease, LeaseBook, LeaseLost
 from p2pcache.store.others import OtherAgents
-from p2pcache.store.partial import Meta, Partial, open_partial
+from p2pcache.store.partial import Meta, Partial, count_live, open_partial
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from p2pcache.content.manifest import Manifest
     from p2pcache.content.verify import Verified, VerifiedBlob
     from p2pcache.store.index import Index, Row
+
+Hold = Callable[[Iterable[bytes]], None]
+"""Keeps blobs (raw sha2-256) from being evicted, until the scope that gave it ends."""
 
 _TOUCHES_KEPT = 4096  # last-use times held in memory before they are written in one transaction
 _SWEEP_WAIT_S = 0.02  # another process's sweep holds a lease for about a millisecond...
@@ -216,8 +220,13 @@ class Store:
 
     # -- partials --------------------------------------------------------------------------------
 
-    def partial(self, name: bytes, size: int, *, total_known: bool = True) -> Partial:
+    def partial(
+        self, name: bytes, size: int, *, total_known: bool = True, version: str = ""
+    ) -> Partial:
         """Begin or continue the blob of that name, under a lease.
+
+        `version`: which bytes they are, where the name does not say (a provisional one). Those of
+        another version, or another size, are thrown away first.
 
         Raises Busy when another live holder (a task of ours too) has it, DiskFull when it does not
         fit even after evicting what may go.
@@ -230,7 +239,7 @@ class Store:
             try:
                 self._room_for_partial(directory, size if total_known else 0)
                 opened = open_partial(
-                    directory, self.layout.trash, Meta(name, size, total_known, ""), lease,
+                    directory, self.layout.trash, Meta(name, size, total_known, "", version), lease,
                     boot=self._leases.who.boot, on_close=self._forget_partial,
                 )  # fmt: skip
             except BaseException:
@@ -238,6 +247,10 @@ class Store:
                 raise
             self._open_partials.add(opened)
             return opened
+
+    def others_progress(self, name: bytes) -> int:
+        """Verified blocks of a partial, whoever holds it: what a waiter sees of the holder."""
+        return count_live(self.layout.partial(canonical_name(name)))
 
     def _take_waiting(self, directory: Path) -> Lease:
         for _ in range(_SWEEP_WAITS):
@@ -292,13 +305,22 @@ class Store:
     # -- room ------------------------------------------------------------------------------------
 
     @contextmanager
-    def running(self, sha256s: Iterable[bytes]) -> Iterator[None]:
-        """While open, these blobs (raw sha2-256) are part of a running pull and not evicted."""
-        keys = list(sha256s)
-        with self._lock:
-            self._running.update(keys)
+    def running(self, sha256s: Iterable[bytes] = ()) -> Iterator[Hold]:
+        """While open, these blobs (raw sha2-256) are part of a running pull and not evicted.
+
+        What it yields takes further ones, as they become known; any thread may call it.
+        """
+        keys: list[bytes] = []
+
+        def hold(more: Iterable[bytes]) -> None:
+            with self._lock:
+                new = list(more)
+                keys.extend(new)
+                self._running.update(new)
+
+        hold(sha256s)
         try:
-            yield
+            yield hold
         finally:
             with self._lock:
                 self._running.subtract(keys)
@@ -313,6 +335,12 @@ class Store:
         with durable.local_faults("making room"):
             self._write_touches()
             self._collector.ensure_room(incoming_bytes, running=self._held())
+
+    def trim(self) -> int:
+        """After a pull: evict what the watermarks ask for, so that the next one finds room."""
+        with durable.local_faults("making room"):
+            self._write_touches()
+            return self._collector.trim(running=self._held())
 
     def gc(
         self, *, target_bytes: int | None = None, protected: Collection[bytes] = frozenset(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -338,6 +339,66 @@ def test_eviction_and_resolutions_survive_a_clock_that_was_set_back(tmp_path: Pa
         assert fourth.sha256 in present
         assert len(present & {b.sha256 for b in blobs}) == 3
         assert client.verify()["bad"] == []
+
+
+# -- a process that holds what we want, and sleeps -------------------------------------------------
+
+
+def test_who_holds_a_file_and_brings_nothing_is_named_after_a_while(
+    tmp_path: Path, blob: ServedBlob
+):
+    home = tmp_path / "both"
+    settings = {"store.path": str(home), "fetch.patience": "2s", **SLOWLY}
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        running_agent(tmp_path / "frozen", settings=settings) as frozen,
+        running_agent(tmp_path / "waiting", settings=settings) as waiting,
+    ):
+        with Pull(frozen, blob.ref(server)) as first:
+            first.wait_bytes(2 * MIB)
+            assert frozen.process is not None
+            frozen.process.send_signal(signal.SIGSTOP)
+            try:
+                with Pull(waiting, blob.ref(server), patience_s=20) as second:
+                    second.wait_phase(f"waiting for process {frozen.process.pid}")
+                assert isinstance(second.error, errors.LocalFault), second.answer
+                assert f"process {frozen.process.pid}" in second.error.message
+            finally:
+                frozen.process.send_signal(signal.SIGCONT)
+        assert first.error is None
+        no_traceback(waiting)
+
+
+# -- our own settings ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [None, "no certificate in here"])
+def test_a_file_of_authorities_that_cannot_be_read_is_said_at_the_start(
+    tmp_path: Path, text: str | None
+):
+    ca_file = tmp_path / "ca.pem"
+    if text is not None:
+        ca_file.write_text(text)
+    with running_agent(tmp_path) as agent:
+        agent.stop()
+        ended = start_and_end(agent, P2PCACHE_TLS_CA_FILE=str(ca_file))
+    assert ended.returncode == 1
+    assert str(ca_file) in ended.stderr
+    assert "tls.ca_file" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("size", [1000, 2 * MIB])
+def test_a_token_that_no_header_can_carry_is_the_callers_fault_at_once(tmp_path: Path, size: int):
+    """Also when the meaning of the ref is known, so that only the bytes need the token."""
+    repo = build_repo(tmp_path / "repo", {"f.bin": lfs(size, 1)})
+    with hub_stub(repo) as hub, running_agent(tmp_path) as agent, agent.client() as client:
+        ref = f"hf://demo/model@{repo.commit}"
+        client.resolve(ref, credentials={"hf_endpoint": hub.url})
+        began = time.monotonic()
+        with pytest.raises(errors.UsageError, match="token"):
+            client.get(ref, credentials={"hf_endpoint": hub.url, "hf_token": "hf_\x07bell"})
+        assert time.monotonic() - began < 10, "asking again would not help"
 
 
 # -- sizes -----------------------------------------------------------------------------------------

@@ -171,6 +171,7 @@ class Download(Planning):
         wire = max(event.wire_bytes, flight.kept_bytes)
         source.wire_bytes += wire
         self._duplicate_bytes += wire - flight.kept_bytes
+        blob.digested = blob.digested or bool(event.changed)
         if flight.twin is not None:
             flight.twin.twin = None
         self._settle_claims(blob)
