@@ -61,7 +61,9 @@ def ended(job: ev.Job, *, done: int | None = None, why: Fault | None = None, **m
 @settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
-    sizes=st.lists(st.sampled_from([1, MIB - 1, MIB, MIB + 1, 5 * MIB, 40 * MIB + 3]), max_size=6),
+    sizes=st.lists(
+        st.sampled_from([0, 1, MIB - 1, MIB, MIB + 1, 5 * MIB, 40 * MIB + 3]), max_size=6
+    ),
     sources=st.integers(1, 3),
     faults=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
 )
