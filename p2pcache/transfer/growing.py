@@ -59,6 +59,7 @@ class GrowingBlob:
         self._report: FollowReport | None = None
         self._followed = trio.Event()
         self._complete = trio.Event()
+        self._refuted = False  # the last whole digest was wrong: what is here is somebody's lie
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
 
     @property
@@ -217,9 +218,11 @@ class GrowingBlob:
             assert self._report is not None
             report = self._report
         size = self.wanted.size_bytes
+        self._refuted = True
         blob = verify_whole(
             self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
         )
+        self._refuted = False
         hashes = self.final_map = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
         if self.wanted.root is not None and root.cid != self.wanted.root:
@@ -229,10 +232,6 @@ class GrowingBlob:
             info = await trio.to_thread.run_sync(self._publish, blob, root.cid)
             self._partial = None
         return info
-
-    async def _drop_all(self) -> None:
-        async with self._disk:
-            await trio.to_thread.run_sync(self.partial.drop_blocks, range(self.partial.blocks))
 
     def _publish(self, blob: VerifiedBlob, root_cid: bytes) -> BlobInfo:
         self._hold([blob.sha256])
@@ -244,7 +243,9 @@ class GrowingBlob:
             async with self._disk:
                 left, self._partial = self._partial, None
                 if left is not None:
-                    await trio.to_thread.run_sync(_leave, left, not self.wanted.whole)
+                    await trio.to_thread.run_sync(
+                        _leave, left, not (self.wanted.whole or self._refuted)
+                    )
 
 
 def _good(report: FollowReport) -> FollowReport:
