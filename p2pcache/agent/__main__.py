@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import sys
 
+from p2pcache.agent.localapi.startup import leave_on_interrupt, open_missing_streams
+
 
 def main() -> int:
     """Run an agent in the foreground. Returns the exit code."""
+    open_missing_streams()
+    leave_on_interrupt()  # until the daemon takes signals
     import argparse
     import os
 
