@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             # Not `cli.main`: it answers Ctrl-C and broken pipes by itself, and otherwise.
-            with cli.make_context("p2pcache", args) as ctx:
+            with cli.make_context("p2pcache", list(args)) as ctx:  # click empties it
                 cli.invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
@@ -148,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         error = Interrupted("interrupted; what was verified is kept")
     except P2PCacheError as exc:
         error = exc
+    except FileNotFoundError:  # of a relative P2PCACHE_HOME, the one path that every command needs
+        error = UsageError("the working directory is gone", hint="go to a folder that exists")
     except OSError as exc:  # the agent's are ours by now: this one is of standard output
         error = not_written(exc)
     try:
