@@ -171,7 +171,7 @@ class _Run:
         manifest = resolution.manifest
         name = resolution.canonical if manifest is None else manifest.cid()
         offline = self._request.offline
-        return (name, frozenset(f.path for f in self.files), offline)
+        return (name, frozenset((f.path, f.validator) for f in self.files), offline)
 
     async def _start(self, watch: Watch) -> PullReport:
         request, parts = self._request, self._parts

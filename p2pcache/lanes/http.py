@@ -119,15 +119,23 @@ class Body:
 
 
 def get(
-    location: Location, limits: FetchLimits, guard: Guard, byte_range: tuple[int, int] | None
+    location: Location,
+    limits: FetchLimits,
+    guard: Guard,
+    byte_range: tuple[int, int] | None,
+    if_range: str | None = None,
 ) -> Body:
     """Ask for `[start, end)` (None: everything) and return the final answer, whatever its status.
+
+    `if_range`: of this version (an ETag without its quotes); of another one everything comes.
 
     Raises `Ended` when no answer came or a redirect led nowhere.
     """
     headers = {"Accept-Encoding": "identity", "User-Agent": "p2pcache"}
     if byte_range is not None:
         headers["Range"] = f"bytes={byte_range[0]}-{byte_range[1] - 1}"
+        if if_range is not None:
+            headers["If-Range"] = f'"{if_range}"'
     remembered = _recall(location)
     if remembered is not None:
         try:

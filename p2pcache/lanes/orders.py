@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
 
 BLOCK_BYTES = 1 << 20  # DESIGN 1: the unit that is verified; a UnixFS raw leaf
 
@@ -35,6 +39,11 @@ class Location:
     url: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls: Tls = Tls()
+
+
+def file_validator(status: os.stat_result) -> str:
+    """What tells two versions of a local file apart."""
+    return f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:{status.st_size}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,8 @@ class FetchOrder:
     differs is UNTRUSTED and is not written. `whole`: no Range header; `start` is 0 and `end` is
     `blob_bytes`. `compare`: the blocks are there already; those that differ from the map are
     rewritten and listed in the report.
+    `validator`: the version that is wanted, as the listing saw it (the opaque part of a strong
+    ETag, or `file_validator`); another one is UNTRUSTED and nothing of the order counts.
     `total_known` is False when only this request can tell the length (`blob_bytes` is then an
     upper bound and the report's `total_bytes` the truth).
     """
@@ -101,6 +112,7 @@ class FetchOrder:
     compare: bool = False
     limits: FetchLimits = FetchLimits()
     total_known: bool = True
+    validator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import trio
 from p2pcache.content.names import safe_path
 from p2pcache.content.refs import FileRef
 from p2pcache.errors import LocalFault, NotFound, UsageError
-from p2pcache.lanes.orders import Location
+from p2pcache.lanes.orders import Location, file_validator
 from p2pcache.sources.port import ListedFile, Listing, SourceKind
 
 if TYPE_CHECKING:
@@ -145,4 +145,6 @@ class _Walk:
 def _file(name: str, real: str, status: os.stat_result) -> ListedFile:
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{name!r} is no regular file: only files and folders can be taken")
-    return ListedFile(safe_path(name), status.st_size, None, key=real)
+    return ListedFile(
+        safe_path(name), status.st_size, None, key=real, validator=file_validator(status)
+    )

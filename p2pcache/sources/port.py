@@ -44,6 +44,8 @@ class ListedFile:
     `digest`: a multihash (sha2-256, or sha1 meaning the git blob id), None when the origin has no
     content hash. `size`: bytes, None when the origin does not say. `key`: what `locate` needs.
     `oid`: git id from the origin's tree (of the LFS pointer for LFS files), for HF's `trees/`.
+    `validator`: for a file without a digest, what changes when its bytes do (`lanes.orders`);
+    None: nothing tells two versions apart.
     """
 
     path: str
@@ -52,6 +54,7 @@ class ListedFile:
     key: str
     oid: str | None = None
     xet_hash: str | None = None
+    validator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,8 +216,13 @@ class Store:
 
     # -- partials --------------------------------------------------------------------------------
 
-    def partial(self, name: bytes, size: int, *, total_known: bool = True) -> Partial:
+    def partial(
+        self, name: bytes, size: int, *, total_known: bool = True, version: str = ""
+    ) -> Partial:
         """Begin or continue the blob of that name, under a lease.
+
+        `version`: which bytes they are, where the name does not say (a provisional one). Those of
+        another version, or another size, are thrown away first.
 
         Raises Busy when another live holder (a task of ours too) has it, DiskFull when it does not
         fit even after evicting what may go.
@@ -230,7 +235,7 @@ class Store:
             try:
                 self._room_for_partial(directory, size if total_known else 0)
                 opened = open_partial(
-                    directory, self.layout.trash, Meta(name, size, total_known, ""), lease,
+                    directory, self.layout.trash, Meta(name, size, total_known, "", version), lease,
                     boot=self._leases.who.boot, on_close=self._forget_partial,
                 )  # fmt: skip
             except BaseException:

@@ -69,7 +69,7 @@ class Driver:
         self._limits = limits if rate is None else _share(limits, rate / self._streams)
         self._machine = Download(
             [
-                ev.BlobSpec(i, w.size_bytes, w.size_bytes <= BLOCK_BYTES)
+                ev.BlobSpec(i, w.size_bytes, w.size_bytes <= BLOCK_BYTES, w.whole)
                 for i, w in enumerate(self._wanted)
             ],
             piece_bytes=piece_bytes(sum(w.size_bytes for w in self._wanted)),
@@ -237,6 +237,7 @@ class Driver:
             whole=job.whole,
             compare=job.compare,
             limits=self._limits,
+            validator=growing.wanted.validator,
         )
 
     async def _fetch_batch(self, batch: ev.Batch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +17,7 @@ from p2pcache.content.digests import (
 )
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
+from p2pcache.errors import Untrusted
 from p2pcache.lanes.orders import BLOCK_BYTES, FollowOrder, FollowReport
 from p2pcache.store.lease import Busy
 from p2pcache.transfer.faults import local_error
@@ -44,7 +47,7 @@ class GrowingBlob:
         self._publishing = False  # from then on its files move away under whoever looks
         self._report: FollowReport | None = None
         self._followed = trio.Event()
-        self._publishing = False
+        self._compared = False  # its whole digest was wrong before: every block came twice
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
 
     @property
@@ -60,19 +63,21 @@ class GrowingBlob:
         the same bytes.
         """
         wanted = self.wanted
-        name = wanted.digest or provisional_name(f"{wanted.key}\0{wanted.size_bytes}")
+        name = wanted.digest or provisional_name(wanted.key)
+        # a file that nothing tells apart from its other versions is never continued
+        version = uuid.uuid4().hex if wanted.whole else wanted.validator or ""
         while (found := self._find()) is None:
             try:
                 self._partial = await trio.to_thread.run_sync(
-                    self._store.partial, name, self.wanted.size_bytes
+                    partial(self._store.partial, name, wanted.size_bytes, version=version)
                 )
             except Busy:
                 await trio.sleep(BUSY_BEAT_S)
                 continue
             found = self._find()
             if found is not None:  # its last holder published it between our look and our take
-                partial, self._partial = self._partial, None
-                await trio.to_thread.run_sync(partial.discard)
+                taken, self._partial = self._partial, None
+                await trio.to_thread.run_sync(taken.discard)
                 break
             if is_sha256(name):
                 self._proven = self._store.block_map(raw(name))
@@ -133,14 +138,18 @@ class GrowingBlob:
             old = now - since >= FLUSH_AGE_S
             if bytes_ - flushed >= self._store.options.flush_bytes or (old and bytes_ > flushed):
                 async with self._disk:
-                    partial = self._partial
-                    if partial is None:
+                    if self._partial is None:
                         return
-                    await trio.to_thread.run_sync(partial.flush)
+                    await trio.to_thread.run_sync(self._partial.flush)
                 flushed, since = bytes_, now
+            flushed = min(flushed, bytes_)  # a refuted blob begins anew
 
     async def finish(self, again: bool) -> BlobInfo:
-        """Check the whole digest and make the blob visible. Raises Untrusted when it differs."""
+        """Check the whole digest and make the blob visible. Raises Untrusted when it differs.
+
+        The first time the blocks stay, to be compared with what comes next. When the digest is
+        wrong again, the source lies: nothing of it is kept, for the next one or the next pull.
+        """
         if again:
             report = await self._hash(None)
         else:
@@ -148,9 +157,15 @@ class GrowingBlob:
             assert self._report is not None
             report = self._report
         size = self.wanted.size_bytes
-        blob = verify_whole(
-            self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
-        )
+        try:
+            blob = verify_whole(
+                self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
+            )
+        except Untrusted:
+            if self._compared:
+                await self._drop_all()
+            self._compared = not self._compared
+            raise
         hashes = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
         async with self._disk:
@@ -159,6 +174,10 @@ class GrowingBlob:
             self._partial = None
         return info
 
+    async def _drop_all(self) -> None:
+        async with self._disk:
+            await trio.to_thread.run_sync(self.partial.drop_blocks, range(self.partial.blocks))
+
     def _publish(self, blob: VerifiedBlob, root_cid: bytes) -> BlobInfo:
         return self._store.publish(self.partial, blob, root_cid=root_cid)
 
@@ -166,6 +185,14 @@ class GrowingBlob:
         """Flush and give the lease back; bounded by one flush, and safe to call twice."""
         with trio.CancelScope(shield=True):
             async with self._disk:
-                partial, self._partial = self._partial, None
-                if partial is not None:
-                    await trio.to_thread.run_sync(partial.close)
+                left, self._partial = self._partial, None
+                if left is not None:
+                    await trio.to_thread.run_sync(_leave, left, not self.wanted.whole)
+
+
+def _leave(left: Partial, continued: bool) -> None:
+    """Keep the progress for the next opener; what is of no use to it would only take up space."""
+    if left.live_path.exists() and not (continued and left.have_count()):
+        left.discard()
+    else:
+        left.close()

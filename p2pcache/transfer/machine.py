@@ -257,6 +257,7 @@ class Download:
         source.seconds += event.seconds
         self._fetched_bytes += kept
         self._duplicate_bytes += max(0, event.wire_bytes - kept)
+        blob.digested = blob.digested or bool(event.changed)
         if kept:
             blob.by.add(source.name)
             self._progress_at = now
@@ -438,15 +439,17 @@ class Download:
 
     def _next_job_of(self, blob: _Blob, source: _Source) -> ev.Job | None:
         size = blob.spec.size_bytes
-        if not source.ranged:
+        if not source.ranged or blob.spec.whole:
             if any(
                 isinstance(j, ev.Job) and j.blob == blob.spec.index for j in self._jobs.values()
             ):
                 return None
+            # a stream that broke may have been of another version: compare what it left
+            compare = blob.audited or (blob.spec.whole and blob.missing < len(blob.state))
             for block in range(len(blob.state)):
                 if not blob.state[block]:
                     blob.set(block, block + 1, 1)
-            job = ev.Job(self._new_id(), blob.spec.index, source.name, 0, size, True, blob.audited)
+            job = ev.Job(self._new_id(), blob.spec.index, source.name, 0, size, True, compare)
             self._start(job, source)
             return job
         left = blob.missing * BLOCK_BYTES

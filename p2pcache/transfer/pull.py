@@ -60,7 +60,7 @@ def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
                 f"the origin does not say how long `{file.path}` is",
                 hint="pin it (`#sha256=...`) or serve it with a Content-Length",
             )
-        wanted.append(Wanted(file.path, file.size, file.digest, file.key))
+        wanted.append(Wanted(file.path, file.size, file.digest, file.key, file.validator))
     return wanted
 
 

@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 class Wanted:
     """One file. `digest`: a multihash, or None when only the arrived bytes can name it.
 
-    `key`: what the origin needs to locate it. `path` has passed `content.names`.
+    `key`: what the origin needs to locate it. `path` has passed `content.names`. `validator`: the
+    version that was listed, when there is no digest.
     """
 
     path: str
     size_bytes: int
     digest: bytes | None
     key: str
+    validator: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether ranges of it may belong to different versions: it comes in one stream."""
+        return self.digest is None and self.validator is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -354,3 +354,24 @@ def test_an_abort_of_ours_does_not_lower_a_source():
     (job,) = jobs(opened(d, out, sizes))
     out = d.handle(ended(job, done=0, why=fault(FaultKind.UNAVAILABLE), blame=False), 1.0)
     assert jobs(out), "asked again at once"
+
+
+def test_a_blob_whose_versions_nobody_can_tell_apart_comes_in_one_stream():
+    d = Download(
+        [ev.BlobSpec(0, 4 * MIB, False, whole=True)],
+        piece_bytes=MIB,
+        streams=2,
+        options=OPTIONS,
+        chance=lambda: 0.5,
+        now=0.0,
+    )
+    out = opened(d, d.handle(ev.SourceUp("s", SourceKind.ORIGIN, 8), 0.0), (4 * MIB,))
+    (job,) = jobs(out)
+    assert (job.start, job.end, job.whole, job.compare) == (0, 4 * MIB, True, False)
+    d.handle(ended(job, done=2 * MIB, why=fault(FaultKind.UNAVAILABLE)), 1.0)
+    (again,) = jobs(d.handle(ev.Tick(), 5.0))
+    assert (again.start, again.whole, again.compare) == (0, True, True)
+    out = d.handle(ended(again, changed=(1, 2, 3)), 6.0)
+    assert ev.Digest(0, again=True) in out, (
+        "a hash that ran behind the first stream is worth nothing"
+    )
