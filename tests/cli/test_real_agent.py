@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tests.support.agents import REPO, agent_env, running_agent
+from tests.support.faulty_http import FaultyServer, ranged
 
 ROOT = str(REPO)
 
@@ -111,3 +115,79 @@ def test_a_home_that_cannot_be_says_what_to_set(tmp_path, home):
         done = program(agent_env(tmp_path) | {"P2PCACHE_HOME": home}, tmp_path, *args)
         assert done.returncode == 1
         assert "hint: set P2PCACHE_HOME" in done.stderr
+
+
+# -- what is known already ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def origin():
+    with FaultyServer() as server:
+        yield server
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def bodies(server, path):
+    """How many bytes of a path were asked for, probes of a byte left out."""
+    ranges = [headers.get("range") for headers in server.headers_of(path)]
+    return sum(1 for each in ranges if each != "bytes=0-0")
+
+
+def test_a_stored_digest_on_a_url_of_another_size_is_refused_and_leaves_no_trace(
+    p2pcache, origin, tmp_path
+):
+    big, small = random.Random(1).randbytes(3 << 20), b"other"
+    urls = origin.on("/big.bin", ranged(big)), origin.on("/five.bin", ranged(small))
+    pins = [f"{url}#sha256={sha256(big)}" for url in urls]
+    assert p2pcache("get", pins[0], "--to", "right").returncode == 0
+    wrong = p2pcache("get", pins[1], "--to", "wrong")
+    assert (wrong.returncode, wrong.stdout) == (12, "")
+    assert f"has 5 bytes at the origin, and the content that was asked for has {3 << 20}" in (
+        wrong.stderr
+    )
+    assert not (tmp_path / "wrong").exists()
+    assert "five.bin" not in p2pcache("ls", "--json").stdout
+
+
+def test_an_unpinned_url_is_downloaded_again_only_when_its_etag_changed(p2pcache, origin, tmp_path):
+    url = origin.on("/model.bin", ranged(b"one" * 1000, ETag='"1"'))
+    assert "2.9 KiB fetched" in p2pcache("get", url, "--to", "out").stderr
+    first = bodies(origin, "/model.bin")
+    time.sleep(0.01)  # the record's time to live
+    assert "0 B fetched" in p2pcache("get", url, "--to", "out").stderr
+    assert bodies(origin, "/model.bin") == first
+    origin.on("/model.bin", ranged(b"two" * 1000, ETag='"2"'))
+    assert "2.9 KiB fetched" in p2pcache("get", url, "--to", "out").stderr
+    assert (tmp_path / "out" / "model.bin").read_bytes() == b"two" * 1000
+    before = bodies(origin, "/model.bin")
+    p2pcache("get", url, "--refresh")
+    assert bodies(origin, "/model.bin") > before, "whoever asks for it gets the bytes again"
+
+
+@pytest.mark.parametrize("etag", [{}, {"ETag": 'W/"1"'}], ids=["none", "weak"])
+def test_an_unpinned_url_without_a_strong_etag_is_downloaded_every_time(
+    p2pcache, origin, tmp_path, etag
+):
+    url = origin.on("/model.bin", ranged(b"one" * 1000, **etag))
+    p2pcache("get", url, "--to", "out")
+    origin.on("/model.bin", ranged(b"two" * 1000, **etag))
+    time.sleep(0.01)
+    assert p2pcache("get", url, "--to", "out").returncode == 0
+    assert (tmp_path / "out" / "model.bin").read_bytes() == b"two" * 1000
+
+
+def test_a_local_folder_is_read_again_only_where_it_changed(p2pcache, tmp_path):
+    folder = folder_of(tmp_path / "www", old="unchanged", new="changed a moment ago")
+    long_ago = time.time() - 60
+    os.utime(folder / "old", (long_ago, long_ago))
+    p2pcache("get", "./www", "--to", "out")
+    time.sleep(0.01)
+    again = p2pcache("get", "./www", "--to", "out")
+    assert "20 B fetched, 9 B were here" in again.stderr
+    (folder / "old").write_text("changed!!")
+    time.sleep(0.01)
+    p2pcache("get", "./www", "--to", "out")
+    assert (tmp_path / "out" / "old").read_text() == "changed!!"
