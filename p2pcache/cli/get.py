@@ -54,7 +54,8 @@ def get(
 
     REF is hf://org/name[@revision][/path], a bare org/name, a huggingface.co address, an
     http(s) address, a path, sha256:HEX, or a CID. Without a running agent, one runs as long as
-    the command.
+    the command. Several files that belong in no Hugging Face cache stay in the store, and nothing
+    is printed, unless --to says where they are wanted.
     """
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
         answer = agent.get(
@@ -71,6 +72,8 @@ def get(
         printer.note(f"note: {note}")
     printer.note(_summary(answer))
     path = answer["path"]
+    if path is None and answer.get("dry_run") is None:
+        printer.note("they are in the store; `--to DIR` shows them in a folder")
     printer.show("get", answer, [] if path is None else [path])
 
 

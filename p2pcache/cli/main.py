@@ -11,7 +11,7 @@ import click
 
 from p2pcache.agent.localapi.client import terminal_options
 from p2pcache.cli.command import Command
-from p2pcache.cli.output import Mode, Printer, discard_stdout
+from p2pcache.cli.output import Mode, Printer, discard, not_written
 from p2pcache.errors import Interrupted, P2PCacheError, UsageError
 from p2pcache.version import __version__
 
@@ -140,11 +140,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             # Not `cli.main`: it answers Ctrl-C and broken pipes by itself, and otherwise.
-            with cli.make_context("p2pcache", args) as ctx:
+            with cli.make_context("p2pcache", list(args)) as ctx:  # click empties it
                 cli.invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            discard_stdout()  # the reader had enough: `p2pcache ls | head` is no failure
+            discard(sys.stdout)  # the reader had enough: `p2pcache ls | head` is no failure
             return 0
         return 0
     except click.exceptions.Exit as exc:
@@ -156,5 +156,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         error = Interrupted("interrupted; what was verified is kept")
     except P2PCacheError as exc:
         error = exc
+    except FileNotFoundError:  # of a relative P2PCACHE_HOME, the one path that every command needs
+        error = UsageError("the working directory is gone", hint="go to a folder that exists")
+    except OSError as exc:  # the agent's are ours by now: this one is of standard output
+        error = not_written(exc)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard(sys.stdout)
     Printer(Mode.JSON if "--json" in args else Mode.HUMAN).error(error)
     return error.exit_code

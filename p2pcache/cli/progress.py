@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, TextIO, cast
 
 from p2pcache import units
-from p2pcache.cli.output import Printer, printable
+from p2pcache.cli.output import Printer, printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,8 +93,7 @@ class ProgressDisplay:
     ) -> None:
         """Leave a clean line behind."""
         if self._drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            say(self._stream, "\r\x1b[K")
 
     def update(self, progress: Progress) -> None:
         """Take the newest state; draw it if it is time."""
@@ -103,13 +102,12 @@ class ProgressDisplay:
             return
         if self._tty:
             # One column is left free: a full line wraps on some terminals.
-            self._stream.write("\r" + progress_line(self._shown, self._width() - 1) + "\x1b[K")
-            self._stream.flush()
+            line = progress_line(self._shown, self._width() - 1)
+            say(self._stream, f"\r{line}\x1b[K")
             self._drawn = True
             self._next_at = self._now() + REDRAW_S
         else:
-            self._stream.write(progress_line(self._shown, 200) + "\n")
-            self._stream.flush()
+            say(self._stream, progress_line(self._shown, 200) + "\n")
             self._next_at = self._now() + LINE_S
 
 

@@ -54,6 +54,13 @@ def _yes(text: str) -> bool:
     raise ValueError(f"`{text}` is neither on nor off")
 
 
+def _budget(text: str) -> int:
+    count = parse_bytes(text)
+    if count < 1:
+        raise ValueError("a store of no bytes holds nothing; `none` is no limit")
+    return count
+
+
 def _number(text: str) -> int:
     try:
         value = int(text)
@@ -72,7 +79,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("store.path", _optional(str), None, "where blobs lie; default: the home directory"),
     Setting(
         "store.capacity",
-        _optional(parse_bytes),
+        _optional(_budget),
         _STORE.capacity_bytes,
         "byte budget of the store; none: what the disk has",
     ),
@@ -230,10 +237,11 @@ def _flat(file: Path) -> dict[str, str]:
 
 
 def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Config:
-    path = values["store.path"]
+    path, ca_file = values["store.path"], values["tls.ca_file"]
     return Config(
         home=home,
-        store_path=home if path is None else Path(path).expanduser(),
+        # Not from the working directory: a store must not depend on where a command was typed.
+        store_path=home if path is None else home / Path(path).expanduser(),
         store=StoreOptions(
             capacity_bytes=values["store.capacity"], reserve_bytes=values["store.reserve"]
         ),
@@ -251,7 +259,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             names=NameOptions(values["names.max_age"], values["names.trust"]),
         ),
         workers=WorkerOptions(idle_s=values["workers.idle"]),
-        ca_file=values["tls.ca_file"],
+        ca_file=None if ca_file is None else str(home / Path(ca_file).expanduser()),
         links=values["materialise.links"],
         network=NetworkSettings(
             enabled=values["network.enabled"],

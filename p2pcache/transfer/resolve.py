@@ -20,6 +20,7 @@ from p2pcache.content.names import safe_path
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.port import Credentials, ListedFile, Listing
 from p2pcache.store.records import Resolution as Record
+from p2pcache.transfer.known import check_sizes, with_known_digests
 from p2pcache.transfer.names import OTHERS, NameOptions, choose_word, listing_of
 
 if TYPE_CHECKING:
@@ -118,8 +119,11 @@ class Resolver:
             return known
         try:
             with trio.fail_after(self._options.timeout_s):
-                listing = await self.source_for(ref).list(ref, credentials)
-            return self.record(ref, _checked(listing))
+                listing = _checked(await self.source_for(ref).list(ref, credentials))
+            if not refresh:
+                listing = with_known_digests(listing, None if record is None else record.listing)
+            await trio.to_thread.run_sync(check_sizes, listing, self._store)
+            return self.record(ref, listing)
         except trio.TooSlowError as exc:
             error = Unavailable("the origin did not answer in time")
             error.__cause__ = exc
@@ -264,7 +268,18 @@ def _pack(listing: Listing) -> bytes:
             "gated": listing.gated,
             "credential_used": listing.credential_used,
             "notes": list(listing.notes),
-            "files": [[f.path, f.size, f.digest, f.key, f.oid, f.xet_hash] for f in listing.files],
+            "files": [
+                [
+                    f.path,
+                    f.size,
+                    f.digest,
+                    f.key,
+                    f.oid,
+                    f.xet_hash,
+                    None if f.is_recent else f.validator,
+                ]
+                for f in listing.files
+            ],
         }
     )
     return packed

@@ -49,7 +49,7 @@ def test_what_is_no_time_is_refused(text):
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (1, "1.0 B"), (999, "999 B"), (1000, "1.0 KiB"), (1 << 20, "1.0 MiB"),
+    [(0, "0 B"), (1, "1 B"), (999, "999 B"), (1000, "1.0 KiB"), (1 << 20, "1.0 MiB"),
      (812 << 20, "812 MiB"), (1023 << 20, "1.0 GiB"), (int(4.9 * 2**30), "4.9 GiB")],
 )  # fmt: skip
 def test_sizes_are_shown_short(count, text):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2pcache.agent.localapi.listener import is_listening
-from p2pcache.errors import LocalFault
+from p2pcache.errors import LocalFault, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,10 @@ def start_agent(
                 start_new_session=True,  # a Ctrl-C is for us; we then tell the agent
             )
     except OSError as exc:
-        raise LocalFault(f"cannot start an agent in {home}: {exc.strerror or exc}") from exc
+        raise LocalFault(
+            f"cannot start an agent in {home}: {exc.strerror or exc}",
+            hint="set P2PCACHE_HOME to a folder that this user can write to",
+        ) from exc
     agent = EmbeddedAgent(process)
     try:
         return agent if _wait_listening(process, socket_path, log) else None
@@ -102,5 +105,8 @@ def _wait_listening(process: subprocess.Popen[bytes], socket_path: Path, log: Pa
             break
         time.sleep(POLL_S)
     tail = log.read_text("utf-8", "replace")[-MAX_LOG_TAIL_CHARS:].strip()
+    if process.poll() == UsageError.exit_code:  # a setting; the agent has said which
+        message, _, hint = tail.removeprefix("error: ").partition("\nhint: ")
+        raise UsageError(message, hint=hint or f"its log: {log}")
     what = "ended" if process.poll() is not None else f"was not ready after {START_S:g} s"
     raise LocalFault(f"the agent {what}" + (f"\n{tail}" if tail else ""), hint=f"its log: {log}")

@@ -1,0 +1,193 @@
+"""Commands against a real agent and real origins: what a user types, and what then happens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support.agents import REPO, agent_env, running_agent
+from tests.support.faulty_http import FaultyServer, ranged
+
+ROOT = str(REPO)
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    with running_agent(tmp_path_factory.mktemp("agent"), settings={"resolve.ttl": "1ms"}) as agent:
+        yield agent
+
+
+@pytest.fixture
+def p2pcache(agent, tmp_path):
+    """The program, in `tmp_path`, beside a running agent: `p2pcache("get", ref)`."""
+
+    def run(*args, **options):
+        return program(agent.env, tmp_path, *args, **options)
+
+    return run
+
+
+def program(env, folder, *args, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "p2pcache", *args],
+        capture_output=True, text=True, cwd=folder, env=env | {"PYTHONPATH": ROOT}, timeout=60,
+        **options,
+    )  # fmt: skip
+
+
+def folder_of(path, **files):
+    path.mkdir()
+    for name, text in files.items():
+        (path / name).write_text(text)
+    return path
+
+
+def test_several_files_without_a_place_say_how_to_have_them(p2pcache, tmp_path):
+    folder_of(tmp_path / "www", a="one", b="two")
+    done = p2pcache("get", "./www")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "`--to DIR`" in done.stderr.splitlines()[-1]
+    assert json.loads(p2pcache("get", "./www", "--json").stdout)["path"] is None
+    placed = p2pcache("get", "./www", "--to", "out")
+    assert placed.stdout == f"{tmp_path / 'out'}\n"
+    assert "--to" not in placed.stderr
+    assert "--to" not in p2pcache("get", "./www", "--dry-run").stderr
+
+
+@pytest.fixture
+def gone(tmp_path):
+    """A shell's line run in a folder that was removed under it."""
+
+    def run(env, line):
+        (tmp_path / "here").mkdir()
+        line = f"cd {tmp_path}/here && rmdir {tmp_path}/here && {line}"
+        return subprocess.run(
+            ["sh", "-c", line.replace("p2pcache ", f"{sys.executable} -m p2pcache ")],
+            env=env | {"PYTHONPATH": ROOT}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_working_directory_that_is_gone_matters_to_relative_paths_alone(tmp_path, gone):
+    env = agent_env(tmp_path)
+    (tmp_path / "file").write_text("bytes")
+    done = gone(env, f"p2pcache get {tmp_path}/file --to {tmp_path}/out")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/out/file\n")
+    assert "1 file" in gone(env, f"p2pcache push {tmp_path}/file").stderr
+    for wrong in ("get ./file", f"get {tmp_path}/file --to out"):
+        done = gone(env, f"p2pcache {wrong}")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "relative to a working directory that is gone" in done.stderr
+    done = gone(env | {"P2PCACHE_HOME": "rel"}, "p2pcache ls --json")
+    assert json.loads(done.stderr)["message"] == "the working directory is gone"
+
+
+def test_an_agent_keeps_no_hold_of_the_folder_it_was_started_in(agent):
+    assert os.readlink(f"/proc/{agent.process.pid}/cwd") == "/"
+
+
+@pytest.mark.parametrize("args", [["--json"], ["--json", "ls"], ["config", "--json", "--nope"]])
+def test_an_error_of_usage_is_json_where_json_was_asked_for(p2pcache, args):
+    done = p2pcache(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert json.loads(done.stderr)["code"] == "usage"
+
+
+def test_a_bad_setting_is_wrong_usage_whoever_starts_the_agent(tmp_path):
+    env = agent_env(tmp_path) | {"P2PCACHE_STORE_CAPACITY": "0"}
+    for args in (["ls"], ["agent", "run"]):
+        done = program(env, tmp_path, *args)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: P2PCACHE_STORE_CAPACITY: store.capacity: ")
+
+
+@pytest.mark.parametrize("home", ["/proc/nope", "/etc/passwd"])
+def test_a_home_that_cannot_be_says_what_to_set(tmp_path, home):
+    for args in (["ls"], ["agent", "run"]):
+        done = program(agent_env(tmp_path) | {"P2PCACHE_HOME": home}, tmp_path, *args)
+        assert done.returncode == 1
+        assert "hint: set P2PCACHE_HOME" in done.stderr
+
+
+# -- what is known already ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def origin():
+    with FaultyServer() as server:
+        yield server
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def bodies(server, path):
+    """How many bytes of a path were asked for, probes of a byte left out."""
+    ranges = [headers.get("range") for headers in server.headers_of(path)]
+    return sum(1 for each in ranges if each != "bytes=0-0")
+
+
+def test_a_stored_digest_on_a_url_of_another_size_is_refused_and_leaves_no_trace(
+    p2pcache, origin, tmp_path
+):
+    big, small = random.Random(1).randbytes(3 << 20), b"other"
+    urls = origin.on("/big.bin", ranged(big)), origin.on("/five.bin", ranged(small))
+    pins = [f"{url}#sha256={sha256(big)}" for url in urls]
+    assert p2pcache("get", pins[0], "--to", "right").returncode == 0
+    wrong = p2pcache("get", pins[1], "--to", "wrong")
+    assert (wrong.returncode, wrong.stdout) == (12, "")
+    assert f"has 5 bytes at the origin, and the content that was asked for has {3 << 20}" in (
+        wrong.stderr
+    )
+    assert not (tmp_path / "wrong").exists()
+    assert "five.bin" not in p2pcache("ls", "--json").stdout
+
+
+def test_an_unpinned_url_is_downloaded_again_only_when_its_etag_changed(p2pcache, origin, tmp_path):
+    url = origin.on("/model.bin", ranged(b"one" * 1000, ETag='"1"'))
+    assert "2.9 KiB fetched" in p2pcache("get", url, "--to", "out").stderr
+    first = bodies(origin, "/model.bin")
+    time.sleep(0.01)  # the record's time to live
+    assert "0 B fetched" in p2pcache("get", url, "--to", "out").stderr
+    assert bodies(origin, "/model.bin") == first
+    origin.on("/model.bin", ranged(b"two" * 1000, ETag='"2"'))
+    assert "2.9 KiB fetched" in p2pcache("get", url, "--to", "out").stderr
+    assert (tmp_path / "out" / "model.bin").read_bytes() == b"two" * 1000
+    before = bodies(origin, "/model.bin")
+    p2pcache("get", url, "--refresh")
+    assert bodies(origin, "/model.bin") > before, "whoever asks for it gets the bytes again"
+
+
+@pytest.mark.parametrize("etag", [{}, {"ETag": 'W/"1"'}], ids=["none", "weak"])
+def test_an_unpinned_url_without_a_strong_etag_is_downloaded_every_time(
+    p2pcache, origin, tmp_path, etag
+):
+    url = origin.on("/model.bin", ranged(b"one" * 1000, **etag))
+    p2pcache("get", url, "--to", "out")
+    origin.on("/model.bin", ranged(b"two" * 1000, **etag))
+    time.sleep(0.01)
+    assert p2pcache("get", url, "--to", "out").returncode == 0
+    assert (tmp_path / "out" / "model.bin").read_bytes() == b"two" * 1000
+
+
+def test_a_local_folder_is_read_again_only_where_it_changed(p2pcache, tmp_path):
+    folder = folder_of(tmp_path / "www", old="unchanged", new="changed a moment ago")
+    long_ago = time.time() - 60
+    os.utime(folder / "old", (long_ago, long_ago))
+    p2pcache("get", "./www", "--to", "out")
+    time.sleep(0.01)
+    again = p2pcache("get", "./www", "--to", "out")
+    assert "20 B fetched, 9 B were here" in again.stderr
+    (folder / "old").write_text("changed!!")
+    time.sleep(0.01)
+    p2pcache("get", "./www", "--to", "out")
+    assert (tmp_path / "out" / "old").read_text() == "changed!!"
