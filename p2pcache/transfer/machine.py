@@ -492,7 +492,7 @@ class Download:
             if working >= ahead:
                 break
             blob = self._blobs[index]
-            if blob.phase is Phase.WAITING:
+            if blob.phase is Phase.WAITING and self._has_source(index):
                 blob.phase = Phase.OPENING
                 out.append(ev.Open(index))
                 working += 1
@@ -503,8 +503,8 @@ class Download:
         stuck = [
             i
             for i in self._left
-            if self._needs_source(self._blobs[i])
-            and not any(s.may(i) for s in self._sources.values())
+            if (self._needs_source(self._blobs[i]) or self._blobs[i].phase is Phase.WAITING)
+            and not self._has_source(i)
         ]
         impatient = (
             not stuck and not self._jobs and self._waits(now) and now >= self._patience_ends_at()
@@ -516,6 +516,10 @@ class Download:
         known = [(name, fault) for name, fault in faults.items() if fault is not None]
         known.sort(key=lambda pair: _WORST_FIRST.index(pair[1].kind))
         return ev.Failed(blobs, tuple(known))
+
+    def _has_source(self, blob: int) -> bool:
+        """Whether anybody could ever bring it: without, not even room is made for it."""
+        return any(s.may(blob) for s in self._sources.values())
 
     def _patience_ends_at(self) -> float:
         """A source's own Retry-After comes on top: giving up before it would make it pointless."""

@@ -375,3 +375,18 @@ def test_a_blob_whose_versions_nobody_can_tell_apart_comes_in_one_stream():
     assert ev.Digest(0, again=True) in out, (
         "a hash that ran behind the first stream is worth nothing"
     )
+
+
+def test_nothing_is_opened_that_nobody_can_bring():
+    """Opening makes room, at the cost of what is here."""
+    d, out = machine(4 * MIB, 4 * MIB, sources=0)
+    out = d.handle(ev.Tick(), 0.0)
+    assert [type(a) for a in out] == [ev.Failed]
+    assert out[0].blobs == (0, 1)
+
+
+def test_what_only_some_can_bring_is_opened_when_they_come():
+    d, out = machine(4 * MIB, 4 * MIB, sources=0)
+    out = d.handle(ev.SourceUp("s", SourceKind.PEER, 8, frozenset({1})), 0.0)
+    assert out[-1] == ev.Failed((0,), ())
+    assert ev.Open(0) not in out
