@@ -21,6 +21,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, assert_never
 
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind
@@ -176,6 +177,7 @@ class Download:
         self._small = deque(b.spec.index for b in self._blobs.values() if b.spec.small)
         self._large = [b.spec.index for b in self._blobs.values() if not b.spec.small]
         self._left = set(self._blobs)
+        self._doubtful = set(self._blobs)  # may be without a source: found out since the last look
         self._sources: dict[str, _Source] = {}
         self._piece_bytes = piece_bytes
         self._streams = streams
@@ -263,6 +265,7 @@ class Download:
             self._progress_at = now
             if event.fault is None:
                 source.failures = 0
+        self._doubtful.add(job.blob)
         if event.fault is not None and event.blame:
             self._blame(source, job.blob, event.fault, now, out)
         self._digest_when_done(blob, out)
@@ -304,6 +307,7 @@ class Download:
             if blob.phase is not Phase.COMPLETE:
                 blob.phase = Phase.WAITING
                 self._small.append(index)
+            self._doubtful.add(index)
             self._blame(source, index, fault, now, [])
         source.kept_bytes += kept
         self._fetched_bytes += kept
@@ -318,6 +322,7 @@ class Download:
             self._complete(blob.spec.index, now)
             return
         blob.digested = True
+        self._doubtful.add(blob.spec.index)
         if not blob.audited:  # fetch everything once more, keep what agrees
             blob.audited = True
             blob.phase = Phase.FETCHING
@@ -337,7 +342,10 @@ class Download:
         blob.phase = Phase.COMPLETE
         blob.state = bytearray()
         blob.missing = 0
+        if index in self._left and not blob.spec.small:
+            self._large.remove(index)  # one of the first: they are worked on in order
         self._left.discard(index)
+        self._doubtful.discard(index)
         self._progress_at = now
 
     def _blame(
@@ -371,6 +379,7 @@ class Download:
 
     def _leave(self, source: _Source, reason: str, out: list[ev.Action]) -> None:
         source.gone = reason
+        self._doubtful |= self._left
         for job in self._jobs.values():
             if job.source == source.name and isinstance(job, ev.Job):
                 self._abort(job, out)
@@ -406,6 +415,8 @@ class Download:
             return ev.FetchBatch(batch)
         for index in self._large:
             blob = self._blobs[index]
+            if blob.phase is Phase.WAITING:
+                break  # nor is any after it opened
             if blob.phase is not Phase.FETCHING or not blob.missing:
                 continue
             source = self._choose(index, now)
@@ -481,9 +492,8 @@ class Download:
         """Partials are opened in order, just ahead of need: few leases, few followers at once."""
         working = sum(
             1
-            for i in self._large
-            if self._blobs[i].phase is Phase.OPENING
-            or (self._blobs[i].phase is Phase.FETCHING and self._blobs[i].missing)
+            for i in takewhile(lambda i: self._blobs[i].phase is not Phase.WAITING, self._large)
+            if self._blobs[i].missing
         )
         ranged = any(s.ranged and s.gone is None for s in self._sources.values())
         ahead = 1 if ranged else self._streams
@@ -500,14 +510,14 @@ class Download:
 
     def _hopeless(self, now: float) -> ev.Failed | None:
         """A blob that nobody can ever bring, or patience at its end."""
+        self._doubtful = {i for i in self._doubtful if not self._has_source(i)}
         stuck = [
             i
-            for i in self._left
-            if (self._needs_source(self._blobs[i]) or self._blobs[i].phase is Phase.WAITING)
-            and not self._has_source(i)
+            for i in self._doubtful
+            if self._needs_source(self._blobs[i]) or self._blobs[i].phase is Phase.WAITING
         ]
         impatient = (
-            not stuck and not self._jobs and self._waits(now) and now >= self._patience_ends_at()
+            not stuck and not self._jobs and self._waits() and now >= self._patience_ends_at()
         )
         if not stuck and not impatient:
             return None
@@ -531,12 +541,20 @@ class Download:
             return blob.phase is Phase.WAITING
         return blob.phase is Phase.FETCHING and blob.missing > 0
 
-    def _waits(self, now: float) -> bool:
-        return any(self._needs_source(self._blobs[i]) for i in self._left)
+    def _waits(self) -> bool:
+        """Whether anything needs a source now. Large blobs are worked on in order, few at once."""
+        if self._small:
+            return True
+        for index in self._large:
+            if self._blobs[index].phase is Phase.WAITING:
+                break
+            if self._needs_source(self._blobs[index]):
+                return True
+        return False
 
     def _wake(self, now: float) -> ev.Wake | None:
         """When something that is waited for becomes possible by time alone."""
-        if not any(self._needs_source(self._blobs[i]) for i in self._left):
+        if not self._waits():
             return None
         times = [s.not_before for s in self._sources.values() if s.not_before > now]
         if not self._jobs:
