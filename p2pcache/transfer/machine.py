@@ -57,6 +57,7 @@ class _Blob:
         "phase",
         "spec",
         "state",
+        "suspects",
     )
 
     def __init__(self, spec: ev.BlobSpec) -> None:
@@ -69,6 +70,7 @@ class _Blob:
         self.audited = False  # its pieces are being compared, after a wrong whole digest
         self.digested = False  # a whole digest came out wrong before: hash again from the start
         self.by: set[str] = set()  # sources that brought any of its bytes
+        self.suspects: set[str] = set()  # those of them whose bytes are being compared
 
     def set(self, start: int, end: int, value: int) -> None:
         """Set blocks [start, end), keeping count of the missing ones."""
@@ -325,6 +327,7 @@ class Download:
         self._doubtful.add(blob.spec.index)
         if not blob.audited:  # fetch everything once more, keep what agrees
             blob.audited = True
+            blob.suspects = set(blob.by)
             blob.phase = Phase.FETCHING
             blob.set(0, len(blob.state), 0)
             return
@@ -481,10 +484,10 @@ class Download:
             for s in self._sources.values()
             if s.may(blob) and s.in_flight < s.streams and now >= s.not_before
         ]
-        fresh = self._blobs[blob].by if self._blobs[blob].audited else set()
+        suspects = self._blobs[blob].suspects if self._blobs[blob].audited else set()
         return min(
             usable,
-            key=lambda s: (s.name in fresh, s.kind, s.failures, s.in_flight, self._chance()),
+            key=lambda s: (s.name in suspects, s.kind, s.failures, s.in_flight, self._chance()),
             default=None,
         )
 
