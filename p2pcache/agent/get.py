@@ -88,7 +88,8 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         refresh=args.flag("refresh"),
     )
     files = resolution.listing.files
-    have = parts.store.find_many([f.digest for f in files if f.digest is not None])
+    names = [f.digest for f in files if f.digest is not None]
+    have = await trio.to_thread.run_sync(parts.store.find_many, names)
     for file in files:
         blob = None if file.digest is None else have.get(file.digest)
         await emit({"type": "item", "value": shown(file, blob)})
@@ -103,13 +104,14 @@ async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     try:
         resolution, report, placed = await run.all()
     except P2PCacheError as exc:
-        run.save(started_at, trio.current_time() - started, exc)
+        await run.save(started_at, trio.current_time() - started, exc)
         raise
     except trio.Cancelled:
-        run.save(started_at, trio.current_time() - started, Interrupted("the caller went away"))
+        gone = Interrupted("the caller went away")
+        await run.save(started_at, trio.current_time() - started, gone)
         raise
     seconds = trio.current_time() - started
-    unsaved = None if request.dry_run else run.save(started_at, seconds, None)
+    unsaved = None if request.dry_run else await run.save(started_at, seconds, None)
     return {
         "ref": args.text("ref"),
         **summary(resolution),
@@ -151,7 +153,8 @@ class _Run:
             self._times["resolve_s"] = trio.current_time() - started
             self.files = chosen_files(resolution, request.include, request.exclude)
             if request.dry_run:
-                return resolution, self._dry(), Placed(None, None, ())
+                dry = await trio.to_thread.run_sync(self._dry)
+                return resolution, dry, Placed(None, None, ())
             result = await self._bring(resolution, hold)
             if result[1].statistics.fetched_bytes:
                 await _trim(parts)
@@ -170,13 +173,16 @@ class _Run:
             "fetch_s": report.fetch_s,
             "verify_s": report.verify_s,
         }
-        resolution = self._resolution = parts.resolver.named_by_arrival(resolution, report.blobs)
+        resolution = self._resolution = await trio.to_thread.run_sync(
+            parts.resolver.named_by_arrival, resolution, report.blobs
+        )
         tell_complete(parts, resolution)
         total = sum(f.size or 0 for f in self.files)
         await self._tell(Progress("materialising", None, total, total))
         started = trio.current_time()
         placed = await trio.to_thread.run_sync(place, request, resolution, self.files, report.blobs)
-        parts.store.touch([blob.sha256 for blob in report.blobs.values()], parts.now())
+        used = [blob.sha256 for blob in report.blobs.values()]
+        await trio.to_thread.run_sync(parts.store.touch, used, parts.now())
         self._times["materialise_s"] = trio.current_time() - started
         return resolution, report, placed
 
@@ -245,10 +251,13 @@ class _Run:
     async def _tell(self, progress: Progress) -> None:
         await self._emit({"type": "progress", **progress.to_wire()})
 
-    def save(self, started_at: float, seconds: float, error: P2PCacheError | None) -> str | None:
+    async def save(
+        self, started_at: float, seconds: float, error: P2PCacheError | None
+    ) -> str | None:
         """Write the receipt; `why` shows it. Returns why it could not be written, if so.
 
-        A full or read-only disk must neither fail a pull that is done nor hide why one failed.
+        A full or read-only disk must neither fail a pull that is done nor hide why one failed. Is
+        done also when the caller is gone; `StoreOptions.busy_timeout_s` bounds it.
         """
         made = receipt(
             pull=self.id,
@@ -263,7 +272,8 @@ class _Run:
         if made["manifest"] is not None:
             made["manifest"] = cids.format_cid(made["manifest"])
         try:
-            self._parts.store.save_receipt(made)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._parts.store.save_receipt, made)
         except LocalFault as exc:
             return f"no receipt was kept: {exc.message}"
         return None
@@ -307,7 +317,7 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     with parts.store.running() as hold:
         report = await parts.pulls.wait_pulled(key, path, start, tell, hold)
         await _trim(parts)
-    named = parts.resolver.named_by_arrival(resolution, report.blobs)
+    named = await trio.to_thread.run_sync(parts.resolver.named_by_arrival, resolution, report.blobs)
     assert named.manifest is not None
     tell_complete(parts, named)
     single = files[0] if await trio.Path(path).is_file() else None

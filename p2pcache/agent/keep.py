@@ -53,14 +53,14 @@ async def ls(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 async def pin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Keep what a ref means through every gc."""
     manifest = manifest_named(parts, args.text("ref"))
-    parts.store.pin(manifest, args.text("ref"))
+    await trio.to_thread.run_sync(parts.store.pin, manifest, args.text("ref"))
     return {"manifest": cids.format_cid(manifest)}
 
 
 async def unpin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Let gc decide again."""
     manifest = manifest_named(parts, args.text("ref"))
-    if not parts.store.unpin(manifest):
+    if not await trio.to_thread.run_sync(parts.store.unpin, manifest):
         raise NotFound(f"`{args.text('ref')}` is not pinned", hint="see `p2pcache ls`")
     return {"manifest": cids.format_cid(manifest)}
 

@@ -112,7 +112,7 @@ def status_fault(
     if status >= 500:
         kind, text = FaultKind.UNAVAILABLE, "has a problem of its own"
     elif status >= 400 and status not in _BY_STATUS:
-        kind, text = FaultKind.UNAVAILABLE, "does not accept the request"
+        kind, text = FaultKind.DENIED, "does not accept the request"  # nor the same one later
     message = f"{host_of(url)} {text} (HTTP {status})"
     if said := plain_text(headers.get("X-Error-Message", ""), secrets):
         message += f": {said}"

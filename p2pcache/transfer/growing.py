@@ -6,7 +6,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -37,7 +37,11 @@ BUSY_BEAT_S = 0.1  # how often to look whether the other holder of a lease is do
 FOLLOW_BEAT_S = 0.1
 FOLLOW_IDLE_S = 1.0  # without a block for so long, a follower's process is worth more elsewhere
 FLUSH_BEAT_S = 0.05  # at 1 GB/s this is 50 MB: with the flush size it bounds what a crash costs
+CLOSE_S = 30.0  # 64 MiB to a disk that others keep busy; what hangs for longer may never end
 FLUSH_AGE_S = 2.0  # slow transfers are flushed by age
+
+# The old stubs that libp2p's dependency trio-typing installs do not know `abandon_on_cancel`.
+_run_in_thread: Any = trio.to_thread.run_sync
 
 
 class GrowingBlob:
@@ -238,14 +242,17 @@ class GrowingBlob:
         return self._store.publish(self.partial, blob, root_cid=root_cid)
 
     async def aclose(self) -> None:
-        """Flush and give the lease back; bounded by one flush, and safe to call twice."""
-        with trio.CancelScope(shield=True):
+        """Flush and give the lease back; safe to call twice.
+
+        Bounded: behind a disk that hangs (NFS without its server) the flush goes on in its thread
+        and gives the lease back when it ends.
+        """
+        with trio.move_on_after(CLOSE_S, shield=True):
             async with self._disk:
                 left, self._partial = self._partial, None
                 if left is not None:
-                    await trio.to_thread.run_sync(
-                        _leave, left, not (self.wanted.whole or self._refuted)
-                    )
+                    useless = self.wanted.whole or self._refuted
+                    await _run_in_thread(_leave, left, not useless, abandon_on_cancel=True)
 
 
 def _good(report: FollowReport) -> FollowReport:

@@ -91,7 +91,7 @@ async def pull(
     reused = sum(w.size_bytes for w in wanted if w.path in have)
     watch(Progress("adopting", None, reused, total, len(have), len(wanted)))
     started = trio.current_time()
-    adopted = await _adopt(context, resolution.ref, [f for f in files if f.path not in have], hold)
+    adopted = await adopt(context, resolution.ref, [f for f in files if f.path not in have], hold)
     have |= adopted
     adopt_s = trio.current_time() - started
     report = PullReport(
@@ -209,27 +209,30 @@ async def _locate(
     return await source.locate(resolution.listing, key, credentials)
 
 
-async def _adopt(
+async def adopt(
     context: PullContext, ref: Ref, files: Sequence[ListedFile], hold: Hold
 ) -> dict[str, BlobInfo]:
     """Use what other caches hold: hashed in place, never copied, never trusted by its name."""
     found: dict[str, BlobInfo] = {}
 
-    async def one(file: ListedFile, limiter: trio.CapacityLimiter) -> None:
-        async with limiter:
-            for adopter in context.adopters:
-                for path in adopter(ref, file):
-                    blob = await _adopt_one(context, path, file, hold)
-                    if blob is not None:
-                        found[file.path] = blob
-                        return
+    async def one(file: ListedFile) -> None:
+        for adopter in context.adopters:
+            for path in adopter(ref, file):
+                blob = await _adopt_one(context, path, file, hold)
+                if blob is not None:
+                    found[file.path] = blob
+                    return
 
-    limiter = trio.CapacityLimiter(context.cores)
+    async def worker() -> None:
+        for file in remaining:
+            await one(file)
+            await trio.lowlevel.checkpoint()  # most files are nowhere: others want to run too
+
+    remaining = (f for f in files if f.digest is not None and f.size is not None)
     with plain_errors():
         async with trio.open_nursery() as nursery:
-            for file in files:
-                if file.digest is not None and file.size is not None:
-                    nursery.start_soon(one, file, limiter)
+            for _ in range(context.cores):
+                nursery.start_soon(worker)
     return found
 
 

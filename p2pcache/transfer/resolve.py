@@ -102,9 +102,9 @@ class Resolver:
         configured ones'.
         """
         if isinstance(ref, refs.DigestRef | refs.CidRef):
-            return self._local(ref)
+            return await trio.to_thread.run_sync(self._local, ref)
         canonical = refs.canonical(ref)
-        record = self._recorded(ref, canonical)
+        record = await trio.to_thread.run_sync(self._recorded, ref, canonical)
         if record is not None and not refresh and self._is_fresh(record):
             return record
         names = self._options.names if trust is None else trust
@@ -123,7 +123,7 @@ class Resolver:
             if not refresh:
                 listing = with_known_digests(listing, None if record is None else record.listing)
             await trio.to_thread.run_sync(check_sizes, listing, self._store)
-            return self.record(ref, listing)
+            return await trio.to_thread.run_sync(self.record, ref, listing)
         except trio.TooSlowError as exc:
             error = Unavailable("the origin did not answer in time")
             error.__cause__ = exc
@@ -148,12 +148,14 @@ class Resolver:
             return record
         self._names.keep(word)
         listing = listing_of(word, manifest, self._now())
-        return self.record(ref, _checked(listing), word.resolved_at)
+        return await trio.to_thread.run_sync(self.record, ref, _checked(listing), word.resolved_at)
 
     def record(
         self, ref: refs.Ref, listing: Listing, resolved_at: float | None = None
     ) -> Resolution:
-        """Remember what a ref means from now on, or has meant since `resolved_at`."""
+        """Remember what a ref means from now on, or has meant since `resolved_at`. Blocking:
+        seconds for 100,000 files, or while another process writes to the index.
+        """
         canonical = refs.canonical(ref)
         manifest = manifest_of(listing)
         resolved_at = self._now() if resolved_at is None else resolved_at
@@ -175,7 +177,7 @@ class Resolver:
         return Resolution(ref, canonical, listing, manifest, resolved_at, False)
 
     def named_by_arrival(self, resolution: Resolution, blobs: dict[str, BlobInfo]) -> Resolution:
-        """The same resolution with the digests that only the arrived bytes could tell."""
+        """The same resolution with the digests that only the arrived bytes could tell. Blocking."""
         if resolution.manifest is not None:
             return resolution
         files = tuple(

@@ -15,6 +15,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -65,6 +66,10 @@ class WorkerOptions:
     idle_s: float = 60.0  # then a worker's 25 MB are given back
 
 
+class WorkerDied(LocalFault):
+    """A process was killed with an order in hand."""
+
+
 class Workers:
     """Runs orders in worker processes. Made by `open_workers`; ends with its scope."""
 
@@ -94,12 +99,16 @@ class Workers:
 
     async def fetch(self, order: FetchOrder) -> FetchReport:
         """One ranged GET. Cancel-safe: verified blocks stay, the socket is closed."""
-        return await self._run(self._fetchers, self._slot(), fetch, order)
+        return await self._again(self._fetchers, self._slot(), fetch, order)
 
     async def fetch_small(self, orders: tuple[SmallOrder, ...], limits: FetchLimits) -> BatchReport:
         """A batch of small blobs. If cancelled, some `dst_path`s may be left to the caller."""
-        threads = self._options.small_threads
-        return await self._run(self._fetchers, self._slot(), fetch_small, orders, limits, threads)
+        call = partial(fetch_small, limits=limits, threads=self._options.small_threads)
+        try:
+            return await self._run(self._fetchers, self._slot(), call, orders)
+        except WorkerDied:  # as `_again`, without what it had written
+            _remove_drafts(orders)
+            return await self._run(self._fetchers, self._slot(), call, orders)
 
     async def fetch_bundle(self, order: BundleOrder, limits: FetchLimits) -> BatchReport:
         """A batch of small blobs of one peer. Cancelling leaves what `fetch_small` leaves."""
@@ -107,7 +116,7 @@ class Workers:
 
     async def follow(self, order: FollowOrder) -> FollowReport:
         """The whole digest of a blob that is complete."""
-        return await self._run(self._fetchers, self._hash_limit, follow, order)
+        return await self._again(self._fetchers, self._hash_limit, follow, order)
 
     async def follow_growing(self, order: FollowOrder) -> FollowReport:
         """The same behind the writers of a blob. Raises trio.WouldBlock when all slots are taken:
@@ -116,7 +125,7 @@ class Workers:
         slot = object()
         self._follow_limit.acquire_on_behalf_of_nowait(slot)
         try:
-            return await self._run(self._fetchers, trio.CapacityLimiter(1), follow, order)
+            return await self._again(self._fetchers, trio.CapacityLimiter(1), follow, order)
         finally:
             self._follow_limit.release_on_behalf_of(slot)
 
@@ -130,6 +139,22 @@ class Workers:
             for _ in range(count):
                 nursery.start_soon(self._run, self._fetchers, self._fetch_limit, _pause, 0.05)
 
+    async def _again(
+        self,
+        context: trio_parallel.WorkerContext,
+        limiter: trio.CapacityLimiter,
+        fn: Callable[..., T],
+        *args: object,
+    ) -> T:
+        """`_run` for an order that can be given twice: a worker that was killed is replaced once.
+
+        The OOM killer likes our 25 MB processes; the memory is often there a moment later.
+        """
+        try:
+            return await self._run(context, limiter, fn, *args)
+        except WorkerDied:
+            return await self._run(context, limiter, fn, *args)
+
     async def _run(
         self,
         context: trio_parallel.WorkerContext,
@@ -140,11 +165,16 @@ class Workers:
         try:
             result: T = await context.run_sync(fn, *args, kill_on_cancel=True, limiter=limiter)
         except trio_parallel.BrokenWorkerError as exc:
-            raise LocalFault(
+            raise WorkerDied(
                 "a worker process died (killed, or out of memory)",
                 hint="look at the kernel log for the OOM killer; what was verified is kept",
             ) from exc
         return result
+
+
+def _remove_drafts(orders: tuple[SmallOrder, ...]) -> None:
+    for order in orders:
+        Path(order.dst_path).unlink(missing_ok=True)
 
 
 def _pause(seconds: float) -> None:

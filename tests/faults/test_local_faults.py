@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from p2pcache import errors
+from p2pcache.content.digests import sha256_digest
+from p2pcache.store.layout import StoreOptions
+from p2pcache.store.store import Store
+from p2pcache.transfer.growing import CLOSE_S, GrowingBlob
+from p2pcache.transfer.want import Wanted
 from tests.support.agents import Agent, running_agent
 from tests.support.blobs import MIB, ServedBlob, left_behind, sha256_file, write_blob
 from tests.support.hub_repo import Recipe, build_repo, lfs, many_small_files, text
@@ -21,6 +29,9 @@ from tests.support.pulling import Pull
 from tests.support.second_agent import start_and_end
 from tests.support.tmpfs import tmpfs
 from tests.support.wallclock import wall_clock
+
+if TYPE_CHECKING:
+    from p2pcache.store.partial import Partial
 
 DAY_S = 86_400
 SLOWLY = {"fetch.limit_rate": "8 MiB"}  # where a test must act between two moments of a pull
@@ -367,6 +378,57 @@ def test_who_holds_a_file_and_brings_nothing_is_named_after_a_while(
                 frozen.process.send_signal(signal.SIGCONT)
         assert first.error is None
         no_traceback(waiting)
+
+
+# -- a disk that hangs -----------------------------------------------------------------------------
+
+
+class HangingPartial:
+    """A partial on a disk that answers again when `answers` is set."""
+
+    def __init__(self, inner: Partial, answers: threading.Event) -> None:
+        self._inner = inner
+        self._answers = answers
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+    def have_count(self) -> int:
+        self._answers.wait()
+        return self._inner.have_count()
+
+
+class HangingStore:
+    def __init__(self, inner: Store, answers: threading.Event) -> None:
+        self._inner = inner
+        self._answers = answers
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+    def partial(self, *args, **options) -> HangingPartial:
+        return HangingPartial(self._inner.partial(*args, **options), self._answers)
+
+
+async def test_a_disk_that_hangs_does_not_hang_the_end_of_a_pull(
+    tmp_path: Path, autojump_clock: object
+):
+    answers = threading.Event()
+    wanted = Wanted("f", 3 * MIB, sha256_digest(bytes(32)), "f")
+    with Store.open(tmp_path, StoreOptions(reserve_bytes=0)) as store:
+        hanging: Any = HangingStore(store, answers)
+        nobody: Any = None
+        growing = GrowingBlob(wanted, hanging, nobody, lambda _: None, 5.0)
+        assert await growing.open() is None
+        began = trio.current_time()
+        await growing.aclose()
+        assert trio.current_time() - began == pytest.approx(CLOSE_S)
+        answers.set()
+        directory = store.layout.partial(sha256_digest(bytes(32)))
+        give_up = time.monotonic() + 10
+        while directory.exists() and time.monotonic() < give_up:
+            time.sleep(0.01)  # noqa: ASYNC251  (real time: the virtual one would run away)
+        assert not directory.exists(), "done after all, when the disk answers"
 
 
 # -- our own settings ------------------------------------------------------------------------------
