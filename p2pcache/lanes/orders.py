@@ -70,7 +70,7 @@ class FaultKind(enum.Enum):
     UNAVAILABLE = "unavailable"  # connect, reset, stall, 408, 429, 5xx, short body: try again
     RANGE_IGNORED = "range-ignored"  # 200 to a ranged GET: ask for the whole body instead
     NOT_FOUND = "not-found"  # 404, 410
-    DENIED = "denied"  # 401, 403, 407, 451 and 4xx of no other kind, after one renewal of a redirected URL
+    DENIED = "denied"  # 401, 403, 407, 451, other 4xx, after one renewal of a redirected URL
     UNTRUSTED = "untrusted"  # wrong bytes, wrong Content-Range, encoded, too long, loop
     LOCAL = "local"  # our disk or memory
     DISK_FULL = "disk-full"  # ENOSPC, EDQUOT
