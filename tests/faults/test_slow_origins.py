@@ -38,12 +38,12 @@ def dripping(size: int, bytes_per_s: int) -> fh.Answer:
             206, ETag='"v"', Content_Length=end - start,
             Content_Range=f"bytes {start}-{end - 1}/{size}",
         )  # fmt: skip
-        for _ in range(start, end, bytes_per_s // 20):
+        for at in range(start, end, bytes_per_s // 20):
             if ask.stopping.is_set():
-                break
-            ask.send(bytes(min(bytes_per_s // 20, end - start)))
+                return False
+            ask.send(bytes(min(bytes_per_s // 20, end - at)))
             ask.wait(0.05)
-        return False
+        return True  # closing here would meet the next request of a kept connection
 
     return answer
 
