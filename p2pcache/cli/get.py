@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     exits=(10, 11, 12, 13, 14),
 )
 @click.argument("ref")
-@click.option("--to", type=click.Path(), metavar="DIR", help="Put the files into this folder.")
+@click.option(
+    "--to",
+    type=click.Path(),
+    metavar="DIR",
+    help="Put the files into this folder, in place of others of their names.",
+)
 @click.option(
     "--hf-cache/--no-hf-cache",
     default=None,
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only paths like this.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No paths like this.")
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit (default: the ref's own).")
-@click.option("--copy", "copy_files", is_flag=True, help="Copy; never link into the store.")
+@click.option("--copy", "copy_files", is_flag=True, help="Copy, to write to the files; never link.")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
 @click.option(
     "--limit-rate", type=RATE, metavar="RATE", help="At most this per second: 10M, 1 MiB."

@@ -148,9 +148,17 @@ class Store:
         """
         return self._blobs.find(name)
 
-    def find_many(self, names: Sequence[bytes]) -> dict[bytes, BlobInfo]:
-        """`find` for many names at once; those that are not here are left out."""
-        return self._blobs.find_many(names)
+    def find_many(self, names: Sequence[bytes], *, recheck: bool = False) -> dict[bytes, BlobInfo]:
+        """`find` for many names at once; those that are not here are left out.
+
+        `recheck`: blobs whose file was written to are hashed, and found if they are still good.
+        """
+        found = self._blobs.find_many(names)
+        if recheck and not self.readonly:
+            for name in names:
+                if name not in found and (good := self._blobs.recheck(name)) is not None:
+                    found[name] = good
+        return found
 
     def publish(
         self, partial: Partial, blob: VerifiedBlob, *, root_cid: bytes | None = None
@@ -225,8 +233,20 @@ class Store:
         another version, or another size, are thrown away first.
 
         Raises Busy when another live holder (a task of ours too) has it, DiskFull when it does not
-        fit even after evicting what may go.
+        fit even after evicting what may go. A blob of that name that somebody wrote to is taken
+        out, and its good blocks are in the partial.
         """
+        partial = self._partial(name, size, total_known, version)
+        damaged = self._blobs.changed(name) if total_known and not version else None
+        if damaged is not None and damaged.size == size:
+            try:
+                repair.take_out(self.layout, self._blobs, damaged, partial)
+            except BaseException:
+                partial.close()
+                raise
+        return partial
+
+    def _partial(self, name: bytes, size: int, total_known: bool, version: str) -> Partial:
         name = canonical_name(name)
         directory = self.layout.partial(name)
         with durable.local_faults("opening a partial"):
@@ -277,7 +297,7 @@ class Store:
         info = self.find(digests.sha256_digest(sha256)) if row is None else self._info(row)
         if info is None:
             raise NotFound(f"blob {sha256.hex()} is not in the store")
-        partial = self.partial(digests.sha256_digest(sha256), info.size)
+        partial = self._partial(digests.sha256_digest(sha256), info.size, True, "")
         try:
             repair.take_out(self.layout, self._blobs, info, partial)
         except BaseException:

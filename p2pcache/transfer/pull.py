@@ -184,7 +184,7 @@ def _identity(wanted: Wanted) -> bytes | str:
 
 def _find(store: Store, wanted: list[Wanted]) -> dict[str, BlobInfo]:
     """The stored blob of each path that is here already."""
-    found = store.find_many([w.digest for w in wanted if w.digest is not None])
+    found = store.find_many([w.digest for w in wanted if w.digest is not None], recheck=True)
     return {w.path: found[w.digest] for w in wanted if w.digest is not None and w.digest in found}
 
 
