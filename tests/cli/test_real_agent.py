@@ -6,14 +6,17 @@ import hashlib
 import json
 import os
 import random
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from tests.support.agents import REPO, agent_env, running_agent
-from tests.support.faulty_http import FaultyServer, ranged
+from tests.support.faulty_http import FaultyServer, ranged, status
+from tests.support.processes import free_port
 
 ROOT = str(REPO)
 
@@ -191,3 +194,95 @@ def test_a_local_folder_is_read_again_only_where_it_changed(p2pcache, tmp_path):
     time.sleep(0.01)
     p2pcache("get", "./www", "--to", "out")
     assert (tmp_path / "out" / "old").read_text() == "changed!!"
+
+
+# -- what is shown elsewhere ----------------------------------------------------------------------
+
+
+def test_damage_through_a_link_is_not_handed_out_again_and_only_its_block_is_fetched(
+    p2pcache, origin, tmp_path
+):
+    data = random.Random(2).randbytes(5 << 20)
+    pinned = f"{origin.on('/five.bin', ranged(data))}#sha256={sha256(data)}"
+    p2pcache("get", pinned, "--to", "first")
+    p2pcache("pin", pinned)
+    with (tmp_path / "first" / "five.bin").open("r+b") as file:
+        file.write(b"evil")
+    again = p2pcache("get", pinned, "--to", "second")
+    assert (tmp_path / "second" / "five.bin").read_bytes() == data
+    assert "1.0 MiB fetched" in again.stderr
+    p2pcache("get", pinned, "--to", "first")
+    assert (tmp_path / "first" / "five.bin").read_bytes() == data
+
+
+def test_a_touched_blob_is_still_here_offline(p2pcache, origin, tmp_path):
+    data = random.Random(3).randbytes(3 << 20)
+    pinned = f"{origin.on('/three.bin', ranged(data))}#sha256={sha256(data)}"
+    blob = p2pcache("get", pinned).stdout.strip()
+    os.utime(blob, (1, 1))
+    assert "0 B fetched" in p2pcache("get", pinned, "--offline", "--to", "out").stderr
+
+
+def test_an_empty_folder_name_is_not_the_current_folder(p2pcache, tmp_path):
+    (tmp_path / "file").write_text("bytes")
+    done = p2pcache("get", "./file", "--to", "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "empty path" in done.stderr
+
+
+# -- origins that say no --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ref", "hints"),
+    [("hf://org/model", ("the network", "proxy", "HF_ENDPOINT", "--offline")),
+     ("http://127.0.0.1:{port}/model.bin", ("the network", "proxy", "--offline"))],
+)  # fmt: skip
+def test_without_a_network_the_user_is_told_what_to_look_at(agent, tmp_path, ref, hints):
+    port = free_port()
+    env = agent.env | {"HF_ENDPOINT": f"http://127.0.0.1:{port}"}
+    done = program(env, tmp_path, "get", ref.format(port=port))
+    assert done.returncode == 11
+    assert all(hint in done.stderr.partition("hint: ")[2] for hint in hints)
+
+
+@pytest.fixture
+def plain_port():
+    """A server that answers what is no HTTP as nginx does."""
+
+    class Refuses(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(4096)
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refuses) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("ref", ["hf://org/model", "{tls}/model.bin"])
+def test_tls_to_a_port_without_it_is_said(agent, plain_port, tmp_path, ref):
+    tls = f"https://127.0.0.1:{plain_port}"
+    env = agent.env | {"HF_ENDPOINT": tls}
+    done = program(env, tmp_path, "get", ref.format(tls=tls))
+    assert done.returncode == 11
+    assert "does not speak TLS" in done.stderr
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_only_a_signed_url_may_have_expired(p2pcache, origin, code):
+    url = origin.on("/model.bin", status(code))
+    plain, signed = p2pcache("get", url), p2pcache("get", f"{url}?signature=1")
+    assert (plain.returncode, signed.returncode) == (14, 14)
+    assert "expired" not in plain.stderr
+    assert "a signed URL may have expired" in signed.stderr
+
+
+def test_a_revision_that_is_not_there_is_named_as_the_suspect(agent, origin, tmp_path):
+    env = agent.env | {"HF_ENDPOINT": origin.url("")}
+    done = program(env, tmp_path, "get", "hf://org/model@v7")
+    assert done.returncode == 11
+    assert "'v7'" in done.stderr.partition("hint: ")[2]
