@@ -49,6 +49,7 @@ class Store:
     ) -> None:  # fmt: skip
         self.options = options
         self.readonly = index.readonly
+        self.index_lost: str | None = None  # what the user should know: refs and pins may be gone
         self.layout = layout
         self._index = index
         self._leases = leases
@@ -83,11 +84,19 @@ class Store:
                 root.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for directory in layout.directories():
                     durable.make_dir(directory)
+            had_index = layout.index.exists()
             index, fresh = recovery.open_index(layout, options, leases, readonly=readonly)
         store = cls(layout, options, index, leases, clock)
         try:
+            found = 0
             if not readonly and (store._collector.sweep() or fresh):
-                store._collector.reconcile()
+                found = store._collector.reconcile()
+            if fresh and had_index:
+                store.index_lost = "the index was damaged; what could be read of it was kept"
+            elif fresh and found:
+                store.index_lost = (
+                    f"the index was gone; {found} blobs were found, refs and pins not"
+                )
         except BaseException:
             store.close()
             raise

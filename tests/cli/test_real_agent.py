@@ -286,3 +286,45 @@ def test_a_revision_that_is_not_there_is_named_as_the_suspect(agent, origin, tmp
     done = program(env, tmp_path, "get", "hf://org/model@v7")
     assert done.returncode == 11
     assert "'v7'" in done.stderr.partition("hint: ")[2]
+
+
+# -- what doctor sees -----------------------------------------------------------------------------
+
+
+def test_doctor_fails_where_every_pull_would(tmp_path):
+    env = agent_env(tmp_path) | {"P2PCACHE_STORE_RESERVE": "1 EiB"}
+    done = program(env, tmp_path, "doctor")
+    assert done.returncode == 1
+    assert "BAD  disk space" in done.stdout
+    assert "lower `store.reserve`" in done.stdout
+    (tmp_path / "file").write_bytes(bytes(2 << 20))
+    assert program(env, tmp_path, "get", "./file").returncode == 13
+
+
+@pytest.mark.parametrize("damage", ["gone", "overwritten"])
+def test_an_index_that_was_lost_is_said_by_whoever_finds_it(tmp_path, damage):
+    env = agent_env(tmp_path)
+    env["PYTHONWARNINGS"] = "default"
+    (tmp_path / "file").write_bytes(random.Random(4).randbytes(2 << 20))
+    assert program(env, tmp_path, "get", "./file").stderr.count("warning") == 0
+    index = tmp_path / "p2pcache" / "index.sqlite"
+
+    def lose():
+        for path in index.parent.glob("index.sqlite*"):
+            path.unlink()
+        if damage == "overwritten":
+            index.write_bytes(b"no database" * 1000)
+
+    lose()
+    first, second = (program(env, tmp_path, "ls") for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stderr.startswith("warning: the index was ")
+    assert "warning" not in second.stderr
+    lose()
+    done = program(env, tmp_path, "doctor")
+    assert done.returncode == 1
+    assert "BAD  index: the index was" in done.stdout
+    lose()
+    with running_agent(tmp_path) as agent:
+        assert agent.log.read_text().startswith("warning: the index was ")
+        assert "the index was" in program(env, tmp_path, "status").stdout
