@@ -450,6 +450,18 @@ class Store:
         self._records.forget_manifest(manifest_cid)
         return freed
 
+    def forget_ref(self, canonical: str) -> None:
+        """Forget what one ref means; its manifest and blobs stay for the others that mean it."""
+        self._records.forget_resolution(canonical)
+
+    def linked_bytes(self, manifest_cid: bytes) -> int:
+        """Bytes of a manifest's blobs that other names on this disk keep when it goes."""
+        manifest = self._records.get_manifest(manifest_cid)
+        found = self.find_many([file.digest for file in manifest.files]) if manifest else {}
+        own = {blob.sha256: blob for blob in found.values() if not blob.adopted}
+        with durable.local_faults("looking at blobs"):
+            return sum(b.size for b in own.values() if b.path.stat().st_nlink > 1)
+
     def save_receipt(self, receipt: dict[str, Any]) -> int:
         """Keep the account of a pull (`ref` names it); gives its number."""
         return self._records.save_receipt(receipt)

@@ -328,3 +328,37 @@ def test_an_index_that_was_lost_is_said_by_whoever_finds_it(tmp_path, damage):
     with running_agent(tmp_path) as agent:
         assert agent.log.read_text().startswith("warning: the index was ")
         assert "the index was" in program(env, tmp_path, "status").stdout
+
+
+# -- what is forgotten ----------------------------------------------------------------------------
+
+
+def test_rm_forgets_one_ref_and_the_bytes_go_with_the_last(p2pcache, origin, tmp_path):
+    data = random.Random(5).randbytes(2 << 20)
+    urls = [origin.on(f"/{n}/same.bin", ranged(data)) for n in (1, 2)]
+    refs = [f"{url}#sha256={sha256(data)}" for url in urls]
+    for ref in refs:
+        p2pcache("get", ref)
+
+    def listed():
+        lines = p2pcache("ls", "--json").stdout.splitlines()
+        return {entry["ref"] for entry in map(json.loads, lines)} & set(refs)
+
+    first = p2pcache("rm", refs[0])
+    assert "freed 0 B" in first.stderr
+    assert f"`{refs[1]}` means the same" in first.stderr
+    assert listed() == {refs[1]}
+    assert "0 B fetched" in p2pcache("get", refs[1]).stderr
+    assert "freed 2.0 MiB" in p2pcache("rm", refs[1]).stderr
+    assert listed() == set()
+
+
+def test_rm_says_why_linked_bytes_are_not_freed(p2pcache, origin, tmp_path):
+    data = random.Random(6).randbytes(2 << 20)
+    ref = f"{origin.on('/model.bin', ranged(data))}#sha256={sha256(data)}"
+    p2pcache("get", ref, "--to", "out")
+    if (tmp_path / "out" / "model.bin").stat().st_nlink < 2:
+        pytest.skip("this file system shares blocks instead of linking")
+    done = p2pcache("rm", ref)
+    assert "freed 0 B" in done.stderr
+    assert "2.0 MiB stay on the disk" in done.stderr

@@ -97,9 +97,10 @@ class LsAnswer(TypedDict):
 
 
 class RmAnswer(TypedDict):
-    """What `rm` freed."""
+    """What `rm` freed, and why not more."""
 
     freed_bytes: int
+    notes: list[str]
 
 
 class GcAnswer(TypedDict):
