@@ -17,6 +17,7 @@ import pytest
 from tests.support.agents import REPO, agent_env, running_agent
 from tests.support.faulty_http import FaultyServer, ranged, status
 from tests.support.processes import free_port
+from tests.support.pulling import Pull
 
 ROOT = str(REPO)
 
@@ -362,3 +363,40 @@ def test_rm_says_why_linked_bytes_are_not_freed(p2pcache, origin, tmp_path):
     done = p2pcache("rm", ref)
     assert "freed 0 B" in done.stderr
     assert "2.0 MiB stay on the disk" in done.stderr
+
+
+# -- what receipts say ----------------------------------------------------------------------------
+
+
+def test_a_receipt_adds_up_after_a_pull_that_was_resumed(p2pcache, agent, origin, tmp_path):
+    data = random.Random(7).randbytes(16 << 20)
+    ref = f"{origin.on('/slow.bin', ranged(data))}#sha256={sha256(data)}"
+    with Pull(agent, ref, limit_rate=8 << 20) as pull:
+        pull.wait_bytes(4 << 20)
+        agent.kill()
+    agent.start()
+    done = json.loads(p2pcache("get", ref, "--json").stdout)
+    assert 0 < done["fetched_bytes"] < len(data)
+    assert done["fetched_bytes"] + done["reused_bytes"] == len(data)
+    receipt = json.loads(p2pcache("why", "--json").stdout)
+    parts = ("fetched_bytes", "reused_bytes", "adopted_bytes", "resumed_bytes")
+    assert sum(receipt[part] for part in parts) == receipt["total_bytes"] == len(data)
+    assert receipt["resumed_bytes"] > 0
+    assert " resumed, " in p2pcache("why").stdout
+
+
+def test_a_receipt_is_of_the_files_that_were_chosen(p2pcache, tmp_path):
+    folder_of(tmp_path / "www", a="12345", b="1234567")
+    p2pcache("get", "./www", "--include", "a")
+    assert json.loads(p2pcache("why", "--json").stdout)["total_bytes"] == 5
+
+
+def test_each_way_a_file_came_to_its_place_is_counted(p2pcache, tmp_path):
+    folder = folder_of(tmp_path / "www", config="{}", readme="# read me")
+    for name in "xyz":
+        (folder / name).write_bytes(random.Random(name).randbytes(1 << 20))
+    done = p2pcache("get", "./www", "--to", "out", "--copy").stderr
+    assert "5 files, " in done
+    assert "(5 copies)" in done or "(5 reflinks)" in done
+    made = json.loads(p2pcache("get", "./www", "--to", "more", "--json").stdout)["made"]
+    assert sum(made.values()) == 5
