@@ -70,6 +70,13 @@ def format_progress(done: int, total: int) -> str:
     return f"{_three_digits(done / scale)}/{_three_digits(total / scale)} {_BINARY[power]}"
 
 
+def format_count(count: int, thing: str) -> str:
+    """`1 file`, `2 files`, `2 copies`."""
+    if count == 1:
+        return f"1 {thing}"
+    return f"{count} {thing[:-1]}ies" if thing.endswith("y") else f"{count} {thing}s"
+
+
 def format_rate(bytes_per_s: float) -> str:
     """`812 MiB/s`."""
     return f"{format_bytes(bytes_per_s)}/s"

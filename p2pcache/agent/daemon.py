@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pcache.agent.localapi.embedded import WARNING
 from p2pcache.agent.localapi.server import serve
 from p2pcache.agent.service import Service
 from p2pcache.agent.wiring import open_agent
@@ -72,6 +73,8 @@ async def _serve(
     signals: AsyncIterator[int],
 ) -> None:
     async with open_agent(config, hub_cache) as agent, trio.open_nursery() as nursery:
+        if agent.store.index_lost is not None:
+            print_err(f"{WARNING}{agent.store.index_lost}; see `p2pcache doctor`")
         service = Service(agent)
         clients = await nursery.start(serve, socket_path, service)
         service.count_clients = lambda: clients.connected

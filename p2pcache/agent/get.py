@@ -22,7 +22,7 @@ from p2pcache.sources.port import Credentials
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
-from p2pcache.transfer.receipts import receipt
+from p2pcache.transfer.receipts import receipt, resumed_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,11 +117,14 @@ async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         **summary(resolution),
         "path": None if placed.path is None else str(placed.path),
         "files": len(run.files),
-        "total_bytes": sum(f.size or 0 for f in run.files),
+        "total_bytes": run.total_bytes,
         "fetched_bytes": report.statistics.fetched_bytes,
-        "reused_bytes": report.reused_bytes + report.adopted_bytes,
+        "reused_bytes": report.reused_bytes
+        + report.adopted_bytes
+        + (0 if request.dry_run else resumed_bytes(report, run.total_bytes)),
         "seconds": seconds,
         "link_kind": placed.link_kind,
+        "made": dict(placed.made),
         "pull": None if request.dry_run else run.id,
         "notes": [*resolution.notes, *placed.notes, *([unsaved] if unsaved else [])],
         "dry_run": run.dry,
@@ -142,6 +145,11 @@ class _Run:
         self._times: dict[str, float] = {}
         self._resolution: Resolution | None = None
         self._report: PullReport | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """Of the files that were chosen."""
+        return sum(f.size or 0 for f in self.files)
 
     async def all(self) -> tuple[Resolution, PullReport, Placed]:
         """Resolve, bring, place."""
@@ -266,6 +274,7 @@ class _Run:
             seconds=seconds,
             times=self._times,
             resolution=self._resolution,
+            total_bytes=self.total_bytes,
             report=self._report,
             error=error,
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from p2pcache.errors import NotFound
+from p2pcache.units import format_bytes
 from p2pcache.version import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ async def status(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             "capacity_bytes": parts.config.store.capacity_bytes,
             "blobs": usage.blobs,
             "partials": usage.partials,
+            "index_lost": parts.store.index_lost,
         },
         "pulls": [
             {"ref": p.ref, "started_at": p.started_at, "waiters": p.waiters, **p.progress.to_wire()}
@@ -75,11 +77,20 @@ async def doctor(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 def _checks(parts: Parts) -> Iterator[dict[str, Any]]:
     yield _writable(parts.config.store_path)
     disk = shutil.disk_usage(parts.config.store_path)
+    reserve = parts.config.store.reserve_bytes
     yield _row(
         "disk space",
-        disk.free > LOW_SPACE * disk.total,
-        f"{disk.free >> 20} MiB free of {disk.total >> 20} MiB",
-        "free space, or set `store.capacity` and run `p2pcache gc`",
+        disk.free > LOW_SPACE * disk.total and disk.free > reserve,
+        f"{format_bytes(disk.free)} free of {format_bytes(disk.total)}, of which "
+        f"{format_bytes(reserve)} are left to others",
+        "free space, set `store.capacity` and run `p2pcache gc`, or lower `store.reserve`",
+    )
+    lost = parts.store.index_lost
+    yield _row(
+        "index",
+        lost is None,
+        lost or "as it was left",
+        "what is still listed is in `p2pcache ls`; get and pin again what is not",
     )
     ca_file = parts.config.ca_file
     if ca_file is not None:

@@ -10,7 +10,7 @@ from p2pcache.agent.localapi.client import connect
 from p2pcache.cli.command import RATE, Command, output_options, short, when
 from p2pcache.cli.output import Mode, Printer, printable
 from p2pcache.cli.progress import ProgressDisplay
-from p2pcache.units import format_bytes, format_duration
+from p2pcache.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from p2pcache.agent.localapi.answers import GetAnswer, ResolveAnswer
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     exits=(10, 11, 12, 13, 14),
 )
 @click.argument("ref")
-@click.option("--to", type=click.Path(), metavar="DIR", help="Put the files into this folder.")
+@click.option(
+    "--to",
+    type=click.Path(),
+    metavar="DIR",
+    help="Put the files into this folder, in place of others of their names.",
+)
 @click.option(
     "--hf-cache/--no-hf-cache",
     default=None,
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only paths like this.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No paths like this.")
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit (default: the ref's own).")
-@click.option("--copy", "copy_files", is_flag=True, help="Copy; never link into the store.")
+@click.option("--copy", "copy_files", is_flag=True, help="Copy, to write to the files; never link.")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
 @click.option(
     "--limit-rate", type=RATE, metavar="RATE", help="At most this per second: 10M, 1 MiB."
@@ -78,15 +83,16 @@ def get(
 
 
 def _summary(answer: GetAnswer) -> str:
-    files = f"{answer['files']} files, {format_bytes(answer['total_bytes'])}"
+    files = f"{format_count(answer['files'], 'file')}, {format_bytes(answer['total_bytes'])}"
     missing = answer.get("dry_run")
     if missing is not None:
         return f"would fetch {format_bytes(missing['missing_bytes'])} of {files}"
-    how = f" ({answer['link_kind']})" if answer["link_kind"] else ""
+    made = answer.get("made") or {}
+    how = ", ".join(format_count(count, kind) for kind, count in made.items())
     return (
         f"{files}: {format_bytes(answer['fetched_bytes'])} fetched, "
         f"{format_bytes(answer['reused_bytes'])} were here; "
-        f"{format_duration(answer['seconds'])}{how}"
+        f"{format_duration(answer['seconds'])}" + (f" ({how})" if how else "")
     )
 
 

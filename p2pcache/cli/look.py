@@ -37,6 +37,7 @@ def status_lines(answer: StatusAnswer) -> list[str]:
         f"up {format_duration(answer['uptime_s'])}, {format_bytes(answer['rss_bytes'])} of memory",
         f"home     {answer['home']}",
         f"store    {room} in {store.get('blobs', 0)} blobs, {store.get('partials', 0)} partial",
+        *([f"         {store['index_lost']}"] if store.get("index_lost") else []),
         f"clients  {answer['clients']}",
         f"pulls    {len(answer['pulls'])}",
     ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import click
 
 from p2pcache.agent.localapi.client import terminal_options
 from p2pcache.cli.command import Command
-from p2pcache.cli.output import Mode, Printer, discard, not_written
+from p2pcache.cli.output import Mode, Printer, discard, not_written, printable, say
 from p2pcache.errors import Interrupted, P2PCacheError, UsageError
 from p2pcache.version import __version__
 
@@ -129,6 +130,20 @@ def completion(shell: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(argv)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    """What an agent wants its user to know; anything else is for whoever develops with us."""
+    if category is UserWarning:
+        say(sys.stderr, f"warning: {printable(str(message))}\n")
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show

@@ -53,6 +53,7 @@ class Store:
     ) -> None:  # fmt: skip
         self.options = options
         self.readonly = index.readonly
+        self.index_lost: str | None = None  # what the user should know: refs and pins may be gone
         self.layout = layout
         self._index = index
         self._leases = leases
@@ -87,11 +88,19 @@ class Store:
                 root.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for directory in layout.directories():
                     durable.make_dir(directory)
+            had_index = layout.index.exists()
             index, fresh = recovery.open_index(layout, options, leases, readonly=readonly)
         store = cls(layout, options, index, leases, clock)
         try:
+            found = 0
             if not readonly and (store._collector.sweep() or fresh):
-                store._collector.reconcile()
+                found = store._collector.reconcile()
+            if fresh and had_index:
+                store.index_lost = "the index was damaged; what could be read of it was kept"
+            elif fresh and found:
+                store.index_lost = (
+                    f"the index was gone; {found} blobs were found, refs and pins not"
+                )
         except BaseException:
             store.close()
             raise
@@ -152,9 +161,17 @@ class Store:
         """
         return self._blobs.find(name)
 
-    def find_many(self, names: Sequence[bytes]) -> dict[bytes, BlobInfo]:
-        """`find` for many names at once; those that are not here are left out."""
-        return self._blobs.find_many(names)
+    def find_many(self, names: Sequence[bytes], *, recheck: bool = False) -> dict[bytes, BlobInfo]:
+        """`find` for many names at once; those that are not here are left out.
+
+        `recheck`: blobs whose file was written to are hashed, and found if they are still good.
+        """
+        found = self._blobs.find_many(names)
+        if recheck and not self.readonly:
+            for name in names:
+                if name not in found and (good := self._blobs.recheck(name)) is not None:
+                    found[name] = good
+        return found
 
     def publish(
         self, partial: Partial, blob: VerifiedBlob, *, root_cid: bytes | None = None
@@ -229,8 +246,20 @@ class Store:
         another version, or another size, are thrown away first.
 
         Raises Busy when another live holder (a task of ours too) has it, DiskFull when it does not
-        fit even after evicting what may go.
+        fit even after evicting what may go. A blob of that name that somebody wrote to is taken
+        out, and its good blocks are in the partial.
         """
+        partial = self._partial(name, size, total_known, version)
+        damaged = self._blobs.changed(name) if total_known and not version else None
+        if damaged is not None and damaged.size == size:
+            try:
+                repair.take_out(self.layout, self._blobs, damaged, partial)
+            except BaseException:
+                partial.close()
+                raise
+        return partial
+
+    def _partial(self, name: bytes, size: int, total_known: bool, version: str) -> Partial:
         name = canonical_name(name)
         directory = self.layout.partial(name)
         with durable.local_faults("opening a partial"):
@@ -289,7 +318,7 @@ class Store:
         info = self.find(digests.sha256_digest(sha256)) if row is None else self._info(row)
         if info is None:
             raise NotFound(f"blob {sha256.hex()} is not in the store")
-        partial = self.partial(digests.sha256_digest(sha256), info.size)
+        partial = self._partial(digests.sha256_digest(sha256), info.size, True, "")
         try:
             repair.take_out(self.layout, self._blobs, info, partial)
         except BaseException:
@@ -447,6 +476,18 @@ class Store:
         freed = self._blobs.remove(row.sha256 for row in present.values())
         self._records.forget_manifest(manifest_cid)
         return freed
+
+    def forget_ref(self, canonical: str) -> None:
+        """Forget what one ref means; its manifest and blobs stay for the others that mean it."""
+        self._records.forget_resolution(canonical)
+
+    def linked_bytes(self, manifest_cid: bytes) -> int:
+        """Bytes of a manifest's blobs that other names on this disk keep when it goes."""
+        manifest = self._records.get_manifest(manifest_cid)
+        found = self.find_many([file.digest for file in manifest.files]) if manifest else {}
+        own = {blob.sha256: blob for blob in found.values() if not blob.adopted}
+        with durable.local_faults("looking at blobs"):
+            return sum(b.size for b in own.values() if b.path.stat().st_nlink > 1)
 
     def save_receipt(self, receipt: dict[str, Any]) -> int:
         """Keep the account of a pull (`ref` names it); gives its number."""

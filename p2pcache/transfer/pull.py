@@ -199,7 +199,7 @@ def _find(store: Store, wanted: list[Wanted], hold: Hold) -> dict[str, BlobInfo]
     hold(raw(name) for name in names if is_sha256(name))
     others = store.find_many([name for name in names if not is_sha256(name)])
     hold(blob.sha256 for blob in others.values())  # only now their sha2-256 is known: look again
-    found = store.find_many(names)
+    found = store.find_many(names, recheck=True)
     return {w.path: found[w.digest] for w in wanted if w.digest is not None and w.digest in found}
 
 

@@ -6,14 +6,18 @@ import hashlib
 import json
 import os
 import random
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from tests.support.agents import REPO, agent_env, running_agent
-from tests.support.faulty_http import FaultyServer, ranged
+from tests.support.faulty_http import FaultyServer, ranged, status
+from tests.support.processes import free_port
+from tests.support.pulling import Pull
 
 ROOT = str(REPO)
 
@@ -191,3 +195,208 @@ def test_a_local_folder_is_read_again_only_where_it_changed(p2pcache, tmp_path):
     time.sleep(0.01)
     p2pcache("get", "./www", "--to", "out")
     assert (tmp_path / "out" / "old").read_text() == "changed!!"
+
+
+# -- what is shown elsewhere ----------------------------------------------------------------------
+
+
+def test_damage_through_a_link_is_not_handed_out_again_and_only_its_block_is_fetched(
+    p2pcache, origin, tmp_path
+):
+    data = random.Random(2).randbytes(5 << 20)
+    pinned = f"{origin.on('/five.bin', ranged(data))}#sha256={sha256(data)}"
+    p2pcache("get", pinned, "--to", "first")
+    p2pcache("pin", pinned)
+    with (tmp_path / "first" / "five.bin").open("r+b") as file:
+        file.write(b"evil")
+    again = p2pcache("get", pinned, "--to", "second")
+    assert (tmp_path / "second" / "five.bin").read_bytes() == data
+    assert "1.0 MiB fetched" in again.stderr
+    p2pcache("get", pinned, "--to", "first")
+    assert (tmp_path / "first" / "five.bin").read_bytes() == data
+
+
+def test_a_touched_blob_is_still_here_offline(p2pcache, origin, tmp_path):
+    data = random.Random(3).randbytes(3 << 20)
+    pinned = f"{origin.on('/three.bin', ranged(data))}#sha256={sha256(data)}"
+    blob = p2pcache("get", pinned).stdout.strip()
+    os.utime(blob, (1, 1))
+    assert "0 B fetched" in p2pcache("get", pinned, "--offline", "--to", "out").stderr
+
+
+def test_an_empty_folder_name_is_not_the_current_folder(p2pcache, tmp_path):
+    (tmp_path / "file").write_text("bytes")
+    done = p2pcache("get", "./file", "--to", "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "empty path" in done.stderr
+
+
+# -- origins that say no --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ref", "hints"),
+    [("hf://org/model", ("the network", "proxy", "HF_ENDPOINT", "--offline")),
+     ("http://127.0.0.1:{port}/model.bin", ("the network", "proxy", "--offline"))],
+)  # fmt: skip
+def test_without_a_network_the_user_is_told_what_to_look_at(agent, tmp_path, ref, hints):
+    port = free_port()
+    env = agent.env | {"HF_ENDPOINT": f"http://127.0.0.1:{port}"}
+    done = program(env, tmp_path, "get", ref.format(port=port))
+    assert done.returncode == 11
+    assert all(hint in done.stderr.partition("hint: ")[2] for hint in hints)
+
+
+@pytest.fixture
+def plain_port():
+    """A server that answers what is no HTTP as nginx does."""
+
+    class Refuses(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(4096)
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refuses) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("ref", ["hf://org/model", "{tls}/model.bin"])
+def test_tls_to_a_port_without_it_is_said(agent, plain_port, tmp_path, ref):
+    tls = f"https://127.0.0.1:{plain_port}"
+    env = agent.env | {"HF_ENDPOINT": tls}
+    done = program(env, tmp_path, "get", ref.format(tls=tls))
+    assert done.returncode == 11
+    assert "does not speak TLS" in done.stderr
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_only_a_signed_url_may_have_expired(p2pcache, origin, code):
+    url = origin.on("/model.bin", status(code))
+    plain, signed = p2pcache("get", url), p2pcache("get", f"{url}?signature=1")
+    assert (plain.returncode, signed.returncode) == (14, 14)
+    assert "expired" not in plain.stderr
+    assert "a signed URL may have expired" in signed.stderr
+
+
+def test_a_revision_that_is_not_there_is_named_as_the_suspect(agent, origin, tmp_path):
+    env = agent.env | {"HF_ENDPOINT": origin.url("")}
+    done = program(env, tmp_path, "get", "hf://org/model@v7")
+    assert done.returncode == 11
+    assert "'v7'" in done.stderr.partition("hint: ")[2]
+
+
+# -- what doctor sees -----------------------------------------------------------------------------
+
+
+def test_doctor_fails_where_every_pull_would(tmp_path):
+    env = agent_env(tmp_path) | {"P2PCACHE_STORE_RESERVE": "1 EiB"}
+    done = program(env, tmp_path, "doctor")
+    assert done.returncode == 1
+    assert "BAD  disk space" in done.stdout
+    assert "lower `store.reserve`" in done.stdout
+    (tmp_path / "file").write_bytes(bytes(2 << 20))
+    assert program(env, tmp_path, "get", "./file").returncode == 13
+
+
+@pytest.mark.parametrize("damage", ["gone", "overwritten"])
+def test_an_index_that_was_lost_is_said_by_whoever_finds_it(tmp_path, damage):
+    env = agent_env(tmp_path)
+    env["PYTHONWARNINGS"] = "default"
+    (tmp_path / "file").write_bytes(random.Random(4).randbytes(2 << 20))
+    assert program(env, tmp_path, "get", "./file").stderr.count("warning") == 0
+    index = tmp_path / "p2pcache" / "index.sqlite"
+
+    def lose():
+        for path in index.parent.glob("index.sqlite*"):
+            path.unlink()
+        if damage == "overwritten":
+            index.write_bytes(b"no database" * 1000)
+
+    lose()
+    first, second = (program(env, tmp_path, "ls") for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stderr.startswith("warning: the index was ")
+    assert "warning" not in second.stderr
+    lose()
+    done = program(env, tmp_path, "doctor")
+    assert done.returncode == 1
+    assert "BAD  index: the index was" in done.stdout
+    lose()
+    with running_agent(tmp_path) as agent:
+        assert agent.log.read_text().startswith("warning: the index was ")
+        assert "the index was" in program(env, tmp_path, "status").stdout
+
+
+# -- what is forgotten ----------------------------------------------------------------------------
+
+
+def test_rm_forgets_one_ref_and_the_bytes_go_with_the_last(p2pcache, origin, tmp_path):
+    data = random.Random(5).randbytes(2 << 20)
+    urls = [origin.on(f"/{n}/same.bin", ranged(data)) for n in (1, 2)]
+    refs = [f"{url}#sha256={sha256(data)}" for url in urls]
+    for ref in refs:
+        p2pcache("get", ref)
+
+    def listed():
+        lines = p2pcache("ls", "--json").stdout.splitlines()
+        return {entry["ref"] for entry in map(json.loads, lines)} & set(refs)
+
+    first = p2pcache("rm", refs[0])
+    assert "freed 0 B" in first.stderr
+    assert f"`{refs[1]}` means the same" in first.stderr
+    assert listed() == {refs[1]}
+    assert "0 B fetched" in p2pcache("get", refs[1]).stderr
+    assert "freed 2.0 MiB" in p2pcache("rm", refs[1]).stderr
+    assert listed() == set()
+
+
+def test_rm_says_why_linked_bytes_are_not_freed(p2pcache, origin, tmp_path):
+    data = random.Random(6).randbytes(2 << 20)
+    ref = f"{origin.on('/model.bin', ranged(data))}#sha256={sha256(data)}"
+    p2pcache("get", ref, "--to", "out")
+    if (tmp_path / "out" / "model.bin").stat().st_nlink < 2:
+        pytest.skip("this file system shares blocks instead of linking")
+    done = p2pcache("rm", ref)
+    assert "freed 0 B" in done.stderr
+    assert "2.0 MiB stay on the disk" in done.stderr
+
+
+# -- what receipts say ----------------------------------------------------------------------------
+
+
+def test_a_receipt_adds_up_after_a_pull_that_was_resumed(p2pcache, agent, origin, tmp_path):
+    data = random.Random(7).randbytes(16 << 20)
+    ref = f"{origin.on('/slow.bin', ranged(data))}#sha256={sha256(data)}"
+    with Pull(agent, ref, limit_rate=8 << 20) as pull:
+        pull.wait_bytes(4 << 20)
+        agent.kill()
+    agent.start()
+    done = json.loads(p2pcache("get", ref, "--json").stdout)
+    assert 0 < done["fetched_bytes"] < len(data)
+    assert done["fetched_bytes"] + done["reused_bytes"] == len(data)
+    receipt = json.loads(p2pcache("why", "--json").stdout)
+    parts = ("fetched_bytes", "reused_bytes", "adopted_bytes", "resumed_bytes")
+    assert sum(receipt[part] for part in parts) == receipt["total_bytes"] == len(data)
+    assert receipt["resumed_bytes"] > 0
+    assert " resumed, " in p2pcache("why").stdout
+
+
+def test_a_receipt_is_of_the_files_that_were_chosen(p2pcache, tmp_path):
+    folder_of(tmp_path / "www", a="12345", b="1234567")
+    p2pcache("get", "./www", "--include", "a")
+    assert json.loads(p2pcache("why", "--json").stdout)["total_bytes"] == 5
+
+
+def test_each_way_a_file_came_to_its_place_is_counted(p2pcache, tmp_path):
+    folder = folder_of(tmp_path / "www", config="{}", readme="# read me")
+    for name in "xyz":
+        (folder / name).write_bytes(random.Random(name).randbytes(1 << 20))
+    done = p2pcache("get", "./www", "--to", "out", "--copy").stderr
+    assert "5 files, " in done
+    assert "(5 copies)" in done or "(5 reflinks)" in done
+    made = json.loads(p2pcache("get", "./www", "--to", "more", "--json").stdout)["made"]
+    assert sum(made.values()) == 5

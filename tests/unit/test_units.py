@@ -80,3 +80,8 @@ def test_any_text_is_a_size_or_a_value_error(text):
     for parse in (units.parse_bytes, units.parse_rate, units.parse_duration):
         with contextlib.suppress(ValueError):
             assert parse(text) >= 0
+
+
+def test_one_thing_is_one_and_not_several():
+    shown = [units.format_count(n, thing) for n, thing in ((0, "file"), (1, "file"), (2, "copy"))]
+    assert shown == ["0 files", "1 file", "2 copies"]

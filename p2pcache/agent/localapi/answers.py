@@ -54,7 +54,10 @@ class Progress(TypedDict):
 
 
 class GetAnswer(TypedDict):
-    """A finished `get`. `path`: snapshot folder, `--to` folder or file; None on a dry run."""
+    """A finished `get`. `path`: snapshot folder, `--to` folder or file; None: only in the store.
+
+    `made`: files by the way they came to `path`; `link_kind`: the worst of these ways.
+    """
 
     ref: str
     manifest: str
@@ -66,6 +69,7 @@ class GetAnswer(TypedDict):
     reused_bytes: int
     seconds: float
     link_kind: str | None
+    made: NotRequired[dict[str, int]]
     pull: str
     notes: list[str]
     dry_run: NotRequired[dict[str, Any]]
@@ -97,9 +101,10 @@ class LsAnswer(TypedDict):
 
 
 class RmAnswer(TypedDict):
-    """What `rm` freed."""
+    """What `rm` freed, and why not more."""
 
     freed_bytes: int
+    notes: list[str]
 
 
 class GcAnswer(TypedDict):

@@ -100,6 +100,8 @@ def _hf_cache(wish: bool | str) -> str | None:
 
 
 def _absolute(path: str) -> str:
+    if not path:
+        raise UsageError("an empty path names no folder", hint="`.` is the one you are in")
     expanded = os.path.expanduser(path)
     try:
         return os.path.abspath(expanded)

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ START_S = 30.0  # a cold disk and a store to look through; a warm start takes 1 
 POLL_S = 0.01
 LEAVE_S = 0.5  # an idle agent has left its socket by then; one that others use stays with them
 MAX_LOG_TAIL_CHARS = 2000
+WARNING = "warning: "  # how a line begins that whoever starts an agent should see
 
 
 def agent_command(*, embedded: bool) -> tuple[str, ...]:
@@ -88,7 +90,12 @@ def start_agent(
         ) from exc
     agent = EmbeddedAgent(process)
     try:
-        return agent if _wait_listening(process, socket_path, log) else None
+        if not _wait_listening(process, socket_path, log):
+            return None
+        for line in log.read_text("utf-8", "replace").splitlines():
+            if line.startswith(WARNING):
+                warnings.warn(line.removeprefix(WARNING), stacklevel=4)
+        return agent
     except BaseException:
         agent.close()
         raise
