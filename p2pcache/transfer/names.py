@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from p2pcache.content.peerid import PeerId, format_peer_id
+from p2pcache.content.peerid import PeerId, format_peer_id, parse_peer_id
 from p2pcache.sources.port import ListedFile, Listing
 from p2pcache.units import format_duration
 
@@ -70,6 +70,15 @@ def choose_word(
         and (options.max_age_s is None or now - word.resolved_at <= options.max_age_s)
     ]
     return min(usable, key=lambda word: (-word.resolved_at, word.signer), default=None)
+
+
+def still_counts(listing: Listing, resolved_at: float, options: NameOptions, now: float) -> bool:
+    """Whether what was recorded would be believed today: a word that was taken once may not be."""
+    if listing.source != OTHERS:
+        return True
+    if options.max_age_s is not None and now - resolved_at > options.max_age_s:
+        return False
+    return options.trust is None or parse_peer_id(listing.endpoint) in options.trust
 
 
 def listing_of(word: SignedResolution, manifest: Manifest, now: float) -> Listing:

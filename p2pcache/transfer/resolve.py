@@ -20,7 +20,7 @@ from p2pcache.content.names import safe_path
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.port import Credentials, ListedFile, Listing
 from p2pcache.store.records import Resolution as Record
-from p2pcache.transfer.names import OTHERS, NameOptions, choose_word, listing_of
+from p2pcache.transfer.names import OTHERS, NameOptions, choose_word, listing_of, still_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,6 +132,10 @@ class Resolver:
         self, ref: refs.Ref, canonical: str, record: Resolution | None, options: NameOptions
     ) -> Resolution | None:
         """Our own record or another agent's word, whichever is newer."""
+        if record is not None and not still_counts(
+            record.listing, record.resolved_at, options, self._now()
+        ):
+            record = None
         if self._names is None or not options.ask:
             return record
         if record is not None and not record.listing.mutable:
