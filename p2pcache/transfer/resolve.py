@@ -20,7 +20,14 @@ from p2pcache.content.names import safe_path
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.port import Credentials, ListedFile, Listing
 from p2pcache.store.records import Resolution as Record
-from p2pcache.transfer.names import OTHERS, NameOptions, choose_word, listing_of, still_counts
+from p2pcache.transfer.names import (
+    OTHERS,
+    NameOptions,
+    choose_word,
+    listing_of,
+    still_counts,
+    with_age,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -197,7 +204,7 @@ class Resolver:
         row = self._store.resolution(canonical)
         if row is None:
             return None
-        listing = _unpack(row.extras)
+        listing = with_age(_unpack(row.extras), row.resolved_at, self._now())
         return Resolution(ref, canonical, listing, manifest_of(listing), row.resolved_at, True)
 
     def _fall_back(self, record: Resolution | None, error: P2PCacheError) -> Resolution:
