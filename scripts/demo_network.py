@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 NAMES = ("one", "two", "three")
 LOOPBACK = {"P2PCACHE_NETWORK_HOSTS": "127.0.0.1", "P2PCACHE_NETWORK_MDNS": "off"}
-# The first takes about 20 s: long enough to watch the others get from it what it has so far.
+# All of a pull, whoever it gets bytes from: about 20 s, long enough to watch the others get from the
+# first what it has so far. Without a limit the others would overtake it at nginx on this machine.
 LIMIT = ("--limit-rate", "14MiB")
 MEET_S = 20.0  # to know of each other by the one that both joined
 BEGIN_S = 30.0  # for the first bytes of the first
@@ -147,7 +148,7 @@ def _share(acts: list[Act]) -> None:
     with contextlib.ExitStack() as stack:
         leader = stack.enter_context(_pulling(first, *LIMIT))
         _wait(lambda: _progress(first) > HEAD_START, "a fifth of it is with the first", BEGIN_S)
-        pulls = [stack.enter_context(_pulling(act)) for act in others]
+        pulls = [stack.enter_context(_pulling(act, *LIMIT)) for act in others]
         deadline = time.monotonic() + PULL_S
         while any(pull.poll() is None for pull in (leader, *pulls)):
             if time.monotonic() > deadline:
@@ -166,7 +167,10 @@ def _share(acts: list[Act]) -> None:
             f"[{act.agent}] {in_all / MB:.1f} MB came from peers, "
             f"{early / MB:.1f} MB of it while the first was still downloading"
         )
-        _claim(early > 0, f"[{act.agent}] got bytes from peers while the first was downloading")
+        _claim(
+            early > _receipt(act)["total_bytes"] / 10,
+            f"[{act.agent}] got bytes from peers while the first was downloading",
+        )
         _claim(
             in_all > _receipt(act)["total_bytes"] / 2, f"[{act.agent}] got most of it from peers"
         )
