@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 NAMES = ("one", "two", "three")
 LOOPBACK = {"P2PCACHE_NETWORK_HOSTS": "127.0.0.1", "P2PCACHE_NETWORK_MDNS": "off"}
-# All of a pull, whoever it gets bytes from: about 20 s, long enough to watch the others get from the
-# first what it has so far. Without a limit the others would overtake it at nginx on this machine.
+# All of a pull, whoever it gets bytes from: about 20 s, long enough to watch the others get from
+# the first what it has so far. Without it they would overtake it at an nginx on this machine.
 LIMIT = ("--limit-rate", "14MiB")
 MEET_S = 20.0  # to know of each other by the one that both joined
 BEGIN_S = 30.0  # for the first bytes of the first
