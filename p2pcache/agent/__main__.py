@@ -28,11 +28,15 @@ def main() -> int:
     parser.add_argument(
         "--embedded", action="store_true", help="end with standard input (used by `p2pcache get`)"
     )
+    parser.add_argument("--limit-up", metavar="RATE", help="upload limit (lanes.limit_up)")
     options = parser.parse_args()
+    environment = dict(os.environ)
+    if options.limit_up is not None:
+        environment["P2PCACHE_LANES_LIMIT_UP"] = options.limit_up
     home = config.home()
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        loaded = settings.load(home, os.environ)
+        loaded = settings.load(home, environment)
         socket_path, hub_cache = config.socket_path(home), config.hub_cache_dir()
         os.chdir("/")  # the caller's folder may be gone, or be wanted gone while we run
         daemon.run(loaded, socket_path, hub_cache, embedded=options.embedded)

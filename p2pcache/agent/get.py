@@ -14,12 +14,13 @@ import trio
 from p2pcache.agent.peering import bring_named, maybe_peers, tell_complete
 from p2pcache.agent.place import Placed, place
 from p2pcache.agent.select import chosen_files, shown, summary
+from p2pcache.config.network import trust
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.unixfs import Root, file_dag_size, tree
 from p2pcache.errors import Interrupted, LocalFault, NotFound, P2PCacheError, UsageError
 from p2pcache.sources.port import Credentials
-from p2pcache.transfer.names import OTHERS
+from p2pcache.transfer.names import OTHERS, NameOptions
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
 from p2pcache.transfer.receipts import receipt, resumed_bytes
@@ -51,11 +52,12 @@ class GetRequest:
     dry_run: bool
     offline: bool
     refresh: bool
+    names: NameOptions | None  # whose word counts; None: the configured ones'
     rate_bytes_per_s: float | None
     credentials: Credentials
 
 
-def get_request(args: Args, links: bool) -> GetRequest:
+def get_request(args: Args, links: bool, names: NameOptions | None = None) -> GetRequest:
     """Parse a call. Raises UsageError."""
     to, hf_cache = args.optional_text("to"), args.optional_text("hf_cache")
     for name, path in (("to", to), ("hf_cache", hf_cache)):
@@ -73,9 +75,24 @@ def get_request(args: Args, links: bool) -> GetRequest:
         dry_run=args.flag("dry_run"),
         offline=args.flag("offline"),
         refresh=args.flag("refresh"),
+        names=name_options(args, names or NameOptions()),
         rate_bytes_per_s=args.positive("limit_rate"),
         credentials=args.credentials(),
     )
+
+
+def name_options(args: Args, configured: NameOptions) -> NameOptions | None:
+    """`trust` and `max_age` of a call in place of the configured ones; None: neither is given."""
+    said, max_age_s = args.optional_text("trust"), args.positive("max_age")
+    if said is None and max_age_s is None:
+        return None
+    try:
+        trusted = configured.trust if said is None else trust(said)
+    except ValueError as exc:
+        raise UsageError(
+            f"`trust`: {exc}", hint="`any`, `none`, or peer ids as `p2pcache peers` shows them"
+        ) from exc
+    return NameOptions(configured.max_age_s if max_age_s is None else max_age_s, trusted)
 
 
 async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -98,7 +115,7 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Bring what a ref means into the store, and show it where the caller wants it."""
-    request = get_request(args, parts.config.links)
+    request = get_request(args, parts.config.links, parts.config.resolve.names)
     started_at, started = parts.now(), trio.current_time()
     run = _Run(parts, request, args.text("ref"), emit, uuid.uuid4().hex[:12])
     try:
@@ -199,7 +216,11 @@ class _Run:
         request, resolver = self._request, self._parts.resolver
         try:
             return await resolver.resolve(
-                request.ref, request.credentials, offline=request.offline, refresh=request.refresh
+                request.ref,
+                request.credentials,
+                offline=request.offline,
+                refresh=request.refresh,
+                trust=request.names,
             )
         except NotFound:
             named = isinstance(request.ref, refs.DigestRef | refs.CidRef)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import RATE, Command, output_options, short, when
+from p2pcache.cli.command import DURATION, RATE, Command, output_options, short, when
 from p2pcache.cli.output import Mode, Printer, printable
 from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.units import format_bytes, format_count, format_duration
@@ -42,8 +42,16 @@ if TYPE_CHECKING:
 @click.option(
     "--limit-rate", type=RATE, metavar="RATE", help="At most this per second: 10M, 1 MiB."
 )
-@click.option("--offline", is_flag=True, help="Use what is here; ask nobody.")
+@click.option("--offline", is_flag=True, help="Ask no origin: what is here, or other agents have.")
 @click.option("--refresh", is_flag=True, help="Ask the origin what the ref means now.")
+@click.option(
+    "--max-age", type=DURATION, metavar="TIME", help="Another agent's word on a name: how old."
+)
+@click.option(
+    "--trust",
+    metavar="any|none|PEER[,PEER]",
+    help="Whose word on a name counts when the origin is not asked.",
+)
 @output_options
 def get(
     ref: str,
@@ -53,7 +61,7 @@ def get(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     copy_files: bool,
-    **options: Any,  # noqa: ANN401 - revision, dry_run, limit_rate, offline, refresh
+    **options: Any,  # noqa: ANN401 - revision, dry_run, limit_rate, offline, refresh, max_age, trust
 ) -> None:
     """Bring the files of REF here, verified, and print where they are.
 
@@ -105,7 +113,7 @@ def _summary(answer: GetAnswer) -> str:
 @click.argument("ref")
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit.")
 @click.option("--refresh", is_flag=True, help="Ask the origin, whatever is recorded.")
-@click.option("--offline", is_flag=True, help="Use what is recorded; ask nobody.")
+@click.option("--offline", is_flag=True, help="Ask no origin: records, or other agents.")
 @output_options
 def resolve(ref: str, printer: Printer, **options: Any) -> None:  # noqa: ANN401
     """Resolve REF to its immutable manifest and list its files."""

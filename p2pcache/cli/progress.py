@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REDRAW_S = 0.1  # faster than this nobody reads, slower looks stuck
 LINE_S = 10.0  # in a log
+PEER_ID_START = "12D3KooW"  # of every Ed25519 peer id
 MIN_NAME_CHARS = 12  # a name shorter than this tells nothing; then the line is cut at its end
 
 
@@ -116,7 +117,11 @@ def _shares(sources: dict[str, int]) -> list[str]:
     total = sum(sources.values())
     if total <= 0:
         return []
-    ranked = sorted(sources.items(), key=lambda item: (-item[1], item[0]))
+    by_kind: dict[str, int] = {}
+    for name, count in sources.items():  # who of the agents it was, the receipt tells
+        kind = "peers" if name.startswith(PEER_ID_START) else name
+        by_kind[kind] = by_kind.get(kind, 0) + count
+    ranked = sorted(by_kind.items(), key=lambda item: (-item[1], item[0]))
     return [f"{printable(name)} {round(100 * count / total)}%" for name, count in ranked if count]
 
 

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from p2pcache.config.network import DEFAULT_PORT, NetworkSettings, port, trust, words
+from p2pcache.config.network import (
+    DEFAULT_PORT,
+    NetworkSettings,
+    format_trust,
+    port,
+    trust,
+    words,
+)
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
 from p2pcache.store.layout import StoreOptions
@@ -33,6 +40,7 @@ class Setting:
     parse: Callable[[str], Any]
     default: Any
     help: str
+    show: Callable[[Any], Any] = lambda value: value  # as plain values, for people and JSON
 
     @property
     def variable(self) -> str:
@@ -151,6 +159,7 @@ SETTINGS: tuple[Setting, ...] = (
         trust,
         _NAMES.trust,
         "whose word on a name counts offline: any, none, or peer ids",
+        format_trust,
     ),
     Setting(
         "names.max_age",
@@ -182,7 +191,7 @@ class Config:
         """What `p2pcache config show` prints."""
         return {
             s.key: {
-                "value": self.values[s.key],
+                "value": s.show(self.values[s.key]),
                 "source": self.origins[s.key],
                 "variable": s.variable,
                 "help": s.help,

@@ -21,7 +21,14 @@ from p2pcache.errors import NotFound, P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.port import Credentials, ListedFile, Listing
 from p2pcache.store.records import Resolution as Record
 from p2pcache.transfer.known import check_sizes, with_known_digests
-from p2pcache.transfer.names import OTHERS, NameOptions, choose_word, listing_of
+from p2pcache.transfer.names import (
+    OTHERS,
+    NameOptions,
+    choose_word,
+    listing_of,
+    still_counts,
+    with_age,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,6 +143,10 @@ class Resolver:
         self, ref: refs.Ref, canonical: str, record: Resolution | None, options: NameOptions
     ) -> Resolution | None:
         """Our own record or another agent's word, whichever is newer."""
+        if record is not None and not still_counts(
+            record.listing, record.resolved_at, options, self._now()
+        ):
+            record = None
         if self._names is None or not options.ask:
             return record
         if record is not None and not record.listing.mutable:
@@ -199,7 +210,7 @@ class Resolver:
         row = self._store.resolution(canonical)
         if row is None:
             return None
-        listing = _unpack(row.extras)
+        listing = with_age(_unpack(row.extras), row.resolved_at, self._now())
         return Resolution(ref, canonical, listing, manifest_of(listing), row.resolved_at, True)
 
     def _fall_back(self, record: Resolution | None, error: P2PCacheError) -> Resolution:

@@ -62,6 +62,8 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
             "offline": options.get("offline", False),
             "refresh": options.get("refresh", False),
             "limit_rate": options.get("limit_rate"),
+            "max_age": options.get("max_age"),
+            "trust": options.get("trust"),
             "credentials": _credentials(options.get("credentials")),
         },
     )

@@ -28,10 +28,14 @@ MAX_LOG_TAIL_CHARS = 2000
 WARNING = "warning: "  # how a line begins that whoever starts an agent should see
 
 
-def agent_command(*, embedded: bool) -> tuple[str, ...]:
-    """How to start an agent. `-P`: the folder that the user happens to be in is not searched."""
+def agent_command(*, embedded: bool, limit_up: int | None = None) -> tuple[str, ...]:
+    """How to start an agent. `-P`: the folder that the user happens to be in is not searched.
+
+    `limit_up`: bytes/s that all other agents together get from it, whatever its settings say.
+    """
     command = (sys.executable, "-P", "-m", "p2pcache.agent")
-    return (*command, "--embedded") if embedded else command
+    limit = () if limit_up is None else ("--limit-up", str(limit_up))
+    return (*command, "--embedded", *limit) if embedded else (*command, *limit)
 
 
 def agent_environment(home: Path | None = None) -> dict[str, str]:
