@@ -183,7 +183,7 @@ def _pull_now(act: Act) -> dict[str, Any]:
 
 def _progress(act: Act) -> float:
     pull = _pull_now(act)
-    return pull.get("done_bytes", 0) / (pull.get("total_bytes") or 1)
+    return float(pull.get("done_bytes", 0)) / (pull.get("total_bytes") or 1)
 
 
 def _from_peers_now(act: Act) -> int:

@@ -147,7 +147,7 @@ def resolve(ref: str, printer: Printer, **options: Any) -> None:  # noqa: ANN401
 def _resolution_lines(answer: ResolveAnswer) -> list[str]:
     lines = [
         f"ref       {answer['canonical']}",
-        f"manifest  {answer['manifest']}",
+        f"manifest  {answer['manifest'] or '- (known when the bytes have arrived)'}",
         f"revision  {answer['immutable'] or '-'}",
         f"source    {answer['source']} {answer['endpoint']}"
         + (", gated" if answer["gated"] else ""),

@@ -115,5 +115,5 @@ def gc(printer: Printer, target: int | None, dry_run: bool) -> None:
     printer.show("gc", answer, ())
     would = "would free" if dry_run else "freed"
     printer.note(f"{would} {format_bytes(answer['freed_bytes'])} in {answer['evicted']} blobs")
-    for reason, count in sorted(answer["kept"].items()):
-        printer.note(f"  kept {count}: {reason}")
+    for reason, kept_bytes in sorted(answer["kept"].items()):
+        printer.note(f"  kept {format_bytes(kept_bytes)}: {reason}")

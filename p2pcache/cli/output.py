@@ -68,8 +68,9 @@ class Printer:
             for value in values:
                 self.show(kind, value, ())
         else:
-            for line in aligned(rows):
-                self._write(line)
+            for number, line in enumerate(aligned(rows)):
+                if number or self.mode is not Mode.QUIET:  # the heading is no data
+                    self._write(line)
 
     def note(self, text: str) -> None:
         """A remark for people, on stderr."""

@@ -22,8 +22,10 @@ _PHASES = (
 
 def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     """The receipt in a screenful; a field that an agent does not send is left out."""
+    first, *more = str(receipt.get("outcome", "?")).splitlines() or ["?"]
     lines = [
-        f"{receipt.get('ref', '?')}  {receipt.get('outcome', '?')}",
+        f"{receipt.get('ref', '?')}  {first}",
+        *(f"  {line.strip()}" for line in more if line.strip()),
         f"  manifest  {receipt.get('manifest', '?')}",
         f"  started   {when(receipt.get('started_at'))}, "
         f"took {format_duration(receipt.get('seconds', 0))}  (pull {receipt.get('id', '?')})",

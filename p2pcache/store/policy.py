@@ -24,7 +24,7 @@ class Hold(enum.Enum):
     RUNNING = "part of a running pull"
     LAST_COPY = "the last known copy: its origin cannot be reached"
     LINKED = "also linked elsewhere: removing it would free nothing"
-    NOT_NEEDED = "kept: enough is free without it"
+    NOT_NEEDED = "enough is free without it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,16 +75,18 @@ def test_every_option_of_get_reaches_the_agent(agent, capsys):
         "--exclude",
         "*.bin",
     ]
-    args += ["--revision", "v1", "--copy", "--dry-run", "--limit-rate"]
-    args += ["1 MiB", "--offline", "--refresh", "--max-age", "1h30m", "--trust", PEER]
-    assert main(args) == 0
-    ((_, sent),) = agent.calls
+    args += ["--revision", "v1", "--copy", "--dry-run", "--limit-rate", "1 MiB"]
+    args += ["--max-age", "1h30m", "--trust", PEER]
+    assert main([*args, "--refresh"]) == 0
+    assert main([*args, "--offline"]) == 0
+    (_, refreshed), (_, sent) = agent.calls
+    assert (refreshed["offline"], refreshed["refresh"]) == (False, True)
     assert sent["to"] == "/x"
     assert sent["hf_cache"] == os.environ["HF_HUB_CACHE"]
     assert (sent["include"], sent["exclude"]) == (["a*", "b*"], ["*.bin"])
     assert (sent["revision"], sent["limit_rate"]) == ("v1", 1 << 20)
     assert (sent["links"], sent["dry_run"], sent["offline"], sent["refresh"]) == (
-        False, True, True, True,
+        False, True, True, False,
     )  # fmt: skip
     assert (sent["max_age"], sent["trust"]) == (5400, PEER)
     out, err = capsys.readouterr()
@@ -160,6 +162,25 @@ def test_wrong_usage_exits_2_with_a_hint(home, capsys, args):
     assert out == ""
     assert err.startswith("error: ")
     assert "--help` shows the usage" in err
+
+
+@pytest.mark.parametrize("command", ["get", "resolve"])
+def test_offline_and_refresh_exclude_each_other(agent, capsys, command):
+    assert main([command, "org/model", "--offline", "--refresh"]) == 2
+    assert "--offline and --refresh" in capsys.readouterr().err
+    assert agent.calls == []
+
+
+def test_ls_in_quiet_mode_is_data_alone(agent, capsys):
+    assert main(["ls", "-q"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == LAST_ITEM_COUNT
+    assert lines[0].startswith("hf://")
+
+
+def test_gc_says_what_it_kept_in_bytes(agent, capsys):
+    assert main(["gc"]) == 0
+    assert "  kept 2 B: pinned\n" in capsys.readouterr().err
 
 
 def test_status_without_an_agent_exits_10_and_starts_none(home, capsys):

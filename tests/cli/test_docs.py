@@ -88,3 +88,11 @@ def test_aliases_and_shared_options_are_documented():
 @pytest.mark.parametrize("setting", settings.SETTINGS, ids=lambda setting: setting.key)
 def test_every_setting_is_in_the_table(setting):
     assert f"| `{setting.key}` | `{setting.variable}` |" in PAGE
+
+
+@pytest.mark.parametrize("setting", settings.SETTINGS, ids=lambda setting: setting.key)
+def test_every_default_in_the_table_is_written_as_it_may_be_set(setting):
+    shown = re.search(rf"^\| `{setting.key}` \| `\w+` \| (.*?) \|", PAGE, re.M)
+    assert shown
+    value = shown[1]
+    assert setting.parse(value) == setting.default

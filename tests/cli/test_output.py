@@ -139,3 +139,8 @@ def test_a_receipt_names_every_source_its_bytes_and_why_it_was_left():
 def test_a_receipt_of_another_agents_version_is_still_shown():
     assert receipt_lines({})[0] == "?  ?"
     assert receipt_lines({**RECEIPT, "bound": None, "sources": [], "times": {}})
+
+
+def test_an_outcome_of_several_lines_is_shown_as_lines():
+    lines = receipt_lines({**RECEIPT, "outcome": "failed: no source has it\n  tried: hf"})
+    assert lines[:2] == ["hf://org/model  failed: no source has it", "  tried: hf"]

@@ -102,9 +102,20 @@ def test_ctrl_c_while_an_agent_starts_is_one_line(env, delay_ms):
     assert "Traceback" not in err
 
 
+STARTED = """
+import signal, sys, threading, {module} as m
+def tell():
+    while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        pass
+    print(file=sys.stderr, flush=True)
+threading.Thread(target=tell, daemon=True).start()
+sys.exit(m.main())
+"""
+
+
 def starting(env, module, *args):
-    """A program that runs now: before this line it is still Python that starts, not we."""
-    program = f"import sys, {module} as m; print(file=sys.stderr, flush=True); sys.exit(m.main())"
+    """A program that has begun: before its line a Ctrl-C still meets Python that starts, not us."""
+    program = STARTED.format(module=module)
     child = subprocess.Popen(
         [sys.executable, "-c", program, *args],
         env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

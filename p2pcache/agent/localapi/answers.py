@@ -108,7 +108,7 @@ class RmAnswer(TypedDict):
 
 
 class GcAnswer(TypedDict):
-    """What `gc` freed; `kept` counts blobs by the reason they stayed."""
+    """What `gc` freed; `kept` counts bytes by the reason they stayed."""
 
     freed_bytes: int
     evicted: int

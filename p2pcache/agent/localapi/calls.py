@@ -33,6 +33,7 @@ def resolve(
     credentials: dict[str, str] | None,
 ) -> Call:
     """What does this ref mean?"""
+    _check_wishes(offline, refresh)
     return Call(
         "resolve",
         {
@@ -48,6 +49,7 @@ def resolve(
 def get(ref: str, **options: Unpack[GetOptions]) -> Call:
     """Bring a ref's files here."""
     to = options.get("to")
+    _check_wishes(options.get("offline", False), options.get("refresh", False))
     return Call(
         "get",
         {
@@ -93,6 +95,14 @@ def absolute_ref(ref: str) -> str:
     if ref in (".", "..") or ref.startswith(("~", "./", "../")):
         return _absolute(ref)
     return ref
+
+
+def _check_wishes(offline: bool, refresh: bool) -> None:
+    if offline and refresh:
+        raise UsageError(
+            "offline asks nobody, and refresh asks the origin: both at once mean nothing",
+            hint="leave one of --offline and --refresh out",
+        )
 
 
 def _hf_cache(wish: bool | str) -> str | None:

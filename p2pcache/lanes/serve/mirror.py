@@ -55,7 +55,11 @@ class Mirror:
         if self._limit is not _NEVER_SET:
             found.append(["limit", self._limit])
         for scope, entries in self._table.contents():
-            wires = [[name, entry.to_wire()] for name, entry in entries]
+            wires = [[name, entry.to_wire()] for name, entry in sorted(entries, key=_by_name)]
             for at in range(0, max(len(wires), 1), MAX_ENTRIES):
                 found.append(["add", scope, wires[at : at + MAX_ENTRIES]])  # noqa: PERF401
         return found
+
+
+def _by_name(item: tuple[bytes, Entry]) -> bytes:
+    return item[0]

@@ -100,10 +100,10 @@ async def test_a_blob_that_is_evicted_while_it_is_checked_is_no_fault(inside, tm
 async def test_a_damaged_blob_that_cannot_be_taken_out_does_not_end_the_rest(inside, tmp_path):
     first = await pushed(inside, tmp_path, "a", content(2 * MIB, 1))
     second = await pushed(inside, tmp_path, "b", content(2 * MIB, 2))
+    held = inside.parts.store.partial(first.digest, first.size)  # by whoever fetches it again
     for blob in (first, second):
         blob.path.chmod(0o644)
         blob.path.write_bytes(content(2 * MIB, 3))
-    held = inside.parts.store.partial(first.digest, first.size)  # by whoever fetches it again
     answer = await inside("verify")
     held.close()
     rows = {row["sha256"]: row for row in answer["bad"]}

@@ -1,4 +1,4 @@
-"""Lists of sums: those that `sha256sum` writes are read, everything else is refused."""
+"""Lists of sums: those that `sha256sum` and BSD write are read, everything else is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,16 @@ def test_what_sha256sum_writes_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [f"{A}  x", f"{A}  x\n", f"{A} *./x\r\n", f"{A.upper()}  x\n\n", f"{A}  x\n{A} *x\n"],
+    [
+        f"{A}  x",
+        f"{A}  x\n",
+        f"{A} *./x\r\n",
+        f"{A.upper()}  x\n\n",
+        f"{A}  x\n{A} *x\n",
+        f"# a comment\n{A}  x",
+        f"SHA256 (x) = {A}\n",
+        f"SHA256 (./x) = {A}\r\n{A}  x",
+    ],
 )
 def test_harmless_variants_are_read(data: str) -> None:
     assert parse_sums(data.encode()) == {"x": bytes.fromhex(A)}
@@ -51,8 +60,10 @@ def test_harmless_variants_are_read(data: str) -> None:
         f"{A}a  x".encode(),
         f"{A}\t x".encode(),
         f"{A}  ".encode(),
-        f"# a comment\n{A}  x".encode(),
-        f"SHA256 (x) = {A}".encode(),
+        f" # no comment\n{A}  x".encode(),
+        f"SHA256 (x) = {A[:-1]}".encode(),
+        f"SHA256 (../x) = {A}".encode(),
+        f"SHA1 (x) = {A}".encode(),
         f"\\{A}  a\\nb".encode(),  # an escaped name
         f"{A}  ../x".encode(),
         f"{A}  /etc/passwd".encode(),
@@ -67,6 +78,15 @@ def test_harmless_variants_are_read(data: str) -> None:
 def test_doubtful_lists_are_refused(data: bytes) -> None:
     with pytest.raises(Untrusted):
         parse_sums(data)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [("d" * 32 + "  x", "MD5"), ("MD5 (x) = " + "d" * 32, "MD5"), ("d" * 128 + " *x", "SHA512")],
+)
+def test_a_list_of_other_sums_is_refused_by_its_name(line: str, kind: str) -> None:
+    with pytest.raises(Untrusted, match=f"is {kind}, and only SHA256 is read"):
+        parse_sums(line.encode())
 
 
 @given(st.binary(max_size=200))
