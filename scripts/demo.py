@@ -20,6 +20,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -184,6 +185,7 @@ def main() -> None:
         parser.error("a ref looks like hf://org/name")
     if args.fresh:
         shutil.rmtree(STATE, ignore_errors=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the agents and servers end with us
     STATE.mkdir(parents=True, exist_ok=True)
     if args.ref is None:
         local_demo()

@@ -29,7 +29,7 @@ from tests.support.nginx import nginx, static_hub
 from tests.support.processes import stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.hub_repo import HubRepo
@@ -89,7 +89,7 @@ def _answer(act: Act, *args: str) -> Any:  # noqa: ANN401 - what `--json` prints
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _wait(true: Any, what: str, seconds: float) -> None:  # noqa: ANN401 - any callable
+def _wait(true: Callable[[], bool], what: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
@@ -183,7 +183,7 @@ def _pull_now(act: Act) -> dict[str, Any]:
 
 def _progress(act: Act) -> float:
     pull = _pull_now(act)
-    return float(pull.get("done_bytes", 0)) / (pull.get("total_bytes") or 1)
+    return float(pull.get("done_bytes", 0) / (pull.get("total_bytes") or 1))
 
 
 def _from_peers_now(act: Act) -> int:

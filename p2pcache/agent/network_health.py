@@ -106,6 +106,8 @@ def network_checks(parts: Parts) -> Iterator[dict[str, Any]]:
 
 def _count(opened: AgentNetwork) -> str:
     count = len(opened.network.members())
+    if not count:
+        return "nobody else is connected"
     return f"{count} other {'agent is' if count == 1 else 'agents are'} connected"
 
 
@@ -133,14 +135,15 @@ def _addresses(opened: AgentNetwork, *, alone: bool) -> dict[str, Any]:
 
 
 def _port(parts: Parts, opened: AgentNetwork, *, alone: bool) -> dict[str, Any]:
-    port = int(opened.host.addresses()[0].split("/")[4]) if opened.host.addresses() else 0
+    # Where the usual one was taken, IPv4 and IPv6 may have one each.
+    ports = list(dict.fromkeys(a.split("/")[4] for a in opened.host.addresses()))
     usual = parts.network.settings.port or DEFAULT_PORT
-    lane = f"bytes on {opened.server.port}"
-    if port == usual:
-        return row("port", True, f"TCP {port}, {lane}: both must be open in a firewall", "")
+    told, lane = f"TCP {', '.join(ports)}", f"bytes on {opened.server.port}"
+    if ports == [str(usual)]:
+        return row("port", True, f"{told}, {lane}: both must be open in a firewall", "")
     return row(
-        "port", not alone, f"TCP {port}, as {usual} was taken, {lane}",
-        f"open {port} in the firewall, or free {usual} and set `network.port` to it",
+        "port", not alone, f"{told} and not the usual {usual}, {lane}",
+        f"open these in the firewall, or free {usual} and set `network.port` to it",
     )  # fmt: skip
 
 

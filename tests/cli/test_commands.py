@@ -332,6 +332,22 @@ def test_the_program_runs_as_a_module(agent):
     assert json.loads(done.stdout)["evicted"] == 4
 
 
+def test_the_upload_limit_of_the_command_line_reaches_a_real_agent(home):
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "p2pcache", "agent", "run", "--limit-up", "10 MiB/s"],
+        stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "P2PCACHE_LANES_LIMIT_UP": "1 MiB"},
+    )  # fmt: skip
+    try:
+        wait_until(lambda: run("status").returncode == 0, 20.0)
+        shown = [json.loads(line) for line in run("config", "show", "--json").stdout.splitlines()]
+    finally:
+        agent.terminate()
+        agent.wait(20)
+    (limit,) = [setting for setting in shown if setting["name"] == "lanes.limit_up"]
+    assert limit["value"] == 10 << 20
+
+
 def test_ctrl_c_stops_the_pull_in_the_agent_and_exits_130(agent):
     child = subprocess.Popen(
         [sys.executable, "-m", "p2pcache", "get", "hang"],

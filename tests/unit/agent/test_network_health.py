@@ -88,7 +88,8 @@ def test_with_company_nothing_that_could_explain_loneliness_is_a_fault():
 def test_alone_on_loopback_and_on_another_port_both_are_told():
     found = bad(parts(network(address="/ip4/127.0.0.1/tcp/40000"), mdns=False))
     assert set(found) == {"addresses", "port", "members"}
-    assert "40000" in found["port"]["hint"]
+    assert "40000" in found["port"]["detail"]
+    assert "4801" in found["port"]["hint"]
 
 
 def test_alone_with_multicast_says_that_nobody_was_heard():
