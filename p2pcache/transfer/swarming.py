@@ -111,7 +111,7 @@ class Swarming:
                 self._lanes.pop(name, None)
                 if name in self._up:
                     self._up.discard(name)
-                    await self._send.send(ev.SourceDown(name, reason))
+                    await self._send.send(ev.SourceDown(name, reason, may_return=True))
             case PeerLoad(_, queue_s):
                 if name in self._up:
                     await self._send.send(ev.SourceQueue(name, queue_s))
