@@ -189,7 +189,8 @@ class Chooser:
                 if blob.claimed:
                     return None
                 return Choice(source, 0, blob.count, bool(blob.recheck), whole=True)
-            start = bits.first(wanted)
+            # Others fetch it too: in the same order, all would ask the origin for the same bytes.
+            start = self._random_run(blob, wanted)[0] if spared else bits.first(wanted)
             end = self._end(blob, wanted, start)
             if trial:
                 end = min(end, start + self._piece_blocks)
