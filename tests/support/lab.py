@@ -181,7 +181,7 @@ def share(lab: Lab, repo: HubRepo) -> dict[str, Any]:
         say,
     )
     log = f"{sent} bytes = {sent / total:.2f} x the model in {len(hub.requests())} requests"
-    claim(sent < 1.5 * total, f"the origin's log: {log} for three agents, in {all_s:.1f} s", say)
+    claim(sent < 2 * total, f"the origin's log: {log} for three agents, in {all_s:.1f} s", say)
     crossed = lab.wire.flows()
     flows = matrix(crossed)
     show_matrix(flows, say)
