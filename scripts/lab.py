@@ -62,6 +62,8 @@ def main() -> int:
     )
     parser.add_argument("--keep", metavar="DIR", help="keep the agents' homes and logs there")
     args = parser.parse_args()
+    if unknown := [act for act in args.act if act not in ACTS]:
+        parser.error(f"no such act: {', '.join(unknown)} (there are {', '.join(ACTS)})")
     if os.geteuid() != 0:
         return failed("scripts/lab makes network namespaces, which only root may do",
                       "run it as root: sudo scripts/lab")  # fmt: skip
@@ -99,7 +101,7 @@ def perform(names: list[str], folder: Path) -> int:
         except (AssertionError, OSError, RuntimeError) as exc:
             broken.append(name)
             print(f"FAILED: {name}: {exc}", file=sys.stderr, flush=True)
-    say(f"\n{len(names) - len(broken)} of {len(names)} acts hold, {time.monotonic() - began:.0f} s; "
+    say(f"\n{len(names) - len(broken)} of {len(names)} hold, {time.monotonic() - began:.0f} s; "
         "everything that was made is removed")  # fmt: skip
     return 1 if broken else 0
 

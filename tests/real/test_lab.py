@@ -1,4 +1,4 @@
-"""The acts of scripts/lab, each on a LAN of network namespaces of its own; and that it cleans up."""
+"""The acts of scripts/lab, each on a LAN of its own; and that everything is removed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import lab
-from tests.support.hub_repo import HubRepo
 from tests.support.namespaces import can_make_namespaces, lan, mac_of, namespaces
 from tests.support.wire_count import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.hub_repo import HubRepo
 
 REPO = Path(__file__).resolve().parents[2]
 needs_root = pytest.mark.skipif(not can_make_namespaces(), reason="needs network namespaces")
