@@ -57,9 +57,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "act", nargs="*", choices=[*ACTS], default=None, help="default: all of them"
-    )
+    parser.add_argument("act", nargs="*", help=f"{', '.join(ACTS)}; default: all of them")
     parser.add_argument("--keep", metavar="DIR", help="keep the agents' homes and logs there")
     args = parser.parse_args()
     if unknown := [act for act in args.act if act not in ACTS]:
