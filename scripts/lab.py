@@ -99,7 +99,8 @@ def perform(names: list[str], folder: Path) -> int:
         except (AssertionError, OSError, RuntimeError) as exc:
             broken.append(name)
             print(f"FAILED: {name}: {exc}", file=sys.stderr, flush=True)
-    say(f"\n{len(names) - len(broken)} of {len(names)} hold, {time.monotonic() - began:.0f} s; "
+    seconds = time.monotonic() - began
+    say(f"\n{len(names) - len(broken)} of {len(names)} acts hold; {seconds:.0f} s; "
         "everything that was made is removed")  # fmt: skip
     return 1 if broken else 0
 

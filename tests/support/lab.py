@@ -11,6 +11,7 @@ import hashlib
 import shutil
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.agents import Agent, agent_env, running_agent
@@ -24,7 +25,6 @@ from tests.support.wire_count import Flow, Wire, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.support.namespaces import Lan
 
@@ -37,6 +37,8 @@ ORIGIN = 4  # the host that the origin runs on
 ORIGIN_BYTES_PER_S = 20 * MB  # of its link, so that a pull lasts long enough to share it
 FOUND_S = 3.0  # issue B: found in under 3 s
 OUTAGE_S = 10.0
+IN_FLIGHT_BYTES = 8 * MIB  # 4 requests, a block each, and as much again for what goes with them
+PULL_S = 150.0  # the two cores may be shared with other tests
 MODEL = {
     "README.md": text("# demo/model\n\nRandom weights.\n"),
     "config.json": text('{"model_type": "demo"}\n'),
@@ -85,10 +87,8 @@ class Lab:
 
 def agent_home(folder: Path) -> Path:
     """Where an agent of `running_agent` keeps its key."""
-    from pathlib import Path as _Path
-
     folder.mkdir(parents=True, exist_ok=True)
-    return _Path(agent_env(folder)["P2PCACHE_HOME"])
+    return Path(agent_env(folder)["P2PCACHE_HOME"])
 
 
 @contextlib.contextmanager
@@ -152,11 +152,15 @@ def share(lab: Lab, repo: HubRepo) -> dict[str, Any]:
     say(f"$ p2pcache get {REF}    # {total / MB:.0f} MB, on all three at once; "
         f"the origin's link carries {ORIGIN_BYTES_PER_S / MB:.0f} MB/s")  # fmt: skip
     start = time.monotonic()
-    with Pull(first, REF, credentials=credentials, hf_cache=False) as one:
+    with Pull(first, REF, credentials=credentials, hf_cache=False, patience_s=PULL_S) as one:
         one.wait_bytes(8 * MIB)
         with (
-            Pull(second, REF, credentials=credentials, to=str(lab.folder / "out2")) as two,
-            Pull(third, REF, credentials=credentials, to=str(lab.folder / "out3")) as three_,
+            Pull(
+                second, REF, credentials=credentials, to=str(lab.folder / "out2"), patience_s=PULL_S
+            ) as two,
+            Pull(
+                third, REF, credentials=credentials, to=str(lab.folder / "out3"), patience_s=PULL_S
+            ) as three_,
         ):
             two.wait_bytes(32 * MIB)
             three_.wait_bytes(32 * MIB)
@@ -239,7 +243,9 @@ def outage(lab: Lab, repo: HubRepo, *, how: str = "cable", outage_s: float = OUT
         "cable is pulled; n2 gets it from them")  # fmt: skip
     before = lab.wire.flows()
     began = time.monotonic()
-    with Pull(second, REF, credentials=credentials, to=str(lab.folder / "out")) as pull:
+    with Pull(
+        second, REF, credentials=credentials, to=str(lab.folder / "out"), patience_s=PULL_S
+    ) as pull:
         pull.wait_bytes(total // 3)
         had = pull.done_bytes
         say(f"{had / MB:.0f} MB are there: n2's {how} goes down for {outage_s:.0f} s")
@@ -261,14 +267,12 @@ def outage(lab: Lab, repo: HubRepo, *, how: str = "cable", outage_s: float = OUT
     show("n2", receipt, say)
     wire_bytes = tcp_into(lab.wire.flows(), 1) - tcp_into(before, 1)
     duplicate = receipt["duplicate_bytes"]
-    sources = receipt["sources"]
-    fetched_twice = sum(s["wire_bytes"] for s in sources) - total
     say(f"  down from {down - began:.1f} s to {back - began:.1f} s; the next byte "
         f"{again_s:.1f} s after the link was back; {seconds:.1f} s in all")  # fmt: skip
     claim(
-        duplicate <= 8 * MIB and fetched_twice <= 16 * MIB,
-        f"the pull is whole; {duplicate} bytes were fetched twice, {fetched_twice} more bytes were "
-        f"read than the model has (cut answers), {wire_bytes - total} more crossed the switch",
+        duplicate <= IN_FLIGHT_BYTES and wire_bytes - total <= IN_FLIGHT_BYTES,
+        f"the pull is whole; {duplicate} bytes were fetched twice, and {wire_bytes - total} more "
+        "crossed the switch than the model has (blocks in flight, TLS, HTTP, sync)",
         say,
     )
     claim(again_s < 20, f"it went on {again_s:.1f} s after the link was back", say)
@@ -281,7 +285,7 @@ def outage(lab: Lab, repo: HubRepo, *, how: str = "cable", outage_s: float = OUT
     no_bans([first, second, third], say)
     return {
         "again_s": again_s, "seconds": seconds, "duplicate_bytes": duplicate,
-        "fetched_twice": fetched_twice, "wire_over_bytes": wire_bytes - total, "meet_s": meet_s,
+        "wire_over_bytes": wire_bytes - total, "meet_s": meet_s,
     }  # fmt: skip
 
 
@@ -375,12 +379,6 @@ def is_whole(folder: Path, repo: HubRepo) -> None:
 def from_peers(receipt: dict[str, Any]) -> int:
     """The bytes of a pull that came from other agents."""
     return sum(s["bytes"] for s in receipt["sources"] if s["kind"] == "peer")
-
-
-def from_members(agent: Agent) -> int:
-    """What an agent has received from its members so far."""
-    with agent.client() as client:
-        return sum(peer["received_bytes"] for peer in client.peers())
 
 
 def no_bans(agents: list[Agent], say: Say) -> None:
