@@ -1,6 +1,6 @@
 """Make this checkout ready to run: system packages, the virtual environment, tools of the tests.
 
-    scripts/setup [dev|test|demo|bench]     default: dev
+    scripts/setup [dev|test|demo|lab|bench] default: dev
     scripts/setup --tool olah-cli|go|node   install that tool where it is missing; print its path
 
 The environment is `.venv` in the checkout, not a shared cache: it holds an editable install of this
@@ -69,18 +69,21 @@ SERVING: dict[str, Missing] = {
     "nginx-light": _no_command("nginx"),
     "openssl": _no_command("openssl"),
 }
+CABLING: dict[str, Missing] = {"iproute2": _no_command("ip")}  # network namespaces, tc
 PEERS: dict[str, Missing] = {"aria2": _no_command("aria2c"), "curl": _no_command("curl")}
 
 PROFILES: dict[str, dict[str, Missing]] = {
     "dev": BUILDING,
-    "test": BUILDING | SERVING,
+    "test": BUILDING | SERVING | CABLING,
     "demo": BUILDING | SERVING,
+    "lab": BUILDING | SERVING | CABLING,
     "bench": BUILDING | SERVING | PEERS,
 }
 TOOLS: dict[str, tuple[str, ...]] = {
     "dev": (),
     "test": ("olah-cli", "go", "node"),
     "demo": ("olah-cli",),
+    "lab": (),
     "bench": (),
 }
 PINS_OF = {"olah-cli": "olah", "go": "go", "node": "node"}  # command -> pins/NAME.txt

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pcache.agent.peering import bring_named, maybe_peers, tell_complete
+from p2pcache.agent.peering import bring_named, count_received, maybe_peers, tell_complete
 from p2pcache.agent.place import Placed, place
 from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.config.network import trust
@@ -261,6 +261,7 @@ class _Run:
 
     def _note(self, report: PullReport) -> None:
         self._report = report
+        count_received(self._parts, report)
 
     def _dry(self) -> PullReport:
         from p2pcache.transfer.pull import NOTHING

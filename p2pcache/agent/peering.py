@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from p2pcache.agent.sharing import Growing
 from p2pcache.content import cid as cids
+from p2pcache.content.peerid import parse_peer_id
 from p2pcache.content.refs import CidRef, DigestRef, canonical
 from p2pcache.errors import NotFound, P2PCacheError, plain_errors
 from p2pcache.lanes.peek import peek
 from p2pcache.net import shelf
-from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLost, SwarmEvent
+from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLost, SourceKind, SwarmEvent
 from p2pcache.transfer.bare import bare_name, pull_bare
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.sharing import Peers
@@ -236,6 +238,15 @@ def _prover(
     return prove
 
 
+def count_received(parts: Parts, report: PullReport) -> None:
+    """What a pull, over or failed, got from each peer; `peers` shows the sums."""
+    opened = parts.network.current
+    if opened is not None:
+        for source in report.statistics.sources:
+            if source.kind is SourceKind.PEER:
+                opened.received[parse_peer_id(source.name)] += source.kept_bytes
+
+
 def tell_complete(parts: Parts, resolution: Resolution) -> None:
     """A manifest's blobs are all here: say so to others, if they may know."""
     opened = parts.network.current
@@ -277,7 +288,7 @@ async def bring_named(
             return await pull_bare(
                 parts.context, asked, peers,
                 timeout_s=BARE_S, rate_bytes_per_s=rate_bytes_per_s,
-                watch=watch, note=lambda _: None, hold=held,
+                watch=watch, note=partial(count_received, parts), hold=held,
             )  # fmt: skip
 
     report = await parts.pulls.wait_pulled(("bare", asked), canonical(ref), start, emit, hold)

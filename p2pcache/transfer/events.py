@@ -95,10 +95,14 @@ class SourceQueue:
 
 @dataclass(frozen=True, slots=True)
 class SourceDown:
-    """A source left; what it was bringing comes back as `Ended` from the driver."""
+    """A source left; what it was bringing comes back as `Ended` from the driver.
+
+    `may_return`: only its connection ended; what it holds may be had of it again.
+    """
 
     name: str
     reason: str
+    may_return: bool = False
 
 
 @dataclass(frozen=True, slots=True)

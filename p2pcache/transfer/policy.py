@@ -30,6 +30,7 @@ class TransferOptions:
     spare_above_block_s: float = 1.0  # peers slower than this: the origin is tried with one piece
     duplicate_share: float = 0.02  # of all bytes, asked for twice in the endgame (anchors G5)
     hope_s: float = 5.0  # for another peer to appear with what nobody has
+    return_s: float = 45.0  # for a peer that had it to be linked again: a cable, a restart
 
 
 def backoff_s(failures: int, chance: float, options: TransferOptions) -> float:

@@ -111,7 +111,7 @@ class Swarming:
                 self._lanes.pop(name, None)
                 if name in self._up:
                     self._up.discard(name)
-                    await self._send.send(ev.SourceDown(name, reason))
+                    await self._send.send(ev.SourceDown(name, reason, may_return=True))
             case PeerLoad(_, queue_s):
                 if name in self._up:
                     await self._send.send(ev.SourceQueue(name, queue_s))
@@ -185,7 +185,9 @@ class Swarming:
                 self._take_map(peer, index, first, part, answer)
 
     def _take_map(self, peer: PeerId, index: int, first: int, count: int, answer: object) -> None:
-        evidence, wanted = self._evidence[index], self._wanted[index]
+        evidence, wanted = self._evidence.get(index), self._wanted[index]
+        if evidence is None:  # the blob was completed while the answer was on its way
+            return
         if isinstance(answer, bytes):
             if len(answer) != 32 * count:
                 return

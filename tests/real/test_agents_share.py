@@ -60,6 +60,9 @@ def test_a_second_agent_gets_everything_from_the_first_and_nothing_from_the_orig
         receipt = b.why()
         assert from_peers(receipt) > repo.total_bytes // 2
         assert receipt["duplicate_bytes"] == 0
+        with b.client() as client:
+            (seen,) = client.peers()
+        assert seen["received_bytes"] == from_peers(receipt), "as `p2pcache peers` shows it"
 
 
 def test_without_any_origin_a_name_and_its_bytes_come_from_peers(tmp_path: Path, repo: HubRepo):

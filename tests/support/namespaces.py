@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
+import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -29,18 +31,25 @@ def can_make_namespaces() -> bool:
 
 
 class Lan:
-    """`hosts[i]` is a namespace with the address 10.77.0.<i+1>/24 on `eth0`."""
+    """`hosts[i]` is a namespace with the address 10.77.0.<i+1>/24 on `eth0`.
 
-    def __init__(self, count: int) -> None:
-        tag = uuid.uuid4().hex[:6]
-        self.switch = f"p2pc{tag}sw"
-        self.hosts = [f"p2pc{tag}h{index}" for index in range(count)]
+    Its cable ends at port `p<i>` of a bridge in the namespace `switch`, which has no address.
+    """
+
+    def __init__(self, count: int, *, tag: str | None = None) -> None:
+        tag = tag or f"p2pc{uuid.uuid4().hex[:6]}"
+        self.switch = f"{tag}sw"
+        self.hosts = [f"{tag}h{index}" for index in range(count)]
 
     def ip_of(self, index: int) -> str:
         return f"10.77.0.{index + 1}"
 
+    def prefix(self, index: int) -> tuple[str, ...]:
+        """What runs a command on a host: put it before the command."""
+        return ("ip", "netns", "exec", self.hosts[index])
+
     def argv(self, index: int, argv: Sequence[str]) -> list[str]:
-        return ["ip", "netns", "exec", self.hosts[index], *argv]
+        return [*self.prefix(index), *argv]
 
     def make(self) -> None:
         _ip("netns", "add", self.switch)
@@ -49,24 +58,90 @@ class Lan:
         for index, host in enumerate(self.hosts):
             _ip("netns", "add", host)
             _ip("-n", host, "link", "set", "lo", "up")
-            _ip("-n", host, "link", "add", "eth0", "type", "veth",
+            _ip("-n", host, "link", "add", "eth0", "address", mac_of(index), "type", "veth",
                 "peer", "name", f"p{index}", "netns", self.switch)  # fmt: skip
             _ip("-n", self.switch, "link", "set", f"p{index}", "master", "br0", "up")
             _ip("-n", host, "addr", "add", f"{self.ip_of(index)}/24", "dev", "eth0")
             _ip("-n", host, "link", "set", "eth0", "up")
 
+    def cable(self, index: int, *, plugged: bool) -> None:
+        """Pull a host's cable out of the switch or put it back: the host loses its carrier."""
+        _ip("-n", self.switch, "link", "set", f"p{index}", "up" if plugged else "down")
+
+    def interface(self, index: int, *, up: bool) -> None:
+        """Take the host's own interface down or up: with it go its routes."""
+        _ip("-n", self.hosts[index], "link", "set", "eth0", "up" if up else "down")
+
+    def limit_up(self, index: int, bytes_per_s: int) -> None:
+        """What this host sends together, on the wire."""
+        rate = f"{8 * bytes_per_s}bit"
+        done = subprocess.run(
+            ["tc", "-n", self.hosts[index], "qdisc", "replace", "dev", "eth0", "root", "tbf",
+             "rate", rate, "burst", "256kb", "latency", "100ms"],
+            capture_output=True, text=True, check=False, timeout=10,
+        )  # fmt: skip
+        assert done.returncode == 0, f"tc cannot limit a link here: {done.stderr}"
+
+    def routes(self, index: int) -> str:
+        """The routing table of a host, as `ip route` prints it."""
+        return subprocess.run(
+            ["ip", "-n", self.hosts[index], "route"],
+            check=True, capture_output=True, text=True, timeout=10,
+        ).stdout  # fmt: skip
+
     def add_address(self, index: int, address: str) -> None:
         _ip("-n", self.hosts[index], "addr", "add", address, "dev", "eth0")
 
     def remove(self) -> None:
+        """End whatever still runs on the hosts, then remove them; never raises."""
         for name in (*self.hosts, self.switch):
-            with contextlib.suppress(subprocess.SubprocessError):
-                _ip("netns", "del", name)
+            remove_namespace(name)
+
+
+def mac_of(index: int) -> str:
+    """The hardware address of a host of a `Lan`."""
+    return f"02:70:32:70:00:{index + 1:02x}"
+
+
+def namespaces(prefix: str) -> list[str]:
+    """The named network namespaces of this machine whose names begin so."""
+    done = subprocess.run(
+        ["ip", "netns", "list"], check=True, capture_output=True, text=True, timeout=10
+    )
+    names = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
+    return [name for name in names if name.startswith(prefix)]
+
+
+def remove_namespace(name: str) -> None:
+    """End what runs in a namespace and remove it; never raises."""
+    _end_all(name)
+    with contextlib.suppress(subprocess.SubprocessError):
+        _ip("netns", "del", name)
+
+
+def _end_all(name: str, patience_s: float = 3.0) -> None:
+    """Processes that outlive their parent would keep a deleted namespace alive."""
+    give_up = time.monotonic() + patience_s
+    while pids := _pids(name):
+        if time.monotonic() > give_up:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.05)
+
+
+def _pids(name: str) -> list[int]:
+    done = subprocess.run(
+        ["ip", "netns", "pids", name], capture_output=True, text=True, check=False, timeout=10
+    )
+    return [int(word) for word in done.stdout.split()]
 
 
 @contextlib.contextmanager
-def lan(count: int) -> Iterator[Lan]:
-    made = Lan(count)
+def lan(count: int, *, tag: str | None = None) -> Iterator[Lan]:
+    """The LAN, until the block ends. `tag`: what its namespaces' names begin with."""
+    made = Lan(count, tag=tag)
     try:
         made.make()
         yield made

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tests.support.processes import free_port, running
+from tests.support.processes import free_port, listens, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.support.certs import ServerCert
     from tests.support.hub_repo import HubRepo
@@ -46,7 +46,7 @@ http {{
   keepalive_requests 100000;
   {http_extra}
   server {{
-    listen 127.0.0.1:{port}{ssl};
+    listen {host}:{port}{ssl};
     root {root};
     {limits}
     {server_extra}
@@ -99,9 +99,12 @@ def nginx(
     extra: Extra = Extra(),
     port: int | None = None,
     workers: int = 1,
+    host: str = "127.0.0.1",
+    prefix: Sequence[str] = (),
 ) -> Iterator[Nginx]:
     """Serve `root` until the block ends; `data` holds its configuration and logs.
 
+    `prefix`: what runs a command where `host` is an address (`namespaces.Lan.prefix`).
     `workers`: processes; a benchmark uses one a core, so that nginx is not what is measured.
     """
     data.mkdir(parents=True, exist_ok=True)
@@ -122,6 +125,7 @@ def nginx(
             workers=workers,
             data=data,
             root=root,
+            host=host,
             port=port,
             ssl=" ssl" if tls else "",
             limits="\n    ".join(limits),
@@ -129,9 +133,10 @@ def nginx(
             server_extra=extra.server,
         )
     )
-    argv = [_command(), "-c", str(config), "-p", str(data), "-e", str(data / "error.log")]
-    with running(argv, port=port, log=data / "output.log") as process:
-        yield Nginx(f"{'https' if tls else 'http'}://127.0.0.1:{port}", process.pid, data)
+    argv = [*prefix, _command(), "-c", str(config), "-p", str(data), "-e", str(data / "error.log")]
+    ready = (lambda pid: listens(pid, port)) if prefix else None
+    with running(argv, port=port, log=data / "output.log", ready=ready) as process:
+        yield Nginx(f"{'https' if tls else 'http'}://{host}:{port}", process.pid, data)
 
 
 def static_hub(repo: HubRepo, site: Path) -> Extra:

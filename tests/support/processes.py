@@ -33,6 +33,16 @@ def answers(port: int) -> bool:
         return False
 
 
+def listens(pid: int, port: int) -> bool:
+    """Whether anything listens on a port of the network namespace that a process lives in."""
+    try:
+        with open(f"/proc/{pid}/net/tcp") as table:
+            rows = [line.split() for line in table.readlines()[1:]]
+    except OSError:
+        return False
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
 @contextlib.contextmanager
 def running(
     argv: Sequence[str],
@@ -41,15 +51,20 @@ def running(
     log: Path,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    ready: Callable[[int], bool] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, once its port answers. Its output goes to `log`; it is gone at the end."""
+    """The process, once its port answers. Its output goes to `log`; it is gone at the end.
+
+    `ready` is asked with its pid instead, for one whose port cannot be reached from here.
+    """
     with log.open("ab") as out:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd,
             env=None if env is None else {**os.environ, **env},
         )  # fmt: skip
     try:
-        _wait_until(lambda: answers(port), process, log)
+        is_ready = (lambda: answers(port)) if ready is None else (lambda: ready(process.pid))
+        _wait_until(is_ready, process, log)
         yield process
     finally:
         stop(process)

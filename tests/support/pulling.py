@@ -47,6 +47,11 @@ class Pull:
         if kind is None:
             assert not self._thread.is_alive(), "the agent never answered"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the agent has answered."""
+        return self.answer is not None or self.error is not None
+
     def wait_bytes(self, count: int) -> None:
         """Until that much is verified; fails when the pull ends before."""
         self._wait(lambda: self.done_bytes >= count)

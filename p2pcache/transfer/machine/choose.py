@@ -191,7 +191,8 @@ class Chooser:
                 # a stream that broke may have been of another version: compare what it left
                 again = bool(blob.recheck) or (blob.spec.whole and bool(blob.done))
                 return Choice(source, 0, blob.count, again, whole=True)
-            start = bits.first(wanted)
+            # Others fetch it too: in the same order, all would ask the origin for the same bytes.
+            start = self._random_run(blob, wanted)[0] if spared else bits.first(wanted)
             end = self._end(blob, wanted, start)
             if trial:
                 end = min(end, start + self._piece_blocks)

@@ -47,8 +47,9 @@ class Download(Planning):
         match event:
             case ev.SourceUp() | ev.SourceHas() | ev.SourceLost() | ev.SourceQueue():
                 self._source_event(event, now)
-            case ev.SourceDown(name, reason):
+            case ev.SourceDown(name, reason, may_return):
                 self._leave(self._sources[name], reason, out)
+                self._sources[name].left_at = now if may_return else None
             case ev.Opened(blob, live):
                 self._opened(self._blobs[blob], live, out)
             case ev.Settled(blob):
@@ -98,6 +99,7 @@ class Download(Planning):
                 self._sources[event.name] = made
             else:  # it came back
                 known.gone, known.holds, known.failures = None, holds, 0
+                known.left_at = None
             self._heard_at = now
             return
         source = self._sources[event.name]

@@ -237,7 +237,13 @@ class Planning(PullState):
         return ev.Failed(blobs, tuple(known))
 
     def _hope_ends_at(self) -> float:
-        return max(self._progress_at, self._heard_at) + self._options.hope_s
+        left = [
+            s.left_at
+            for s in self._sources.values()
+            if s.left_at is not None and any(i in self._left for i in s.holds or ())
+        ]
+        ends_at = max(self._progress_at, self._heard_at) + self._options.hope_s
+        return max([ends_at, *(at + self._options.return_s for at in left)])
 
     def _patience_ends_at(self) -> float:
         """A source's own Retry-After comes on top: giving up before it would make it pointless."""

@@ -35,6 +35,7 @@ class SourceState:
     block_s: float | None = None
     ranged: bool = True
     gone: str | None = None
+    left_at: float | None = None  # its connection ended; it may come back with what it holds
     last_fault: Fault | None = None
     excluded: dict[int, Fault] = field(default_factory=dict)
     barred: dict[int, int] = field(default_factory=dict)

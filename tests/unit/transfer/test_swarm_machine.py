@@ -338,6 +338,44 @@ def test_a_banned_peer_is_not_asked_again_and_its_requests_are_stopped():
     assert pull.source("p0").left == "sent wrong bytes"
 
 
+def test_a_peer_whose_connection_ended_is_waited_for_and_brings_the_rest():
+    pull = Pull(4 * MIB, origin=False, peers=1)
+    pull.tell(ev.SourceHas("p0", 0))
+    for job in pull.open(blocks=4):
+        pull.tell(ev.SourceDown("p0", "its connection ended", may_return=True))
+        pull.end(job, done=job.start, blame=False)
+    pull.now = 20.0
+    pull.tell(ev.Tick())
+    assert not any(isinstance(a, ev.Failed) for a in pull.out), "a cable may come back"
+    pull.tell(ev.SourceUp("p0", SourceKind.PEER, 8, frozenset()))
+    made = pull.tell(ev.SourceHas("p0", 0))
+    assert {job.source for job in made} == {"p0"}
+
+
+def test_a_peer_that_does_not_come_back_is_not_waited_for_any_longer():
+    pull = Pull(4 * MIB, origin=False, peers=1)
+    pull.tell(ev.SourceHas("p0", 0))
+    for job in pull.open(blocks=4):
+        pull.tell(ev.SourceDown("p0", "its connection ended", may_return=True))
+        pull.end(job, done=job.start, blame=False)
+    pull.now = OPTIONS.return_s + 0.1
+    pull.tell(ev.Tick())
+    assert any(isinstance(a, ev.Failed) for a in pull.out)
+
+
+def test_agents_that_fetch_together_ask_the_origin_for_different_bytes():
+    pull = Pull(40 * MIB, streams=1, peers=1)
+    pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 2))))
+    pull.tell(ev.SourceDown("p0", "busy"))
+    (alone,) = pull.open(blocks=40)
+    assert alone.start == 0, "in order, while nobody else fetches it"
+    pull = Pull(40 * MIB, streams=2, peers=1)
+    pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 2))))
+    jobs = {job.source: job for job in pull.open(blocks=40)}
+    assert jobs["p0"].start == 0
+    assert jobs["origin"].start == 20 * MIB, "somewhere among what nobody has, not next"
+
+
 def test_nobody_is_left_and_nobody_comes_ends_the_pull_soon():
     pull = Pull(4 * MIB, origin=False, peers=0)
     pull.open(blocks=4)
