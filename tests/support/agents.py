@@ -29,6 +29,7 @@ class Agent:
     home: Path
     env: dict[str, str]
     log: Path
+    module: str = "p2pcache.agent"
     process: subprocess.Popen[bytes] | None = None
     hub_cache: Path = field(init=False)
 
@@ -38,7 +39,7 @@ class Agent:
     def start(self) -> Agent:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "p2pcache.agent"],
+                [sys.executable, "-m", self.module],
                 cwd=REPO, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + START_S
@@ -97,7 +98,11 @@ def agent_env(home: Path, **more: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_agent(
-    folder: Path, *, settings: Mapping[str, str] | None = None, **env: str
+    folder: Path,
+    *,
+    settings: Mapping[str, str] | None = None,
+    module: str = "p2pcache.agent",
+    **env: str,
 ) -> Iterator[Agent]:
     """An agent with its home below `folder`. `settings`: {"fetch.no_progress": "1s"}."""
     variables = {
@@ -107,7 +112,7 @@ def running_agent(
     environment = agent_env(folder, **variables, **env)
     home = Path(environment["P2PCACHE_HOME"])
     home.mkdir(parents=True, exist_ok=True)
-    agent = Agent(home, environment, folder / "agent.log")
+    agent = Agent(home, environment, folder / "agent.log", module)
     assert len(os.fsencode(socket_path(home))) <= 107
     agent.start()
     try:
