@@ -83,18 +83,17 @@ def learns_nothing(agent: Agent, repo: HubRepo, manifest: str) -> None:
         get(agent, NOWHERE, offline=True)
     with pytest.raises(errors.NotFound):
         agent.get(manifest)
-    for file in repo.files.values():
-        with pytest.raises(errors.NotFound) as found:
-            agent.get(f"sha256:{file.sha256}")
-        with pytest.raises(errors.NotFound) as other:
-            agent.get(f"sha256:{'ab' * 32}")
-        assert without_digest(found.value.message) == without_digest(other.value.message)
+    with pytest.raises(errors.NotFound) as found:
+        agent.get(f"sha256:{repo.files[LARGE].sha256}")
+    with pytest.raises(errors.NotFound) as other:
+        agent.get(f"sha256:{'ab' * 32}")
+    assert without_digest(found.value.message) == without_digest(other.value.message)
     with agent.client() as client:
         assert [peer["holds"] for peer in client.peers()] == [0] * len(client.peers())
 
 
 def without_digest(message: str) -> str:
-    return re.sub("[0-9a-f]{64}", "", message)
+    return re.sub("[0-9a-f]{64,}", "", message)
 
 
 def test_without_access_nothing_comes_from_a_peer_not_even_that_it_is_there(
