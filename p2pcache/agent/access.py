@@ -69,13 +69,29 @@ class Access:
         self._choose = choose
         self._random_bytes = random_bytes
         self._proven: OrderedDict[tuple[PeerId, bytes], float] = OrderedDict()
+        self._told: OrderedDict[tuple[PeerId, bytes], None] = OrderedDict()
         self._asked: OrderedDict[tuple[PeerId, bytes], tuple[Challenge, float]] = OrderedDict()
 
     def may(self, peer: PeerId, manifest: bytes) -> bool:
         """Whether the peer may know of a manifest and read its blobs."""
         if manifest not in self._store.restricted_manifests():
             return True
-        return self._has_proven(peer, manifest) or self._is_granted(peer, manifest)
+        if self._has_proven(peer, manifest):
+            return True
+        return (peer, manifest) in self._told and self._is_granted(peer, manifest)
+
+    def may_hear(self, peer: PeerId, manifest: bytes) -> bool:
+        """Whether the peer may be told that a ref means this manifest; called when it is.
+
+        A grant opens content to those alone who asked for it by its name: they were told that it
+        is restricted, and keep it so. Whoever knows only a digest would pass it on to everybody.
+        """
+        if self.may(peer, manifest):
+            return True
+        if not self._is_granted(peer, manifest):
+            return False
+        _remember(self._told, (peer, manifest), None)
+        return True
 
     def _has_proven(self, peer: PeerId, manifest: bytes) -> bool:
         return self._proven.get((peer, manifest), 0.0) > self._now()

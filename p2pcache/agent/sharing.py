@@ -242,7 +242,9 @@ class Sharing:
         if row is not None and row.source != OTHERS:
             words.append(self._word(row))
         words += await trio.to_thread.run_sync(self._store.others.words, canonical)
-        known = [w for w in words if self._access.may(peer, w.manifest) and self._open(peer, w)]
+        known = [
+            w for w in words if self._open(peer, w) and self._access.may_hear(peer, w.manifest)
+        ]
         return known[:MAX_RESOLUTIONS]
 
     def _open(self, peer: PeerId, word: SignedResolution) -> bool:

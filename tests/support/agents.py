@@ -29,6 +29,7 @@ class Agent:
     home: Path
     env: dict[str, str]
     log: Path
+    module: str = "p2pcache.agent"
     process: subprocess.Popen[bytes] | None = None
     prefix: tuple[str, ...] = ()  # runs it somewhere else: `namespaces.Lan.prefix`
     hub_cache: Path = field(init=False)
@@ -39,7 +40,7 @@ class Agent:
     def start(self) -> Agent:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "p2pcache.agent"],
+                [*self.prefix, sys.executable, "-m", self.module],
                 cwd=REPO, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + START_S
@@ -102,6 +103,7 @@ def running_agent(
     *,
     settings: Mapping[str, str] | None = None,
     prefix: tuple[str, ...] = (),
+    module: str = "p2pcache.agent",
     **env: str,
 ) -> Iterator[Agent]:
     """An agent with its home below `folder`. `settings`: {"fetch.no_progress": "1s"}."""
@@ -112,7 +114,7 @@ def running_agent(
     environment = agent_env(folder, **variables, **env)
     home = Path(environment["P2PCACHE_HOME"])
     home.mkdir(parents=True, exist_ok=True)
-    agent = Agent(home, environment, folder / "agent.log", prefix=prefix)
+    agent = Agent(home, environment, folder / "agent.log", module, prefix=prefix)
     assert len(os.fsencode(socket_path(home))) <= 107
     agent.start()
     try:

@@ -46,16 +46,29 @@ def join(agent: Agent, host: Agent) -> None:
 
 @contextlib.contextmanager
 def network(
-    folder: Path, count: int, *, settings: Mapping[str, str] | None = None
+    folder: Path,
+    count: int,
+    *,
+    settings: Mapping[str, str] | None = None,
+    each: Mapping[int, Mapping[str, str]] | None = None,
+    bad: Mapping[int, Mapping[str, str]] | None = None,
 ) -> Iterator[list[Agent]]:
-    """So many agents that all know each other; the first made the network."""
+    """So many agents that all know each other; the first made the network.
+
+    `each`: more settings, by number. `bad`: those that run with a fault, with their environment
+    (`tests.support.bad_agent`).
+    """
     with contextlib.ExitStack() as stack:
-        agents = [
-            stack.enter_context(
-                running_agent(folder / f"n{number}", settings={**LOOPBACK, **(settings or {})})
-            )
-            for number in range(count)
-        ]
+        agents = []
+        for number in range(count):
+            chosen = {**LOOPBACK, **(settings or {}), **(each or {}).get(number, {})}
+            place = folder / f"n{number}"
+            if bad is not None and number in bad:
+                module = "tests.support.bad_agent"
+                made = running_agent(place, settings=chosen, module=module, **bad[number])
+            else:
+                made = running_agent(place, settings=chosen)
+            agents.append(stack.enter_context(made))
         with agents[0].client() as client:
             client.init()
         for agent in agents[1:]:

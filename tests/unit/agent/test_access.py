@@ -121,9 +121,12 @@ def test_the_admins_grant_counts_until_it_ends_and_nobody_elses_does(world):
     assert not world.access.may(STRANGER.peer_id, world.gated)
     grant = signed.sign_grant(ADMIN, "hf://org/gated", STRANGER.peer_id, 2000.0)
     others.put_grant(grant)
+    assert not world.access.may(STRANGER.peer_id, world.gated), "not before it asked for the name"
+    assert world.access.may_hear(STRANGER.peer_id, world.gated)
     assert world.access.may(STRANGER.peer_id, world.gated)
     world.now = 2000.0
     assert not world.access.may(STRANGER.peer_id, world.gated)
+    assert not world.access.may_hear(STRANGER.peer_id, world.gated)
 
 
 def test_a_blob_that_an_open_repository_has_too_is_open(world):

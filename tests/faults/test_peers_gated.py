@@ -1,0 +1,196 @@
+"""Gated stays gated among agents: real agents, a Hub that asks for tokens, and what each learns."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from p2pcache import errors
+from tests.support.agents import running_agent
+from tests.support.blobs import MIB, sha256_file
+from tests.support.hub_repo import HubRepo, build_repo, lfs, text
+from tests.support.hub_stub import GOOD_TOKEN, NO_ACCESS_TOKEN, HubStub, hub_stub
+from tests.support.network import LOOPBACK, join, network, peer_id
+from tests.support.pulling import Pull
+from tests.support.watched_pull import at_most
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.agents import Agent
+
+REF = "hf://demo/model"
+LARGE = "model.safetensors"
+NOWHERE = {"hf_endpoint": "http://127.0.0.1:9"}
+NOTHING = (errors.NotFound, errors.Unavailable, errors.Denied)
+PROOF_BYTES = 64 << 10
+PIECE_BYTES = 4 * MIB
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> HubRepo:
+    files = {"config.json": text('{"a": 1}\n'), LARGE: lfs(24 * MIB + 5, 7)}
+    return build_repo(tmp_path_factory.mktemp("repo"), files)
+
+
+@pytest.fixture
+def hub(repo: HubRepo) -> Iterator[HubStub]:
+    with hub_stub(repo) as running:
+        running.gated.add("demo/model")
+        yield running
+
+
+def with_token(hub: HubStub, token: str | None = GOOD_TOKEN) -> dict[str, str]:
+    return {"hf_endpoint": hub.url} | ({} if token is None else {"hf_token": token})
+
+
+def get(agent: Agent, credentials: dict[str, str], **options: Any) -> dict[str, Any]:
+    return agent.get(REF, credentials=credentials, hf_cache=False, **options)
+
+
+def body_bytes(hub: HubStub, repo: HubRepo) -> int:
+    """What the origin was asked to send of files."""
+    total = 0
+    for request in hub.asked:
+        path = request.path.partition("?")[0].rpartition("/")[2]
+        is_body = request.method == "GET" and path in repo.files and "/tree/" not in request.path
+        if is_body and not (request.origin == "hub" and repo.files[path].lfs):  # that redirects
+            span = re.fullmatch(r"bytes=(\d+)-(\d*)", request.range or "")
+            end = int(span[2]) + 1 if span is not None and span[2] else repo.files[path].size
+            total += end - (int(span[1]) if span is not None else 0)
+    return total
+
+
+def sent(agent: Agent) -> int:
+    """What an agent's byte server sent to all who are connected."""
+    with agent.client() as client:
+        return sum(peer["sent_bytes"] for peer in client.peers())
+
+
+def from_peers(agent: Agent) -> int:
+    return sum(s["bytes"] for s in agent.why()["sources"] if s["kind"] == "peer")
+
+
+def learns_nothing(agent: Agent, repo: HubRepo, manifest: str) -> None:
+    """Every way to ask fails, and as it fails for what does not exist."""
+    with pytest.raises(NOTHING):
+        get(agent, NOWHERE)
+    with pytest.raises(NOTHING):
+        get(agent, NOWHERE, offline=True)
+    with pytest.raises(errors.NotFound):
+        agent.get(manifest)
+    with pytest.raises(errors.NotFound) as found:
+        agent.get(f"sha256:{repo.files[LARGE].sha256}")
+    with pytest.raises(errors.NotFound) as other:
+        agent.get(f"sha256:{'ab' * 32}")
+    assert without_digest(found.value.message) == without_digest(other.value.message)
+    with agent.client() as client:
+        assert [peer["holds"] for peer in client.peers()] == [0] * len(client.peers())
+
+
+def without_digest(message: str) -> str:
+    return re.sub("[0-9a-f]{64,}", "", message)
+
+
+def test_without_access_nothing_comes_from_a_peer_not_even_that_it_is_there(
+    tmp_path: Path, repo: HubRepo, hub: HubStub
+):
+    with at_most(120), network(tmp_path, 2) as (a, b):
+        manifest = get(a, with_token(hub))["manifest"]
+        for token in (None, NO_ACCESS_TOKEN):
+            with pytest.raises(errors.Denied):
+                get(b, with_token(hub, token))
+        learns_nothing(b, repo, manifest)
+        assert sent(a) == 0
+
+
+def test_with_its_own_token_an_agent_proves_its_access_and_the_bytes_come_from_the_peer(
+    tmp_path: Path, repo: HubRepo, hub: HubStub
+):
+    with at_most(90), network(tmp_path, 2) as (a, b):
+        get(a, with_token(hub))
+        hub.asked.clear()
+        get(b, with_token(hub), to=str(tmp_path / "out"))
+        assert sha256_file(tmp_path / "out" / LARGE) == repo.files[LARGE].sha256
+        # while it proves, it begins at the origin: a piece, or two
+        assert 0 < body_bytes(hub, repo) <= PROOF_BYTES + 2 * PIECE_BYTES
+        assert from_peers(b) >= repo.total_bytes - 2 * PIECE_BYTES
+        assert sent(a) >= from_peers(b)
+
+
+def test_a_wrong_proof_opens_nothing(tmp_path: Path, repo: HubRepo, hub: HubStub):
+    bad = {1: {"BAD_AGENT_FAULT": "NoProof"}}
+    with at_most(90), network(tmp_path, 2, bad=bad) as (a, b):
+        get(a, with_token(hub))
+        get(b, with_token(hub))
+        assert from_peers(b) == 0
+        assert sent(a) == 0
+
+
+def test_a_grant_opens_it_to_one_agent_and_to_nobody_behind_it(
+    tmp_path: Path, repo: HubRepo, hub: HubStub
+):
+    with at_most(120), network(tmp_path, 3) as (admin, b, c):
+        manifest = get(admin, with_token(hub))["manifest"]
+        hub.asked.clear()
+        with admin.client() as client:
+            client.grant(REF, peer_id(b), expires_s=600)
+        time.sleep(0.5)
+        for unnamed in (manifest, f"sha256:{repo.files[LARGE].sha256}"):
+            with pytest.raises(errors.NotFound):
+                b.get(unnamed)  # under its digest it would come without the word that it is gated
+        assert sent(admin) == 0
+        get(b, NOWHERE, to=str(tmp_path / "out"))
+        assert sha256_file(tmp_path / "out" / LARGE) == repo.files[LARGE].sha256
+        assert sent(admin) >= repo.files[LARGE].size
+        assert not hub.asked, "no token, no origin"
+        learns_nothing(c, repo, manifest)
+        assert sent(b) == 0
+
+
+def test_a_grant_that_ended_opens_nothing(tmp_path: Path, repo: HubRepo, hub: HubStub):
+    with at_most(90), network(tmp_path, 2) as (admin, b):
+        manifest = get(admin, with_token(hub))["manifest"]
+        with admin.client() as client:
+            client.grant(REF, peer_id(b), expires_s=1)
+        time.sleep(1.5)
+        learns_nothing(b, repo, manifest)
+        assert sent(admin) == 0
+
+
+def test_a_grant_of_somebody_who_is_not_the_admin_is_refused(
+    tmp_path: Path, repo: HubRepo, hub: HubStub
+):
+    with at_most(90), network(tmp_path, 3) as (_, a, b):
+        manifest = get(a, with_token(hub))["manifest"]
+        with b.client() as client, pytest.raises(errors.Denied):
+            client.grant(REF, peer_id(b), expires_s=600)
+        # its own word for who the admin is changes nothing at others
+        (b.home / "network.admin").write_text(peer_id(b) + "\n")
+        b.stop()
+        b.start()
+        with b.client() as client:
+            client.grant(REF, peer_id(b), expires_s=600)
+        time.sleep(0.5)
+        learns_nothing(b, repo, manifest)
+        assert sent(a) == 0
+
+
+def test_what_is_gated_stays_so_while_it_arrives(tmp_path: Path, repo: HubRepo, hub: HubStub):
+    slow = {**LOOPBACK, "fetch.limit_rate": "4 MiB"}
+    with (
+        at_most(90),
+        network(tmp_path, 1) as (b,),
+        running_agent(tmp_path / "a", settings=slow) as a,
+    ):
+        join(a, b)
+        with Pull(a, REF, credentials=with_token(hub), hf_cache=False) as pull:
+            pull.wait_bytes(4 * MIB)
+            with pytest.raises(errors.NotFound):
+                b.get(f"sha256:{repo.files[LARGE].sha256}")
+        assert pull.error is None
+        assert sent(a) == 0
