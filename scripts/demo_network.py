@@ -67,6 +67,8 @@ def network_act(folder: Path, repo: HubRepo) -> None:
         say(f"three copies without sharing would be {3 * repo.total_bytes / MB:.1f} MB")
         _claim(sent < 1.5 * repo.total_bytes, "the origin sent less than one and a half copies")
         _offline(acts, stack, repo)
+    for name in NAMES:  # it all held: three more copies are worth nothing to a second run
+        shutil.rmtree(folder / name)
 
 
 def _act(folder: Path, name: str, repo: HubRepo, url: str) -> Act:
