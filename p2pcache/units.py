@@ -56,6 +56,8 @@ def parse_duration(text: str) -> float:
 def format_bytes(count: float) -> str:
     """`0 B`, `999 B`, `1.0 KiB`, `812 MiB`: at most three digits and a unit."""
     power = _power(count)
+    if power == 0:
+        return f"{count:.0f} B"  # there are no parts of a byte
     return f"{_three_digits(count / 1024**power)} {_BINARY[power]}"
 
 
@@ -63,7 +65,16 @@ def format_progress(done: int, total: int) -> str:
     """`3.1/4.9 GiB`: both in the unit of the total."""
     power = _power(total)
     scale = 1024**power
+    if power == 0:
+        return f"{done}/{total} B"
     return f"{_three_digits(done / scale)}/{_three_digits(total / scale)} {_BINARY[power]}"
+
+
+def format_count(count: int, thing: str) -> str:
+    """`1 file`, `2 files`, `2 copies`."""
+    if count == 1:
+        return f"1 {thing}"
+    return f"{count} {thing[:-1]}ies" if thing.endswith("y") else f"{count} {thing}s"
 
 
 def format_rate(bytes_per_s: float) -> str:

@@ -1,10 +1,13 @@
 """The main job on real input: pull a model, kill the agent half-way, resume, load it offline.
 
+Then three agents share one download, and a fourth gets the model with no origin at all.
+
     scripts/demo                  a repository of about 300 MB, made here, from two real servers
     scripts/demo hf://org/name    the same against the Hugging Face Hub, for whoever has internet
     scripts/demo --fresh          forget what an earlier demo kept
 
-State stays in ${XDG_CACHE_HOME:-~/.cache}/p2pcache-demo, so a second run moves no bytes.
+State stays in ${XDG_CACHE_HOME:-~/.cache}/p2pcache-demo, so a second run moves no bytes; only the
+network act begins anew each time, as agents that have everything would have nothing to share.
 """
 
 from __future__ import annotations
@@ -12,30 +15,36 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import json
 import os
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from scripts.demo_network import network_act
+from scripts.demo_stage import (
+    MB,
+    P2PCACHE,
+    STATE,
+    Act,
+    agent,
+    get,
+    headline,
+    load_offline,
+    places,
+    run,
+    say,
+)
 from tests.support.hub_repo import Recipe, build_repo, lfs, text
 from tests.support.nginx import nginx, static_hub
 from tests.support.olah import olah
-from tests.support.processes import stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-STATE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "p2pcache-demo"
-P2PCACHE = str(Path(sys.executable).parent / "p2pcache")
 REPO_ID = "demo/model"
-MB = 1_000_000
 RECIPES = {
     "README.md": text("---\nlicense: apache-2.0\n---\n# demo/model\n\nRandom weights.\n"),
     "config.json": text('{"model_type": "demo", "hidden_size": 64}\n'),
@@ -45,113 +54,9 @@ RECIPES = {
     "tokenizer/added_tokens.json": text("{}\n"),
     "empty.txt": text(""),
 }
-START_S = 60.0
 HALF_WAY_S = 600.0  # the real Hub over a slow line
 # nginx on this machine would be done before anybody could kill anything.
 SLOW = ("--limit-rate", "60MiB")
-
-OFFLINE_LOAD = """
-import hashlib, json, sys, warnings
-from pathlib import Path
-from huggingface_hub import hf_hub_download, scan_cache_dir, snapshot_download
-repo, expected = sys.argv[1], json.loads(sys.argv[2])
-folder = Path(snapshot_download(repo))
-print("snapshot_download:", folder)
-print("hf_hub_download:  ", hf_hub_download(repo, "config.json"))
-found = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
-for path, sha256 in expected.items():
-    got = hashlib.sha256(found[path].read_bytes()).hexdigest()
-    if got != sha256:
-        sys.exit(f"{path}: {got}, expected {sha256}")
-scan = scan_cache_dir()
-if scan.warnings:
-    sys.exit(f"scan_cache_dir: {scan.warnings}")
-print(f"{len(found)} files, {len(expected)} of them compared by sha256, scan_cache_dir: no warning")
-"""
-
-
-def places(folder: Path) -> dict[str, str]:
-    """Where an act keeps its store and its Hugging Face cache: not in the user's own."""
-    return {"P2PCACHE_HOME": str(folder / "home"), "HF_HOME": str(folder / "huggingface")}
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """One pull of a repository from one endpoint, with a store and an HF cache of its own."""
-
-    title: str
-    folder: Path
-    repo_id: str
-    endpoint: str | None  # None: the Hub itself
-    slow: tuple[str, ...]
-    expected: dict[str, str]  # sha256 (hex) by path
-    remark: str
-
-    @property
-    def home(self) -> Path:
-        return Path(places(self.folder)["P2PCACHE_HOME"])
-
-    def env(self) -> dict[str, str]:
-        env = {key: value for key, value in os.environ.items() if not key.startswith("P2PCACHE_")}
-        env |= places(self.folder)
-        env.pop("HF_HUB_CACHE", None)
-        if self.endpoint is not None:
-            env["HF_ENDPOINT"] = self.endpoint
-            env["NO_PROXY"] = env["no_proxy"] = "127.0.0.1"
-        return env
-
-
-def headline(text: str) -> None:
-    print(f"\n=== {text}", flush=True)
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def run(act: Act, *args: str) -> str:
-    """One p2pcache command, shown as a user would type it; its stdout."""
-    say(f"$ p2pcache {shlex.join(args)}")
-    done = subprocess.run(
-        [P2PCACHE, *args], env=act.env(), stdin=subprocess.DEVNULL, text=True, check=False,
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise SystemExit(f"error: p2pcache {args[0]} ended with status {done.returncode}")
-    return done.stdout
-
-
-def get(act: Act, *more: str) -> dict[str, Any]:
-    """`p2pcache get` of the act's repository into its HF cache; the JSON result."""
-    args = ("get", f"hf://{act.repo_id}", "--hf-cache", *more, "--json")
-    value = json.loads(run(act, *args).strip().splitlines()[-1])
-    assert isinstance(value, dict)
-    return value
-
-
-@contextlib.contextmanager
-def agent(act: Act) -> Iterator[subprocess.Popen[bytes]]:
-    """The daemon, until the block ends (or kills it)."""
-    act.home.mkdir(parents=True, exist_ok=True)
-    log = act.folder / "agent.log"
-    say("$ p2pcache agent run &")
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [P2PCACHE, "agent", "run"],
-            env=act.env(), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + START_S
-        while subprocess.run(
-            [P2PCACHE, "status"], env=act.env(), capture_output=True, check=False
-        ).returncode:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"error: the agent did not start; see {log}")
-            time.sleep(0.1)
-        yield process
-    finally:
-        if process.poll() is None:
-            stop(process)
 
 
 def on_disk_bytes(folder: Path) -> int:
@@ -180,17 +85,6 @@ def interrupt_half_way(act: Act, missing: int) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         say(f"the waiting `p2pcache get` ended with status {pull.wait(60)}")
-
-
-def load_offline(act: Act) -> None:
-    headline("Unmodified huggingface_hub loads it, with HF_HUB_OFFLINE=1")
-    env = act.env() | {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE_LOAD, act.repo_id, json.dumps(act.expected)],
-        env=env, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise SystemExit("error: the offline load failed")
 
 
 def perform(act: Act) -> int:
@@ -247,6 +141,7 @@ def local_demo() -> None:
                 "nginx honours Range: only the blocks that were missing were asked for.",
             )
         )
+    network_act(STATE / "network", repo)
     finish(moved, STATE / "nginx")
 
 

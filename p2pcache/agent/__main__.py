@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import sys
 
+from p2pcache.agent.localapi.startup import leave_on_interrupt, open_missing_streams
+
 
 def main() -> int:
     """Run an agent in the foreground. Returns the exit code."""
+    open_missing_streams()
+    leave_on_interrupt()  # until the daemon takes signals
     import argparse
     import os
 
@@ -24,16 +28,18 @@ def main() -> int:
     parser.add_argument(
         "--embedded", action="store_true", help="end with standard input (used by `p2pcache get`)"
     )
+    parser.add_argument("--limit-up", metavar="RATE", help="upload limit (lanes.limit_up)")
     options = parser.parse_args()
+    environment = dict(os.environ)
+    if options.limit_up is not None:
+        environment["P2PCACHE_LANES_LIMIT_UP"] = options.limit_up
     home = config.home()
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        daemon.run(
-            settings.load(home, os.environ),
-            config.socket_path(home),
-            config.hub_cache_dir(),
-            embedded=options.embedded,
-        )
+        loaded = settings.load(home, environment)
+        socket_path, hub_cache = config.socket_path(home), config.hub_cache_dir()
+        os.chdir("/")  # the caller's folder may be gone, or be wanted gone while we run
+        daemon.run(loaded, socket_path, hub_cache, embedded=options.embedded)
     except P2PCacheError as exc:
         daemon.print_err(f"error: {exc.message}" + (f"\nhint: {exc.hint}" if exc.hint else ""))
         return exc.exit_code

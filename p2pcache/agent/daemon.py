@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pcache.agent.localapi.embedded import WARNING
 from p2pcache.agent.localapi.server import serve
 from p2pcache.agent.service import Service
 from p2pcache.agent.wiring import open_agent
 from p2pcache.errors import plain_errors
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from p2pcache.agent.localapi.server import Clients
     from p2pcache.config.settings import Config
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 DRAIN_S = 5.0  # after SIGTERM, for clients to take their answers; systemd waits 90
 
 
@@ -54,11 +57,29 @@ def run(config: Config, socket_path: Path, hub_cache: Path | None, *, embedded: 
 
 
 async def _main(config: Config, socket_path: Path, hub_cache: Path | None, embedded: bool) -> None:
+    # It is the outermost: a second Ctrl-C must not break into the cleaning up. At its end it puts
+    # back what it found, and then we are all but gone.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        await _serve(config, socket_path, hub_cache, embedded, signals)
+
+
+async def _serve(
+    config: Config,
+    socket_path: Path,
+    hub_cache: Path | None,
+    embedded: bool,
+    signals: AsyncIterator[int],
+) -> None:
     async with open_agent(config, hub_cache) as agent, trio.open_nursery() as nursery:
+        if agent.store.index_lost is not None:
+            print_err(f"{WARNING}{agent.store.index_lost}; see `p2pcache doctor`")
         service = Service(agent)
         clients = await nursery.start(serve, socket_path, service)
         service.count_clients = lambda: clients.connected
-        nursery.start_soon(_stop_on_signal, service.stopping)
+        draining = trio.CancelScope()
+        nursery.start_soon(_stop_on_signal, signals, service.stopping, draining)
         if embedded:
             nursery.start_soon(_stop_when_unused, clients, service.stopping)
         else:
@@ -67,16 +88,21 @@ async def _main(config: Config, socket_path: Path, hub_cache: Path | None, embed
         await service.stopping.wait()
         notify("STOPPING=1")
         agent.pulls.stop()
-        with trio.move_on_after(DRAIN_S):
+        draining.deadline = trio.current_time() + DRAIN_S
+        with draining:
             await agent.pulls.wait_none()
             await clients.wait_none()
         nursery.cancel_scope.cancel()
 
 
-async def _stop_on_signal(stopping: trio.Event) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            stopping.set()
+async def _stop_on_signal(
+    signals: AsyncIterator[int], stopping: trio.Event, draining: trio.CancelScope
+) -> None:
+    """The first asks us to finish; who asks again does not want to wait for the clients."""
+    async for _ in signals:
+        if stopping.is_set():
+            draining.cancel()
+        stopping.set()
 
 
 async def _stop_when_unused(clients: Clients, stopping: trio.Event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,16 @@ import trio
 from p2pcache.agent.peering import bring_named, count_received, maybe_peers, tell_complete
 from p2pcache.agent.place import Placed, place
 from p2pcache.agent.select import chosen_files, shown, summary
+from p2pcache.config.network import trust
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.unixfs import Root, file_dag_size, tree
 from p2pcache.errors import Interrupted, LocalFault, NotFound, P2PCacheError, UsageError
 from p2pcache.sources.port import Credentials
-from p2pcache.transfer.names import OTHERS
+from p2pcache.transfer.names import OTHERS, NameOptions
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
-from p2pcache.transfer.receipts import receipt
+from p2pcache.transfer.receipts import receipt, resumed_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.agent.pulls import Watch
     from p2pcache.sources.port import ListedFile
+    from p2pcache.store.store import Hold
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
 
@@ -49,11 +52,12 @@ class GetRequest:
     dry_run: bool
     offline: bool
     refresh: bool
+    names: NameOptions | None  # whose word counts; None: the configured ones'
     rate_bytes_per_s: float | None
     credentials: Credentials
 
 
-def get_request(args: Args, links: bool) -> GetRequest:
+def get_request(args: Args, links: bool, names: NameOptions | None = None) -> GetRequest:
     """Parse a call. Raises UsageError."""
     to, hf_cache = args.optional_text("to"), args.optional_text("hf_cache")
     for name, path in (("to", to), ("hf_cache", hf_cache)):
@@ -71,9 +75,24 @@ def get_request(args: Args, links: bool) -> GetRequest:
         dry_run=args.flag("dry_run"),
         offline=args.flag("offline"),
         refresh=args.flag("refresh"),
+        names=name_options(args, names or NameOptions()),
         rate_bytes_per_s=args.positive("limit_rate"),
         credentials=args.credentials(),
     )
+
+
+def name_options(args: Args, configured: NameOptions) -> NameOptions | None:
+    """`trust` and `max_age` of a call in place of the configured ones; None: neither is given."""
+    said, max_age_s = args.optional_text("trust"), args.positive("max_age")
+    if said is None and max_age_s is None:
+        return None
+    try:
+        trusted = configured.trust if said is None else trust(said)
+    except ValueError as exc:
+        raise UsageError(
+            f"`trust`: {exc}", hint="`any`, `none`, or peer ids as `p2pcache peers` shows them"
+        ) from exc
+    return NameOptions(configured.max_age_s if max_age_s is None else max_age_s, trusted)
 
 
 async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -86,7 +105,8 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         refresh=args.flag("refresh"),
     )
     files = resolution.listing.files
-    have = parts.store.find_many([f.digest for f in files if f.digest is not None])
+    names = [f.digest for f in files if f.digest is not None]
+    have = await trio.to_thread.run_sync(parts.store.find_many, names)
     for file in files:
         blob = None if file.digest is None else have.get(file.digest)
         await emit({"type": "item", "value": shown(file, blob)})
@@ -95,29 +115,33 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Bring what a ref means into the store, and show it where the caller wants it."""
-    request = get_request(args, parts.config.links)
+    request = get_request(args, parts.config.links, parts.config.resolve.names)
     started_at, started = parts.now(), trio.current_time()
     run = _Run(parts, request, args.text("ref"), emit, uuid.uuid4().hex[:12])
     try:
         resolution, report, placed = await run.all()
     except P2PCacheError as exc:
-        run.save(started_at, trio.current_time() - started, exc)
+        await run.save(started_at, trio.current_time() - started, exc)
         raise
     except trio.Cancelled:
-        run.save(started_at, trio.current_time() - started, Interrupted("the caller went away"))
+        gone = Interrupted("the caller went away")
+        await run.save(started_at, trio.current_time() - started, gone)
         raise
     seconds = trio.current_time() - started
-    unsaved = None if request.dry_run else run.save(started_at, seconds, None)
+    unsaved = None if request.dry_run else await run.save(started_at, seconds, None)
     return {
         "ref": args.text("ref"),
         **summary(resolution),
         "path": None if placed.path is None else str(placed.path),
         "files": len(run.files),
-        "total_bytes": sum(f.size or 0 for f in run.files),
+        "total_bytes": run.total_bytes,
         "fetched_bytes": report.statistics.fetched_bytes,
-        "reused_bytes": report.reused_bytes + report.adopted_bytes,
+        "reused_bytes": report.reused_bytes
+        + report.adopted_bytes
+        + (0 if request.dry_run else resumed_bytes(report, run.total_bytes)),
         "seconds": seconds,
         "link_kind": placed.link_kind,
+        "made": dict(placed.made),
         "pull": None if request.dry_run else run.id,
         "notes": [*resolution.notes, *placed.notes, *([unsaved] if unsaved else [])],
         "dry_run": run.dry,
@@ -139,18 +163,34 @@ class _Run:
         self._resolution: Resolution | None = None
         self._report: PullReport | None = None
 
+    @property
+    def total_bytes(self) -> int:
+        """Of the files that were chosen."""
+        return sum(f.size or 0 for f in self.files)
+
     async def all(self) -> tuple[Resolution, PullReport, Placed]:
         """Resolve, bring, place."""
         request, parts = self._request, self._parts
         await self._tell(Progress("resolving"))
         started = trio.current_time()
-        resolution = self._resolution = await self._resolve()
-        self._times["resolve_s"] = trio.current_time() - started
-        self.files = chosen_files(resolution, request.include, request.exclude)
-        if request.dry_run:
-            return resolution, self._dry(), Placed(None, None, ())
+        with parts.store.running() as hold:  # until it is placed: `place` reads the blobs
+            resolution = self._resolution = await self._resolve(hold)
+            self._times["resolve_s"] = trio.current_time() - started
+            self.files = chosen_files(resolution, request.include, request.exclude)
+            if request.dry_run:
+                dry = await trio.to_thread.run_sync(self._dry)
+                return resolution, dry, Placed(None, None, ())
+            result = await self._bring(resolution, hold)
+            if result[1].statistics.fetched_bytes:
+                await _trim(parts)
+        return result
+
+    async def _bring(
+        self, resolution: Resolution, hold: Hold
+    ) -> tuple[Resolution, PullReport, Placed]:
+        request, parts = self._request, self._parts
         report = self._report or await parts.pulls.wait_pulled(
-            self._key(resolution), self._ref, self._start, self._tell
+            self._key(resolution), self._ref, self._start, self._tell, hold
         )
         self._report = report
         self._times |= {
@@ -158,22 +198,29 @@ class _Run:
             "fetch_s": report.fetch_s,
             "verify_s": report.verify_s,
         }
-        resolution = self._resolution = parts.resolver.named_by_arrival(resolution, report.blobs)
+        resolution = self._resolution = await trio.to_thread.run_sync(
+            parts.resolver.named_by_arrival, resolution, report.blobs
+        )
         tell_complete(parts, resolution)
         total = sum(f.size or 0 for f in self.files)
         await self._tell(Progress("materialising", None, total, total))
         started = trio.current_time()
         placed = await trio.to_thread.run_sync(place, request, resolution, self.files, report.blobs)
-        parts.store.touch([blob.sha256 for blob in report.blobs.values()], parts.now())
+        used = [blob.sha256 for blob in report.blobs.values()]
+        await trio.to_thread.run_sync(parts.store.touch, used, parts.now())
         self._times["materialise_s"] = trio.current_time() - started
         return resolution, report, placed
 
-    async def _resolve(self) -> Resolution:
+    async def _resolve(self, hold: Hold) -> Resolution:
         """What the ref means; content that is only a name may have to come from peers first."""
         request, resolver = self._request, self._parts.resolver
         try:
             return await resolver.resolve(
-                request.ref, request.credentials, offline=request.offline, refresh=request.refresh
+                request.ref,
+                request.credentials,
+                offline=request.offline,
+                refresh=request.refresh,
+                trust=request.names,
             )
         except NotFound:
             named = isinstance(request.ref, refs.DigestRef | refs.CidRef)
@@ -181,7 +228,7 @@ class _Run:
                 raise
         assert isinstance(request.ref, refs.DigestRef | refs.CidRef)
         self._report = await bring_named(
-            self._parts, request.ref, self._tell, request.rate_bytes_per_s
+            self._parts, request.ref, self._tell, request.rate_bytes_per_s, hold
         )
         return await resolver.resolve(request.ref, request.credentials)
 
@@ -189,9 +236,9 @@ class _Run:
         manifest = resolution.manifest
         name = resolution.canonical if manifest is None else manifest.cid()
         offline = self._request.offline
-        return (name, frozenset(f.path for f in self.files), offline)
+        return (name, frozenset((f.path, f.validator) for f in self.files), offline)
 
-    async def _start(self, watch: Watch) -> PullReport:
+    async def _start(self, watch: Watch, hold: Hold) -> PullReport:
         request, parts = self._request, self._parts
         assert self._resolution is not None
         local = isinstance(request.ref, refs.DigestRef | refs.CidRef)
@@ -208,6 +255,7 @@ class _Run:
                 rate_bytes_per_s=request.rate_bytes_per_s,
                 watch=watch,
                 note=self._note,
+                hold=hold,
                 peers=peers,
             )
 
@@ -233,10 +281,13 @@ class _Run:
     async def _tell(self, progress: Progress) -> None:
         await self._emit({"type": "progress", **progress.to_wire()})
 
-    def save(self, started_at: float, seconds: float, error: P2PCacheError | None) -> str | None:
+    async def save(
+        self, started_at: float, seconds: float, error: P2PCacheError | None
+    ) -> str | None:
         """Write the receipt; `why` shows it. Returns why it could not be written, if so.
 
-        A full or read-only disk must neither fail a pull that is done nor hide why one failed.
+        A full or read-only disk must neither fail a pull that is done nor hide why one failed. Is
+        done also when the caller is gone; `StoreOptions.busy_timeout_s` bounds it.
         """
         made = receipt(
             pull=self.id,
@@ -245,16 +296,26 @@ class _Run:
             seconds=seconds,
             times=self._times,
             resolution=self._resolution,
+            total_bytes=self.total_bytes,
             report=self._report,
             error=error,
         )
         if made["manifest"] is not None:
             made["manifest"] = cids.format_cid(made["manifest"])
         try:
-            self._parts.store.save_receipt(made)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._parts.store.save_receipt, made)
         except LocalFault as exc:
             return f"no receipt was kept: {exc.message}"
         return None
+
+
+async def _trim(parts: Parts) -> None:
+    """Room for the next pull, out of what nobody holds; this one is done and must not fail."""
+    try:
+        await trio.to_thread.run_sync(parts.store.trim)
+    except LocalFault as exc:
+        warnings.warn(f"the store: {exc.message}", stacklevel=1)
 
 
 async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -267,7 +328,7 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     source = parts.resolver.source_for(ref)
     files = list(resolution.listing.files)
 
-    async def start(watch: Watch) -> PullReport:
+    async def start(watch: Watch, hold: Hold) -> PullReport:
         return await pull(
             parts.context,
             resolution,
@@ -277,13 +338,17 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             rate_bytes_per_s=None,
             watch=watch,
             note=lambda _: None,
+            hold=hold,
         )
 
     async def tell(progress: Progress) -> None:
         await emit({"type": "progress", **progress.to_wire()})
 
-    report = await parts.pulls.wait_pulled(("push", path, uuid.uuid4().hex), path, start, tell)
-    named = parts.resolver.named_by_arrival(resolution, report.blobs)
+    key = ("push", path, uuid.uuid4().hex)
+    with parts.store.running() as hold:
+        report = await parts.pulls.wait_pulled(key, path, start, tell, hold)
+        await _trim(parts)
+    named = await trio.to_thread.run_sync(parts.resolver.named_by_arrival, resolution, report.blobs)
     assert named.manifest is not None
     tell_complete(parts, named)
     single = files[0] if await trio.Path(path).is_file() else None

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.agent.network_health import network_checks, network_status, row
 from p2pcache.errors import NotFound
+from p2pcache.units import format_bytes
 from p2pcache.version import __version__
 
 if TYPE_CHECKING:
@@ -42,11 +44,13 @@ async def status(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             "capacity_bytes": parts.config.store.capacity_bytes,
             "blobs": usage.blobs,
             "partials": usage.partials,
+            "index_lost": parts.store.index_lost,
         },
         "pulls": [
             {"ref": p.ref, "started_at": p.started_at, "waiters": p.waiters, **p.progress.to_wire()}
             for p in parts.pulls.running()
         ],
+        "network": await network_status(parts),
     }
 
 
@@ -66,7 +70,9 @@ async def config(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 async def doctor(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Checks, one hint each."""
+    await parts.names.network_with_somebody()
     checks = await trio.to_thread.run_sync(lambda: list(_checks(parts)))
+    checks += network_checks(parts)
     for check in checks:
         await emit({"type": "item", "value": check})
     return {"ok": all(check["ok"] for check in checks)}
@@ -75,16 +81,25 @@ async def doctor(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 def _checks(parts: Parts) -> Iterator[dict[str, Any]]:
     yield _writable(parts.config.store_path)
     disk = shutil.disk_usage(parts.config.store_path)
-    yield _row(
+    reserve = parts.config.store.reserve_bytes
+    yield row(
         "disk space",
-        disk.free > LOW_SPACE * disk.total,
-        f"{disk.free >> 20} MiB free of {disk.total >> 20} MiB",
-        "free space, or set `store.capacity` and run `p2pcache gc`",
+        disk.free > LOW_SPACE * disk.total and disk.free > reserve,
+        f"{format_bytes(disk.free)} free of {format_bytes(disk.total)}, of which "
+        f"{format_bytes(reserve)} are left to others",
+        "free space, set `store.capacity` and run `p2pcache gc`, or lower `store.reserve`",
+    )
+    lost = parts.store.index_lost
+    yield row(
+        "index",
+        lost is None,
+        lost or "as it was left",
+        "what is still listed is in `p2pcache ls`; get and pin again what is not",
     )
     ca_file = parts.config.ca_file
     if ca_file is not None:
         yield _ca_file(ca_file)
-    yield _row(
+    yield row(
         "SHA instructions",
         _has_sha_ni(),
         "the CPU hashes about 1.8 GB/s a core with them, 0.4 without",
@@ -98,16 +113,16 @@ def _writable(path: Path) -> dict[str, Any]:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as exc:
-        return _row("store", False, f"{path}: {exc.strerror}", "make it writable for this user")
-    return _row("store", True, f"{path} is writable", "")
+        return row("store", False, f"{path}: {exc.strerror}", "make it writable for this user")
+    return row("store", True, f"{path} is writable", "")
 
 
 def _ca_file(path: str) -> dict[str, Any]:
     try:
         ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError) as exc:
-        return _row("certificate authorities", False, f"{path}: {exc}", "set `tls.ca_file` right")
-    return _row("certificate authorities", True, path, "")
+        return row("certificate authorities", False, f"{path}: {exc}", "set `tls.ca_file` right")
+    return row("certificate authorities", True, path, "")
 
 
 def _has_sha_ni() -> bool:
@@ -116,7 +131,3 @@ def _has_sha_ni() -> bool:
     except OSError:
         return True
     return " sha_ni" in text or " sha2" in text
-
-
-def _row(check: str, ok: bool, detail: str, hint: str) -> dict[str, Any]:
-    return {"check": check, "ok": ok, "detail": detail, "hint": None if ok else hint}

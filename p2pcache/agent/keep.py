@@ -9,6 +9,7 @@ import trio
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.errors import NotFound, UsageError
+from p2pcache.units import format_bytes
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
@@ -53,29 +54,44 @@ async def ls(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 async def pin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Keep what a ref means through every gc."""
     manifest = manifest_named(parts, args.text("ref"))
-    parts.store.pin(manifest, args.text("ref"))
+    await trio.to_thread.run_sync(parts.store.pin, manifest, args.text("ref"))
     return {"manifest": cids.format_cid(manifest)}
 
 
 async def unpin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Let gc decide again."""
     manifest = manifest_named(parts, args.text("ref"))
-    if not parts.store.unpin(manifest):
+    if not await trio.to_thread.run_sync(parts.store.unpin, manifest):
         raise NotFound(f"`{args.text('ref')}` is not pinned", hint="see `p2pcache ls`")
     return {"manifest": cids.format_cid(manifest)}
 
 
 async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """Forget a manifest, and the blobs that nothing else here refers to."""
-    manifest = manifest_named(parts, args.text("ref"))
-    if any(p.target == manifest for p in parts.store.pins()):
+    """Forget a ref; with the last one its manifest, and the blobs that nothing else refers to."""
+    text, store = args.text("ref"), parts.store
+    manifest = manifest_named(parts, text)
+    ref = refs.parse_ref(text)
+    canonical = None if isinstance(ref, refs.CidRef) else refs.canonical(ref)
+    others = [r.canonical for r in store.resolutions_of(manifest) if r.canonical != canonical]
+    if canonical is not None and others:
+        store.forget_ref(canonical)
+        note = f"nothing was freed: {', '.join(f'`{other}`' for other in others)} means the same"
+        return {"manifest": cids.format_cid(manifest), "freed_bytes": 0, "notes": [note]}
+    if any(p.target == manifest for p in store.pins()):
         if not args.flag("force"):
             raise UsageError(
-                f"`{args.text('ref')}` is pinned", hint="`p2pcache unpin` it first, or use --force"
+                f"`{text}` is pinned", hint="`p2pcache unpin` it first, or use --force"
             )
-        parts.store.unpin(manifest)
-    freed = await trio.to_thread.run_sync(parts.store.rm, manifest)
-    return {"manifest": cids.format_cid(manifest), "freed_bytes": freed}
+        store.unpin(manifest)
+    linked = await trio.to_thread.run_sync(store.linked_bytes, manifest)
+    freed = await trio.to_thread.run_sync(store.rm, manifest)
+    notes = []
+    if linked:
+        notes.append(
+            f"{format_bytes(linked)} stay on the disk: they are linked into the Hugging Face cache "
+            "or a folder, too"
+        )
+    return {"manifest": cids.format_cid(manifest), "freed_bytes": freed, "notes": notes}
 
 
 async def gc(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:

@@ -33,19 +33,23 @@ class NetworkNames:
         self._slot = slot
         self._store = store
         self._now = now
+        self.clock_skew_s = 0.0  # how far ahead of our clock a word was at most; for `doctor`
 
     async def words(self, canonical: str) -> list[SignedResolution]:
         """Kept words, and those of the members that are here now or within seconds."""
         kept = await trio.to_thread.run_sync(self._store.others.words, canonical)
-        network = await self._network()
+        network = await self.network_with_somebody()
         if network is None:
             return kept
-        return [*kept, *await network.resolutions(canonical, timeout_s=WORDS_S)]
+        heard = await network.resolutions(canonical, timeout_s=WORDS_S)
+        ahead_s = [word.resolved_at - self._now() for word in heard]
+        self.clock_skew_s = max([self.clock_skew_s, *ahead_s])
+        return [*kept, *heard]
 
     async def manifest(self, cid: bytes) -> Manifest | None:
         """From the store, or from a member; None when nobody has it."""
         here = await trio.to_thread.run_sync(self._store.get_manifest, cid)
-        network = None if here is not None else await self._network()
+        network = None if here is not None else await self.network_with_somebody()
         if network is None:
             return here
         try:
@@ -62,7 +66,8 @@ class NetworkNames:
         """Remember a word that was used."""
         self._store.others.put_word(word, self._now())
 
-    async def _network(self) -> Network | None:
+    async def network_with_somebody(self) -> Network | None:
+        """The network once somebody is there, or MEMBERS_S later; None when there is none."""
         opened = await self._slot.wait_open(OPEN_S)
         if opened is None:
             return None

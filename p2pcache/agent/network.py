@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from p2pcache.config.network import NetworkSettings
     from p2pcache.content.signed import Grant
     from p2pcache.net.dht.dht import Dht
-    from p2pcache.net.discovery.found import Found
+    from p2pcache.net.discovery.found import Found, How
     from p2pcache.net.discovery.peerbook import PeerBook
     from p2pcache.net.host import Libp2pHost
     from p2pcache.net.identity import Identity
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 GREET_S = 5.0  # to connect to an address of a DNS name
+MAX_UNANSWERED = 64  # kept for `doctor`
 MAX_NEW_GRANTS = 64  # of one message; each is a durable write
 READY_S = 15.0  # to open the network after `init` or `join`
 ANNOUNCED_BLOBS = 16  # of a manifest: those that somebody may ask for by their own name
@@ -147,6 +148,8 @@ class AgentNetwork:
         self._now = now
         self._banned = {ban.peer for ban in store.others.bans()}
         self._greeting: set[tuple[str, ...]] = set()
+        self.seen: Counter[How] = Counter()  # findings of others, by how; for `doctor`
+        self.unanswered: dict[tuple[str, ...], str] = {}  # addresses of no known peer, and why
 
     @property
     def peer_id(self) -> PeerId:
@@ -256,6 +259,7 @@ class AgentNetwork:
 
     def found(self, found: Found, nursery: trio.Nursery) -> None:
         """Discovery saw somebody."""
+        self.seen[found.how] += 1
         if found.peer is not None:
             self.network.found(found.peer, found.addresses)
         elif found.addresses not in self._greeting:
@@ -266,7 +270,10 @@ class AgentNetwork:
         try:
             peer = await self.host.greet(addresses, timeout_s=GREET_S)
             self.network.found(peer, addresses)
+            self.unanswered.pop(addresses, None)
         except P2PCacheError as exc:
+            if len(self.unanswered) < MAX_UNANSWERED:
+                self.unanswered[addresses] = exc.message
             _log.debug("nobody at %s: %s", addresses, exc.message)
         finally:
             self._greeting.discard(addresses)

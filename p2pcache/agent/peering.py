@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from p2pcache.net.holders import Swarm as NetSwarm
     from p2pcache.sources.port import Credentials, ListedFile
     from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.store import Hold
     from p2pcache.transfer.progress import Progress
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.trust import Verdict
@@ -260,6 +261,7 @@ async def bring_named(
     ref: DigestRef | CidRef,
     emit: Callable[[Progress], Awaitable[None]],
     rate_bytes_per_s: float | None,
+    hold: Hold,
 ) -> PullReport | None:
     """A manifest or blob that is known by its name alone, from peers; None: it was a manifest.
 
@@ -281,14 +283,14 @@ async def bring_named(
         return None
     asked = bare_name(name)
 
-    async def start(watch: Watch) -> PullReport:
+    async def start(watch: Watch, held: Hold) -> PullReport:
         async with peers_of(opened, None, [asked], None) as peers:
             return await pull_bare(
                 parts.context, asked, peers,
                 timeout_s=BARE_S, rate_bytes_per_s=rate_bytes_per_s,
-                watch=watch, note=partial(count_received, parts),
+                watch=watch, note=partial(count_received, parts), hold=held,
             )  # fmt: skip
 
-    report = await parts.pulls.wait_pulled(("bare", asked), canonical(ref), start, emit)
+    report = await parts.pulls.wait_pulled(("bare", asked), canonical(ref), start, emit, hold)
     blob = report.blobs[asked.hex()]
     return replace(report, blobs={blob.sha256.hex(): blob})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from p2pcache.content import digests, refs
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """`path`: what the caller opens. `link_kind`: how files came there, None when nothing did."""
+    """`path`: what the caller opens. `link_kind`: the worst way a file came there, None: none did.
+
+    `made`: how many files came there in which way.
+    """
 
     path: Path | None
     link_kind: str | None
     notes: tuple[str, ...]
+    made: Mapping[str, int] = field(default_factory=dict)
 
 
 def place(
@@ -114,4 +118,6 @@ def _placed(path: Path, done: Shown) -> Placed:
     notes += [
         f"`{a}` and `{b}` exclude each other where case is ignored" for a, b in done.collisions
     ]
-    return Placed(path, None if done.link_kind is None else str(done.link_kind), tuple(notes))
+    made = {str(kind): done.made[kind] for kind in ANY_KIND if done.made[kind]}
+    worst = None if done.link_kind is None else str(done.link_kind)
+    return Placed(path, worst, tuple(notes), made)

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
 import trio
 
 from p2pcache.errors import Interrupted, P2PCacheError, bug, from_wire
+from p2pcache.store.store import Hold
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.want import PullReport
 
 _log = logging.getLogger(__name__)
 
 Watch = Callable[[Progress], None]
-Start = Callable[[Watch], Awaitable[PullReport]]
+Start = Callable[[Watch, Hold], Awaitable[PullReport]]
+Running = Callable[[], AbstractContextManager[Hold]]
 
 EMIT_BEAT_S = 0.2
 END_S = 5.0  # for a pull that nobody waits for: kill its workers, flush what they verified
@@ -37,6 +40,7 @@ class SharedPull:
     done: trio.Event = field(default_factory=trio.Event)
     report: PullReport | None = None
     error: P2PCacheError | None = None
+    held: ExitStack = field(default_factory=ExitStack)
 
     def watch(self, progress: Progress) -> None:
         """Keep the newest progress; bytes never go backwards."""
@@ -45,11 +49,15 @@ class SharedPull:
 
 
 class Pulls:
-    """The pulls of one agent. Their tasks live in the nursery that is given here."""
+    """The pulls of one agent. Their tasks live in the nursery that is given here.
 
-    def __init__(self, nursery: trio.Nursery, now: Callable[[], float]) -> None:
+    `running` (of the store) holds the blobs of a pull until its last waiter is told.
+    """
+
+    def __init__(self, nursery: trio.Nursery, now: Callable[[], float], running: Running) -> None:
         self._nursery = nursery
         self._now = now
+        self._hold = running
         self._running: dict[Hashable, SharedPull] = {}
 
     def running(self) -> list[SharedPull]:
@@ -72,22 +80,27 @@ class Pulls:
         ref: str,
         start: Start,
         emit: Callable[[Progress], Awaitable[None]],
+        hold: Hold,
     ) -> PullReport:
         """Join the pull of this key, or start it. Raises what the pull raised.
 
+        `hold` is this caller's own: its blobs are not evicted before the caller is done with them.
         If cancelled, this caller leaves; the pull ends only with its last waiter, who stays until
         it has ended (END_S at most).
         """
         shared = self._running.get(key)
         if shared is None:
             shared = self._running[key] = SharedPull(ref, self._now())
-            self._nursery.start_soon(self._run, key, shared, start)
+            held = shared.held.enter_context(self._hold())
+            self._nursery.start_soon(self._run, key, shared, start, held)
         shared.waiters += 1
         try:
             while not shared.done.is_set():
                 await emit(shared.progress)
                 with trio.move_on_after(EMIT_BEAT_S):
                     await shared.done.wait()
+            if shared.report is not None:
+                hold(blob.sha256 for blob in shared.report.blobs.values())
             await emit(shared.progress)
         finally:
             shared.waiters -= 1
@@ -97,6 +110,7 @@ class Pulls:
                     del self._running[key]
                 with trio.move_on_after(END_S, shield=True):  # or its receipt would lack the bytes
                     await shared.done.wait()
+                shared.held.close()
         if shared.error is not None:
             raise from_wire(shared.error.to_wire()) from shared.error
         if shared.report is None:
@@ -105,10 +119,10 @@ class Pulls:
             )
         return shared.report
 
-    async def _run(self, key: Hashable, shared: SharedPull, start: Start) -> None:
+    async def _run(self, key: Hashable, shared: SharedPull, start: Start, hold: Hold) -> None:
         try:
             with shared.scope:
-                shared.report = await start(shared.watch)
+                shared.report = await start(shared.watch, hold)
         except P2PCacheError as exc:
             shared.error = exc
         except Exception as exc:  # noqa: BLE001  (the border: one pull's bug is not everybody's)

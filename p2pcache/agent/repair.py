@@ -152,13 +152,15 @@ async def _fetch_again(
     ref = refs.parse_ref(canonical)
     resolution = await parts.resolver.resolve(ref, credentials, offline=True)
     files = [f for f in resolution.listing.files if f.digest in blob.names]
-    await pull(
-        parts.context,
-        resolution,
-        files[:1],
-        parts.resolver.source_for(ref),
-        credentials,
-        rate_bytes_per_s=None,
-        watch=lambda _: None,
-        note=lambda _: None,
-    )
+    with parts.store.running() as hold:
+        await pull(
+            parts.context,
+            resolution,
+            files[:1],
+            parts.resolver.source_for(ref),
+            credentials,
+            rate_bytes_per_s=None,
+            watch=lambda _: None,
+            note=lambda _: None,
+            hold=hold,
+        )

@@ -16,6 +16,7 @@ from p2pcache.agent.network import NetworkSlot
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.pulls import Pulls
 from p2pcache.errors import LocalFault
+from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
@@ -36,7 +37,12 @@ CLOSE_S = 5.0  # for all adapters together; nothing they hold is worth waiting l
 
 @asynccontextmanager
 async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIterator[Parts]:
-    """Everything an agent is, without its socket. Pulls end with the scope; bytes stay."""
+    """Everything an agent is, without its socket. Pulls end with the scope; bytes stay.
+
+    Raises LocalFault for what is wrong with this machine: the store, the authorities' file.
+    """
+    if config.ca_file is not None:  # once and first, or every origin would be blamed for it
+        await trio.to_thread.run_sync(trusting, config.ca_file)
     store = await trio.to_thread.run_sync(Store.open, config.store_path, config.store)
     try:
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
@@ -61,7 +67,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                         time.time,
                         names,
                     ),
-                    pulls=Pulls(nursery, time.time),
+                    pulls=Pulls(nursery, time.time, store.running),
                     context=PullContext(
                         store=store,
                         workers=workers,

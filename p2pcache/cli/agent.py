@@ -9,7 +9,7 @@ import click
 
 from p2pcache.agent.localapi.client import connect
 from p2pcache.agent.localapi.embedded import agent_command, agent_environment
-from p2pcache.cli.command import Command, output_options
+from p2pcache.cli.command import RATE, Command, output_options
 from p2pcache.cli.look import status_lines
 
 if TYPE_CHECKING:
@@ -28,10 +28,16 @@ def agent(ctx: click.Context) -> None:
 @click.option(
     "--embedded", is_flag=True, help="Finish when standard input closes and nobody is connected."
 )
-def run(embedded: bool) -> None:
+@click.option(
+    "--limit-up",
+    type=RATE,
+    metavar="RATE",
+    help="At most this per second to all other agents together: 10M, 1 MiB.",
+)
+def run(embedded: bool, limit_up: int | None) -> None:
     """Run the agent in the foreground until SIGTERM or Ctrl-C; it then finishes and exits."""
     # A fresh interpreter in the same process: the agent carries nothing of the command line's.
-    command = agent_command(embedded=embedded)
+    command = agent_command(embedded=embedded, limit_up=limit_up)
     os.execve(command[0], command, agent_environment())
 
 

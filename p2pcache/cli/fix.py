@@ -110,4 +110,6 @@ def _setting(name: str, value: object) -> str:
         return "-"
     if name.endswith("_bytes") and isinstance(value, int):
         return format_bytes(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
     return str(value)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import RATE, Command, output_options, short, when
+from p2pcache.cli.command import DURATION, RATE, Command, output_options, short, when
 from p2pcache.cli.output import Mode, Printer, printable
 from p2pcache.cli.progress import ProgressDisplay
-from p2pcache.units import format_bytes, format_duration
+from p2pcache.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
     from p2pcache.agent.localapi.answers import GetAnswer, ResolveAnswer
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     exits=(10, 11, 12, 13, 14),
 )
 @click.argument("ref")
-@click.option("--to", type=click.Path(), metavar="DIR", help="Put the files into this folder.")
+@click.option(
+    "--to",
+    type=click.Path(),
+    metavar="DIR",
+    help="Put the files into this folder, in place of others of their names.",
+)
 @click.option(
     "--hf-cache/--no-hf-cache",
     default=None,
@@ -32,13 +37,21 @@ if TYPE_CHECKING:
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only paths like this.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No paths like this.")
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit (default: the ref's own).")
-@click.option("--copy", "copy_files", is_flag=True, help="Copy; never link into the store.")
+@click.option("--copy", "copy_files", is_flag=True, help="Copy, to write to the files; never link.")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
 @click.option(
     "--limit-rate", type=RATE, metavar="RATE", help="At most this per second: 10M, 1 MiB."
 )
-@click.option("--offline", is_flag=True, help="Use what is here; ask nobody.")
+@click.option("--offline", is_flag=True, help="Ask no origin: what is here, or other agents have.")
 @click.option("--refresh", is_flag=True, help="Ask the origin what the ref means now.")
+@click.option(
+    "--max-age", type=DURATION, metavar="TIME", help="Another agent's word on a name: how old."
+)
+@click.option(
+    "--trust",
+    metavar="any|none|PEER[,PEER]",
+    help="Whose word on a name counts when the origin is not asked.",
+)
 @output_options
 def get(
     ref: str,
@@ -48,13 +61,14 @@ def get(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     copy_files: bool,
-    **options: Any,  # noqa: ANN401 - revision, dry_run, limit_rate, offline, refresh
+    **options: Any,  # noqa: ANN401 - revision, dry_run, limit_rate, offline, refresh, max_age, trust
 ) -> None:
     """Bring the files of REF here, verified, and print where they are.
 
     REF is hf://org/name[@revision][/path], a bare org/name, a huggingface.co address, an
     http(s) address, a path, sha256:HEX, or a CID. Without a running agent, one runs as long as
-    the command.
+    the command. Several files that belong in no Hugging Face cache stay in the store, and nothing
+    is printed, unless --to says where they are wanted.
     """
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
         answer = agent.get(
@@ -71,19 +85,22 @@ def get(
         printer.note(f"note: {note}")
     printer.note(_summary(answer))
     path = answer["path"]
+    if path is None and answer.get("dry_run") is None:
+        printer.note("they are in the store; `--to DIR` shows them in a folder")
     printer.show("get", answer, [] if path is None else [path])
 
 
 def _summary(answer: GetAnswer) -> str:
-    files = f"{answer['files']} files, {format_bytes(answer['total_bytes'])}"
+    files = f"{format_count(answer['files'], 'file')}, {format_bytes(answer['total_bytes'])}"
     missing = answer.get("dry_run")
     if missing is not None:
         return f"would fetch {format_bytes(missing['missing_bytes'])} of {files}"
-    how = f" ({answer['link_kind']})" if answer["link_kind"] else ""
+    made = answer.get("made") or {}
+    how = ", ".join(format_count(count, kind) for kind, count in made.items())
     return (
         f"{files}: {format_bytes(answer['fetched_bytes'])} fetched, "
         f"{format_bytes(answer['reused_bytes'])} were here; "
-        f"{format_duration(answer['seconds'])}{how}"
+        f"{format_duration(answer['seconds'])}" + (f" ({how})" if how else "")
     )
 
 
@@ -96,7 +113,7 @@ def _summary(answer: GetAnswer) -> str:
 @click.argument("ref")
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit.")
 @click.option("--refresh", is_flag=True, help="Ask the origin, whatever is recorded.")
-@click.option("--offline", is_flag=True, help="Use what is recorded; ask nobody.")
+@click.option("--offline", is_flag=True, help="Ask no origin: records, or other agents.")
 @output_options
 def resolve(ref: str, printer: Printer, **options: Any) -> None:  # noqa: ANN401
     """Resolve REF to its immutable manifest and list its files."""

@@ -86,12 +86,15 @@ def unpin(ref: str, printer: Printer) -> None:
 def rm(ref: str, printer: Printer, force: bool) -> None:
     """Forget REF and remove what nothing else refers to.
 
-    Files that were put elsewhere (the Hugging Face cache, --to) stay.
+    While another ref means the same content, only REF is forgotten; the CID of a manifest means all
+    refs of it. Files that were put elsewhere (the Hugging Face cache, --to) stay.
     """
     with connect(embed=True) as agent:
         answer = agent.rm(ref, force=force)
     printer.show("rm", answer, ())
     printer.note(f"freed {format_bytes(answer['freed_bytes'])}")
+    for note in answer.get("notes", ()):
+        printer.note(f"note: {note}")
 
 
 @click.command(

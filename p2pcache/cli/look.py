@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import Command, output_options
+from p2pcache.cli.command import Command, counted, output_options
 from p2pcache.cli.output import Printer, printable
 from p2pcache.cli.receipt import receipt_lines
-from p2pcache.units import format_bytes, format_duration, format_progress
+from p2pcache.units import format_bytes, format_duration, format_progress, format_rate
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import StatusAnswer
+    from p2pcache.agent.localapi.answers import NetworkStatus, StatusAnswer
 
 
 @click.command(
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 )
 @output_options
 def status(printer: Printer) -> None:
-    """Show the running agent: its store, its pulls, its clients. Starts none."""
+    """Show the running agent: its store, pulls, clients and network. Starts none."""
     with connect() as agent:
         answer = agent.status()
     printer.show("status", answer, status_lines(answer))
@@ -37,13 +37,42 @@ def status_lines(answer: StatusAnswer) -> list[str]:
         f"up {format_duration(answer['uptime_s'])}, {format_bytes(answer['rss_bytes'])} of memory",
         f"home     {answer['home']}",
         f"store    {room} in {store.get('blobs', 0)} blobs, {store.get('partials', 0)} partial",
+        *([f"         {store['index_lost']}"] if store.get("index_lost") else []),
         f"clients  {answer['clients']}",
         f"pulls    {len(answer['pulls'])}",
     ]
     for pull in answer["pulls"]:
         done, total = pull.get("done_bytes", 0), pull.get("total_bytes", 0)
         lines.append(f"  {pull.get('ref', '?')}  {format_progress(done, total)}")
+    lines += _network_lines(answer.get("network"))
     return [printable(line) for line in lines]
+
+
+def _network_lines(network: NetworkStatus | None) -> list[str]:
+    if network is None:  # an older agent
+        return []
+    if network["state"] != "on":
+        return [f"network  {network['state']}: {network['why']}"]
+    dht, lanes = network.get("dht"), network.get("lanes")
+    lines = [
+        f"network  {network.get('network', '?')}, {counted(network.get('members', 0), 'member')}",
+        f"peer     {network.get('peer', '?')}",
+        *(f"address  {address.partition('/p2p/')[0]}" for address in network.get("addresses", [])),
+    ]
+    if lanes is not None:
+        limit = lanes["limit_up_bytes_per_s"]
+        sent = lanes["sent_bytes"]
+        lines.append(
+            f"lanes    port {lanes['port']}, {'TLS' if lanes['tls'] else 'plain'}, "
+            f"{'?' if sent is None else format_bytes(sent)} sent"
+            + (f", at most {format_rate(limit)}" if limit else "")
+        )
+    if dht is None:
+        lines.append("dht      off")
+    else:
+        names, servers = dht.get("provided", 0), dht.get("servers", 0)
+        lines.append(f"dht      {counted(names, 'name')} announced, {counted(servers, 'server')}")
+    return lines
 
 
 @click.command(

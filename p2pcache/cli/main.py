@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import click
 
 from p2pcache.agent.localapi.client import terminal_options
 from p2pcache.cli.command import Command
-from p2pcache.cli.output import Mode, Printer, discard_stdout
+from p2pcache.cli.output import Mode, Printer, discard, not_written, printable, say
 from p2pcache.errors import Interrupted, P2PCacheError, UsageError
 from p2pcache.version import __version__
 
@@ -129,6 +130,20 @@ def completion(shell: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(argv)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    """What an agent wants its user to know; anything else is for whoever develops with us."""
+    if category is UserWarning:
+        say(sys.stderr, f"warning: {printable(str(message))}\n")
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
@@ -140,11 +155,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             # Not `cli.main`: it answers Ctrl-C and broken pipes by itself, and otherwise.
-            with cli.make_context("p2pcache", args) as ctx:
+            with cli.make_context("p2pcache", list(args)) as ctx:  # click empties it
                 cli.invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            discard_stdout()  # the reader had enough: `p2pcache ls | head` is no failure
+            discard(sys.stdout)  # the reader had enough: `p2pcache ls | head` is no failure
             return 0
         return 0
     except click.exceptions.Exit as exc:
@@ -156,5 +171,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         error = Interrupted("interrupted; what was verified is kept")
     except P2PCacheError as exc:
         error = exc
+    except FileNotFoundError:  # of a relative P2PCACHE_HOME, the one path that every command needs
+        error = UsageError("the working directory is gone", hint="go to a folder that exists")
+    except OSError as exc:  # the agent's are ours by now: this one is of standard output
+        error = not_written(exc)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard(sys.stdout)
     Printer(Mode.JSON if "--json" in args else Mode.HUMAN).error(error)
     return error.exit_code

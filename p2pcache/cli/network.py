@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from p2pcache.agent.localapi.answers import NetworkAnswer
     from p2pcache.cli.output import Printer
 
-DAY_S = 86_400
-
 
 @click.command(
     cls=Command,
@@ -44,7 +42,7 @@ def init(printer: Printer) -> None:
     exits=(10,),
 )
 @click.option(
-    "--expires", type=DURATION, default=DAY_S, metavar="TIME", help="How long it is good for: 24h."
+    "--expires", type=DURATION, default="24h", metavar="TIME", help="How long it is good for: 24h."
 )
 @output_options
 def invite(printer: Printer, expires: int) -> None:
@@ -143,7 +141,7 @@ def unban(peer: str, printer: Printer) -> None:
 )
 @click.argument("repo")
 @click.argument("peer")
-@click.option("--expires", type=DURATION, default=30 * DAY_S, metavar="TIME", help="How long: 30d.")
+@click.option("--expires", type=DURATION, default="30d", metavar="TIME", help="How long: 30d.")
 @output_options
 def grant(repo: str, peer: str, printer: Printer, expires: int) -> None:
     """As the network's admin, let PEER read REPO from other agents without its own access."""

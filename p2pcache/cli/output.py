@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import errno
 import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from p2pcache.agent.localapi.client import terminal_options
+from p2pcache.errors import DiskFull, LocalFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -71,17 +74,17 @@ class Printer:
     def note(self, text: str) -> None:
         """A remark for people, on stderr."""
         if self.mode is Mode.HUMAN:
-            print(printable(text), file=self.stderr)
+            say(self.stderr, printable(text) + "\n")
 
     def error(self, exc: P2PCacheError) -> None:
         """What happened, then what to do."""
         if self.mode is Mode.JSON:
             fields = {"type": "error", **exc.to_wire(), "exit_code": exc.exit_code}
-            print(json.dumps(fields, default=_as_json), file=self.stderr)
+            say(self.stderr, json.dumps(fields, default=_as_json) + "\n")
             return
         color = self._options.color and self.stderr.isatty()
         for line in error_lines(exc.message, exc.hint, color=color):
-            print(line, file=self.stderr)
+            say(self.stderr, line + "\n")
 
     @property
     def shows_progress(self) -> bool:
@@ -90,6 +93,15 @@ class Printer:
 
     def _write(self, line: str) -> None:
         print(line, file=self._stdout)
+
+
+def say(stream: TextIO, text: str) -> None:
+    """Write for people. What nobody can be told (a full disk under the log) fails no command."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        discard(stream)
 
 
 def error_lines(message: str, hint: str | None, *, color: bool = False) -> list[str]:
@@ -120,11 +132,18 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def discard_stdout() -> None:
-    """After a broken pipe: what is still buffered has no reader, and exit must not complain."""
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, sys.stdout.fileno())
-    os.close(sink)
+def discard(stream: TextIO) -> None:
+    """What is still buffered cannot be written, and exit must not complain about it again."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of tests has no number
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, stream.fileno())
+        os.close(sink)
+
+
+def not_written(exc: OSError) -> P2PCacheError:
+    """What it means that data could not be printed."""
+    text = f"the output cannot be written: {exc.strerror or exc}"
+    return DiskFull(text) if exc.errno in (errno.ENOSPC, errno.EDQUOT) else LocalFault(text)
 
 
 def _as_json(value: object) -> str:

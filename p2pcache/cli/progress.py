@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, TextIO, cast
 
 from p2pcache import units
-from p2pcache.cli.output import Printer, printable
+from p2pcache.cli.output import Printer, printable, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REDRAW_S = 0.1  # faster than this nobody reads, slower looks stuck
 LINE_S = 10.0  # in a log
+PEER_ID_START = "12D3KooW"  # of every Ed25519 peer id
 MIN_NAME_CHARS = 12  # a name shorter than this tells nothing; then the line is cut at its end
 
 
@@ -93,8 +94,7 @@ class ProgressDisplay:
     ) -> None:
         """Leave a clean line behind."""
         if self._drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            say(self._stream, "\r\x1b[K")
 
     def update(self, progress: Progress) -> None:
         """Take the newest state; draw it if it is time."""
@@ -103,13 +103,12 @@ class ProgressDisplay:
             return
         if self._tty:
             # One column is left free: a full line wraps on some terminals.
-            self._stream.write("\r" + progress_line(self._shown, self._width() - 1) + "\x1b[K")
-            self._stream.flush()
+            line = progress_line(self._shown, self._width() - 1)
+            say(self._stream, f"\r{line}\x1b[K")
             self._drawn = True
             self._next_at = self._now() + REDRAW_S
         else:
-            self._stream.write(progress_line(self._shown, 200) + "\n")
-            self._stream.flush()
+            say(self._stream, progress_line(self._shown, 200) + "\n")
             self._next_at = self._now() + LINE_S
 
 
@@ -118,7 +117,11 @@ def _shares(sources: dict[str, int]) -> list[str]:
     total = sum(sources.values())
     if total <= 0:
         return []
-    ranked = sorted(sources.items(), key=lambda item: (-item[1], item[0]))
+    by_kind: dict[str, int] = {}
+    for name, count in sources.items():  # who of the agents it was, the receipt tells
+        kind = "peers" if name.startswith(PEER_ID_START) else name
+        by_kind[kind] = by_kind.get(kind, 0) + count
+    ranked = sorted(by_kind.items(), key=lambda item: (-item[1], item[0]))
     return [f"{printable(name)} {round(100 * count / total)}%" for name, count in ranked if count]
 
 

@@ -48,17 +48,22 @@ def _bytes_line(receipt: Mapping[str, Any]) -> str:
     parts = [
         f"{format_bytes(receipt.get('total_bytes', 0))} in all",
         f"{format_bytes(receipt.get('fetched_bytes', 0))} fetched",
-        f"{format_bytes(receipt.get('reused_bytes', 0))} were here",
+        f"{format_bytes(_sum(receipt, 'reused_bytes', 'adopted_bytes'))} were here",
+        f"{format_bytes(receipt.get('resumed_bytes', 0))} resumed",
         f"{format_bytes(receipt.get('duplicate_bytes', 0))} fetched twice",
         f"{receipt.get('retries', 0)} retries",
     ]
     return ", ".join(parts)
 
 
+def _sum(receipt: Mapping[str, Any], *names: str) -> int:
+    return sum(receipt.get(name, 0) for name in names)
+
+
 def _source_table(sources: list[Mapping[str, Any]]) -> list[str]:
     if not sources:
         return []
-    rows = [("source", "host", "bytes", "rate", "time", "requests", "outcome")]
+    rows = [("source", "host", "bytes", "a stream", "stream time", "requests", "outcome")]
     for source in sources:
         seconds, count = source.get("seconds") or 0, source.get("bytes") or 0
         outcome = str(source.get("outcome", "?"))

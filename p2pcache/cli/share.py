@@ -9,7 +9,7 @@ import click
 from p2pcache.agent.localapi.client import connect
 from p2pcache.cli.command import Command, output_options
 from p2pcache.cli.progress import ProgressDisplay
-from p2pcache.units import format_bytes
+from p2pcache.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from p2pcache.cli.output import Printer
@@ -35,4 +35,4 @@ def push(path: str, printer: Printer) -> None:
     if answer["sha256"] is not None:
         lines.append(f"sha256    {answer['sha256']}")
     printer.show("push", answer, lines)
-    printer.note(f"{answer['files']} files, {format_bytes(answer['total_bytes'])}")
+    printer.note(f"{format_count(answer['files'], 'file')}, {format_bytes(answer['total_bytes'])}")

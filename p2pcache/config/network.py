@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pcache.content.peerid import PeerId, parse_peer_id
+from p2pcache.content.peerid import PeerId, format_peer_id, parse_peer_id
 from p2pcache.errors import UsageError
 
 DEFAULT_PORT = 4801  # unassigned by IANA; another free one is taken when nobody asked for this one
@@ -48,3 +48,10 @@ def trust(text: str) -> frozenset[PeerId] | None:
         return frozenset(parse_peer_id(word) for word in words(text))
     except UsageError as exc:
         raise ValueError(exc.message) from exc
+
+
+def format_trust(trusted: frozenset[PeerId] | None) -> str:
+    """What `trust` reads."""
+    if trusted is None:
+        return "any"
+    return ", ".join(sorted(map(format_peer_id, trusted))) or "none"

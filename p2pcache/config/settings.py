@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from p2pcache.config.network import DEFAULT_PORT, NetworkSettings, port, trust, words
+from p2pcache.config.network import (
+    DEFAULT_PORT,
+    NetworkSettings,
+    format_trust,
+    port,
+    trust,
+    words,
+)
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
 from p2pcache.store.layout import StoreOptions
@@ -33,6 +40,7 @@ class Setting:
     parse: Callable[[str], Any]
     default: Any
     help: str
+    show: Callable[[Any], Any] = lambda value: value  # as plain values, for people and JSON
 
     @property
     def variable(self) -> str:
@@ -54,6 +62,13 @@ def _yes(text: str) -> bool:
     raise ValueError(f"`{text}` is neither on nor off")
 
 
+def _budget(text: str) -> int:
+    count = parse_bytes(text)
+    if count < 1:
+        raise ValueError("a store of no bytes holds nothing; `none` is no limit")
+    return count
+
+
 def _number(text: str) -> int:
     try:
         value = int(text)
@@ -72,7 +87,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("store.path", _optional(str), None, "where blobs lie; default: the home directory"),
     Setting(
         "store.capacity",
-        _optional(parse_bytes),
+        _optional(_budget),
         _STORE.capacity_bytes,
         "byte budget of the store; none: what the disk has",
     ),
@@ -144,6 +159,7 @@ SETTINGS: tuple[Setting, ...] = (
         trust,
         _NAMES.trust,
         "whose word on a name counts offline: any, none, or peer ids",
+        format_trust,
     ),
     Setting(
         "names.max_age",
@@ -175,7 +191,7 @@ class Config:
         """What `p2pcache config show` prints."""
         return {
             s.key: {
-                "value": self.values[s.key],
+                "value": s.show(self.values[s.key]),
                 "source": self.origins[s.key],
                 "variable": s.variable,
                 "help": s.help,
@@ -230,10 +246,11 @@ def _flat(file: Path) -> dict[str, str]:
 
 
 def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Config:
-    path = values["store.path"]
+    path, ca_file = values["store.path"], values["tls.ca_file"]
     return Config(
         home=home,
-        store_path=home if path is None else Path(path).expanduser(),
+        # Not from the working directory: a store must not depend on where a command was typed.
+        store_path=home if path is None else home / Path(path).expanduser(),
         store=StoreOptions(
             capacity_bytes=values["store.capacity"], reserve_bytes=values["store.reserve"]
         ),
@@ -251,7 +268,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             names=NameOptions(values["names.max_age"], values["names.trust"]),
         ),
         workers=WorkerOptions(idle_s=values["workers.idle"]),
-        ca_file=values["tls.ca_file"],
+        ca_file=None if ca_file is None else str(home / Path(ca_file).expanduser()),
         links=values["materialise.links"],
         network=NetworkSettings(
             enabled=values["network.enabled"],

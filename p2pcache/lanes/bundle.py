@@ -71,6 +71,8 @@ def _take(frames: _Frames, blob: SmallOrder) -> SmallReport:
     data = frames.read(length)
     seconds = time.monotonic() - began
     try:
+        if status == 413:  # too large for a bundle, or for what is left of this one: ask again
+            raise ended(FaultKind.UNAVAILABLE, f"{host}: not in this bundle")
         if status != 200:
             raise Ended(status_fault(status, {}, frames.url))
         check_size(blob, length)

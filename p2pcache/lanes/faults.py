@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import urllib3.exceptions as u3
 
 from p2pcache.lanes.orders import Fault, FaultKind
+from p2pcache.lanes.pace import Endless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -111,7 +112,7 @@ def status_fault(
     if status >= 500:
         kind, text = FaultKind.UNAVAILABLE, "has a problem of its own"
     elif status >= 400 and status not in _BY_STATUS:
-        kind, text = FaultKind.UNAVAILABLE, "does not accept the request"
+        kind, text = FaultKind.DENIED, "does not accept the request"  # nor the same one later
     message = f"{host_of(url)} {text} (HTTP {status})"
     if said := plain_text(headers.get("X-Error-Message", ""), secrets):
         message += f": {said}"
@@ -137,6 +138,8 @@ def network_fault(exc: Exception, url: str) -> Fault:
             return Fault(FaultKind.UNTRUSTED, f"{host}: certificate is not trusted: {why}")
         if "Fingerprints did not match" in str(cause):
             return Fault(FaultKind.UNTRUSTED, f"{host}: certificate is not the pinned one")
+        if isinstance(cause, Endless):
+            return Fault(FaultKind.UNTRUSTED, f"{host}: {cause}")
         if isinstance(cause, u3.ProxyError) and "407" in str(cause):
             return Fault(FaultKind.DENIED, "the proxy wants a login (HTTP 407)", http_status=407)
     return Fault(*_network_kind(exc, chain, host))

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from p2pcache.lanes import http
-from p2pcache.lanes.faults import Ended, disk_fault, ended, host_of
-from p2pcache.lanes.orders import Fault, FaultKind, FetchOrder, FetchReport
+from p2pcache.lanes.faults import Ended, disk_fault, ended, host_of, plain_text
+from p2pcache.lanes.orders import Fault, FaultKind, FetchOrder, FetchReport, file_validator
 from p2pcache.lanes.pace import Guard, Pacer
 from p2pcache.lanes.receive import receive_blocks, receive_rest
 from p2pcache.lanes.sink import BlockSink
@@ -47,6 +47,7 @@ class _Progress:
     wire_bytes: int = 0
     total_bytes: int | None = None
     etag: str | None = None
+    changed: bool = False  # another version than the wanted one: what arrived is worth nothing
 
 
 def fetch(order: FetchOrder) -> FetchReport:
@@ -65,8 +66,8 @@ def fetch(order: FetchOrder) -> FetchReport:
         fault = exc.fault
     return FetchReport(
         start=order.start,
-        done=sink.done,
-        digests=sink.digests,
+        done=order.start if progress.changed else sink.done,
+        digests=b"" if progress.changed else sink.digests,
         wire_bytes=progress.wire_bytes,
         seconds=time.monotonic() - began,
         first_byte_s=guard.first_byte_s,
@@ -86,7 +87,7 @@ def guard_for(limits: FetchLimits) -> Guard:
 
 def _from_server(order: FetchOrder, sink: BlockSink, guard: Guard, progress: _Progress) -> None:
     byte_range = None if order.whole else (order.start, order.end)
-    body = http.get(order.location, order.limits, guard, byte_range)
+    body = http.get(order.location, order.limits, guard, byte_range, if_range=order.validator)
     try:
         end = _agree(order, body, progress)
         if end is None:
@@ -119,6 +120,8 @@ def _agree(order: FetchOrder, body: Body, progress: _Progress) -> int | None:
         raise http.refuse_status(body, order.location)
     refuse_encoded(body)
     progress.etag = body.headers.get("ETag")
+    if order.validator is not None and (progress.etag or "").strip('" \t') != order.validator:
+        raise _changed(progress, f"its ETag is {progress.etag}, not {order.validator!r}")
     end = _agree_range(order, body) if body.status == 206 else _agree_whole(order, body)
     total = _total(body)
     progress.total_bytes = total
@@ -132,6 +135,12 @@ def _agree(order: FetchOrder, body: Body, progress: _Progress) -> int | None:
                 FaultKind.UNTRUSTED, f"the blob has {total} bytes, at most {order.blob_bytes} asked"
             )
     return end
+
+
+def _changed(progress: _Progress, how: str) -> Ended:
+    progress.changed = True
+    message = f"the file changed while it was fetched: {plain_text(how)}"
+    return ended(FaultKind.UNTRUSTED, message)
 
 
 def refuse_encoded(body: Body) -> None:
@@ -205,6 +214,7 @@ class _FileBody:
 def _from_file(order: FetchOrder, sink: BlockSink, guard: Guard, progress: _Progress) -> None:
     fd = open_file(order.location.url)
     try:
+        _check_file(order, fd, progress)
         size = progress.total_bytes = os.fstat(fd).st_size
         if size != order.blob_bytes and (order.total_known or size > order.blob_bytes):
             raise ended(
@@ -215,8 +225,15 @@ def _from_file(order: FetchOrder, sink: BlockSink, guard: Guard, progress: _Prog
             receive_blocks(body, sink, min(order.end, size))
         finally:
             progress.wire_bytes = body.received_bytes
+        _check_file(order, fd, progress)
     finally:
         os.close(fd)
+
+
+def _check_file(order: FetchOrder, fd: int, progress: _Progress) -> None:
+    """Before and after: what was written in between is seen by one of the two."""
+    if order.validator is not None and file_validator(os.fstat(fd)) != order.validator:
+        raise _changed(progress, "somebody wrote to the local file")
 
 
 def open_file(url: str) -> int:

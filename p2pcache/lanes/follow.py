@@ -31,9 +31,11 @@ def follow(order: FollowOrder) -> FollowReport:
     if order.git_sha1:
         git = hashlib.sha1(b"blob %d\0" % order.blob_bytes, usedforsecurity=False)
     blocks = bytearray() if order.live_path is None else None
-    fault = None
+    fault = idle_at = None
+    hashed = 0
     try:
         for chunk in _in_order(order):
+            hashed += len(chunk)
             sha256.update(chunk)
             if git is not None:
                 git.update(chunk)
@@ -41,13 +43,21 @@ def follow(order: FollowOrder) -> FollowReport:
                 blocks += hashlib.sha256(chunk).digest()
     except Ended as exc:
         fault = exc.fault
+    except _Idle:
+        idle_at = hashed
+    nothing = fault is not None or idle_at is not None
     return FollowReport(
-        sha256=b"" if fault else sha256.digest(),
-        git_sha1=None if fault or git is None else git.digest(),
+        sha256=b"" if nothing else sha256.digest(),
+        git_sha1=None if nothing or git is None else git.digest(),
         block_digests=None if fault or blocks is None else bytes(blocks),
         cpu_s=time.process_time() - cpu_began,
         fault=fault,
+        idle_at=idle_at,
     )
+
+
+class _Idle(Exception):
+    """No further block came in time."""
 
 
 def _in_order(order: FollowOrder) -> Iterator[memoryview]:
@@ -71,7 +81,7 @@ def _blocks(order: FollowOrder, data: int, live: int | None = None) -> Iterator[
     number, ready = 0, count if live is None else 0
     while number < count:
         if number >= ready and live is not None:
-            ready = number + _wait_live(live, number, count)
+            ready = number + _wait_live(live, number, count, order.idle_s)
         size = min(BLOCK_BYTES, order.blob_bytes - number * BLOCK_BYTES)
         if os.preadv(data, [buffer[:size]], number * BLOCK_BYTES) != size:
             raise ended(FaultKind.LOCAL, "the blob became shorter while it was hashed")
@@ -79,8 +89,12 @@ def _blocks(order: FollowOrder, data: int, live: int | None = None) -> Iterator[
         number += 1
 
 
-def _wait_live(live: int, number: int, count: int) -> int:
-    """How many blocks from `number` on are live, at least one; sleeps until there is one."""
+def _wait_live(live: int, number: int, count: int, idle_s: float | None) -> int:
+    """How many blocks from `number` on are live, at least one; sleeps until there is one.
+
+    Raises `_Idle` after `idle_s`.
+    """
+    give_up = None if idle_s is None else time.monotonic() + idle_s
     while True:
         marks = os.pread(live, min(LOOK_AHEAD_BLOCKS, count - number), number)
         if not marks:
@@ -90,4 +104,6 @@ def _wait_live(live: int, number: int, count: int) -> int:
             return run
         if os.fstat(live).st_nlink == 0:
             raise ended(FaultKind.LOCAL, "the partial blob was discarded while it was hashed")
+        if give_up is not None and time.monotonic() >= give_up:
+            raise _Idle
         time.sleep(IDLE_S)

@@ -59,6 +59,7 @@ class Body:
         self._response = response
         self._reply = reply
         self._guard = guard
+        guard.head_over()
 
     def read_into(self, view: memoryview) -> int:
         """Fill some of `view` with one receive; 0 at the end of the body. Raises `Ended`."""
@@ -66,6 +67,7 @@ class Body:
             view = view[: self._guard.step_bytes]
         try:
             count = self._read_into(view)
+            self._guard.body(count)
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise Ended(network_fault(exc, self.url)) from exc
         self.received_bytes += count
@@ -124,15 +126,20 @@ def get(
     guard: Guard,
     byte_range: tuple[int, int] | None,
     ask: bytes | None = None,
+    if_range: str | None = None,
 ) -> Body:
     """Ask for `[start, end)` (None: everything) and return the final answer, whatever its status.
 
     With `ask` it is a POST of that body: a question that changes nothing, and may be repeated.
+    `if_range`: of this version (an ETag without its quotes); of another one everything comes.
+
     Raises `Ended` when no answer came or a redirect led nowhere.
     """
     headers = {"Accept-Encoding": "identity", "User-Agent": "p2pcache"}
     if byte_range is not None:
         headers["Range"] = f"bytes={byte_range[0]}-{byte_range[1] - 1}"
+        if if_range is not None:
+            headers["If-Range"] = f'"{if_range}"'
     remembered = _recall(location)
     if remembered is not None:
         try:

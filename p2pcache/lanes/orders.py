@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
 
 BLOCK_BYTES = 1 << 20  # DESIGN 1: the unit that is verified; a UnixFS raw leaf
 UNKNOWN_HASH = bytes(32)  # in `expected`: nothing is known of this block; no content hashes to it
@@ -44,6 +48,11 @@ class Location:
     direct: bool = False
 
 
+def file_validator(status: os.stat_result) -> str:
+    """What tells two versions of a local file apart."""
+    return f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:{status.st_size}"
+
+
 @dataclass(frozen=True, slots=True)
 class FetchLimits:
     """Bounds of one request. `rate_bytes_per_s` is this worker's share; None is no limit."""
@@ -61,7 +70,7 @@ class FaultKind(enum.Enum):
     UNAVAILABLE = "unavailable"  # connect, reset, stall, 408, 429, 5xx, short body: try again
     RANGE_IGNORED = "range-ignored"  # 200 to a ranged GET: ask for the whole body instead
     NOT_FOUND = "not-found"  # 404, 410
-    DENIED = "denied"  # 401, 403, 407, 451 after one renewal of a redirected URL
+    DENIED = "denied"  # 401, 403, 407, 451, other 4xx, after one renewal of a redirected URL
     UNTRUSTED = "untrusted"  # wrong bytes, wrong Content-Range, encoded, too long, loop
     LOCAL = "local"  # our disk or memory
     DISK_FULL = "disk-full"  # ENOSPC, EDQUOT
@@ -98,6 +107,8 @@ class FetchOrder:
     `whole`: no Range header; `start` is 0 and `end` is
     `blob_bytes`. `compare`: the blocks are there already; those that differ from the map are
     rewritten and listed in the report.
+    `validator`: the version that is wanted, as the listing saw it (the opaque part of a strong
+    ETag, or `file_validator`); another one is UNTRUSTED and nothing of the order counts.
     `total_known` is False when only this request can tell the length (`blob_bytes` is then an
     upper bound and the report's `total_bytes` the truth).
     """
@@ -114,6 +125,7 @@ class FetchOrder:
     compare: bool = False
     limits: FetchLimits = FetchLimits()
     total_known: bool = True
+    validator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +200,8 @@ class BatchReport:
 class FollowOrder:
     """Hash a blob in order behind its writers, from the page cache.
 
-    Ends when every block is live. `live_path` None: the file is complete (a plain re-hash).
+    Ends when every block is live, or when no further one comes for `idle_s`. `live_path` None: the
+    file is complete (a plain re-hash).
     `git_sha1`: compute the git blob id too (needs the length first: `blob_bytes`).
     """
 
@@ -196,14 +209,19 @@ class FollowOrder:
     live_path: str | None
     blob_bytes: int
     git_sha1: bool = False
+    idle_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FollowReport:
-    """Whole digests (raw bytes) and, for a plain re-hash, the sha2-256 of every block, joined."""
+    """Whole digests (raw bytes) and, for a plain re-hash, the sha2-256 of every block, joined.
+
+    `idle_at`: after so many bytes no further block came, and there is no digest; None: there is.
+    """
 
     sha256: bytes
     git_sha1: bytes | None
     block_digests: bytes | None
     cpu_s: float
     fault: Fault | None = None
+    idle_at: int | None = None

@@ -4,6 +4,9 @@ Three bounds end a request that does not move: the socket's timeout (nothing for
 the floor (fewer than `floor_bytes_per_s` on average over a window of `no_progress_s`: a server
 that drips a byte a second would live for ever behind a timeout), and the connect timeout. The
 floor also covers the response's headers, which http.client reads with many small receives.
+
+A fourth one ends an answer that moves and never comes to its point: headers, interim answers,
+chunk lines or trailers without end.
 """
 
 from __future__ import annotations
@@ -21,6 +24,13 @@ MAX_STEP_BYTES = 256 << 10  # a paced receive asks for no more: smooth, and stil
 MIN_STEP_BYTES = 1024
 STEP_S = 0.1  # a step at the limited rate takes at most this long, so that pauses stay short
 MAX_CREDIT_S = 0.25  # what a slow moment may be caught up with; more would be a burst
+
+
+MAX_ENVELOPE_BYTES = 256 << 10  # without a body byte in between; real headers have 1 to 16 KiB
+
+
+class Endless(ValueError):
+    """Too many bytes, or for too long, of what is no body."""
 
 
 class TooSlow(TimeoutError):
@@ -75,6 +85,10 @@ class Guard:
         self._waiting = True
         self._window_end = 0.0
         self._window_bytes = 0
+        self._asked = False
+        self._in_body = False
+        self._envelope_bytes = 0  # received since the last byte of a body
+        self._envelope_began = 0.0
 
     @property
     def silent(self) -> bool:
@@ -84,6 +98,19 @@ class Guard:
     def asked(self) -> None:
         """A request was sent: until its first byte only the socket's timeout counts."""
         self._waiting = True
+        self._asked = True
+        self._in_body = False
+        self._envelope_bytes = 0
+
+    def head_over(self) -> None:
+        """The headers were read: from now on the floor is one of body bytes."""
+        self._in_body = True
+        self._envelope_bytes = 0
+
+    def body(self, count: int) -> None:
+        """`count` bytes of what was received were body."""
+        self._envelope_bytes = 0
+        self._move(self._clock(), count)
 
     def received(self, count: int) -> None:
         """Account for one receive of `count` bytes (0 at the end of the stream)."""
@@ -94,12 +121,29 @@ class Guard:
             self._window_bytes = 0
             if self.first_byte_s is None:
                 self.first_byte_s = now - self._began
+        if not self._in_body:
+            self._move(now, count)
+        if self._asked:
+            self._bound_envelope(now, count)
+        if self._pacer is not None and (pause_s := self._pacer.delay_s(count)) > 0:
+            self._sleep(pause_s)
+            self._window_end += pause_s
+            self._envelope_began += pause_s
+
+    def _move(self, now: float, count: int) -> None:
         self._window_bytes += count
         if now >= self._window_end:
             if self._window_bytes < self._floor_bytes:
                 raise TooSlow("slower than the floor")
             self._window_end = now + self._window_s
             self._window_bytes = 0
-        if self._pacer is not None and (pause_s := self._pacer.delay_s(count)) > 0:
-            self._sleep(pause_s)
-            self._window_end += pause_s
+
+    def _bound_envelope(self, now: float, count: int) -> None:
+        """What comes now may be body: only what came before it is known not to be."""
+        if self._envelope_bytes == 0:
+            self._envelope_began = now
+        elif (
+            self._envelope_bytes > MAX_ENVELOPE_BYTES or now - self._envelope_began > self._window_s
+        ):
+            raise Endless("headers or trailers without end")
+        self._envelope_bytes += count

@@ -9,6 +9,7 @@ does behind it. Everything a remote causes ends in its link or its stream.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from p2pcache.net.network_key import NetworkKey
     from p2pcache.net.tcp import TcpConnection
 
+STRANGERS = 16  # remembered for `doctor`
 LISTEN = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
 _LOG = logging.getLogger(__name__)
 
@@ -107,6 +109,7 @@ class Libp2pHost:
         self._dialing: dict[PeerId, trio.Lock] = {}
         self._watchers: list[_Watcher] = []
         self._closing = False
+        self.strangers: deque[str] = deque(maxlen=STRANGERS)  # IPs that dialled with another key
 
     @property
     def peer_id(self) -> PeerId:
@@ -255,7 +258,7 @@ class Libp2pHost:
 
     async def _accepted(self, tcp: TcpConnection) -> None:
         try:
-            await self._adopt(tcp, await self._handshake.inbound(tcp), inbound=True)
+            await self._adopt(tcp, await self._prove_inbound(tcp), inbound=True)
         except P2PCacheError as exc:
             tcp.cut(reset=False)
             _LOG.debug("refused %s: %s", tcp.remote, exc.message)
@@ -264,6 +267,13 @@ class Libp2pHost:
             bug(exc, _LOG)
         except BaseException:
             tcp.cut()
+            raise
+
+    async def _prove_inbound(self, tcp: TcpConnection) -> Proven:
+        try:
+            return await self._handshake.inbound(tcp)
+        except Denied:
+            self.strangers.append(tcp.remote.host)
             raise
 
     async def _adopt(self, tcp: TcpConnection, proven: Proven, *, inbound: bool) -> None:

@@ -50,6 +50,7 @@ _log = logging.getLogger(__name__)
 
 MAX_GREETING = 4  # links with one peer that have not said hello yet
 MAX_GREETING_ALL = 128
+MAX_FAILURES = 64  # remembered for `doctor`
 _CLOSE_S = 1.5  # for all links to say bye
 
 
@@ -105,6 +106,7 @@ class Members:
         chance: Callable[[], float],
     ) -> None:
         self.links: dict[PeerId, Link] = {}
+        self.failures: dict[PeerId, P2PCacheError] = {}  # of the last dials, oldest first
         self.mesh = Mesh(host.peer_id, mesh_options, chance)
         self.generation = secrets.token_bytes(GENERATION_BYTES)
         self._host = host
@@ -324,8 +326,10 @@ class Members:
                 return
             await self._host.connect(peer, addresses, timeout_s=options.connect_s)
             stream = await self._host.open_stream(peer, PROTOCOL, timeout_s=options.open_s)
+            self.failures.pop(peer, None)
         except P2PCacheError as exc:
             _log.debug("dial of %s: %s", format_peer_id(peer), exc.message)
+            self._remember_failure(peer, exc)
             self.mesh.failed(peer, now(), for_long=isinstance(exc, Denied | Untrusted))
             self._wake.set()
             return
@@ -338,6 +342,12 @@ class Members:
             return
         await self._run(stream, True, trio.Event())
         self.mesh.dial_ended(peer)
+
+    def _remember_failure(self, peer: PeerId, exc: P2PCacheError) -> None:
+        self.failures.pop(peer, None)
+        self.failures[peer] = exc
+        while len(self.failures) > MAX_FAILURES:
+            del self.failures[next(iter(self.failures))]
 
     async def _watch(self, changes: trio.MemoryReceiveChannel[Up | Down]) -> None:
         async with changes:

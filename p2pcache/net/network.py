@@ -348,6 +348,11 @@ class Network:
         """How many manifests a peer said it possesses (restricted ones it never says)."""
         return self._interests.possessed_count(peer)
 
+    def failures(self) -> dict[PeerId, P2PCacheError]:
+        """Why those who are not here were not reached at the last try."""
+        driver = self.members_driver
+        return {who: exc for who, exc in driver.failures.items() if who not in driver.links}
+
     def statistics(self) -> NetworkStatistics:
         """Counts."""
         return NetworkStatistics(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import trio
 from p2pcache.content.names import safe_path
 from p2pcache.content.refs import FileRef
 from p2pcache.errors import LocalFault, NotFound, UsageError
-from p2pcache.lanes.orders import Location
+from p2pcache.lanes.orders import Location, file_validator
 from p2pcache.sources.port import ListedFile, Listing, SourceKind
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from p2pcache.sources.port import Credentials
 
 ENDPOINT = "file://"
+RECENT_S = 2.0  # the coarsest file times (FAT, some NFS): two writes within it may look like one
 
 # The old stubs that libp2p's dependency trio-typing installs do not know `abandon_on_cancel`.
 _run_in_thread: Any = trio.to_thread.run_sync
@@ -145,4 +147,11 @@ class _Walk:
 def _file(name: str, real: str, status: os.stat_result) -> ListedFile:
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{name!r} is no regular file: only files and folders can be taken")
-    return ListedFile(safe_path(name), status.st_size, None, key=real)
+    return ListedFile(
+        safe_path(name),
+        status.st_size,
+        None,
+        key=real,
+        validator=file_validator(status),
+        is_recent=time.time() - status.st_mtime < RECENT_S,
+    )

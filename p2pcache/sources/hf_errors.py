@@ -21,6 +21,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from p2pcache.content.refs import DEFAULT_REVISION
 from p2pcache.errors import (
     Denied,
     NotFound,
@@ -30,7 +31,7 @@ from p2pcache.errors import (
     UsageError,
 )
 from p2pcache.sources import headers
-from p2pcache.sources.certificates import distrust
+from p2pcache.sources.certificates import distrust, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 
 MAX_SAID_CHARS = 300  # of the hub's own words, in our message
 
+_NO_NETWORK = (
+    "check the network and the proxy settings; HF_ENDPOINT names a mirror, and --offline uses "
+    "what is here"
+)
 _TRY_AGAIN = frozenset({408, 425, 429})  # and 5xx
 
 
@@ -136,14 +141,17 @@ def _gated(name: str, request: HfListRequest) -> Denied:
 
 def _hidden(name: str, request: HfListRequest) -> NotFound:
     """Missing or private: the hub does not say which."""
+    suspects = "check the name"
+    if request.revision != DEFAULT_REVISION:
+        suspects += f" and the revision {request.revision!r}"
     if request.token is None:
         return NotFound(
             f"{request.endpoint} has no public {name} at {request.revision!r}",
-            hint="check the name; if it is private, set HF_TOKEN or run `hf auth login`",
+            hint=f"{suspects}; if it is private, set HF_TOKEN or run `hf auth login`",
         )
     return NotFound(
         f"{request.endpoint} has no {name} at {request.revision!r} that this token may see",
-        hint="check the name; if it is private, ask its owner for access",
+        hint=f"{suspects}; if it is private, ask its owner for access",
     )
 
 
@@ -157,8 +165,11 @@ def _of_transport(exc: BaseException, request: HfListRequest) -> P2PCacheError:
         case "RemoteProtocolError" | "DecodingError":
             return Unavailable(f"{request.endpoint} broke off its reply: {_short(exc)}")
         case kind if kind.endswith("Timeout"):
-            return Unavailable(f"{request.endpoint} was silent for {request.request_timeout_s:g} s")
-    return Unavailable(f"{request.endpoint} cannot be reached: {_short(exc)}")
+            return Unavailable(
+                f"{request.endpoint} was silent for {request.request_timeout_s:g} s",
+                hint=_NO_NETWORK,
+            )
+    return Unavailable(f"{request.endpoint} cannot be reached: {reason(exc)}", hint=_NO_NETWORK)
 
 
 def _short(exc: BaseException) -> str:

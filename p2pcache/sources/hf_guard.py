@@ -8,7 +8,6 @@ huggingface_hub 1.31 to 2.x, whose clients are of httpx and httpx2: hence the pr
 from __future__ import annotations
 
 import contextlib
-import ssl
 import threading
 import time
 from contextvars import ContextVar
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 from p2pcache.errors import Unavailable, Untrusted
 from p2pcache.sources import headers
+from p2pcache.sources.certificates import trusting
 from p2pcache.sources.hf_errors import refuse_status
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _install_client(ca_file: str | None) -> None:
     library_hooks = plain.event_hooks["request"]  # offline mode, request id
 
     def make() -> Any:  # noqa: ANN401 - of httpx or httpx2
-        context = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+        context = None if ca_file is None else trusting(ca_file)
         return kind(
             verify=True if context is None else context,
             follow_redirects=True,

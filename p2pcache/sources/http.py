@@ -87,7 +87,15 @@ class HttpSource:
             endpoint=origin_of(ref.url),
             immutable=probe.etag if ref.sha256 is None else f"sha256:{ref.sha256.hex()}",
             mutable=ref.sha256 is None,
-            files=(ListedFile(name, probe.size, digest, key=ref.url),),
+            files=(
+                ListedFile(
+                    name,
+                    probe.size,
+                    digest,
+                    key=ref.url,
+                    validator=None if digest is not None else probe.etag,
+                ),
+            ),
             notes=tuple(notes),
         )
 

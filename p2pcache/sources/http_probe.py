@@ -7,17 +7,17 @@ URL is asked.
 from __future__ import annotations
 
 import contextlib
-import ssl
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 import trio
 
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.sources import headers
-from p2pcache.sources.certificates import distrust
+from p2pcache.sources.certificates import distrust, reason, trusting
 from p2pcache.sources.urls import origin_of, shown
 from p2pcache.version import __version__
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from p2pcache.sources.http import HttpOptions
 
 
+_NO_NETWORK = "check the address, the network and the proxy settings; --offline uses what is here"
 CLOSE_S = 2.0  # nothing is in flight when a source is closed
 
 
@@ -101,7 +102,7 @@ class Prober:
 
 def _open_client(options: HttpOptions) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        verify=ssl.create_default_context(cafile=options.ca_file) if options.ca_file else True,
+        verify=trusting(options.ca_file) if options.ca_file else True,
         follow_redirects=True,
         max_redirects=options.max_redirects,
         timeout=options.timeout_s,
@@ -135,9 +136,17 @@ def _refuse(reply: httpx.Response, url: str) -> None:
     if 400 <= status < 500:
         raise Denied(
             f"{origin_of(url)} does not give out {name} (HTTP {status})",
-            hint="a signed URL may have expired",
+            hint=_denied_hint(url, status),
         )
     raise Untrusted(f"{name} answers HTTP {status}")
+
+
+def _denied_hint(url: str, status: int) -> str | None:
+    if urlsplit(url).query:
+        return "a signed URL may have expired"
+    if status == 407:
+        return "the proxy wants a login: write it into HTTPS_PROXY"
+    return "web servers are asked without a login: use a public address or a signed one"
 
 
 def _of_transport(exc: Exception, url: str) -> P2PCacheError:
@@ -150,5 +159,5 @@ def _of_transport(exc: Exception, url: str) -> P2PCacheError:
         case httpx.InvalidURL() | httpx.UnsupportedProtocol():
             return Untrusted(f"{shown(url)} leads to something that is no URL: {said}")
         case httpx.TimeoutException():
-            return Unavailable(f"{origin_of(url)} is silent")
-    return Unavailable(f"{origin_of(url)} cannot be reached: {said}")
+            return Unavailable(f"{origin_of(url)} is silent", hint=_NO_NETWORK)
+    return Unavailable(f"{origin_of(url)} cannot be reached: {reason(exc)}", hint=_NO_NETWORK)

@@ -53,6 +53,9 @@ class ListedFile:
     `digest`: a multihash (sha2-256, or sha1 meaning the git blob id), None when the origin has no
     content hash. `size`: bytes, None when the origin does not say. `key`: what `locate` needs.
     `oid`: git id from the origin's tree (of the LFS pointer for LFS files), for HF's `trees/`.
+    `validator`: for a file without a digest, what changes when its bytes do (`lanes.orders`);
+    None: nothing tells two versions apart. `is_recent`: it changed so shortly before it was listed
+    that its validator may be the same after another change; good for one pull, not for a record.
     """
 
     path: str
@@ -61,6 +64,8 @@ class ListedFile:
     key: str
     oid: str | None = None
     xet_hash: str | None = None
+    validator: str | None = None
+    is_recent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ again by its path.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -90,15 +91,40 @@ class Blobs:
         except (FileNotFoundError, NotADirectoryError):
             stat = None
         if stat is not None:
-            same = stat.st_size == row.size if row.path is None else row.is_unchanged(stat)
+            same = _is_as_stored(row, stat) if row.path is None else row.is_unchanged(stat)
             if same:
                 adopted = row.path is not None
                 return BlobInfo(row.sha256, row.size, row.root, row.git_sha1, path, adopted)
         if row.path is None and stat is not None:
-            # a stored blob never changes length by our hand: leave the evidence to `verify`
-            return None
+            # by a hard link into the store, or by root: not by our hand. It stays where it is, for
+            # `recheck`, `verify`, and the next pull, which keeps its good blocks
+            return self.recheck(row.digest) if row.size <= BLOCK_BYTES else None
         self.forget([row.sha256])
         return self._find_by_path(b"\x12\x20" + row.sha256) if row.path is not None else None
+
+    def changed(self, name: bytes) -> BlobInfo | None:
+        """A stored blob whose file is no longer as we left it; what is known of it by the index."""
+        row = self._index.row(name)
+        if row is None or row.path is not None:
+            return None
+        path = self._layout.blob(row.sha256)
+        try:
+            same = _is_as_stored(row, os.stat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return None if same else BlobInfo(row.sha256, row.size, row.root, row.git_sha1, path)
+
+    def recheck(self, name: bytes) -> BlobInfo | None:
+        """Hash a blob whose file was changed: `touch` is no damage. None if it is damaged."""
+        info = self.changed(name)
+        if info is None:
+            return None
+        with durable.local_faults("hashing a blob again"), info.path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            found = hashlib.file_digest(file, "sha256").digest()
+            if found != info.sha256 or not _is_same(os.fstat(file.fileno()), before):
+                return None
+        return self._index_blob(info.sha256, info.size, info.root_cid, info.git_sha1)
 
     def _find_by_path(self, name: bytes) -> BlobInfo | None:
         """A blob whose row was lost (crash before the commit, another index) is still a blob."""
@@ -122,10 +148,18 @@ class Blobs:
     ) -> BlobInfo:
         if root is None and size <= BLOCK_BYTES:
             root = cids.raw_cid(sha256)
+        path = self._layout.blob(sha256)
         if not self._index.readonly:
-            row = Row(sha256, size, root, git_sha1, self._clock())
-            self._index.put([row], "keeping a blob")
-        return BlobInfo(sha256, size, root, git_sha1, self._layout.blob(sha256))
+            self._index.put([self._row(path, sha256, size, root, git_sha1)], "keeping a blob")
+        return BlobInfo(sha256, size, root, git_sha1, path)
+
+    def _row(
+        self, path: Path, sha256: bytes, size: int, root: bytes | None, git_sha1: bytes | None
+    ) -> Row:
+        """A row of our own file, with the time that tells when somebody writes to it."""
+        with durable.local_faults("keeping a blob"):
+            mtime_ns = os.stat(path).st_mtime_ns
+        return Row(sha256, size, root, git_sha1, self._clock(), mtime_ns=mtime_ns)
 
     def forget(self, sha256s: Iterable[bytes]) -> None:
         """Drop rows and names; not the files."""
@@ -192,16 +226,22 @@ class Blobs:
         durable.fsync_path(target.parent)
 
     def _place(self, source: Path, target: Path, size: int) -> None:
-        """Give a sealed file its name. An existing blob of that name is kept: it is the same."""
+        """Give a sealed file its name. A blob that has it, and that nobody wrote to, is kept."""
         self._make_shard(target.parent)
-        try:
-            present = target.stat().st_size == size
-        except FileNotFoundError:
-            present = False
-        if present:
+        if self._is_intact(target, size):
             source.unlink(missing_ok=True)
         else:
             source.rename(target)
+
+    def _is_intact(self, target: Path, size: int) -> bool:
+        try:
+            stat = target.stat()
+        except FileNotFoundError:
+            return False
+        row = self._index.row(digests.sha256_digest(bytes.fromhex(target.name)))
+        return stat.st_size == size and (
+            row is None or row.path is not None or _is_as_stored(row, stat)
+        )
 
     def _make_shard(self, shard: Path) -> None:
         if shard not in self._shards:
@@ -214,7 +254,7 @@ class Blobs:
         One fsync for each directory touched and one index transaction for all of them. After an
         error (DiskFull, LocalFault) every file is either still where it was or a good blob.
         """
-        infos, rows, now = [], [], self._clock()
+        infos, rows = [], []
         with durable.local_faults("publishing small blobs"):
             for source, blob in items:
                 target = self._layout.blob(blob.sha256)
@@ -223,7 +263,7 @@ class Blobs:
                     os.chmod(source, 0o444)
                     self._place(source, target, blob.size)
                 root = cids.raw_cid(blob.sha256) if blob.size <= BLOCK_BYTES else None
-                rows.append(Row(blob.sha256, blob.size, root, blob.git_sha1, now))
+                rows.append(self._row(target, blob.sha256, blob.size, root, blob.git_sha1))
                 infos.append(BlobInfo(blob.sha256, blob.size, root, blob.git_sha1, target))
             for shard in {info.path.parent for info in infos}:
                 durable.fsync_path(shard)
@@ -261,7 +301,7 @@ class Blobs:
         `stat` is from before it was hashed. A copy of our own is kept and preferred.
         """
         own = self._layout.blob(blob.sha256)
-        if own.exists():
+        if self._is_intact(own, blob.size):
             return self._index_blob(blob.sha256, blob.size, root_cid, blob.git_sha1)
         root = root_cid
         if root is None and blob.size <= BLOCK_BYTES:
@@ -274,6 +314,9 @@ class Blobs:
             now = os.stat(path)
         if now.st_size != blob.size or not row.is_unchanged(now):
             raise _changed(path)
+        if own.exists():  # damaged; once the row is of another file, nothing would tell
+            with durable.local_faults("taking out a damaged blob"):
+                own.rename(self._layout.quarantined(blob.sha256))
         self._index.put([row], "adopting a file")
         self._keep_map(blob, block_digests)
         return BlobInfo(blob.sha256, blob.size, root, blob.git_sha1, path.absolute(), adopted=True)
@@ -314,6 +357,11 @@ class Blobs:
             self.forget(gone)
             self.removed(gone)
         return freed
+
+
+def _is_as_stored(row: Row, stat: os.stat_result) -> bool:
+    """Whether nobody wrote to a file of ours; a row that a rebuilt index has knows no time."""
+    return stat.st_size == row.size and row.mtime_ns in (None, stat.st_mtime_ns)
 
 
 def _changed(path: Path) -> LocalFault:

@@ -158,21 +158,31 @@ class Collector:
             self.sweep()
             self.reconcile()
         usage = self.usage()
-        options = self._options
         if target_bytes is not None:
             need = Need(store_bytes=max(usage.used_bytes - target_bytes, 0))
         else:
-            need = policy.watermark_need(
-                usage.used_bytes, options.capacity_bytes,
-                options.high_watermark, options.low_watermark,
-            )  # fmt: skip
-            need = Need(need.store_bytes, max(options.reserve_bytes - usage.disk_free_bytes, 0))
+            need = self._watermark_need(usage)
         plan = self._plan(need, running=running, last_copies=last_copies)
         freed = sum(victim.disk_bytes for victim in plan.victims) if dry_run else self._evict(plan)
         return GcReport(
             freed, len(plan.victims), {hold.value: size for hold, size in plan.kept.items()},
             max(plan.missing.store_bytes, plan.missing.disk_bytes),
         )  # fmt: skip
+
+    def trim(self, *, running: Collection[bytes]) -> int:
+        """Evict down to the low watermark when above the high one; bytes freed."""
+        need = self._watermark_need(self.usage())
+        if need == Need():
+            return 0
+        return self._evict(self._plan(need, running=running, last_copies=()))
+
+    def _watermark_need(self, usage: Usage) -> Need:
+        options = self._options
+        need = policy.watermark_need(
+            usage.used_bytes, options.capacity_bytes,
+            options.high_watermark, options.low_watermark,
+        )  # fmt: skip
+        return Need(need.store_bytes, max(options.reserve_bytes - usage.disk_free_bytes, 0))
 
     def _plan(
         self, need: Need, *, running: Collection[bytes], last_copies: Collection[bytes],

@@ -68,7 +68,10 @@ SCHEMA_VERSION = len(_STEPS)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One blob as the index knows it. `path` and the three after it: adopted in place."""
+    """One blob as the index knows it. `path`, `device`, `inode`: adopted in place.
+
+    `mtime_ns`: of an adopted file, or of our own when it was stored (None: not known).
+    """
 
     sha256: bytes
     size: int
@@ -79,6 +82,11 @@ class Row:
     device: int | None = None
     inode: int | None = None
     mtime_ns: int | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """Its sha2-256 multihash."""
+        return digests.sha256_digest(self.sha256)
 
     def is_unchanged(self, stat: os.stat_result) -> bool:
         """Whether an adopted file is still the one that was hashed."""

@@ -36,11 +36,12 @@ _TAKE_ROUNDS = 100  # each lost round means that somebody else made progress; a 
 
 
 class Busy(LocalFault):
-    """Somebody alive holds it. `holder` says who, for the user."""
+    """Somebody alive holds it. `holder` says who, for the user; `ours`: a task of this process."""
 
-    def __init__(self, what: str, holder: str) -> None:
+    def __init__(self, what: str, holder: str, *, ours: bool = False) -> None:
         super().__init__(f"{what} is in use by {holder}", hint="wait for it, or stop that process")
         self.holder = holder
+        self.ours = ours
 
 
 class LeaseLost(LocalFault):
@@ -208,7 +209,7 @@ class LeaseBook:
         highest = _highest(descriptor)
         found = _read_claim(descriptor, highest)
         if found is not None and not self.is_dead(found):
-            raise Busy(str(directory), found.who.describe())
+            raise Busy(str(directory), found.who.describe(), ours=found.who == self.who)
         claim = Claim(self.who, secrets.token_hex(8), 0)
         try:
             file = _link_new(descriptor, highest + 1, claim)

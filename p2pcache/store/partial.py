@@ -9,12 +9,12 @@ holds; `meta.json` names the boot it belongs to, and after another boot `have` c
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from p2pcache.errors import LocalFault
 from p2pcache.store import durable
 from p2pcache.store.layout import BLOCK_BYTES, block_count
 
@@ -30,18 +30,22 @@ META_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """`size` in bytes (an upper bound while not `total_known`); `boot` is the boot of `live`."""
+    """`size` in bytes (an upper bound while not `total_known`); `boot` is the boot of `live`.
+
+    `version`: of the bytes, where the name does not tell.
+    """
 
     name: bytes
     size: int
     total_known: bool
     boot: str
+    version: str = ""
 
     def encode(self) -> bytes:
         """JSON, for people who look."""
         return json.dumps({
             "version": META_VERSION, "name": self.name.hex(), "size": self.size,
-            "total_known": self.total_known, "boot": self.boot,
+            "total_known": self.total_known, "boot": self.boot, "bytes_version": self.version,
         }).encode()  # fmt: skip
 
 
@@ -53,7 +57,7 @@ def read_meta(directory: Path) -> Meta | None:
             return None
         return Meta(
             bytes.fromhex(found["name"]), int(found["size"]), bool(found["total_known"]),
-            str(found["boot"]),
+            str(found["boot"]), str(found.get("bytes_version", "")),
         )  # fmt: skip
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
@@ -131,7 +135,7 @@ class Partial:
             if not bits:
                 # space for every bit now: on a disk that fills up, progress can still be noted
                 durable.write_file(self.have_path, bytes(-(-self.blocks // 8)))
-            self._save_meta(Meta(self.name, self.size, self.total_known, boot))
+            self._save_meta(dataclasses.replace(self._meta, boot=boot))
         self._flushed = self.have_count()
 
     def _live_is_whole(self) -> bool:
@@ -241,7 +245,7 @@ class Partial:
             _ensure_length(self.map_path, blocks * HASH_BYTES)
             if self.live_path.stat().st_size < blocks:
                 self._write_live(self.live().ljust(blocks, b"\x00"))
-            self._save_meta(Meta(self.name, total, True, self._meta.boot))
+            self._save_meta(dataclasses.replace(self._meta, size=total, total_known=True))
 
     def save_intent(self, intent: dict[str, str | int | None]) -> None:
         """Note durably as which blob this is being published, so that a crash can be finished."""
@@ -280,6 +284,15 @@ class Partial:
         return self._closed
 
 
+def count_live(directory: Path) -> int:
+    """Verified blocks of a partial that is not ours; 0 when there is none."""
+    try:
+        live = (directory / "live").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    return len(live) - live.count(0)
+
+
 def read_intent(directory: Path) -> dict[str, Any] | None:
     """What `save_intent` noted."""
     try:
@@ -300,19 +313,28 @@ def open_partial(
 ) -> Partial:  # fmt: skip
     """Continue or begin the partial in a leased directory.
 
-    Raises LocalFault when another size was begun under the same name: the caller discards one.
+    A size that no digest has proven is only what some source claimed. When another one was begun
+    under the same name, it is begun anew: keeping the first would let a liar block a name. So is
+    another version: blocks of two would make a blob that never was.
     """
     known = read_meta(directory)
-    if known is not None and known.size != meta.size:
-        if known.total_known and meta.total_known:
-            raise LocalFault(
-                f"{directory.name} was begun with {known.size} bytes, now it has {meta.size}",
-                hint=f"remove {directory} if the new size is the right one",
-            )
-        meta = known if known.total_known else meta
+    both_known = known is not None and known.total_known and meta.total_known
+    if known is not None and (
+        known.version != meta.version or (both_known and known.size != meta.size)
+    ):
+        with local_faults_at(directory):
+            _empty(directory)
+    elif known is not None and known.total_known:
+        meta = known
     partial = Partial(directory, trash, meta, lease, on_close=on_close)
     partial.prepare(boot)
     return partial
+
+
+def _empty(directory: Path) -> None:
+    """Remove what an earlier holder wrote; what says that it counts goes first, for a crash."""
+    for name in ("have", "live", "publishing.json", "map", "data", "meta.json"):
+        (directory / name).unlink(missing_ok=True)
 
 
 def _ensure_length(path: Path, length: int, *, exact: bool = False) -> None:

@@ -169,6 +169,11 @@ class Records:
         )
         return {bytes(cid) for (cid,) in rows}
 
+    def forget_resolution(self, canonical: str) -> None:
+        """Drop what one ref means."""
+        with self._index.write("forgetting a ref") as connection:
+            connection.execute("DELETE FROM resolutions WHERE canonical = ?", (canonical,))
+
     def forget_manifest(self, cid: bytes) -> None:
         """Drop a manifest, the refs that mean it, and its pin. Its blobs are not touched."""
         with self._index.write("forgetting a manifest") as connection:

@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +26,18 @@ from p2pcache.store.index import canonical_name
 from p2pcache.store.layout import Layout, StoreOptions
 from p2pcache.store.lease import Busy, Lease, LeaseBook, LeaseLost
 from p2pcache.store.others import OtherAgents
-from p2pcache.store.partial import Meta, Partial, open_partial
+from p2pcache.store.partial import Meta, Partial, count_live, open_partial
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from p2pcache.content.manifest import Manifest
     from p2pcache.content.verify import Verified, VerifiedBlob
     from p2pcache.store.index import Index, Row
+
+Hold = Callable[[Iterable[bytes]], None]
+"""Keeps blobs (raw sha2-256) from being evicted, until the scope that gave it ends."""
 
 _TOUCHES_KEPT = 4096  # last-use times held in memory before they are written in one transaction
 _SWEEP_WAIT_S = 0.02  # another process's sweep holds a lease for about a millisecond...
@@ -49,6 +53,7 @@ class Store:
     ) -> None:  # fmt: skip
         self.options = options
         self.readonly = index.readonly
+        self.index_lost: str | None = None  # what the user should know: refs and pins may be gone
         self.layout = layout
         self._index = index
         self._leases = leases
@@ -83,11 +88,19 @@ class Store:
                 root.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for directory in layout.directories():
                     durable.make_dir(directory)
+            had_index = layout.index.exists()
             index, fresh = recovery.open_index(layout, options, leases, readonly=readonly)
         store = cls(layout, options, index, leases, clock)
         try:
+            found = 0
             if not readonly and (store._collector.sweep() or fresh):
-                store._collector.reconcile()
+                found = store._collector.reconcile()
+            if fresh and had_index:
+                store.index_lost = "the index was damaged; what could be read of it was kept"
+            elif fresh and found:
+                store.index_lost = (
+                    f"the index was gone; {found} blobs were found, refs and pins not"
+                )
         except BaseException:
             store.close()
             raise
@@ -148,9 +161,17 @@ class Store:
         """
         return self._blobs.find(name)
 
-    def find_many(self, names: Sequence[bytes]) -> dict[bytes, BlobInfo]:
-        """`find` for many names at once; those that are not here are left out."""
-        return self._blobs.find_many(names)
+    def find_many(self, names: Sequence[bytes], *, recheck: bool = False) -> dict[bytes, BlobInfo]:
+        """`find` for many names at once; those that are not here are left out.
+
+        `recheck`: blobs whose file was written to are hashed, and found if they are still good.
+        """
+        found = self._blobs.find_many(names)
+        if recheck and not self.readonly:
+            for name in names:
+                if name not in found and (good := self._blobs.recheck(name)) is not None:
+                    found[name] = good
+        return found
 
     def publish(
         self, partial: Partial, blob: VerifiedBlob, *, root_cid: bytes | None = None
@@ -216,12 +237,29 @@ class Store:
 
     # -- partials --------------------------------------------------------------------------------
 
-    def partial(self, name: bytes, size: int, *, total_known: bool = True) -> Partial:
+    def partial(
+        self, name: bytes, size: int, *, total_known: bool = True, version: str = ""
+    ) -> Partial:
         """Begin or continue the blob of that name, under a lease.
 
+        `version`: which bytes they are, where the name does not say (a provisional one). Those of
+        another version, or another size, are thrown away first.
+
         Raises Busy when another live holder (a task of ours too) has it, DiskFull when it does not
-        fit even after evicting what may go.
+        fit even after evicting what may go. A blob of that name that somebody wrote to is taken
+        out, and its good blocks are in the partial.
         """
+        partial = self._partial(name, size, total_known, version)
+        damaged = self._blobs.changed(name) if total_known and not version else None
+        if damaged is not None and damaged.size == size:
+            try:
+                repair.take_out(self.layout, self._blobs, damaged, partial)
+            except BaseException:
+                partial.close()
+                raise
+        return partial
+
+    def _partial(self, name: bytes, size: int, total_known: bool, version: str) -> Partial:
         name = canonical_name(name)
         directory = self.layout.partial(name)
         with durable.local_faults("opening a partial"):
@@ -230,7 +268,7 @@ class Store:
             try:
                 self._room_for_partial(directory, size if total_known else 0)
                 opened = open_partial(
-                    directory, self.layout.trash, Meta(name, size, total_known, ""), lease,
+                    directory, self.layout.trash, Meta(name, size, total_known, "", version), lease,
                     boot=self._leases.who.boot, on_close=self._forget_partial,
                 )  # fmt: skip
             except BaseException:
@@ -238,6 +276,10 @@ class Store:
                 raise
             self._open_partials.add(opened)
             return opened
+
+    def others_progress(self, name: bytes) -> int:
+        """Verified blocks of a partial, whoever holds it: what a waiter sees of the holder."""
+        return count_live(self.layout.partial(canonical_name(name)))
 
     def _take_waiting(self, directory: Path) -> Lease:
         for _ in range(_SWEEP_WAITS):
@@ -276,7 +318,7 @@ class Store:
         info = self.find(digests.sha256_digest(sha256)) if row is None else self._info(row)
         if info is None:
             raise NotFound(f"blob {sha256.hex()} is not in the store")
-        partial = self.partial(digests.sha256_digest(sha256), info.size)
+        partial = self._partial(digests.sha256_digest(sha256), info.size, True, "")
         try:
             repair.take_out(self.layout, self._blobs, info, partial)
         except BaseException:
@@ -292,13 +334,22 @@ class Store:
     # -- room ------------------------------------------------------------------------------------
 
     @contextmanager
-    def running(self, sha256s: Iterable[bytes]) -> Iterator[None]:
-        """While open, these blobs (raw sha2-256) are part of a running pull and not evicted."""
-        keys = list(sha256s)
-        with self._lock:
-            self._running.update(keys)
+    def running(self, sha256s: Iterable[bytes] = ()) -> Iterator[Hold]:
+        """While open, these blobs (raw sha2-256) are part of a running pull and not evicted.
+
+        What it yields takes further ones, as they become known; any thread may call it.
+        """
+        keys: list[bytes] = []
+
+        def hold(more: Iterable[bytes]) -> None:
+            with self._lock:
+                new = list(more)
+                keys.extend(new)
+                self._running.update(new)
+
+        hold(sha256s)
         try:
-            yield
+            yield hold
         finally:
             with self._lock:
                 self._running.subtract(keys)
@@ -313,6 +364,12 @@ class Store:
         with durable.local_faults("making room"):
             self._write_touches()
             self._collector.ensure_room(incoming_bytes, running=self._held())
+
+    def trim(self) -> int:
+        """After a pull: evict what the watermarks ask for, so that the next one finds room."""
+        with durable.local_faults("making room"):
+            self._write_touches()
+            return self._collector.trim(running=self._held())
 
     def gc(
         self, *, target_bytes: int | None = None, protected: Collection[bytes] = frozenset(),
@@ -419,6 +476,18 @@ class Store:
         freed = self._blobs.remove(row.sha256 for row in present.values())
         self._records.forget_manifest(manifest_cid)
         return freed
+
+    def forget_ref(self, canonical: str) -> None:
+        """Forget what one ref means; its manifest and blobs stay for the others that mean it."""
+        self._records.forget_resolution(canonical)
+
+    def linked_bytes(self, manifest_cid: bytes) -> int:
+        """Bytes of a manifest's blobs that other names on this disk keep when it goes."""
+        manifest = self._records.get_manifest(manifest_cid)
+        found = self.find_many([file.digest for file in manifest.files]) if manifest else {}
+        own = {blob.sha256: blob for blob in found.values() if not blob.adopted}
+        with durable.local_faults("looking at blobs"):
+            return sum(b.size for b in own.values() if b.path.stat().st_nlink > 1)
 
     def save_receipt(self, receipt: dict[str, Any]) -> int:
         """Keep the account of a pull (`ref` names it); gives its number."""

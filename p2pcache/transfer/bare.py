@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from p2pcache.content.ranges import RangeSet
     from p2pcache.content.signed import PieceAttestation
     from p2pcache.sources.port import Lane, Swarm
+    from p2pcache.store.store import Hold
     from p2pcache.transfer.progress import Progress
     from p2pcache.transfer.pull import PullContext
     from p2pcache.transfer.sharing import Peers
@@ -74,6 +75,7 @@ async def pull_bare(
     rate_bytes_per_s: float | None = None,
     watch: Callable[[Progress], None],
     note: Callable[[PullReport], None],
+    hold: Hold,
 ) -> PullReport:
     """Bring one blob by its name alone; `report.blobs` has it under the name in hex.
 
@@ -94,7 +96,7 @@ async def pull_bare(
             try:
                 return await fetch(
                     context, [wanted], [], report,
-                    rate_bytes_per_s=rate_bytes_per_s, watch=watch, note=note,
+                    rate_bytes_per_s=rate_bytes_per_s, watch=watch, note=note, hold=hold,
                     peers=replace(peers, swarm=heard.view()),
                 )  # fmt: skip
             except (Untrusted, NotFound, DiskFull) as exc:  # perhaps of another size

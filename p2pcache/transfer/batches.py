@@ -15,14 +15,14 @@ from p2pcache.content.verify import VerifiedBlob, verify_whole
 from p2pcache.errors import P2PCacheError, Untrusted
 from p2pcache.lanes.orders import Fault, FaultKind, SmallOrder
 from p2pcache.transfer import events as ev
-from p2pcache.transfer.faults import fault_of, local_error
+from p2pcache.transfer.faults import OURS, fault_of, local_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from p2pcache.lanes.orders import FetchLimits, Location, SmallReport
     from p2pcache.store.blobs import BlobInfo
-    from p2pcache.store.store import Store
+    from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.want import Wanted
     from p2pcache.transfer.workers import Workers
 
@@ -42,6 +42,7 @@ async def fetch_batch(
     store: Store,
     workers: Workers,
     limits: FetchLimits,
+    hold: Hold,
 ) -> BatchOutcome:
     """Fetch, verify and store one batch. If cancelled, nothing of it stays behind."""
     started = trio.current_time()
@@ -51,10 +52,14 @@ async def fetch_batch(
     for blob in batch.blobs:
         try:
             location = await locate(blob)
+        except OURS:
+            raise
         except P2PCacheError as exc:
             faults[blob] = fault_of(exc)
         else:
             orders[blob] = _order(wanted[blob], location, folder / uuid.uuid4().hex)
+    incoming_bytes = sum(wanted[blob].size_bytes for blob in orders)
+    await trio.to_thread.run_sync(store.ensure_room, incoming_bytes)
     try:
         # The one place to switch: where the source is a peer, all of these travel with one request
         # to its `/bundle` (lanes: `BundleOrder`, `Workers.fetch_bundle`), same orders, same report.
@@ -69,6 +74,7 @@ async def fetch_batch(
                     faults[blob] = Fault(FaultKind.UNTRUSTED, exc.message)
             elif small.fault.kind in (FaultKind.LOCAL, FaultKind.DISK_FULL):
                 raise local_error(small.fault)
+        hold(verified.sha256 for _, verified in good.values())
         infos = await trio.to_thread.run_sync(store.publish_small, list(good.values()))
     finally:
         _remove(order.dst_path for order in orders.values())

@@ -17,7 +17,7 @@ from p2pcache.errors import DiskFull, P2PCacheError, plain_errors
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind, FetchLimits, FetchOrder, Location
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.batches import fetch_batch
-from p2pcache.transfer.faults import fault_of, local_error, no_source
+from p2pcache.transfer.faults import OURS, fault_of, local_error, no_source
 from p2pcache.transfer.growing import GrowingBlob
 from p2pcache.transfer.machine import Download
 from p2pcache.transfer.policy import StreamTuner, TransferOptions, piece_bytes
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from p2pcache.lanes.orders import FetchReport
     from p2pcache.store.blobs import BlobInfo
-    from p2pcache.store.store import Store
+    from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.machine import Statistics
     from p2pcache.transfer.sharing import Peers
     from p2pcache.transfer.want import Origin, Wanted
@@ -56,6 +56,7 @@ class Driver:
         cores: int,
         chance: Callable[[], float],
         watch: Callable[[Progress], None],
+        hold: Hold,
         peers: Peers | None = None,
     ) -> None:
         self._wanted = list(wanted)
@@ -64,6 +65,7 @@ class Driver:
         self._workers = workers
         self._options = options
         self._watch = watch
+        self._hold = hold
         self._tuner = StreamTuner(cores, options)
         self._streams = self._tuner.floor
         rate = limits.rate_bytes_per_s
@@ -73,7 +75,7 @@ class Driver:
         self._limits = limits if rate is None else _share(limits, rate / self._streams)
         self._machine = Download(
             [
-                ev.BlobSpec(i, w.size_bytes, w.size_bytes <= BLOCK_BYTES)
+                ev.BlobSpec(i, w.size_bytes, w.size_bytes <= BLOCK_BYTES, w.whole)
                 for i, w in enumerate(self._wanted)
             ],
             piece_bytes=piece_bytes(sum(w.size_bytes for w in self._wanted)),
@@ -176,7 +178,13 @@ class Driver:
     def _do(self, action: ev.Action, nursery: trio.Nursery) -> None:
         match action:
             case ev.Open(blob):
-                growing = GrowingBlob(self._wanted[blob], self._store, self._workers)
+                growing = GrowingBlob(
+                    self._wanted[blob],
+                    self._store,
+                    self._workers,
+                    self._hold,
+                    self._options.patience_s,
+                )
                 self._growing[blob] = growing
                 nursery.start_soon(self._open, blob, growing, nursery)
             case ev.Fetch(job):
@@ -225,6 +233,8 @@ class Driver:
             try:
                 report = await self._request(job, growing)
                 fault = report.fault
+            except OURS:
+                raise
             except P2PCacheError as exc:
                 fault = fault_of(exc)
         if fault is not None and fault.kind in (FaultKind.LOCAL, FaultKind.DISK_FULL):
@@ -301,6 +311,7 @@ class Driver:
             whole=job.whole,
             compare=job.compare,
             limits=self._limits,
+            validator=growing.wanted.validator,
         )
 
     def _expected(self, job: ev.Job, growing: GrowingBlob) -> bytes | None:
@@ -327,7 +338,7 @@ class Driver:
         outcome = None
         with scope:
             outcome = await fetch_batch(
-                batch, self._wanted, locate, self._store, self._workers, limits
+                batch, self._wanted, locate, self._store, self._workers, limits, self._hold
             )
         del self._scopes[batch.id]
         if outcome is None:
@@ -379,9 +390,10 @@ class Driver:
         done = complete + growing
         statistics = self._machine.statistics()
         by_source = {s.name: s.kept_bytes for s in statistics.sources if s.requests}
+        waits = next((g.waits_for for g in self._growing.values() if g.waits_for), None)
         return Progress(
-            "fetching",
-            next((g.wanted.path for g in self._growing.values()), None),
+            "fetching" if waits is None else f"waiting for {waits}",
+            None if waits else next((g.wanted.path for g in self._growing.values()), None),
             done,
             sum(w.size_bytes for w in self._wanted),
             len(self.blobs),

@@ -21,11 +21,13 @@ class BlobSpec:
     """One blob to bring. `index` is the machine's own short name for it.
 
     `size_bytes` is what the listing promised. `small`: at most one block, fetched in batches.
+    `whole`: nothing tells its versions apart, so only the blocks of one stream fit together.
     """
 
     index: int
     size_bytes: int
     small: bool
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,12 @@ _HINT_OF: dict[FaultKind, str] = {
 }
 
 
+OURS = (errors.LocalFault, errors.UsageError)
+"""What ends a pull as it is, with its hint: no other source would do better, nor a later try."""
+
+
 def fault_of(exc: errors.P2PCacheError) -> Fault:
-    """The fault that an adapter's error stands for."""
+    """The fault that an adapter's error stands for; those of `OURS` end the pull before."""
     retry_after_s = exc.retry_after_s if isinstance(exc, errors.Unavailable) else None
     for kind in (
         FaultKind.DISK_FULL,  # before LOCAL: it is a subclass

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import uuid
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -25,20 +29,31 @@ if TYPE_CHECKING:
     from p2pcache.content.verify import VerifiedBlob
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.partial import Partial
-    from p2pcache.store.store import Store
+    from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.want import Wanted
     from p2pcache.transfer.workers import Workers
 
 BUSY_BEAT_S = 0.1  # how often to look whether the other holder of a lease is done
+FOLLOW_BEAT_S = 0.1
+FOLLOW_IDLE_S = 1.0  # without a block for so long, a follower's process is worth more elsewhere
 FLUSH_BEAT_S = 0.05  # at 1 GB/s this is 50 MB: with the flush size it bounds what a crash costs
+CLOSE_S = 30.0  # 64 MiB to a disk that others keep busy; what hangs for longer may never end
 FLUSH_AGE_S = 2.0  # slow transfers are flushed by age
+
+# The old stubs that libp2p's dependency trio-typing installs do not know `abandon_on_cancel`.
+_run_in_thread: Any = trio.to_thread.run_sync
 
 
 class GrowingBlob:
     """Owned by the driver of one pull; `aclose` gives the lease back and keeps what is verified."""
 
-    def __init__(self, wanted: Wanted, store: Store, workers: Workers) -> None:
+    def __init__(
+        self, wanted: Wanted, store: Store, workers: Workers, hold: Hold, patience_s: float
+    ) -> None:
         self.wanted = wanted
+        self.waits_for: str | None = None  # who brings it, while it is not us
+        self._patience_s = patience_s
+        self._hold = hold
         self._store = store
         self._workers = workers
         self._partial: Partial | None = None
@@ -47,6 +62,8 @@ class GrowingBlob:
         self.final_map = b""  # of `finish`
         self._report: FollowReport | None = None
         self._followed = trio.Event()
+        self._complete = trio.Event()
+        self._refuted = False  # the last whole digest was wrong: what is here is somebody's lie
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
 
     @property
@@ -59,30 +76,47 @@ class GrowingBlob:
         """Take the partial. Returns the blob instead when somebody else completed it meanwhile.
 
         While another pull or another agent on this store holds the lease, wait for it: it brings
-        the same bytes.
+        the same bytes. Raises Busy when another process holds it and brings nothing for
+        `patience_s`; a pull of our own has a patience of its own.
         """
         wanted = self.wanted
-        name = wanted.name or provisional_name(f"{wanted.key}\0{wanted.size_bytes}")
-        while (found := self._find()) is None:
+        name = wanted.name or provisional_name(wanted.key)
+        # a file that nothing tells apart from its other versions is never continued
+        version = uuid.uuid4().hex if wanted.whole else wanted.validator or ""
+        seen, since = -1, trio.current_time()
+        while (found := self._found()) is None:
             try:
                 self._partial = await trio.to_thread.run_sync(
-                    self._store.partial, name, self.wanted.size_bytes
+                    partial(self._store.partial, name, wanted.size_bytes, version=version)
                 )
-            except Busy:
+            except Busy as exc:
+                self.waits_for = exc.holder
+                before = seen
+                seen = await trio.to_thread.run_sync(self._store.others_progress, name)
+                if seen != before or exc.ours:
+                    since = trio.current_time()
+                elif trio.current_time() - since >= self._patience_s:
+                    raise
                 await trio.sleep(BUSY_BEAT_S)
                 continue
-            found = self._find()
+            finally:
+                self.waits_for = self.waits_for if self._partial is None else None
+            found = self._found()
             if found is not None:  # its last holder published it between our look and our take
-                partial, self._partial = self._partial, None
-                await trio.to_thread.run_sync(partial.discard)
+                taken, self._partial = self._partial, None
+                await trio.to_thread.run_sync(taken.discard)
                 break
             if is_sha256(name):
                 self.proven = self._store.block_map(raw(name))
             return None
         return found
 
-    def _find(self) -> BlobInfo | None:
-        return None if self.wanted.name is None else self._store.find(self.wanted.name)
+    def _found(self) -> BlobInfo | None:
+        """The blob, held, when somebody else completed it."""
+        found = None if self.wanted.name is None else self._store.find(self.wanted.name)
+        if found is not None:
+            self._hold([found.sha256])
+        return found
 
     def live(self) -> bytes:
         """One byte a block, nonzero when verified."""
@@ -124,19 +158,40 @@ class GrowingBlob:
         return self._partial is not None and not self._publishing
 
     async def follow(self) -> None:
-        """Hash in order behind the writers; `finish` waits for the result."""
-        self._report = await self._hash(str(self.partial.live_path))
+        """Hash in order behind the writers; `finish` waits for the result.
+
+        Slow writers lose their follower to others. A hash cannot be put aside, so the next one
+        starts over, when twice as much is there: all of them together cost one more hash. What
+        has none when it is complete is hashed then.
+        """
+        size, worth = self.wanted.size_bytes, 0
+        while not self._complete.is_set():
+            if self.verified_to(0, size) >= min(size, worth):
+                with suppress(trio.WouldBlock):
+                    report = await self._hash_behind()
+                    if report.idle_at is None:
+                        self._report = report
+                        self._followed.set()
+                        return
+                    worth = 2 * max(report.idle_at, BLOCK_BYTES)
+            with trio.move_on_after(FOLLOW_BEAT_S):
+                await self._complete.wait()
+        self._report = await self._hash()
         self._followed.set()
 
-    async def _hash(self, live_path: str | None) -> FollowReport:
-        git = self.wanted.digest is not None and is_git_sha1(self.wanted.digest)
-        order = FollowOrder(
-            str(self.partial.data_path), live_path, self.wanted.size_bytes, git_sha1=git
+    async def _hash_behind(self) -> FollowReport:
+        order = replace(
+            self._follow_order(), live_path=str(self.partial.live_path), idle_s=FOLLOW_IDLE_S
         )
-        report = await self._workers.follow(order)
-        if report.fault is not None:
-            raise local_error(report.fault)
-        return report
+        return _good(await self._workers.follow_growing(order))
+
+    async def _hash(self) -> FollowReport:
+        return _good(await self._workers.follow(self._follow_order()))
+
+    def _follow_order(self) -> FollowOrder:
+        git = self.wanted.digest is not None and is_git_sha1(self.wanted.digest)
+        path, size = str(self.partial.data_path), self.wanted.size_bytes
+        return FollowOrder(path, None, size, git_sha1=git)
 
     async def keep_flushed(self) -> None:
         """Make progress durable every so many bytes, and by age when it is slow."""
@@ -147,24 +202,31 @@ class GrowingBlob:
             old = now - since >= FLUSH_AGE_S
             if bytes_ - flushed >= self._store.options.flush_bytes or (old and bytes_ > flushed):
                 async with self._disk:
-                    partial = self._partial
-                    if partial is None:
+                    if self._partial is None:
                         return
-                    await trio.to_thread.run_sync(partial.flush)
+                    await trio.to_thread.run_sync(self._partial.flush)
                 flushed, since = bytes_, now
+            flushed = min(flushed, bytes_)  # a refuted blob begins anew
 
     async def finish(self, again: bool) -> BlobInfo:
-        """Check the whole digest and make the blob visible. Raises Untrusted when it differs."""
+        """Check the whole digest and make the blob visible. Raises Untrusted when it differs.
+
+        The first time the blocks stay, to be compared with what comes next. When the digest is
+        wrong again, the source lies: nothing of it is kept, for the next one or the next pull.
+        """
         if again:
-            report = await self._hash(None)
+            report = await self._hash()
         else:
+            self._complete.set()
             await self._followed.wait()
             assert self._report is not None
             report = self._report
         size = self.wanted.size_bytes
+        self._refuted = True
         blob = verify_whole(
             self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
         )
+        self._refuted = False
         hashes = self.final_map = self.partial.block_hashes()
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
         if self.wanted.root is not None and root.cid != self.wanted.root:
@@ -176,12 +238,32 @@ class GrowingBlob:
         return info
 
     def _publish(self, blob: VerifiedBlob, root_cid: bytes) -> BlobInfo:
+        self._hold([blob.sha256])
         return self._store.publish(self.partial, blob, root_cid=root_cid)
 
     async def aclose(self) -> None:
-        """Flush and give the lease back; bounded by one flush, and safe to call twice."""
-        with trio.CancelScope(shield=True):
+        """Flush and give the lease back; safe to call twice.
+
+        Bounded: behind a disk that hangs (NFS without its server) the flush goes on in its thread
+        and gives the lease back when it ends.
+        """
+        with trio.move_on_after(CLOSE_S, shield=True):
             async with self._disk:
-                partial, self._partial = self._partial, None
-                if partial is not None:
-                    await trio.to_thread.run_sync(partial.close)
+                left, self._partial = self._partial, None
+                if left is not None:
+                    useless = self.wanted.whole or self._refuted
+                    await _run_in_thread(_leave, left, not useless, abandon_on_cancel=True)
+
+
+def _good(report: FollowReport) -> FollowReport:
+    if report.fault is not None:
+        raise local_error(report.fault)
+    return report
+
+
+def _leave(left: Partial, continued: bool) -> None:
+    """Keep the progress for the next opener; what is of no use to it would only take up space."""
+    if left.live_path.exists() and not (continued and left.have_count()):
+        left.discard()
+    else:
+        left.close()

@@ -7,10 +7,10 @@ word was, so a liar can name another model, never damage one (DESIGN 2, 3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from p2pcache.content.peerid import PeerId, format_peer_id
+from p2pcache.content.peerid import PeerId, format_peer_id, parse_peer_id
 from p2pcache.sources.port import ListedFile, Listing
 from p2pcache.units import format_duration
 
@@ -72,9 +72,17 @@ def choose_word(
     return min(usable, key=lambda word: (-word.resolved_at, word.signer), default=None)
 
 
+def still_counts(listing: Listing, resolved_at: float, options: NameOptions, now: float) -> bool:
+    """Whether what was recorded would be believed today: a word that was taken once may not be."""
+    if listing.source != OTHERS:
+        return True
+    if options.max_age_s is not None and now - resolved_at > options.max_age_s:
+        return False
+    return options.trust is None or parse_peer_id(listing.endpoint) in options.trust
+
+
 def listing_of(word: SignedResolution, manifest: Manifest, now: float) -> Listing:
     """The listing that an origin would have given, as far as a manifest tells it."""
-    age = format_duration(max(0.0, now - word.resolved_at))
     who = format_peer_id(word.signer)
     return Listing(
         source=OTHERS,
@@ -83,5 +91,17 @@ def listing_of(word: SignedResolution, manifest: Manifest, now: float) -> Listin
         mutable=word.mutable,
         files=tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in manifest.files),
         gated=word.restricted,
-        notes=(f"the name is the word of peer {who}, {age} old: the origin was not asked",),
+        notes=(_word_note(who, word.resolved_at, now),),
     )
+
+
+def with_age(listing: Listing, resolved_at: float, now: float) -> Listing:
+    """A recorded listing whose note says how old the word is now, not when it was taken."""
+    if listing.source != OTHERS:
+        return listing
+    return replace(listing, notes=(_word_note(listing.endpoint, resolved_at, now),))
+
+
+def _word_note(who: str, resolved_at: float, now: float) -> str:
+    age = format_duration(max(0.0, now - resolved_at))
+    return f"the name is the word of peer {who}, {age} old, and not the origin's"

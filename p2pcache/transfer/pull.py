@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import Credentials, ListedFile, Source
     from p2pcache.store.blobs import BlobInfo
-    from p2pcache.store.store import Store
+    from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.policy import TransferOptions
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.sharing import Peers
@@ -61,7 +61,7 @@ def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
                 f"the origin does not say how long `{file.path}` is",
                 hint="pin it (`#sha256=...`) or serve it with a Content-Length",
             )
-        wanted.append(Wanted(file.path, file.size, file.digest, file.key))
+        wanted.append(Wanted(file.path, file.size, file.digest, file.key, validator=file.validator))
     return wanted
 
 
@@ -75,20 +75,23 @@ async def pull(
     rate_bytes_per_s: float | None,
     watch: Callable[[Progress], None],
     note: Callable[[PullReport], None],
+    hold: Hold,
     peers: Peers | None = None,
 ) -> PullReport:
     """Bring `files` into the store. Cancel-safe: verified blocks stay. Raises one of our errors.
 
     `source` None means no origin: what neither is here nor with `peers` is NotFound. `note` gets
-    the report of what was done so far also when the pull fails or is cancelled.
+    the report of what was done so far also when the pull fails or is cancelled. `hold` gets every
+    blob that is found or arrives: it is not evicted for the rest, nor before the caller has placed
+    it.
     """
     wanted = wanted_of(files)
     total = sum(w.size_bytes for w in wanted)
-    have = await trio.to_thread.run_sync(_find, context.store, wanted)
+    have = await trio.to_thread.run_sync(_find, context.store, wanted, hold)
     reused = sum(w.size_bytes for w in wanted if w.path in have)
     watch(Progress("adopting", None, reused, total, len(have), len(wanted)))
     started = trio.current_time()
-    adopted = await _adopt(context, resolution.ref, [f for f in files if f.path not in have])
+    adopted = await adopt(context, resolution.ref, [f for f in files if f.path not in have], hold)
     have |= adopted
     adopt_s = trio.current_time() - started
     report = PullReport(
@@ -124,18 +127,17 @@ async def pull(
             )
         )
 
-    needed = [raw(w.digest) for w in wanted if w.digest is not None and is_sha256(w.digest)]
-    with context.store.running(needed):  # what arrives early is not evicted for the rest
-        return await fetch(
-            context,
-            missing,
-            origins,
-            report,
-            rate_bytes_per_s=rate_bytes_per_s,
-            watch=above,
-            note=note,
-            peers=peers,
-        )
+    return await fetch(
+        context,
+        missing,
+        origins,
+        report,
+        rate_bytes_per_s=rate_bytes_per_s,
+        watch=above,
+        note=note,
+        hold=hold,
+        peers=peers,
+    )
 
 
 async def fetch(
@@ -147,6 +149,7 @@ async def fetch(
     rate_bytes_per_s: float | None,
     watch: Callable[[Progress], None],
     note: Callable[[PullReport], None],
+    hold: Hold,
     peers: Peers | None,
 ) -> PullReport:
     """Bring what is known to be missing. Raises and ends as `pull`, whose last step it is."""
@@ -157,12 +160,13 @@ async def fetch(
         unique,
         origins,
         context.store,
-        context.workers,
+        context.workers.share(),
         options=context.transfer,
         limits=limits,
         cores=context.cores,
         chance=context.chance,
         watch=watch,
+        hold=hold,
         peers=peers,
     )
     started = trio.current_time()
@@ -189,9 +193,13 @@ def _identity(wanted: Wanted) -> bytes | str:
     return wanted.digest if wanted.digest is not None else wanted.key
 
 
-def _find(store: Store, wanted: list[Wanted]) -> dict[str, BlobInfo]:
-    """The stored blob of each path that is here already."""
-    found = store.find_many([w.digest for w in wanted if w.digest is not None])
+def _find(store: Store, wanted: list[Wanted], hold: Hold) -> dict[str, BlobInfo]:
+    """The stored blob of each path that is here already, held from before it was looked for."""
+    names = [w.digest for w in wanted if w.digest is not None]
+    hold(raw(name) for name in names if is_sha256(name))
+    others = store.find_many([name for name in names if not is_sha256(name)])
+    hold(blob.sha256 for blob in others.values())  # only now their sha2-256 is known: look again
+    found = store.find_many(names, recheck=True)
     return {w.path: found[w.digest] for w in wanted if w.digest is not None and w.digest in found}
 
 
@@ -201,31 +209,36 @@ async def _locate(
     return await source.locate(resolution.listing, key, credentials)
 
 
-async def _adopt(
-    context: PullContext, ref: Ref, files: Sequence[ListedFile]
+async def adopt(
+    context: PullContext, ref: Ref, files: Sequence[ListedFile], hold: Hold
 ) -> dict[str, BlobInfo]:
     """Use what other caches hold: hashed in place, never copied, never trusted by its name."""
     found: dict[str, BlobInfo] = {}
 
-    async def one(file: ListedFile, limiter: trio.CapacityLimiter) -> None:
-        async with limiter:
-            for adopter in context.adopters:
-                for path in adopter(ref, file):
-                    blob = await _adopt_one(context, path, file)
-                    if blob is not None:
-                        found[file.path] = blob
-                        return
+    async def one(file: ListedFile) -> None:
+        for adopter in context.adopters:
+            for path in adopter(ref, file):
+                blob = await _adopt_one(context, path, file, hold)
+                if blob is not None:
+                    found[file.path] = blob
+                    return
 
-    limiter = trio.CapacityLimiter(context.cores)
+    async def worker() -> None:
+        for file in remaining:
+            await one(file)
+            await trio.lowlevel.checkpoint()  # most files are nowhere: others want to run too
+
+    remaining = (f for f in files if f.digest is not None and f.size is not None)
     with plain_errors():
         async with trio.open_nursery() as nursery:
-            for file in files:
-                if file.digest is not None and file.size is not None:
-                    nursery.start_soon(one, file, limiter)
+            for _ in range(context.cores):
+                nursery.start_soon(worker)
     return found
 
 
-async def _adopt_one(context: PullContext, path: Path, file: ListedFile) -> BlobInfo | None:
+async def _adopt_one(
+    context: PullContext, path: Path, file: ListedFile, hold: Hold
+) -> BlobInfo | None:
     assert file.digest is not None
     assert file.size is not None
     try:
@@ -243,6 +256,7 @@ async def _adopt_one(context: PullContext, path: Path, file: ListedFile) -> Blob
         root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), file.size)
 
         def adopt() -> BlobInfo:
+            hold([blob.sha256])
             return context.store.adopt(path, blob, before, root_cid=root.cid, block_digests=hashes)
 
         return await trio.to_thread.run_sync(adopt)

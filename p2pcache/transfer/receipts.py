@@ -20,6 +20,7 @@ def receipt(
     seconds: float,
     times: dict[str, float],
     resolution: Resolution | None,
+    total_bytes: int,
     report: PullReport | None,
     error: P2PCacheError | None,
 ) -> dict[str, Any]:
@@ -35,10 +36,13 @@ def receipt(
         "started_at": started_at,
         "seconds": seconds,
         "outcome": "complete" if error is None else f"failed: {error.message}",
-        "total_bytes": 0 if resolution is None else resolution.total_bytes,
+        "total_bytes": total_bytes,
         "fetched_bytes": fetched,
         "reused_bytes": 0 if report is None else report.reused_bytes,
         "adopted_bytes": 0 if report is None else report.adopted_bytes,
+        "resumed_bytes": 0
+        if report is None or error is not None
+        else resumed_bytes(report, total_bytes),
         "duplicate_bytes": 0 if statistics is None else statistics.duplicate_bytes,
         "retries": 0 if statistics is None else statistics.retries,
         "sources": []
@@ -48,6 +52,15 @@ def receipt(
         "bound": _bound(fetched, seconds, report),
         "notes": [] if resolution is None else list(resolution.notes),
     }
+
+
+def resumed_bytes(report: PullReport, total_bytes: int) -> int:
+    """Of a complete pull: what was neither fetched nor a blob here.
+
+    Verified blocks that an earlier pull left, and files whose bytes came once for another path.
+    """
+    brought = report.statistics.fetched_bytes + report.reused_bytes + report.adopted_bytes
+    return max(total_bytes - brought, 0)
 
 
 def _source(

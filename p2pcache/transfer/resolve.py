@@ -20,7 +20,15 @@ from p2pcache.content.names import safe_path
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.port import Credentials, ListedFile, Listing
 from p2pcache.store.records import Resolution as Record
-from p2pcache.transfer.names import OTHERS, NameOptions, choose_word, listing_of
+from p2pcache.transfer.known import check_sizes, with_known_digests
+from p2pcache.transfer.names import (
+    OTHERS,
+    NameOptions,
+    choose_word,
+    listing_of,
+    still_counts,
+    with_age,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,9 +109,9 @@ class Resolver:
         configured ones'.
         """
         if isinstance(ref, refs.DigestRef | refs.CidRef):
-            return self._local(ref)
+            return await trio.to_thread.run_sync(self._local, ref)
         canonical = refs.canonical(ref)
-        record = self._recorded(ref, canonical)
+        record = await trio.to_thread.run_sync(self._recorded, ref, canonical)
         if record is not None and not refresh and self._is_fresh(record):
             return record
         names = self._options.names if trust is None else trust
@@ -118,8 +126,11 @@ class Resolver:
             return known
         try:
             with trio.fail_after(self._options.timeout_s):
-                listing = await self.source_for(ref).list(ref, credentials)
-            return self.record(ref, _checked(listing))
+                listing = _checked(await self.source_for(ref).list(ref, credentials))
+            if not refresh:
+                listing = with_known_digests(listing, None if record is None else record.listing)
+            await trio.to_thread.run_sync(check_sizes, listing, self._store)
+            return await trio.to_thread.run_sync(self.record, ref, listing)
         except trio.TooSlowError as exc:
             error = Unavailable("the origin did not answer in time")
             error.__cause__ = exc
@@ -132,6 +143,10 @@ class Resolver:
         self, ref: refs.Ref, canonical: str, record: Resolution | None, options: NameOptions
     ) -> Resolution | None:
         """Our own record or another agent's word, whichever is newer."""
+        if record is not None and not still_counts(
+            record.listing, record.resolved_at, options, self._now()
+        ):
+            record = None
         if self._names is None or not options.ask:
             return record
         if record is not None and not record.listing.mutable:
@@ -144,12 +159,14 @@ class Resolver:
             return record
         self._names.keep(word)
         listing = listing_of(word, manifest, self._now())
-        return self.record(ref, _checked(listing), word.resolved_at)
+        return await trio.to_thread.run_sync(self.record, ref, _checked(listing), word.resolved_at)
 
     def record(
         self, ref: refs.Ref, listing: Listing, resolved_at: float | None = None
     ) -> Resolution:
-        """Remember what a ref means from now on, or has meant since `resolved_at`."""
+        """Remember what a ref means from now on, or has meant since `resolved_at`. Blocking:
+        seconds for 100,000 files, or while another process writes to the index.
+        """
         canonical = refs.canonical(ref)
         manifest = manifest_of(listing)
         resolved_at = self._now() if resolved_at is None else resolved_at
@@ -171,7 +188,7 @@ class Resolver:
         return Resolution(ref, canonical, listing, manifest, resolved_at, False)
 
     def named_by_arrival(self, resolution: Resolution, blobs: dict[str, BlobInfo]) -> Resolution:
-        """The same resolution with the digests that only the arrived bytes could tell."""
+        """The same resolution with the digests that only the arrived bytes could tell. Blocking."""
         if resolution.manifest is not None:
             return resolution
         files = tuple(
@@ -193,7 +210,7 @@ class Resolver:
         row = self._store.resolution(canonical)
         if row is None:
             return None
-        listing = _unpack(row.extras)
+        listing = with_age(_unpack(row.extras), row.resolved_at, self._now())
         return Resolution(ref, canonical, listing, manifest_of(listing), row.resolved_at, True)
 
     def _fall_back(self, record: Resolution | None, error: P2PCacheError) -> Resolution:
@@ -264,7 +281,18 @@ def _pack(listing: Listing) -> bytes:
             "gated": listing.gated,
             "credential_used": listing.credential_used,
             "notes": list(listing.notes),
-            "files": [[f.path, f.size, f.digest, f.key, f.oid, f.xet_hash] for f in listing.files],
+            "files": [
+                [
+                    f.path,
+                    f.size,
+                    f.digest,
+                    f.key,
+                    f.oid,
+                    f.xet_hash,
+                    None if f.is_recent else f.validator,
+                ]
+                for f in listing.files
+            ],
         }
     )
     return packed

@@ -20,6 +20,7 @@ class Wanted:
 
     `key`: what the origin needs to locate it. `path` has passed `content.names`. `root`: the UnixFS
     root (binary CID) that was asked for, where it was; `block_map`: hashes that make this root.
+    `validator`: the version that was listed, when there is no digest.
     """
 
     path: str
@@ -28,11 +29,17 @@ class Wanted:
     key: str
     root: bytes | None = None
     block_map: bytes | None = None
+    validator: str | None = None
 
     @property
     def name(self) -> bytes | None:
         """What it is called among peers; None when only the arrived bytes can name it."""
         return self.digest or self.root
+
+    @property
+    def whole(self) -> bool:
+        """Whether ranges of it may belong to different versions: it comes in one stream."""
+        return self.name is None and self.validator is None
 
 
 @dataclass(frozen=True, slots=True)

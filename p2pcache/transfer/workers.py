@@ -11,9 +11,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -57,10 +59,15 @@ class WorkerOptions:
     """How many processes, and for how long they stay."""
 
     max_fetchers: int = 16  # the driver keeps fewer in flight: no more than cores when CPU-bound
-    max_followers: int = 4  # whole digests at once; one core hashes 1.8 GB/s
+    max_followers: int = 4  # behind growing blobs; one core hashes 1.8 GB/s
+    max_hashers: int = 4  # of what is complete: never queued behind a transfer
     max_sdk_calls: int = 2
     small_threads: int = 8  # connections a batch: hides the round trip of a far origin
     idle_s: float = 60.0  # then a worker's 25 MB are given back
+
+
+class WorkerDied(LocalFault):
+    """A process was killed with an order in hand."""
 
 
 class Workers:
@@ -71,27 +78,56 @@ class Workers:
         self._sdk: trio_parallel.WorkerContext = sdk
         self._options = options
         self._fetch_limit = trio.CapacityLimiter(options.max_fetchers)
+        self._own_limit: trio.CapacityLimiter | None = None
         self._follow_limit = trio.CapacityLimiter(options.max_followers)
+        self._hash_limit = trio.CapacityLimiter(options.max_hashers)
         self._sdk_limit = trio.CapacityLimiter(options.max_sdk_calls)
+
+    def share(self) -> Workers:
+        """The same workers as one pull sees them: one fetch slot is its own.
+
+        Requests of slow origins hold their slots for long; one pull with many of them must not
+        stop the others.
+        """
+        shared = copy(self)
+        shared._own_limit = trio.CapacityLimiter(1)
+        return shared
+
+    def _slot(self) -> trio.CapacityLimiter:
+        own = self._own_limit
+        return own if own is not None and own.available_tokens > 0 else self._fetch_limit
 
     async def fetch(self, order: FetchOrder) -> FetchReport:
         """One ranged GET. Cancel-safe: verified blocks stay, the socket is closed."""
-        return await self._run(self._fetchers, self._fetch_limit, fetch, order)
+        return await self._again(self._fetchers, self._slot(), fetch, order)
 
     async def fetch_small(self, orders: tuple[SmallOrder, ...], limits: FetchLimits) -> BatchReport:
         """A batch of small blobs. If cancelled, some `dst_path`s may be left to the caller."""
-        threads = self._options.small_threads
-        return await self._run(
-            self._fetchers, self._fetch_limit, fetch_small, orders, limits, threads
-        )
+        call = partial(fetch_small, limits=limits, threads=self._options.small_threads)
+        try:
+            return await self._run(self._fetchers, self._slot(), call, orders)
+        except WorkerDied:  # as `_again`, without what it had written
+            _remove_drafts(orders)
+            return await self._run(self._fetchers, self._slot(), call, orders)
 
     async def fetch_bundle(self, order: BundleOrder, limits: FetchLimits) -> BatchReport:
         """A batch of small blobs of one peer. Cancelling leaves what `fetch_small` leaves."""
         return await self._run(self._fetchers, self._fetch_limit, fetch_bundle, order, limits)
 
     async def follow(self, order: FollowOrder) -> FollowReport:
-        """The whole digest of a blob that is complete or still growing."""
-        return await self._run(self._fetchers, self._follow_limit, follow, order)
+        """The whole digest of a blob that is complete."""
+        return await self._again(self._fetchers, self._hash_limit, follow, order)
+
+    async def follow_growing(self, order: FollowOrder) -> FollowReport:
+        """The same behind the writers of a blob. Raises trio.WouldBlock when all slots are taken:
+        a growing blob has no need to wait for one, it can be hashed when it is complete.
+        """
+        slot = object()
+        self._follow_limit.acquire_on_behalf_of_nowait(slot)
+        try:
+            return await self._again(self._fetchers, trio.CapacityLimiter(1), follow, order)
+        finally:
+            self._follow_limit.release_on_behalf_of(slot)
 
     async def call(self, fn: Callable[..., T], *args: object) -> T:
         """A blocking, picklable call of an SDK; raises what it raises."""
@@ -103,6 +139,22 @@ class Workers:
             for _ in range(count):
                 nursery.start_soon(self._run, self._fetchers, self._fetch_limit, _pause, 0.05)
 
+    async def _again(
+        self,
+        context: trio_parallel.WorkerContext,
+        limiter: trio.CapacityLimiter,
+        fn: Callable[..., T],
+        *args: object,
+    ) -> T:
+        """`_run` for an order that can be given twice: a worker that was killed is replaced once.
+
+        The OOM killer likes our 25 MB processes; the memory is often there a moment later.
+        """
+        try:
+            return await self._run(context, limiter, fn, *args)
+        except WorkerDied:
+            return await self._run(context, limiter, fn, *args)
+
     async def _run(
         self,
         context: trio_parallel.WorkerContext,
@@ -113,11 +165,16 @@ class Workers:
         try:
             result: T = await context.run_sync(fn, *args, kill_on_cancel=True, limiter=limiter)
         except trio_parallel.BrokenWorkerError as exc:
-            raise LocalFault(
+            raise WorkerDied(
                 "a worker process died (killed, or out of memory)",
                 hint="look at the kernel log for the OOM killer; what was verified is kept",
             ) from exc
         return result
+
+
+def _remove_drafts(orders: tuple[SmallOrder, ...]) -> None:
+    for order in orders:
+        Path(order.dst_path).unlink(missing_ok=True)
 
 
 def _pause(seconds: float) -> None:

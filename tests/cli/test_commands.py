@@ -15,12 +15,14 @@ from p2pcache.agent.localapi.server import ServerOptions
 from p2pcache.cli.main import ALIASES, COMMANDS, FIRST_SCREEN, cli, main
 from p2pcache.errors import ALL_ERRORS
 from tests.support.agent_thread import running_agent
-from tests.support.scripted_service import LAST_ITEM_COUNT, MANIFEST
+from tests.support.scripted_service import ADDRESS, LAST_ITEM_COUNT, MANIFEST, PEER
 
 EVERY_DATA_COMMAND = [
     ["get", "org/model"], ["resolve", "org/model"], ["push", "."], ["ls"], ["pin", "org/model"],
     ["unpin", "org/model"], ["rm", "org/model"], ["gc"], ["verify"], ["status"], ["why"],
-    ["doctor"], ["config", "show"], ["agent", "status"], ["agent", "stop"],
+    ["doctor"], ["config", "show"], ["agent", "status"], ["agent", "stop"], ["init"], ["invite"],
+    ["join", "p2pcache1-token"], ["peers"], ["peers", "--banned"], ["unban", PEER],
+    ["grant", "hf://org/gated", PEER],
 ]  # fmt: skip
 
 
@@ -74,7 +76,8 @@ def test_every_option_of_get_reaches_the_agent(agent, capsys):
         "*.bin",
     ]
     args += ["--revision", "v1", "--copy", "--dry-run", "--limit-rate"]
-    assert main([*args, "1 MiB", "--offline", "--refresh"]) == 0
+    args += ["1 MiB", "--offline", "--refresh", "--max-age", "1h30m", "--trust", PEER]
+    assert main(args) == 0
     ((_, sent),) = agent.calls
     assert sent["to"] == "/x"
     assert sent["hf_cache"] == os.environ["HF_HUB_CACHE"]
@@ -83,9 +86,16 @@ def test_every_option_of_get_reaches_the_agent(agent, capsys):
     assert (sent["links"], sent["dry_run"], sent["offline"], sent["refresh"]) == (
         False, True, True, True,
     )  # fmt: skip
+    assert (sent["max_age"], sent["trust"]) == (5400, PEER)
     out, err = capsys.readouterr()
     assert out == ""
     assert "would fetch 400 B" in err
+
+
+def test_without_trust_and_max_age_the_agents_settings_count(agent):
+    assert main(["get", "org/model"]) == 0
+    ((_, sent),) = agent.calls
+    assert (sent["max_age"], sent["trust"]) == (None, None)
 
 
 def test_no_hf_cache_and_to_keep_the_hub_cache_out(agent):
@@ -198,6 +208,63 @@ def test_the_first_screen_has_a_tagline_five_commands_and_an_example(capsys):
         out.count(f"\n  {group}") for group in ("Keep", "Share", "Look", "Fix")
     )
     assert "p2pcache get hf://org/model" in out
+
+
+def test_status_shows_the_network_with_its_lanes_and_dht(agent, capsys):
+    assert main(["status"]) == 0
+    out = capsys.readouterr().out
+    assert "network  2f5996096c987138a1f4f8c4a1edb038, 2 members" in out
+    assert f"peer     {PEER}" in out
+    assert f"address  {ADDRESS.partition('/p2p/')[0]}\n" in out
+    assert "lanes    port 4802, TLS, 5.0 GiB sent, at most 10 MiB/s" in out
+    assert "dht      7 names announced, 2 servers" in out
+
+
+@pytest.mark.parametrize(
+    ("network", "line"),
+    [
+        ({"state": "none", "why": "no network key"}, "network  none: no network key\n"),
+        ({"state": "off", "why": "port 4801 is in use"}, "network  off: port 4801 is in use\n"),
+    ],
+)
+def test_status_says_why_there_is_no_network(agent, capsys, network, line):
+    agent.network = network
+    assert main(["status"]) == 0
+    assert line in capsys.readouterr().out
+
+
+def test_an_invitation_is_the_token_alone_on_stdout(agent, capsys):
+    assert main(["invite", "--expires", "1h"]) == 0
+    assert capsys.readouterr().out == "p2pcache1-token\n"
+    assert agent.calls == [("invite", {"expires_s": 3600})]
+
+
+def test_join_reads_a_token_from_stdin_so_that_no_process_list_shows_it(agent):
+    done = run("join", "-", input="p2pcache1-token\n")
+    assert done.returncode == 0
+    assert "2f5996096c987138a1f4f8c4a1edb038  (joined)" in done.stdout
+    ((_, sent),) = agent.calls
+    assert sent["token"].strip() == "p2pcache1-token"
+
+
+def test_peers_shows_who_is_there_and_why_somebody_is_not_talked_to(agent, capsys):
+    assert main(["peers"]) == 0
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.index("sent") == row.index("3.0 MiB")
+    assert main(["peers", "--banned"]) == 0
+    assert "sent\\nwrong bytes" in capsys.readouterr().out
+
+
+def test_the_network_settings_are_shown_as_they_are_written(agent, capsys):
+    assert main(["config", "show"]) == 0
+    shown = {line.split()[0]: line.split(maxsplit=1)[1] for line in _lines(capsys)}
+    assert shown["names.trust"].split()[0] == "any"
+    assert shown["network.hosts"].startswith("0.0.0.0, ::")
+    assert shown["network.dns"].split()[0] == "none"
+
+
+def _lines(capsys):
+    return capsys.readouterr().out.splitlines()
 
 
 def every_command():

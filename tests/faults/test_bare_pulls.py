@@ -60,7 +60,7 @@ async def place(home: Path) -> AsyncIterator[tuple[PullContext, Told]]:
 async def bring(context: PullContext, told: Told, swarm: ScriptedSwarm, name: bytes):
     report = await pull_bare(
         context, bare_name(name), Peers(swarm, told, Key(99)), timeout_s=1.0,
-        watch=lambda _: None, note=lambda _: None,
+        watch=lambda _: None, note=lambda _: None, hold=lambda _: None,
     )  # fmt: skip
     (blob,) = report.blobs.values()
     return blob

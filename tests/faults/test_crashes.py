@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 import time
+from functools import partial as partial_of
 from pathlib import Path
 
 import pytest
+import trio
 
 from p2pcache import errors
+from p2pcache.lanes.orders import Location, SmallOrder
+from p2pcache.transfer.workers import WorkerOptions, open_workers
+from tests.support import faulty_http as fh
 from tests.support.agents import Agent, running_agent
 from tests.support.blobs import MIB, ServedBlob, left_behind, sha256_file, write_blob
+from tests.support.faulty_http import FaultyServer
 from tests.support.hub_repo import build_repo, many_small_files
 from tests.support.nginx import nginx, static_hub
+from tests.support.partial_files import PATIENT, PartialFiles, some_bytes
 from tests.support.proctable import descendants, wait_gone
 from tests.support.pulling import Pull
 from tests.support.second_agent import start_and_end
+from tests.support.watched_pull import wait_until
 
 # Where a test must act between two moments of a pull. Not nginx's limit_rate: that lets the first
 # second's worth of every request through at once.
@@ -257,3 +267,53 @@ def test_a_second_agent_on_the_same_home_is_refused(tmp_path: Path):
         assert "Traceback" not in said
         with agent.client() as client:
             assert client.status()["home"] == str(agent.home), "the first is not disturbed"
+
+
+# -- workers ---------------------------------------------------------------------------------------
+
+
+def kill_workers() -> None:
+    """What the OOM killer does: those that the fork server of this process made."""
+    children = descendants(os.getpid())
+    for worker in {w for child in children for w in descendants(child.pid)}:
+        os.kill(worker.pid, signal.SIGKILL)
+
+
+def hold(ask: fh.Exchange) -> bool:
+    ask.wait(20)
+    return False
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+async def test_a_worker_that_is_killed_is_replaced_once(tmp_path: Path, deaths: int):
+    data = some_bytes(MIB)
+    partial = PartialFiles(tmp_path / "partial", len(data))
+    dst = tmp_path / "small"
+    with FaultyServer() as server:
+        large = partial.order(server.on("/large", fh.first(deaths, hold, fh.ranged(data))))
+        small = SmallOrder(
+            Location(server.on("/small", fh.first(deaths, hold, fh.ranged(data)))), str(dst), MIB
+        )
+
+        def kill_each(path: str) -> None:
+            for death in range(deaths):
+                wait_until(lambda death=death: len(server.headers_of(path)) > death, "a request")
+                kill_workers()
+
+        async with open_workers(WorkerOptions()) as workers:
+            for path, call in (
+                ("/large", partial_of(workers.fetch, large)),
+                ("/small", partial_of(workers.fetch_small, (small,), PATIENT)),
+            ):
+                with trio.fail_after(30):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(trio.to_thread.run_sync, kill_each, path)
+                        if deaths == 1:
+                            await call()
+                            continue
+                        with pytest.raises(errors.LocalFault) as caught:
+                            await call()
+                        assert "OOM" in (caught.value.hint or "")
+    if deaths == 1:
+        assert partial.read("data") == data
+        assert dst.read_bytes() == data

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from p2pcache.lanes.fetch import fetch
-from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FetchLimits, Location
+from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FetchLimits, Location, file_validator
 from tests.support import faulty_http as fh
 from tests.support.faulty_http import FaultyServer
 from tests.support.partial_files import PATIENT, QUICK, PartialFiles, block_hashes, some_bytes
@@ -113,12 +113,15 @@ FAULTS: dict[str, tuple[fh.Answer, FaultKind, int, str]] = {
     "has a shorter whole": (
         fh.status(200, BODY[:-1]), K.UNTRUSTED, 0, f"{SIZE - 1} bytes, expected {SIZE}"),
     "has a longer whole": (fh.status(200, BODY + b"x"), K.UNTRUSTED, 0, "expected"),
+    "400": (fh.status(400), K.DENIED, 0, "does not accept"),
     "401": (fh.status(401), K.DENIED, 0, "login"),
     "403": (fh.status(403), K.DENIED, 0, "refuses"),
     "404": (fh.status(404), K.NOT_FOUND, 0, "does not have"),
+    "405": (fh.status(405), K.DENIED, 0, "does not accept"),
     "407": (fh.status(407), K.DENIED, 0, "proxy"),
     "408": (fh.status(408), K.UNAVAILABLE, 0, "timed out"),
     "410": (fh.status(410), K.NOT_FOUND, 0, "any more"),
+    "414": (fh.status(414), K.DENIED, 0, "does not accept"),
     "416": (fh.status(416), K.UNTRUSTED, 0, "size changed"),
     "425": (fh.status(425), K.UNAVAILABLE, 0, "later"),
     "429": (fh.status(429), K.UNAVAILABLE, 0, "limiting"),
@@ -319,6 +322,40 @@ def test_compare_rewrites_only_the_blocks_that_differ(
     report = fetch(partial.order(url, compare=True))
     assert (report.fault, report.changed) == (None, (1,))
     assert_kept(partial, SIZE, report.digests)
+
+
+@pytest.mark.parametrize("headers", [{"ETag": '"e2"'}, {"ETag": 'W/"e1"'}, {}])
+def test_nothing_of_another_version_counts(
+    headers: dict[str, object], server: FaultyServer, partial: PartialFiles
+) -> None:
+    url = server.on("/f", fh.ranged(BODY, **headers))
+    report = fetch(partial.order(url, validator="e1"))
+    assert report.fault is not None
+    assert report.fault.kind is K.UNTRUSTED
+    assert "changed" in report.fault.message
+    assert_kept(partial, 0, report.digests)
+    assert report.done == 0
+    assert server.seen[0][1]["if-range"] == '"e1"'
+    assert fetch(partial.order(server.on("/f", fh.ranged(BODY, ETag='"e1"')), validator="e1")).done
+
+
+def test_a_local_file_that_is_written_to_while_it_is_read_counts_for_nothing(
+    tmp_path: Path, partial: PartialFiles
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(BODY)
+    before = file_validator(source.stat())
+    order = partial.order(source.as_uri(), validator=before)
+    slow = replace(order, limits=replace(PATIENT, rate_bytes_per_s=8e6))
+    writer = threading.Timer(0.1, source.write_bytes, (BODY,))
+    writer.start()
+    report = fetch(slow)
+    writer.join()
+    assert report.fault is not None
+    assert report.fault.kind is K.UNTRUSTED
+    assert (report.done, report.digests) == (0, b"")
+    now = fetch(replace(order, validator=file_validator(source.stat())))
+    assert (now.fault, now.done) == (None, SIZE)
 
 
 def test_a_connection_that_died_while_idle_is_replaced_without_a_fault(

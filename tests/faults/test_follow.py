@@ -97,3 +97,16 @@ def test_a_missing_file_is_ours(tmp_path: Path) -> None:
     report = follow(FollowOrder(str(tmp_path / "no"), None, 5))
     assert report.fault is not None
     assert report.fault.kind is FaultKind.LOCAL
+
+
+def test_a_follower_whose_writers_fall_idle_gives_its_process_back(tmp_path: Path) -> None:
+    data = some_bytes(3 * BLOCK_BYTES)
+    partial = PartialFiles(tmp_path / "p", len(data))
+    partial.write("data", data)
+    partial.write("live", b"\x01\x01\x00")
+    order = FollowOrder(partial.path("data"), partial.path("live"), len(data), idle_s=0.1)
+    report = follow(order)
+    assert (report.fault, report.sha256, report.idle_at) == (None, b"", 2 * BLOCK_BYTES)
+    partial.write("live", b"\x01\x01\x01")
+    report = follow(order)
+    assert (report.sha256, report.idle_at) == (hashlib.sha256(data).digest(), None)

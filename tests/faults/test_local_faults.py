@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from p2pcache import errors
+from p2pcache.content.digests import sha256_digest
+from p2pcache.store.layout import StoreOptions
+from p2pcache.store.store import Store
+from p2pcache.transfer.growing import CLOSE_S, GrowingBlob
+from p2pcache.transfer.want import Wanted
 from tests.support.agents import Agent, running_agent
 from tests.support.blobs import MIB, ServedBlob, left_behind, sha256_file, write_blob
 from tests.support.hub_repo import Recipe, build_repo, lfs, many_small_files, text
@@ -20,6 +29,9 @@ from tests.support.pulling import Pull
 from tests.support.second_agent import start_and_end
 from tests.support.tmpfs import tmpfs
 from tests.support.wallclock import wall_clock
+
+if TYPE_CHECKING:
+    from p2pcache.store.partial import Partial
 
 DAY_S = 86_400
 SLOWLY = {"fetch.limit_rate": "8 MiB"}  # where a test must act between two moments of a pull
@@ -338,6 +350,117 @@ def test_eviction_and_resolutions_survive_a_clock_that_was_set_back(tmp_path: Pa
         assert fourth.sha256 in present
         assert len(present & {b.sha256 for b in blobs}) == 3
         assert client.verify()["bad"] == []
+
+
+# -- a process that holds what we want, and sleeps -------------------------------------------------
+
+
+def test_who_holds_a_file_and_brings_nothing_is_named_after_a_while(
+    tmp_path: Path, blob: ServedBlob
+):
+    home = tmp_path / "both"
+    settings = {"store.path": str(home), "fetch.patience": "2s", **SLOWLY}
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        running_agent(tmp_path / "frozen", settings=settings) as frozen,
+        running_agent(tmp_path / "waiting", settings=settings) as waiting,
+    ):
+        with Pull(frozen, blob.ref(server)) as first:
+            first.wait_bytes(2 * MIB)
+            assert frozen.process is not None
+            frozen.process.send_signal(signal.SIGSTOP)
+            try:
+                with Pull(waiting, blob.ref(server), patience_s=20) as second:
+                    second.wait_phase(f"waiting for process {frozen.process.pid}")
+                assert isinstance(second.error, errors.LocalFault), second.answer
+                assert f"process {frozen.process.pid}" in second.error.message
+            finally:
+                frozen.process.send_signal(signal.SIGCONT)
+        assert first.error is None
+        no_traceback(waiting)
+
+
+# -- a disk that hangs -----------------------------------------------------------------------------
+
+
+class HangingPartial:
+    """A partial on a disk that answers again when `answers` is set."""
+
+    def __init__(self, inner: Partial, answers: threading.Event) -> None:
+        self._inner = inner
+        self._answers = answers
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+    def have_count(self) -> int:
+        self._answers.wait()
+        return self._inner.have_count()
+
+
+class HangingStore:
+    def __init__(self, inner: Store, answers: threading.Event) -> None:
+        self._inner = inner
+        self._answers = answers
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+    def partial(self, *args, **options) -> HangingPartial:
+        return HangingPartial(self._inner.partial(*args, **options), self._answers)
+
+
+async def test_a_disk_that_hangs_does_not_hang_the_end_of_a_pull(
+    tmp_path: Path, autojump_clock: object
+):
+    answers = threading.Event()
+    wanted = Wanted("f", 3 * MIB, sha256_digest(bytes(32)), "f")
+    with Store.open(tmp_path, StoreOptions(reserve_bytes=0)) as store:
+        hanging: Any = HangingStore(store, answers)
+        nobody: Any = None
+        growing = GrowingBlob(wanted, hanging, nobody, lambda _: None, 5.0)
+        assert await growing.open() is None
+        began = trio.current_time()
+        await growing.aclose()
+        assert trio.current_time() - began == pytest.approx(CLOSE_S)
+        answers.set()
+        directory = store.layout.partial(sha256_digest(bytes(32)))
+        give_up = time.monotonic() + 10
+        while directory.exists() and time.monotonic() < give_up:
+            time.sleep(0.01)  # noqa: ASYNC251  (real time: the virtual one would run away)
+        assert not directory.exists(), "done after all, when the disk answers"
+
+
+# -- our own settings ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [None, "no certificate in here"])
+def test_a_file_of_authorities_that_cannot_be_read_is_said_at_the_start(
+    tmp_path: Path, text: str | None
+):
+    ca_file = tmp_path / "ca.pem"
+    if text is not None:
+        ca_file.write_text(text)
+    with running_agent(tmp_path) as agent:
+        agent.stop()
+        ended = start_and_end(agent, P2PCACHE_TLS_CA_FILE=str(ca_file))
+    assert ended.returncode == 1
+    assert str(ca_file) in ended.stderr
+    assert "tls.ca_file" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("size", [1000, 2 * MIB])
+def test_a_token_that_no_header_can_carry_is_the_callers_fault_at_once(tmp_path: Path, size: int):
+    """Also when the meaning of the ref is known, so that only the bytes need the token."""
+    repo = build_repo(tmp_path / "repo", {"f.bin": lfs(size, 1)})
+    with hub_stub(repo) as hub, running_agent(tmp_path) as agent, agent.client() as client:
+        ref = f"hf://demo/model@{repo.commit}"
+        client.resolve(ref, credentials={"hf_endpoint": hub.url})
+        began = time.monotonic()
+        with pytest.raises(errors.UsageError, match="token"):
+            client.get(ref, credentials={"hf_endpoint": hub.url, "hf_token": "hf_\x07bell"})
+        assert time.monotonic() - began < 10, "asking again would not help"
 
 
 # -- sizes -----------------------------------------------------------------------------------------

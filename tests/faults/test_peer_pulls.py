@@ -1,6 +1,6 @@
 """Pulls from peers that stall, lie, lack or die: the real driver, real workers, real bytes.
 
-Each test was seen to fail with the protection that it is about removed (docs/faults.md).
+Servers of the suite stand for the peers' lanes; the swarm's words are scripted.
 """
 
 from __future__ import annotations

@@ -65,6 +65,33 @@ def test_a_batch_uses_several_connections_and_keeps_its_order(
     assert batch.cpu_s > 0
 
 
+def interim_without_end(pause_s: float) -> fh.Answer:
+    def answer(ask: fh.Exchange) -> bool:
+        while not ask.stopping.is_set():
+            ask.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 400)
+            ask.wait(pause_s)
+        return False
+
+    return answer
+
+
+def trailers_without_end(ask: fh.Exchange) -> bool:
+    ask.head(200, Transfer_Encoding="chunked")
+    ask.send(b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY))
+    while not ask.stopping.is_set():
+        ask.send(b"A: " + b"b" * 600 + b"\r\n")
+        ask.wait(0.05)
+    return False
+
+
+def interim_then(answer: fh.Answer) -> fh.Answer:
+    def both(ask: fh.Exchange) -> bool:
+        ask.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 3)
+        return answer(ask)
+
+    return both
+
+
 FAULTS: dict[str, tuple[fh.Answer, FaultKind, str]] = {
     "flips a bit": (fh.ranged(bytes([BODY[0] ^ 1]) + BODY[1:]), K.UNTRUSTED, "sha2-256"),
     "is longer": (fh.ranged(BODY + b"x"), K.UNTRUSTED, "5001 bytes, expected 5000"),
@@ -77,6 +104,9 @@ FAULTS: dict[str, tuple[fh.Answer, FaultKind, str]] = {
     "drips": (fh.cut(BODY, 100, fh.drip), K.UNAVAILABLE, "progress"),
     "is compressed": (fh.ranged(BODY, Content_Encoding="br"), K.UNTRUSTED, "compressed"),
     "is a part": (lambda ask: fh.status(206, BODY)(ask), K.UNTRUSTED, "HTTP 206"),
+    "goes on with headers": (interim_without_end(0.1), K.UNTRUSTED, "without end"),
+    "is all headers": (interim_without_end(0.0), K.UNTRUSTED, "without end"),
+    "goes on with trailers": (trailers_without_end, K.UNTRUSTED, "without end"),
     "is missing": (fh.status(404), K.NOT_FOUND, "does not have"),
     "is limited": (fh.status(429, Retry_After=3), K.UNAVAILABLE, "limiting"),
 }
@@ -97,6 +127,12 @@ def test_each_order_of_a_batch_is_judged_alone(server: FaultyServer, tmp_path: P
         assert (report.sha256, report.git_sha1) == (None, None)
     assert batch.reports[-1].fault is None
     assert os.listdir(tmp_path) == ["good"]
+
+
+def test_an_interim_answer_is_no_fault(server: FaultyServer, tmp_path: Path) -> None:
+    url = server.on("/f", interim_then(fh.chunked(BODY)))
+    (report,) = fetch_small((order(url, tmp_path),), PATIENT, 1).reports
+    assert (report.fault, report.size) == (None, len(BODY))
 
 
 def test_a_blob_without_a_name_is_named_by_what_arrives(

@@ -25,6 +25,7 @@ class Pull:
     ) -> None:
         self.done_bytes = 0
         self.files_done = 0
+        self.phase = ""
         self.answer: dict[str, Any] | None = None
         self.error: P2PCacheError | None = None
         self._agent = agent
@@ -59,6 +60,10 @@ class Pull:
         """Until so many files are complete; fails when the pull ends before."""
         self._wait(lambda: self.files_done >= count)
 
+    def wait_phase(self, beginning: str) -> None:
+        """Until its phase begins so; fails when the pull ends before."""
+        self._wait(lambda: self.phase.startswith(beginning))
+
     def _wait(self, reached: Any) -> None:
         give_up = time.monotonic() + self._patience_s
         with self._moved:
@@ -80,6 +85,7 @@ class Pull:
 
     def _progress(self, progress: answers.Progress) -> None:
         with self._moved:
+            self.phase = progress.get("phase", "")
             self.done_bytes = max(self.done_bytes, progress.get("done_bytes", 0))
             self.files_done = max(self.files_done, progress.get("files_done", 0))
             self._moved.notify_all()

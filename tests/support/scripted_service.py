@@ -35,6 +35,18 @@ RECEIPT = {
     "bound": {"name": "link", "bytes_per_s": 1.0e9, "seconds": 5.3, "ratio": 1.21},
     "notes": ["the manifest was recorded 3 days ago"],
 }  # fmt: skip
+PEER = "12D3KooWFTGUTqiLGmhuTnVxRqVXY17w222kPm5ezCZGSpPCiq5t"
+ADDRESS = f"/ip4/192.0.2.7/tcp/4801/p2p/{PEER}"
+NETWORK = {
+    "network": "2f5996096c987138a1f4f8c4a1edb038", "peer": PEER, "admin": PEER,
+    "addresses": [ADDRESS], "made": True,
+}  # fmt: skip
+NETWORK_STATUS = {
+    "state": "on", "why": None, "network": NETWORK["network"], "peer": PEER,
+    "addresses": [ADDRESS], "members": 2, "dht": {"servers": 2, "provided": 7},
+    "lanes": {"port": 4802, "tls": True, "limit_up_bytes_per_s": 10 << 20, "connections": 3,
+              "sent_bytes": 5 << 30},
+}  # fmt: skip
 FAILURES = {kind.code: kind for kind in errors.ALL_ERRORS}
 LAST_ITEM_COUNT = 50
 
@@ -49,6 +61,7 @@ class ScriptedService:
     def __init__(self):
         self.calls = []
         self.cancelled = []
+        self.network = NETWORK_STATUS
         self.stop = trio.Event()
         self.began = trio.Event()
 
@@ -147,8 +160,42 @@ class ScriptedService:
             "version": "0.1.0", "pid": os.getpid(), "uptime_s": 3725.0, "home": "/home/x",
             "store": {"used_bytes": 5 << 30, "capacity_bytes": None, "blobs": 12, "partials": 1},
             "pulls": [{"ref": "hf://org/model", "done_bytes": 100, "total_bytes": 400}],
-            "clients": 1, "rss_bytes": 80 << 20,
+            "clients": 1, "rss_bytes": 80 << 20, "network": self.network,
         }  # fmt: skip
+
+    async def op_init(self, args, emit):
+        return NETWORK | {"made": True}
+
+    async def op_join(self, args, emit):
+        return NETWORK | {"made": args["token"] != "again"}
+
+    async def op_invite(self, args, emit):
+        return {"token": "p2pcache1-token", "expires_at": 1_760_000_000.0 + args["expires_s"],
+                "addresses": [ADDRESS]}  # fmt: skip
+
+    async def op_peers(self, args, emit):
+        await emit(
+            {"type": "item", "value": {"peer": PEER, "address": "/ip4/192.0.2.7/tcp/4801",
+             "agent": "p2pcache/0.1.0", "connected_s": 61.0, "lane": "tls:4802",
+             "round_trip_s": 0.0012, "queue_s": 0.0, "up_bytes_per_s": 0.0,
+             "intake_bytes_per_s": 0.0, "sent_bytes": 3 << 20, "received_bytes": 0, "holds": 2}}
+        )  # fmt: skip
+        return {}
+
+    async def op_bans(self, args, emit):
+        reason = "sent\nwrong bytes"
+        await emit(
+            {"type": "item", "value": {"peer": PEER, "reason": reason,
+             "banned_at": 1_760_000_000.0}}
+        )  # fmt: skip
+        return {}
+
+    async def op_unban(self, args, emit):
+        return {"peer": args["peer"]}
+
+    async def op_grant(self, args, emit):
+        return {"repo": args["repo"], "peer": args["peer"],
+                "expires_at": 1_760_000_000.0 + args["expires_s"]}  # fmt: skip
 
     async def op_why(self, args, emit):
         return RECEIPT | {"ref": args["ref"]}
@@ -162,7 +209,10 @@ class ScriptedService:
 
     async def op_config(self, args, emit):
         return {"home": {"value": "/home/x", "source": "environment"},
-                "store.capacity_bytes": {"value": None, "source": "default"}}  # fmt: skip
+                "store.capacity_bytes": {"value": None, "source": "default"},
+                "names.trust": {"value": "any", "source": "default"},
+                "network.hosts": {"value": ["0.0.0.0", "::"], "source": "default"},
+                "network.dns": {"value": [], "source": "default"}}  # fmt: skip
 
     async def op_shutdown(self, args, emit):
         self.stop.set()

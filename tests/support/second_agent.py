@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 START_S = 20.0
 
 
-def start_and_end(like: Agent) -> subprocess.CompletedProcess[str]:
-    """Run another agent in the environment of `like` until it leaves."""
+def start_and_end(like: Agent, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run another agent in the environment of `like`, and `more`, until it leaves."""
     return subprocess.run(
         [sys.executable, "-m", "p2pcache.agent"],
-        cwd=REPO, env=like.env, capture_output=True, text=True, timeout=START_S, check=False,
+        cwd=REPO, env={**like.env, **more},
+        capture_output=True, text=True, timeout=START_S, check=False,
     )  # fmt: skip

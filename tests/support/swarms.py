@@ -235,7 +235,7 @@ async def pulling(
                 options=TransferOptions(patience_s=patience_s, hope_s=2.0),
                 limits=FetchLimits(connect_timeout_s=5.0, no_progress_s=8.0),
                 cores=streams, chance=random.Random(7).random, watch=watch,
-                peers=Peers(swarm, told, Key(99)),
+                peers=Peers(swarm, told, Key(99)), hold=lambda _: None,
             )  # fmt: skip
             yield driver, store, told
     finally:

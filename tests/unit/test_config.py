@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from p2pcache import config
+from p2pcache.config import settings
+from p2pcache.errors import UsageError
 
 
 @pytest.fixture
@@ -81,3 +83,17 @@ def test_no_color_and_no_progress_count_when_set_to_something(environment):
     environment.setenv("NO_COLOR", "1")
     environment.setenv("P2PCACHE_NO_PROGRESS", "1")
     assert config.terminal_options() == config.TerminalOptions(color=False, progress=False)
+
+
+def test_a_relative_path_in_a_setting_counts_from_the_home(tmp_path):
+    named = {"P2PCACHE_STORE_PATH": "blobs", "P2PCACHE_TLS_CA_FILE": "ca.pem"}
+    loaded = settings.load(tmp_path, named)
+    assert loaded.store_path == tmp_path / "blobs"
+    assert loaded.ca_file == str(tmp_path / "ca.pem")
+    assert settings.load(tmp_path, {"P2PCACHE_STORE_PATH": "/srv"}).store_path == Path("/srv")
+
+
+@pytest.mark.parametrize("value", ["0", "much"])
+def test_a_capacity_that_is_none_is_refused_by_the_variables_name(tmp_path, value):
+    with pytest.raises(UsageError, match="P2PCACHE_STORE_CAPACITY"):
+        settings.load(tmp_path, {"P2PCACHE_STORE_CAPACITY": value})

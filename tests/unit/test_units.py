@@ -49,7 +49,7 @@ def test_what_is_no_time_is_refused(text):
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (1, "1.0 B"), (999, "999 B"), (1000, "1.0 KiB"), (1 << 20, "1.0 MiB"),
+    [(0, "0 B"), (1, "1 B"), (999, "999 B"), (1000, "1.0 KiB"), (1 << 20, "1.0 MiB"),
      (812 << 20, "812 MiB"), (1023 << 20, "1.0 GiB"), (int(4.9 * 2**30), "4.9 GiB")],
 )  # fmt: skip
 def test_sizes_are_shown_short(count, text):
@@ -80,3 +80,8 @@ def test_any_text_is_a_size_or_a_value_error(text):
     for parse in (units.parse_bytes, units.parse_rate, units.parse_duration):
         with contextlib.suppress(ValueError):
             assert parse(text) >= 0
+
+
+def test_one_thing_is_one_and_not_several():
+    shown = [units.format_count(n, thing) for n, thing in ((0, "file"), (1, "file"), (2, "copy"))]
+    assert shown == ["0 files", "1 file", "2 copies"]

@@ -54,7 +54,10 @@ class Progress(TypedDict):
 
 
 class GetAnswer(TypedDict):
-    """A finished `get`. `path`: snapshot folder, `--to` folder or file; None on a dry run."""
+    """A finished `get`. `path`: snapshot folder, `--to` folder or file; None: only in the store.
+
+    `made`: files by the way they came to `path`; `link_kind`: the worst of these ways.
+    """
 
     ref: str
     manifest: str
@@ -66,6 +69,7 @@ class GetAnswer(TypedDict):
     reused_bytes: int
     seconds: float
     link_kind: str | None
+    made: NotRequired[dict[str, int]]
     pull: str
     notes: list[str]
     dry_run: NotRequired[dict[str, Any]]
@@ -97,9 +101,10 @@ class LsAnswer(TypedDict):
 
 
 class RmAnswer(TypedDict):
-    """What `rm` freed."""
+    """What `rm` freed, and why not more."""
 
     freed_bytes: int
+    notes: list[str]
 
 
 class GcAnswer(TypedDict):
@@ -141,6 +146,29 @@ class VerifyAnswer(TypedDict):
     unread: list[UnreadBlob]
 
 
+class LanesStatus(TypedDict):
+    """The byte server. Counts since it started; None: it did not answer in time."""
+
+    port: int
+    tls: bool
+    limit_up_bytes_per_s: float | None
+    connections: int | None
+    sent_bytes: int | None
+
+
+class NetworkStatus(TypedDict):
+    """The network now. `state` is "on", "off" (`why` says so) or "none": no network key."""
+
+    state: str
+    why: str | None
+    network: NotRequired[str]
+    peer: NotRequired[str]
+    addresses: NotRequired[list[str]]
+    members: NotRequired[int]
+    dht: NotRequired[dict[str, int] | None]
+    lanes: NotRequired[LanesStatus]
+
+
 class StatusAnswer(TypedDict):
     """The agent now."""
 
@@ -152,6 +180,7 @@ class StatusAnswer(TypedDict):
     pulls: list[dict[str, Any]]
     clients: int
     rss_bytes: int
+    network: NotRequired[NetworkStatus]
 
 
 class NetworkAnswer(TypedDict):
@@ -221,7 +250,9 @@ class GetOptions(TypedDict, total=False):
     into this folder. hf_cache: True (the default) for the user's own Hugging Face cache, a folder
     for another one, False for none; only Hugging Face refs are put there, and with `to` nothing is
     unless asked. links: allow links into the store. limit_rate: bytes per second. offline: ask
-    nobody. refresh: do not trust the recorded resolution. credentials: keys hf_token and
+    no origin. refresh: do not trust the recorded resolution. max_age: seconds; older words of
+    other agents on a name do not count. trust: whose words do, "any", "none" or peer ids with
+    commas between (default of both: the agent's settings). credentials: keys hf_token and
     hf_endpoint (default: from the environment, as huggingface_hub finds them).
     """
 
@@ -235,4 +266,6 @@ class GetOptions(TypedDict, total=False):
     offline: bool
     refresh: bool
     limit_rate: int | None
+    max_age: float | None
+    trust: str | None
     credentials: dict[str, str] | None

@@ -55,13 +55,15 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
             "revision": options.get("revision"),
             "include": list(options.get("include", ())),
             "exclude": list(options.get("exclude", ())),
-            "to": None if to is None else os.path.abspath(os.path.expanduser(to)),
+            "to": None if to is None else _absolute(to),
             "hf_cache": _hf_cache(options.get("hf_cache", to is None)),
             "links": options.get("links", True),
             "dry_run": options.get("dry_run", False),
             "offline": options.get("offline", False),
             "refresh": options.get("refresh", False),
             "limit_rate": options.get("limit_rate"),
+            "max_age": options.get("max_age"),
+            "trust": options.get("trust"),
             "credentials": _credentials(options.get("credentials")),
         },
     )
@@ -69,7 +71,7 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
 
 def push(path: str | os.PathLike[str]) -> Call:
     """Put a file or folder into the store."""
-    return Call("push", {"path": os.path.abspath(os.path.expanduser(os.fspath(path)))})
+    return Call("push", {"path": _absolute(os.fspath(path))})
 
 
 def verify(ref: str | None, repair: bool) -> Call:
@@ -88,17 +90,28 @@ def absolute_ref(ref: str) -> str:
         raise UsageError(f"a ref is text, not {type(ref).__name__}", hint="hf://org/name")
     if not ref:
         raise UsageError("the ref is empty", hint="name what you want: hf://org/name")
-    if ref.startswith("~"):
-        return os.path.abspath(os.path.expanduser(ref))
-    if ref in (".", "..") or ref.startswith(("./", "../")):
-        return os.path.abspath(ref)
+    if ref in (".", "..") or ref.startswith(("~", "./", "../")):
+        return _absolute(ref)
     return ref
 
 
 def _hf_cache(wish: bool | str) -> str | None:
     if isinstance(wish, bool):
         return str(config.hub_cache_dir()) if wish else None
-    return os.path.abspath(os.path.expanduser(wish))
+    return _absolute(wish)
+
+
+def _absolute(path: str) -> str:
+    if not path:
+        raise UsageError("an empty path names no folder", hint="`.` is the one you are in")
+    expanded = os.path.expanduser(path)
+    try:
+        return os.path.abspath(expanded)
+    except FileNotFoundError as exc:
+        raise UsageError(
+            f"`{path}` is relative to a working directory that is gone",
+            hint="go to a folder that exists, or write the path from its root",
+        ) from exc
 
 
 def _credentials(given: dict[str, str] | None) -> dict[str, str]:

@@ -351,7 +351,10 @@ def not_connected(path: Path, exc: OSError) -> P2PCacheError:
     """What it means that a connection to the agent's socket failed."""
     if isinstance(exc, FileNotFoundError | ConnectionRefusedError):
         return AgentNotRunning(f"no agent is running on {path}", hint=START_HINT)
-    return LocalFault(f"cannot reach the agent on {path}: {exc.strerror or exc}")
+    return LocalFault(
+        f"cannot reach the agent on {path}: {exc.strerror or exc}",
+        hint="set P2PCACHE_HOME to a folder that this user can write to",
+    )
 
 
 def check_owner(connected: HasOptions, path: Path) -> None:

@@ -11,11 +11,12 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2pcache.agent.localapi.listener import is_listening
-from p2pcache.errors import LocalFault
+from p2pcache.errors import LocalFault, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,12 +25,17 @@ START_S = 30.0  # a cold disk and a store to look through; a warm start takes 1 
 POLL_S = 0.01
 LEAVE_S = 0.5  # an idle agent has left its socket by then; one that others use stays with them
 MAX_LOG_TAIL_CHARS = 2000
+WARNING = "warning: "  # how a line begins that whoever starts an agent should see
 
 
-def agent_command(*, embedded: bool) -> tuple[str, ...]:
-    """How to start an agent. `-P`: the folder that the user happens to be in is not searched."""
+def agent_command(*, embedded: bool, limit_up: int | None = None) -> tuple[str, ...]:
+    """How to start an agent. `-P`: the folder that the user happens to be in is not searched.
+
+    `limit_up`: bytes/s that all other agents together get from it, whatever its settings say.
+    """
     command = (sys.executable, "-P", "-m", "p2pcache.agent")
-    return (*command, "--embedded") if embedded else command
+    limit = () if limit_up is None else ("--limit-up", str(limit_up))
+    return (*command, "--embedded", *limit) if embedded else (*command, *limit)
 
 
 def agent_environment(home: Path | None = None) -> dict[str, str]:
@@ -82,10 +88,18 @@ def start_agent(
                 start_new_session=True,  # a Ctrl-C is for us; we then tell the agent
             )
     except OSError as exc:
-        raise LocalFault(f"cannot start an agent in {home}: {exc.strerror or exc}") from exc
+        raise LocalFault(
+            f"cannot start an agent in {home}: {exc.strerror or exc}",
+            hint="set P2PCACHE_HOME to a folder that this user can write to",
+        ) from exc
     agent = EmbeddedAgent(process)
     try:
-        return agent if _wait_listening(process, socket_path, log) else None
+        if not _wait_listening(process, socket_path, log):
+            return None
+        for line in log.read_text("utf-8", "replace").splitlines():
+            if line.startswith(WARNING):
+                warnings.warn(line.removeprefix(WARNING), stacklevel=4)
+        return agent
     except BaseException:
         agent.close()
         raise
@@ -102,5 +116,8 @@ def _wait_listening(process: subprocess.Popen[bytes], socket_path: Path, log: Pa
             break
         time.sleep(POLL_S)
     tail = log.read_text("utf-8", "replace")[-MAX_LOG_TAIL_CHARS:].strip()
+    if process.poll() == UsageError.exit_code:  # a setting; the agent has said which
+        message, _, hint = tail.removeprefix("error: ").partition("\nhint: ")
+        raise UsageError(message, hint=hint or f"its log: {log}")
     what = "ended" if process.poll() is not None else f"was not ready after {START_S:g} s"
     raise LocalFault(f"the agent {what}" + (f"\n{tail}" if tail else ""), hint=f"its log: {log}")

@@ -33,7 +33,7 @@ class BlobState:
     def __init__(self, spec: ev.BlobSpec) -> None:
         self.spec = spec
         self.phase = Phase.WAITING
-        self.count = max(1, -(-spec.size_bytes // BLOCK_BYTES))  # an empty one is brought too
+        self.count = max(1, -(-spec.size_bytes // BLOCK_BYTES))  # an empty file is asked for too
         self.full = bits.span(0, self.count)
         self.done = 0
         self.claimed = 0

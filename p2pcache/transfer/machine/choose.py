@@ -185,10 +185,12 @@ class Chooser:
                 wanted = bits.span(*self._random_run(blob, source.held(blob) & target))
             if not wanted:
                 continue
-            if not source.ranged:
+            if not source.ranged or blob.spec.whole:
                 if blob.claimed:
                     return None
-                return Choice(source, 0, blob.count, bool(blob.recheck), whole=True)
+                # a stream that broke may have been of another version: compare what it left
+                again = bool(blob.recheck) or (blob.spec.whole and bool(blob.done))
+                return Choice(source, 0, blob.count, again, whole=True)
             # Others fetch it too: in the same order, all would ask the origin for the same bytes.
             start = self._random_run(blob, wanted)[0] if spared else bits.first(wanted)
             end = self._end(blob, wanted, start)

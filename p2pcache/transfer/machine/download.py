@@ -111,6 +111,7 @@ class Download(Planning):
                     source.holds[index] = source.holds.get(index, 0) | more
                     self._heard_at = now
             case ev.SourceLost(_, index):
+                self._doubtful.add(index)
                 if source.holds is not None:
                     source.holds.pop(index, None)
             case ev.SourceQueue(_, queue_s):
@@ -118,6 +119,7 @@ class Download(Planning):
 
     def _leave(self, source: SourceState, reason: str, out: list[ev.Action]) -> None:
         source.gone = reason
+        self._doubtful |= self._left
         for flight in list(self._flights.values()):
             if flight.source is source:
                 self._abort(flight, out)
@@ -167,12 +169,14 @@ class Download(Planning):
         flight = self._flights.pop(event.job.id)
         blob, source = flight.blob, flight.source
         source.in_flight -= 1
+        self._doubtful.add(blob.spec.index)
         source.seconds += event.seconds
         kept_before = flight.kept_bytes
         fresh = self._take(flight, event)
         wire = max(event.wire_bytes, flight.kept_bytes)
         source.wire_bytes += wire
         self._duplicate_bytes += wire - flight.kept_bytes
+        blob.digested = blob.digested or bool(event.changed)
         if flight.twin is not None:
             flight.twin.twin = None
         self._settle_claims(blob)
@@ -241,6 +245,7 @@ class Download(Planning):
             if blob.phase is not Phase.COMPLETE:
                 blob.phase = Phase.WAITING
                 self._small.append(index)
+            self._doubtful.add(index)
             if event.blame:
                 blame(source, blob, None, fault, self._options, self._chance, now, out)
         if not event.blame and source.gone is None:
@@ -258,6 +263,7 @@ class Download(Planning):
             self._complete(event.blob, now)
             return
         blob.digested = True
+        self._doubtful.add(event.blob)
         blob.phase = Phase.FETCHING
         suspects = 0 if event.suspects is None else bits.of_ranges(event.suspects) & blob.full
         if suspects:
@@ -288,6 +294,9 @@ class Download(Planning):
         for source in self._sources.values():
             source.barred.pop(index, None)
         self._left.discard(index)
+        self._doubtful.discard(index)
+        self._unopened.pop(index, None)
+        self._open.pop(index, None)
         self._progress_at = now
 
     def _abort_needless(self, blob: BlobState, out: list[ev.Action]) -> None:

@@ -76,8 +76,7 @@ class Planning(PullState):
         """The next request worth making, or None."""
         if self._small and (batch := self._next_batch(chooser, now)) is not None:
             return ev.FetchBatch(batch)
-        for index in self._large:
-            blob = self._blobs[index]
+        for blob in self._open.values():
             if blob.phase is Phase.FETCHING and blob.missing:
                 choice = chooser.of_large(blob)
                 if choice is not None:
@@ -101,7 +100,7 @@ class Planning(PullState):
 
     def _twin(self, chooser: Chooser, now: float) -> ev.Action | None:
         """In the endgame, ask somebody else for what is late; see `Pace` for how often."""
-        if any(b.missing or b.phase is Phase.WAITING for b in self._unfinished()):
+        if self._unopened or any(b.missing for b in self._open.values()):
             return None
         for flight in sorted(self._flights.values(), key=lambda f: f.started):
             if not flight.is_watched or flight.had_twin or not flight.left:
@@ -120,9 +119,6 @@ class Planning(PullState):
             flight.had_twin = twin.had_twin = True
             return ev.Fetch(twin.job)
         return None
-
-    def _unfinished(self) -> list[BlobState]:
-        return [self._blobs[i] for i in self._left if not self._blobs[i].spec.small]
 
     def _next_batch(self, chooser: Chooser, now: float) -> ev.Batch | None:
         source = None
@@ -169,31 +165,32 @@ class Planning(PullState):
 
     def _open_ahead(self) -> list[ev.Action]:
         """Partials are opened in order, just ahead of need: few leases, few followers at once."""
-        large = [self._blobs[i] for i in self._large]
-        opening = sum(1 for b in large if b.phase is Phase.OPENING)
-        working = opening + sum(1 for b in large if b.phase is Phase.FETCHING and b.missing)
+        opening = sum(1 for b in self._open.values() if b.phase is Phase.OPENING)
+        fetching = sum(1 for b in self._open.values() if b.phase is Phase.FETCHING and b.missing)
+        working = opening + fetching
         ranged = any(s.ranged and s.gone is None for s in self._sources.values())
         ahead = 1 if ranged else self._streams
         if not opening and self._idle_streams > 0 and working < self._streams:
             ahead = working + 1  # what is open is all asked for, or waits for its sources
-        out: list[ev.Action] = []
-        for blob in large:
-            if working >= ahead:
+        chosen: list[int] = []
+        for index in self._unopened:
+            if working + len(chosen) >= ahead:
                 break
-            if blob.phase is Phase.WAITING:
-                blob.phase = Phase.OPENING
-                out.append(ev.Open(blob.spec.index))
-                working += 1
-        return out
+            if self._has_source(index):
+                chosen.append(index)
+        for index in chosen:
+            del self._unopened[index]
+            blob = self._open[index] = self._blobs[index]
+            blob.phase = Phase.OPENING
+        return [ev.Open(index) for index in chosen]
 
     # -- the end ----------------------------------------------------------------------------------
 
     def _last_resort(self, out: list[ev.Action]) -> bool:
         """When only those are left that differ from a map, or that sent what is compared: them."""
         found = False
-        for index in self._left:
-            blob = self._blobs[index]
-            if not self._needs_source(blob) or blob.spec.small:
+        for index, blob in self._open.items():
+            if not self._needs_source(blob):
                 continue
             reach = 0
             for source in self._sources.values():
@@ -218,11 +215,9 @@ class Planning(PullState):
 
     def _hopeless(self, now: float) -> ev.Failed | None:
         """A blob that nobody can ever bring, or patience at its end."""
+        self._doubtful = {i for i in self._doubtful if not self._has_source(i)}
         stuck = [
-            i
-            for i in self._left
-            if self._needs_source(self._blobs[i])
-            and not any(s.may(i) for s in self._sources.values())
+            i for i in self._doubtful if i in self._unopened or self._needs_source(self._blobs[i])
         ]
         if stuck and self._hopeful and now < self._hope_ends_at():
             stuck = []

@@ -35,8 +35,12 @@ class PullState:
     ) -> None:
         self._blobs = {spec.index: BlobState(spec) for spec in blobs}
         self._small = deque(b.spec.index for b in self._blobs.values() if b.spec.small)
-        self._large = [b.spec.index for b in self._blobs.values() if not b.spec.small]
+        # large ones that are not opened yet, in order, and those that are, until they are complete
+        large = (b.spec.index for b in self._blobs.values() if not b.spec.small)
+        self._unopened = dict.fromkeys(large)
+        self._open: dict[int, BlobState] = {}
         self._left = set(self._blobs)
+        self._doubtful = set(self._blobs)  # may be without a source: found out since the last look
         self._sources: dict[str, SourceState] = {}
         self._piece_bytes = piece_bytes
         self._streams = streams
@@ -96,5 +100,10 @@ class PullState:
             return blob.phase is Phase.WAITING
         return blob.phase is Phase.FETCHING and bool(blob.missing)
 
+    def _has_source(self, blob: int) -> bool:
+        """Whether anybody could ever bring it: without, not even room is made for it."""
+        return any(s.may(blob) for s in self._sources.values())
+
     def _waits(self) -> bool:
-        return any(self._needs_source(self._blobs[i]) for i in self._left)
+        """Whether anything needs a source now."""
+        return bool(self._small) or any(map(self._needs_source, self._open.values()))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pcache.lanes.orders import FetchLimits
-from p2pcache.lanes.pace import MAX_STEP_BYTES, Guard, Pacer, TooSlow
+from p2pcache.lanes.pace import MAX_STEP_BYTES, Endless, Guard, Pacer, TooSlow
 
 LIMITS = FetchLimits(no_progress_s=10.0, floor_bytes_per_s=256.0)
 
@@ -32,6 +32,15 @@ def drip(watch: Guard, clock: Clock, count: int, every_s: float) -> None:
     for _ in range(count):
         clock.now += every_s
         watch.received(1)
+
+
+def trickle(watch: Guard, clock: Clock, count: int, every_s: float, body: int = 0) -> None:
+    """The same receive for a long time, with so much body in each."""
+    for _ in range(1000):
+        clock.now += every_s
+        watch.received(count)
+        if body:
+            watch.body(body)
 
 
 def test_a_byte_a_second_ends_after_one_window() -> None:
@@ -59,10 +68,48 @@ def test_a_slow_first_byte_starts_the_window_anew() -> None:
     assert watch.silent
     watch.received(200)
     assert not watch.silent
+    watch.head_over()
     clock.now += 9.0
     watch.received(10_000)
+    watch.body(10_000)
     clock.now += 1.5
     watch.received(1)
+    watch.body(1)
+
+
+def test_headers_without_end_are_bounded_in_bytes_and_seconds() -> None:
+    for count, every_s in ((1000, 0.001), (30_000, 0.001), (3000, 1.0)):
+        clock = Clock()
+        watch = guard(clock)
+        watch.asked()
+        began = clock.now
+        with pytest.raises(Endless):
+            trickle(watch, clock, count, every_s)
+        assert clock.now - began <= LIMITS.no_progress_s + 2
+
+
+def test_chunk_lines_between_bodies_are_no_envelope_without_end() -> None:
+    clock = Clock()
+    watch = guard(clock)
+    watch.asked()
+    watch.received(500)
+    watch.head_over()
+    for _ in range(1000):
+        clock.now += 0.5
+        watch.received(6)
+        clock.now += 5.0
+        watch.received(1 << 20)
+        watch.body(1 << 20)
+
+
+def test_envelopes_do_not_count_as_progress_of_a_body() -> None:
+    clock = Clock()
+    watch = guard(clock)
+    watch.asked()
+    watch.received(500)
+    watch.head_over()
+    with pytest.raises(TooSlow):
+        trickle(watch, clock, 100_000, 1.0, body=1)
 
 
 def test_time_to_the_first_byte_is_measured_once() -> None:

@@ -113,6 +113,53 @@ def test_a_truncated_blob_is_not_found_and_can_be_stored_again(store):
     assert store_whole(store, data).path.read_bytes() == data
 
 
+def overwrite(path, at=10):
+    """As root may, through a hard link: 4 bytes, same length; gives the path."""
+    with path.open("r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), b"evil", at)
+    return path
+
+
+@pytest.mark.parametrize("size", [100, MIB, MIB + 1, 3 * MIB])
+def test_a_blob_that_somebody_wrote_to_is_not_found_and_can_be_stored_again(store, size):
+    data = content(size)
+    whole = size > MIB
+    info = store_whole(store, data) if whole else store.publish_small(small_items(store, [data]))[0]
+    assert store.find(name_of(data)) == info
+    overwrite(info.path)
+    assert store.find(name_of(data)) is None
+    assert store.find_many([name_of(data)], recheck=True) == {}
+    if whole:
+        partial = store.partial(name_of(data), size)
+        assert partial.have_count() == partial.blocks - 1, "its good blocks are kept"
+        fill(partial, data, [0])
+        again = store.publish(partial, verified(data), root_cid=root_of(data))
+    else:
+        (again,) = store.publish_small(small_items(store, [data]))
+    assert again.path.read_bytes() == data
+    assert store.find(name_of(data)) == again
+
+
+@pytest.mark.parametrize("size", [100, 3 * MIB])
+def test_a_blob_whose_time_was_changed_alone_is_hashed_once_and_kept(store, size):
+    data = content(size)
+    info = store_whole(store, data)
+    os.utime(info.path, (1, 1))
+    assert store.find_many([name_of(data)], recheck=True) == {name_of(data): info}
+    assert store.find(name_of(data)) == info
+
+
+def test_an_adopted_file_takes_the_place_of_a_blob_that_somebody_wrote_to(store, theirs):
+    data = theirs.read_bytes()
+    info = store_whole(store, data)
+    overwrite(info.path)
+    adopted = store.adopt(theirs, verified(data), theirs.stat())
+    assert adopted.path == theirs
+    found = store.find(name_of(data))
+    assert (found.path, found.adopted) == (theirs, True)
+    assert not info.path.exists(), "nothing takes it for the blob when the row is gone"
+
+
 @pytest.mark.parametrize(
     "junk", [b"", b"\x12\x20short", b"x" * 34, b"\x01\x71\x12\x20" + b"x" * 32]
 )

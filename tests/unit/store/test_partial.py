@@ -134,14 +134,21 @@ def test_a_length_that_is_learnt_late_is_kept(store, size):
     assert store.publish(again, verified(data)).path.read_bytes() == data
 
 
-def test_another_length_under_the_same_name_is_refused_and_keeps_the_progress(store):
+@pytest.mark.parametrize("claimed", [MIB, 2 * MIB - 1, 3 * MIB])
+def test_another_length_under_the_same_name_begins_anew(store, claimed):
+    """A length is what a source claimed: who claimed it first must not have the last word."""
     data = content(2 * MIB)
+    lie = store.partial(name_of(data), claimed)
+    fill(lie, content(claimed, seed=1))
+    lie.close()
     partial = store.partial(name_of(data), len(data))
-    fill(partial, data, [0])
-    partial.close()
-    with pytest.raises(LocalFault, match="was begun with"):
-        store.partial(name_of(data), len(data) + 1)
-    assert store.partial(name_of(data), len(data)).have_count() == 1
+    assert (partial.size, partial.have_count()) == (len(data), 0)
+    partial.abandon()
+    after_reboot(partial)
+    again = store.partial(name_of(data), len(data))
+    assert again.have_count() == 0, "nor after a crash"
+    fill(again, data)
+    assert store.publish(again, verified(data)).path.read_bytes() == data
 
 
 def test_a_partial_with_the_wrong_length_on_disk_is_not_published(store):

@@ -61,7 +61,9 @@ def ended(job: ev.Job, *, done: int | None = None, why: Fault | None = None, **m
 @settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
-    sizes=st.lists(st.sampled_from([1, MIB - 1, MIB, MIB + 1, 5 * MIB, 40 * MIB + 3]), max_size=6),
+    sizes=st.lists(
+        st.sampled_from([0, 1, MIB - 1, MIB, MIB + 1, 5 * MIB, 40 * MIB + 3]), max_size=6
+    ),
     sources=st.integers(1, 3),
     faults=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
 )
@@ -242,3 +244,83 @@ def test_an_abort_of_ours_does_not_lower_a_source():
     (job,) = jobs(opened(d, out, sizes))
     out = d.handle(ended(job, done=0, why=fault(FaultKind.UNAVAILABLE), blame=False), 1.0)
     assert jobs(out), "asked again at once"
+
+
+def test_a_blob_whose_versions_nobody_can_tell_apart_comes_in_one_stream():
+    d = Download(
+        [ev.BlobSpec(0, 4 * MIB, False, whole=True)],
+        piece_bytes=MIB,
+        streams=2,
+        options=OPTIONS,
+        chance=lambda: 0.5,
+        now=0.0,
+    )
+    out = opened(d, d.handle(ev.SourceUp("s", SourceKind.ORIGIN, 8), 0.0), (4 * MIB,))
+    (job,) = jobs(out)
+    assert (job.start, job.end, job.whole, job.compare) == (0, 4 * MIB, True, False)
+    d.handle(ended(job, done=2 * MIB, why=fault(FaultKind.UNAVAILABLE)), 1.0)
+    (again,) = jobs(d.handle(ev.Tick(), 5.0))
+    assert (again.start, again.whole, again.compare) == (0, True, True)
+    out = d.handle(ended(again, changed=(1, 2, 3)), 6.0)
+    assert ev.Digest(0, again=True) in out, (
+        "a hash that ran behind the first stream is worth nothing"
+    )
+
+
+def test_nothing_is_opened_that_nobody_can_bring():
+    """Opening makes room, at the cost of what is here."""
+    d, out = machine(4 * MIB, 4 * MIB, sources=0)
+    out = d.handle(ev.Tick(), 0.0)
+    assert [type(a) for a in out] == [ev.Failed]
+    assert out[0].blobs == (0, 1)
+
+
+def test_what_only_some_can_bring_is_opened_when_they_come():
+    d, out = machine(4 * MIB, 4 * MIB, sources=0)
+    out = d.handle(ev.SourceUp("s", SourceKind.PEER, 8, frozenset({1})), 0.0)
+    assert out[-1] == ev.Failed((0,), ())
+    assert ev.Open(0) not in out
+
+
+def events_looked_at(count: int, size: int) -> int:
+    """How often a pull of so many blobs looks at one of them to decide what is next."""
+    looks = 0
+
+    class Counted(Download):
+        def _has_source(self, blob: int) -> bool:
+            nonlocal looks
+            looks += 1
+            return super()._has_source(blob)
+
+        def _needs_source(self, blob) -> bool:
+            nonlocal looks
+            looks += 1
+            return super()._needs_source(blob)
+
+    d = Counted(
+        blobs(*[size] * count), piece_bytes=MIB, streams=2, options=OPTIONS,
+        chance=lambda: 0.5, now=0.0,
+    )  # fmt: skip
+    todo: list[ev.Event] = [ev.SourceUp("s", SourceKind.ORIGIN, 16)]
+    finished = False
+    while todo:
+        for action in d.handle(todo.pop(0), 1.0):
+            match action:
+                case ev.FetchBatch(batch):
+                    todo.append(ev.BatchEnded(batch, (None,) * len(batch.blobs), 1, 1.0))
+                case ev.Open(blob):
+                    todo.append(ev.Opened(blob, bytes(-(-size // MIB))))
+                case ev.Fetch(job):
+                    todo.append(ended(job))
+                case ev.Digest(blob):
+                    todo.append(ev.Digested(blob, True))
+                case ev.Finished():
+                    finished = True
+    assert finished
+    return looks
+
+
+@pytest.mark.parametrize("size", [20_000, 2 * MIB])
+def test_the_work_of_a_pull_grows_with_its_files_and_not_with_their_square(size: int):
+    few, many = events_looked_at(300, size), events_looked_at(3_000, size)
+    assert many <= 12 * few

@@ -176,3 +176,26 @@ def test_the_newest_word_counts_and_a_clock_from_the_future_does_not():
     only = NameOptions(trust=frozenset([ALICE.peer_id]))
     assert choose_word(words, NAME, only, NOW) == words[0]
     assert choose_word(words, NAME, replace(only, max_age_s=40.0), NOW) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [NameOptions(trust=frozenset()), NameOptions(trust=frozenset({BOB.peer_id})),
+     NameOptions(max_age_s=60.0)],
+    ids=["nobody", "another", "too old"],
+)  # fmt: skip
+async def test_a_recorded_word_counts_only_while_its_signer_and_age_do(store, options):
+    others = Others(word(ALICE, NOW - 3600))
+    taken = resolver(store, Origin(), others)
+    await taken.resolve(REF, Credentials())
+    with pytest.raises(NotFound):
+        await taken.resolve(REF, Credentials(), offline=True, trust=options)
+    with pytest.raises(Unavailable):
+        await taken.resolve(REF, Credentials(), trust=options)
+
+
+async def test_a_recorded_word_tells_its_age_of_now(store):
+    await resolver(store, Origin(), Others(word(ALICE, NOW - 60))).resolve(REF, Credentials())
+    later = resolver(store, Origin(), Others(), at=NOW + 7200)
+    found = await later.resolve(REF, Credentials(), offline=True)
+    assert any("2h01m old" in note for note in found.notes)

@@ -60,7 +60,7 @@ class Pull:
 @settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
-    sizes=st.lists(st.sampled_from([1, MIB, MIB + 1, 5 * MIB, 40 * MIB + 3]), max_size=5),
+    sizes=st.lists(st.sampled_from([0, 1, MIB, MIB + 1, 5 * MIB, 40 * MIB + 3]), max_size=5),
     sources=st.integers(0, 2),
     peers=st.integers(1, 4),
     faults=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
@@ -395,3 +395,9 @@ def test_suspects_alone_are_compared_and_by_somebody_else():
     (job,) = pull.tell(ev.Digested(0, False, "wrong", RangeSet.of((1, 3))))
     assert job.compare
     assert (job.source, job.start, job.end) == ("p1", MIB, 2 * MIB) or job.end == 3 * MIB
+
+
+def test_an_empty_file_is_asked_for_too():
+    pull = Pull(0, peers=0)
+    (batch,) = [a.batch for a in pull.out if isinstance(a, ev.FetchBatch)] or [None]
+    assert batch is not None or pull.source("origin").requests == 1
