@@ -210,7 +210,8 @@ def test_two_hundred_idle_strangers_do_not_disturb_a_pull_between_agents(
                 idle.enter_context(one)
                 one.bind(("127.0.0.9", 0))
                 one.settimeout(5)
-                one.connect(("127.0.0.1", port))
+                with contextlib.suppress(ConnectionResetError):  # one too many of that address
+                    one.connect(("127.0.0.1", port))
         began = time.monotonic()
         join(late, a)  # a newcomer gets in, past them
         assert time.monotonic() - began < 8
