@@ -24,6 +24,8 @@ from tests.support.processes import stop
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from p2pcache import Client
+
 MIB = 1 << 20
 GIB = 1 << 30
 GB = 1_000_000_000
@@ -169,6 +171,12 @@ class Agent:
 
     pid: int
     env: Mapping[str, str]
+
+    def client(self) -> Client:
+        """A connection to it: what a Python program has."""
+        from p2pcache import Client
+
+        return Client(self.env["P2PCACHE_HOME"])
 
 
 def cli(env: Mapping[str, str], *args: str) -> dict[str, Any]:

@@ -53,13 +53,20 @@ def cpu_s(root: int) -> float:
 
 def memory_bytes(root: int, field: str = "Pss") -> int:
     """`Pss` (shared pages counted once) or `Rss` of the tree now."""
-    total = 0
-    for pid in tree(root):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith(field + ":"):
-                    total += int(line.split()[1]) * 1024
-    return total
+    return sum(_memory_bytes(pid, field) for pid in tree(root))
+
+
+def rss_bytes(pid: int) -> int:
+    """Of one process alone."""
+    return _memory_bytes(pid, "Rss")
+
+
+def _memory_bytes(pid: int, field: str) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 class Peak:

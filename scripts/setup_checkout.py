@@ -1,7 +1,7 @@
 """Make this checkout ready to run: system packages, the virtual environment, tools of the tests.
 
     scripts/setup [dev|test|demo|lab|bench] default: dev
-    scripts/setup --tool olah-cli|go|node   install that tool where it is missing; print its path
+    scripts/setup --tool olah-cli|go|node|libtorrent    install it if missing; print its path
 
 The environment is `.venv` in the checkout, not a shared cache: it holds an editable install of this
 very checkout, editors find it there, and it goes when the checkout goes. Servers that only tests
@@ -86,7 +86,12 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "lab": (),
     "bench": (),
 }
-PINS_OF = {"olah-cli": "olah", "go": "go", "node": "node"}  # command -> pins/NAME.txt
+PINS_OF = {  # command -> pins/NAME.txt
+    "olah-cli": "olah",
+    "go": "go",
+    "node": "node",
+    "libtorrent": "libtorrent",  # no command of its own: the Python that can import it
+}
 
 # As root. A freshly installed nginx must neither start now nor at the next boot: the scripts run
 # their own, on a loopback port. policy-rc.d is Debian's way to say "do not start services".
@@ -249,6 +254,8 @@ def ensure_tool(command: str) -> Path:
     with one_at_a_time(CACHE):
         if not is_made(venv, mark):
             make_venv(venv, pins, mark, editable=False)
+        if command == "libtorrent":
+            return venv / "bin" / "python"
         if not link.is_symlink():
             link.parent.mkdir(exist_ok=True)
             link.symlink_to(venv / "bin" / command)

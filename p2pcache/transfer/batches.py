@@ -13,14 +13,14 @@ import trio
 from p2pcache.content import digests
 from p2pcache.content.verify import VerifiedBlob, verify_whole
 from p2pcache.errors import P2PCacheError, Untrusted
-from p2pcache.lanes.orders import Fault, FaultKind, SmallOrder
+from p2pcache.lanes.orders import BundleOrder, Fault, FaultKind, SmallOrder
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.faults import OURS, fault_of, local_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from p2pcache.lanes.orders import FetchLimits, Location, SmallReport
+    from p2pcache.lanes.orders import BatchReport, FetchLimits, Location, SmallReport
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.want import Wanted
@@ -43,8 +43,14 @@ async def fetch_batch(
     workers: Workers,
     limits: FetchLimits,
     hold: Hold,
+    *,
+    bundled: bool = False,
 ) -> BatchOutcome:
-    """Fetch, verify and store one batch. If cancelled, nothing of it stays behind."""
+    """Fetch, verify and store one batch. If cancelled, nothing of it stays behind.
+
+    `bundled`: the source is a peer, whose blobs are all asked for with one request; `locate` then
+    tells the same place for each, and every blob has a name.
+    """
     started = trio.current_time()
     faults: dict[int, Fault | None] = {}
     orders: dict[int, SmallOrder] = {}
@@ -61,9 +67,7 @@ async def fetch_batch(
     incoming_bytes = sum(wanted[blob].size_bytes for blob in orders)
     await trio.to_thread.run_sync(store.ensure_room, incoming_bytes)
     try:
-        # The one place to switch: where the source is a peer, all of these travel with one request
-        # to its `/bundle` (lanes: `BundleOrder`, `Workers.fetch_bundle`), same orders, same report.
-        report = await workers.fetch_small(tuple(orders.values()), limits)
+        report = await _fetch(orders, wanted, workers, limits, bundled)
         good: dict[int, tuple[Path, VerifiedBlob]] = {}
         for (blob, order), small in zip(orders.items(), report.reports, strict=True):
             faults[blob] = small.fault
@@ -85,6 +89,21 @@ async def fetch_batch(
         trio.current_time() - started,
     )
     return BatchOutcome(dict(zip(good, infos, strict=True)), ended)
+
+
+async def _fetch(
+    orders: dict[int, SmallOrder],
+    wanted: Sequence[Wanted],
+    workers: Workers,
+    limits: FetchLimits,
+    bundled: bool,
+) -> BatchReport:
+    small = tuple(orders.values())
+    names = tuple(name for blob in orders if (name := wanted[blob].name) is not None)
+    if not (bundled and small and len(names) == len(small)):
+        return await workers.fetch_small(small, limits)
+    # One location for all: a ticket that was renewed in between is good for the others too.
+    return await workers.fetch_bundle(BundleOrder(small[-1].location, names, small), limits)
 
 
 def _remove(paths: Iterable[str]) -> None:

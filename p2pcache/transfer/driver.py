@@ -324,12 +324,18 @@ class Driver:
         return self._swarming.expected(job.blob, job.start, job.end)
 
     async def _fetch_batch(self, batch: ev.Batch, scope: trio.CancelScope) -> None:
+        peers = self._swarming
+        if peers is not None and not peers.is_peer(batch.source):
+            peers = None
+
         async def locate(blob: int) -> Location:
+            if peers is not None:
+                return await peers.locate_bundle(batch.source)
             return await self._locate((batch.source, blob))
 
         started = trio.current_time()
         limits = self._limits
-        if self._swarming is not None and self._swarming.is_peer(batch.source):
+        if peers is not None:
             limits = replace(
                 limits,
                 connect_timeout_s=min(limits.connect_timeout_s, self._options.stall_s),
@@ -338,8 +344,9 @@ class Driver:
         outcome = None
         with scope:
             outcome = await fetch_batch(
-                batch, self._wanted, locate, self._store, self._workers, limits, self._hold
-            )
+                batch, self._wanted, locate, self._store, self._workers, limits, self._hold,
+                bundled=peers is not None,
+            )  # fmt: skip
         del self._scopes[batch.id]
         if outcome is None:
             why = Fault(FaultKind.UNAVAILABLE, f"{batch.source}: stopped, it did not move")

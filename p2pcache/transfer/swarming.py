@@ -215,6 +215,13 @@ class Swarming:
         """A peer's lane for one blob. Raises Denied, NotFound, Unavailable."""
         name = self._wanted[index].name
         assert name is not None, "only named blobs are heard of"
+        return (await self._reach(source)).blob(name)
+
+    async def locate_bundle(self, source: str) -> Location:
+        """Where a peer answers for many small blobs at once. Raises as `locate`."""
+        return (await self._reach(source)).bundle()
+
+    async def _reach(self, source: str) -> Reach:
         lane = await self._swarm.lane(self._peers[source], timeout_s=LANE_S)
         known, turn = self._lanes.get(source, (lane, 0))
         if known.hosts != lane.hosts:
@@ -222,7 +229,7 @@ class Swarming:
         self._lanes[source] = (lane, turn)
         host = lane.hosts[turn % len(lane.hosts)]
         self._hosts[source] = f"{host}:{lane.port}"
-        return location_of(lane, host, name)
+        return reach_of(lane, host)
 
     def hosts(self) -> dict[str, str]:
         """Where each peer that was asked serves, for the receipt."""
@@ -387,9 +394,8 @@ class Swarming:
             self._sharing.lost_source(name)
 
 
-def location_of(lane: Lane, host: str, name: bytes) -> Location:
-    """A blob on a peer's lane. The one place where lanes' locations are made: certificates of our
-    own, and `direct` past proxies, belong here too.
+def reach_of(lane: Lane, host: str) -> Reach:
+    """One host of a peer's lane. The one place where lanes' locations are made: certificates of
+    our own, and `direct` past proxies, belong here too.
     """
-    reach = Reach(host, lane.port, lane.token, lane.fingerprint, lane.client_cert, lane.client_key)
-    return reach.blob(name)
+    return Reach(host, lane.port, lane.token, lane.fingerprint, lane.client_cert, lane.client_key)

@@ -334,20 +334,45 @@ async def test_small_files_come_from_peers_and_a_wrong_one_is_proof_at_once(tmp_
         swarm = ScriptedSwarm(peers)
         liar, good = peers
         for n, body in enumerate(bodies):
-            liar.serves(body, fh.ranged(body if n else body[:-1] + b"!"))
-            good.serves(body)
+            liar.bundles_small(body, body if n else body[:-1] + b"!")
+            good.bundles_small(body)
             swarm.holds(liar, digest_of(body), len(body))
         want = [wanted(body, f"{n}.json") for n, body in enumerate(bodies)]
         async with pulling(tmp_path, want, [], swarm) as (driver, store, told):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(driver.run)
-                await trio.sleep(0.7)  # long enough for the liar's batch
+                with trio.move_on_after(4):  # less than `hope_s`
+                    while not told.verdicts:  # noqa: ASYNC110
+                        await trio.sleep(0.02)
                 assert told.verdicts
                 for body in bodies:
                     swarm.holds(good, digest_of(body), len(body))
             assert all(is_stored(store, body) for body in bodies)
             assert told.liars == {liar.id}
             assert "0.json" in told.verdicts[0].reason
+        assert sum(good.bundles) >= 1, "the one that the liar had wrong"
+
+
+async def test_small_files_of_a_peer_travel_together(tmp_path):
+    bodies = [some_bytes(5000 + n, b"small") for n in range(100)]
+    with served_peers(1) as (peer,), trio.fail_after(DEADLINE_S):
+        swarm = ScriptedSwarm([peer])
+        for body in bodies[1:]:  # it says that it has the first too, but does not
+            peer.bundles_small(body)
+        for body in bodies:
+            swarm.holds(peer, digest_of(body), len(body))
+        want = [wanted(body, f"{n}.json") for n, body in enumerate(bodies)]
+        async with pulling(tmp_path, want, [], swarm) as (driver, store, told):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(driver.run)
+                with trio.move_on_after(5):
+                    while not all(is_stored(store, b) for b in bodies[1:]):  # noqa: ASYNC110
+                        await trio.sleep(0.05)
+                nursery.cancel_scope.cancel()
+            assert all(is_stored(store, body) for body in bodies[1:])
+            assert not told.verdicts
+        assert max(peer.bundles) > 20
+        assert not any(path.startswith("/blob/") for path, _ in peer.server.seen)
 
 
 async def test_a_lying_size_is_never_used_and_named_when_the_bytes_prove_it(tmp_path, body, web):

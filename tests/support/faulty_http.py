@@ -29,6 +29,7 @@ class Exchange:
     headers: dict[str, str]
     number: int  # of this path, from 0
     stopping: threading.Event
+    body: bytes = b""
 
     @property
     def range(self) -> tuple[int, int] | None:
@@ -132,18 +133,25 @@ class FaultyServer:
             if not more:
                 return False
             data += more
-        lines = data.decode("latin-1").split("\r\n")
+        head, _, body = data.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
         target = lines[0].split(" ")[1]
         path = target if target.startswith("/") else "/" + target.split("/", 3)[-1]
         headers = {
             name.lower(): value.strip()
             for name, _, value in (line.partition(":") for line in lines[1:] if line)
         }
+        length = int(headers.get("content-length", 0))
+        while len(body) < length:
+            more = sock.recv(65536)
+            if not more:
+                return False
+            body += more
         with self._lock:
             number = sum(1 for seen, _ in self.seen if seen == path)
             self.seen.append((path, headers))
         answer = self._answers.get(path.partition("?")[0], status(404))
-        return answer(Exchange(sock, path, headers, number, self._stopping))
+        return answer(Exchange(sock, path, headers, number, self._stopping, body))
 
 
 def ranged(body: bytes, **headers: object) -> Answer:

@@ -22,6 +22,7 @@ from p2pcache.content.peerid import PeerId, format_peer_id, peer_id_of
 from p2pcache.content.ranges import RangeSet
 from p2pcache.content.signed import PieceAttestation, sign_attestation
 from p2pcache.errors import NotFound
+from p2pcache.lanes.bundle_wire import pack_frame, parse_names
 from p2pcache.lanes.orders import BLOCK_BYTES, FetchLimits, Location
 from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLost, SourceKind, SwarmEvent
 from p2pcache.store.store import Store
@@ -64,6 +65,8 @@ class ServedPeer:
     maps: dict[bytes, bytes | list[PieceAttestation]] = field(default_factory=dict)
     asked: list[tuple[float, int, int]] = field(default_factory=list)  # when, which blocks
     unticketed: int = 0
+    small: dict[bytes, bytes] = field(default_factory=dict)
+    bundles: list[int] = field(default_factory=list)  # how many names were asked for in each
 
     @property
     def id(self) -> PeerId:
@@ -88,6 +91,24 @@ class ServedPeer:
 
         self.server.on(f"/blob/{name.hex()}", ticketed)
         return name
+
+    def bundles_small(self, body: bytes, sent: bytes | None = None) -> None:
+        """Answer for a small blob in bundles; `sent` is what is sent for it."""
+        self.small[digest_of(body)] = body if sent is None else sent
+        self.server.on("/bundle", self._bundle)
+
+    def _bundle(self, ask: fh.Exchange) -> bool:
+        if ask.headers.get("authorization") != f"Ticket {TOKEN}":
+            self.unticketed += 1
+            return fh.status(401)(ask)
+        names = parse_names(ask.body)
+        self.bundles.append(len(names))
+        found = [self.small.get(name) for name in names]
+        frames = [
+            pack_frame(404, 0) if body is None else pack_frame(200, len(body)) + body
+            for body in found
+        ]
+        return fh.ranged(b"".join(frames))(ask)
 
     def attests(self, body: bytes, blocks: RangeSet | None = None) -> None:
         """Sign the map of what it says the body is, a piece at a time."""
