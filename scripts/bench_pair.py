@@ -145,7 +145,7 @@ def _get(reader: Agent, ref: str, size: int) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _busy(running: Agent) -> Iterator[list[int]]:
-    """Local requests at REQUESTS_PER_S, evenly; yields [how many were answered]."""
+    """Local requests, at most REQUESTS_PER_S, no DHT refresh; yields [how many were answered]."""
     ended, answered = threading.Event(), [0]
 
     def ask() -> None:
@@ -247,7 +247,7 @@ def _rows(figures: Figures) -> list[Row]:
             at_least(f"{scheme}: by CID, times the fastest peer", cid / fastest, TIMES[scheme]),
             at_most(f"{scheme}: by CID, receiver's CPU-s/GB", cid_cpu, CPU_GOAL[scheme]),
             at_most(f"{scheme}: by sha256, CPU-s/GB more than by CID", more_cpu, 0.6),
-            at_most(f"{scheme}: what a busy agent costs the lane, share", 1 - busy / cid, 0.25),
+            at_most(f"{scheme}: what local requests cost the lane, share", 1 - busy / cid, 0.25),
         ]
         if scheme == "tls":
             rows += [

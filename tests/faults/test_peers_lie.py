@@ -183,7 +183,10 @@ async def speak(agent: Agent, junk: bytes, addresses: list[str]) -> bool:
     async with open_host(Identity.generate(), key, ["/ip4/127.0.0.1/tcp/0"]) as stranger:
         await stranger.connect(peer, plain, timeout_s=5)
         stream = await stranger.open_stream(peer, PROTOCOL, timeout_s=5)
-        await stream.send_all(junk)
+        try:
+            await stream.send_all(junk)
+        except errors.Unavailable:
+            return True  # it was cut while it still spoke
         if junk == JUNK["truncated"]:
             await stream.aclose()
             return True
