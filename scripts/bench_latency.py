@@ -13,6 +13,7 @@ import signal
 import statistics
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -88,22 +89,27 @@ def _vanishes(folder: Path, giver: Agent, reader: Agent, rounds: int) -> list[fl
         path.write_bytes(random.Random(20_000 + number).randbytes(SMALL_BYTES))
         with giver.client() as client:
             manifest = client.push(path)["manifest"]
-            wait_until(lambda b=before: _held(reader) == b + 1, "the other agent is told")
+            wait_until(partial(_holds, reader, before + 1), "the other agent is told")
             client.rm(manifest, force=True)
-        took.append(wait_until(lambda b=before: _held(reader) == b, "it is withdrawn"))
+        took.append(wait_until(partial(_holds, reader, before), "it is withdrawn"))
     return took
+
+
+def _holds(agent: Agent, count: int) -> bool:
+    return _held(agent) == count
 
 
 def _miss(folder: Path, reader: Agent, alone: Agent, rounds: int) -> float:
     """What having peers adds to a small pull from an origin that nobody else has, ms."""
-    with_peers, without = [], []
+    with_peers: list[float] = []
+    without: list[float] = []
     site = folder / "site"
     blobs = [write_blob(site / str(n), SMALL_BYTES + n) for n in range(2 * rounds + 2)]
     for number, blob in enumerate(blobs):
         with nginx(blob.path.parent, folder / f"nginx-{number}") as server:
             asked, took = ((reader, with_peers), (alone, without))[number % 2]
             took.append(_get_s(asked, blob.ref(server)))
-    return 1000 * (statistics.median(with_peers[1:]) - statistics.median(without[1:]))
+    return 1000.0 * (statistics.median(with_peers[1:]) - statistics.median(without[1:]))
 
 
 def _worst_gap(reader: Agent, ref: str, hurt: Sequence[int], how: signal.Signals) -> float:

@@ -76,7 +76,7 @@ def _from_peer(repo: HubRepo, folder: Path, **more: str) -> tuple[float, float]:
     with ExitStack() as stack:
         # each with a cache folder of its own, or the second would find the first one's files
         homes = [str(folder / f"hf-{n}") for n in range(2)]
-        giver, reader = joined(stack, folder, 2, **more)
+        giver, reader = joined(stack, folder, 2, all_know=True, **more)
         command = [P2PCACHE, "get", f"hf://{REPO}", "--hf-cache", "--json"]
         gauge.run(command, {**giver.env, "HF_HOME": homes[0]})
         done = gauge.run(command, {**reader.env, "HF_HOME": homes[1]})
