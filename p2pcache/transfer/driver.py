@@ -7,7 +7,7 @@ partials are flushed and their leases given back, and the next pull goes on from
 from __future__ import annotations
 
 import math
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.workers import Workers
 
 PROGRESS_BEAT_S = 0.2
+MAX_TOGETHER = 256  # events that the machine is told before it plans again
 TUNE_BEAT_S = 2.0  # a TCP connection over a far link is at full rate by then
 LIMITED_SINGLE_STREAM = 32 << 20  # bytes/s: below this limit one stream is enough and more exact
 
@@ -154,17 +155,19 @@ class Driver:
             pending = [ev.Tick()]
             nursery.start_soon(self._origins_later, self._swarming, starting)
         while True:
-            for event in pending:
-                for action in self._machine.handle(event, trio.current_time()):
-                    if isinstance(action, ev.Finished):
-                        return
-                    if isinstance(action, ev.Wake):
-                        wake = action.at
-                    else:
-                        self._do(action, nursery)
+            for action in self._machine.handle_all(pending, trio.current_time()):
+                if isinstance(action, ev.Finished):
+                    return
+                if isinstance(action, ev.Wake):
+                    wake = action.at
+                else:
+                    self._do(action, nursery)
             pending = []
             with trio.move_on_at(wake):
                 pending = [await self._receive.receive()]
+            with suppress(trio.WouldBlock):  # peers tell of thousands of files at once
+                while pending and len(pending) < MAX_TOGETHER:
+                    pending.append(self._receive.receive_nowait())
             if not pending:
                 wake = math.inf
                 pending = [ev.Tick()]

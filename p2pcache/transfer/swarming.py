@@ -36,7 +36,8 @@ LANE_S = 2.0  # for a ticket: a round trip to a peer that may be busy
 MAP_S = 5.0  # for a part of a map: 128 KiB
 MAP_WAIT_S = 0.25  # blocks are asked for without a map rather than later than this
 HELLO_S = 0.1  # facts/swarm.md 2: a round of bitfields before anything is asked of the origin
-HELLO_MAX_S = 0.2  # with the maps; a miss may cost 250 ms before the origin's first byte
+HELLO_MAX_S = 0.5  # with maps and long lists: somebody has something, so this is no miss
+HELLO_BEAT_S = 0.02
 MAP_COUNT = 4096  # hashes in one answer
 MAP_OPINIONS = 3  # peers that are asked for the map of one blob: one lies, the others tell
 MAX_CLAIMS = 64  # of other sizes, for the verdict
@@ -84,12 +85,13 @@ class Swarming:
                 await self._heard(event, nursery)
 
     async def wait_hello(self) -> None:
-        """Until those who hold something have said so, HELLO_S to HELLO_MAX_S: what a pull that
-        nobody can help waits before it asks its origin.
+        """Until those who hold something have said so. A pull that nobody can help waits HELLO_S
+        before it asks its origin; one whose helpers are still telling, up to HELLO_MAX_S.
         """
         await trio.sleep(HELLO_S)
-        if self._untold:  # their maps are being asked for
-            await trio.sleep(HELLO_MAX_S - HELLO_S)
+        with trio.move_on_after(HELLO_MAX_S - HELLO_S):
+            while self._untold:  # noqa: ASYNC110 - maps are asked for, thousands of files told of
+                await trio.sleep(HELLO_BEAT_S)
 
     async def _heard(
         self, event: PeerHolds | PeerLost | PeerGone | PeerLoad, nursery: trio.Nursery

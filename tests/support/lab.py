@@ -11,6 +11,7 @@ import hashlib
 import shutil
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from tests.support.agents import Agent, agent_env, running_agent
 from tests.support.blobs import MIB
 from tests.support.hub_repo import HubRepo, Recipe, build_repo, lfs, text
 from tests.support.namespaces import lan
-from tests.support.network import join, peer_id, peers_of, wait_until
+from tests.support.network import join, knows, peer_id, peers_of, wait_until
 from tests.support.nginx import Nginx, nginx, static_hub
 from tests.support.pulling import Pull
 from tests.support.wire_count import Flow, Wire, wire
@@ -133,7 +134,7 @@ def share(lab: Lab, repo: HubRepo) -> dict[str, Any]:
     three = [first, second, third]
     up = time.monotonic()
     for agent in three:
-        wait_until(lambda a=agent: len(peers_of(a)) == 2, "they do not all find each other", 15)
+        wait_until(partial(knows, agent, 2), "they do not all find each other", 15)
     found_s = time.monotonic() - up
     for name, agent in zip(("n1", "n2", "n3"), three, strict=True):
         with agent.client() as client:
@@ -222,14 +223,16 @@ def share(lab: Lab, repo: HubRepo) -> dict[str, Any]:
 # -- the second act --------------------------------------------------------------------------------
 
 
-def outage(lab: Lab, repo: HubRepo, *, how: str = "cable", outage_s: float = OUTAGE_S) -> dict:
+def outage(
+    lab: Lab, repo: HubRepo, *, how: str = "cable", outage_s: float = OUTAGE_S
+) -> dict[str, Any]:
     """The link of an agent goes down in the middle of its pull and comes back. `how`: its `cable`
     is pulled, or its own `interface` is taken down.
     """
     say, total = lab.say, repo.total_bytes
     slow = {"lanes__limit_up": "8 MiB"}
-    first = lab.agent("n1", 0, **slow)
-    third = lab.agent("n3", 2, **slow)
+    first = lab.agent("n1", 0, key_of=None, **slow)
+    third = lab.agent("n3", 2, key_of=None, **slow)
     credentials = {"hf_endpoint": lab.origin(repo).url}
     for agent in (first, third):  # in no network yet: each gets all of it from the origin
         agent.get(REF, credentials=credentials, hf_cache=False)
@@ -303,8 +306,8 @@ def two_networks(lab: Lab, repo: HubRepo, *, watch_s: float = 15.0) -> dict[str,
     """Two keys on one bridge: nothing crosses; and what a stranger with an address gets."""
     say = lab.say
     fixed = {"network__port": str(PORT), "lanes__port": str(LANE_PORT)}
-    a = lab.agent("a1", 0, **fixed)
-    c = lab.agent("c1", 2, **fixed)
+    a = lab.agent("a1", 0, key_of=None, **fixed)
+    c = lab.agent("c1", 2, key_of=None, **fixed)
     for one in (a, c):
         with one.client() as client:
             client.init()
@@ -312,7 +315,7 @@ def two_networks(lab: Lab, repo: HubRepo, *, watch_s: float = 15.0) -> dict[str,
     d = lab.agent("c2", 3, key_of=c, **fixed)
     one_net, other = {0, 1}, {2, 3}
     for agent in (a, b, c, d):
-        wait_until(lambda x=agent: len(peers_of(x)) == 1, "the pairs do not find each other")
+        wait_until(partial(knows, agent, 1), "the pairs do not find each other")
     say(f"a1 and a2 have one key, c1 and c2 another; they are watched for {watch_s:.0f} s, "
         "while a1 pushes a model to a2, and c1 one to c2")  # fmt: skip
     until = time.monotonic() + watch_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.support.agents import Agent, running_agent
@@ -36,6 +37,11 @@ def peer_id(agent: Agent) -> str:
         return client.init()["peer"]
 
 
+def knows(agent: Agent, count: int) -> bool:
+    """Whether it is connected with so many others."""
+    return len(peers_of(agent)) == count
+
+
 def join(agent: Agent, host: Agent) -> None:
     """Have one agent join another's network by token."""
     with host.client() as client:
@@ -65,7 +71,9 @@ def network(
             place = folder / f"n{number}"
             if bad is not None and number in bad:
                 module = "tests.support.bad_agent"
-                made = running_agent(place, settings=chosen, module=module, **bad[number])
+                made = running_agent(
+                    place, settings=chosen, module=module, prefix=(), **bad[number]
+                )
             else:
                 made = running_agent(place, settings=chosen)
             agents.append(stack.enter_context(made))
@@ -74,5 +82,5 @@ def network(
         for agent in agents[1:]:
             join(agent, agents[0])
         for agent in agents:
-            wait_until(lambda a=agent: len(peers_of(a)) == count - 1, "they do not all know others")
+            wait_until(partial(knows, agent, count - 1), "they do not all know others")
         yield agents

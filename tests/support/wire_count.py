@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tests.support.namespaces import mac_of
 
@@ -47,7 +47,7 @@ class Flow:
     payload_bytes: int
 
 
-def parse(frame: bytes, length: int) -> tuple[str, int, int]:
+def parse(frame: bytes | bytearray, length: int) -> tuple[str, int, int]:
     """Kind, the lower port and the payload's bytes of a frame of `length` bytes."""
     kind = struct.unpack_from("!H", frame, 12)[0]
     if kind == 0x0800:
@@ -106,7 +106,7 @@ def main(ports: list[str]) -> None:
     while True:
         for key, _ in watched.select():
             if key.data is not None:
-                drain(key.fileobj, key.data)
+                drain(cast("socket.socket", key.fileobj), key.data)
                 continue
             if not sys.stdin.readline():
                 return

@@ -30,6 +30,8 @@ from p2pcache.transfer.machine.planning import Planning
 from p2pcache.transfer.machine.sources import SourceState, Statistics, statistics_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from p2pcache.transfer.machine.flights import Flight
 
 
@@ -41,9 +43,18 @@ class Download(Planning):
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
         """Take note of one event and say what to do now. After Finished or Failed: nothing."""
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Iterable[ev.Event], now: float) -> list[ev.Action]:
+        """The same for events that came together: what to do is looked for once."""
         if self._over:
             return []
         out: list[ev.Action] = []
+        for event in events:
+            self._take_note(event, now, out)
+        return out + self._plan(now)
+
+    def _take_note(self, event: ev.Event, now: float, out: list[ev.Action]) -> None:
         match event:
             case ev.SourceUp() | ev.SourceHas() | ev.SourceLost() | ev.SourceQueue():
                 self._source_event(event, now)
@@ -72,7 +83,6 @@ class Download(Planning):
                 pass
             case _:
                 assert_never(event)
-        return out + self._plan(now)
 
     def statistics(self) -> Statistics:
         """Counters so far; cheap."""
