@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
 
+MAX_LISTED = 1000  # files or notes in one answer: a frame holds 1 MiB; `resolve` lists every file
 ITEM_BEAT = 64  # listed files sent between two chances for other calls to run
 
 
@@ -143,9 +144,14 @@ async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         "link_kind": placed.link_kind,
         "made": dict(placed.made),
         "pull": None if request.dry_run else run.id,
-        "notes": [*resolution.notes, *placed.notes, *([unsaved] if unsaved else [])],
+        "notes": _bounded([*resolution.notes, *placed.notes, *([unsaved] if unsaved else [])]),
         "dry_run": run.dry,
     }
+
+
+def _bounded(notes: list[str]) -> list[str]:
+    more = len(notes) - MAX_LISTED
+    return notes if more <= 0 else [*notes[:MAX_LISTED], f"... and {more} more notes"]
 
 
 class _Run:
@@ -272,7 +278,8 @@ class _Run:
         missing = [f for f in self.files if f.digest is None or f.digest not in have]
         present = [f for f in self.files if f.digest is not None and f.digest in have]
         self.dry = {
-            "missing_files": [f.path for f in missing],
+            "missing_count": len(missing),
+            "missing_files": [f.path for f in missing[:MAX_LISTED]],
             "missing_bytes": sum(f.size or 0 for f in missing),
         }
         reused = sum(f.size or 0 for f in present)

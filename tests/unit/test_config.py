@@ -97,3 +97,15 @@ def test_a_relative_path_in_a_setting_counts_from_the_home(tmp_path):
 def test_a_capacity_that_is_none_is_refused_by_the_variables_name(tmp_path, value):
     with pytest.raises(UsageError, match="P2PCACHE_STORE_CAPACITY"):
         settings.load(tmp_path, {"P2PCACHE_STORE_CAPACITY": value})
+
+
+def test_variables_in_hugging_faces_folders_mean_what_they_mean_to_huggingface_hub(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", "$SCRATCH/hf")
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HUGGINGFACE_HUB_CACHE", raising=False)
+    assert config.hub_cache_dir() == tmp_path / "hf" / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", "${SCRATCH}/hub")
+    assert config.hub_cache_dir() == tmp_path / "hub"
