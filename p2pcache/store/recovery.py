@@ -15,6 +15,8 @@ from p2pcache.store.lease import Busy, Lease, LeaseBook
 from p2pcache.store.records import salvage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from p2pcache.store.layout import Layout, StoreOptions
 
 _DAMAGED = frozenset({0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -32,10 +34,14 @@ def open_index(
     """
     new = not layout.index.exists()
     try:
-        return _open_sound(layout, options, readonly=readonly), new
+        index = _open_sound(layout, options, readonly=readonly)
     except sqlite3.DatabaseError as exc:
         if not is_damage(exc):
             raise
+    else:
+        if not readonly and (layout.rebuild / layout.index.name).exists():
+            _finish(layout, options, leases, index)
+        return index, new
     if readonly:
         absent = layout.rebuild / "no-such-index"
         return Index(absent, readonly=True, busy_timeout_s=options.busy_timeout_s), True
@@ -77,6 +83,9 @@ def _replace(layout: Layout, options: StoreOptions) -> tuple[Index, bool]:
         if not is_damage(exc):
             raise
     aside = layout.rebuild / layout.index.name
+    older = aside.with_name(f"older-{aside.name}")  # a kill left it: what it knows is not lost
+    if aside.exists():
+        _move(aside, older)
     for part in _PARTS:
         source = layout.index.with_name(layout.index.name + part)
         target = aside.with_name(aside.name + part)
@@ -84,7 +93,32 @@ def _replace(layout: Layout, options: StoreOptions) -> tuple[Index, bool]:
         if source.exists():
             source.rename(target)
     index = _open_sound(layout, options, readonly=False)
-    salvage(aside, index)
-    for part in _PARTS:
-        aside.with_name(aside.name + part).unlink(missing_ok=True)
+    for left in (aside, older):
+        _take_over(left, index)
     return index, True
+
+
+def _finish(layout: Layout, options: StoreOptions, leases: LeaseBook, index: Index) -> None:
+    """A process died between setting a damaged index aside and carrying its rows over."""
+    lease = _wait_for_rebuild(layout, options, leases)
+    try:
+        aside = layout.rebuild / layout.index.name
+        for left in (aside, aside.with_name(f"older-{aside.name}")):
+            _take_over(left, index)
+    finally:
+        lease.release()
+
+
+def _take_over(left: Path, index: Index) -> None:
+    """Rows that are there already stay; the file goes only after the rest is committed."""
+    if left.exists():
+        salvage(left, index)
+    for part in reversed(_PARTS):
+        left.with_name(left.name + part).unlink(missing_ok=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    for part in _PARTS:
+        found = source.with_name(source.name + part)
+        if found.exists():
+            found.replace(target.with_name(target.name + part))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.inside import agent_inside
 
 from p2pcache.agent.get import MAX_LISTED
 from p2pcache.agent.localapi.wire import Result, encode, parse_from_server
+from tests.support.inside import agent_inside
 
 
 @pytest.fixture

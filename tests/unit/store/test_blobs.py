@@ -264,6 +264,18 @@ def test_what_a_damaged_index_still_tells_is_carried_over(lived_in):
         assert store.receipt("last") == {"ref": "hf://a/b"}
 
 
+def test_a_kill_while_a_damaged_index_is_replaced_loses_no_pin(lived_in):
+    home, _ = lived_in
+    for part in ("", "-wal", "-shm"):  # set aside, and not carried over yet
+        path = home / f"index.sqlite{part}"
+        if path.exists():
+            path.rename(home / "rebuild-v1" / path.name)
+    for _ in range(2):
+        with Store.open(home, OPTIONS) as store:
+            assert [pin.label for pin in store.pins()] == ["kept"]
+    assert not (home / "rebuild-v1" / "index.sqlite").exists()
+
+
 def test_an_index_of_a_newer_version_is_left_alone(lived_in):
     home, _ = lived_in
     with sqlite3.connect(home / "index.sqlite") as connection:
