@@ -54,6 +54,10 @@ class Args:
             raise UsageError(f"`{name}` must be a positive number")
         return value
 
+    def not_negative(self, name: str) -> float | None:
+        """Zero or a positive number, or None when it is left out."""
+        return 0 if self._values.get(name) == 0 else self.positive(name)
+
     def credentials(self) -> Credentials:
         """What the calling user brings along."""
         given = self._values.get("credentials") or {}

@@ -95,8 +95,8 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 
 async def gc(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """Evict by last use down to the low watermark, or to free `target_bytes`."""
-    target = args.positive("target_bytes")
+    """Evict by last use down to the low watermark, or down to `target_bytes`."""
+    target = args.not_negative("target_bytes")
     report = await trio.to_thread.run_sync(
         lambda: parts.store.gc(
             target_bytes=None if target is None else int(target),

@@ -467,14 +467,29 @@ class Store:
     def rm(self, manifest_cid: bytes) -> int:
         """Forget a manifest and remove the blobs that nothing else refers to; bytes freed.
 
-        Blobs of a running pull stay. Raises NotFound when the manifest is not kept.
+        What an interrupted pull left of it goes too. Blobs and partials of a running pull stay.
+        Raises NotFound when the manifest is not kept.
         """
-        if self._records.get_manifest(manifest_cid) is None:
+        manifest = self._records.get_manifest(manifest_cid)
+        if manifest is None:
             raise NotFound("no such manifest is in the store")
         gone = self._records.only_in(manifest_cid) - self._held()
         present = self._index.rows([digests.sha256_digest(sha256) for sha256 in gone])
         freed = self._blobs.remove(row.sha256 for row in present.values())
+        freed += sum(self._discard_partial(file.digest, file.size) for file in manifest.files)
         self._records.forget_manifest(manifest_cid)
+        return freed
+
+    def _discard_partial(self, name: bytes, size: int) -> int:
+        """Bytes freed; none when there is no partial, or somebody is working on it."""
+        if not self.layout.partial(canonical_name(name)).exists():
+            return 0
+        try:
+            partial = self._partial(name, size, False, "")
+        except Busy:
+            return 0
+        freed = partial.have_bytes()
+        partial.discard()
         return freed
 
     def forget_ref(self, canonical: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.errors import LocalFault
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.lease import Busy, LeaseBook, LeaseLost, this_process
@@ -205,3 +206,17 @@ def test_closing_the_store_flushes_open_partials(tmp_path):
     after_reboot(partial)
     with Store.open(tmp_path / "s", OPTIONS) as store:
         assert store.partial(name_of(data), len(data)).live() == b"\x00\x01"
+
+
+def test_removing_a_manifest_frees_what_an_interrupted_pull_left_of_it(store):
+    data = content(3 * MIB)
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data, [0, 2])
+    manifest = Manifest.from_entries([FileEntry("f", len(data), name_of(data))])
+    cid = store.put_manifest(manifest)
+    assert store.rm(cid) == 0, "somebody is working on it"
+    assert partial.dir.exists()
+    partial.close()
+    store.put_manifest(manifest)
+    assert store.rm(cid) == 2 * MIB
+    assert not partial.dir.exists()
