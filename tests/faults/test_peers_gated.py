@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.support.agents import Agent
 
+pytestmark = pytest.mark.slow
+
 REF = "hf://demo/model"
 LARGE = "model.safetensors"
 NOWHERE = {"hf_endpoint": "http://127.0.0.1:9"}

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from tests.support.agents import Agent
 
+pytestmark = pytest.mark.slow
+
 SIZE = 48 * MIB + 12_345
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from tests.support.agents import Agent
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32 * MIB + 12_345
 FAIR = {"lanes.limit_up": "16 MiB"}  # so that everybody is asked for a part
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.support.agents import Agent
 
+pytestmark = pytest.mark.slow
+
 REF = "hf://demo/model"
 NOWHERE = {"hf_endpoint": "http://127.0.0.1:9"}
 

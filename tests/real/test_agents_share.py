@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.support.agents import Agent
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = {"hf_endpoint": "http://127.0.0.1:9"}
 
 

@@ -27,6 +27,8 @@ from p2pcache.net.dht.wire import PROTOCOL, announce, own_addresses, varint
 from p2pcache.net.identity import Identity
 from tests.support.dht_hosts import introduce, network, providers, running_node, until
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[2]
 
 

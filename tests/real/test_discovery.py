@@ -20,6 +20,8 @@ from p2pcache.net.identity import Identity
 from p2pcache.net.network_key import NetworkKey
 from tests.support.namespaces import can_make_namespaces, lan
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[2]
 ONE, OTHER = NetworkKey(b"1" * 32).fingerprint, NetworkKey(b"2" * 32).fingerprint
 needs_root = pytest.mark.skipif(not can_make_namespaces(), reason="needs network namespaces")

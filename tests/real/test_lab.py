@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 REPO = Path(__file__).resolve().parents[2]
 needs_root = pytest.mark.skipif(not can_make_namespaces(), reason="needs network namespaces")
 
+pytestmark = pytest.mark.lab
+
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> HubRepo:
