@@ -17,7 +17,15 @@ from p2pcache.content.refs import CidRef, DigestRef, canonical
 from p2pcache.errors import NotFound, P2PCacheError, plain_errors
 from p2pcache.lanes.peek import peek
 from p2pcache.net import shelf
-from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLost, SourceKind, SwarmEvent
+from p2pcache.sources.port import (
+    Lane,
+    PeerGone,
+    PeerHolds,
+    PeerLost,
+    PeerProof,
+    SourceKind,
+    SwarmEvent,
+)
 from p2pcache.transfer.bare import bare_name, pull_bare
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.sharing import Peers
@@ -77,6 +85,8 @@ class PullSwarm:
                     case shelf.PeerGone(peer, reason):
                         waiting.discard(peer)
                         await self._send.send(PeerGone(peer, reason))
+                    case shelf.PeerProof(peer, under_way):
+                        await self._send.send(PeerProof(peer, under_way))
                     case shelf.PeerSettled(peer):
                         waiting.discard(peer)
                 if not waiting:
