@@ -19,6 +19,7 @@ from p2pcache.lanes.peek import peek
 from p2pcache.net import shelf
 from p2pcache.sources.port import (
     Lane,
+    PeerBrings,
     PeerGone,
     PeerHolds,
     PeerLost,
@@ -31,7 +32,7 @@ from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.sharing import Peers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from p2pcache.agent.network import AgentNetwork
@@ -87,6 +88,8 @@ class PullSwarm:
                         await self._send.send(PeerGone(peer, reason))
                     case shelf.PeerProof(peer, under_way):
                         await self._send.send(PeerProof(peer, under_way))
+                    case shelf.PeerBrings(peer, intake, declines, brings):
+                        await self._send.send(PeerBrings(peer, intake, declines, brings))
                     case shelf.PeerSettled(peer):
                         waiting.discard(peer)
                 if not waiting:
@@ -118,6 +121,16 @@ class PullSwarm:
         if found is None:
             return None
         return list(found.attestations) if found.hashes is None else found.hashes
+
+    def members(self) -> list[PeerId]:
+        """See the port."""
+        return [member.peer for member in self._opened.network.members()]
+
+    def brings(
+        self, intake_bytes_per_s: float, declines: bool, blocks: Mapping[bytes, RangeSet]
+    ) -> None:
+        """See the port."""
+        self._swarm.brings(intake_bytes_per_s, declines, blocks)
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
         """See the port."""

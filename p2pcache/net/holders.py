@@ -13,6 +13,7 @@ from p2pcache.net.latest import Latest
 from p2pcache.net.shelf import (
     BlockMap,
     Lane,
+    PeerBrings,
     PeerGone,
     PeerHolds,
     PeerLost,
@@ -21,13 +22,14 @@ from p2pcache.net.shelf import (
     SwarmEvent,
 )
 from p2pcache.net.sync.machine import WantRefused
-from p2pcache.net.sync.wants import Learned, LostThere, Settled
-from p2pcache.net.sync.wire import MAX_NAMES, Map, MapAsk, Ticket, TicketAsk
+from p2pcache.net.sync.wants import Learned, LostThere, Part, PartThere, Settled
+from p2pcache.net.sync.wire import MAX_NAMES, Coming, Map, MapAsk, Ticket, TicketAsk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from p2pcache.content.peerid import PeerId
+    from p2pcache.content.ranges import RangeSet
     from p2pcache.net.shelf import Shelf
     from p2pcache.net.sync.driver import Link
     from p2pcache.net.sync.wants import Knowledge
@@ -114,6 +116,7 @@ class Swarm:
         passes: Passes,
         link_of: Callable[[PeerId], Link],
         who: Callable[[bytes], dict[PeerId, Said]],
+        say: Callable[[Swarm, Part], None],
     ) -> None:
         self.manifest = manifest
         self.names = tuple(dict.fromkeys(names))
@@ -121,6 +124,8 @@ class Swarm:
         self._passes = passes
         self._link_of = link_of
         self._who = who
+        self._say = say
+        self._parts: dict[Link, dict[int, Part]] = {}  # by number of the want
         self._wants: dict[Link, set[int]] = {}
         self._unsettled: dict[Link, set[int]] = {}
 
@@ -165,6 +170,13 @@ class Swarm:
                 raise
         return BlockMap(said.size, first, None, tuple(words)) if words else None
 
+    def brings(
+        self, intake_bytes_per_s: float | None, declines: bool, blocks: Mapping[bytes, RangeSet]
+    ) -> None:
+        """Tell our part: what is on its way to us from an origin now, and nothing else is."""
+        coming = tuple(Coming(name, spans) for name, spans in blocks.items())
+        self._say(self, Part(intake_bytes_per_s, declines, coming))
+
     # For Network
 
     def begin(self, link: Link) -> None:
@@ -184,6 +196,7 @@ class Swarm:
         if self._wants.pop(link, None) is None:
             return
         self._unsettled.pop(link, None)
+        self._parts.pop(link, None)
         peer = link.peer
         self.events.forget(lambda event: event.peer == peer)
         self.events.put((peer, "gone"), PeerGone(peer, reason))
@@ -206,6 +219,10 @@ class Swarm:
                 self.events.put((peer, name), PeerHolds(peer, name, size, blocks))
             case LostThere(_, name):
                 self.events.put((peer, name), PeerLost(peer, name))
+            case PartThere(number, part):
+                parts = self._parts.setdefault(link, {})
+                parts[number] = part
+                self.events.put((peer, "brings"), _brings(peer, parts.values()))
             case Settled(number) | WantRefused(number):
                 unsettled = self._unsettled[link]
                 if number in unsettled:
@@ -223,6 +240,14 @@ class Swarm:
         if scope is None:
             raise ValueError("a swarm of several names without a manifest: say which `name`")
         return scope
+
+
+def _brings(peer: PeerId, parts: Collection[Part]) -> PeerBrings:
+    """What a peer said in answer to each of our wants, as one."""
+    rates = [p.intake_bytes_per_s for p in parts if p.intake_bytes_per_s is not None]
+    blocks = {one.name: one.blocks for part in parts for one in part.brings}
+    declines = all(part.declines for part in parts)
+    return PeerBrings(peer, max(rates, default=None), declines, blocks)
 
 
 async def _ask(link: Link, scope: bytes, proof: bytes | None, timeout_s: float) -> Ticket:

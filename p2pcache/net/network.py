@@ -35,6 +35,7 @@ from p2pcache.net.interest import Interests
 from p2pcache.net.latest import Latest
 from p2pcache.net.members import Members, open_members
 from p2pcache.net.mesh import MeshOptions
+from p2pcache.net.parts import NO_PART, Parts
 from p2pcache.net.sync.limits import SyncOptions
 from p2pcache.net.sync.machine import WantRefused
 from p2pcache.net.sync.wire import (
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from p2pcache.net.shelf import Shelf
     from p2pcache.net.sync.driver import Link
     from p2pcache.net.sync.machine import Ended
-    from p2pcache.net.sync.wants import Knowledge, LookUp
+    from p2pcache.net.sync.wants import Knowledge, LookUp, Part
     from p2pcache.net.sync.wire import Announce, Held
 
 _log = logging.getLogger(__name__)
@@ -156,6 +157,7 @@ class Network:
         self._watchers: set[Latest[MemberUp | MemberDown]] = set()
         self._interests = Interests()
         self._intents: dict[bytes, int] = {}
+        self._parts = Parts()
         self._possessed: dict[bytes, None] = {}
         self._unsaid: dict[bytes, Said] = {}
         self._unsaid_some = trio.Event()
@@ -217,7 +219,7 @@ class Network:
     @asynccontextmanager
     async def swarm(self, manifest: bytes | None, names: Sequence[bytes]) -> AsyncIterator[Swarm]:
         """Say that we want these, and hear who holds them, as long as the block lasts."""
-        swarm = Swarm(manifest, names, self._passes, self._link, self._interests.who)
+        swarm = Swarm(manifest, names, self._passes, self._link, self._interests.who, self._part)
         self._swarms.add(swarm)
         if manifest is not None:
             self._intents[manifest] = self._intents.get(manifest, 0) + 1
@@ -232,6 +234,7 @@ class Network:
         finally:
             self._swarms.discard(swarm)
             swarm.end()
+            self._part(swarm, NO_PART)
             if manifest is not None:
                 self._leave(manifest)
 
@@ -307,6 +310,15 @@ class Network:
         for link in self._links():
             link.grew(name, blocks)
 
+    def _part(self, swarm: Swarm, part: Part) -> None:
+        """A pull's part in bringing its manifest changed."""
+        if swarm.manifest is None:
+            return
+        told = self._parts.put(swarm.manifest, swarm, part)
+        if told is not None:
+            for link in self._links():
+                link.brings(swarm.manifest, told)
+
     def lost(self, names: Iterable[bytes]) -> None:
         """Blobs were evicted, or lost their own source."""
         gone = tuple(names)
@@ -374,6 +386,8 @@ class Network:
         ):
             for part in _parts(manifests):
                 link.tell(self.members_driver.announcement(said, part))
+        for manifest, ours in self._parts.all().items():
+            link.brings(manifest, ours)
         for swarm in list(self._swarms):
             swarm.begin(link)
         for watcher in self._watchers:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from p2pcache.net.sync.wire import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.content.ranges import RangeSet
@@ -86,6 +86,19 @@ class PeerProof:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerBrings:
+    """A peer takes part, and has these blocks, and no others, on their way from an origin.
+
+    `intake_bytes_per_s` None: it has ended its part. `declines`: nothing is to be left to it.
+    """
+
+    peer: PeerId
+    intake_bytes_per_s: float | None
+    declines: bool
+    brings: Mapping[bytes, RangeSet]
+
+
+@dataclass(frozen=True, slots=True)
 class PeerGone:
     """The link to a peer ended; what it held is unknown until it is back."""
 
@@ -93,7 +106,7 @@ class PeerGone:
     reason: str
 
 
-SwarmEvent = PeerHolds | PeerLost | PeerSettled | PeerProof | PeerGone
+SwarmEvent = PeerHolds | PeerLost | PeerSettled | PeerProof | PeerBrings | PeerGone
 
 
 class Shelf(Protocol):

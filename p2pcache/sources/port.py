@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import trio
 
@@ -165,7 +165,21 @@ class PeerLoad:
     queue_s: float
 
 
-SwarmEvent = PeerHolds | PeerLost | PeerGone | PeerProof | PeerLoad
+@dataclass(frozen=True, slots=True)
+class PeerBrings:
+    """A peer takes part, and has these blocks, and no others, on their way from an origin.
+
+    `intake_bytes_per_s`: what arrives at it; None: it has ended its part. `declines`: it is slow,
+    or has no origin that it may ask: nothing is to be left to it.
+    """
+
+    peer: PeerId
+    intake_bytes_per_s: float | None
+    declines: bool
+    brings: Mapping[bytes, RangeSet]
+
+
+SwarmEvent = PeerHolds | PeerLost | PeerGone | PeerProof | PeerBrings | PeerLoad
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +223,16 @@ class Swarm(Protocol):
         Plain hashes are its own word; attestations are signed, their signatures checked. None: it
         knows none. Raises Unavailable, Denied, NotFound, Untrusted.
         """
+        ...
+
+    def members(self) -> list[PeerId]:
+        """Everybody that may take part, as far as is known now."""
+        ...
+
+    def brings(
+        self, intake_bytes_per_s: float, declines: bool, blocks: Mapping[bytes, RangeSet]
+    ) -> None:
+        """Tell what is on its way here from an origin now, and nothing else is; see PeerBrings."""
         ...
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:

@@ -36,7 +36,7 @@ from p2pcache.transfer.trust import Verdict
 from p2pcache.transfer.want import PullReport, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.content.ranges import RangeSet
@@ -191,6 +191,14 @@ class _View:
         self, peer: PeerId, name: bytes, first: int, count: int, *, timeout_s: float
     ) -> bytes | list[PieceAttestation] | None:
         return await self._swarm.block_map(peer, name, first, count, timeout_s=timeout_s)
+
+    def members(self) -> list[PeerId]:
+        return self._swarm.members()
+
+    def brings(
+        self, intake_bytes_per_s: float, declines: bool, blocks: Mapping[bytes, RangeSet]
+    ) -> None:
+        self._swarm.brings(intake_bytes_per_s, declines, blocks)
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
         self._swarm.grew(name, blocks)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import trio
 
+from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import DiskFull, P2PCacheError, plain_errors
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind, FetchLimits, FetchOrder, Location
 from p2pcache.transfer import events as ev
@@ -20,6 +21,7 @@ from p2pcache.transfer.batches import fetch_batch
 from p2pcache.transfer.faults import OURS, fault_of, local_error, no_source
 from p2pcache.transfer.growing import GrowingBlob
 from p2pcache.transfer.machine import Download
+from p2pcache.transfer.machine.owners import OwnerOptions, Owners
 from p2pcache.transfer.policy import StreamTuner, TransferOptions, piece_bytes
 from p2pcache.transfer.progress import Meter, Progress
 from p2pcache.transfer.swarming import Swarming
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.workers import Workers
 
 PROGRESS_BEAT_S = 0.2
+SAY_BEAT_S = 0.05  # among peers: a block that is announced late is a link that idles
 MAX_TOGETHER = 256  # events that the machine is told before it plans again
 TUNE_BEAT_S = 2.0  # a TCP connection over a far link is at full rate by then
 LIMITED_SINGLE_STREAM = 32 << 20  # bytes/s: below this limit one stream is enough and more exact
@@ -59,6 +62,7 @@ class Driver:
         watch: Callable[[Progress], None],
         hold: Hold,
         peers: Peers | None = None,
+        total_bytes: int | None = None,
     ) -> None:
         self._wanted = list(wanted)
         self._origins = {origin.name: origin for origin in origins}
@@ -79,12 +83,13 @@ class Driver:
                 ev.BlobSpec(i, w.size_bytes, w.size_bytes <= BLOCK_BYTES, w.whole)
                 for i, w in enumerate(self._wanted)
             ],
-            piece_bytes=piece_bytes(sum(w.size_bytes for w in self._wanted)),
+            piece_bytes=piece_bytes(total_bytes or sum(w.size_bytes for w in self._wanted)),
             streams=self._streams,
             options=options,
             chance=chance,
             now=trio.current_time(),
             hopeful=peers is not None,
+            owners=None if peers is None else self._owners(peers),
         )
         # as many answers may be on their way as there are requests and blobs being opened
         self._send, self._receive = trio.open_memory_channel[ev.Event](4 * options.max_streams)
@@ -101,6 +106,18 @@ class Driver:
         self.blobs: dict[int, BlobInfo] = {}
         self._kept_bytes = 0
         self.verify_s = 0.0
+
+    def _owners(self, peers: Peers) -> Owners | None:
+        """Who may bring what from an origin; None when we have no name that others know."""
+        if peers.signer is None or not self._origins:
+            return None
+        me = format_peer_id(peers.signer.peer_id)
+        members = [format_peer_id(peer) for peer in peers.swarm.members()]
+        owners = Owners(me, members, OwnerOptions(), trio.current_time())
+        for index, wanted in enumerate(self._wanted):
+            if wanted.name is not None:
+                owners.add_blob(index, wanted.name)
+        return owners
 
     @property
     def best_bytes_per_s(self) -> float:
@@ -200,6 +217,9 @@ class Driver:
             case ev.Abort(job):
                 if job.id in self._scopes:
                     self._scopes[job.id].cancel()
+            case ev.Say():
+                if self._swarming is not None:
+                    self._swarming.say(action)
             case ev.Doubt(blob, blocks):
                 if self._swarming is not None:
                     self._swarming.doubt(blob, blocks)
@@ -420,7 +440,7 @@ class Driver:
     async def _look(self) -> None:
         """Tell how far running jobs are, so that who stalls is noticed; announce what is new."""
         while True:
-            await trio.sleep(PROGRESS_BEAT_S)
+            await trio.sleep(PROGRESS_BEAT_S if self._swarming is None else SAY_BEAT_S)
             for blob, growing in list(self._growing.items()):
                 if not growing.is_open:
                     continue

@@ -1,8 +1,7 @@
 """What the pull machine is told and what it asks for: frozen values, one sum type each way.
 
-A peer is a `SourceUp` with an empty `holds` that tells what it has by `SourceHas`. Range
-single-flight (issue C) has its place too: what somebody announces to bring will be one more event
-beside `SourceHas`, a lost race is an `Abort`.
+A peer is a `SourceUp` with an empty `holds` that tells what it has by `SourceHas`. What it brings
+from an origin is a `Partner` event, what we bring a `Say`; a lost race is an `Abort`.
 """
 
 from __future__ import annotations
@@ -106,6 +105,25 @@ class SourceDown:
 
 
 @dataclass(frozen=True, slots=True)
+class Partner:
+    """Another member takes part in this pull; these blocks, and no others, are on their way to it
+    from an origin. `intake_bytes_per_s` None: it has ended its part. See `owners`.
+    """
+
+    name: str
+    intake_bytes_per_s: float | None
+    declines: bool
+    brings: tuple[tuple[int, RangeSet], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerLeft:
+    """A member is gone."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A blob's partial is ours. `live`: one byte a block, nonzero = verified already."""
 
@@ -196,6 +214,8 @@ Event = (
     | SourceLost
     | SourceQueue
     | SourceDown
+    | Partner
+    | PartnerLeft
     | Opened
     | Settled
     | Progress
@@ -257,6 +277,15 @@ class Banned:
 
 
 @dataclass(frozen=True, slots=True)
+class Say:
+    """Tell the others what we bring from origins now, by blob, and nothing else; see `Partner`."""
+
+    intake_bytes_per_s: float
+    declines: bool
+    brings: tuple[tuple[int, RangeSet], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Doubt:
     """Nobody is left who brings these blocks as the map has them: accept what comes, unless the
     map is proven. The whole digest decides.
@@ -286,4 +315,6 @@ class Failed:
     faults: tuple[tuple[str, Fault], ...]
 
 
-Action = Open | Fetch | FetchBatch | Abort | Digest | Banned | Doubt | Wake | Finished | Failed
+Action = (
+    Open | Fetch | FetchBatch | Abort | Digest | Banned | Say | Doubt | Wake | Finished | Failed
+)

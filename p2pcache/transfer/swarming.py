@@ -18,6 +18,7 @@ from p2pcache.lanes.orders import BLOCK_BYTES, Location
 from p2pcache.lanes.reach import Reach
 from p2pcache.sources.port import (
     Lane,
+    PeerBrings,
     PeerGone,
     PeerHolds,
     PeerLoad,
@@ -29,7 +30,7 @@ from p2pcache.transfer import events as ev
 from p2pcache.transfer.trust import Evidence, Verdict, size_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.lanes.orders import Fault
@@ -126,6 +127,7 @@ class Swarming:
                 self._untold = {k: v for k, v in self._untold.items() if k[0] != name}
                 self._proofs.discard(event.peer)
                 self._lanes.pop(name, None)
+                await self._send.send(ev.PartnerLeft(name))
                 if name in self._up:
                     self._up.discard(name)
                     await self._send.send(ev.SourceDown(name, reason, may_return=True))
@@ -134,11 +136,27 @@ class Swarming:
                     self._proofs.add(peer)
                 else:
                     self._proofs.discard(peer)
+            case PeerBrings(_, intake, declines, brings):
+                coming = tuple(self._coming(brings))
+                await self._send.send(ev.Partner(name, intake, declines, coming))
             case PeerLoad(_, queue_s):
                 if name in self._up:
                     await self._send.send(ev.SourceQueue(name, queue_s))
             case _:
                 assert_never(event)
+
+    def _coming(self, brings: Mapping[bytes, RangeSet]) -> Iterator[tuple[int, RangeSet]]:
+        for name, blocks in brings.items():
+            index = self._indexes.get(name)
+            if index is not None and index not in self._complete:
+                count = max(1, -(-self._wanted[index].size_bytes // BLOCK_BYTES))
+                yield index, blocks & RangeSet.of((0, count))
+
+    def say(self, said: ev.Say) -> None:
+        """Tell the others what comes here from an origin."""
+        blocks = {self._wanted[i].name: spans for i, spans in said.brings}
+        named = {name: spans for name, spans in blocks.items() if name is not None}
+        self._swarm.brings(said.intake_bytes_per_s, said.declines, named)
 
     async def _holds(self, name: str, event: PeerHolds, nursery: trio.Nursery) -> None:
         index = self._indexes.get(event.name)

@@ -72,11 +72,19 @@ class Lan:
         """Take the host's own interface down or up: with it go its routes."""
         _ip("-n", self.hosts[index], "link", "set", "eth0", "up" if up else "down")
 
+    def limit(self, index: int, bytes_per_s: int) -> None:
+        """What this host sends, and what it receives, together, on the wire."""
+        self.limit_up(index, bytes_per_s)
+        self._limit(self.switch, f"p{index}", bytes_per_s)
+
     def limit_up(self, index: int, bytes_per_s: int) -> None:
         """What this host sends together, on the wire."""
+        self._limit(self.hosts[index], "eth0", bytes_per_s)
+
+    def _limit(self, namespace: str, device: str, bytes_per_s: int) -> None:
         rate = f"{8 * bytes_per_s}bit"
         done = subprocess.run(
-            ["tc", "-n", self.hosts[index], "qdisc", "replace", "dev", "eth0", "root", "tbf",
+            ["tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", "tbf",
              "rate", rate, "burst", "256kb", "latency", "100ms"],
             capture_output=True, text=True, check=False, timeout=10,
         )  # fmt: skip

@@ -24,7 +24,15 @@ from p2pcache.content.signed import PieceAttestation, sign_attestation
 from p2pcache.errors import NotFound
 from p2pcache.lanes.bundle_wire import pack_frame, parse_names
 from p2pcache.lanes.orders import BLOCK_BYTES, FetchLimits, Location
-from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLost, SourceKind, SwarmEvent
+from p2pcache.sources.port import (
+    Lane,
+    PeerBrings,
+    PeerGone,
+    PeerHolds,
+    PeerLost,
+    SourceKind,
+    SwarmEvent,
+)
 from p2pcache.store.store import Store
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.policy import TransferOptions
@@ -134,6 +142,7 @@ class ScriptedSwarm:
         self.send, self.events = trio.open_memory_channel[SwarmEvent](1000)
         self.grown: list[tuple[float, bytes, RangeSet | None]] = []
         self.taken_back: list[bytes] = []
+        self.said: list[tuple[float, bool, dict[bytes, RangeSet]]] = []
         self.map_asks: list[tuple[PeerId, int, int]] = []
 
     def holds(self, peer: ServedPeer, name: bytes, size: int, blocks: RangeSet | None = None):
@@ -161,6 +170,15 @@ class ScriptedSwarm:
         if isinstance(known, bytes):
             return known[32 * first : 32 * (first + count)]
         return [a for a in known if a.start < (first + count) * MIB and a.end > first * MIB]
+
+    def members(self) -> list[PeerId]:
+        return list(self._peers)
+
+    def brings(self, intake_bytes_per_s, declines, blocks) -> None:
+        self.said.append((intake_bytes_per_s, declines, dict(blocks)))
+
+    def peer_brings(self, peer: ServedPeer, blocks, *, intake=1e6, declines=False) -> None:
+        self.send.send_nowait(PeerBrings(peer.id, intake, declines, blocks))
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
         self.grown.append((time.monotonic(), name, blocks))

@@ -29,7 +29,7 @@ from p2pcache.net.sync.machine import (
     Up,
     WantRefused,
 )
-from p2pcache.net.sync.wants import Learned, LookUp, LostThere, Settled
+from p2pcache.net.sync.wants import Learned, LookUp, LostThere, PartThere, Settled
 from p2pcache.net.sync.wire import (
     Announce,
     Answer,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from p2pcache.content.ranges import RangeSet
     from p2pcache.net.port import Host, Stream
+    from p2pcache.net.sync.wants import Knowledge, Part
     from p2pcache.net.sync.wire import Held, ManifestPart, Ticket
 
 _log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class LinkOwner(Protocol):
         """The peer said something unasked."""
         ...
 
-    def link_knows(self, link: Link, known: Learned | LostThere | Settled | WantRefused) -> None:
+    def link_knows(self, link: Link, known: Knowledge | WantRefused) -> None:
         """News of a want."""
         ...
 
@@ -223,6 +224,11 @@ class Link:
         self.talk.grew(name, blocks, trio.current_time())
         self._alarm.set()
 
+    def brings(self, manifest: bytes, part: Part) -> None:
+        """Our part in bringing a manifest changed."""
+        self.talk.brings(manifest, part, trio.current_time())
+        self._alarm.set()
+
     def lost(self, names: Iterable[bytes]) -> None:
         """Blobs are held no more."""
         self.talk.lost(names, trio.current_time())
@@ -261,7 +267,7 @@ class Link:
                         waiting.done.set()
                 case News(news):
                     self._owner.link_news(self, news)
-                case Learned() | LostThere() | Settled() | WantRefused():
+                case Learned() | LostThere() | Settled() | PartThere() | WantRefused():
                     self._owner.link_knows(self, action)
                 case Ended():
                     self._end(action)

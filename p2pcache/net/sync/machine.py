@@ -23,6 +23,7 @@ from p2pcache.net.sync.wire import (
     Announce,
     Answer,
     Ask,
+    Brings,
     Bye,
     Drop,
     Gone,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from p2pcache.content.ranges import RangeSet
+    from p2pcache.net.sync.wants import Part
     from p2pcache.net.sync.wire import Held
 
 BUSY = "unavailable"  # Refused.code, one of errors.py's
@@ -212,6 +214,10 @@ class Conversation:
         """More of a blob is held; told with the next `tick` that is due."""
         self._their_wants.grew(name, blocks, now)
 
+    def brings(self, manifest: bytes, part: Part, now: float) -> None:
+        """Our part in bringing a manifest changed; told with the next `tick` that is due."""
+        self._their_wants.brings(manifest, part, now)
+
     def lost(self, names: Iterable[bytes], now: float) -> None:
         """Blobs are held no more; told with a `tick` that is due now."""
         self._their_wants.lost(names, now)
@@ -247,7 +253,7 @@ class Conversation:
                 return [News(heard)]
             case Bye(reason):
                 return [Ended(Cause.BYE, reason)]
-            case Holds() | HoldsEnd() | Have() | Gone():
+            case Holds() | HoldsEnd() | Have() | Gone() | Brings():
                 self._given_out(heard.id)
                 return [*self._our_wants.hear(heard)]
             case Want():

@@ -10,6 +10,8 @@ from p2pcache.errors import Untrusted
 from p2pcache.net.sync.fields import MAX_SPANS
 from p2pcache.net.sync.wire import (
     MAX_NAMES,
+    Brings,
+    Coming,
     Gone,
     Grown,
     Have,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from p2pcache.content.ranges import RangeSet
 
 Entry = TypeVar("Entry", Held, Grown)
+_SOON = 0.4  # of the beat of haves: 20 ms
 _FRAME_SPANS = 65536  # 512 KiB of spans in one frame, beside 1024 names of 64 bytes
 
 
@@ -39,6 +42,15 @@ class LookUp:
     first: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Our part in bringing a manifest: see `wire.Brings`."""
+
+    intake_bytes_per_s: float | None
+    declines: bool
+    brings: tuple[Coming, ...]
+
+
 @dataclass(slots=True)
 class _Theirs:
     manifest: bytes | None
@@ -49,6 +61,8 @@ class _Theirs:
     unclear: set[bytes] = field(default_factory=set)  # to be looked up
     looking: int = 0
     refused: bool = False  # nothing is told until its rights are checked again
+    cleared: bool = False  # its rights were checked, and it heard the first answer
+    part: Part | None = None  # not told yet
 
 
 class TheirWants:
@@ -57,6 +71,7 @@ class TheirWants:
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
         self._wants: dict[int, _Theirs] = {}
+        self._parts: dict[bytes, Part] = {}  # the newest of ours, by manifest
         self.names_count = 0
         self.due_at: float | None = None
 
@@ -66,6 +81,8 @@ class TheirWants:
     def add(self, want: Want) -> LookUp:
         """A new want."""
         self._wants[want.id] = made = _Theirs(want.manifest, frozenset(want.names), looking=1)
+        if want.manifest is not None:
+            made.part = self._parts.get(want.manifest)
         self.names_count += len(made.names)
         return LookUp(want.id, want.manifest, want.names, first=True)
 
@@ -82,6 +99,7 @@ class TheirWants:
             if want.manifest == manifest:
                 want.looking += 1
                 want.refused = False
+                want.part = self._parts.get(manifest)
                 out.append(LookUp(number, manifest, tuple(want.names), first=False))
         return out
 
@@ -99,6 +117,24 @@ class TheirWants:
                 want.grown[name] = None if before is None else before | blocks
             if self.due_at is None:
                 self.due_at = now + self._every_s
+
+    def brings(self, manifest: bytes, part: Part, now: float) -> None:
+        """Our part in bringing a manifest changed; due soon, as it keeps others from doing it too.
+
+        Its end is told once; a later want hears nothing of it.
+        """
+        if part.intake_bytes_per_s is None:
+            self._parts.pop(manifest, None)
+        else:
+            self._parts[manifest] = part
+        for want in self._wants.values():
+            if want.manifest == manifest and not want.refused:
+                want.part = part
+                if want.cleared:
+                    self._due(now + self._every_s * _SOON)
+
+    def _due(self, at: float) -> None:
+        self.due_at = at if self.due_at is None else min(self.due_at, at)
 
     def lost(self, names: Iterable[bytes], now: float) -> None:
         """Blobs went, or their source did: due at once."""
@@ -123,6 +159,9 @@ class TheirWants:
             if want.gone:
                 haves += [Gone(number, part) for part in _parts(sorted(want.gone))]
                 want.gone.clear()
+            if want.cleared and want.part is not None:
+                haves += _brings(number, want)
+                want.part = None
             if want.grown:
                 entries = [Grown(name, blocks) for name, blocks in want.grown.items()]
                 haves += [Have(number, part) for part in _weighed(entries)]
@@ -149,6 +188,10 @@ class TheirWants:
         for name in missing:
             want.grown.pop(name, None)
         out += [Gone(looked.id, part) for part in _parts(missing)]
+        if want.part is not None and not want.cleared:
+            out += _brings(looked.id, want)
+            want.part = None
+        want.cleared = True
         return [*out, HoldsEnd(looked.id)] if looked.first else out
 
     def refused(self, looked: LookUp) -> None:
@@ -157,6 +200,8 @@ class TheirWants:
         if want is not None:
             want.looking -= 1
             want.refused = True
+            want.cleared = False
+            want.part = None
             want.grown.clear()
             want.unclear.clear()
 
@@ -186,7 +231,15 @@ class Settled:
     id: int
 
 
-Knowledge = Learned | LostThere | Settled
+@dataclass(frozen=True, slots=True)
+class PartThere:
+    """What the peer brings from an origin: see `wire.Brings`."""
+
+    id: int
+    part: Part
+
+
+Knowledge = Learned | LostThere | Settled | PartThere
 
 
 @dataclass(slots=True)
@@ -227,7 +280,7 @@ class OurWants:
         self._spans -= sum(_weight(blocks) for _, blocks in ended.known.values())
         return True
 
-    def hear(self, news: Holds | HoldsEnd | Have | Gone) -> list[Knowledge]:
+    def hear(self, news: Holds | HoldsEnd | Have | Gone | Brings) -> list[Knowledge]:
         """What follows from a message for a want that stands."""
         want = self._wants.get(news.id)
         if want is None:
@@ -235,6 +288,10 @@ class OurWants:
         match news:
             case HoldsEnd(number):
                 return [Settled(number)]
+            case Brings(number, intake_bytes_per_s, declines, coming):
+                for name in (each.name for each in coming):
+                    _check_wanted(want, name)
+                return [PartThere(number, Part(intake_bytes_per_s, declines, coming))]
             case Holds(number, entries):
                 return [self._set(number, want, one.name, one.size, one.blocks) for one in entries]
             case Have(number, grown):
@@ -274,6 +331,13 @@ class OurWants:
 def _check_wanted(want: _Ours, name: bytes) -> None:
     if name not in want.names:
         raise Untrusted("a peer tells of a blob that it was not asked for")
+
+
+def _brings(number: int, want: _Theirs) -> list[Message]:
+    part = want.part
+    assert part is not None
+    coming = tuple(one for one in part.brings if one.name in want.names)[:MAX_NAMES]
+    return [Brings(number, part.intake_bytes_per_s, part.declines, coming)]
 
 
 def _weight(blocks: RangeSet | None) -> int:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from p2pcache.content.ranges import RangeSet
 
-VERSION = (1, 0)  # major: what cannot be understood; minor: additions that may be ignored
+VERSION = (1, 1)  # major: what cannot be understood; minor: additions that may be ignored
 PROTOCOL = "/p2pcache/sync/1"
 
 HEADER_BYTES = 4
@@ -312,6 +312,29 @@ class Permits:
 
 
 @dataclass(frozen=True, slots=True)
+class Coming:
+    """Blocks of a blob that are on their way to the sender from an origin."""
+
+    name: bytes
+    blocks: RangeSet
+
+
+@dataclass(frozen=True, slots=True)
+class Brings:
+    """The sender takes part in what a want is about, and brings these blocks from an origin, and no
+    others; replaces what it said before. Since minor version 1.
+
+    `intake_bytes_per_s`: what arrives at it; None: it has ended its part. `declines`: it is slow,
+    or has no origin that it may ask, so nothing is to be left to it.
+    """
+
+    id: int
+    intake_bytes_per_s: float | None
+    declines: bool
+    entries: tuple[Coming, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Bye:
     """The sender ends this stream on purpose."""
 
@@ -337,7 +360,7 @@ Ask: TypeAlias = MapAsk | TicketAsk | ManifestAsk | NameAsk
 Answer: TypeAlias = Map | Ticket | ManifestPart | Names | Refused
 Message: TypeAlias = (
     Hello | Ping | Pong | Want | Holds | HoldsEnd | Have | Gone | Drop | Announce | Ask | Answer
-    | Peers | Load | Bye | Permits
+    | Peers | Load | Bye | Permits | Brings
 )  # fmt: skip
 Heard: TypeAlias = Message | Unknown | OtherMajor
 
@@ -465,6 +488,16 @@ _CODECS: dict[int, tuple[type | Said, Record[Any]]] = {
     23: (Load, _LOAD),
     24: (Bye, _record(Bye, Text(MAX_REASON_BYTES, cut=True))),
     25: (Permits, _record(Permits, Many(_GRANT, MAX_GRANTS, 1))),
+    26: (
+        Brings,
+        _record(
+            Brings,
+            _ID,
+            Maybe(Real(_MAX_RATE)),
+            Flag(),
+            Many(_record(Coming, _NAME, Spans()), MAX_NAMES),
+        ),
+    ),
 }
 _KINDS: dict[type | Said, tuple[int, Record[Any]]] = {
     key: (kind, codec) for kind, (key, codec) in _CODECS.items()

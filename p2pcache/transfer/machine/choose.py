@@ -6,6 +6,7 @@ The rules, and where they come from:
   peer has. It is spared, never waited for: what only peers in trouble have is asked of it at once;
 * among peers the shorter queue of two that are drawn, and a random run among what it has: rarest
   first lost (facts/swarm.md 5);
+* what nobody has is brought by its owner (`shares`), the others wait for him;
 * runs of whole pieces where the holder has them, shorter near the end (`policy.run_limit`);
 * peers so slow that the origin may be faster: one piece measures it, once;
 * what is compared after a wrong digest is asked of somebody who did not send it.
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from p2pcache.transfer.machine.blobs import BlobState
+    from p2pcache.transfer.machine.shares import Shares
     from p2pcache.transfer.machine.sources import SourceState
 
 TYPICAL_BLOCK_S = 0.01  # before anything is measured: only compared with itself
@@ -53,6 +55,7 @@ class Chooser:
         options: TransferOptions,
         chance: Callable[[], float],
         now: float,
+        shares: Shares | None = None,
     ) -> None:
         up = [s for s in sources if s.gone is None]
         self._piece_blocks = piece_bytes // BLOCK_BYTES
@@ -60,6 +63,7 @@ class Chooser:
         self._options = options
         self._chance = chance
         self._now = now
+        self._shares = shares
         self.median_s = median_block_s(up)
         peers = [s for s in up if s.is_peer]
         self._origins = [s for s in up if not s.is_peer]
@@ -87,18 +91,32 @@ class Chooser:
         if peers:
             return self._shorter_queue([s for s in peers if s.has_room(self._now)])
         origins = [s for s in self._origins if s.held(blob) and s.has_room(self._now)]
-        if origins:
+        if origins and (self._shares is None or self._shares.is_mine(blob)):
             return self._best_origin(origins)
         slow = [s for s in self._slow if s.held(blob) and s.has_room(self._now)]
         return self._shorter_queue(slow)
 
     def is_spared(self, source: SourceState, blob: BlobState) -> bool:
-        """Whether an origin is not asked for a small blob because a healthy peer has it."""
-        return not source.is_peer and any(s.held(blob) for s in self._healthy)
+        """Whether an origin is not asked for a small blob: a healthy peer has it, or it is another
+        member's to bring.
+        """
+        if source.is_peer:
+            return False
+        if any(s.held(blob) for s in self._healthy):
+            return True
+        return self._shares is not None and not self._shares.is_mine(blob)
+
+    def there(self, blob: BlobState) -> int:
+        """Blocks that a healthy peer has and has not failed to deliver."""
+        spared = 0
+        for peer in self._healthy:
+            spared |= peer.held(blob) & (~blob.delayed if peer.failures else blob.full)
+        return spared
 
     def second(self, blob: BlobState, left: int, first: SourceState) -> Choice | None:
         """Somebody else for blocks that are late; peers first."""
-        for group in (self._healthy, self._origins):
+        shared = self._shares is not None and self._shares.applies(blob)
+        for group in (self._healthy, [] if shared else self._origins):
             able = [
                 s
                 for s in group
@@ -175,9 +193,8 @@ class Chooser:
         able = [s for s in self._origins if s.has_room(self._now) and s.held(blob) & target]
         if not able:
             return None
-        spared = 0
-        for peer in self._healthy:
-            spared |= peer.held(blob) & (~blob.delayed if peer.failures else blob.full)
+        spared = self.there(blob)
+        shares = self._shares if self._shares is not None and self._shares.applies(blob) else None
         trial = self._is_trial_due()
         for source in sorted(able, key=self._origin_key):
             wanted = source.held(blob) & target & ~spared
@@ -191,6 +208,13 @@ class Chooser:
                 # a stream that broke may have been of another version: compare what it left
                 again = bool(blob.recheck) or (blob.spec.whole and bool(blob.done))
                 return Choice(source, 0, blob.count, again, whole=True)
+            if shares is not None and not trial:
+                run = None
+                if sum(s.in_flight for s in self._origins) < shares.streams:
+                    run = shares.run(blob, wanted, blob.done | spared)
+                if run is None:
+                    return None
+                return Choice(source, *run, compare)
             # Others fetch it too: in the same order, all would ask the origin for the same bytes.
             start = self._random_run(blob, wanted)[0] if spared else bits.first(wanted)
             end = self._end(blob, wanted, start)

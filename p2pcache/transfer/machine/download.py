@@ -26,7 +26,9 @@ from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import bits
 from p2pcache.transfer.machine.blame import blame, stalled
 from p2pcache.transfer.machine.blobs import BlobState, Phase
+from p2pcache.transfer.machine.owners import Unit
 from p2pcache.transfer.machine.planning import Planning
+from p2pcache.transfer.machine.shares import pieces_of
 from p2pcache.transfer.machine.sources import SourceState, Statistics, statistics_of
 
 if TYPE_CHECKING:
@@ -61,6 +63,11 @@ class Download(Planning):
             case ev.SourceDown(name, reason, may_return):
                 self._leave(self._sources[name], reason, out)
                 self._sources[name].left_at = now if may_return else None
+            case ev.Partner():
+                self._partner(event, now, out)
+            case ev.PartnerLeft(name):
+                if self._owners is not None:
+                    self._owners.left(name)
             case ev.Opened(blob, live):
                 self._opened(self._blobs[blob], live, out)
             case ev.Settled(blob):
@@ -118,6 +125,10 @@ class Download(Planning):
                 if source.holds is not None:
                     blob = self._blobs[index]
                     more = blob.full if blocks is None else bits.of_ranges(blocks) & blob.full
+                    if self._owners is not None:
+                        new = more & ~source.holds.get(index, 0)
+                        units = [Unit(index, p) for p in pieces_of(new, self._piece_bytes)]
+                        self._owners.moved(event.name, units, now)
                     source.holds[index] = source.holds.get(index, 0) | more
                     self._heard_at = now
             case ev.SourceLost(_, index):
@@ -126,6 +137,31 @@ class Download(Planning):
                     source.holds.pop(index, None)
             case ev.SourceQueue(_, queue_s):
                 source.queue_s = queue_s
+
+    def _partner(self, event: ev.Partner, now: float, out: list[ev.Action]) -> None:
+        """What another brings; where both of us do, the lower rank stops."""
+        owners = self._owners
+        if owners is None:
+            return
+        brings = [
+            Unit(i, piece)
+            for i, blocks in event.brings
+            for piece in pieces_of(bits.of_ranges(blocks) & self._blobs[i].full, self._piece_bytes)
+        ]
+        owners.heard(
+            event.name,
+            intake=event.intake_bytes_per_s,
+            declines=event.declines,
+            brings=brings,
+            now=now,
+        )
+        for flight in list(self._flights.values()):
+            if flight.source.is_peer or not flight.left or not flight.is_watched:
+                continue
+            pieces = pieces_of(flight.left, self._piece_bytes)
+            index = flight.blob.spec.index
+            if owners.knows(index) and any(owners.yields(Unit(index, p), now) for p in pieces):
+                self._abort(flight, out)
 
     def _leave(self, source: SourceState, reason: str, out: list[ev.Action]) -> None:
         source.gone = reason
@@ -198,6 +234,8 @@ class Download(Planning):
             took_s = max(now - flight.started, event.seconds)
             source.measured(took_s, count)
             self._pace.add(took_s / count)
+            if self._owners is not None and not source.is_peer:
+                self._owners.took(took_s * self._piece_bytes / (count * BLOCK_BYTES))
         if event.fault is not None and event.blame:
             blame(source, blob, event, event.fault, self._options, self._chance, now, out)
         elif flight.stalled:

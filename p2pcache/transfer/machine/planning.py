@@ -10,14 +10,20 @@ from p2pcache.transfer.machine import bits
 from p2pcache.transfer.machine.blame import WORST_FIRST, stalled
 from p2pcache.transfer.machine.blobs import BlobState, Phase
 from p2pcache.transfer.machine.flights import Flight, lags, stall_at
+from p2pcache.transfer.machine.owners import Unit
 from p2pcache.transfer.machine.state import PullState
 
 if TYPE_CHECKING:
+    from p2pcache.content.ranges import RangeSet
     from p2pcache.transfer.machine.choose import Choice, Chooser
+    from p2pcache.transfer.machine.owners import Owners
     from p2pcache.transfer.machine.sources import SourceState
 
 
 MIN_BATCH_BYTES = 64 << 10  # of small files from a slow peer
+COUNT_BEAT_S = 0.1  # how often rates are taken
+INTAKE_WEIGHT = 0.1  # of the newest tenth of a second: slow or not is a matter of seconds
+RESAY_S = 0.5  # an intake that is older says nothing
 
 
 class Planning(PullState):
@@ -39,6 +45,7 @@ class Planning(PullState):
                 break
             chooser = self._chooser(now)
         out += self._open_ahead()
+        out += self._take_part(chooser, now)
         failed = self._hopeless(now)
         if failed is not None:
             self._over = True
@@ -184,6 +191,68 @@ class Planning(PullState):
             blob.phase = Phase.OPENING
         return [ev.Open(index) for index in chosen]
 
+    def _take_part(self, chooser: Chooser, now: float) -> list[ev.Action]:
+        """Tell the others what we bring, and see whether the owner of what is missing moves."""
+        owners, shares = self._owners, self._shares(now)
+        if owners is None or shares is None:
+            return []
+        if now >= self._counted_at + COUNT_BEAT_S:
+            self._count(owners, chooser, now)
+        lowest = None
+        for blob in self._open.values():
+            if blob.phase is Phase.FETCHING and shares.applies(blob):
+                lowest = shares.untouched(blob, blob.done | chooser.there(blob))
+                if lowest is not None:
+                    break
+        else:
+            lowest = self._waiting_small(owners, chooser, now)
+        owners.watch(lowest, now)
+        said = ev.Say(self._intake, owners.declines, self._brings())
+        old = self._said
+        same = old is not None and (old.declines, old.brings) == (said.declines, said.brings)
+        if same and now < self._said_at + RESAY_S:
+            return []
+        self._said, self._said_at = said, now
+        return [said]
+
+    def _waiting_small(self, owners: Owners, chooser: Chooser, now: float) -> Unit | None:
+        """A small blob that nobody has or brings: the lowest, so that all watch the same."""
+        for index in sorted(self._small):
+            unit = Unit(index, 0)
+            if not owners.knows(index) or owners.is_brought(unit, now):
+                continue
+            if not chooser.there(self._blobs[index]):
+                return unit
+        return None
+
+    def _count(self, owners: Owners, chooser: Chooser, now: float) -> None:
+        rate = (self._fetched_bytes - self._counted_bytes) / (now - self._counted_at)
+        self._counted_at, self._counted_bytes = now, self._fetched_bytes
+        self._intake += INTAKE_WEIGHT * (rate - self._intake)
+        exists = sum((b.done | chooser.there(b)).bit_count() for b in self._open.values())
+        origins = [s for s in self._sources.values() if not s.is_peer]
+        can_ask = not origins or any(s.gone is None and now >= s.not_before for s in origins)
+        own = [f.started for f in self._flights.values() if not f.source.is_peer]
+        owners.counted(
+            exists * BLOCK_BYTES // self._piece_bytes,
+            self._intake,
+            can_ask=can_ask,
+            oldest_s=now - min(own, default=now),
+            now=now,
+        )
+
+    def _brings(self) -> tuple[tuple[int, RangeSet], ...]:
+        """What is on its way from origins, by blob."""
+        masks: dict[int, int] = {}
+        for flight in self._flights.values():
+            if not flight.source.is_peer and not flight.is_aborted:
+                index = flight.blob.spec.index
+                masks[index] = masks.get(index, 0) | flight.mask
+        for batch, _ in self._batches.values():
+            if not self._sources[batch.source].is_peer:
+                masks |= {i: 1 for i in batch.blobs if self._blobs[i].phase is not Phase.COMPLETE}
+        return tuple((i, bits.to_ranges(mask)) for i, mask in sorted(masks.items()))
+
     # -- the end ----------------------------------------------------------------------------------
 
     def _last_resort(self, out: list[ev.Action]) -> bool:
@@ -260,6 +329,8 @@ class Planning(PullState):
                 if self._idle_streams > 0 and usual_s is not None and not flight.had_twin:
                     times.append(max(flight.started, self._twin_at) + usual_s)
         times += [until for _, until in self._batches.values()]
+        if self._owners is not None and self._waits():
+            times.append(self._owners.next_at(now))
         if self._waits():
             times += [s.not_before for s in self._sources.values() if s.gone is None]
             if not self._flights and not self._batches:

@@ -9,10 +9,12 @@ from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine.blobs import BlobState, Phase
 from p2pcache.transfer.machine.choose import Chooser
 from p2pcache.transfer.machine.flights import Flight, Pace
+from p2pcache.transfer.machine.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from p2pcache.transfer.machine.owners import Owners
     from p2pcache.transfer.machine.sources import SourceState
     from p2pcache.transfer.policy import TransferOptions
 
@@ -32,6 +34,7 @@ class PullState:
         chance: Callable[[], float],
         now: float,
         hopeful: bool = False,
+        owners: Owners | None = None,
     ) -> None:
         self._blobs = {spec.index: BlobState(spec) for spec in blobs}
         self._small = deque(b.spec.index for b in self._blobs.values() if b.spec.small)
@@ -47,6 +50,11 @@ class PullState:
         self._options = options
         self._chance = chance
         self._hopeful = hopeful
+        self._owners = owners
+        self._said: ev.Say | None = None
+        self._said_at = self._counted_at = now
+        self._counted_bytes = 0
+        self._intake = 0.0
         self._flights: dict[int, Flight] = {}
         self._batches: dict[int, tuple[ev.Batch, float]] = {}  # with the time it may take
         self._aborted_batches: set[int] = set()
@@ -88,7 +96,13 @@ class PullState:
             options=self._options,
             chance=self._chance,
             now=now,
+            shares=self._shares(now),
         )
+
+    def _shares(self, now: float) -> Shares | None:
+        if self._owners is None:
+            return None
+        return Shares(self._owners, self._piece_bytes, self._streams, now)
 
     @property
     def _idle_streams(self) -> int:

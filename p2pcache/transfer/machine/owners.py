@@ -1,0 +1,274 @@
+"""Who brings which unit from the origin when nobody has it: range single-flight.
+
+No coordinator: every member computes the same rank of the members for a unit (rendezvous hash),
+and the first of them that can brings it; the others get it from there. So N agents that start
+together ask the origin for N disjoint sets of units, about one copy in all. The rules are those
+that won in virtual time (facts/swarm.md 2):
+
+* until `blind_s` the rank is over all members that were known before the start, not over those
+  heard to take part: what is first here is first among any subset, so blind starts never collide;
+* only the lowest units that nobody has are begun (`window`), so that whoever finishes a unit
+  has peers that still want it, and the units that hold everybody up come first;
+* who is slow, or has no origin that it may ask, says so and owns nothing;
+* an owner is suspected when the lowest unit that nobody has or brings stays the same for a lease,
+  unless it is heard to bring another: age alone would suspect whoever is merely busy.
+
+A unit is one scheduled piece of one blob, cut alike by all; a small blob is one unit. Time and
+members are arguments: the same rules run in the simulator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SLOW_SHARE = 1 / 3  # of the median intake of those that are not done: below it one owns nothing
+BRING_LEASES = 2.0  # without a block: a unit of one block shows no progress before its end
+RATE_WEIGHT = 0.2  # of the newest figure in a mean
+
+
+class Unit(NamedTuple):
+    """One piece: the blob's index in this pull, and its number in the blob."""
+
+    blob: int
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerOptions:
+    """Times in seconds, of facts/swarm.md 2."""
+
+    blind_s: float = 0.25  # nobody's word can be waited for: see the module
+    lease_s: float = 1.0
+    lease_units: float = 4.0  # ... or so many usual units, if that is longer
+    suspect_s: float = 10.0
+    window_least: int = 12
+    window_ahead_s: float = 0.4  # of what arrives anywhere: 8 says of 50 ms
+    settle_s: float = 1.0  # before nobody knows its own rate
+
+
+@dataclass(slots=True)
+class Partner:
+    """Another member as far as it was heard. `brings`: units on their way to it from an origin.
+
+    `suspected_until`: its word counts for nothing before, unless blocks of its arrive.
+    """
+
+    takes_part: bool = False
+    declines: bool = False  # slow, or without an origin it may ask
+    suspected_until: float = 0.0
+    intake: float | None = None  # bytes/s, its own word; None: not heard, or it is done
+    brings: dict[Unit, float] = field(default_factory=dict)  # and since when without a block
+
+
+class Owners:
+    """The members of one pull's swarm. `me` and the members are any texts that all agree on."""
+
+    def __init__(self, me: str, members: Iterable[str], options: OwnerOptions, now: float) -> None:
+        self._me = me
+        self._options = options
+        self._started = now
+        self._partners = {name: Partner() for name in members if name != me}
+        self._keys: dict[int, bytes] = {}
+        self._ranks: dict[Unit, list[str]] = {}
+        self._stuck: tuple[Unit | None, float] = (None, now)
+        self._unit_s: float | None = None  # usual time from ask to end, of our own origin units
+        self._exists_rate = 0.0  # units/s that appear anywhere
+        self._exists = (0, now)
+        self._oldest_s = 0.0
+        self.intake = 0.0  # ours, bytes/s
+        self.declines = False
+
+    # -- what is heard ------------------------------------------------------------------------
+
+    def add_blob(self, index: int, key: bytes) -> None:
+        """A blob of this pull, by the name that all agents know it by."""
+        self._keys[index] = key
+
+    def knows(self, blob: int) -> bool:
+        """Whether others can know this blob at all: without a name everybody is alone."""
+        return blob in self._keys
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else takes part, as far as is known."""
+        return not any(p.takes_part for p in self._partners.values())
+
+    @property
+    def has_partners(self) -> bool:
+        """Whether there are other members at all."""
+        return bool(self._partners)
+
+    def is_blind(self, now: float) -> bool:
+        """Whether it is too early to have heard who takes part."""
+        return now < self._started + self._options.blind_s
+
+    def joined(self, name: str) -> None:
+        """A member takes part."""
+        if name != self._me:
+            known = self._partners.get(name)
+            if known is None:
+                self._partners[name] = Partner(takes_part=True)
+                self._ranks.clear()
+            else:
+                known.takes_part = True
+
+    def left(self, name: str) -> None:
+        """A member is gone, and all that was known only through it."""
+        if self._partners.pop(name, None) is not None:
+            self._ranks.clear()
+
+    def heard(
+        self,
+        name: str,
+        *,
+        intake: float | None,
+        declines: bool,
+        brings: Iterable[Unit],
+        now: float,
+    ) -> None:
+        """A member's own word: what it brings now. `intake` None: it is done."""
+        if name == self._me:
+            return
+        self.joined(name)
+        partner = self._partners[name]
+        partner.intake, partner.declines = intake, declines
+        partner.takes_part = intake is not None
+        partner.brings = {unit: partner.brings.get(unit, now) for unit in brings}
+
+    def moved(self, name: str, units: Iterable[Unit], now: float) -> None:
+        """Blocks of these units arrived at a member: its word is good."""
+        partner = self._partners.get(name)
+        if partner is not None:
+            partner.suspected_until = 0.0
+            for unit in units:
+                if unit in partner.brings:
+                    partner.brings[unit] = now
+
+    def counted(
+        self, exists: int, intake: float, *, can_ask: bool, oldest_s: float, now: float
+    ) -> None:
+        """How many units exist anywhere, what arrives here in bytes/s, whether we may ask an origin
+        at all, and how long our oldest request to one runs: from it follow the window, the lease,
+        and whether we decline.
+        """
+        before, at = self._exists
+        if now > at:
+            rate = max(0, exists - before) / (now - at)
+            self._exists_rate += RATE_WEIGHT * (rate - self._exists_rate)
+            self._exists = (exists, now)
+        self.intake = intake
+        self._oldest_s = oldest_s
+        self.declines = not can_ask or self._is_slow(now)
+
+    def took(self, seconds: float) -> None:
+        """One of our units came from the origin."""
+        old = seconds if self._unit_s is None else self._unit_s
+        self._unit_s = old + RATE_WEIGHT * (seconds - old)
+
+    def _is_slow(self, now: float) -> bool:
+        if now < self._started + self._options.settle_s:
+            return False
+        others = [
+            p.intake for p in self._partners.values() if p.takes_part and p.intake is not None
+        ]
+        return len(others) > 2 and self.intake < SLOW_SHARE * statistics.median(others)
+
+    # -- who brings what ----------------------------------------------------------------------
+
+    @property
+    def window(self) -> int:
+        """How many of the lowest units that nobody has may be begun."""
+        ahead = int(4 + self._options.window_ahead_s * self._exists_rate)
+        return max(self._options.window_least, ahead)
+
+    def owner(self, unit: Unit, now: float) -> str:
+        """The first of the rank that can bring a unit; us, if nobody else can."""
+        blind = self.is_blind(now)
+        for name in self._rank(unit):
+            if name == self._me:
+                if not self.declines or blind:
+                    return name
+                continue
+            partner = self._partners[name]
+            if blind or self._can(partner, now):
+                return name
+        return self._me
+
+    def is_mine(self, unit: Unit, now: float) -> bool:
+        """Whether we may ask the origin for a unit that nobody has."""
+        return not self.is_brought(unit, now) and self.owner(unit, now) == self._me
+
+    def is_brought(self, unit: Unit, now: float) -> bool:
+        """Whether a member is heard to bring a unit from its origin, and moved within a lease.
+
+        Who announces and brings nothing is suspected from then on.
+        """
+        found = False
+        for partner in self._partners.values():
+            since = partner.brings.get(unit)
+            if since is None or partner.suspected_until > now:
+                continue
+            if now < since + BRING_LEASES * self.lease_s:
+                found = True
+            else:
+                partner.suspected_until = now + self._options.suspect_s
+        return found
+
+    def yields(self, unit: Unit, now: float) -> bool:
+        """Whether somebody ranked before us brings the same unit: the lower rank stops."""
+        for name in self._rank(unit):
+            if name == self._me:
+                return False
+            partner = self._partners[name]
+            if unit in partner.brings and partner.suspected_until <= now:
+                return True
+        return False
+
+    def watch(self, lowest: Unit | None, now: float) -> None:
+        """Tell the lowest unit that nobody has or brings; its owner loses it after a lease."""
+        unit, since = self._stuck
+        if lowest is None or lowest != unit:
+            self._stuck = (lowest, now)
+            return
+        if now < since + self.lease_s:
+            return
+        self._stuck = (lowest, now)
+        name = self.owner(lowest, now)
+        partner = self._partners.get(name)
+        if partner is not None and not partner.brings:
+            partner.suspected_until = now + self._options.suspect_s
+
+    @property
+    def lease_s(self) -> float:
+        """How long a unit may wait for its owner; an origin that is slow for us is so for all."""
+        usual_s = max(self._unit_s or 0.0, self._oldest_s)
+        return max(self._options.lease_s, self._options.lease_units * usual_s)
+
+    def next_at(self, now: float) -> float:
+        """When something may change by time alone."""
+        blind_until = self._started + self._options.blind_s
+        if now < blind_until:
+            return blind_until
+        unit, since = self._stuck
+        return now + self.lease_s if unit is None else max(now, since + self.lease_s)
+
+    def _can(self, partner: Partner, now: float) -> bool:
+        return partner.takes_part and not partner.declines and partner.suspected_until <= now
+
+    def _rank(self, unit: Unit) -> list[str]:
+        """Every known member and us, the first owner first: the same order at every member."""
+        known = self._ranks.get(unit)
+        if known is None:
+            key = self._keys[unit.blob] + unit.piece.to_bytes(8, "big")
+            everyone = [self._me, *self._partners]
+            everyone.sort(
+                key=lambda name: hashlib.blake2b(key + name.encode(), digest_size=8).digest()
+            )
+            known = self._ranks[unit] = everyone
+        return known

@@ -1,0 +1,74 @@
+"""What this agent may ask an origin for now, when others bring the rest (`owners`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2pcache.lanes.orders import BLOCK_BYTES
+from p2pcache.transfer.machine import bits
+from p2pcache.transfer.machine.owners import Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from p2pcache.transfer.machine.blobs import BlobState
+    from p2pcache.transfer.machine.owners import Owners
+
+STREAMS_EACH = 4  # requests in all for each one to an origin: one at the start, more when it pays
+
+
+class Shares:
+    """The owners' rules on sets of blocks, at one moment."""
+
+    def __init__(self, owners: Owners, piece_bytes: int, streams: int, now: float) -> None:
+        self._owners = owners
+        self._piece = piece_bytes // BLOCK_BYTES
+        self._now = now
+        self.streams = max(1, streams // STREAMS_EACH)
+        self._shared = not owners.alone or (owners.is_blind(now) and owners.has_partners)
+
+    def applies(self, blob: BlobState) -> bool:
+        """Whether others may bring some of this blob."""
+        return self._shared and self._owners.knows(blob.spec.index)
+
+    def run(self, blob: BlobState, wanted: int, exists: int) -> tuple[int, int] | None:
+        """The first blocks of a unit that is ours, among the lowest that nobody has.
+
+        What somebody has and did not deliver is anybody's (`delayed`): the owner cannot see it.
+        """
+        for piece in self._lowest(blob, exists):
+            span = bits.span(piece * self._piece, (piece + 1) * self._piece)
+            mine = wanted & span
+            unit = Unit(blob.spec.index, piece)
+            if mine and (mine & blob.delayed or self._owners.is_mine(unit, self._now)):
+                start = bits.first(mine)
+                return start, bits.run_end(mine, start)
+        return None
+
+    def is_mine(self, blob: BlobState) -> bool:
+        """Whether a small blob may be asked of an origin."""
+        return not self.applies(blob) or self._owners.is_mine(Unit(blob.spec.index, 0), self._now)
+
+    def untouched(self, blob: BlobState, exists: int) -> Unit | None:
+        """The lowest unit of a blob that nobody has or brings, as far as is known here."""
+        for piece in self._lowest(blob, exists | blob.claimed):
+            unit = Unit(blob.spec.index, piece)
+            if not self._owners.is_brought(unit, self._now):
+                return unit
+        return None
+
+    def _lowest(self, blob: BlobState, exists: int) -> Iterator[int]:
+        missing = blob.full & ~exists
+        for _ in range(self._owners.window):
+            at = bits.first(missing)
+            if at < 0:
+                return
+            piece = at // self._piece
+            yield piece
+            missing &= ~bits.span(piece * self._piece, (piece + 1) * self._piece)
+
+
+def pieces_of(mask: int, piece_bytes: int) -> set[int]:
+    """The units that some blocks are of."""
+    size = piece_bytes // BLOCK_BYTES
+    return {at // size for start, end in bits.runs(mask) for at in range(start, end)}
