@@ -114,7 +114,9 @@ def _run(case: Case) -> Outcome:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _origin(net: Lan, case: Case, repo: HubRepo, folder: Path) -> contextlib.AbstractContextManager[Nginx]:
+def _origin(
+    net: Lan, case: Case, repo: HubRepo, folder: Path
+) -> contextlib.AbstractContextManager[Nginx]:
     site = folder / "site"
     extra = static_hub(repo, site)
     net.limit(case.nodes, round(case.origin * LINK))

@@ -21,9 +21,11 @@ class TransferOptions:
     strikes: int = 2  # wrong bytes or nonsense for one blob: one more chance, then another source
     max_streams: int = 16  # a request in flight costs a 25 MB process; more never paid off
     peer_requests: int = 8  # in flight to one peer: facts/swarm.md 2
+    peer_run_s: float = 0.5  # of what comes in: how much is asked of a peer at once
     peer_batch_bytes: int = BLOCK_BYTES  # of small files, before its rate is known...
     peer_batch_s: float = 1.0  # ...and then about so long: what a frozen peer delays
     stall_s: float = 1.5  # a peer's job without a new block; G11: no piece is delayed more than 2 s
+    link_stall_s: float = 10.0  # at most, where our own link is what is slow
     origin_stall_s: float = 5.0  # the same, where a peer has it too; a cold CDN needs seconds
     stall_backoff_s: float = 5.0  # for who stalled or sent other bytes; doubles
     slow_share: float = 0.1  # of the median rate: below it a source loses its pieces

@@ -99,7 +99,7 @@ def _unavailable(
     asked = min(fault.retry_after_s or 0.0, options.retry_after_cap_s)
     if source.is_peer and fault.http_status == BUSY:
         source.retries += 1
-        source.not_before = now + max(BUSY_S, asked) * (0.5 + 0.5 * chance())
+        source.busy_until = now + max(BUSY_S, asked) * (0.5 + 0.5 * chance())
         return
     source.failures += 1
     source.retries += 1

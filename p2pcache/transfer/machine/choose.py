@@ -7,7 +7,8 @@ The rules, and where they come from:
 * among peers the shorter queue of two that are drawn, and a random run among what it has: rarest
   first lost (facts/swarm.md 5);
 * what nobody has is brought by its owner (`shares`), the others wait for him;
-* runs of whole pieces where the holder has them, shorter near the end (`policy.run_limit`);
+* runs of whole pieces where the holder has them, shorter near the end (`policy.run_limit`); of a
+  peer no more than what comes in `peer_run_s`, so that nobody queues behind a long one;
 * peers so slow that the origin may be faster: one piece measures it, once;
 * what is compared after a wrong digest is asked of somebody who did not send it.
 """
@@ -55,10 +56,13 @@ class Chooser:
         options: TransferOptions,
         chance: Callable[[], float],
         now: float,
+        intake: float = 0.0,
         shares: Shares | None = None,
     ) -> None:
         up = [s for s in sources if s.gone is None]
         self._piece_blocks = piece_bytes // BLOCK_BYTES
+        ahead = int(intake * options.peer_run_s / max(1, streams))
+        self._peer_blocks = max(piece_bytes, ahead - ahead % piece_bytes) // BLOCK_BYTES
         self._streams = streams
         self._options = options
         self._chance = chance
@@ -107,10 +111,16 @@ class Chooser:
         return self._shares is not None and not self._shares.is_mine(blob)
 
     def there(self, blob: BlobState) -> int:
-        """Blocks that a healthy peer has and has not failed to deliver."""
+        """Blocks that a healthy peer has and has not failed to deliver.
+
+        One whose queue is full is waited for only where all bring parts: elsewhere an origin is
+        spared, not waited for.
+        """
+        shared = self._shares is not None and self._shares.applies(blob)
         spared = 0
         for peer in self._healthy:
-            spared |= peer.held(blob) & (~blob.delayed if peer.failures else blob.full)
+            if shared or self._now >= peer.busy_until:
+                spared |= peer.held(blob) & (~blob.delayed if peer.failures else blob.full)
         return spared
 
     def second(self, blob: BlobState, left: int, first: SourceState) -> Choice | None:
@@ -152,7 +162,7 @@ class Chooser:
         if source is None:
             return None
         start, end = self._random_run(blob, has[source])
-        return Choice(source, start, end, compare)
+        return Choice(source, start, min(end, start + self._peer_blocks), compare)
 
     def _shorter_queue(self, able: list[SourceState]) -> SourceState | None:
         """Of two that are drawn; kinds in their order, who never failed before who did."""

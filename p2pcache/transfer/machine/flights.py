@@ -10,6 +10,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from p2pcache.lanes.orders import BLOCK_BYTES
+
 if TYPE_CHECKING:
     from p2pcache.transfer import events as ev
     from p2pcache.transfer.machine.blobs import BlobState
@@ -78,15 +80,29 @@ def is_slow(source: SourceState, median_s: float | None, options: TransferOption
     return source.block_s * options.slow_share > median_s
 
 
-def stall_at(flight: Flight, median_s: float | None, options: TransferOptions) -> float:
+def link_block_s(requests: int, intake_bytes_per_s: float, *, alone: bool) -> float | None:
+    """How long a block takes when so many requests share what comes in; None: nothing came yet.
+
+    `alone`: all requests are of one source, so that nothing tells its link from ours.
+    """
+    if intake_bytes_per_s <= 0:
+        return 0.0 if alone else None
+    return requests * BLOCK_BYTES / intake_bytes_per_s
+
+
+def stall_at(
+    flight: Flight, median_s: float | None, link_s: float | None, options: TransferOptions
+) -> float:
     """When it counts as stalled, unless a block arrives before.
 
-    Where everybody is slow a block takes longer than `stall_s`: then three of the median's.
+    Where everybody is slow a block takes longer than `stall_s`: then three of the median's; where
+    our own link is slow, three of the time that it needs for a block of each request (`link_s`).
     """
     own = options.stall_s if flight.source.is_peer else options.origin_stall_s
     if median_s is None and flight.source.block_s is not None:
         median_s = flight.source.block_s
-    return flight.moved_at + max(own, 0.0 if median_s is None else 3.0 * median_s)
+    link_s = options.link_stall_s / 3 if link_s is None else min(link_s, options.link_stall_s / 3)
+    return flight.moved_at + max(own, 0.0 if median_s is None else 3.0 * median_s, 3.0 * link_s)
 
 
 def lags(flight: Flight, median_s: float | None, now: float, options: TransferOptions) -> bool:

@@ -9,7 +9,7 @@ from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import bits
 from p2pcache.transfer.machine.blame import WORST_FIRST, stalled
 from p2pcache.transfer.machine.blobs import BlobState, Phase
-from p2pcache.transfer.machine.flights import Flight, lags, stall_at
+from p2pcache.transfer.machine.flights import Flight, lags, link_block_s, stall_at
 from p2pcache.transfer.machine.owners import Unit
 from p2pcache.transfer.machine.state import PullState
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 MIN_BATCH_BYTES = 64 << 10  # of small files from a slow peer
 COUNT_BEAT_S = 0.1  # how often rates are taken
-INTAKE_WEIGHT = 0.1  # of the newest tenth of a second: slow or not is a matter of seconds
 RESAY_S = 0.5  # an intake that is older says nothing
 
 
@@ -34,6 +33,7 @@ class Planning(PullState):
         if not self._left:
             self._over = True
             return [ev.Finished()]
+        self._measure_intake(now)
         chooser = self._chooser(now)
         self._watch_flights(chooser, now, out)
         if out:
@@ -60,7 +60,7 @@ class Planning(PullState):
         for flight in list(self._flights.values()):
             if not flight.is_watched or not flight.left:
                 continue
-            late = now >= stall_at(flight, chooser.median_s, self._options)
+            late = now >= self._stall_at(flight, chooser)
             late = late or lags(flight, chooser.median_s, now, self._options)
             if late and chooser.can_relieve(flight.blob, flight.left, flight.source):
                 flight.stalled = True
@@ -72,6 +72,12 @@ class Planning(PullState):
             source = self._sources[batch.source]
             if now >= until and source.is_peer and self._is_relieved(chooser, batch):
                 self._abort_batch(batch, out)
+
+    def _stall_at(self, flight: Flight, chooser: Chooser) -> float:
+        running = [f for f in self._flights.values() if f.is_watched]
+        alone = all(f.source is flight.source for f in running)
+        link_s = link_block_s(len(running), self._intake, alone=alone)
+        return stall_at(flight, chooser.median_s, link_s, self._options)
 
     def _is_relieved(self, chooser: Chooser, batch: ev.Batch) -> bool:
         source = self._sources[batch.source]
@@ -196,7 +202,8 @@ class Planning(PullState):
         owners, shares = self._owners, self._shares(now)
         if owners is None or shares is None:
             return []
-        if now >= self._counted_at + COUNT_BEAT_S:
+        if now >= self._told_at + COUNT_BEAT_S:
+            self._told_at = now
             self._count(owners, chooser, now)
         lowest = None
         for blob in self._open.values():
@@ -226,9 +233,6 @@ class Planning(PullState):
         return None
 
     def _count(self, owners: Owners, chooser: Chooser, now: float) -> None:
-        rate = (self._fetched_bytes - self._counted_bytes) / (now - self._counted_at)
-        self._counted_at, self._counted_bytes = now, self._fetched_bytes
-        self._intake += INTAKE_WEIGHT * (rate - self._intake)
         exists = sum((b.done | chooser.there(b)).bit_count() for b in self._open.values())
         origins = [s for s in self._sources.values() if not s.is_peer]
         can_ask = not origins or any(s.gone is None and now >= s.not_before for s in origins)
@@ -324,7 +328,7 @@ class Planning(PullState):
         times: list[float] = []
         for flight in self._flights.values():
             if flight.is_watched and flight.left:
-                times.append(max(stall_at(flight, chooser.median_s, self._options), now + 0.1))
+                times.append(max(self._stall_at(flight, chooser), now + 0.1))
                 usual_s = self._pace.usual_s(flight.mask.bit_count())
                 if self._idle_streams > 0 and usual_s is not None and not flight.had_twin:
                     times.append(max(flight.started, self._twin_at) + usual_s)
@@ -332,7 +336,9 @@ class Planning(PullState):
         if self._owners is not None and self._waits():
             times.append(self._owners.next_at(now))
         if self._waits():
-            times += [s.not_before for s in self._sources.values() if s.gone is None]
+            times += [
+                max(s.not_before, s.busy_until) for s in self._sources.values() if s.gone is None
+            ]
             if not self._flights and not self._batches:
                 times.append(max(now, self._patience_ends_at()))
                 if self._hopeful:

@@ -30,6 +30,7 @@ class SourceState:
     failures: int = 0
     misses: int = 0  # it did not have what it told
     not_before: float = 0.0
+    busy_until: float = 0.0  # its queue is full: no fault, and what it holds is there
     asked_s: float = 0.0  # the longest Retry-After that is honoured
     queue_s: float = 0.0  # its own word
     block_s: float | None = None
@@ -77,7 +78,7 @@ class SourceState:
 
     def has_room(self, now: float) -> bool:
         """Whether it may be asked at this moment."""
-        return self.in_flight < self.limit and now >= self.not_before
+        return self.in_flight < self.limit and now >= max(self.not_before, self.busy_until)
 
     def measured(self, seconds: float, blocks: int) -> None:
         """A request brought so many blocks in so long."""

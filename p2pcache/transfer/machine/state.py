@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from p2pcache.transfer.machine.owners import Owners
     from p2pcache.transfer.machine.sources import SourceState
     from p2pcache.transfer.policy import TransferOptions
+
+
+INTAKE_BEAT_S = 0.1
+INTAKE_S = 1.0  # the mean of a rate forgets in this time
 
 
 class PullState:
@@ -52,7 +57,7 @@ class PullState:
         self._hopeful = hopeful
         self._owners = owners
         self._said: ev.Say | None = None
-        self._said_at = self._counted_at = now
+        self._said_at = self._told_at = self._counted_at = now
         self._counted_bytes = 0
         self._intake = 0.0
         self._flights: dict[int, Flight] = {}
@@ -68,6 +73,14 @@ class PullState:
         self._twin_budget = max(piece_bytes, int(total * options.duplicate_share))
         self._fetched_bytes = 0
         self._duplicate_bytes = 0
+
+    def _measure_intake(self, now: float) -> None:
+        """What arrives, in bytes/s, over about a second."""
+        passed_s = now - self._counted_at
+        if passed_s >= INTAKE_BEAT_S:
+            rate = (self._fetched_bytes - self._counted_bytes) / passed_s
+            self._counted_at, self._counted_bytes = now, self._fetched_bytes
+            self._intake += (1.0 - math.exp(-passed_s / INTAKE_S)) * (rate - self._intake)
 
     def _settle_claims(self, blob: BlobState) -> None:
         claimed = 0
@@ -96,6 +109,7 @@ class PullState:
             options=self._options,
             chance=self._chance,
             now=now,
+            intake=self._intake,
             shares=self._shares(now),
         )
 

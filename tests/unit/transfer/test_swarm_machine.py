@@ -20,13 +20,15 @@ HALF = 0.5
 class Pull:
     """A machine with peers, told by hand. `now` is moved by the test."""
 
-    def __init__(self, *sizes: int, streams: int = 2, origin: bool = True, peers: int = 2) -> None:
+    def __init__(
+        self, *sizes: int, streams: int = 2, origin: bool = True, peers: int = 2, piece: int = 2
+    ) -> None:
         self.now = 0.0
         self.running: dict[int, ev.Job] = {}
         self.out: list[ev.Action] = []
         self.stopped: list[int] = []
         self.machine = Download(
-            specs(*sizes), piece_bytes=2 * MIB, streams=streams, options=OPTIONS,
+            specs(*sizes), piece_bytes=piece * MIB, streams=streams, options=OPTIONS,
             chance=lambda: HALF, now=0.0, hopeful=True,
         )  # fmt: skip
         if origin:
@@ -170,7 +172,7 @@ def test_a_frozen_peer_keeps_its_pieces_when_nobody_else_has_them():
 
 
 def test_a_source_under_a_tenth_of_the_median_rate_loses_its_pieces():
-    pull = Pull(900 * MIB, streams=2)
+    pull = Pull(900 * MIB, streams=2, piece=16)
     pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 16))))
     slow, _ = pull.open(blocks=900)
     assert slow.source == "p0"

@@ -1,0 +1,164 @@
+"""Who brings what: the rules of `owners`, by hand and at random."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pcache.transfer.machine.owners import OwnerOptions, Owners, Unit
+
+NAMES = [f"peer{n}" for n in range(6)]
+KEY = b"\x12\x20" + bytes(32)
+OPTIONS = OwnerOptions()
+LATE = OPTIONS.blind_s + 0.01
+
+
+def owners(me: str, members=NAMES, now: float = 0.0) -> Owners:
+    made = Owners(me, members, OPTIONS, now)
+    made.add_blob(0, KEY)
+    return made
+
+
+def all_take_part(made: Owners, but: str = "", now: float = 0.0) -> Owners:
+    for name in NAMES:
+        if name != but:
+            made.heard(name, intake=1e6, declines=False, brings=(), now=now)
+    return made
+
+
+def owned(piece: int, by: str) -> Unit:
+    """The first unit from `piece` on that this member owns."""
+    view = all_take_part(owners("peer0"))
+    return next(Unit(0, n) for n in range(piece, 1000) if view.owner(Unit(0, n), LATE) == by)
+
+
+@given(piece=st.integers(0, 10_000), late=st.booleans())
+def test_all_members_name_the_same_owner(piece, late):
+    now = LATE if late else 0.0
+    views = [all_take_part(owners(name)) for name in NAMES]
+    assert len({view.owner(Unit(0, piece), now) for view in views}) == 1
+
+
+def test_the_units_are_spread_over_the_members():
+    view = all_take_part(owners("peer0"))
+    counts = dict.fromkeys(NAMES, 0)
+    for piece in range(1200):
+        counts[view.owner(Unit(0, piece), LATE)] += 1
+    assert min(counts.values()) > 120
+
+
+@given(heard=st.sets(st.sampled_from(NAMES[1:])), piece=st.integers(0, 500))
+def test_a_blind_start_never_collides_with_what_is_named_later(heard, piece):
+    unit = Unit(0, piece)
+    mine = owners("peer0")
+    for name in heard:
+        mine.heard(name, intake=1.0, declines=False, brings=(), now=0.0)
+    if mine.owner(unit, 0.0) == "peer0":
+        for name in NAMES[1:]:
+            assert all_take_part(owners(name)).owner(unit, LATE) == "peer0"
+        assert mine.owner(unit, LATE) == "peer0"
+
+
+def test_who_does_not_take_part_or_declines_or_left_owns_nothing():
+    unit = owned(0, "peer1")
+    view = owners("peer0")
+    assert view.owner(unit, 0.0) == "peer1", "blind: anybody may take part"
+    assert view.owner(unit, LATE) == "peer0", "nobody was heard"
+    all_take_part(view)
+    assert view.owner(unit, LATE) == "peer1"
+    view.heard("peer1", intake=1.0, declines=True, brings=(), now=0.0)
+    assert view.owner(unit, LATE) != "peer1"
+    view.heard("peer1", intake=1.0, declines=False, brings=(), now=0.0)
+    assert view.owner(unit, LATE) == "peer1"
+    view.heard("peer1", intake=None, declines=False, brings=(), now=0.0)
+    assert view.owner(unit, LATE) != "peer1", "it has ended its part"
+    all_take_part(view).left("peer1")
+    assert view.owner(unit, LATE) != "peer1"
+
+
+def test_the_owner_of_a_unit_that_stays_loses_it_after_a_lease_to_the_next():
+    unit = owned(0, "peer1")
+    view = all_take_part(owners("peer0"))
+    view.watch(unit, LATE)
+    view.watch(unit, LATE + 0.9)
+    assert view.owner(unit, LATE + 0.9) == "peer1"
+    view.watch(unit, LATE + 1.1)
+    second = view.owner(unit, LATE + 1.1)
+    assert second != "peer1"
+    view.watch(unit, LATE + 2.2)
+    assert view.owner(unit, LATE + 2.2) not in ("peer1", second)
+    view.moved("peer1", [Unit(0, 3)], LATE + 2.3)
+    assert view.owner(unit, LATE + 2.3) == "peer1", "its blocks arrive: it is alive"
+
+
+def test_an_owner_that_is_busy_with_another_unit_is_not_suspected():
+    unit = owned(0, "peer1")
+    view = all_take_part(owners("peer0"))
+    view.watch(unit, 1.0)
+    view.heard("peer1", intake=1.0, declines=False, brings=[Unit(0, 999)], now=1.0)
+    view.watch(unit, 2.5)
+    assert view.owner(unit, 2.5) == "peer1"
+
+
+def test_who_announces_and_brings_nothing_is_believed_for_two_leases():
+    unit = owned(0, "peer0")
+    view = all_take_part(owners("peer0"))
+    assert view.is_mine(unit, 1.0)
+    for at in (1.0, 1.5, 2.0, 2.5, 3.5):  # it says so again and again
+        view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=at)
+        assert view.is_mine(unit, at) == (at >= 3.0)
+    assert not view.yields(unit, 3.6), "nor does anybody yield to it"
+    view.moved("peer1", [unit], 4.0)
+    assert not view.is_mine(unit, 4.0), "a block came after all"
+
+
+def test_of_two_that_bring_the_same_unit_exactly_one_stops():
+    unit = owned(0, "peer1")
+    first, second = all_take_part(owners("peer1")), all_take_part(owners("peer0"))
+    first.heard("peer0", intake=1.0, declines=False, brings=[unit], now=1.0)
+    second.heard("peer1", intake=1.0, declines=False, brings=[unit], now=1.0)
+    assert not first.yields(unit, 1.0)
+    assert second.yields(unit, 1.0)
+
+
+def test_a_slow_agent_declines_and_so_does_one_that_may_ask_nobody():
+    view = all_take_part(owners("peer0"))
+    view.counted(0, 1.0, can_ask=True, oldest_s=0.0, now=0.5)
+    assert not view.declines, "too early to tell"
+    view.counted(0, 1.0, can_ask=True, oldest_s=0.0, now=2.0)
+    assert view.declines, "a third of the median's intake is 333,333"
+    view.counted(0, 400_000.0, can_ask=True, oldest_s=0.0, now=3.0)
+    assert not view.declines
+    view.counted(0, 400_000.0, can_ask=False, oldest_s=0.0, now=4.0)
+    assert view.declines
+    unit = owned(0, "peer0")
+    assert view.owner(unit, 4.0) != "peer0"
+
+
+def test_the_lease_grows_where_the_origin_is_slow():
+    view = owners("peer0")
+    assert view.lease_s == 1.0
+    view.took(3.0)
+    assert view.lease_s == 12.0
+    view.counted(0, 1.0, can_ask=True, oldest_s=5.0, now=1.0)
+    assert view.lease_s == 20.0, "the unit under way tells before its end"
+
+
+def test_the_window_grows_with_what_appears():
+    view = owners("peer0")
+    assert view.window == 12
+    exists = 0
+    for beat in range(1, 50):
+        exists += 20
+        view.counted(exists, 1.0, can_ask=True, oldest_s=0.0, now=beat * 0.1)
+    assert 70 < view.window <= 84, "200 units/s, 0.4 s ahead"
+
+
+def test_alone_until_somebody_is_heard():
+    view = owners("peer0", members=["peer0"])
+    assert view.alone
+    assert not view.has_partners
+    view.heard("peer1", intake=1.0, declines=False, brings=(), now=0.0)
+    assert not view.alone
+    view.left("peer1")
+    assert view.alone
