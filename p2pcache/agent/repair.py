@@ -12,6 +12,7 @@ from p2pcache.errors import LocalFault, P2PCacheError
 from p2pcache.lanes.orders import FollowOrder
 from p2pcache.store.durable import local_faults
 from p2pcache.transfer.faults import local_error
+from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
 
@@ -150,7 +151,9 @@ async def _fetch_again(
     parts: Parts, canonical: str, blob: BlobInfo, credentials: Credentials
 ) -> None:
     ref = refs.parse_ref(canonical)
-    resolution = await parts.resolver.resolve(ref, credentials, offline=True)
+    resolution = await trio.to_thread.run_sync(parts.resolver.recorded, ref)
+    if resolution is None or resolution.listing.source == OTHERS:  # a word names no file's place
+        resolution = await parts.resolver.resolve(ref, credentials)
     files = [f for f in resolution.listing.files if f.digest in blob.names]
     with parts.store.running() as hold:
         await pull(

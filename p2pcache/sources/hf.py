@@ -45,7 +45,7 @@ class HfSource:
     """The Hugging Face adapter. `run_sync` runs a plain function with one picklable argument.
 
     A token comes from the caller's `Credentials`, else from the token file. It goes to the
-    configured endpoint and nowhere else: a ref that names another hub is asked without one.
+    configured endpoint and nowhere else: a record of another hub is read without one.
     """
 
     name = "hf"
@@ -64,6 +64,10 @@ class HfSource:
         """Whether the ref names a repository of a Hub."""
         return isinstance(ref, HfRef)
 
+    def endpoint(self, ref: Ref, credentials: Credentials) -> str:
+        """The caller's hub, else the configured one."""
+        return normalised(credentials.hf_endpoint or self._options.endpoint)
+
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
         """Resolve a revision to a commit and list it (see `hf_listing.list_hf` for errors).
 
@@ -71,7 +75,7 @@ class HfSource:
         """
         if not isinstance(ref, HfRef):
             raise UsageError(f"not a Hugging Face ref: {ref}")
-        endpoint = self._endpoint(ref.endpoint, credentials)
+        endpoint = self.endpoint(ref, credentials)
         options = self._options
         request = HfListRequest(
             endpoint=endpoint,
@@ -97,17 +101,8 @@ class HfSource:
     async def aclose(self) -> None:
         """Nothing is open."""
 
-    def _configured(self, credentials: Credentials) -> str:
-        return normalised(credentials.hf_endpoint or self._options.endpoint)
-
-    def _endpoint(self, named: str | None, credentials: Credentials) -> str:
-        """A ref's own hub, else the configured one, which also stands in for the public Hub."""
-        if named is None or normalised(named) == PUBLIC_HUB:
-            return self._configured(credentials)
-        return normalised(named)
-
     def _token(self, endpoint: str, credentials: Credentials) -> str | None:
-        if endpoint != self._configured(credentials):
+        if endpoint != normalised(credentials.hf_endpoint or self._options.endpoint):
             return None
         return usable_token(credentials.hf_token or self._token_file.read())
 

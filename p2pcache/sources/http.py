@@ -64,6 +64,12 @@ class HttpSource:
         """Whether the ref is a URL of a file."""
         return isinstance(ref, HttpRef)
 
+    def endpoint(self, ref: Ref, credentials: Credentials) -> str:
+        """The web server's origin."""
+        if not isinstance(ref, HttpRef):
+            raise UsageError(f"not a URL: {ref}")
+        return origin_of(ref.url)
+
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
         """Probe one file, or fetch and follow a list of sums. Cancel-safe.
 

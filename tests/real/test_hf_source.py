@@ -370,11 +370,9 @@ async def test_the_token_goes_to_the_hub_and_not_to_where_its_pages_lead(stub: H
     assert seen == {("hub", f"Bearer {GOOD_TOKEN}"), ("cdn", None)}
 
 
-async def test_a_hub_that_only_the_ref_names_gets_no_token(stub: HubStub) -> None:
+async def test_a_hub_that_only_a_record_names_gets_no_token(stub: HubStub) -> None:
+    listing = await ask(stub, credentials=GOOD)
     source = HfSource(trio.to_thread.run_sync)  # configured: the public Hub
-    listing = await source.list(HfRef("model", "demo/model", endpoint=stub.url), GOOD)
-    assert not listing.credential_used
-    assert {request.authorization for request in stub.asked} == {None}
     location = await source.locate(listing, listing.files[0].key, GOOD)
     assert location.headers == ()
 
