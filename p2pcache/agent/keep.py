@@ -95,17 +95,14 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 
 async def gc(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """Evict by last use down to the low watermark, or down to `target_bytes`."""
-    target = args.not_negative("target_bytes")
+    """Evict by last use, down to `target_bytes` or (when above the high) to the low watermark."""
+    target, dry_run = args.size("target_bytes"), args.flag("dry_run")
     report = await trio.to_thread.run_sync(
-        lambda: parts.store.gc(
-            target_bytes=None if target is None else int(target),
-            dry_run=args.flag("dry_run"),
-        )
+        lambda: parts.store.gc(target_bytes=target, dry_run=dry_run)
     )
     return {
         "freed_bytes": report.freed_bytes,
         "evicted": report.evicted,
         "kept": dict(report.kept_because),
-        "dry_run": args.flag("dry_run"),
+        "dry_run": dry_run,
     }
