@@ -17,7 +17,7 @@ from p2pcache import config, errors
 from p2pcache.agent.localapi.server import ServerOptions, serve
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob, VerifyAnswer
+    from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob
 
 MANIFEST = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 RECEIPT = {
@@ -102,7 +102,9 @@ class ScriptedService:
             "pull": "p7", "notes": ["named by what arrived"],
         }  # fmt: skip
         if args["dry_run"]:
-            answer |= {"path": None, "dry_run": {"missing_bytes": 400, "missing_files": 2}}
+            for name in ("config.json", "model.bin"):
+                await emit({"type": "item", "value": {"path": name, "size": 200}})
+            answer |= {"path": None, "dry_run": {"missing_bytes": 400}}
         return answer
 
     async def op_resolve(self, args, emit):
@@ -150,10 +152,12 @@ class ScriptedService:
                 "sha256": "0" * 64, "path": "/blobs/0", "problem": "its bytes hash to sha256:11",
                 "bad_blocks": 2, "repaired": args["repair"], "reason": None,
             }  # fmt: skip
-            return _checked([bad], [])
+            await emit({"type": "item", "value": {"bad": bad}})
         if args["ref"] == "unread":
-            return _checked([], [{"sha256": "1" * 64, "path": "/blobs/1", "problem": "no memory"}])
-        return _checked([], [])
+            unread: UnreadBlob = {"sha256": "1" * 64, "path": "/blobs/1", "problem": "no memory"}
+            await emit({"type": "item", "value": {"unread": unread}})
+        repaired = int(args["ref"] == "bad" and args["repair"])
+        return {"checked": 9, "checked_bytes": 9, "repaired": repaired}
 
     async def op_status(self, args, emit):
         return {
@@ -234,13 +238,6 @@ class ScriptedService:
             if number % 100 == 0:
                 await trio.lowlevel.checkpoint()
         return {}
-
-
-def _checked(bad: list[BadBlob], unread: list[UnreadBlob]) -> VerifyAnswer:
-    repaired = sum(row["repaired"] for row in bad)
-    return {
-        "checked": 9, "checked_bytes": 9, "bad": bad, "repaired": repaired, "unread": unread,
-    }  # fmt: skip
 
 
 async def serve_until_stopped(path, service, options=None):

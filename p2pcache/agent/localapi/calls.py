@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from p2pcache import config
 from p2pcache.errors import UsageError
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import GetOptions
+    from p2pcache.agent.localapi.answers import GetAnswer, GetOptions, VerifyAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,20 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
             "credentials": _credentials(options.get("credentials")),
         },
     )
+
+
+def get_answer(value: dict[str, Any], items: list[dict[str, Any]]) -> GetAnswer:
+    """The answer to `get`: what a dry run would fetch is streamed, for it may be long."""
+    if value.get("dry_run") is not None:
+        missing = [item["path"] for item in items]
+        value = {**value, "dry_run": {**value["dry_run"], "missing_files": missing}}
+    return cast("GetAnswer", value)
+
+
+def verify_answer(value: dict[str, Any], items: list[dict[str, Any]]) -> VerifyAnswer:
+    """The answer to `verify`: what is bad or could not be read is streamed."""
+    found = {kind: [i[kind] for i in items if kind in i] for kind in ("bad", "unread")}
+    return cast("VerifyAnswer", {**value, **found})
 
 
 def push(path: str | os.PathLike[str]) -> Call:
