@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from p2pcache.content import digests, refs
@@ -40,13 +40,18 @@ def place(
     files: Sequence[ListedFile],
     blobs: Mapping[str, BlobInfo],
 ) -> Placed:
-    """Blocking. Writes links where links work; never touches what is already right."""
+    """Blocking. Writes links where links work; never touches what is already right.
+
+    Into the hub cache, a folder, or both; then `path` and `link_kind` are the folder's.
+    """
     single = _single(request.ref, files)
-    if request.to is not None:
-        return _in_folder(request, request.to, files, blobs, single)
+    shown = Placed(blobs[single.path].path if single is not None else None, None, ())
     if request.hf_cache is not None and isinstance(request.ref, refs.HfRef):
-        return _in_hub_cache(request, request.ref, request.hf_cache, resolution, files, blobs)
-    return Placed(blobs[single.path].path if single is not None else None, None, ())
+        shown = _in_hub_cache(request, request.ref, request.hf_cache, resolution, files, blobs)
+    if request.to is not None:
+        folder = _in_folder(request, request.to, files, blobs, single)
+        shown = replace(folder, notes=(*shown.notes, *folder.notes))
+    return shown
 
 
 def _single(ref: refs.Ref, files: Sequence[ListedFile]) -> ListedFile | None:

@@ -178,11 +178,6 @@ def test_ls_in_quiet_mode_is_data_alone(agent, capsys):
     assert lines[0].startswith("hf://")
 
 
-def test_gc_says_what_it_kept_in_bytes(agent, capsys):
-    assert main(["gc"]) == 0
-    assert "  kept 2 B: pinned\n" in capsys.readouterr().err
-
-
 def test_status_without_an_agent_exits_10_and_starts_none(home, capsys):
     for command in (["status"], ["agent", "status"], ["agent", "stop"]):
         assert main(command) == 10
@@ -203,6 +198,18 @@ def test_what_verify_could_not_read_is_no_damage_and_still_a_failure(agent, caps
     out, err = capsys.readouterr()
     assert out == f"unread  {'1' * 64}  no memory\n"
     assert "1 stored blob could not be read: no memory" in err
+
+
+def test_gc_says_how_many_bytes_it_kept_and_why(agent, capsys):
+    assert main(["gc"]) == 0
+    assert capsys.readouterr().err == "freed 3.0 GiB in 4 blobs\n  kept 2.0 GiB: pinned\n"
+
+
+def test_config_alone_takes_the_options_of_config_show(agent, capsys):
+    assert main(["config", "--json"]) == 0
+    alone = capsys.readouterr().out
+    assert main(["config", "show", "--json"]) == 0
+    assert capsys.readouterr().out == alone != ""
 
 
 def test_ls_aligns_its_columns_and_streams_json_lines(agent, capsys):

@@ -143,7 +143,7 @@ class ScriptedService:
         return {"freed_bytes": 1 << 20}
 
     async def op_gc(self, args, emit):
-        return {"freed_bytes": 3 << 30, "evicted": 4, "kept": {"pinned": 2}}
+        return {"freed_bytes": 3 << 30, "evicted": 4, "kept": {"pinned": 2 << 30}}
 
     async def op_verify(self, args, emit):
         await emit({"type": "progress", "phase": "verifying", "done_bytes": 5, "total_bytes": 9})

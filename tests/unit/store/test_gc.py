@@ -290,3 +290,16 @@ def test_gc_takes_downloads_that_nobody_went_on_with_for_a_month(tmp_path, blobs
         assert (done.freed_bytes, done.evicted) == (MIB, 1)
         assert store.usage().partials == 1
         running.close()
+
+
+def test_ls_counts_equal_files_as_often_as_they_are_listed(tmp_path):
+    with open_store(tmp_path) as store:
+        same, other = b"x" * 5000, b"y" * 700
+        store.put_manifest(manifest_of(same, same, other))
+        assert [entry.present_bytes for entry in store.ls()] == [0]
+        store.publish_small(small_items(store, [same]))
+        (entry,) = store.ls()
+        assert (entry.present_bytes, entry.total_bytes) == (10_000, 10_700)
+        store.publish_small(small_items(store, [other]))
+        (entry,) = store.ls()
+        assert (entry.present_bytes, entry.total_bytes) == (10_700, 10_700)
