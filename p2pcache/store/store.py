@@ -131,6 +131,13 @@ class Store:
             finally:
                 lease.release()
 
+    def _leave_small_dir(self, lost: tuple[Path, Lease]) -> None:
+        """It is another process's to remove; the next small files get a new one."""
+        with self._lock:
+            if self._small is lost:
+                self._small = None
+            lost[1].withdraw()
+
     def heartbeat(self) -> None:
         """Call every `options.heartbeat_s`: shows other hosts that this process lives.
 
@@ -142,7 +149,11 @@ class Store:
             small = self._small
         with durable.local_faults("renewing leases"):
             if small is not None:
-                small[1].heartbeat()
+                try:
+                    small[1].heartbeat()
+                except LeaseLost as exc:
+                    lost = exc
+                    self._leave_small_dir(small)
             for partial in partials:
                 try:
                     partial.heartbeat()

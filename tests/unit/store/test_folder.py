@@ -234,8 +234,12 @@ def test_only_old_leftovers_of_dead_processes_are_removed(target):
     (target / ".p2pcache-0123456789abcdef").write_bytes(b"left by a killed process")
     with Tree(target):
         assert [path.name for path in target.iterdir()] == [".p2pcache-0123456789abcdef"]
+    (target / ".p2pcache-fedcba9876543210").mkdir()  # a probe for case
+    mine = [".p2pcache-notes", ".p2pcache-0123456789abcdef.txt", ".p2pcache-0123456789ABCDEF"]
+    for name in mine:
+        (target / name).write_bytes(b"the user's own")
     with Tree(target, orphan_age_s=-1.0):
-        assert list(target.iterdir()) == []
+        assert {path.name for path in target.iterdir()} == set(mine)
 
 
 def test_no_temporary_name_and_no_descriptor_is_left(target, files):
