@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache import config, errors
+from p2pcache.agent.localapi.embedded import STAYS
 from p2pcache.agent.localapi.server import ServerOptions, serve
 
 if TYPE_CHECKING:
@@ -256,6 +257,10 @@ async def _embedded():
             path, ScriptedService(), options=ServerOptions(), task_status=task_status))  # fmt: skip
         while await trio.to_thread.run_sync(sys.stdin.buffer.read, 4096, abandon_on_cancel=True):
             pass
+        with trio.move_on_after(0.2):
+            await clients.wait_none()
+        if clients.connected:
+            os.write(1, STAYS)
         await clients.wait_none()
         nursery.cancel_scope.cancel()
 

@@ -248,10 +248,12 @@ class AsyncClient:
             if not self._embed:
                 raise
         async with self._starting:
-            if self._agent is None:
+            if self._agent is None or self._agent.ended:
                 from p2pcache.agent.localapi.embedded import start_agent  # imports subprocess
 
                 # Not abandoned when cancelled: a process that was started must get its owner.
+                if self._agent is not None:
+                    await trio.to_thread.run_sync(self._agent.close)
                 self._agent = await trio.to_thread.run_sync(
                     start_agent, self.home, path, self._agent_command
                 )

@@ -108,7 +108,16 @@ def absolute_ref(ref: str) -> str:
         raise UsageError("the ref is empty", hint="name what you want: hf://org/name")
     if ref in (".", "..") or ref.startswith(("~", "./", "../")):
         return _absolute(ref)
-    return ref
+    return _utf8(ref)
+
+
+def _utf8(text: str) -> str:
+    """Manifests, the index and JSON hold text: a name that is none could not be given back."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise UsageError(f"{text!r} is not UTF-8", hint="rename it, then try again") from exc
+    return text
 
 
 def _check_wishes(offline: bool, refresh: bool) -> None:
@@ -130,7 +139,7 @@ def _absolute(path: str) -> str:
         raise UsageError("an empty path names no folder", hint="`.` is the one you are in")
     expanded = os.path.expanduser(path)
     try:
-        return os.path.abspath(expanded)
+        return _utf8(os.path.abspath(expanded))
     except FileNotFoundError as exc:
         raise UsageError(
             f"`{path}` is relative to a working directory that is gone",
