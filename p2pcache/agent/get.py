@@ -154,6 +154,28 @@ def _shown_notes(notes: list[str]) -> list[str]:
     return notes if more <= 0 else [*notes[:MAX_NOTES], f"and {more} more notes like these"]
 
 
+def pull_key(
+    request: GetRequest, resolution: Resolution, files: Sequence[ListedFile]
+) -> tuple[object, ...]:
+    """Calls with one key share one pull: they want the same, of the same origin, as the same user.
+
+    Another user's token may open what this one's does not, and the other way round.
+    """
+    manifest = resolution.manifest
+    return (
+        resolution.canonical if manifest is None else manifest.cid(),
+        frozenset((f.path, f.validator) for f in files),
+        request.offline,
+        resolution.listing.endpoint,
+        request.credentials,
+    )
+
+
+def _stop_if_cancelled(path: str) -> None:
+    """Between two files, in the thread that places them."""
+    trio.from_thread.check_cancelled()
+
+
 class _Run:
     """One `get`, step by step, so that a failure leaves a receipt of the steps before it."""
 
@@ -196,7 +218,7 @@ class _Run:
     ) -> tuple[Resolution, PullReport, Placed]:
         request, parts = self._request, self._parts
         report = self._report or await parts.pulls.wait_pulled(
-            self._key(resolution), self._ref, self._start, self._tell, hold
+            pull_key(request, resolution, self.files), self._ref, self._start, self._tell, hold
         )
         self._report = report
         self._times |= {
@@ -211,7 +233,9 @@ class _Run:
         total = sum(f.size or 0 for f in self.files)
         await self._tell(Progress("materialising", None, total, total))
         started = trio.current_time()
-        placed = await trio.to_thread.run_sync(place, request, resolution, self.files, report.blobs)
+        placed = await trio.to_thread.run_sync(
+            place, request, resolution, self.files, report.blobs, _stop_if_cancelled
+        )
         used = [blob.sha256 for blob in report.blobs.values()]
         await trio.to_thread.run_sync(parts.store.touch, used, parts.now())
         self._times["materialise_s"] = trio.current_time() - started
@@ -237,12 +261,6 @@ class _Run:
             self._parts, request.ref, self._tell, request.rate_bytes_per_s, hold
         )
         return await resolver.resolve(request.ref, request.credentials)
-
-    def _key(self, resolution: Resolution) -> tuple[object, ...]:
-        manifest = resolution.manifest
-        name = resolution.canonical if manifest is None else manifest.cid()
-        offline = self._request.offline
-        return (name, frozenset((f.path, f.validator) for f in self.files), offline)
 
     async def _start(self, watch: Watch, hold: Hold) -> PullReport:
         request, parts = self._request, self._parts
