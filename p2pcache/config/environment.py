@@ -14,6 +14,7 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("P2PCACHE_HOME", "where the store, the socket and the configuration are"),
     ("P2PCACHE_NO_PROGRESS", "any value: no progress display"),
     ("NO_COLOR", "any value: no colour"),
+    ("TERM", "dumb: no line is drawn again; progress is written as into a log"),
     ("_P2PCACHE_COMPLETE", "set by the completion script alone"),
     ("HF_TOKEN", "Hugging Face access token"),
     ("HUGGING_FACE_HUB_TOKEN", "the older name of HF_TOKEN"),
@@ -37,6 +38,7 @@ class TerminalOptions:
 
     color: bool
     progress: bool
+    redraws: bool = True
     completion: str | None = None  # what the shell's completion script asks for
 
 
@@ -101,8 +103,9 @@ def caller_credentials() -> dict[str, str]:
 def terminal_options() -> TerminalOptions:
     """NO_COLOR and P2PCACHE_NO_PROGRESS count when set to anything but nothing (no-color.org)."""
     return TerminalOptions(
-        color=not os.environ.get("NO_COLOR"),
+        color=not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         progress=not os.environ.get("P2PCACHE_NO_PROGRESS"),
+        redraws=os.environ.get("TERM") != "dumb",
         completion=os.environ.get("_P2PCACHE_COMPLETE"),
     )
 

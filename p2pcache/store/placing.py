@@ -32,6 +32,7 @@ _STAGED = ".p2pcache-"  # start of every temporary name: short, so that any lega
 _IS_STAGED = re.compile(r"\.p2pcache-[0-9a-f]{16}")  # anything else is the user's
 ORPHAN_AGE_S = 86_400.0  # a temporary file untouched for a day: its maker is dead, not slow
 _NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_NO_FOLDER = frozenset({errno.EEXIST, errno.ENOTDIR})
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -62,7 +63,12 @@ def target_faults(doing: str) -> Iterator[None]:
         yield
     except OSError as exc:
         fault = durable.as_local_fault(exc, doing)
-        if exc.errno in _NOT_WRITABLE:
+        if exc.errno in _NO_FOLDER:
+            fault = LocalFault(
+                f"{exc.filename} is a file, and a folder is needed",
+                hint="choose a name that is free, or a folder",
+            )
+        elif exc.errno in _NOT_WRITABLE:
             hint = "make that directory writable for this user, or choose another one"
             fault = LocalFault(fault.message, hint=hint)
         raise fault from exc

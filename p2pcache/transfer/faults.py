@@ -23,7 +23,7 @@ _HINT_OF: dict[FaultKind, str] = {
     FaultKind.UNAVAILABLE: "try again later: what was verified is kept",
     FaultKind.NOT_FOUND: "check the name and the revision",
     FaultKind.DENIED: "log in (HF_TOKEN or `hf auth login`) or ask for access, then try again",
-    FaultKind.UNTRUSTED: "the source sends other bytes than it promised; nothing of them was kept",
+    FaultKind.UNTRUSTED: "the source sends other bytes than it promised; those were dropped",
     FaultKind.LOCAL: "look at `p2pcache doctor`",
     FaultKind.DISK_FULL: "free space (`p2pcache gc`), then try again: what was verified is kept",
 }
@@ -62,6 +62,9 @@ def no_source(
     tried = "; ".join(f"{name}: {fault.message}" for name, fault in faults) or "no source at all"
     message = f"no source brought {len(what)} of {count} files ({names})\ntried: {tried}"
     if not faults:
-        return errors.NotFound(message, hint="check the ref, or start an agent that has it")
+        return errors.NotFound(
+            message,
+            hint="check the ref, or start an agent that has it; with --offline no origin is asked",
+        )
     worst = faults[0][1]
     return _ERROR_OF[worst.kind](message, hint=_HINT_OF.get(worst.kind))

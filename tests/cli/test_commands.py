@@ -384,6 +384,13 @@ def test_on_a_terminal_progress_is_one_line_that_is_taken_back(agent):
     assert shown.count("\n") == 2  # the summary and the note; never the progress
 
 
+def test_a_dumb_terminal_gets_no_control_sequences(agent):
+    shown = on_a_terminal(["get", "slow"], {"TERM": "dumb"})
+    assert "\x1b" not in shown
+    assert "fetched" in shown
+    assert "\x1b" not in on_a_terminal(["get", "fail:denied"], {"TERM": "dumb"})
+
+
 @pytest.mark.parametrize("variable", ["P2PCACHE_NO_PROGRESS"])
 def test_progress_can_be_turned_off(agent, variable):
     assert "a.bin" not in on_a_terminal(["get", "slow"], {variable: "1"})
@@ -429,7 +436,7 @@ def on_a_terminal(args, environment):
     child = subprocess.Popen(
         [sys.executable, "-m", "p2pcache", *args],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,
-        env={**os.environ, "COLUMNS": "80", **environment},
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment},
     )  # fmt: skip
     os.close(theirs)
     shown = b""

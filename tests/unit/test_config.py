@@ -95,6 +95,9 @@ def test_no_color_and_no_progress_count_when_set_to_something(environment):
     environment.setenv("NO_COLOR", "1")
     environment.setenv("P2PCACHE_NO_PROGRESS", "1")
     assert config.terminal_options() == config.TerminalOptions(color=False, progress=False)
+    environment.delenv("NO_COLOR")
+    environment.setenv("TERM", "dumb")
+    assert config.terminal_options() == config.TerminalOptions(False, False, redraws=False)
 
 
 def test_a_relative_path_in_a_setting_counts_from_the_home(tmp_path):
