@@ -102,6 +102,7 @@ async def _mend(
         "path": str(blob.path),
         "problem": problem,
         "bad_blocks": None,
+        "linked": await trio.to_thread.run_sync(_other_names, blob),
         "repaired": False,
         "reason": None,
     }
@@ -124,6 +125,14 @@ async def _mend(
         return row
     row["reason"] = row["reason"] or "where it came from is not known here"
     return row
+
+
+def _other_names(blob: BlobInfo) -> int:
+    """Hard links to our file: the repaired blob is another file."""
+    try:
+        return 0 if blob.adopted else blob.path.stat().st_nlink - 1
+    except OSError:
+        return 0
 
 
 def _take_out(store: Store, blob: BlobInfo) -> int:

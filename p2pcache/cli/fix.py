@@ -38,6 +38,12 @@ def verify(ref: str | None, printer: Printer, repair: bool) -> None:
     lines += [f"unread  {blob['sha256']}  {blob['problem']}" for blob in unread]
     printer.show("verify", answer, [printable(line) for line in lines])
     printer.note(f"checked {answer['checked']}, bad {len(bad)}, repaired {answer['repaired']}")
+    linked = sum(blob["linked"] for blob in bad)
+    if linked:
+        printer.note(
+            f"{counted(linked, 'link')} in a Hugging Face cache or a folder still show the damaged "
+            "bytes; `p2pcache get` of the same replaces them"
+        )
     if len(bad) > answer["repaired"]:
         raise Untrusted(
             f"{len(bad) - answer['repaired']} of {answer['checked']} stored blobs are damaged",

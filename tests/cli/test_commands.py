@@ -191,6 +191,7 @@ def test_damage_that_verify_leaves_behind_exits_12(agent, capsys):
     assert out == f"bad  {'0' * 64}  2 blocks\n"
     assert "--repair" in err
     assert main(["verify", "bad", "--repair"]) == 0
+    assert "3 links in a Hugging Face cache or a folder" in capsys.readouterr().err
 
 
 def test_what_verify_could_not_read_is_no_damage_and_still_a_failure(agent, capsys):

@@ -151,7 +151,7 @@ class ScriptedService:
         if args["ref"] == "bad":
             bad: BadBlob = {
                 "sha256": "0" * 64, "path": "/blobs/0", "problem": "its bytes hash to sha256:11",
-                "bad_blocks": 2, "repaired": args["repair"], "reason": None,
+                "bad_blocks": 2, "linked": 3, "repaired": args["repair"], "reason": None,
             }  # fmt: skip
             await emit({"type": "item", "value": {"bad": bad}})
         if args["ref"] == "unread":

@@ -124,13 +124,15 @@ class GcAnswer(TypedDict):
 
 class BadBlob(TypedDict):
     """A damaged blob. `bad_blocks`: how many of its blocks, None when it could not be taken out;
-    `reason`: why it is not repaired.
+    `reason`: why it is not repaired. `linked`: other names on this disk (a Hugging Face cache, a
+    folder) that show the damaged bytes until they are placed again.
     """
 
     sha256: str
     path: str
     problem: str
     bad_blocks: int | None
+    linked: int
     repaired: bool
     reason: str | None
 
