@@ -242,10 +242,6 @@ class Store:
         """sha2-256 of every block of a complete blob, joined; None where it is not known."""
         return self._blobs.block_map(sha256)
 
-    def link_name(self, alias: bytes, sha256: bytes) -> None:
-        """Record that a git sha1 (multihash) or a UnixFS root names a blob."""
-        self._index.link(alias, sha256)
-
     # -- partials --------------------------------------------------------------------------------
 
     def partial(
