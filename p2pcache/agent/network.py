@@ -520,6 +520,12 @@ class NetworkSlot:
             raise LocalFault(f"the network does not open: {self.trouble or 'it takes too long'}")
         return self.current
 
+    async def wait_any(self) -> AgentNetwork:
+        """The network as soon as there is one, perhaps never."""
+        while self.current is None:
+            await self._changed.wait()
+        return self.current
+
     async def wait_open(self, timeout_s: float) -> AgentNetwork | None:
         """The network, once it is open; None when there is none or it takes longer."""
         if not self.wanted:

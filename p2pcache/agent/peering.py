@@ -28,7 +28,7 @@ from p2pcache.sources.port import (
 )
 from p2pcache.transfer.bare import bare_name, pull_bare
 from p2pcache.transfer.names import OTHERS
-from p2pcache.transfer.sharing import Peers
+from p2pcache.transfer.sharing import Peers, PeersLater
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -209,15 +209,27 @@ async def peers_of(
 @asynccontextmanager
 async def maybe_peers(
     parts: Parts, resolution: Resolution, files: Sequence[ListedFile], credentials: Credentials
-) -> AsyncIterator[Peers | None]:
-    """The peers of a pull, None when there is no network or nothing that it could be asked for."""
-    opened = await parts.network.wait_open(OPEN_S)
+) -> AsyncIterator[Peers | PeersLater | None]:
+    """The peers of a pull, None when there is nothing that they could be asked for. Where there is
+    no network yet, they are those of the first one that opens while the pull runs.
+    """
     names = [file.digest for file in files if file.digest is not None]
-    if opened is None or not names:
+    if not names or not parts.network.settings.enabled:
         yield None
         return
     manifest = None if resolution.manifest is None else resolution.manifest.cid()
     prover = _prover(parts, resolution, credentials) if resolution.listing.gated else None
+
+    @asynccontextmanager
+    async def later() -> AsyncIterator[Peers]:
+        opened = await parts.network.wait_any()
+        async with peers_of(opened, manifest, names, prover) as peers:
+            yield peers
+
+    opened = await parts.network.wait_open(OPEN_S)
+    if opened is None:
+        yield later
+        return
     async with peers_of(opened, manifest, names, prover) as peers:
         yield peers
 

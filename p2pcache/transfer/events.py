@@ -106,6 +106,11 @@ class SourceDown:
 
 
 @dataclass(frozen=True, slots=True)
+class Listening:
+    """A swarm is listened to from now on: somebody may still appear with what nobody has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A blob's partial is ours. `live`: one byte a block, nonzero = verified already."""
 
@@ -196,6 +201,7 @@ Event = (
     | SourceLost
     | SourceQueue
     | SourceDown
+    | Listening
     | Opened
     | Settled
     | Progress

@@ -20,14 +20,21 @@ HALF = 0.5
 class Pull:
     """A machine with peers, told by hand. `now` is moved by the test."""
 
-    def __init__(self, *sizes: int, streams: int = 2, origin: bool = True, peers: int = 2) -> None:
+    def __init__(
+        self,
+        *sizes: int,
+        streams: int = 2,
+        origin: bool = True,
+        peers: int = 2,
+        hopeful: bool = True,
+    ) -> None:
         self.now = 0.0
         self.running: dict[int, ev.Job] = {}
         self.out: list[ev.Action] = []
         self.stopped: list[int] = []
         self.machine = Download(
             specs(*sizes), piece_bytes=2 * MIB, streams=streams, options=OPTIONS,
-            chance=lambda: HALF, now=0.0, hopeful=True,
+            chance=lambda: HALF, now=0.0, hopeful=hopeful,
         )  # fmt: skip
         if origin:
             self.tell(ev.SourceUp("origin", SourceKind.ORIGIN, 8))
@@ -382,6 +389,15 @@ def test_nobody_is_left_and_nobody_comes_ends_the_pull_soon():
     pull.now = OPTIONS.hope_s + 0.1
     pull.tell(ev.Tick())
     assert isinstance(pull.out[-1], ev.Failed)
+
+
+def test_peers_may_come_to_a_pull_that_began_without_any():
+    pull = Pull(4 * MIB, origin=False, peers=0, hopeful=False)
+    pull.tell(ev.Listening())
+    assert not any(isinstance(action, ev.Failed) for action in pull.out)
+    pull.tell(ev.SourceUp("p0", SourceKind.PEER, 8, frozenset()))
+    pull.tell(ev.SourceHas("p0", 0))
+    assert pull.open(blocks=4)
 
 
 def test_suspects_alone_are_compared_and_by_somebody_else():
