@@ -12,8 +12,10 @@ import os
 import secrets
 import socket
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -30,8 +32,7 @@ from p2pcache.transfer.byte_server import ByteServer, open_byte_server
 from p2pcache.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from p2pcache.config.network import NetworkSettings
     from p2pcache.content.signed import Grant
@@ -49,7 +50,7 @@ _log = logging.getLogger(__name__)
 GREET_S = 5.0  # to connect to an address of a DNS name
 MAX_UNANSWERED = 64  # kept for `doctor`
 MAX_NEW_GRANTS = 64  # of one message; each is a durable write
-READY_S = 15.0  # to open the network after `init` or `join`
+READY_S = 60.0  # to open the network: 1 s, but a busy machine imports libp2p for ten times that
 ANNOUNCED_BLOBS = 16  # of a manifest: those that somebody may ask for by their own name
 AGENT = f"p2pcache/{__version__}"
 
@@ -444,8 +445,16 @@ def _client_tls(folder: Path, certificate_pem: bytes, key_pem: bytes) -> Tls:
     return Tls(client_cert=str(certificate), client_key=str(key))
 
 
+Opener = Callable[
+    [Path, "NetworkSettings", "Store", Callable[[], float], Path],
+    AbstractAsyncContextManager[AgentNetwork],
+]
+
+
 class NetworkSlot:
-    """The agent's network, if there is one now. `run` keeps it."""
+    """The agent's network, if there is one now. `run` keeps it; who waits for it is woken when it
+    is open or cannot be. `open_`: as `open_agent_network`.
+    """
 
     def __init__(
         self,
@@ -453,8 +462,10 @@ class NetworkSlot:
         settings: NetworkSettings,
         store: Store,
         now: Callable[[], float],
+        open_: Opener | None = None,
     ) -> None:
         self.files = Files(home)
+        self._open = open_ or open_agent_network
         self.current: AgentNetwork | None = None
         self.trouble: str | None = None  # why there is none although there should be
         self.settings = settings
@@ -462,6 +473,7 @@ class NetworkSlot:
         self._now = now
         self._changed = trio.Event()
         self._again = trio.Event()
+        self._opening = False
 
     @property
     def wanted(self) -> bool:
@@ -479,13 +491,15 @@ class NetworkSlot:
         while True:
             self._again = trio.Event()
             if self.wanted:
+                self._opening = True
                 await self._one(self._again)
+                self._opening = False
             self._set(None)
             await self._again.wait()
 
     async def _one(self, again: trio.Event) -> None:
         try:
-            async with open_agent_network(
+            async with self._open(
                 self.files.home, self.settings, self._store, self._now, self.files.home / "run"
             ) as opened:
                 self.trouble = None
@@ -527,9 +541,13 @@ class NetworkSlot:
         return self.current
 
     async def wait_open(self, timeout_s: float) -> AgentNetwork | None:
-        """The network, once it is open; None when there is none or it takes longer."""
+        """The network, once it is open; None when there is none, it cannot be opened (`trouble`,
+        known at once), or it takes longer.
+        """
         if not self.wanted:
             return None
+        if not self._opening and self.trouble is None:  # a key that nobody told us of
+            self._again.set()
         with trio.move_on_after(timeout_s):
             while self.current is None and self.trouble is None:
                 await self._changed.wait()
