@@ -227,8 +227,9 @@ class Driver:
                     self._swarming.doubt(blob, blocks)
             case ev.Digest(blob, again):
                 nursery.start_soon(self._digest, blob, again)
-            case ev.Failed(blobs, faults):
-                raise no_source([self._wanted[i].path for i in blobs], len(self._wanted), faults)
+            case ev.Failed(blobs, faults, lost):
+                paths = [self._wanted[i].path for i in blobs]
+                raise no_source(paths, len(self._wanted), faults, lost)
             case ev.Banned() | ev.Wake() | ev.Finished():
                 pass  # bans are in the machine's statistics; the other two end in `_loop`
             case _:

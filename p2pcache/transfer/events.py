@@ -286,10 +286,13 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Nobody can bring the rest. `faults`: the last word of every source, worst first."""
+    """Nobody can bring the rest. `faults`: the last word of every source, worst first. `lost`:
+    peers that held some of it, and how long ago the link to each ended, s; the latest first.
+    """
 
     blobs: tuple[int, ...]
     faults: tuple[tuple[str, Fault], ...]
+    lost: tuple[tuple[str, float], ...] = ()
 
 
 Action = Open | Fetch | FetchBatch | Abort | Digest | Banned | Doubt | Wake | Finished | Failed
