@@ -174,9 +174,11 @@ async def peers_of(
     manifest: bytes | None,
     names: Sequence[bytes],
     prover: Callable[[Challenge], Awaitable[bytes | None]] | None,
+    *,
+    wait: bool = True,
 ) -> AsyncIterator[Peers]:
     """Peers for the time of one pull. Enters when the members have told what they hold, or after
-    FIRST_ROUND_S. What did not finish is taken back at the end.
+    FIRST_ROUND_S; at once without `wait`. What did not finish is taken back at the end.
     """
     if manifest is not None:
         opened.sharing.prove_with(manifest, prover)
@@ -189,12 +191,11 @@ async def peers_of(
             swarm = PullSwarm(opened, net_swarm)
             sharing = PullSharing(opened, manifest, nursery)
             nursery.start_soon(swarm.run)
+            told = trio.Event()
+            nursery.start_soon(_first_round, opened, swarm, manifest, names, told)
             try:
-                with trio.move_on_after(FIRST_ROUND_S):
-                    await swarm.first_round.wait()
-                asked = manifest or (names[0] if len(names) == 1 else None)
-                if asked is not None and not swarm.somebody_holds:
-                    nursery.start_soon(opened.look_up, asked)
+                if wait:
+                    await told.wait()
                 yield Peers(swarm, sharing, opened.identity)
             finally:
                 nursery.cancel_scope.cancel()
@@ -204,6 +205,22 @@ async def peers_of(
                     if sharing.unfinished:
                         opened.network.lost(sharing.unfinished)
                         await opened.sharing.lose(sharing.unfinished)
+
+
+async def _first_round(
+    opened: AgentNetwork,
+    swarm: PullSwarm,
+    manifest: bytes | None,
+    names: Sequence[bytes],
+    told: trio.Event,
+) -> None:
+    """Hear the members, for a bounded time; where none of them holds anything ask the DHT."""
+    with trio.move_on_after(FIRST_ROUND_S):
+        await swarm.first_round.wait()
+    told.set()
+    asked = manifest or (names[0] if len(names) == 1 else None)
+    if asked is not None and not swarm.somebody_holds:
+        await opened.look_up(asked)
 
 
 @asynccontextmanager
@@ -306,7 +323,7 @@ async def bring_named(
     asked = bare_name(name)
 
     async def start(watch: Watch, held: Hold) -> PullReport:
-        async with peers_of(opened, None, [asked], None) as peers:
+        async with peers_of(opened, None, [asked], None, wait=False) as peers:
             return await pull_bare(
                 parts.context, asked, peers,
                 timeout_s=BARE_S, rate_bytes_per_s=rate_bytes_per_s,
