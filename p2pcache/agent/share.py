@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pcache.agent.network import READY_S
+from p2pcache.agent.network_slot import READY_S
 from p2pcache.content import refs
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.content.signed import sign_grant
@@ -14,7 +14,8 @@ from p2pcache.errors import Denied, NotFound, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
-    from p2pcache.agent.network import AgentNetwork, Files
+    from p2pcache.agent.network import AgentNetwork
+    from p2pcache.agent.network_files import Files
     from p2pcache.agent.parts import Emit, Parts
 
 JOIN_S = 20.0  # for one of the invitation's addresses to answer

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from p2pcache.agent.network import NetworkSlot
+from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.config.network import NetworkSettings
 from p2pcache.errors import LocalFault
 
