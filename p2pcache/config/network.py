@@ -1,4 +1,4 @@
-"""What the settings say about the network, as plain values; `agent.network` builds from them."""
+"""What the settings say about the network, as plain values for `agent.network_open`."""
 
 from __future__ import annotations
 

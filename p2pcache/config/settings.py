@@ -130,6 +130,12 @@ SETTINGS: tuple[Setting, ...] = (
         _PULL.patience_s,
         "a pull without one new byte for this long fails",
     ),
+    Setting(
+        "fetch.peer_return",
+        parse_duration,
+        _PULL.return_s,
+        "how long a pull without an origin waits for a lost peer that held the rest",
+    ),
     Setting("fetch.max_streams", _number, _PULL.max_streams, "requests in flight at most"),
     Setting(
         "resolve.ttl",
@@ -285,7 +291,9 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             rate_bytes_per_s=values["fetch.limit_rate"],
         ),
         transfer=TransferOptions(
-            patience_s=values["fetch.patience"], max_streams=values["fetch.max_streams"]
+            patience_s=values["fetch.patience"],
+            return_s=values["fetch.peer_return"],
+            max_streams=values["fetch.max_streams"],
         ),
         resolve=ResolveOptions(
             ttl_s=values["resolve.ttl"],

@@ -16,6 +16,7 @@ from p2pcache.net.shelf import (
     PeerGone,
     PeerHolds,
     PeerLost,
+    PeerProof,
     PeerSettled,
     SwarmEvent,
 )
@@ -212,6 +213,10 @@ class Swarm:
                     if not unsettled:
                         self.events.put((peer, None), PeerSettled(peer))
         return True
+
+    def proving(self, peer: PeerId, *, under_way: bool) -> None:
+        """A proof for a member is being made, or came to nothing."""
+        self.events.put((peer, "proof"), PeerProof(peer, under_way))
 
     def _scope(self, name: bytes | None) -> bytes:
         scope = self.manifest or name or (self.names[0] if len(self.names) == 1 else None)

@@ -426,7 +426,7 @@ class Network:
             if swarm.hear(link, known):
                 proof = isinstance(known, WantRefused) and known.refused.challenge is not None
                 if proof and swarm.manifest is not None and self._nursery is not None:
-                    self._nursery.start_soon(self._prove, link, swarm.manifest)
+                    self._nursery.start_soon(self._prove, link, swarm, swarm.manifest)
                 return
 
     async def look_up(self, link: Link, looked: LookUp) -> Sequence[Held]:
@@ -463,11 +463,13 @@ class Network:
                 known = await self._shelf.resolutions(peer, canonical)
                 return Names(number, tuple(tuple(one.to_wire()) for one in known))
 
-    async def _prove(self, link: Link, manifest: bytes) -> None:
+    async def _prove(self, link: Link, swarm: Swarm, manifest: bytes) -> None:
         """A peer wants proof before it tells what it holds; a ticket shows that it has it."""
+        swarm.proving(link.peer, under_way=True)
         try:
             await self._passes.lane(link.peer, manifest, timeout_s=self._options.prove_s)
         except P2PCacheError as exc:
+            swarm.proving(link.peer, under_way=False)
             who = format_peer_id(link.peer)
             _log.info("%s shares a restricted manifest not with us: %s", who, exc.message)
 

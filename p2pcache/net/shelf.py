@@ -76,6 +76,16 @@ class PeerSettled:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerProof:
+    """A peer wants a proof of access before it tells what it holds. `under_way`: it is being made,
+    and the peer's word follows; otherwise there is none.
+    """
+
+    peer: PeerId
+    under_way: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PeerGone:
     """The link to a peer ended; what it held is unknown until it is back."""
 
@@ -83,7 +93,7 @@ class PeerGone:
     reason: str
 
 
-SwarmEvent = PeerHolds | PeerLost | PeerSettled | PeerGone
+SwarmEvent = PeerHolds | PeerLost | PeerSettled | PeerProof | PeerGone
 
 
 class Shelf(Protocol):

@@ -159,6 +159,16 @@ class PeerGone:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerProof:
+    """A peer may tell soon what it holds: it wants a proof of access. `under_way`: it is being
+    made; otherwise it came to nothing.
+    """
+
+    peer: PeerId
+    under_way: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PeerLoad:
     """About how long a new request would wait at a peer, in its word."""
 
@@ -166,7 +176,7 @@ class PeerLoad:
     queue_s: float
 
 
-SwarmEvent = PeerHolds | PeerLost | PeerGone | PeerLoad
+SwarmEvent = PeerHolds | PeerLost | PeerGone | PeerProof | PeerLoad
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,11 @@ class SourceDown:
 
 
 @dataclass(frozen=True, slots=True)
+class Listening:
+    """A swarm is listened to from now on: somebody may still appear with what nobody has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A blob's partial is ours. `live`: one byte a block, nonzero = verified already."""
 
@@ -196,6 +201,7 @@ Event = (
     | SourceLost
     | SourceQueue
     | SourceDown
+    | Listening
     | Opened
     | Settled
     | Progress
@@ -280,10 +286,13 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Nobody can bring the rest. `faults`: the last word of every source, worst first."""
+    """Nobody can bring the rest. `faults`: the last word of every source, worst first. `lost`:
+    peers that held some of it, and how long ago the link to each ended, s; the latest first.
+    """
 
     blobs: tuple[int, ...]
     faults: tuple[tuple[str, Fault], ...]
+    lost: tuple[tuple[str, float], ...] = ()
 
 
 Action = Open | Fetch | FetchBatch | Abort | Digest | Banned | Doubt | Wake | Finished | Failed

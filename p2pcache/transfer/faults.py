@@ -28,6 +28,8 @@ _HINT_OF: dict[FaultKind, str] = {
     FaultKind.DISK_FULL: "free space (`p2pcache gc`), then try again: what was verified is kept",
 }
 
+MAX_LOST = 8  # peers that are named in a message
+
 
 OURS = (errors.LocalFault, errors.UsageError)
 """What ends a pull as it is, with its hint: no other source would do better, nor a later try."""
@@ -55,12 +57,23 @@ def local_error(fault: Fault) -> errors.LocalFault:
 
 
 def no_source(
-    what: Sequence[str], count: int, faults: Sequence[tuple[str, Fault]]
+    what: Sequence[str],
+    count: int,
+    faults: Sequence[tuple[str, Fault]],
+    lost: Sequence[tuple[str, float]] = (),
 ) -> errors.P2PCacheError:
-    """The error of a pull that nobody can finish: who was asked and what each said."""
+    """The error of a pull that nobody can finish: who was asked and what each said; who held it,
+    and how many seconds ago each left.
+    """
     names = ", ".join(f"`{name}`" for name in what[:3]) + (", ..." if len(what) > 3 else "")
     tried = "; ".join(f"{name}: {fault.message}" for name, fault in faults) or "no source at all"
     message = f"no source brought {len(what)} of {count} files ({names})\ntried: {tried}"
+    if lost:
+        seen = ", ".join(f"{name} (last seen {ago_s:.0f} s ago)" for name, ago_s in lost[:MAX_LOST])
+        message += f"\nheld by: {seen}" + (", ..." if len(lost) > MAX_LOST else "")
+        if not faults:
+            hint = "start one of them again, or try later: what was verified is kept"
+            return errors.Unavailable(message, hint=hint)
     if not faults:
         return errors.NotFound(
             message,

@@ -16,7 +16,15 @@ from p2pcache.content.signed import MAX_PIECE_BLOCKS, sign_attestation
 from p2pcache.errors import P2PCacheError, Untrusted
 from p2pcache.lanes.orders import BLOCK_BYTES, Location
 from p2pcache.lanes.reach import Reach
-from p2pcache.sources.port import Lane, PeerGone, PeerHolds, PeerLoad, PeerLost, SourceKind
+from p2pcache.sources.port import (
+    Lane,
+    PeerGone,
+    PeerHolds,
+    PeerLoad,
+    PeerLost,
+    PeerProof,
+    SourceKind,
+)
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.trust import Evidence, Verdict, size_verdicts
 
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.lanes.orders import Fault
+    from p2pcache.sources.port import SwarmEvent
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.transfer.growing import GrowingBlob
     from p2pcache.transfer.sharing import Peers
@@ -38,6 +47,7 @@ MAP_WAIT_S = 0.25  # blocks are asked for without a map rather than later than t
 HELLO_S = 0.1  # facts/swarm.md 2: a round of bitfields before anything is asked of the origin
 HELLO_MAX_S = 0.5  # with maps and long lists: somebody has something, so this is no miss
 HELLO_BEAT_S = 0.02
+PROOF_MAX_S = 2.0  # a far origin's token dance, redirect and 64 KiB; a holder that lies costs this
 MAP_COUNT = 4096  # hashes in one answer
 MAP_OPINIONS = 3  # peers that are asked for the map of one blob: one lies, the others tell
 MAX_CLAIMS = 64  # of other sizes, for the verdict
@@ -71,6 +81,7 @@ class Swarming:
         self._evidence: dict[int, Evidence] = {}
         self._asked: dict[int, set[PeerId]] = {}
         self._untold: dict[tuple[str, int], RangeSet | None] = {}
+        self._proofs: set[PeerId] = set()  # under way: these will tell what they hold
         self._sizes: dict[int, list[tuple[PeerId, int]]] = {}
         self._announced: dict[int, RangeSet] = {}
         self._complete: set[int] = set()
@@ -86,22 +97,25 @@ class Swarming:
 
     async def wait_hello(self) -> None:
         """Until those who hold something have said so. A pull that nobody can help waits HELLO_S
-        before it asks its origin; one whose helpers are still telling, up to HELLO_MAX_S.
+        before it asks its origin; one whose helpers are still telling, up to HELLO_MAX_S; one whose
+        helpers want a proof of access first, up to PROOF_MAX_S more.
         """
         await trio.sleep(HELLO_S)
+        with trio.move_on_after(PROOF_MAX_S - HELLO_S):
+            while self._proofs:  # noqa: ASYNC110 - as below
+                await trio.sleep(HELLO_BEAT_S)
         with trio.move_on_after(HELLO_MAX_S - HELLO_S):
             while self._untold:  # noqa: ASYNC110 - maps are asked for, thousands of files told of
                 await trio.sleep(HELLO_BEAT_S)
 
-    async def _heard(
-        self, event: PeerHolds | PeerLost | PeerGone | PeerLoad, nursery: trio.Nursery
-    ) -> None:
+    async def _heard(self, event: SwarmEvent, nursery: trio.Nursery) -> None:
         name = format_peer_id(event.peer)
         if name in self._down or self._sharing.is_banned(event.peer):
             return
         match event:
             case PeerHolds():
                 await self._holds(name, event, nursery)
+                self._proofs.discard(event.peer)
             case PeerLost(_, blob):
                 index = self._indexes.get(blob)
                 if index is not None and name in self._up:
@@ -110,10 +124,16 @@ class Swarming:
                     await self._send.send(ev.SourceLost(name, index))
             case PeerGone(_, reason):
                 self._untold = {k: v for k, v in self._untold.items() if k[0] != name}
+                self._proofs.discard(event.peer)
                 self._lanes.pop(name, None)
                 if name in self._up:
                     self._up.discard(name)
                     await self._send.send(ev.SourceDown(name, reason, may_return=True))
+            case PeerProof(peer, under_way):
+                if under_way and name not in self._up:
+                    self._proofs.add(peer)
+                else:
+                    self._proofs.discard(peer)
             case PeerLoad(_, queue_s):
                 if name in self._up:
                     await self._send.send(ev.SourceQueue(name, queue_s))
@@ -257,6 +277,10 @@ class Swarming:
         self._evidence[index] = evidence
         partial = growing.partial
         self._sharing.growing(wanted.name, wanted.size_bytes, partial.data_path, partial.live_path)
+
+    def here_before(self, index: int) -> None:
+        """A blob was complete before anybody was heard: nothing more is wanted of it."""
+        self._complete.add(index)
 
     async def learn_maps(self, index: int) -> None:
         """Ask those that were heard of before the blob was opened; bounded by MAP_WAIT_S."""

@@ -56,6 +56,19 @@ def test_get_prints_the_path_and_nothing_else_on_stdout(agent, capsys, tmp_path)
     assert "note: named by what arrived" in err
 
 
+@pytest.mark.parametrize(
+    ("options", "out", "err"),
+    [
+        ([], f"{PEER}\n", f"{PEER} may talk to this agent again\n"),
+        (["--json"], f'{{"type": "unban", "peer": "{PEER}"}}\n', ""),
+        (["-q"], f"{PEER}\n", ""),
+    ],
+)
+def test_unban_says_whose_ban_was_lifted(agent, capsys, options, out, err):
+    assert main(["unban", PEER, *options]) == 0
+    assert capsys.readouterr() == (out, err)
+
+
 def test_pull_is_get_and_quiet_says_only_the_path(agent, capsys):
     assert main(["pull", "org/model", "--to", "/x", "-q"]) == 0
     assert capsys.readouterr() == ("/x\n", "")

@@ -13,7 +13,7 @@ from p2pcache.errors import NotFound, Unavailable
 from p2pcache.net.memory import open_memory_net
 from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.network import MemberDown, MemberUp, NetworkOptions
-from p2pcache.net.shelf import PeerGone, PeerHolds, PeerLost, PeerSettled
+from p2pcache.net.shelf import PeerGone, PeerHolds, PeerLost, PeerProof, PeerSettled
 from p2pcache.net.sync.wire import (
     Bye,
     Drop,
@@ -432,12 +432,14 @@ async def test_a_second_look_at_restricted_manifests_follows_the_proof(autojump_
         async with b.network.swarm(MANIFEST, NAMES) as swarm:
             assert await swarm.events.receive() == PeerSettled(a.peer)
             await trio.sleep(1)
+            assert swarm.events.receive_nowait() == PeerProof(a.peer, under_way=False)
             with pytest.raises(trio.WouldBlock):
                 swarm.events.receive_nowait()
         b.shelf.proof = b"proof"
         async with b.network.swarm(MANIFEST, NAMES) as swarm:
-            seen = {await swarm.events.receive() for _ in range(2)}
-            assert seen == {PeerSettled(a.peer), PeerHolds(a.peer, NAMES[0], 1, None)}
+            seen = {await swarm.events.receive() for _ in range(3)}
+            held = PeerHolds(a.peer, NAMES[0], 1, None)
+            assert seen == {PeerSettled(a.peer), PeerProof(a.peer, under_way=True), held}
             lane = await swarm.lane(a.peer, timeout_s=1)
             assert lane.token == b"ticket 1", "the ticket of the proof is kept"
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import trio
 
 from p2pcache.content.ranges import RangeSet
+from p2pcache.sources.port import PeerProof
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.sharing import Peers
 from p2pcache.transfer.swarming import Swarming
@@ -46,3 +48,40 @@ async def test_a_map_that_arrives_when_its_blob_is_complete_changes_nothing():
     assert told.completed == [digest_of(body)]
     assert not told.verdicts
     assert events[-1] == ev.SourceDown(peer.name, "its connection ended", may_return=True)
+
+
+@pytest.mark.parametrize(
+    ("after_s", "then", "from_s", "to_s"),
+    [
+        (0.7, "holds", 0.7, 0.8),
+        (0.7, "fails", 0.7, 0.8),
+        (0.7, "leaves", 0.7, 0.8),
+        (60.0, "holds", 2.0, 2.5),
+    ],
+)
+async def test_an_origin_is_spared_while_a_proof_of_access_is_made_for_a_bounded_time(
+    autojump_clock, after_s: float, then: str, from_s: float, to_s: float
+):
+    body = some_bytes(4 * MIB, b"gated")
+    peer = ServedPeer(Key(1), SimpleNamespace())
+    send, _heard = trio.open_memory_channel[ev.Event](100)
+    swarm = ScriptedSwarm([peer])
+    swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
+    swarm.send.send_nowait(PeerProof(peer.id, under_way=True))
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarming.run)
+
+        async def later() -> None:
+            await trio.sleep(after_s)
+            if then == "holds":
+                swarm.holds(peer, digest_of(body), len(body))
+            elif then == "fails":
+                swarm.send.send_nowait(PeerProof(peer.id, under_way=False))
+            else:
+                swarm.gone(peer)
+
+        nursery.start_soon(later)
+        await swarming.wait_hello()
+        assert from_s <= trio.current_time() - began <= to_s
+        nursery.cancel_scope.cancel()
