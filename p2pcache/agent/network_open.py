@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from p2pcache.config.network import NetworkSettings
     from p2pcache.content.peerid import PeerId
+    from p2pcache.net.mesh import MeshOptions
     from p2pcache.store.store import Store
 
 AGENT = f"p2pcache/{__version__}"
@@ -50,7 +51,7 @@ async def open_agent_network(
     from p2pcache.net.discovery.peerbook import PeerBook
     from p2pcache.net.host import HostOptions, open_host
     from p2pcache.net.identity import load_or_create_identity
-    from p2pcache.net.network import open_network
+    from p2pcache.net.network import NetworkOptions, open_network
     from p2pcache.net.network_key import load_network_key
     from p2pcache.net.sync.wire import LaneInfo
 
@@ -101,6 +102,7 @@ async def open_agent_network(
             agent=AGENT,
             is_banned=opened.is_banned,
             on_grants=opened.heard_grants,
+            options=NetworkOptions(mesh=_mesh(settings.full_mesh)),
         ) as network:
             opened.network = network
             async with trio.open_nursery() as nursery:
@@ -134,6 +136,18 @@ async def open_agent_network(
 async def _tell_complete(opened: AgentNetwork, store: Store) -> None:
     complete = await trio.to_thread.run_sync(store.complete_manifests)
     opened.possess(list(complete))
+
+
+def _mesh(full_mesh: int) -> MeshOptions:
+    """Links for a network of this size: a full mesh up to it, few neighbours beyond."""
+    from p2pcache.net.mesh import MeshOptions
+
+    usual = MeshOptions()
+    return MeshOptions(
+        full_mesh=full_mesh,
+        back_to_full=full_mesh * 7 // 8,
+        neighbours=min(usual.neighbours, full_mesh),
+    )
 
 
 def _served(hosts: Iterable[str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ class NetworkSettings:
     dns: tuple[str, ...] = ()
     mdns: bool = True
     dht: bool = True
+    full_mesh: int = 64  # as `net.mesh.MeshOptions` has it
     lane_tls: bool = True
     lane_port: int = 0
     limit_up_bytes_per_s: float | None = None

@@ -163,6 +163,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("network.mdns", _yes, _NETWORK.mdns, "find agents of this network on the LAN"),
     Setting("network.dht", _yes, _NETWORK.dht, "announce and look up content in the DHT"),
     Setting(
+        "network.full_mesh",
+        _number,
+        _NETWORK.full_mesh,
+        "members up to which each agent is linked with all others",
+    ),
+    Setting(
         "lanes.tls", _yes, _NETWORK.lane_tls, "off: bytes between agents are checked, not hidden"
     ),
     Setting("lanes.port", port, _NETWORK.lane_port, "TCP port that bytes are served on; 0: any"),
@@ -312,6 +318,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             dns=values["network.dns"],
             mdns=values["network.mdns"],
             dht=values["network.dht"],
+            full_mesh=values["network.full_mesh"],
             lane_tls=values["lanes.tls"],
             lane_port=values["lanes.port"],
             limit_up_bytes_per_s=values["lanes.limit_up"],
