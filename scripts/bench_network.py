@@ -53,13 +53,23 @@ def join(running: Agent, host: Agent) -> None:
 
 
 def joined(
-    stack: ExitStack, folder: Path, count: int, *, all_know: bool = True, **more: str
+    stack: ExitStack,
+    folder: Path,
+    count: int,
+    *,
+    all_know: bool = True,
+    last: str | None = None,
+    **more: str,
 ) -> list[Agent]:
-    """So many agents, which end with `stack`. All know each other, or only the first."""
+    """So many agents, which end with `stack`. All know each other, or only the first.
+
+    `last`: the module that the last one runs, if not the product's.
+    """
 
     def start(number: int) -> Agent:
         home = folder / f"n{number}"
-        return stack.enter_context(agent(home, **LOOPBACK, **more))
+        module = last if number == count - 1 else None
+        return stack.enter_context(agent(home, module, **LOOPBACK, **more))
 
     agents = [start(number) for number in range(count)]
     with agents[0].client() as client:

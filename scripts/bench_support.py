@@ -199,14 +199,15 @@ def last_json(stdout: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def agent(home: Path, **more: str) -> Iterator[Agent]:
-    """`p2pcache agent run` on `home`, ready, until the block ends."""
+def agent(home: Path, module: str | None = None, **more: str) -> Iterator[Agent]:
+    """`p2pcache agent run` on `home`, ready, until the block ends; or another agent's `module`."""
     home.mkdir(parents=True, exist_ok=True)
     env = environment(P2PCACHE_HOME=str(home), **more)
     log = home.parent / f"{home.name}.log"
+    command = [P2PCACHE, "agent", "run"] if module is None else [sys.executable, "-m", module]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [P2PCACHE, "agent", "run"], env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
         )
     try:
         deadline = time.monotonic() + AGENT_START_S

@@ -53,15 +53,11 @@ def cpu_s(root: int) -> float:
 
 def memory_bytes(root: int, field: str = "Pss") -> int:
     """`Pss` (shared pages counted once) or `Rss` of the tree now."""
-    return sum(_memory_bytes(pid, field) for pid in tree(root))
+    return sum(memory_bytes_alone(pid, field) for pid in tree(root))
 
 
-def rss_bytes(pid: int) -> int:
-    """Of one process alone."""
-    return _memory_bytes(pid, "Rss")
-
-
-def _memory_bytes(pid: int, field: str) -> int:
+def memory_bytes_alone(pid: int, field: str) -> int:
+    """The same of one process; 0 when it has ended."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith(field + ":"):

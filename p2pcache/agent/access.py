@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PROOF_HOLDS_S = 12 * 3600.0  # access that was withdrawn at the origin ends here within half a day
 CHALLENGE_HOLDS_S = 120.0  # to fetch 64 KiB from a slow origin
+NOT_HERE = "nothing of this is here"  # of what is not here, and of what the peer may not know of
 MAX_REMEMBERED = 4096  # pairs of peer and manifest; the oldest go, and prove again
 
 K = TypeVar("K")
@@ -128,17 +129,34 @@ class Access:
     def demand(self, peer: PeerId, manifest: bytes, proof: bytes | None) -> None:
         """Return if the peer may read the manifest, checking its proof if it brings one.
 
-        Raises NeedsProof (with the challenge), NotFound when there is nothing here to ask about:
-        whoever may not know of it learns no more than that.
+        Raises NeedsProof (with the challenge), NotFound when there is nothing here to ask about, or
+        the peer was never asked for a proof (`ask_for_proof`): with the manifest's CID alone it
+        learns nothing, and is told what is told of a manifest that is not here.
         """
         if self.may(peer, manifest):
             return
+        if (peer, manifest) not in self._asked and (peer, manifest) not in self._proven:
+            raise NotFound(NOT_HERE)
         if proof is not None:
             self._check(peer, manifest, proof)
         if not self._has_proven(peer, manifest):
-            raise NeedsProof(self._challenge(peer, manifest))
+            challenge = self._challenge(peer, manifest)
+            if challenge is None:
+                raise NotFound(NOT_HERE)
+            raise NeedsProof(challenge)
 
-    def _challenge(self, peer: PeerId, manifest: bytes) -> Challenge:
+    def ask_for_proof(self, peer: PeerId, manifest: bytes, names: Collection[bytes]) -> None:
+        """Raise NeedsProof when the peer, which may not read the manifest yet, names one of its
+        files that is here. Otherwise return: it is to be told that nothing is.
+        """
+        body = self._store.get_manifest(manifest)
+        inside = () if body is None else {file.digest for file in body.files}
+        if self._store.find_many([name for name in names if name in inside]):
+            challenge = self._challenge(peer, manifest)
+            if challenge is not None:
+                raise NeedsProof(challenge)
+
+    def _challenge(self, peer: PeerId, manifest: bytes) -> Challenge | None:
         known = self._asked.get((peer, manifest))
         if known is not None and known[1] > self._now():
             return known[0]  # asking again must not give a choice of questions
@@ -146,9 +164,8 @@ class Access:
         files = () if body is None else body.files
         held = [file for file in files if self._store.find(file.digest) is not None]
         challenge = make_challenge(manifest, held, self._choose, self._random_bytes(NONCE_BYTES))
-        if challenge is None:
-            raise NotFound("nothing is known of this content")
-        _remember(self._asked, (peer, manifest), (challenge, self._now() + CHALLENGE_HOLDS_S))
+        if challenge is not None:
+            _remember(self._asked, (peer, manifest), (challenge, self._now() + CHALLENGE_HOLDS_S))
         return challenge
 
     def _check(self, peer: PeerId, manifest: bytes, proof: bytes) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, cast
 
 from p2pcache.errors import UsageError
 from p2pcache.sources.port import Credentials
@@ -47,16 +48,26 @@ class Args:
 
     def positive(self, name: str) -> float | None:
         """A positive number, or None when it is left out."""
-        value = self._values.get(name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        value = self._number(name)
+        if value is not None and not value > 0:
             raise UsageError(f"`{name}` must be a positive number")
         return value
 
-    def not_negative(self, name: str) -> float | None:
-        """Zero or a positive number, or None when it is left out."""
-        return 0 if self._values.get(name) == 0 else self.positive(name)
+    def size(self, name: str) -> int | None:
+        """A number of bytes, 0 among them, or None when it is left out."""
+        value = self._number(name)
+        if value is not None and value < 0:
+            raise UsageError(f"`{name}` must not be negative")
+        return None if value is None else int(value)
+
+    def _number(self, name: str) -> float | None:
+        value = self._values.get(name)
+        if value is None:
+            return None
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
+            raise UsageError(f"`{name}` must be a number")
+        return cast("float", value)
 
     def credentials(self) -> Credentials:
         """What the calling user brings along."""

@@ -6,6 +6,7 @@ one command: it ends when its standard input is closed and no other client is co
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.agent.localapi.embedded import WARNING
+from p2pcache.agent.localapi.embedded import STAYS, WARNING
 from p2pcache.agent.localapi.server import serve
 from p2pcache.agent.service import Service
 from p2pcache.agent.wiring import open_agent
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from p2pcache.config.settings import Config
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+OWN_CLIENT_S = 0.2  # for the connection of who started us: it may be seen closing after its pipe
 DRAIN_S = 5.0  # after SIGTERM, for clients to take their answers; systemd waits 90
 
 
@@ -75,6 +77,8 @@ async def _serve(
     async with open_agent(config, hub_cache) as agent, trio.open_nursery() as nursery:
         if agent.store.index_lost is not None:
             print_err(f"{WARNING}{agent.store.index_lost}; see `p2pcache doctor`")
+        for name in config.unknown:
+            print_err(f"{WARNING}`{name}` is no setting and does nothing; see `p2pcache config`")
         service = Service(agent)
         clients = await nursery.start(serve, socket_path, service)
         service.count_clients = lambda: clients.connected
@@ -91,7 +95,7 @@ async def _serve(
         draining.deadline = trio.current_time() + DRAIN_S
         with draining:
             await agent.pulls.wait_none()
-            await clients.wait_none()
+            await clients.wait_answered()
         nursery.cancel_scope.cancel()
 
 
@@ -106,9 +110,16 @@ async def _stop_on_signal(
 
 
 async def _stop_when_unused(clients: Clients, stopping: trio.Event) -> None:
-    """The command that started us closes our standard input when it is done."""
+    """The command that started us closes our standard input when it is done, and waits for our
+    end unless we say that we stay.
+    """
     async with trio.lowlevel.FdStream(os.dup(0)) as owner:
         while await owner.receive_some(4096):
             pass
+    with trio.move_on_after(OWN_CLIENT_S):
+        await clients.wait_none()
+    if clients.connected:
+        with contextlib.suppress(OSError):  # it is gone already
+            os.write(1, STAYS)
     await clients.wait_none()
     stopping.set()

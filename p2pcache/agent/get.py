@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
 
-MAX_LISTED = 1000  # files or notes in one answer: a frame holds 1 MiB; `resolve` lists every file
-ITEM_BEAT = 64  # listed files sent between two chances for other calls to run
+MAX_NOTES = 50  # of one answer; what is said first matters most
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def get_request(args: Args, links: bool, names: NameOptions | None = None) -> Ge
         include=args.texts("include"),
         exclude=args.texts("exclude"),
         to=None if to is None else Path(to),
-        hf_cache=Path(hf_cache) if hf_cache is not None and is_hub and to is None else None,
+        hf_cache=Path(hf_cache) if hf_cache is not None and is_hub else None,
         links=args.flag("links", links),
         dry_run=args.flag("dry_run"),
         offline=args.flag("offline"),
@@ -144,14 +143,37 @@ async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         "link_kind": placed.link_kind,
         "made": dict(placed.made),
         "pull": None if request.dry_run else run.id,
-        "notes": _bounded([*resolution.notes, *placed.notes, *([unsaved] if unsaved else [])]),
+        "notes": _shown_notes([*([unsaved] if unsaved else []), *resolution.notes, *placed.notes]),
         "dry_run": run.dry,
     }
 
 
-def _bounded(notes: list[str]) -> list[str]:
-    more = len(notes) - MAX_LISTED
-    return notes if more <= 0 else [*notes[:MAX_LISTED], f"... and {more} more notes"]
+def _shown_notes(notes: list[str]) -> list[str]:
+    """A screenful: a folder of 100,000 files may have as many to replace."""
+    more = len(notes) - MAX_NOTES
+    return notes if more <= 0 else [*notes[:MAX_NOTES], f"and {more} more notes like these"]
+
+
+def pull_key(
+    request: GetRequest, resolution: Resolution, files: Sequence[ListedFile]
+) -> tuple[object, ...]:
+    """Calls with one key share one pull: they want the same, of the same origin, as the same user.
+
+    Another user's token may open what this one's does not, and the other way round.
+    """
+    manifest = resolution.manifest
+    return (
+        resolution.canonical if manifest is None else manifest.cid(),
+        frozenset((f.path, f.validator) for f in files),
+        request.offline,
+        resolution.listing.endpoint,
+        request.credentials,
+    )
+
+
+def _stop_if_cancelled(path: str) -> None:
+    """Between two files, in the thread that places them."""
+    trio.from_thread.check_cancelled()
 
 
 class _Run:
@@ -160,7 +182,7 @@ class _Run:
     def __init__(self, parts: Parts, request: GetRequest, ref: str, emit: Emit, id_: str) -> None:
         self.id = id_
         self.files: list[ListedFile] = []
-        self.dry: dict[str, Any] | None = None
+        self.dry: dict[str, int] | None = None  # of a dry run; the files were sent as items
         self._parts = parts
         self._request = request
         self._ref = ref
@@ -184,7 +206,7 @@ class _Run:
             self._times["resolve_s"] = trio.current_time() - started
             self.files = chosen_files(resolution, request.include, request.exclude)
             if request.dry_run:
-                dry = await trio.to_thread.run_sync(self._dry)
+                dry = await self._dry()
                 return resolution, dry, Placed(None, None, ())
             result = await self._bring(resolution, hold)
             if result[1].statistics.fetched_bytes:
@@ -196,7 +218,7 @@ class _Run:
     ) -> tuple[Resolution, PullReport, Placed]:
         request, parts = self._request, self._parts
         report = self._report or await parts.pulls.wait_pulled(
-            self._key(resolution), self._ref, self._start, self._tell, hold
+            pull_key(request, resolution, self.files), self._ref, self._start, self._tell, hold
         )
         self._report = report
         self._times |= {
@@ -211,7 +233,9 @@ class _Run:
         total = sum(f.size or 0 for f in self.files)
         await self._tell(Progress("materialising", None, total, total))
         started = trio.current_time()
-        placed = await trio.to_thread.run_sync(place, request, resolution, self.files, report.blobs)
+        placed = await trio.to_thread.run_sync(
+            place, request, resolution, self.files, report.blobs, _stop_if_cancelled
+        )
         used = [blob.sha256 for blob in report.blobs.values()]
         await trio.to_thread.run_sync(parts.store.touch, used, parts.now())
         self._times["materialise_s"] = trio.current_time() - started
@@ -238,12 +262,6 @@ class _Run:
         )
         return await resolver.resolve(request.ref, request.credentials)
 
-    def _key(self, resolution: Resolution) -> tuple[object, ...]:
-        manifest = resolution.manifest
-        name = resolution.canonical if manifest is None else manifest.cid()
-        offline = self._request.offline
-        return (name, frozenset((f.path, f.validator) for f in self.files), offline)
-
     async def _start(self, watch: Watch, hold: Hold) -> PullReport:
         request, parts = self._request, self._parts
         assert self._resolution is not None
@@ -269,19 +287,17 @@ class _Run:
         self._report = report
         count_received(self._parts, report)
 
-    def _dry(self) -> PullReport:
+    async def _dry(self) -> PullReport:
         from p2pcache.transfer.pull import NOTHING
         from p2pcache.transfer.want import PullReport
 
         named = [f.digest for f in self.files if f.digest is not None]
-        have = self._parts.store.find_many(named)
+        have = await trio.to_thread.run_sync(self._parts.store.find_many, named)
         missing = [f for f in self.files if f.digest is None or f.digest not in have]
         present = [f for f in self.files if f.digest is not None and f.digest in have]
-        self.dry = {
-            "missing_count": len(missing),
-            "missing_files": [f.path for f in missing[:MAX_LISTED]],
-            "missing_bytes": sum(f.size or 0 for f in missing),
-        }
+        self.dry = {"missing_bytes": sum(f.size or 0 for f in missing)}
+        for file in missing:
+            await self._emit({"type": "item", "value": {"path": file.path, "size": file.size}})
         reused = sum(f.size or 0 for f in present)
         return PullReport({}, NOTHING, reused, 0, 0.0, 0.0, 0.0, 0.0)
 

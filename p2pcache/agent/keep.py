@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -14,6 +15,7 @@ from p2pcache.units import format_bytes
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
+    from p2pcache.store.records import Resolution
 
 
 def manifest_named(parts: Parts, text: str) -> bytes:
@@ -23,10 +25,26 @@ def manifest_named(parts: Parts, text: str) -> bytes:
         if parts.store.get_manifest(ref.cid) is None:
             raise NotFound(f"no manifest `{text}` is here", hint="see `p2pcache ls`")
         return ref.cid
-    row = parts.store.resolution(refs.canonical(ref))
+    row = _known(parts, ref)
     if row is None:
         raise NotFound(f"`{text}` is not here", hint="see `p2pcache ls`, or get it first")
     return row.manifest
+
+
+def _known(parts: Parts, ref: refs.Ref) -> Resolution | None:
+    """What the ref means here; a commit that `ls` shows is what its branch or tag means."""
+    row = parts.store.resolution(refs.canonical(ref))
+    if row is not None:
+        return row
+    if not isinstance(ref, refs.HfRef) or ref.revision is None:
+        return None
+    for row in parts.store.resolutions():
+        if row.immutable != ref.revision:
+            continue
+        known = refs.parse_ref(row.canonical)
+        if isinstance(known, refs.HfRef) and replace(known, revision=ref.revision) == ref:
+            return row
+    return None
 
 
 async def ls(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -71,7 +89,8 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     text, store = args.text("ref"), parts.store
     manifest = manifest_named(parts, text)
     ref = refs.parse_ref(text)
-    canonical = None if isinstance(ref, refs.CidRef) else refs.canonical(ref)
+    row = _known(parts, ref)
+    canonical = None if row is None else row.canonical
     others = [r.canonical for r in store.resolutions_of(manifest) if r.canonical != canonical]
     if canonical is not None and others:
         store.forget_ref(canonical)
@@ -95,17 +114,14 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 
 async def gc(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """Evict by last use down to the low watermark, or down to `target_bytes`."""
-    target = args.not_negative("target_bytes")
+    """Evict by last use, down to `target_bytes` or (when above the high) to the low watermark."""
+    target, dry_run = args.size("target_bytes"), args.flag("dry_run")
     report = await trio.to_thread.run_sync(
-        lambda: parts.store.gc(
-            target_bytes=None if target is None else int(target),
-            dry_run=args.flag("dry_run"),
-        )
+        lambda: parts.store.gc(target_bytes=target, dry_run=dry_run)
     )
     return {
         "freed_bytes": report.freed_bytes,
         "evicted": report.evicted,
         "kept": dict(report.kept_because),
-        "dry_run": args.flag("dry_run"),
+        "dry_run": dry_run,
     }

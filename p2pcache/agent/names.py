@@ -13,7 +13,7 @@ from p2pcache.errors import P2PCacheError, Untrusted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from p2pcache.agent.network import NetworkSlot
+    from p2pcache.agent.network_slot import NetworkSlot
     from p2pcache.content.signed import SignedResolution
     from p2pcache.net.network import Network
     from p2pcache.store.store import Store

@@ -1,40 +1,30 @@
-"""The agent's end of its network: host, discovery, DHT, members and byte server, opened as one.
+"""The agent's open network: who is talked to, what is said of what we hold, who is found.
 
-There is no network until `init` or `join` left a key in the home; then `NetworkSlot` opens one, and
-opens it again when the key changes. Nothing of libp2p is imported before.
+`network_open` opens one, `network_slot` keeps it as long as there is a key.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import os
 import secrets
-import socket
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
 from p2pcache.agent.access import Access, AccessOptions, without_restricted
 from p2pcache.agent.sharing import Sharing
-from p2pcache.content.peerid import PeerId, format_peer_id, parse_peer_id
-from p2pcache.errors import LocalFault, P2PCacheError, UsageError, bug
-from p2pcache.lanes.certificate import fingerprint, make_certificate
-from p2pcache.lanes.orders import Tls
-from p2pcache.lanes.serve.options import ServeOptions
+from p2pcache.content.peerid import PeerId, format_peer_id
+from p2pcache.errors import LocalFault, P2PCacheError
+from p2pcache.lanes.certificate import fingerprint
 from p2pcache.lanes.tickets import address_binding, certificate_binding
-from p2pcache.transfer.byte_server import ByteServer, open_byte_server
-from p2pcache.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-    from p2pcache.config.network import NetworkSettings
     from p2pcache.content.signed import Grant
+    from p2pcache.lanes.orders import Tls
     from p2pcache.net.dht.dht import Dht
     from p2pcache.net.discovery.found import Found, How
     from p2pcache.net.discovery.peerbook import PeerBook
@@ -43,75 +33,18 @@ if TYPE_CHECKING:
     from p2pcache.net.network import Network
     from p2pcache.net.network_key import NetworkKey
     from p2pcache.store.store import Store
+    from p2pcache.transfer.byte_server import ByteServer
 
 _log = logging.getLogger(__name__)
 
 GREET_S = 5.0  # to connect to an address of a DNS name
 MAX_UNANSWERED = 64  # kept for `doctor`
 MAX_NEW_GRANTS = 64  # of one message; each is a durable write
-READY_S = 15.0  # to open the network after `init` or `join`
 ANNOUNCED_BLOBS = 16  # of a manifest: those that somebody may ask for by their own name
-AGENT = f"p2pcache/{__version__}"
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where the network's secrets lie in a home."""
-
-    home: Path
-
-    @property
-    def identity(self) -> Path:
-        """Our key."""
-        return self.home / "identity.key"
-
-    @property
-    def network(self) -> Path:
-        """The key that all agents of the network share."""
-        return self.home / "network.key"
-
-    @property
-    def admin(self) -> Path:
-        """The peer id of the network's admin."""
-        return self.home / "network.admin"
-
-    @property
-    def peers(self) -> Path:
-        """Who was there last time."""
-        return self.home / "peers.json"
-
-    @property
-    def port(self) -> Path:
-        """The port of last time, so that invitations and others' memory stay good."""
-        return self.home / "network.port"
-
-    def read_port(self) -> int | None:
-        """The port of last time; None when there is none, or nonsense."""
-        try:
-            port = int(self.port.read_text())
-        except (OSError, ValueError):
-            return None
-        return port if 0 < port <= 65535 else None
-
-    def read_admin(self) -> PeerId | None:
-        """Whose grants count, if anybody's. Raises LocalFault."""
-        try:
-            return parse_peer_id(self.admin.read_text().strip())
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError, UsageError) as exc:
-            raise LocalFault(f"`{self.admin}` does not hold a peer id") from exc
-
-    def write_admin(self, admin: PeerId) -> None:
-        """Remember the admin. Raises LocalFault."""
-        try:
-            self.admin.write_text(format_peer_id(admin) + "\n")
-        except OSError as exc:
-            raise LocalFault(f"`{self.admin}` cannot be written: {exc.strerror}") from exc
 
 
 class AgentNetwork:
-    """An open network. Made by `open_agent_network`; for the trio thread."""
+    """An open network. Made by `network_open.open_agent_network`; for the trio thread."""
 
     def __init__(
         self,
@@ -167,6 +100,10 @@ class AgentNetwork:
         """Whether nothing is said to this agent any more."""
         return peer in self._banned
 
+    async def tell_bans(self) -> None:
+        """Let the byte server refuse whoever is banned."""
+        await self.server.ban(self._banned)
+
     async def ban(self, peer: PeerId, reason: str) -> None:
         """End everything with a peer, now and after restarts."""
         if peer in self._banned:
@@ -178,13 +115,13 @@ class AgentNetwork:
         self.book.forget(peer)
         if self.dht is not None:
             self.dht.forget(peer)
-        await self.server.ban(self._banned)
+        await self.tell_bans()
 
     async def unban(self, peer: PeerId) -> bool:
         """Talk to it again. Whether it was banned."""
         lifted = await trio.to_thread.run_sync(self._store.others.unban, peer)
         self._banned.discard(peer)
-        await self.server.ban(self._banned)
+        await self.tell_bans()
         return lifted
 
     async def _admit(self, peer: PeerId) -> bytes | None:
@@ -292,239 +229,3 @@ class AgentNetwork:
                         await trio.to_thread.run_sync(self.book.save)
                     if self.dht is not None:
                         self.dht.saw(member.peer, member.addresses)
-
-
-@asynccontextmanager
-async def open_agent_network(
-    home: Path,
-    settings: NetworkSettings,
-    store: Store,
-    now: Callable[[], float],
-    cleanup_dir: Path,
-) -> AsyncIterator[AgentNetwork]:
-    """The network whose key is in the home. Raises LocalFault: no key, a port that is taken.
-
-    `cleanup_dir`: private, for the certificate of our client side while the network is open.
-    """
-    from p2pcache.net.dht.dht import open_dht
-    from p2pcache.net.discovery.discovery import DiscoveryOptions, discover
-    from p2pcache.net.discovery.peerbook import PeerBook
-    from p2pcache.net.host import HostOptions, open_host
-    from p2pcache.net.identity import load_or_create_identity
-    from p2pcache.net.network import open_network
-    from p2pcache.net.network_key import load_network_key
-    from p2pcache.net.sync.wire import LaneInfo
-
-    files = Files(home)
-    identity = load_or_create_identity(files.identity)
-    key = load_network_key(files.network)
-    certificate = make_certificate()
-    secret = secrets.token_bytes(32)
-    serve = ServeOptions(
-        secret,
-        hosts=_served(settings.hosts),
-        port=settings.lane_port,
-        certificate_pem=certificate.pem if settings.lane_tls else None,
-        key_pem=certificate.key_pem if settings.lane_tls else None,
-        limit_up_bytes_per_s=settings.limit_up_bytes_per_s,
-    )
-    tls = _client_tls(cleanup_dir, certificate.pem, certificate.key_pem)
-    book = PeerBook(files.peers, clock=now)
-    banned: Callable[[PeerId], bool] = lambda peer: opened.is_banned(peer)  # noqa: E731
-    async with (
-        open_byte_server(serve) as server,
-        open_host(
-            identity,
-            key,
-            _listen(settings, files.read_port()),
-            HostOptions(announce=settings.announce),
-            admit=lambda peer: not banned(peer),
-        ) as host,
-    ):
-        opened = AgentNetwork(
-            identity=identity,
-            key=key,
-            admin=files.read_admin(),
-            host=host,
-            server=server,
-            store=store,
-            now=now,
-            book=book,
-            tls=tls if settings.lane_tls else None,
-        )
-        await server.ban(opened._banned)
-        _keep_port(files, host.addresses())
-        lane = LaneInfo(server.port, (), server.fingerprint, certificate.der)
-        async with open_network(
-            host,
-            opened.sharing,
-            lane=lane,
-            agent=AGENT,
-            is_banned=opened.is_banned,
-            on_grants=opened.heard_grants,
-        ) as network:
-            opened.network = network
-            async with trio.open_nursery() as nursery:
-                discovery = DiscoveryOptions(
-                    mdns=settings.mdns, bootstrap=settings.bootstrap, dns=settings.dns
-                )
-                nursery.start_soon(
-                    lambda: discover(
-                        key.fingerprint,
-                        identity.peer_id,
-                        host.addresses,
-                        lambda found: opened.found(found, nursery),
-                        discovery,
-                        book=book,
-                    )
-                )
-                nursery.start_soon(opened.keep_book)
-                try:
-                    if not settings.dht:
-                        await _tell_complete(opened, store)
-                        yield opened
-                    else:
-                        async with open_dht(host) as dht:
-                            opened.dht = dht
-                            await _tell_complete(opened, store)
-                            yield opened
-                finally:
-                    nursery.cancel_scope.cancel()
-
-
-async def _tell_complete(opened: AgentNetwork, store: Store) -> None:
-    complete = await trio.to_thread.run_sync(store.complete_manifests)
-    opened.possess(list(complete))
-
-
-def _served(hosts: Iterable[str]) -> tuple[str, ...]:
-    """The byte server listens where the host does; a dual-stack `::` covers 0.0.0.0."""
-    return tuple(hosts)
-
-
-def _keep_port(files: Files, addresses: Sequence[str]) -> None:
-    if addresses:
-        with suppress(OSError):
-            files.port.write_text(addresses[0].rpartition("/")[2] + "\n")
-
-
-def _listen(settings: NetworkSettings, last: int | None) -> list[str]:
-    from p2pcache.config.network import DEFAULT_PORT
-
-    port = settings.port
-    if port is None:
-        liked = [one for one in (last, DEFAULT_PORT) if one is not None]
-        port = next((one for one in liked if _is_free(settings.hosts, one)), 0)
-    return [f"/ip{ipaddress.ip_address(host).version}/{host}/tcp/{port}" for host in settings.hosts]
-
-
-def _is_free(hosts: Iterable[str], port: int) -> bool:
-    for host in hosts:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                return False
-    return True
-
-
-def _client_tls(folder: Path, certificate_pem: bytes, key_pem: bytes) -> Tls:
-    """The files that fetch workers read our certificate from."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    certificate, key = folder / "lane.pem", folder / "lane-key.pem"
-    for path, data in ((certificate, certificate_pem), (key, key_pem)):
-        path.unlink(missing_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-    return Tls(client_cert=str(certificate), client_key=str(key))
-
-
-class NetworkSlot:
-    """The agent's network, if there is one now. `run` keeps it."""
-
-    def __init__(
-        self,
-        home: Path,
-        settings: NetworkSettings,
-        store: Store,
-        now: Callable[[], float],
-    ) -> None:
-        self.files = Files(home)
-        self.current: AgentNetwork | None = None
-        self.trouble: str | None = None  # why there is none although there should be
-        self.settings = settings
-        self._store = store
-        self._now = now
-        self._changed = trio.Event()
-        self._again = trio.Event()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there should be one."""
-        return self.settings.enabled and self.files.network.exists()
-
-    async def run(self) -> None:
-        """Open the network whenever there is a key for one; until cancelled."""
-        token = trio.lowlevel.current_trio_token()
-
-        def removed(sha256s: list[bytes]) -> None:
-            token.run_sync_soon(self._removed, sha256s)
-
-        self._store.watch_removed(removed)
-        while True:
-            self._again = trio.Event()
-            if self.wanted:
-                await self._one(self._again)
-            self._set(None)
-            await self._again.wait()
-
-    async def _one(self, again: trio.Event) -> None:
-        try:
-            async with open_agent_network(
-                self.files.home, self.settings, self._store, self._now, self.files.home / "run"
-            ) as opened:
-                self.trouble = None
-                self._set(opened)
-                await again.wait()
-        except P2PCacheError as exc:
-            self.trouble = exc.message
-            _log.error("the network is off: %s", exc.message)
-        except Exception as exc:  # noqa: BLE001 - the border: the agent serves this machine on
-            self.trouble = bug(exc, _log).message
-
-    def _set(self, opened: AgentNetwork | None) -> None:
-        self.current = opened
-        self._changed.set()
-        self._changed = trio.Event()
-
-    def _removed(self, sha256s: list[bytes]) -> None:
-        if self.current is None:
-            return
-        complete = self._store.complete_manifests()
-        gone = [cid for cid in self.current.network.possessed() if cid not in complete]
-        self.current.removed(sha256s, gone)
-
-    async def restart(self) -> AgentNetwork:
-        """Open the network anew after a key came. Raises LocalFault when it does not open."""
-        old, self.trouble = self.current, None
-        self._again.set()
-        with trio.move_on_after(READY_S):
-            while self.current in (None, old) and self.trouble is None:
-                await self._changed.wait()
-        if self.current is None or self.current is old:
-            raise LocalFault(f"the network does not open: {self.trouble or 'it takes too long'}")
-        return self.current
-
-    async def wait_open(self, timeout_s: float) -> AgentNetwork | None:
-        """The network, once it is open; None when there is none or it takes longer."""
-        if not self.wanted:
-            return None
-        with trio.move_on_after(timeout_s):
-            while self.current is None and self.trouble is None:
-                await self._changed.wait()
-        return self.current

@@ -10,175 +10,38 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.agent.sharing import Growing
+from p2pcache.agent.pull_swarm import PullSharing, PullSwarm
 from p2pcache.content import cid as cids
 from p2pcache.content.peerid import parse_peer_id
 from p2pcache.content.refs import CidRef, DigestRef, canonical
 from p2pcache.errors import NotFound, P2PCacheError, plain_errors
 from p2pcache.lanes.peek import peek
-from p2pcache.net import shelf
 from p2pcache.sources.port import (
-    Lane,
-    PeerBrings,
-    PeerGone,
-    PeerHolds,
-    PeerLost,
-    PeerProof,
     SourceKind,
-    SwarmEvent,
 )
 from p2pcache.transfer.bare import bare_name, pull_bare
 from p2pcache.transfer.names import OTHERS
-from p2pcache.transfer.sharing import Peers
+from p2pcache.transfer.sharing import Peers, PeersLater
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.parts import Parts
     from p2pcache.agent.pulls import Watch
-    from p2pcache.content.peerid import PeerId
     from p2pcache.content.proof import Challenge
-    from p2pcache.content.ranges import RangeSet
-    from p2pcache.content.signed import PieceAttestation
-    from p2pcache.net.holders import Swarm as NetSwarm
     from p2pcache.sources.port import Credentials, ListedFile
-    from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.store import Hold
     from p2pcache.transfer.progress import Progress
     from p2pcache.transfer.resolve import Resolution
-    from p2pcache.transfer.trust import Verdict
     from p2pcache.transfer.want import PullReport
 
 _log = logging.getLogger(__name__)
 
 FIRST_ROUND_S = 0.25  # for the members to say what they hold, before an origin is asked (DESIGN 6)
-EVENTS = 256  # unread; the network's own queue behind it keeps the newest of each kind
 BARE_S = 3.0  # for anybody to say that it has a name: members answer at once, the DHT in 0.5 s
 OPEN_S = 2.0  # for a network that is being opened: the agent may have started just for this pull
 CLOSE_S = 5.0  # to take back what was shared of blobs that did not finish
-
-
-class PullSwarm:
-    """`sources.port.Swarm` over `net.holders.Swarm`."""
-
-    def __init__(self, opened: AgentNetwork, swarm: NetSwarm) -> None:
-        self._opened = opened
-        self._swarm = swarm
-        self._send, self.events = trio.open_memory_channel[SwarmEvent](EVENTS)
-        self.first_round = trio.Event()
-        self.somebody_holds = False
-
-    async def run(self) -> None:
-        """Carry events over, until cancelled; `first_round` is set when all members have told."""
-        waiting = {member.peer for member in self._opened.network.members()}
-        if not waiting:
-            self.first_round.set()
-        async with self._send:
-            async for event in self._swarm.events:
-                match event:
-                    case shelf.PeerHolds(peer, name, size, blocks):
-                        self.somebody_holds = True
-                        await self._send.send(PeerHolds(peer, name, size, blocks))
-                    case shelf.PeerLost(peer, name):
-                        await self._send.send(PeerLost(peer, name))
-                    case shelf.PeerGone(peer, reason):
-                        waiting.discard(peer)
-                        await self._send.send(PeerGone(peer, reason))
-                    case shelf.PeerProof(peer, under_way):
-                        await self._send.send(PeerProof(peer, under_way))
-                    case shelf.PeerBrings(peer, intake, declines, brings):
-                        await self._send.send(PeerBrings(peer, intake, declines, brings))
-                    case shelf.PeerSettled(peer):
-                        waiting.discard(peer)
-                if not waiting:
-                    self.first_round.set()
-
-    async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
-        """See the port."""
-        lane = await self._swarm.lane(peer, timeout_s=timeout_s)
-        mine = self._opened.client_tls
-        return Lane(
-            hosts=lane.hosts,
-            port=lane.port,
-            fingerprint=lane.fingerprint,
-            token=lane.token.decode("ascii", "replace"),
-            expires_at=lane.expires_at,
-            client_cert=None if mine is None else mine.client_cert,
-            client_key=None if mine is None else mine.client_key,
-        )
-
-    def expire_lane(self, peer: PeerId) -> None:
-        """See the port."""
-        self._swarm.expire_lane(peer)
-
-    async def block_map(
-        self, peer: PeerId, name: bytes, first: int, count: int, *, timeout_s: float
-    ) -> bytes | list[PieceAttestation] | None:
-        """See the port."""
-        found = await self._swarm.block_map(peer, name, first, count, timeout_s=timeout_s)
-        if found is None:
-            return None
-        return list(found.attestations) if found.hashes is None else found.hashes
-
-    def members(self) -> list[PeerId]:
-        """See the port."""
-        return [member.peer for member in self._opened.network.members()]
-
-    def brings(
-        self, intake_bytes_per_s: float, declines: bool, blocks: Mapping[bytes, RangeSet]
-    ) -> None:
-        """See the port."""
-        self._swarm.brings(intake_bytes_per_s, declines, blocks)
-
-    def grew(self, name: bytes, blocks: RangeSet | None) -> None:
-        """See the port."""
-        if blocks is not None:
-            self._opened.sharing.grew(name, blocks)
-        self._opened.network.grew(name, blocks)
-
-    def lost(self, names: Sequence[bytes]) -> None:
-        """See the port."""
-        self._opened.sharing.shrank(names)
-        self._opened.network.lost(names)
-
-
-class PullSharing:
-    """`transfer.sharing.Sharing` over the agent's shelf and byte server. Calls return at once."""
-
-    def __init__(self, opened: AgentNetwork, manifest: bytes | None, nursery: trio.Nursery) -> None:
-        self._opened = opened
-        self._manifest = manifest
-        self._nursery = nursery
-        self.unfinished: set[bytes] = set()
-
-    def growing(self, name: bytes, size_bytes: int, data: Path, live: Path) -> None:
-        """See the port."""
-        self.unfinished.add(name)
-        growing = Growing(name, size_bytes, str(data), str(live), self._manifest)
-        self._nursery.start_soon(self._opened.sharing.begin, growing)
-
-    def attested(self, attestation: PieceAttestation) -> None:
-        """See the port."""
-        self._opened.sharing.attest([attestation])
-
-    def lost_source(self, name: bytes) -> None:
-        """See the port."""
-        self._nursery.start_soon(self._opened.sharing.cut, name)
-
-    def complete(self, name: bytes, blob: BlobInfo) -> None:
-        """See the port."""
-        self.unfinished.discard(name)
-        self._nursery.start_soon(self._opened.sharing.complete, name, blob)
-
-    def convict(self, verdict: Verdict) -> None:
-        """See the port."""
-        self._nursery.start_soon(self._opened.ban, verdict.peer, verdict.reason)
-
-    def is_banned(self, peer: PeerId) -> bool:
-        """See the port."""
-        return self._opened.is_banned(peer)
 
 
 @asynccontextmanager
@@ -187,9 +50,11 @@ async def peers_of(
     manifest: bytes | None,
     names: Sequence[bytes],
     prover: Callable[[Challenge], Awaitable[bytes | None]] | None,
+    *,
+    wait: bool = True,
 ) -> AsyncIterator[Peers]:
     """Peers for the time of one pull. Enters when the members have told what they hold, or after
-    FIRST_ROUND_S. What did not finish is taken back at the end.
+    FIRST_ROUND_S; at once without `wait`. What did not finish is taken back at the end.
     """
     if manifest is not None:
         opened.sharing.prove_with(manifest, prover)
@@ -202,12 +67,11 @@ async def peers_of(
             swarm = PullSwarm(opened, net_swarm)
             sharing = PullSharing(opened, manifest, nursery)
             nursery.start_soon(swarm.run)
+            told = trio.Event()
+            nursery.start_soon(_first_round, opened, swarm, manifest, names, told)
             try:
-                with trio.move_on_after(FIRST_ROUND_S):
-                    await swarm.first_round.wait()
-                asked = manifest or (names[0] if len(names) == 1 else None)
-                if asked is not None and not swarm.somebody_holds:
-                    nursery.start_soon(opened.look_up, asked)
+                if wait:
+                    await told.wait()
                 yield Peers(swarm, sharing, opened.identity)
             finally:
                 nursery.cancel_scope.cancel()
@@ -219,18 +83,46 @@ async def peers_of(
                         await opened.sharing.lose(sharing.unfinished)
 
 
+async def _first_round(
+    opened: AgentNetwork,
+    swarm: PullSwarm,
+    manifest: bytes | None,
+    names: Sequence[bytes],
+    told: trio.Event,
+) -> None:
+    """Hear the members, for a bounded time; where none of them holds anything ask the DHT."""
+    with trio.move_on_after(FIRST_ROUND_S):
+        await swarm.first_round.wait()
+    told.set()
+    asked = manifest or (names[0] if len(names) == 1 else None)
+    if asked is not None and not swarm.somebody_holds:
+        await opened.look_up(asked)
+
+
 @asynccontextmanager
 async def maybe_peers(
     parts: Parts, resolution: Resolution, files: Sequence[ListedFile], credentials: Credentials
-) -> AsyncIterator[Peers | None]:
-    """The peers of a pull, None when there is no network or nothing that it could be asked for."""
-    opened = await parts.network.wait_open(OPEN_S)
+) -> AsyncIterator[Peers | PeersLater | None]:
+    """The peers of a pull, None when there is nothing that they could be asked for. Where there is
+    no network yet, they are those of the first one that opens while the pull runs.
+    """
     names = [file.digest for file in files if file.digest is not None]
-    if opened is None or not names:
+    if not names or not parts.network.settings.enabled:
         yield None
         return
     manifest = None if resolution.manifest is None else resolution.manifest.cid()
     prover = _prover(parts, resolution, credentials) if resolution.listing.gated else None
+
+    @asynccontextmanager
+    async def later() -> AsyncIterator[Peers]:
+        opened = await parts.network.wait_any()
+        async with peers_of(opened, manifest, names, prover) as peers:
+            yield peers
+
+    opened = await parts.network.wait_open(OPEN_S)
+    if opened is None:
+        yield later
+        return
     async with peers_of(opened, manifest, names, prover) as peers:
         yield peers
 
@@ -307,7 +199,7 @@ async def bring_named(
     asked = bare_name(name)
 
     async def start(watch: Watch, held: Hold) -> PullReport:
-        async with peers_of(opened, None, [asked], None) as peers:
+        async with peers_of(opened, None, [asked], None, wait=False) as peers:
             return await pull_bare(
                 parts.context, asked, peers,
                 timeout_s=BARE_S, rate_bytes_per_s=rate_bytes_per_s,

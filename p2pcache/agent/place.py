@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from p2pcache.content import digests, refs
@@ -11,7 +11,7 @@ from p2pcache.store.hfcache.write import LinkedFile, materialise
 from p2pcache.store.links import ANY_KIND, LinkKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from p2pcache.agent.get import GetRequest
@@ -39,14 +39,23 @@ def place(
     resolution: Resolution,
     files: Sequence[ListedFile],
     blobs: Mapping[str, BlobInfo],
+    on_file: Callable[[str], None] | None = None,
 ) -> Placed:
-    """Blocking. Writes links where links work; never touches what is already right."""
+    """Blocking. Writes links where links work; never touches what is already right.
+
+    Into the hub cache, a folder, or both; then `path` and `link_kind` are the folder's. `on_file`
+    is called before each file; what it raises stops the work between two files.
+    """
     single = _single(request.ref, files)
-    if request.to is not None:
-        return _in_folder(request, request.to, files, blobs, single)
+    shown = Placed(blobs[single.path].path if single is not None else None, None, ())
     if request.hf_cache is not None and isinstance(request.ref, refs.HfRef):
-        return _in_hub_cache(request, request.ref, request.hf_cache, resolution, files, blobs)
-    return Placed(blobs[single.path].path if single is not None else None, None, ())
+        shown = _in_hub_cache(
+            request, request.ref, request.hf_cache, resolution, files, blobs, on_file
+        )
+    if request.to is not None:
+        folder = _in_folder(request, request.to, files, blobs, single, on_file)
+        shown = replace(folder, notes=(*shown.notes, *folder.notes))
+    return shown
 
 
 def _single(ref: refs.Ref, files: Sequence[ListedFile]) -> ListedFile | None:
@@ -64,9 +73,10 @@ def _in_folder(
     files: Sequence[ListedFile],
     blobs: Mapping[str, BlobInfo],
     single: ListedFile | None,
+    on_file: Callable[[str], None] | None,
 ) -> Placed:
     wanted = [FolderFile(f.path, blobs[f.path].size, blobs[f.path].path) for f in files]
-    done = materialise_folder(folder, wanted, links=request.links)
+    done = materialise_folder(folder, wanted, links=request.links, on_file=on_file)
     return _placed(folder if single is None else folder / single.path, done)
 
 
@@ -77,6 +87,7 @@ def _in_hub_cache(
     resolution: Resolution,
     files: Sequence[ListedFile],
     blobs: Mapping[str, BlobInfo],
+    on_file: Callable[[str], None] | None,
 ) -> Placed:
     commit = resolution.listing.immutable
     if commit is None:
@@ -94,6 +105,7 @@ def _in_hub_cache(
         revisions=[ref.revision or refs.DEFAULT_REVISION] if resolution.listing.mutable else [],
         whole_tree=whole,
         kinds=ANY_KIND if request.links else (LinkKind.REFLINK, LinkKind.COPY),
+        on_file=on_file,
     )
     single = _single(ref, files)
     return _placed(done.directory if single is None else done.directory / single.path, done)

@@ -59,13 +59,15 @@ class Pulls:
         self._now = now
         self._hold = running
         self._running: dict[Hashable, SharedPull] = {}
+        self._stopping = False
 
     def running(self) -> list[SharedPull]:
         """What runs now, oldest first."""
         return list(self._running.values())
 
     def stop(self) -> None:
-        """End every pull; its waiters are told that it was interrupted. What is verified stays."""
+        """End every pull, now and later: waiters are told so. What is verified stays."""
+        self._stopping = True
         for shared in self._running.values():
             shared.scope.cancel()
 
@@ -89,6 +91,8 @@ class Pulls:
         it has ended (END_S at most).
         """
         shared = self._running.get(key)
+        if self._stopping:
+            raise Interrupted("the agent is stopping", hint="run it again: a new one is started")
         if shared is None:
             shared = self._running[key] = SharedPull(ref, self._now())
             held = shared.held.enter_context(self._hold())

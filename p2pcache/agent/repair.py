@@ -12,12 +12,13 @@ from p2pcache.errors import LocalFault, P2PCacheError
 from p2pcache.lanes.orders import FollowOrder
 from p2pcache.store.durable import local_faults
 from p2pcache.transfer.faults import local_error
+from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
-    from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob, VerifyAnswer
+    from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.sources.port import Credentials
     from p2pcache.store.blobs import BlobInfo
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
 
 
 async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """Re-hash every blob, or those of one ref. With `repair`, bring back what is damaged."""
+    """Re-hash every blob, or those of one ref. With `repair`, bring back what is damaged.
+
+    Each blob that is bad or cannot be read is sent as an item.
+    """
     ref = args.optional_text("ref")
     blobs = await trio.to_thread.run_sync(_chosen, parts, ref)
     total = sum(blob.size for blob in blobs)
     done = checked = 0
-    bad: list[BadBlob] = []
-    unread: list[UnreadBlob] = []
+    repaired = 0
     for number, blob in enumerate(blobs):
         await emit(
             {
@@ -47,23 +50,19 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         except LocalFault as exc:  # ours: says nothing about the blob, so nothing is moved
             if not await trio.to_thread.run_sync(_still_here, parts.store, blob):
                 continue  # evicted while it was hashed
-            unread.append(
-                {"sha256": blob.sha256.hex(), "path": str(blob.path), "problem": exc.message}
-            )
+            unread: UnreadBlob = {
+                "sha256": blob.sha256.hex(), "path": str(blob.path), "problem": exc.message,
+            }  # fmt: skip
+            await emit({"type": "item", "value": {"unread": unread}})
             continue
         if problem is not None:
-            bad.append(await _mend(parts, blob, problem, args.credentials(), args.flag("repair")))
+            bad = await _mend(parts, blob, problem, args.credentials(), args.flag("repair"))
+            repaired += bad["repaired"]
+            await emit({"type": "item", "value": {"bad": bad}})
         if here:
             checked += 1
             done += blob.size
-    answer: VerifyAnswer = {
-        "checked": checked,
-        "checked_bytes": done,
-        "bad": bad,
-        "unread": unread,
-        "repaired": sum(1 for row in bad if row["repaired"]),
-    }
-    return {**answer}
+    return {"checked": checked, "checked_bytes": done, "repaired": repaired}
 
 
 def _chosen(parts: Parts, ref: str | None) -> list[BlobInfo]:
@@ -103,6 +102,7 @@ async def _mend(
         "path": str(blob.path),
         "problem": problem,
         "bad_blocks": None,
+        "linked": await trio.to_thread.run_sync(_other_names, blob),
         "repaired": False,
         "reason": None,
     }
@@ -125,6 +125,14 @@ async def _mend(
         return row
     row["reason"] = row["reason"] or "where it came from is not known here"
     return row
+
+
+def _other_names(blob: BlobInfo) -> int:
+    """Hard links to our file: the repaired blob is another file."""
+    try:
+        return 0 if blob.adopted else blob.path.stat().st_nlink - 1
+    except OSError:
+        return 0
 
 
 def _take_out(store: Store, blob: BlobInfo) -> int:
@@ -150,7 +158,9 @@ async def _fetch_again(
     parts: Parts, canonical: str, blob: BlobInfo, credentials: Credentials
 ) -> None:
     ref = refs.parse_ref(canonical)
-    resolution = await parts.resolver.resolve(ref, credentials, offline=True)
+    resolution = await trio.to_thread.run_sync(parts.resolver.recorded, ref)
+    if resolution is None or resolution.listing.source == OTHERS:  # a word names no file's place
+        resolution = await parts.resolver.resolve(ref, credentials)
     files = [f for f in resolution.listing.files if f.digest in blob.names]
     with parts.store.running() as hold:
         await pull(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.agent.network_slot import READY_S
 from p2pcache.content import refs
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.content.signed import sign_grant
@@ -13,11 +14,11 @@ from p2pcache.errors import Denied, NotFound, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
-    from p2pcache.agent.network import AgentNetwork, Files
+    from p2pcache.agent.network import AgentNetwork
+    from p2pcache.agent.network_files import Files
     from p2pcache.agent.parts import Emit, Parts
 
-OPEN_S = 5.0  # for a network that is being opened
-JOIN_S = 10.0  # for one of the invitation's addresses to answer
+JOIN_S = 20.0  # for one of the invitation's addresses to answer
 
 
 def _network(parts: Parts) -> AgentNetwork:
@@ -35,7 +36,7 @@ def _network(parts: Parts) -> AgentNetwork:
 
 
 async def _opened(parts: Parts) -> AgentNetwork:
-    await parts.network.wait_open(OPEN_S)
+    await parts.network.wait_open(READY_S)
     return _network(parts)
 
 
@@ -103,9 +104,10 @@ async def join(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         network.network.meet(peer, addresses)
     reached = not by_peer
     with trio.move_on_after(JOIN_S):
-        while not reached:
-            reached = any(network.network.member(peer) is not None for peer in by_peer)
-            await trio.sleep(0.05)
+        async with network.network.watch() as changes:
+            while not reached:
+                await changes.receive()
+                reached = any(network.network.member(peer) is not None for peer in by_peer)
     if not reached:
         raise Unavailable(
             "the key is kept, but nobody answers at the invitation's addresses",

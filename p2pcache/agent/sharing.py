@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgpack
 import trio
 
+from p2pcache.agent.access import NOT_HERE
 from p2pcache.content.cid import DAG_CBOR, codec
 from p2pcache.content.proof import answer, parse_challenge
 from p2pcache.content.ranges import RangeSet
@@ -89,9 +90,8 @@ class Sharing:
     ) -> list[Holding]:
         """What this peer may know that we hold of these names."""
         if manifest is not None and not self._access.may(peer, manifest):
-            if not self._holds_any(names):
-                return []  # whoever may not know of it learns nothing from the refusal
-            self._access.demand(peer, manifest, None)
+            self._access.ask_for_proof(peer, manifest, names)
+            return []  # whoever may not know of it learns nothing from the refusal
         found = await trio.to_thread.run_sync(self._store.find_many, list(names))
         allowed = {id(blob) for blob in self._readable(peer, manifest, list(found.values()))}
         held = [
@@ -104,11 +104,6 @@ class Sharing:
             if growing.manifest is None or self._access.may(peer, growing.manifest):
                 held.append(Holding(name, growing.size, growing.blocks))
         return held
-
-    def _holds_any(self, names: Sequence[bytes]) -> bool:
-        return any(name in self._growing for name in names) or bool(
-            self._store.find_many(list(names))
-        )
 
     def _readable(
         self, peer: PeerId, manifest: bytes | None, blobs: list[BlobInfo]
@@ -176,7 +171,7 @@ class Sharing:
             names = {scope}
         entries = await self._entries(peer, scope, names)
         if not entries:
-            raise NotFound("nothing of this is here")
+            raise NotFound(NOT_HERE)
         binding = await self._admit(peer)
         if binding is None:
             raise NotFound("nothing is known of this reader")

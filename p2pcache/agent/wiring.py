@@ -12,7 +12,7 @@ import trio
 
 from p2pcache.agent.adopt import hub_adopter
 from p2pcache.agent.names import NetworkNames
-from p2pcache.agent.network import NetworkSlot
+from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.pulls import Pulls
 from p2pcache.errors import LocalFault

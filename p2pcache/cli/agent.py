@@ -9,14 +9,20 @@ import click
 
 from p2pcache.agent.localapi.client import connect
 from p2pcache.agent.localapi.embedded import agent_command, agent_environment
-from p2pcache.cli.command import RATE, Command, output_options
+from p2pcache.cli.command import RATE, Command, Group, output_options
 from p2pcache.cli.look import status_lines
 
 if TYPE_CHECKING:
     from p2pcache.cli.output import Printer
 
 
-@click.group(invoke_without_command=True, short_help="Run, look at and stop the agent.")
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    short_help="Run, look at and stop the agent.",
+    example="p2pcache agent run",
+    exits=(10, 13),
+)
 @click.pass_context
 def agent(ctx: click.Context) -> None:
     """The process that does the work. Commands start one when none runs."""

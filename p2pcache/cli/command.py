@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Command(click.Command):
-    """A command with an `example` and its `exits` (0, 1, 2 and 130 are always possible)."""
+class _Explained(click.Command):
+    """What a command and a group of commands have in common: see `Command`."""
 
     def __init__(
         self,
@@ -34,6 +34,14 @@ class Command(click.Command):
             formatter.write_text(self.example)
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), EXIT_CODES[code]) for code in self.exits])
+
+
+class Command(_Explained):
+    """A command with an `example` and its `exits` (0, 1, 2 and 130 are always possible)."""
+
+
+class Group(_Explained, click.Group):
+    """Commands below one name; its `exits` are theirs."""
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import Command, counted, output_options
+from p2pcache.cli.command import Command, Group, counted, output_options
 from p2pcache.cli.output import Printer, printable
 from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.errors import AgentNotRunning, LocalFault, P2PCacheError, Untrusted
@@ -38,6 +38,12 @@ def verify(ref: str | None, printer: Printer, repair: bool) -> None:
     lines += [f"unread  {blob['sha256']}  {blob['problem']}" for blob in unread]
     printer.show("verify", answer, [printable(line) for line in lines])
     printer.note(f"checked {answer['checked']}, bad {len(bad)}, repaired {answer['repaired']}")
+    linked = sum(blob["linked"] for blob in bad)
+    if linked:
+        printer.note(
+            f"{counted(linked, 'link')} in a Hugging Face cache or a folder still show the damaged "
+            "bytes; `p2pcache get` of the same replaces them"
+        )
     if len(bad) > answer["repaired"]:
         raise Untrusted(
             f"{len(bad) - answer['repaired']} of {answer['checked']} stored blobs are damaged",
@@ -83,12 +89,19 @@ def doctor(printer: Printer) -> None:
         raise P2PCacheError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
 
 
-@click.group(invoke_without_command=True, short_help="Show the settings.")
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    short_help="Show the settings.",
+    example="p2pcache config show",
+    exits=(10,),
+)
+@output_options
 @click.pass_context
-def config(ctx: click.Context) -> None:
+def config(ctx: click.Context, printer: Printer) -> None:
     """Settings: every one with its value and where that came from."""
     if ctx.invoked_subcommand is None:
-        ctx.invoke(show, as_json=False, quiet=False)
+        _show(printer)
 
 
 @config.command(
@@ -97,6 +110,10 @@ def config(ctx: click.Context) -> None:
 @output_options
 def show(printer: Printer) -> None:
     """Show every setting with its value and where that came from."""
+    _show(printer)
+
+
+def _show(printer: Printer) -> None:
     with connect(embed=True) as agent:
         settings = agent.config()
     rows = [("setting", "value", "from")]

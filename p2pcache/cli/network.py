@@ -129,7 +129,7 @@ def unban(peer: str, printer: Printer) -> None:
     """Lift the ban of PEER (`p2pcache peers --banned` lists them)."""
     with connect(embed=True) as agent:
         answer = agent.unban(peer)
-    printer.show("unban", answer, ())
+    printer.show("unban", answer, [answer["peer"]])
     printer.note(f"{peer} may talk to this agent again")
 
 

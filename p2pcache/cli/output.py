@@ -92,6 +92,11 @@ class Printer:
         """Whether a progress display is wanted."""
         return self.mode is Mode.HUMAN and self._options.progress
 
+    @property
+    def redraws(self) -> bool:
+        """Whether stderr is a terminal on which a line can be drawn again."""
+        return self._options.redraws and self.stderr.isatty()
+
     def _write(self, line: str) -> None:
         print(line, file=self._stdout)
 

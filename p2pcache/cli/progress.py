@@ -73,12 +73,11 @@ class ProgressDisplay:
         printer: Printer,
         *,
         now: Callable[[], float] = time.monotonic,
-        stream: TextIO | None = None,
         width: Callable[[], int] | None = None,
     ) -> None:
-        self._stream = stream or printer.stderr
+        self._stream = printer.stderr
         self._enabled = printer.shows_progress
-        self._tty = self._stream.isatty()
+        self._tty = printer.redraws
         self._now = now
         self._width = width or (lambda: _terminal_width(self._stream))
         self._shown: Progress = {}

@@ -26,7 +26,7 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{receipt.get('ref', '?')}  {first}",
         *(f"  {line.strip()}" for line in more if line.strip()),
-        f"  manifest  {receipt.get('manifest', '?')}",
+        f"  manifest  {receipt.get('manifest') or '-'}",
         f"  started   {when(receipt.get('started_at'))}, "
         f"took {format_duration(receipt.get('seconds', 0))}  (pull {receipt.get('id', '?')})",
         "  bytes     " + _bytes_line(receipt),

@@ -14,6 +14,7 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("P2PCACHE_HOME", "where the store, the socket and the configuration are"),
     ("P2PCACHE_NO_PROGRESS", "any value: no progress display"),
     ("NO_COLOR", "any value: no colour"),
+    ("TERM", "dumb: no line is drawn again; progress is written as into a log"),
     ("_P2PCACHE_COMPLETE", "set by the completion script alone"),
     ("HF_TOKEN", "Hugging Face access token"),
     ("HUGGING_FACE_HUB_TOKEN", "the older name of HF_TOKEN"),
@@ -37,6 +38,7 @@ class TerminalOptions:
 
     color: bool
     progress: bool
+    redraws: bool = True
     completion: str | None = None  # what the shell's completion script asks for
 
 
@@ -69,24 +71,21 @@ def socket_path(home: Path) -> Path:
     return Path(f"/tmp/p2pcache-{os.getuid()}") / name
 
 
-def _folder(named: str) -> Path:
-    """As huggingface_hub reads its variables: `$VAR` and `~` mean something."""
-    return Path(os.path.expandvars(named)).expanduser().absolute()
-
-
 def hf_home() -> Path:
     """Hugging Face's own folder, by the rules of huggingface_hub."""
-    named = os.environ.get("HF_HOME")
-    if named:
-        return _folder(named)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return _folder(base) / "huggingface"
+    return _expanded(os.environ.get("HF_HOME") or f"{base}/huggingface")
+
+
+def _expanded(path: str) -> Path:
+    """With `~` and `$NAME` replaced, as huggingface_hub does."""
+    return Path(os.path.expandvars(os.path.expanduser(path))).absolute()
 
 
 def hub_cache_dir() -> Path:
     """Hugging Face's hub cache, by the rules of huggingface_hub."""
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return _folder(named) if named else hf_home() / "hub"
+    return _expanded(named) if named else hf_home() / "hub"
 
 
 def caller_credentials() -> dict[str, str]:
@@ -104,8 +103,9 @@ def caller_credentials() -> dict[str, str]:
 def terminal_options() -> TerminalOptions:
     """NO_COLOR and P2PCACHE_NO_PROGRESS count when set to anything but nothing (no-color.org)."""
     return TerminalOptions(
-        color=not os.environ.get("NO_COLOR"),
+        color=not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         progress=not os.environ.get("P2PCACHE_NO_PROGRESS"),
+        redraws=os.environ.get("TERM") != "dumb",
         completion=os.environ.get("_P2PCACHE_COMPLETE"),
     )
 
@@ -118,7 +118,7 @@ def _hf_token() -> str | None:
     if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return None
     named = os.environ.get("HF_TOKEN_PATH")
-    path = _folder(named) if named else hf_home() / "token"
+    path = _expanded(named) if named else hf_home() / "token"
     try:
         return path.read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What the settings say about the network, as plain values; `agent.network` builds from them."""
+"""What the settings say about the network, as plain values for `agent.network_open`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class NetworkSettings:
     dns: tuple[str, ...] = ()
     mdns: bool = True
     dht: bool = True
+    full_mesh: int = 64  # as `net.mesh.MeshOptions` has it
     lane_tls: bool = True
     lane_port: int = 0
     limit_up_bytes_per_s: float | None = None

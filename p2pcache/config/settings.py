@@ -6,11 +6,13 @@ environment; the environment wins. No other module reads either.
 
 from __future__ import annotations
 
+import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from p2pcache.config.environment import ENVIRONMENT
 from p2pcache.config.network import (
     DEFAULT_PORT,
     NetworkSettings,
@@ -79,6 +81,16 @@ def _number(text: str) -> int:
     return value
 
 
+def _some_time(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise ValueError(f"`{text}` would end everything at once; write it like 30s")
+    return seconds
+
+
+# A Service that is called p2pcache puts such variables into every pod of its namespace.
+_OF_KUBERNETES = re.compile(r"P2PCACHE_(SERVICE_(HOST|PORT)|PORT($|_))")
+
 _STORE, _FETCH, _PULL = StoreOptions(), FetchLimits(), TransferOptions()
 _NETWORK, _NAMES = NetworkSettings(), NameOptions()
 _RESOLVE, _WORKERS = ResolveOptions(), WorkerOptions()
@@ -96,27 +108,33 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "fetch.limit_rate",
-        _optional(parse_bytes),
+        _optional(parse_rate),
         _FETCH.rate_bytes_per_s,
         "bytes/s of all downloads of one pull together",
     ),
     Setting(
         "fetch.connect_timeout",
-        parse_duration,
+        _some_time,
         _FETCH.connect_timeout_s,
         "how long a connection may take",
     ),
     Setting(
         "fetch.no_progress",
-        parse_duration,
+        _some_time,
         _FETCH.no_progress_s,
         "a source that sends nothing for this long is cut off",
     ),
     Setting(
         "fetch.patience",
-        parse_duration,
+        _some_time,
         _PULL.patience_s,
         "a pull without one new byte for this long fails",
+    ),
+    Setting(
+        "fetch.peer_return",
+        parse_duration,
+        _PULL.return_s,
+        "how long a pull without an origin waits for a lost peer that held the rest",
     ),
     Setting("fetch.max_streams", _number, _PULL.max_streams, "requests in flight at most"),
     Setting(
@@ -125,7 +143,7 @@ SETTINGS: tuple[Setting, ...] = (
         _RESOLVE.ttl_s,
         "a branch resolved this recently is not asked again",
     ),
-    Setting("resolve.timeout", parse_duration, _RESOLVE.timeout_s, "how long a listing may take"),
+    Setting("resolve.timeout", _some_time, _RESOLVE.timeout_s, "how long a listing may take"),
     Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
     Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
     Setting("materialise.links", _yes, True, "link files out of the store instead of copying"),
@@ -144,6 +162,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("network.dns", words, _NETWORK.dns, "name:port of a headless service of agents"),
     Setting("network.mdns", _yes, _NETWORK.mdns, "find agents of this network on the LAN"),
     Setting("network.dht", _yes, _NETWORK.dht, "announce and look up content in the DHT"),
+    Setting(
+        "network.full_mesh",
+        _number,
+        _NETWORK.full_mesh,
+        "members up to which each agent is linked with all others",
+    ),
     Setting(
         "lanes.tls", _yes, _NETWORK.lane_tls, "off: bytes between agents are checked, not hidden"
     ),
@@ -172,7 +196,9 @@ SETTINGS: tuple[Setting, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Parsed settings of one agent. `origins` says where each value came from."""
+    """Parsed settings of one agent. `origins` says where each value came from; `unknown` names
+    variables that begin like a setting's and are none.
+    """
 
     home: Path
     store_path: Path
@@ -186,6 +212,7 @@ class Config:
     network: NetworkSettings
     values: Mapping[str, Any]
     origins: Mapping[str, str]
+    unknown: tuple[str, ...] = ()
 
     def show(self) -> dict[str, dict[str, Any]]:
         """What `p2pcache config show` prints."""
@@ -222,7 +249,17 @@ def load(home: Path, environment: Mapping[str, str]) -> Config:
     if written:
         known = ", ".join(s.key for s in SETTINGS)
         raise UsageError(f"{file}: unknown setting `{next(iter(written))}`", hint=f"known: {known}")
-    return _build(home, values, origins)
+    return replace(_build(home, values, origins), unknown=_unknown(environment))
+
+
+def _unknown(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Variables that look like settings and are none: mistyped, they would do nothing."""
+    known = {name for name, _ in ENVIRONMENT} | {s.variable for s in SETTINGS}
+    return tuple(
+        name
+        for name in sorted(environment)
+        if name.startswith("P2PCACHE_") and name not in known and not _OF_KUBERNETES.match(name)
+    )
 
 
 def _flat(file: Path) -> dict[str, str]:
@@ -260,7 +297,9 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             rate_bytes_per_s=values["fetch.limit_rate"],
         ),
         transfer=TransferOptions(
-            patience_s=values["fetch.patience"], max_streams=values["fetch.max_streams"]
+            patience_s=values["fetch.patience"],
+            return_s=values["fetch.peer_return"],
+            max_streams=values["fetch.max_streams"],
         ),
         resolve=ResolveOptions(
             ttl_s=values["resolve.ttl"],
@@ -279,6 +318,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             dns=values["network.dns"],
             mdns=values["network.mdns"],
             dht=values["network.dht"],
+            full_mesh=values["network.full_mesh"],
             lane_tls=values["lanes.tls"],
             lane_port=values["lanes.port"],
             limit_up_bytes_per_s=values["lanes.limit_up"],

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from p2pcache.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 MAX_PATTERNS = 1000  # each costs a regular expression per file: 1000 x 1e6 files is already minutes
 MAX_PATTERN_CHARS = 4096  # as long as the longest path that `names` lets in
@@ -36,20 +36,11 @@ class Selection:
         self.include = _prepared(include)
         self.exclude = _prepared(exclude)
 
-    @property
-    def takes_everything(self) -> bool:
-        """Whether no path can be left out (then a listing is complete: `trees/` may be written)."""
-        return not self.include and not self.exclude
-
     def takes(self, path: str) -> bool:
         """Whether `path` (relative, `/` between components) is chosen."""
         if self.include and not any(fnmatchcase(path, pattern) for pattern in self.include):
             return False
         return not any(fnmatchcase(path, pattern) for pattern in self.exclude)
-
-    def paths(self, paths: Iterable[str]) -> list[str]:
-        """The chosen ones, in the order given."""
-        return [path for path in paths if self.takes(path)]
 
 
 def _prepared(patterns: Sequence[str]) -> tuple[str, ...]:

@@ -36,14 +36,13 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 class HfRef:
     """A repository of a Hugging Face hub, or one file or folder of it (`path`).
 
-    `revision` None: the default branch. `endpoint` None: the hub of the settings.
+    `revision` None: the default branch. Which hub is the caller's choice, not a part of the name.
     """
 
     repo_type: RepoType
     repo_id: str
     revision: str | None = None
     path: str | None = None
-    endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def parse_ref(text: str, *, revision: str | None = None) -> Ref:
         raise UsageError(f"`{text}` has no revisions", hint="--revision is for hf:// refs")
     if ref.revision is not None and ref.revision != revision:
         raise UsageError(f"`{text}` already names the revision `{ref.revision}`")
-    return HfRef(ref.repo_type, ref.repo_id, _revision(revision), ref.path, ref.endpoint)
+    return HfRef(ref.repo_type, ref.repo_id, _revision(revision), ref.path)
 
 
 def _parse(text: str) -> Ref:
@@ -239,7 +238,7 @@ def _hub_url(path: str, typed: str) -> HfRef:
 def canonical(ref: Ref) -> str:
     """One text for one ref. `parse_ref` of it gives the ref back, with its revision filled in."""
     match ref:
-        case HfRef(repo_type, repo_id, revision, path, _):
+        case HfRef(repo_type, repo_id, revision, path):
             kind = "" if repo_type == "model" else repo_type + "s/"
             return _hub_text(f"hf://{kind}{repo_id}", revision or DEFAULT_REVISION, path)
         case HttpRef(url, sha256):

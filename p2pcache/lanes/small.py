@@ -155,6 +155,7 @@ def _write_new(path: str, data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
+        os.fchmod(fd, 0o444)  # before it is synced: what the store keeps is never writable
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # starts write-back, does not wait
     except OSError as exc:
         with contextlib.suppress(OSError):

@@ -8,4 +8,9 @@ dialer.py       several addresses, short deadlines     listener.py   ports and t
 tcp.py          one TCP connection     handshake.py    from there to a proven, muxed connection
 stream.py       one conversation       swarm.py        libp2p's swarm without what harms us
 py_libp2p_fixes.py   every patch of libp2p, with the defect and the version
+lean_libp2p.py       the parts of libp2p that are not loaded
 """
+
+from p2pcache.net import lean_libp2p
+
+lean_libp2p.install()

@@ -20,7 +20,8 @@ from libp2p.network.connection import swarm_connection
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.stream.net_stream import NetStream
-from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = "0.8.1"  # what all of this was found in
 MAX_UNREAD_BYTES: Final = 64 << 20  # of all streams of a connection; one window grows to 16 MiB
+RTT_EVERY_S: Final = 600  # the round trip of a connection, which only the window's growth looks at
 _LOG = logging.getLogger(__name__)
 _applied = False
 
@@ -42,6 +44,7 @@ def apply() -> None:
     _shield_frames()
     _contain_handlers()
     _bound_unread()
+    _batch_credit()
     _name_the_logger()
 
 
@@ -105,6 +108,26 @@ def _bound_unread() -> None:
         return await method(self, length)
 
     Yamux._read_data_body = bounded  # type: ignore[method-assign]
+
+
+def _batch_credit() -> None:
+    """0.8.1: every read is answered by a window update, so each frame of ours costs another one.
+
+    And each connection measures its round trip every 30 s. Both are most of what a network of idle
+    agents does. A window is given back in halves, as go-yamux does it: the sender has the other.
+    """
+    method = YamuxStream._auto_tune_and_send_window_update
+
+    @wraps(method)
+    async def batched(self: YamuxStream, *, bytes_read: int = 0) -> None:
+        owed = vars(self).get("_owed_bytes", 0) + bytes_read
+        due = owed >= self.target_recv_window // 2
+        vars(self)["_owed_bytes"] = 0 if due else owed
+        if due:
+            await method(self, bytes_read=owed)
+
+    YamuxStream._auto_tune_and_send_window_update = batched  # type: ignore[method-assign]
+    vars(yamux)["RTT_MEASURE_INTERVAL"] = RTT_EVERY_S
 
 
 def _name_the_logger() -> None:

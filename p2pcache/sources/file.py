@@ -56,6 +56,10 @@ class FileSource:
         """Whether the ref names a path of this machine."""
         return isinstance(ref, FileRef)
 
+    def endpoint(self, ref: Ref, credentials: Credentials) -> str:
+        """This machine."""
+        return ENDPOINT
+
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
         """Every regular file below the path, or the one file. Runs in a thread.
 

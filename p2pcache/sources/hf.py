@@ -7,13 +7,12 @@ its hashes do not verify what we store, and plain /resolve always works.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from p2pcache.content.refs import HfRef
-from p2pcache.errors import LocalFault, UsageError
+from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import Location, Tls
 from p2pcache.sources.hf_listing import HfListRequest, list_hf
 from p2pcache.sources.port import SourceKind
@@ -34,7 +33,6 @@ class HfOptions:
     """Where the Hub is and how it is asked."""
 
     endpoint: str = PUBLIC_HUB  # HF_ENDPOINT
-    token_file: str | None = None  # HF_TOKEN_PATH, else $HF_HOME/token: what `hf auth login` writes
     ca_file: str | None = None  # a private authority, instead of the system's
     request_timeout_s: float = 10.0  # see HfListRequest
     deadline_s: float = 120.0
@@ -44,8 +42,8 @@ class HfOptions:
 class HfSource:
     """The Hugging Face adapter. `run_sync` runs a plain function with one picklable argument.
 
-    A token comes from the caller's `Credentials`, else from the token file. It goes to the
-    configured endpoint and nowhere else: a ref that names another hub is asked without one.
+    A token comes from the caller's `Credentials`: it is the calling user's. It goes to the
+    configured endpoint and nowhere else: a record of another hub is read without one.
     """
 
     name = "hf"
@@ -58,11 +56,14 @@ class HfSource:
     ) -> None:
         self._run_sync = run_sync
         self._options = options
-        self._token_file = _TokenFile(options.token_file)
 
     def accepts(self, ref: Ref) -> bool:
         """Whether the ref names a repository of a Hub."""
         return isinstance(ref, HfRef)
+
+    def endpoint(self, ref: Ref, credentials: Credentials) -> str:
+        """The caller's hub, else the configured one."""
+        return normalised(credentials.hf_endpoint or self._options.endpoint)
 
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
         """Resolve a revision to a commit and list it (see `hf_listing.list_hf` for errors).
@@ -71,7 +72,7 @@ class HfSource:
         """
         if not isinstance(ref, HfRef):
             raise UsageError(f"not a Hugging Face ref: {ref}")
-        endpoint = self._endpoint(ref.endpoint, credentials)
+        endpoint = self.endpoint(ref, credentials)
         options = self._options
         request = HfListRequest(
             endpoint=endpoint,
@@ -97,19 +98,10 @@ class HfSource:
     async def aclose(self) -> None:
         """Nothing is open."""
 
-    def _configured(self, credentials: Credentials) -> str:
-        return normalised(credentials.hf_endpoint or self._options.endpoint)
-
-    def _endpoint(self, named: str | None, credentials: Credentials) -> str:
-        """A ref's own hub, else the configured one, which also stands in for the public Hub."""
-        if named is None or normalised(named) == PUBLIC_HUB:
-            return self._configured(credentials)
-        return normalised(named)
-
     def _token(self, endpoint: str, credentials: Credentials) -> str | None:
-        if endpoint != self._configured(credentials):
+        if endpoint != normalised(credentials.hf_endpoint or self._options.endpoint):
             return None
-        return usable_token(credentials.hf_token or self._token_file.read())
+        return usable_token(credentials.hf_token)
 
 
 def normalised(endpoint: str) -> str:
@@ -136,28 +128,3 @@ def usable_token(token: str | None) -> str | None:
     if len(token) > MAX_TOKEN_CHARS or not (token.isascii() and token.isprintable()):
         raise UsageError("the Hugging Face token holds characters that no header can carry")
     return token
-
-
-class _TokenFile:
-    """The token file, read again only when it changed (`locate` is called once per file)."""
-
-    def __init__(self, path: str | None) -> None:
-        self._path = path
-        self._stamp: tuple[int, int, int] | None = None
-        self._token: str | None = None
-
-    def read(self) -> str | None:
-        if self._path is None:
-            return None
-        try:
-            now = os.stat(self._path)
-            stamp = (now.st_ino, now.st_size, now.st_mtime_ns)
-            if stamp != self._stamp:
-                with open(self._path, encoding="utf-8") as file:
-                    self._token = file.read(MAX_TOKEN_CHARS + 1)
-                self._stamp = stamp
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as exc:
-            raise LocalFault(f"cannot read the token file {self._path}: {exc}") from exc
-        return self._token

@@ -43,7 +43,6 @@ class HttpOptions:
     """How servers are asked. Proxies come from the environment, as for every HTTP client."""
 
     ca_file: str | None = None  # a private authority; else SSL_CERT_FILE or the public ones
-    sums: bool = False  # read every URL as a list of sums, whatever its name
     timeout_s: float = 10.0  # for each of connect, write and the next byte
     deadline_s: float = 60.0  # one whole reply: a slow drip cannot hold a listing for ever
     max_redirects: int = 8  # as lanes/orders.FetchLimits
@@ -64,6 +63,12 @@ class HttpSource:
         """Whether the ref is a URL of a file."""
         return isinstance(ref, HttpRef)
 
+    def endpoint(self, ref: Ref, credentials: Credentials) -> str:
+        """The web server's origin."""
+        if not isinstance(ref, HttpRef):
+            raise UsageError(f"not a URL: {ref}")
+        return origin_of(ref.url)
+
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
         """Probe one file, or fetch and follow a list of sums. Cancel-safe.
 
@@ -73,7 +78,7 @@ class HttpSource:
         if not isinstance(ref, HttpRef):
             raise UsageError(f"not a URL: {ref}")
         name = file_name(ref.url)
-        if self._options.sums or name.lower() in SUMS_NAMES:
+        if name.lower() in SUMS_NAMES:
             return await self._list_sums(ref.url, ref.sha256)
         probe = await self._prober().probe(ref.url)
         notes = []

@@ -76,7 +76,8 @@ class Listing:
     list of sums), None when there is no such thing. `mutable`: whether the ref can mean something
     else tomorrow. `gated`: the origin said that access is restricted (gated or private);
     `credential_used`: a credential was sent. `notes`: honest remarks for the
-    user ("named by what arrived: the origin has no content hash").
+    user ("named by what arrived: the origin has no content hash"). `asked`: when `endpoint` is
+    another agent, whose word this is, the origin that it asked.
     """
 
     source: str
@@ -87,6 +88,12 @@ class Listing:
     gated: bool = False
     credential_used: bool = False
     notes: tuple[str, ...] = ()
+    asked: str = ""
+
+    @property
+    def hub(self) -> str:
+        """The origin whose name it is, whoever told us: one name means one thing there."""
+        return self.asked or self.endpoint
 
 
 class Source(Protocol):
@@ -97,6 +104,10 @@ class Source(Protocol):
 
     def accepts(self, ref: Ref) -> bool:
         """Whether this adapter understands the ref."""
+        ...
+
+    def endpoint(self, ref: Ref, credentials: Credentials) -> str:
+        """Who would be asked, as `Listing.endpoint` names it. Pure. Raises UsageError."""
         ...
 
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:

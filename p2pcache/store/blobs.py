@@ -259,8 +259,10 @@ class Blobs:
             for source, blob in items:
                 target = self._layout.blob(blob.sha256)
                 if source.exists() or not target.exists():
-                    _check_size(os.stat(source).st_size, blob.size, source)
-                    os.chmod(source, 0o444)
+                    state = os.stat(source)
+                    _check_size(state.st_size, blob.size, source)
+                    if state.st_mode & 0o777 != 0o444:
+                        os.chmod(source, 0o444)
                     self._place(source, target, blob.size)
                 root = cids.raw_cid(blob.sha256) if blob.size <= BLOCK_BYTES else None
                 rows.append(self._row(target, blob.sha256, blob.size, root, blob.git_sha1))

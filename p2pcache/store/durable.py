@@ -50,7 +50,8 @@ _COPY_STEP_BYTES = (
 def as_local_fault(exc: OSError | sqlite3.Error, doing: str) -> LocalFault:
     """The table: our error for what the operating system or SQLite said while `doing`."""
     if isinstance(exc, OSError):
-        where = f" ({exc.filename})" if exc.filename else ""
+        named = exc.filename and str(exc.filename) not in doing
+        where = f" ({exc.filename})" if named else ""
         if exc.errno in _FULL:
             return DiskFull(f"no space left while {doing}{where}", hint=_FREE_SPACE)
         return LocalFault(

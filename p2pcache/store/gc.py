@@ -81,13 +81,13 @@ class Collector:
 
     # -- room ------------------------------------------------------------------------------------
 
-    def usage(self, *, without: Path | None = None) -> Usage:
-        """What the store holds. `without`: a partial that is not counted."""
+    def usage(self, *, without: Collection[Path] = ()) -> Usage:
+        """What the store holds. `without`: partials that are not counted."""
         ((used, blobs, adopted),) = self._index.read(
             "SELECT coalesce(sum(CASE WHEN path IS NULL THEN size END), 0), "
             "count(*), count(path) FROM blobs"
         )
-        partials = [use for use in self._partials() if use.directory != without]
+        partials = [use for use in self._partials() if use.directory not in without]
         disk = os.statvfs(self._layout.root)
         return Usage(
             used + sum(use.allocated for use in partials), blobs, adopted, len(partials),
@@ -109,7 +109,7 @@ class Collector:
         return found
 
     def ensure_room(
-        self, incoming: int, *, running: Collection[bytes], without: Path | None = None
+        self, incoming: int, *, running: Collection[bytes], without: Collection[Path] = ()
     ) -> None:
         """Evict until `incoming` bytes fit the budget and the disk. DiskFull, evicting nothing,
         when that cannot be reached: it says what stands in the way.
@@ -151,23 +151,34 @@ class Collector:
 
     def collect(
         self, *, target_bytes: int | None, running: Collection[bytes],
-        last_copies: Collection[bytes], dry_run: bool,
+        last_copies: Collection[bytes], now: float, dry_run: bool,
     ) -> GcReport:  # fmt: skip
-        """Sweep, then evict down to `target_bytes`, or to the low watermark when above the high."""
+        """Sweep, drop downloads that were given up (`now`: unix seconds), then evict down to
+        `target_bytes`, or to the low watermark when above the high.
+        """
+        old = self._given_up(now)
         if not dry_run:
             self.sweep()
             self.reconcile()
-        usage = self.usage()
+            old = [use for use in old if self._discard(use.directory)]
+        without = {use.directory for use in old}
+        usage = self.usage(without=without)
         if target_bytes is not None:
             need = Need(store_bytes=max(usage.used_bytes - target_bytes, 0))
         else:
             need = self._watermark_need(usage)
-        plan = self._plan(need, running=running, last_copies=last_copies)
+        plan = self._plan(need, running=running, last_copies=last_copies, without=without)
         freed = sum(victim.disk_bytes for victim in plan.victims) if dry_run else self._evict(plan)
+        freed += sum(use.allocated for use in old)
         return GcReport(
-            freed, len(plan.victims), {hold.value: size for hold, size in plan.kept.items()},
+            freed, len(plan.victims) + len(old),
+            {hold.value: size for hold, size in plan.kept.items()},
             max(plan.missing.store_bytes, plan.missing.disk_bytes),
         )  # fmt: skip
+
+    def _given_up(self, now: float) -> list[_PartialUse]:
+        before = now - self._options.partial_age_s
+        return [use for use in self._partials() if not use.live and use.last_used < before]
 
     def trim(self, *, running: Collection[bytes]) -> int:
         """Evict down to the low watermark when above the high one; bytes freed."""
@@ -186,7 +197,7 @@ class Collector:
 
     def _plan(
         self, need: Need, *, running: Collection[bytes], last_copies: Collection[bytes],
-        without: Path | None = None,
+        without: Collection[Path] = (),
     ) -> Plan:  # fmt: skip
         candidates: list[Candidate] = []
         holds: dict[bytes, Hold] = {}
@@ -198,7 +209,7 @@ class Collector:
         candidates.extend(self._candidate(row) for row in stored)
         for use in self._partials():
             key = use.directory.name.encode()
-            if use.directory == without:
+            if use.directory in without:
                 continue
             candidates.append(
                 Candidate(key, use.allocated, use.allocated, use.last_used, partial=True)
@@ -220,6 +231,15 @@ class Collector:
             if victim.partial and self._discard(self._layout.partials / victim.key.decode()):
                 freed += victim.disk_bytes
         return freed
+
+    def discard_partial(self, name: bytes) -> int:
+        """Drop what was fetched of a blob, unless somebody is fetching it; bytes freed."""
+        directory = self._layout.partial(name)
+        try:
+            allocated = (directory / "data").stat().st_blocks * _SECTOR_BYTES
+        except FileNotFoundError:
+            return 0
+        return allocated if self._discard(directory) else 0
 
     # -- order -----------------------------------------------------------------------------------
 

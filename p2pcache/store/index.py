@@ -303,14 +303,6 @@ class Index:
                     [(name, row.sha256) for name in aliases(row)],
                 )
 
-    def link(self, alias: bytes, sha256: bytes) -> None:
-        """Record that a git sha1 or a UnixFS root names a blob."""
-        column = "git_sha1" if digests.is_git_sha1(alias) else "root"
-        value = digests.raw(alias) if column == "git_sha1" else alias
-        with self.write("linking a name") as connection:
-            connection.execute("INSERT OR REPLACE INTO names VALUES (?,?)", (alias, sha256))
-            connection.execute(f"UPDATE blobs SET {column} = ? WHERE sha256 = ?", (value, sha256))
-
     def forget(self, sha256s: Iterable[bytes]) -> None:
         """Drop blobs and their names."""
         keys = [(sha256,) for sha256 in sha256s]

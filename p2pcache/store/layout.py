@@ -33,6 +33,7 @@ class StoreOptions:
     high_watermark: float = 0.95  # of the capacity: above it gc evicts...
     low_watermark: float = 0.85  # ...down to here, so that gc does not run at every pull
     reserve_bytes: int = 512 << 20  # left free for others: a full root file system breaks the host
+    partial_age_s: float = 30 * 86_400.0  # an unfinished download that old was given up
     heartbeat_s: float = 10.0  # seconds between heartbeats of a lease; read by other hosts only
     stale_after_s: float = 60.0  # six missed heartbeats: a paused VM or slow NFS gets a minute
     flush_bytes: int = 32 << 20  # one being flushed + one being filled = the promised 64 MiB

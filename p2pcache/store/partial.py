@@ -209,28 +209,13 @@ class Partial:
 
     def mark(self, indexes: Iterable[int]) -> None:
         """Mark blocks as verified; for blocks that the store itself checked (repair)."""
-        self._set(indexes, b"\x01")
-
-    def drop_blocks(self, indexes: Iterable[int]) -> None:
-        """Take blocks back (they turned out to be wrong): absent now, and after any crash."""
-        indexes = list(indexes)
-        self._set(indexes, b"\x00")
-        with local_faults_at(self.dir):
-            bits = self.have_path.read_bytes()
-            have = bytearray(from_bits(bits, self.blocks))
-            for index in indexes:
-                have[index] = 0
-            self._write_have(bytes(have))
-        self._flushed = len(have) - have.count(0)
-
-    def _set(self, indexes: Iterable[int], value: bytes) -> None:
         with local_faults_at(self.dir):
             descriptor = os.open(self.live_path, os.O_WRONLY)
             try:
                 for index in indexes:
                     if not 0 <= index < self.blocks:
                         raise IndexError(index)
-                    os.pwrite(descriptor, value, index)
+                    os.pwrite(descriptor, b"\x01", index)
             finally:
                 os.close(descriptor)
 

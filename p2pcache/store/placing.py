@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections import Counter
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from typing import Self
 
 _STAGED = ".p2pcache-"  # start of every temporary name: short, so that any legal name has room
+_IS_STAGED = re.compile(r"\.p2pcache-[0-9a-f]{16}")  # anything else is the user's
 ORPHAN_AGE_S = 86_400.0  # a temporary file untouched for a day: its maker is dead, not slow
 _NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_NO_FOLDER = frozenset({errno.EEXIST, errno.ENOTDIR})
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -60,7 +63,12 @@ def target_faults(doing: str) -> Iterator[None]:
         yield
     except OSError as exc:
         fault = durable.as_local_fault(exc, doing)
-        if exc.errno in _NOT_WRITABLE:
+        if exc.errno in _NO_FOLDER:
+            fault = LocalFault(
+                f"{exc.filename} is a file, and a folder is needed",
+                hint="choose a name that is free, or a folder",
+            )
+        elif exc.errno in _NOT_WRITABLE:
             hint = "make that directory writable for this user, or choose another one"
             fault = LocalFault(fault.message, hint=hint)
         raise fault from exc
@@ -291,14 +299,18 @@ class Tree:
 
     def _sweep(self) -> None:
         """Remove what dead processes left. Ages are by the file system's own clock, not ours."""
-        names = [name for name in os.listdir(self._root) if name.startswith(_STAGED)]
+        names = [name for name in os.listdir(self._root) if _IS_STAGED.fullmatch(name)]
         if not names:
             return
         with self._staged() as probe:
             os.close(os.open(probe, os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._root))
             now = os.stat(probe, dir_fd=self._root).st_ctime
         for name in names:
-            with contextlib.suppress(FileNotFoundError, PermissionError, IsADirectoryError):
+            with contextlib.suppress(OSError):  # gone, or not ours to remove
                 found = os.stat(name, dir_fd=self._root, follow_symlinks=False)
-                if now - found.st_ctime > self._orphan_age_s:
+                if now - found.st_ctime <= self._orphan_age_s:
+                    continue
+                if stat.S_ISDIR(found.st_mode):  # of `_ignores_case`: empty
+                    os.rmdir(name, dir_fd=self._root)
+                else:
                     os.unlink(name, dir_fd=self._root)

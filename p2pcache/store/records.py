@@ -226,15 +226,29 @@ class Records:
         for resolution in self.resolutions():
             refs.setdefault(resolution.manifest, []).append(resolution)
         rows = self._index.read(
-            "SELECT m.cid, m.files, m.total_bytes, coalesce(sum(b.size), 0), "
+            "SELECT m.cid, m.files, count(a.digest), m.total_bytes, coalesce(sum(b.size), 0), "
             "coalesce(max(b.last_used), 0), EXISTS (SELECT 1 FROM pins WHERE target = m.cid) "
             f"FROM manifests m LEFT JOIN ({_NAMES_OF_FILES}) a ON a.cid = m.cid "
-            "LEFT JOIN blobs b ON b.sha256 = a.sha256 GROUP BY m.cid ORDER BY 5 DESC"
+            "LEFT JOIN blobs b ON b.sha256 = a.sha256 GROUP BY m.cid ORDER BY 6 DESC"
         )
-        return [
-            Listed(cid, files, total, present, used, bool(pinned), tuple(refs.get(cid, ())))
-            for cid, files, total, present, used, pinned in rows
-        ]
+        listed = []
+        for cid, files, names, total, present, used, pinned in rows:
+            if names != files:  # some files are equal: one blob shows all of them
+                present = self._present_bytes(cid)
+            known = tuple(refs.get(cid, ()))
+            listed.append(Listed(cid, files, total, present, used, bool(pinned), known))
+        return listed
+
+    def _present_bytes(self, cid: bytes) -> int:
+        manifest = self.get_manifest(cid)
+        assert manifest is not None, "its row was read just now"
+        rows = self._index.read(
+            f"SELECT a.digest FROM ({_NAMES_OF_FILES} WHERE f.cid = ?) a "
+            "JOIN blobs b ON b.sha256 = a.sha256",
+            (cid,),
+        )
+        here = {bytes(digest) for (digest,) in rows}
+        return sum(file.size for file in manifest.files if file.digest in here)
 
     def save_receipt(self, receipt: dict[str, Any]) -> int:
         """Keep the account of a pull (JSON values; `ref` names it); gives its number."""

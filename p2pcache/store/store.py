@@ -131,6 +131,13 @@ class Store:
             finally:
                 lease.release()
 
+    def _leave_small_dir(self, lost: tuple[Path, Lease]) -> None:
+        """It is another process's to remove; the next small files get a new one."""
+        with self._lock:
+            if self._small is lost:
+                self._small = None
+            lost[1].withdraw()
+
     def heartbeat(self) -> None:
         """Call every `options.heartbeat_s`: shows other hosts that this process lives.
 
@@ -142,7 +149,11 @@ class Store:
             small = self._small
         with durable.local_faults("renewing leases"):
             if small is not None:
-                small[1].heartbeat()
+                try:
+                    small[1].heartbeat()
+                except LeaseLost as exc:
+                    lost = exc
+                    self._leave_small_dir(small)
             for partial in partials:
                 try:
                     partial.heartbeat()
@@ -231,10 +242,6 @@ class Store:
         """sha2-256 of every block of a complete blob, joined; None where it is not known."""
         return self._blobs.block_map(sha256)
 
-    def link_name(self, alias: bytes, sha256: bytes) -> None:
-        """Record that a git sha1 (multihash) or a UnixFS root names a blob."""
-        self._index.link(alias, sha256)
-
     # -- partials --------------------------------------------------------------------------------
 
     def partial(
@@ -295,7 +302,7 @@ class Store:
         except FileNotFoundError:
             allocated = 0
         self._collector.ensure_room(
-            max(size - allocated, 0), running=self._held(), without=directory
+            max(size - allocated, 0), running=self._held(), without=[directory]
         )
 
     def _forget_partial(self, partial: Partial) -> None:
@@ -376,13 +383,14 @@ class Store:
         last_copies: Collection[bytes] = frozenset(), dry_run: bool = False,
     ) -> GcReport:  # fmt: skip
         """Clean up and evict, least recently used first, down to `target_bytes` (or the low
-        watermark, when above the high one). `protected`, `last_copies`: raw sha2-256 that stay.
+        watermark, when above the high one). Downloads that nobody went on with for
+        `partial_age_s` go first. `protected`, `last_copies`: raw sha2-256 that stay.
         """
         with durable.local_faults("collecting garbage"):
             self._write_touches()
             return self._collector.collect(
                 target_bytes=target_bytes, running=self._held() | set(protected),
-                last_copies=last_copies, dry_run=dry_run,
+                last_copies=last_copies, now=self._clock(), dry_run=dry_run,
             )  # fmt: skip
 
     def usage(self) -> Usage:
@@ -465,32 +473,31 @@ class Store:
         return self._records.ls()
 
     def rm(self, manifest_cid: bytes) -> int:
-        """Forget a manifest and remove the blobs that nothing else refers to; bytes freed.
+        """Forget a manifest and remove the blobs that nothing else refers to, and what was fetched
+        of those that are not complete; bytes freed.
 
-        What an interrupted pull left of it goes too. Blobs and partials of a running pull stay.
-        Raises NotFound when the manifest is not kept.
+        What a running pull needs stays. Raises NotFound when the manifest is not kept.
         """
         manifest = self._records.get_manifest(manifest_cid)
         if manifest is None:
             raise NotFound("no such manifest is in the store")
+        freed = self._discard_partials_of(manifest_cid, manifest)
         gone = self._records.only_in(manifest_cid) - self._held()
-        present = self._index.rows([digests.sha256_digest(sha256) for sha256 in gone])
-        freed = self._blobs.remove(row.sha256 for row in present.values())
-        freed += sum(self._discard_partial(file.digest, file.size) for file in manifest.files)
+        # a git sha1 that never arrived stands for itself there: it is no blob
+        present = self._index.rows([digests.sha256_digest(key) for key in gone if len(key) == 32])
+        freed += self._blobs.remove(row.sha256 for row in present.values())
         self._records.forget_manifest(manifest_cid)
         return freed
 
-    def _discard_partial(self, name: bytes, size: int) -> int:
-        """Bytes freed; none when there is no partial, or somebody is working on it."""
-        if not self.layout.partial(canonical_name(name)).exists():
-            return 0
-        try:
-            partial = self._partial(name, size, False, "")
-        except Busy:
-            return 0
-        freed = partial.have_bytes()
-        partial.discard()
-        return freed
+    def _discard_partials_of(self, cid: bytes, manifest: Manifest) -> int:
+        held = self._held()
+        mine = [file.digest for file in manifest.files if digests.raw(file.digest) not in held]
+        wanted_by = self._records.manifests_with(mine)
+        return sum(
+            self._collector.discard_partial(canonical_name(name))
+            for name in set(mine)
+            if wanted_by[name] == {cid}
+        )
 
     def forget_ref(self, canonical: str) -> None:
         """Forget what one ref means; its manifest and blobs stay for the others that mean it."""

@@ -2,7 +2,8 @@
 
 Peers tell the size with what they hold. It is believed as far as the name proves it: for a UnixFS
 root the map must make that root with that size; for a digest the arrived bytes decide, and the next
-size that was told is tried when they do not fit. Who told another size is a proven liar then.
+size that was told is tried when they do not fit. Who told another size is a proven liar then. The
+first word is acted on at once; when more peers say otherwise within a moment, they are followed.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SETTLE_S = 0.05  # after the first word: others who tell the right size are a round trip away
+SETTLE_S = 0.05  # after the first word it may be outvoted: others are a round trip away
 MAX_SIZES = 4  # different ones that are tried; an honest swarm tells one
 EVENTS_KEPT = 1024  # waiting for a driver that is about to read them
 
@@ -84,28 +85,56 @@ async def pull_bare(
     when nothing that was told was true, and whatever a pull raises. Cancel-safe as `pull`.
     """
     error: P2PCacheError | None = None
+    tried: set[int] = set()
     async with _hearing(peers.swarm, name) as heard:
         with trio.move_on_after(timeout_s):
-            await heard.first.wait()
-            await trio.sleep(SETTLE_S)
-        for size_bytes in heard.sizes():
+            await heard.wait_new(tried)
+        settled_at = trio.current_time() + SETTLE_S
+        while len(tried) < MAX_SIZES:
+            with trio.move_on_at(settled_at):
+                await heard.wait_new(tried)
+            size_bytes = heard.best(tried)
+            if size_bytes is None:
+                break
             wanted = await _wanted(name, size_bytes, heard, peers)
             if wanted is None:
+                tried.add(size_bytes)
                 continue
             report = PullReport({}, NOTHING, 0, 0, 0.0, 0.0, 0.0, 0.0)
             try:
-                return await fetch(
-                    context, [wanted], [], report,
-                    rate_bytes_per_s=rate_bytes_per_s, watch=watch, note=note, hold=hold,
-                    peers=replace(peers, swarm=heard.view()),
-                )  # fmt: skip
+                async with _unless_outvoted(heard, size_bytes, tried, settled_at):
+                    return await fetch(
+                        context, [wanted], [], report,
+                        rate_bytes_per_s=rate_bytes_per_s, watch=watch, note=note, hold=hold,
+                        peers=replace(peers, swarm=heard.view()),
+                    )  # fmt: skip
             except (Untrusted, NotFound, DiskFull) as exc:  # perhaps of another size
                 error = error or exc
-                await trio.to_thread.run_sync(_forget, context, name, size_bytes)
+                tried.add(size_bytes)
+            await trio.to_thread.run_sync(_forget, context, name, size_bytes)
     raise error or NotFound(
         f"nobody in the network has `{name.hex()}`",
         hint="give a ref with an origin (hf://, https://), or start an agent that has it",
     )
+
+
+@asynccontextmanager
+async def _unless_outvoted(
+    heard: _Heard, size_bytes: int, tried: set[int], settled_at: float
+) -> AsyncIterator[None]:
+    """Ends the block when until then more peers tell another size than this one."""
+    with plain_errors():
+        async with trio.open_nursery() as nursery:
+
+            async def count() -> None:
+                with trio.move_on_at(settled_at):
+                    while heard.best(tried) in (size_bytes, None):
+                        await heard.wait_change()
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(count)
+            yield
+            nursery.cancel_scope.cancel()
 
 
 def _forget(context: PullContext, name: bytes, size_bytes: int) -> None:
@@ -211,7 +240,7 @@ class _Heard:
     """What peers told so far, kept so that several tries may begin with it."""
 
     def __init__(self, swarm: Swarm, name: bytes) -> None:
-        self.first = trio.Event()
+        self._changed = trio.Event()
         self._swarm = swarm
         self._name = name
         self._held: dict[PeerId, PeerHolds] = {}
@@ -224,7 +253,8 @@ class _Heard:
                 case PeerHolds(peer, name, size, _) if name == self._name:
                     if 0 < size <= MAX_BLOB_BYTES:
                         self._add(event)
-                        self.first.set()
+                        self._changed.set()
+                        self._changed = trio.Event()
                 case PeerLost(peer, name) if name == self._name:
                     self._held.pop(peer, None)
                 case PeerGone(peer, _):
@@ -243,10 +273,20 @@ class _Heard:
             blocks = before.blocks | blocks if both else None  # type: ignore[operator]
         self._held[event.peer] = replace(event, blocks=blocks)
 
-    def sizes(self) -> list[int]:
-        """What was told, by how many, then the smaller first: a lie costs less."""
+    def best(self, tried: set[int]) -> int | None:
+        """What most tell, of what was not tried; then the smaller: a lie costs less."""
         votes = Counter(held.size for held in self._held.values())
-        return sorted(votes, key=lambda size: (-votes[size], size))[:MAX_SIZES]
+        left = [size for size in votes if size not in tried]
+        return min(left, key=lambda size: (-votes[size], size), default=None)
+
+    async def wait_change(self) -> None:
+        """Until somebody tells something."""
+        await self._changed.wait()
+
+    async def wait_new(self, tried: set[int]) -> None:
+        """Until there is a size that was not tried."""
+        while self.best(tried) is None:
+            await self.wait_change()
 
     def whole(self, size_bytes: int) -> list[PeerId]:
         """Who tells this size; those that have all of it first."""

@@ -24,6 +24,7 @@ from p2pcache.transfer.machine import Download
 from p2pcache.transfer.machine.owners import OwnerOptions, Owners
 from p2pcache.transfer.policy import StreamTuner, TransferOptions, piece_bytes
 from p2pcache.transfer.progress import Meter, Progress
+from p2pcache.transfer.sharing import Peers
 from p2pcache.transfer.swarming import Swarming
 from p2pcache.transfer.workers import idle_cpu_s, machine_core_count
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.machine import Statistics
-    from p2pcache.transfer.sharing import Peers
+    from p2pcache.transfer.sharing import PeersLater
     from p2pcache.transfer.want import Origin, Wanted
     from p2pcache.transfer.workers import Workers
 
@@ -61,7 +62,7 @@ class Driver:
         chance: Callable[[], float],
         watch: Callable[[Progress], None],
         hold: Hold,
-        peers: Peers | None = None,
+        peers: Peers | PeersLater | None = None,
         total_bytes: int | None = None,
     ) -> None:
         self._wanted = list(wanted)
@@ -88,15 +89,13 @@ class Driver:
             options=options,
             chance=chance,
             now=trio.current_time(),
-            hopeful=peers is not None,
-            owners=None if peers is None else self._owners(peers),
+            hopeful=isinstance(peers, Peers),
+            owners=self._owners(peers) if isinstance(peers, Peers) else None,
         )
         # as many answers may be on their way as there are requests and blobs being opened
         self._send, self._receive = trio.open_memory_channel[ev.Event](4 * options.max_streams)
-        self._swarming: Swarming | None = None
-        if peers is not None:
-            requests = options.peer_requests
-            self._swarming = Swarming(peers, self._wanted, self._send, requests=requests)
+        self._swarming = self._swarm(peers) if isinstance(peers, Peers) else None
+        self._later = None if isinstance(peers, Peers) else peers
         self._growing: dict[int, GrowingBlob] = {}
         self._jobs: dict[int, ev.Job] = {}  # that are running
         self._seen: dict[int, int] = {}  # of each, how far it was seen to be
@@ -133,6 +132,9 @@ class Driver:
         """Counters of the machine."""
         return self._machine.statistics()
 
+    def _swarm(self, peers: Peers) -> Swarming:
+        return Swarming(peers, self._wanted, self._send, requests=self._options.peer_requests)
+
     async def run(self) -> None:
         """Bring everything into the store. Raises the one error that ended the pull."""
         try:
@@ -148,6 +150,8 @@ class Driver:
                         nursery.start_soon(self._swarming.run)
                     if self._swarming is not None or len(self._origins) > 1:
                         nursery.start_soon(self._look)
+                    if self._later is not None:
+                        nursery.start_soon(self._join_later, self._later)
                     await self._loop(nursery)
                     nursery.cancel_scope.cancel()
         except DiskFull as exc:
@@ -195,6 +199,24 @@ class Driver:
         for event in starting:
             await self._send.send(event)
 
+    async def _join_later(self, later: PeersLater) -> None:
+        """Peers that come in the middle. They are told of what arrives from now on, and of whole
+        blobs: who sent the blocks before was not kept.
+        """
+        async with later() as peers:
+            swarming = self._swarm(peers)
+            for blob in self.blobs:
+                swarming.here_before(blob)
+            for blob, growing in self._growing.items():
+                if growing.is_open:
+                    swarming.opened(blob, growing)
+            self._swarming = swarming
+            await self._send.send(ev.Listening())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(swarming.run)
+                if len(self._origins) <= 1:  # otherwise it runs
+                    nursery.start_soon(self._look)
+
     def _do(self, action: ev.Action, nursery: trio.Nursery) -> None:
         match action:
             case ev.Open(blob):
@@ -225,8 +247,9 @@ class Driver:
                     self._swarming.doubt(blob, blocks)
             case ev.Digest(blob, again):
                 nursery.start_soon(self._digest, blob, again)
-            case ev.Failed(blobs, faults):
-                raise no_source([self._wanted[i].path for i in blobs], len(self._wanted), faults)
+            case ev.Failed(blobs, faults, lost):
+                paths = [self._wanted[i].path for i in blobs]
+                raise no_source(paths, len(self._wanted), faults, lost)
             case ev.Banned() | ev.Wake() | ev.Finished():
                 pass  # bans are in the machine's statistics; the other two end in `_loop`
             case _:

@@ -124,6 +124,11 @@ class PartnerLeft:
 
 
 @dataclass(frozen=True, slots=True)
+class Listening:
+    """A swarm is listened to from now on: somebody may still appear with what nobody has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A blob's partial is ours. `live`: one byte a block, nonzero = verified already."""
 
@@ -216,6 +221,7 @@ Event = (
     | SourceDown
     | Partner
     | PartnerLeft
+    | Listening
     | Opened
     | Settled
     | Progress
@@ -309,10 +315,13 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Nobody can bring the rest. `faults`: the last word of every source, worst first."""
+    """Nobody can bring the rest. `faults`: the last word of every source, worst first. `lost`:
+    peers that held some of it, and how long ago the link to each ended, s; the latest first.
+    """
 
     blobs: tuple[int, ...]
     faults: tuple[tuple[str, Fault], ...]
+    lost: tuple[tuple[str, float], ...] = ()
 
 
 Action = (

@@ -23,10 +23,12 @@ _HINT_OF: dict[FaultKind, str] = {
     FaultKind.UNAVAILABLE: "try again later: what was verified is kept",
     FaultKind.NOT_FOUND: "check the name and the revision",
     FaultKind.DENIED: "log in (HF_TOKEN or `hf auth login`) or ask for access, then try again",
-    FaultKind.UNTRUSTED: "the source sends other bytes than it promised; nothing of them was kept",
+    FaultKind.UNTRUSTED: "the source sends other bytes than it promised; those were dropped",
     FaultKind.LOCAL: "look at `p2pcache doctor`",
     FaultKind.DISK_FULL: "free space (`p2pcache gc`), then try again: what was verified is kept",
 }
+
+MAX_LOST = 8  # peers that are named in a message
 
 
 OURS = (errors.LocalFault, errors.UsageError)
@@ -55,13 +57,27 @@ def local_error(fault: Fault) -> errors.LocalFault:
 
 
 def no_source(
-    what: Sequence[str], count: int, faults: Sequence[tuple[str, Fault]]
+    what: Sequence[str],
+    count: int,
+    faults: Sequence[tuple[str, Fault]],
+    lost: Sequence[tuple[str, float]] = (),
 ) -> errors.P2PCacheError:
-    """The error of a pull that nobody can finish: who was asked and what each said."""
+    """The error of a pull that nobody can finish: who was asked and what each said; who held it,
+    and how many seconds ago each left.
+    """
     names = ", ".join(f"`{name}`" for name in what[:3]) + (", ..." if len(what) > 3 else "")
     tried = "; ".join(f"{name}: {fault.message}" for name, fault in faults) or "no source at all"
     message = f"no source brought {len(what)} of {count} files ({names})\ntried: {tried}"
+    if lost:
+        seen = ", ".join(f"{name} (last seen {ago_s:.0f} s ago)" for name, ago_s in lost[:MAX_LOST])
+        message += f"\nheld by: {seen}" + (", ..." if len(lost) > MAX_LOST else "")
+        if not faults:
+            hint = "start one of them again, or try later: what was verified is kept"
+            return errors.Unavailable(message, hint=hint)
     if not faults:
-        return errors.NotFound(message, hint="check the ref, or start an agent that has it")
+        return errors.NotFound(
+            message,
+            hint="check the ref, or start an agent that has it; with --offline no origin is asked",
+        )
     worst = faults[0][1]
     return _ERROR_OF[worst.kind](message, hint=_HINT_OF.get(worst.kind))

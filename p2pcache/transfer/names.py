@@ -58,9 +58,16 @@ class NameOptions:
 
 
 def choose_word(
-    words: Iterable[SignedResolution], canonical: str, options: NameOptions, now: float
+    words: Iterable[SignedResolution],
+    canonical: str,
+    options: NameOptions,
+    now: float,
+    endpoint: str,
 ) -> SignedResolution | None:
-    """The newest word that counts, None when there is none. Ties go to the smaller signer."""
+    """The newest word that counts, None when there is none.
+
+    Words of who asked the same `endpoint` come before all others; ties go to the smaller signer.
+    """
     usable = [
         word
         for word in words
@@ -69,7 +76,11 @@ def choose_word(
         and word.resolved_at <= now + CLOCK_SKEW_S
         and (options.max_age_s is None or now - word.resolved_at <= options.max_age_s)
     ]
-    return min(usable, key=lambda word: (-word.resolved_at, word.signer), default=None)
+    return min(
+        usable,
+        key=lambda word: (word.endpoint != endpoint, -word.resolved_at, word.signer),
+        default=None,
+    )
 
 
 def still_counts(listing: Listing, resolved_at: float, options: NameOptions, now: float) -> bool:
@@ -87,6 +98,7 @@ def listing_of(word: SignedResolution, manifest: Manifest, now: float) -> Listin
     return Listing(
         source=OTHERS,
         endpoint=who,
+        asked=word.endpoint,
         immutable=word.immutable,
         mutable=word.mutable,
         files=tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in manifest.files),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.policy import TransferOptions
     from p2pcache.transfer.resolve import Resolution
-    from p2pcache.transfer.sharing import Peers
+    from p2pcache.transfer.sharing import Peers, PeersLater
     from p2pcache.transfer.workers import Workers
 
 Adopter = Callable[["Ref", "ListedFile"], Iterable[Path]]
@@ -76,7 +76,7 @@ async def pull(
     watch: Callable[[Progress], None],
     note: Callable[[PullReport], None],
     hold: Hold,
-    peers: Peers | None = None,
+    peers: Peers | PeersLater | None = None,
 ) -> PullReport:
     """Bring `files` into the store. Cancel-safe: verified blocks stay. Raises one of our errors.
 
@@ -150,7 +150,7 @@ async def fetch(
     watch: Callable[[Progress], None],
     note: Callable[[PullReport], None],
     hold: Hold,
-    peers: Peers | None,
+    peers: Peers | PeersLater | None,
 ) -> PullReport:
     """Bring what is known to be missing. Raises and ends as `pull`, whose last step it is."""
     unique = list({_identity(w): w for w in missing}.values())

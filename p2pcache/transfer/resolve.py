@@ -111,12 +111,15 @@ class Resolver:
         if isinstance(ref, refs.DigestRef | refs.CidRef):
             return await trio.to_thread.run_sync(self._local, ref)
         canonical = refs.canonical(ref)
-        record = await trio.to_thread.run_sync(self._recorded, ref, canonical)
+        source = self.source_for(ref)
+        ours = source.endpoint(ref, credentials)
+        known = await trio.to_thread.run_sync(self.recorded, ref)
+        record = known if known is not None and known.listing.hub == ours else None
         if record is not None and not refresh and self._is_fresh(record):
             return record
         names = self._options.names if trust is None else trust
         if offline:
-            known = await self._ask_others(ref, canonical, record, names)
+            known = await self._without_origin(ref, known, ours, names)
             if known is None:
                 raise NotFound(
                     f"`{canonical}` was never resolved here, no other agent told its meaning, "
@@ -126,7 +129,7 @@ class Resolver:
             return known
         try:
             with trio.fail_after(self._options.timeout_s):
-                listing = _checked(await self.source_for(ref).list(ref, credentials))
+                listing = _checked(await source.list(ref, credentials))
             if not refresh:
                 listing = with_known_digests(listing, None if record is None else record.listing)
             await trio.to_thread.run_sync(check_sizes, listing, self._store)
@@ -136,23 +139,44 @@ class Resolver:
             error.__cause__ = exc
         except Unavailable as exc:
             error = exc
-        known = await self._ask_others(ref, canonical, record, names)
+        known = await self._without_origin(ref, known, ours, names)
         return self._fall_back(known, error)
 
-    async def _ask_others(
-        self, ref: refs.Ref, canonical: str, record: Resolution | None, options: NameOptions
+    async def _without_origin(
+        self, ref: refs.Ref, record: Resolution | None, ours: str, options: NameOptions
     ) -> Resolution | None:
-        """Our own record or another agent's word, whichever is newer."""
+        """The best that is known of a ref; says so when it is what another hub than `ours` said.
+
+        A mirror's address may change, and each agent may have its own: what was said elsewhere is
+        better than nothing, and never taken where the origin itself can answer.
+        """
+        known = await self._ask_others(ref, record, ours, options)
+        if known is None or known.listing.hub == ours:
+            return known
+        note = f"this is what {known.listing.hub} calls so; {ours} could not be asked"
+        return replace(known, listing=replace(known.listing, notes=(*known.notes, note)))
+
+    async def _ask_others(
+        self, ref: refs.Ref, record: Resolution | None, ours: str, options: NameOptions
+    ) -> Resolution | None:
+        """Our own record or another agent's word: our hub's before another's, then the newer."""
+        canonical = refs.canonical(ref)
         if record is not None and not still_counts(
             record.listing, record.resolved_at, options, self._now()
         ):
             record = None
         if self._names is None or not options.ask:
             return record
-        if record is not None and not record.listing.mutable:
+        is_ours = record is not None and record.listing.hub == ours
+        if record is not None and is_ours and not record.listing.mutable:
             return record
-        word = choose_word(await self._names.words(canonical), canonical, options, self._now())
-        if word is None or (record is not None and record.resolved_at >= word.resolved_at):
+        words = await self._names.words(canonical)
+        word = choose_word(words, canonical, options, self._now(), ours)
+        if word is None:
+            return record
+        if record is not None and (is_ours, record.resolved_at) >= (
+            word.endpoint == ours, word.resolved_at,
+        ):  # fmt: skip
             return record
         manifest = await self._names.manifest(word.manifest)
         if manifest is None:
@@ -188,7 +212,11 @@ class Resolver:
         return Resolution(ref, canonical, listing, manifest, resolved_at, False)
 
     def named_by_arrival(self, resolution: Resolution, blobs: dict[str, BlobInfo]) -> Resolution:
-        """The same resolution with the digests that only the arrived bytes could tell. Blocking."""
+        """The same resolution with the digests that only the arrived bytes could tell. Blocking.
+
+        When not all of it was asked for, it is narrowed to the files whose digest is known; what
+        the ref means as a whole stays unrecorded.
+        """
         if resolution.manifest is not None:
             return resolution
         files = tuple(
@@ -196,7 +224,13 @@ class Resolver:
             for f in resolution.listing.files
             if f.digest is not None or f.path in blobs
         )
-        return self.record(resolution.ref, replace(resolution.listing, files=files))
+        listing = replace(resolution.listing, files=files)
+        if len(files) == len(resolution.listing.files):
+            return self.record(resolution.ref, listing)
+        manifest = manifest_of(listing)
+        if manifest is not None:
+            self._store.put_manifest(manifest)  # so that `ls` shows it, and `rm` can free it
+        return replace(resolution, listing=listing, manifest=manifest)
 
     # -- records ----------------------------------------------------------------------------------
 
@@ -206,7 +240,9 @@ class Resolver:
         age_s = self._now() - record.resolved_at
         return not record.listing.mutable or 0.0 <= age_s < self._options.ttl_s
 
-    def _recorded(self, ref: refs.Ref, canonical: str) -> Resolution | None:
+    def recorded(self, ref: refs.Ref) -> Resolution | None:
+        """What the ref meant last time, whichever origin said so."""
+        canonical = refs.canonical(ref)
         row = self._store.resolution(canonical)
         if row is None:
             return None
@@ -276,6 +312,7 @@ def _pack(listing: Listing) -> bytes:
         {
             "source": listing.source,
             "endpoint": listing.endpoint,
+            "asked": listing.asked,
             "immutable": listing.immutable,
             "mutable": listing.mutable,
             "gated": listing.gated,
@@ -303,6 +340,7 @@ def _unpack(packed: bytes) -> Listing:
     return Listing(
         source=plain["source"],
         endpoint=plain["endpoint"],
+        asked=plain.get("asked", ""),  # records from before there were words have none
         immutable=plain["immutable"],
         mutable=plain["mutable"],
         gated=plain["gated"],

@@ -5,6 +5,8 @@ The agent implements it over its byte server, its network and its store; all cal
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,3 +55,7 @@ class Peers:
     swarm: Swarm
     sharing: Sharing
     signer: Signer | None = None
+
+
+PeersLater = Callable[[], AbstractAsyncContextManager[Peers]]
+"""For a pull that begins without a network: entered when there is one, perhaps never."""

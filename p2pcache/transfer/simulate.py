@@ -106,6 +106,10 @@ class _Node:
         self.liar = False
         self.met: set[int] = set()  # whose words reach it
 
+    def hear(self, news: list[ev.Event]) -> None:
+        """For the next beat."""
+        self.inbox += news
+
 
 class Simulation:
     """Runs one case once."""
@@ -231,7 +235,7 @@ class Simulation:
             if node.number in other.met and other.dead is None and other.ended is None:
                 self._at(
                     self.now + self.case.beat_s * self._random.random(),
-                    partial(other.inbox.extend, list(news)),
+                    partial(other.hear, list(news)),
                 )
         if node.inbox and node.ended is None:
             heard, node.inbox = node.inbox, []

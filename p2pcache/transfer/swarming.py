@@ -296,6 +296,10 @@ class Swarming:
         partial = growing.partial
         self._sharing.growing(wanted.name, wanted.size_bytes, partial.data_path, partial.live_path)
 
+    def here_before(self, index: int) -> None:
+        """A blob was complete before anybody was heard: nothing more is wanted of it."""
+        self._complete.add(index)
+
     async def learn_maps(self, index: int) -> None:
         """Ask those that were heard of before the blob was opened; bounded by MAP_WAIT_S."""
         holders = self._holders.get(index, {})

@@ -8,25 +8,24 @@ verified stays, by the order of its writes (lanes/orders).
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 import trio_parallel
 
-from p2pcache.errors import LocalFault
+from p2pcache.errors import LocalFault, plain_errors
 from p2pcache.lanes.bundle import fetch_bundle
 from p2pcache.lanes.fetch import fetch
 from p2pcache.lanes.follow import follow
 from p2pcache.lanes.parent import end_with_parent
 from p2pcache.lanes.small import fetch_small
+from p2pcache.transfer.fork_server import ForkServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PRELOADED = [
-    "trio_parallel",
+    "_trio_parallel_workers",  # what a worker needs of trio_parallel: without trio
     "p2pcache.lanes.fetch",
     "p2pcache.lanes.follow",
     "p2pcache.lanes.small",
@@ -63,7 +62,7 @@ class WorkerOptions:
     max_hashers: int = 4  # of what is complete: never queued behind a transfer
     max_sdk_calls: int = 2
     small_threads: int = 8  # connections a batch: hides the round trip of a far origin
-    idle_s: float = 60.0  # then a worker's 25 MB are given back
+    idle_s: float = 60.0  # then a worker's 25 MB are given back, and when none is left 20 MB more
 
 
 class WorkerDied(LocalFault):
@@ -73,7 +72,10 @@ class WorkerDied(LocalFault):
 class Workers:
     """Runs orders in worker processes. Made by `open_workers`; ends with its scope."""
 
-    def __init__(self, fetchers: object, sdk: object, options: WorkerOptions) -> None:
+    def __init__(
+        self, fetchers: object, sdk: object, server: ForkServer, options: WorkerOptions
+    ) -> None:
+        self._server = server
         self._fetchers: trio_parallel.WorkerContext = fetchers
         self._sdk: trio_parallel.WorkerContext = sdk
         self._options = options
@@ -162,8 +164,10 @@ class Workers:
         fn: Callable[..., T],
         *args: object,
     ) -> T:
+        await self._server.wait_usable()
         try:
-            result: T = await context.run_sync(fn, *args, kill_on_cancel=True, limiter=limiter)
+            with self._server.use():
+                result: T = await context.run_sync(fn, *args, kill_on_cancel=True, limiter=limiter)
         except trio_parallel.BrokenWorkerError as exc:
             raise WorkerDied(
                 "a worker process died (killed, or out of memory)",
@@ -191,8 +195,8 @@ async def open_workers(options: WorkerOptions) -> AsyncIterator[Workers]:
     They are forked from a small server process that has imported the lanes: 20 ms and shared pages
     instead of 400 ms and 30 MB each, and nothing of the agent (threads, sockets) is inherited.
     """
-    multiprocessing.set_forkserver_preload(PRELOADED)
-    forkserver.ensure_running()  # returns at once; it imports while the agent starts
+    server = ForkServer(PRELOADED, options.idle_s)
+    server.start()  # it imports while the agent starts
     open_context = partial(
         trio_parallel.open_worker_context,
         idle_timeout=options.idle_s,
@@ -200,8 +204,17 @@ async def open_workers(options: WorkerOptions) -> AsyncIterator[Workers]:
         grace_period=GRACE_S,
         worker_type=trio_parallel.WorkerType.FORKSERVER,
     )
+
+    def count_workers() -> int:
+        told = [context.statistics() for context in (fetchers, sdk)]
+        return sum(one.idle_workers + one.running_workers for one in told)
+
     async with open_context() as fetchers, open_context() as sdk:
-        yield Workers(fetchers, sdk, options)
+        with plain_errors():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.keep, count_workers)
+                yield Workers(fetchers, sdk, server, options)
+                nursery.cancel_scope.cancel()
 
 
 def core_count() -> int:

@@ -56,6 +56,19 @@ def test_get_prints_the_path_and_nothing_else_on_stdout(agent, capsys, tmp_path)
     assert "note: named by what arrived" in err
 
 
+@pytest.mark.parametrize(
+    ("options", "out", "err"),
+    [
+        ([], f"{PEER}\n", f"{PEER} may talk to this agent again\n"),
+        (["--json"], f'{{"type": "unban", "peer": "{PEER}"}}\n', ""),
+        (["-q"], f"{PEER}\n", ""),
+    ],
+)
+def test_unban_says_whose_ban_was_lifted(agent, capsys, options, out, err):
+    assert main(["unban", PEER, *options]) == 0
+    assert capsys.readouterr() == (out, err)
+
+
 def test_pull_is_get_and_quiet_says_only_the_path(agent, capsys):
     assert main(["pull", "org/model", "--to", "/x", "-q"]) == 0
     assert capsys.readouterr() == ("/x\n", "")
@@ -178,11 +191,6 @@ def test_ls_in_quiet_mode_is_data_alone(agent, capsys):
     assert lines[0].startswith("hf://")
 
 
-def test_gc_says_what_it_kept_in_bytes(agent, capsys):
-    assert main(["gc"]) == 0
-    assert "  kept 2 B: pinned\n" in capsys.readouterr().err
-
-
 def test_status_without_an_agent_exits_10_and_starts_none(home, capsys):
     for command in (["status"], ["agent", "status"], ["agent", "stop"]):
         assert main(command) == 10
@@ -196,6 +204,7 @@ def test_damage_that_verify_leaves_behind_exits_12(agent, capsys):
     assert out == f"bad  {'0' * 64}  2 blocks\n"
     assert "--repair" in err
     assert main(["verify", "bad", "--repair"]) == 0
+    assert "3 links in a Hugging Face cache or a folder" in capsys.readouterr().err
 
 
 def test_what_verify_could_not_read_is_no_damage_and_still_a_failure(agent, capsys):
@@ -203,6 +212,18 @@ def test_what_verify_could_not_read_is_no_damage_and_still_a_failure(agent, caps
     out, err = capsys.readouterr()
     assert out == f"unread  {'1' * 64}  no memory\n"
     assert "1 stored blob could not be read: no memory" in err
+
+
+def test_gc_says_how_many_bytes_it_kept_and_why(agent, capsys):
+    assert main(["gc"]) == 0
+    assert capsys.readouterr().err == "freed 3.0 GiB in 4 blobs\n  kept 2.0 GiB: pinned\n"
+
+
+def test_config_alone_takes_the_options_of_config_show(agent, capsys):
+    assert main(["config", "--json"]) == 0
+    alone = capsys.readouterr().out
+    assert main(["config", "show", "--json"]) == 0
+    assert capsys.readouterr().out == alone != ""
 
 
 def test_ls_aligns_its_columns_and_streams_json_lines(agent, capsys):
@@ -377,6 +398,13 @@ def test_on_a_terminal_progress_is_one_line_that_is_taken_back(agent):
     assert shown.count("\n") == 2  # the summary and the note; never the progress
 
 
+def test_a_dumb_terminal_gets_no_control_sequences(agent):
+    shown = on_a_terminal(["get", "slow"], {"TERM": "dumb"})
+    assert "\x1b" not in shown
+    assert "fetched" in shown
+    assert "\x1b" not in on_a_terminal(["get", "fail:denied"], {"TERM": "dumb"})
+
+
 @pytest.mark.parametrize("variable", ["P2PCACHE_NO_PROGRESS"])
 def test_progress_can_be_turned_off(agent, variable):
     assert "a.bin" not in on_a_terminal(["get", "slow"], {variable: "1"})
@@ -422,7 +450,7 @@ def on_a_terminal(args, environment):
     child = subprocess.Popen(
         [sys.executable, "-m", "p2pcache", *args],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs,
-        env={**os.environ, "COLUMNS": "80", **environment},
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment},
     )  # fmt: skip
     os.close(theirs)
     shown = b""

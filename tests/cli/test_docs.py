@@ -7,11 +7,12 @@ import click
 import pytest
 
 from p2pcache import config, errors
-from p2pcache.cli.main import ALIASES, COMMANDS, cli
+from p2pcache.cli.main import ALIASES, COMMANDS, cli, main
 from p2pcache.cli.output import EXIT_CODES
 from p2pcache.config import environment, settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 SHARED = {"--json", "--quiet", "-q", "--help"}  # documented once, for all
 
 
@@ -53,6 +54,28 @@ def test_every_exit_code_of_a_command_is_in_its_section(name):
     listed = re.search(r"^Exits: (.*)$", section(name), re.M)
     assert listed, f"{name}: no `Exits:` line"
     assert tuple(map(int, listed[1].split(", "))) == ALL[name].exits
+
+
+def test_the_readme_lists_every_command_in_its_group():
+    rows = re.findall(r"^\| (\w+) \| (`.*`) \|$", README, re.M)
+    listed = {group: re.findall(r"`(\w+)`", names) for group, names in rows}
+    assert listed == {group: list(names) for group, names in COMMANDS.items()}
+
+
+@pytest.mark.parametrize("name", [*ALL, "config", "agent"])
+def test_every_help_shows_an_example_and_exit_codes(name, capsys):
+    assert main([*name.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "Example:" in out
+    assert "Exit codes:" in out
+
+
+@pytest.mark.parametrize("name", [*ALL, "config"])
+def test_every_command_but_those_that_the_page_names_takes_json(name):
+    assert "Every command but `agent run` and `completion` takes" in PAGE
+    command = ALL.get(name) or cli.get_command(None, name)
+    takes = any("--json" in param.opts for param in command.params)
+    assert takes == (name not in ("agent run", "completion"))
 
 
 def test_no_section_documents_what_does_not_exist():

@@ -141,6 +141,11 @@ def test_a_receipt_of_another_agents_version_is_still_shown():
     assert receipt_lines({**RECEIPT, "bound": None, "sources": [], "times": {}})
 
 
+def test_a_pull_that_failed_before_it_had_a_manifest_shows_none():
+    lines = receipt_lines({**RECEIPT, "manifest": None})
+    assert "  manifest  -" in lines
+
+
 def test_an_outcome_of_several_lines_is_shown_as_lines():
     lines = receipt_lines({**RECEIPT, "outcome": "failed: no source has it\n  tried: hf"})
     assert lines[:2] == ["hf://org/model  failed: no source has it", "  tried: hf"]

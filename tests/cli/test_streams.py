@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,22 @@ def test_a_get_with_closed_streams_brings_its_own_agent_and_the_file(env, tmp_pa
     done = sh(env, f"{PROGRAM} get {tmp_path}/file --to {tmp_path}/more <&- >&- 2>&-")
     assert done.returncode == 0
     assert (tmp_path / "more" / "file").read_text() == "bytes"
+
+
+def test_a_command_leaves_no_process_behind_that_uses_its_home(env, tmp_path):
+    (tmp_path / "file").write_text("bytes")
+    mark = f"P2PCACHE_HOME={env['P2PCACHE_HOME']}".encode()
+    for command in ("ls", f"get {tmp_path}/file --to {tmp_path}/out"):
+        done = subprocess.run([*PROGRAM.split(), *command.split()], env=env, timeout=60, check=True)
+        assert done.returncode == 0
+        assert not [path for path in Path("/proc").glob("[0-9]*/environ") if has(path, mark)]
+
+
+def has(environ: Path, mark: bytes) -> bool:
+    try:
+        return mark in environ.read_bytes().split(b"\0")
+    except OSError:  # gone meanwhile, or another user's
+        return False
 
 
 def test_an_embedded_agent_without_standard_input_has_nobody_to_serve(env):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from p2pcache.content.ranges import RangeSet
 from p2pcache.content.unixfs import file_root
 from p2pcache.lanes.orders import FetchLimits
 from p2pcache.store.store import Store
-from p2pcache.transfer.bare import bare_name, pull_bare
+from p2pcache.transfer.bare import SETTLE_S, bare_name, pull_bare
 from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.pull import PullContext
 from p2pcache.transfer.sharing import Peers
@@ -94,6 +95,43 @@ async def test_a_lying_size_costs_a_try_and_its_teller_is_named(tmp_path, body, 
         swarm.holds(good, name, len(body))
         async with place(tmp_path) as (context, told):
             blob = await bring(context, told, swarm, name)
+            assert sha256_file(blob.path) == name[2:].hex()
+            assert told.liars == {liar.id}
+
+
+async def test_the_first_byte_waits_for_no_second_opinion(tmp_path, body):
+    with served_peers(1) as (peer,), trio.fail_after(DEADLINE_S):
+        swarm = ScriptedSwarm([peer])
+        took = []
+        async with place(tmp_path) as (context, told):
+            for number in range(8):
+                blob = body[: MIB + 1 + number]
+                name = peer.serves(blob)
+                swarm.holds(peer, name, len(blob))
+                began = time.monotonic()
+                await bring(context, told, swarm, name)
+                took.append(peer.asked[-1][0] - began)
+                swarm = ScriptedSwarm([peer])
+        assert min(took) < SETTLE_S
+
+
+async def test_a_first_word_that_others_contradict_is_not_followed_to_its_end(tmp_path, body):
+    with served_peers(3) as (liar, *good), trio.fail_after(DEADLINE_S):
+        swarm = ScriptedSwarm([liar, *good])
+        name = liar.serves(body + bytes(MIB), fh.stall, name=digest_of(body))
+        swarm.holds(liar, name, len(body) + MIB)
+
+        async def others() -> None:
+            await trio.sleep(SETTLE_S / 10)
+            for peer in good:
+                peer.serves(body)
+                swarm.holds(peer, name, len(body))
+
+        async with place(tmp_path) as (context, told), trio.open_nursery() as nursery:
+            began = time.monotonic()
+            nursery.start_soon(others)
+            blob = await bring(context, told, swarm, name)
+            assert time.monotonic() - began < 6.0, "a stalled socket is cut after 10 s"
             assert sha256_file(blob.path) == name[2:].hex()
             assert told.liars == {liar.id}
 

@@ -133,6 +133,34 @@ def test_a_killed_peer_that_comes_back_as_somebody_else_is_another_peer(
         assert bans(b) == []
 
 
+def test_a_pull_whose_only_holder_died_ends_and_says_who_it_was(tmp_path: Path, blob: ServedBlob):
+    each = {0: {"lanes.limit_up": "12 MiB"}, 1: {"fetch.peer_return": "3s"}}
+    with at_most(90), network(tmp_path, 2, each=each) as (a, b):
+        push(blob, a)
+        holder = peer_id(a)
+        with Pull(b, f"sha256:{blob.sha256}") as pull:
+            pull.wait_bytes(blob.size // 2)
+            a.kill()
+            began = time.monotonic()
+        assert 2.5 < time.monotonic() - began < 3 + 6, "not before a restart had its time"
+        assert isinstance(pull.error, errors.Unavailable)
+        assert f"held by: {holder} (last seen" in pull.error.message
+
+
+def test_an_only_holder_that_restarts_is_found_again_by_the_same_pull(
+    tmp_path: Path, blob: ServedBlob
+):
+    with at_most(90), network(tmp_path, 2, each={0: {"lanes.limit_up": "12 MiB"}}) as (a, b):
+        push(blob, a)
+        with Pull(b, f"sha256:{blob.sha256}") as pull:
+            pull.wait_bytes(blob.size // 2)
+            a.kill()
+            time.sleep(6)  # longer than `hope_s`
+            a.start()
+        assert pull.error is None
+        assert is_whole(blob, b)
+
+
 def test_a_peer_that_left_while_its_record_stays_costs_seconds(tmp_path: Path, blob: ServedBlob):
     with (
         at_most(120),

@@ -43,6 +43,9 @@ class ListOnly:
     def accepts(self, ref: Ref) -> bool:
         return True
 
+    def endpoint(self, ref: Ref, credentials: Credentials) -> str:
+        return self.listing.endpoint
+
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
         await trio.lowlevel.checkpoint()
         return self.listing

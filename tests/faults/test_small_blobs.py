@@ -61,6 +61,7 @@ def test_a_batch_uses_several_connections_and_keeps_its_order(
         assert report.sha256 == hashlib.sha256(data).digest()
         assert report.git_sha1 == git_sha1(data)
         assert (tmp_path / str(number)).read_bytes() == data
+        assert (tmp_path / str(number)).stat().st_mode & 0o777 == 0o444, "synced as it stays"
     assert server.connections == 4
     assert batch.cpu_s > 0
 

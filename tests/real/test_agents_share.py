@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from p2pcache import errors
+from tests.support.agents import running_agent
 from tests.support.blobs import MIB, ServedBlob, write_blob
 from tests.support.hub_repo import HubRepo, build_repo
-from tests.support.network import network, peer_id, wait_until
+from tests.support.network import LOOPBACK, join, network, peer_id, wait_until
 from tests.support.nginx import nginx, static_hub
 from tests.support.pulling import Pull
 
@@ -92,6 +93,24 @@ def test_agents_share_while_they_download(tmp_path: Path, blob: ServedBlob):
             assert pull.error is None
         assert from_peers(b.why()) + from_peers(c.why()) > blob.size // 2
         assert server.body_bytes() < 2 * blob.size, "three copies without sharing"
+
+
+def test_a_pull_that_began_without_a_network_gains_its_peers(tmp_path: Path, blob: ServedBlob):
+    slow = {**LOOPBACK, "fetch.limit_rate": "8 MiB"}
+    with (
+        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        network(tmp_path, 1) as (a,),
+        running_agent(tmp_path / "b", settings=slow) as b,
+    ):
+        with a.client() as client:
+            client.push(blob.path)
+        with Pull(b, blob.ref(server)) as pull:
+            pull.wait_bytes(MIB)
+            join(b, a)
+        assert pull.error is None
+        assert blob.in_store(b.home).stat().st_size == blob.size
+        assert from_peers(b.why()) > blob.size // 4
+        assert server.body_bytes() < blob.size
 
 
 @pytest.mark.parametrize("kind", ["sha256", "root", "manifest"])

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from p2pcache import config
 from p2pcache.errors import LocalFault, Untrusted, UsageError
-from p2pcache.store.hfcache import layout, read
+from p2pcache.store.hfcache import read
 from p2pcache.store.hfcache.write import LinkedFile, materialise
 from p2pcache.store.links import LinkKind
 from tests.support.hub_files import COMMIT, CONTENT, stored
@@ -265,11 +266,14 @@ def test_a_shared_blob_is_named_by_one_hop_and_read_behind_two(hub, files):
         {"HF_HUB_CACHE": "${HOME}/hub", "HUGGINGFACE_HUB_CACHE": "/legacy", "HF_HOME": "/hf"},
     ],
 )
-def test_the_cache_is_where_the_library_looks_for_it(hub, env):
-    base = {"HOME": str(hub.home)}
+def test_the_cache_is_where_the_library_looks_for_it(hub, env, monkeypatch):
+    for name, _ in config.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": str(hub.home), **env}.items():
+        monkeypatch.setenv(name, value)
     unset = {"HF_HOME"} - set(env)  # the client sets it by default
     asked = replace(hub, extra_env=env, unset=frozenset(unset))
-    assert layout.hub_cache_dir(base | env) == Path(asked.call("hub_cache"))
+    assert config.hub_cache_dir() == Path(asked.call("hub_cache")).absolute()
 
 
 # what is written, and where

@@ -17,7 +17,6 @@ import trio_parallel
 from p2pcache.content.refs import HfRef
 from p2pcache.errors import (
     Denied,
-    LocalFault,
     NotFound,
     P2PCacheError,
     Unavailable,
@@ -33,7 +32,6 @@ from tests.support.hub_stub import GOOD_TOKEN, NO_ACCESS_TOKEN, Answer, HubStub,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MODEL = HfRef("model", "demo/model")
 INFO = "/api/models/demo/model"
@@ -370,11 +368,9 @@ async def test_the_token_goes_to_the_hub_and_not_to_where_its_pages_lead(stub: H
     assert seen == {("hub", f"Bearer {GOOD_TOKEN}"), ("cdn", None)}
 
 
-async def test_a_hub_that_only_the_ref_names_gets_no_token(stub: HubStub) -> None:
+async def test_a_hub_that_only_a_record_names_gets_no_token(stub: HubStub) -> None:
+    listing = await ask(stub, credentials=GOOD)
     source = HfSource(trio.to_thread.run_sync)  # configured: the public Hub
-    listing = await source.list(HfRef("model", "demo/model", endpoint=stub.url), GOOD)
-    assert not listing.credential_used
-    assert {request.authorization for request in stub.asked} == {None}
     location = await source.locate(listing, listing.files[0].key, GOOD)
     assert location.headers == ()
 
@@ -387,29 +383,6 @@ async def test_the_callers_endpoint_wins_and_gets_the_token(stub: HubStub) -> No
     assert location.url.startswith(f"{stub.url}/demo/model/resolve/{listing.immutable}/")
     assert location.headers == (("Authorization", f"Bearer {GOOD_TOKEN}"),)
     assert GOOD_TOKEN not in repr(location)
-
-
-async def test_a_token_file_is_used_and_read_again_when_it_changes(
-    stub: HubStub, tmp_path: Path
-) -> None:
-    stub.private.add("demo/model")
-    file = tmp_path / "token"
-    options = HfOptions(endpoint=stub.url, token_file=str(file))
-    source = HfSource(trio.to_thread.run_sync, options)
-    with pytest.raises(NotFound):
-        await source.list(MODEL, ANONYMOUS)
-    file.write_text(f"{GOOD_TOKEN}\n")
-    assert (await source.list(MODEL, ANONYMOUS)).credential_used
-    file.write_text("hf_another_one\n")
-    with pytest.raises(Denied):
-        await source.list(MODEL, ANONYMOUS)
-    assert (await source.list(MODEL, GOOD)).credential_used, "the caller's own token comes first"
-
-
-async def test_a_token_file_that_cannot_be_read_is_a_local_fault(tmp_path: Path) -> None:
-    source = HfSource(trio.to_thread.run_sync, HfOptions(token_file=str(tmp_path)))
-    with pytest.raises(LocalFault):
-        await source.list(MODEL, ANONYMOUS)
 
 
 @pytest.mark.parametrize("token", ["two\nlines", "naïve", "a" * 5000])

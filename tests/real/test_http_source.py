@@ -240,12 +240,6 @@ async def test_the_query_of_a_list_is_not_sent_with_its_files(server: HubStub) -
     assert server.paths()[-1] == "/d/%C3%BC%23%3F%25.bin"
 
 
-async def test_any_url_can_be_read_as_a_list(server: HubStub) -> None:
-    server.replies["/list.txt"] = Answer(200, f"{PIN.hex()}  f.bin\n".encode())
-    server.replies["/f.bin"] = Answer(200, b"body")
-    assert [f.path for f in (await ask(f"{server.url}/list.txt", sums=True)).files] == ["f.bin"]
-
-
 async def test_a_file_that_the_list_names_and_nobody_has_is_named(server: HubStub) -> None:
     names = "".join(f"{PIN.hex()}  {name}\n" for name in ("f.bin", "absent.bin", "also.bin"))
     server.replies["/SHA256SUMS"] = Answer(200, names.encode())

@@ -22,6 +22,7 @@ from multiaddr import Multiaddr
 from p2pcache.net import py_libp2p_fixes
 
 ECHO = "/test/echo/1"
+MUCH_BYTES = 2 << 20  # eight windows
 
 
 async def echo(stream):
@@ -34,6 +35,11 @@ async def echo(stream):
 
 async def deaf(_):
     await trio.sleep_forever()
+
+
+async def much(stream):
+    for _ in range(32):
+        await stream.write(bytes(MUCH_BYTES // 32))
 
 
 @asynccontextmanager
@@ -151,6 +157,31 @@ async def window_is_not_kept() -> bool:
         return bool(b.get_network().connections)
 
 
+async def each_read_costs_a_frame() -> bool:
+    """And what is read is given back in time all the same: eight windows of bytes arrive."""
+    async with two() as (a, b, conn):
+        stream = await a.new_stream(b.get_id(), [ECHO])
+        muxed = conn.muxed_conn
+        write, updates = muxed._write_frame, []
+
+        async def counted(frame):
+            updates.append(frame[1] == 1 and frame[2:4] == bytes(2))
+            await write(frame)
+
+        muxed._write_frame = counted
+        for _ in range(20):
+            await stream.write(b"hello")
+            await stream.read(5)
+        small = sum(updates)
+        b.set_stream_handler("/test/much/1", much)
+        stream = await a.new_stream(b.get_id(), ["/test/much/1"])
+        with trio.fail_after(10):
+            left = MUCH_BYTES
+            while left:
+                left -= len(await stream.read(1 << 16))
+        return small > 2
+
+
 async def root_logger_is_used() -> bool:
     async with two():
         return bool(logging.getLogger().handlers)
@@ -176,7 +207,7 @@ async def private_network_is_not_the_spec() -> bool:
 PROBES = (
     cancel_breaks_the_cipher, cancelled_open_leaks_a_stream, cancelled_close_leaks_a_stream,
     cancelled_reset_leaks_a_stream, handler_ends_the_host, window_is_not_kept, root_logger_is_used,
-    private_network_is_not_the_spec,
+    each_read_costs_a_frame, private_network_is_not_the_spec,
 )  # fmt: skip
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache import config, errors
+from p2pcache.agent.localapi.embedded import STAYS
 from p2pcache.agent.localapi.server import ServerOptions, serve
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob, VerifyAnswer
+    from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob
 
 MANIFEST = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 RECEIPT = {
@@ -102,7 +103,9 @@ class ScriptedService:
             "pull": "p7", "notes": ["named by what arrived"],
         }  # fmt: skip
         if args["dry_run"]:
-            answer |= {"path": None, "dry_run": {"missing_bytes": 400, "missing_files": 2}}
+            for name in ("config.json", "model.bin"):
+                await emit({"type": "item", "value": {"path": name, "size": 200}})
+            answer |= {"path": None, "dry_run": {"missing_bytes": 400}}
         return answer
 
     async def op_resolve(self, args, emit):
@@ -141,19 +144,21 @@ class ScriptedService:
         return {"freed_bytes": 1 << 20}
 
     async def op_gc(self, args, emit):
-        return {"freed_bytes": 3 << 30, "evicted": 4, "kept": {"pinned": 2}}
+        return {"freed_bytes": 3 << 30, "evicted": 4, "kept": {"pinned": 2 << 30}}
 
     async def op_verify(self, args, emit):
         await emit({"type": "progress", "phase": "verifying", "done_bytes": 5, "total_bytes": 9})
         if args["ref"] == "bad":
             bad: BadBlob = {
                 "sha256": "0" * 64, "path": "/blobs/0", "problem": "its bytes hash to sha256:11",
-                "bad_blocks": 2, "repaired": args["repair"], "reason": None,
+                "bad_blocks": 2, "linked": 3, "repaired": args["repair"], "reason": None,
             }  # fmt: skip
-            return _checked([bad], [])
+            await emit({"type": "item", "value": {"bad": bad}})
         if args["ref"] == "unread":
-            return _checked([], [{"sha256": "1" * 64, "path": "/blobs/1", "problem": "no memory"}])
-        return _checked([], [])
+            unread: UnreadBlob = {"sha256": "1" * 64, "path": "/blobs/1", "problem": "no memory"}
+            await emit({"type": "item", "value": {"unread": unread}})
+        repaired = int(args["ref"] == "bad" and args["repair"])
+        return {"checked": 9, "checked_bytes": 9, "repaired": repaired}
 
     async def op_status(self, args, emit):
         return {
@@ -236,13 +241,6 @@ class ScriptedService:
         return {}
 
 
-def _checked(bad: list[BadBlob], unread: list[UnreadBlob]) -> VerifyAnswer:
-    repaired = sum(row["repaired"] for row in bad)
-    return {
-        "checked": 9, "checked_bytes": 9, "bad": bad, "repaired": repaired, "unread": unread,
-    }  # fmt: skip
-
-
 async def serve_until_stopped(path, service, options=None):
     """An agent that `shutdown` ends."""
     async with trio.open_nursery() as nursery:
@@ -259,6 +257,10 @@ async def _embedded():
             path, ScriptedService(), options=ServerOptions(), task_status=task_status))  # fmt: skip
         while await trio.to_thread.run_sync(sys.stdin.buffer.read, 4096, abandon_on_cancel=True):
             pass
+        with trio.move_on_after(0.2):
+            await clients.wait_none()
+        if clients.connected:
+            os.write(1, STAYS)
         await clients.wait_none()
         nursery.cancel_scope.cancel()
 

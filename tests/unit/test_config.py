@@ -55,6 +55,18 @@ def test_the_hub_cache_follows_hugging_faces_own_rules(environment, tmp_path):
     assert config.hub_cache_dir() == Path("/new")
 
 
+def test_hugging_faces_paths_may_name_variables(environment, tmp_path):
+    environment.setenv("SCRATCH", str(tmp_path / "scratch"))
+    environment.setenv("HF_HOME", "$SCRATCH/hf")
+    assert config.hub_cache_dir() == tmp_path / "scratch/hf/hub"
+    environment.setenv("HF_TOKEN_PATH", "${SCRATCH}/token")
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "token").write_text("from-file")
+    assert config.caller_credentials() == {"hf_token": "from-file"}
+    environment.setenv("HF_HUB_CACHE", "~/$NOT_SET/hub")
+    assert config.hub_cache_dir() == tmp_path / "$NOT_SET/hub"
+
+
 def test_credentials_come_from_the_variables_then_the_file(environment, tmp_path):
     assert config.caller_credentials() == {}
     environment.setenv("HF_HOME", str(tmp_path))
@@ -83,6 +95,9 @@ def test_no_color_and_no_progress_count_when_set_to_something(environment):
     environment.setenv("NO_COLOR", "1")
     environment.setenv("P2PCACHE_NO_PROGRESS", "1")
     assert config.terminal_options() == config.TerminalOptions(color=False, progress=False)
+    environment.delenv("NO_COLOR")
+    environment.setenv("TERM", "dumb")
+    assert config.terminal_options() == config.TerminalOptions(False, False, redraws=False)
 
 
 def test_a_relative_path_in_a_setting_counts_from_the_home(tmp_path):

@@ -109,7 +109,7 @@ class AsyncClient:
     ) -> answers.GetAnswer:
         """Bring a ref's files here, verified; `path` of the answer says where they are."""
         call = calls.get(ref, **options)
-        return cast("answers.GetAnswer", (await self.call(call.op, call.args, on_progress))[0])
+        return calls.get_answer(*await self.call(call.op, call.args, on_progress))
 
     pull = get
 
@@ -152,7 +152,7 @@ class AsyncClient:
     ) -> answers.VerifyAnswer:
         """Hash what is stored again (everything, or one ref); `repair`: fetch bad blocks again."""
         args = calls.verify(ref, repair).args
-        return cast("answers.VerifyAnswer", (await self.call("verify", args, on_progress))[0])
+        return calls.verify_answer(*await self.call("verify", args, on_progress))
 
     async def status(self) -> answers.StatusAnswer:
         """The agent now."""
@@ -248,10 +248,12 @@ class AsyncClient:
             if not self._embed:
                 raise
         async with self._starting:
-            if self._agent is None:
+            if self._agent is None or self._agent.ended:
                 from p2pcache.agent.localapi.embedded import start_agent  # imports subprocess
 
                 # Not abandoned when cancelled: a process that was started must get its owner.
+                if self._agent is not None:
+                    await trio.to_thread.run_sync(self._agent.close)
                 self._agent = await trio.to_thread.run_sync(
                     start_agent, self.home, path, self._agent_command
                 )

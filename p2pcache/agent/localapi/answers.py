@@ -53,6 +53,13 @@ class Progress(TypedDict):
     files_total: NotRequired[int]
 
 
+class Missing(TypedDict):
+    """What a dry run would fetch. `missing_files` is put together from the streamed items."""
+
+    missing_files: list[str]
+    missing_bytes: int
+
+
 class GetAnswer(TypedDict):
     """A finished `get`. `path`: snapshot folder, `--to` folder or file; None: only in the store.
 
@@ -72,7 +79,7 @@ class GetAnswer(TypedDict):
     made: NotRequired[dict[str, int]]
     pull: str
     notes: list[str]
-    dry_run: NotRequired[dict[str, Any]]
+    dry_run: NotRequired[Missing | None]
 
 
 class PushAnswer(TypedDict):
@@ -117,13 +124,15 @@ class GcAnswer(TypedDict):
 
 class BadBlob(TypedDict):
     """A damaged blob. `bad_blocks`: how many of its blocks, None when it could not be taken out;
-    `reason`: why it is not repaired.
+    `reason`: why it is not repaired. `linked`: other names on this disk (a Hugging Face cache, a
+    folder) that show the damaged bytes until they are placed again.
     """
 
     sha256: str
     path: str
     problem: str
     bad_blocks: int | None
+    linked: int
     repaired: bool
     reason: str | None
 
@@ -137,7 +146,10 @@ class UnreadBlob(TypedDict):
 
 
 class VerifyAnswer(TypedDict):
-    """What `verify` hashed, what was bad, how much of that was repaired, what it could not read."""
+    """What `verify` hashed, what was bad, how much of that was repaired, what it could not read.
+
+    `bad` and `unread` are put together from the streamed items.
+    """
 
     checked: int
     checked_bytes: int

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from p2pcache import config
 from p2pcache.errors import UsageError
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import GetOptions
+    from p2pcache.agent.localapi.answers import GetAnswer, GetOptions, VerifyAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,20 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
     )
 
 
+def get_answer(value: dict[str, Any], items: list[dict[str, Any]]) -> GetAnswer:
+    """The answer to `get`: what a dry run would fetch is streamed, for it may be long."""
+    if value.get("dry_run") is not None:
+        missing = [item["path"] for item in items]
+        value = {**value, "dry_run": {**value["dry_run"], "missing_files": missing}}
+    return cast("GetAnswer", value)
+
+
+def verify_answer(value: dict[str, Any], items: list[dict[str, Any]]) -> VerifyAnswer:
+    """The answer to `verify`: what is bad or could not be read is streamed."""
+    found = {kind: [i[kind] for i in items if kind in i] for kind in ("bad", "unread")}
+    return cast("VerifyAnswer", {**value, **found})
+
+
 def push(path: str | os.PathLike[str]) -> Call:
     """Put a file or folder into the store."""
     return Call("push", {"path": _absolute(os.fspath(path))})
@@ -94,7 +108,16 @@ def absolute_ref(ref: str) -> str:
         raise UsageError("the ref is empty", hint="name what you want: hf://org/name")
     if ref in (".", "..") or ref.startswith(("~", "./", "../")):
         return _absolute(ref)
-    return ref
+    return _utf8(ref)
+
+
+def _utf8(text: str) -> str:
+    """Manifests, the index and JSON hold text: a name that is none could not be given back."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise UsageError(f"{text!r} is not UTF-8", hint="rename it, then try again") from exc
+    return text
 
 
 def _check_wishes(offline: bool, refresh: bool) -> None:
@@ -116,7 +139,7 @@ def _absolute(path: str) -> str:
         raise UsageError("an empty path names no folder", hint="`.` is the one you are in")
     expanded = os.path.expanduser(path)
     try:
-        return os.path.abspath(expanded)
+        return _utf8(os.path.abspath(expanded))
     except FileNotFoundError as exc:
         raise UsageError(
             f"`{path}` is relative to a working directory that is gone",

@@ -134,7 +134,7 @@ class Client:
     ) -> answers.GetAnswer:
         """Bring a ref's files here, verified; `path` of the answer says where they are."""
         call = calls.get(ref, **options)
-        return cast("answers.GetAnswer", self.call(call.op, call.args, on_progress)[0])
+        return calls.get_answer(*self.call(call.op, call.args, on_progress))
 
     pull = get
 
@@ -175,7 +175,7 @@ class Client:
     ) -> answers.VerifyAnswer:
         """Hash what is stored again (everything, or one ref); `repair`: fetch bad blocks again."""
         args = calls.verify(ref, repair).args
-        return cast("answers.VerifyAnswer", self.call("verify", args, on_progress)[0])
+        return calls.verify_answer(*self.call("verify", args, on_progress))
 
     def status(self) -> answers.StatusAnswer:
         """The agent now."""

@@ -1,13 +1,14 @@
 """Run an agent for as long as this process needs one.
 
 The agent is a child whose standard input is a pipe from here: when it closes, for whatever reason,
-the agent finishes what other clients wait for and exits.
+the agent exits, or says on its standard output that others use it, and exits after them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
 import time
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 START_S = 30.0  # a cold disk and a store to look through; a warm start takes 1 s
 POLL_S = 0.01
-LEAVE_S = 0.5  # an idle agent has left its socket by then; one that others use stays with them
+LEAVE_S = 10.0  # for an agent that nobody uses to end: what it drains and cuts is bounded below it
+STAYS = b"p2pcache: others use this agent\n"  # what it says on its standard output when it stays on
 MAX_LOG_TAIL_CHARS = 2000
 WARNING = "warning: "  # how a line begins that whoever starts an agent should see
 
@@ -55,15 +57,42 @@ class EmbeddedAgent:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
+    @property
+    def ended(self) -> bool:
+        """Whether its process is gone."""
+        return self._process.poll() is not None
+
     def close(self) -> None:
-        """Close the pipe and give the agent a moment to leave. Never raises."""
-        if self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-        try:
-            self._process.wait(LEAVE_S)
-        except subprocess.TimeoutExpired:
-            _left_running.append(self._process)
+        """Close the pipe and wait until the agent has ended (`LEAVE_S` at most), or says that it
+        stays for others: a file system that it used can be unmounted then. Never raises.
+        """
+        process = self._process
+        give_up = time.monotonic() + LEAVE_S
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        with process.stdout as said:
+            if _ends(said.fileno(), give_up):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, give_up - time.monotonic()))
+        if process.poll() is None:
+            _left_running.append(process)
+
+
+def _ends(fileno: int, give_up: float) -> bool:
+    """Whether an agent's output came to its end; False: it stays, or it is too slow."""
+    poll = select.poll()
+    poll.register(fileno, select.POLLIN)
+    said = b""
+    while poll.poll(max(0.0, give_up - time.monotonic()) * 1000):
+        more = os.read(fileno, 4096)
+        if not more:
+            return True
+        said = (said + more)[-4096:]
+        if STAYS in said:
+            return False
+    return False
 
 
 def start_agent(
@@ -82,7 +111,7 @@ def start_agent(
             process = subprocess.Popen(
                 command or agent_command(embedded=True),
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=log_file,
                 env=agent_environment(home),
                 start_new_session=True,  # a Ctrl-C is for us; we then tell the agent

@@ -73,10 +73,11 @@ class ServerOptions:
 
 
 class Clients:
-    """Who is connected now."""
+    """Who is connected now, and how many of their requests are not answered yet."""
 
     def __init__(self) -> None:
         self.connected = 0
+        self.requests = 0
         self._changed = trio.Event()
 
     async def wait_none(self) -> None:
@@ -84,8 +85,14 @@ class Clients:
         while self.connected:
             await self._changed.wait()
 
-    def _count(self, step: int) -> None:
+    async def wait_answered(self) -> None:
+        """Until every request has its answer; who is connected and asks nothing does not count."""
+        while self.requests:
+            await self._changed.wait()
+
+    def _count(self, step: int, requests: int = 0) -> None:
         self.connected += step
+        self.requests += requests
         self._changed.set()
         self._changed = trio.Event()
 
@@ -129,7 +136,7 @@ async def _serve_client(
     try:
         async with stream:
             refusal = _refusal(stream, options, clients)
-            await _Connection(stream, service, options).run(refusal)
+            await _Connection(stream, service, options, clients).run(refusal)
     finally:
         clients._count(-1)
 
@@ -148,7 +155,10 @@ def _refusal(
 class _Connection:
     """One client: a task that sends, a task that reads, and a task for each request."""
 
-    def __init__(self, stream: trio.SocketStream, service: Service, options: ServerOptions) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, service: Service, options: ServerOptions, clients: Clients
+    ) -> None:
+        self._clients = clients
         self._stream = stream
         self._service = service
         self._options = options
@@ -232,6 +242,14 @@ class _Connection:
         return parse_from_client(self._received.popleft())
 
     async def _answer(self, request: Request) -> None:
+        self._clients._count(0, requests=+1)
+        try:
+            await self._answer_counted(request)
+            await self._outbox.wait_sent()
+        finally:
+            self._clients._count(0, requests=-1)
+
+    async def _answer_counted(self, request: Request) -> None:
         try:
             with self._running[request.id] as scope:
                 answer: Result | Failed = await self._ask_service(request)

@@ -108,10 +108,15 @@ FromServer: TypeAlias = Hello | Progress | Item | Result | Failed
 
 
 def encode(message: FromClient | FromServer) -> bytes:
-    """A whole frame. Raises LocalFault when it cannot be sent: too large, or not plain data."""
+    """A whole frame. Raises LocalFault when it cannot be sent: too large, or not plain data.
+
+    What this takes, the other side takes: both ends of an answer agree on what is too much.
+    """
     try:
-        body: bytes = msgpack.packb(_as_map(message), use_bin_type=True)
-    except (ValueError, TypeError, OverflowError) as exc:
+        fields = _as_map(message)
+        _check_plain(fields, MAX_DEPTH)
+        body: bytes = msgpack.packb(fields, use_bin_type=True)
+    except (ValueError, TypeError, OverflowError, Untrusted) as exc:
         raise LocalFault(f"this cannot be sent over the local socket: {exc}") from exc
     if len(body) > MAX_FRAME_BYTES:
         raise LocalFault(
@@ -226,14 +231,18 @@ def _check_plain(value: object, depth: int) -> None:
     match value:
         case None | bool() | int() | float() | str() | bytes():
             return
-        case dict() | list() if depth == 0:
+        case msgpack.ExtType():  # a tuple to Python
+            raise Untrusted("a frame with an extension type")
+        case dict() | list() | tuple() if depth == 0:
             raise Untrusted("a frame that is nested too deeply")
+        case dict() | list() | tuple() if len(value) > MAX_ITEMS:
+            raise Untrusted(f"a list or map of {len(value)} entries (at most {MAX_ITEMS})")
         case dict():
             for key, inner in value.items():
                 if not isinstance(key, str):
                     raise Untrusted("a map with a key that is not text")
                 _check_plain(inner, depth - 1)
-        case list():
+        case list() | tuple():
             for inner in value:
                 _check_plain(inner, depth - 1)
         case _:

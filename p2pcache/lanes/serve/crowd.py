@@ -43,6 +43,7 @@ class Crowd:
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
         self._lock = threading.Lock()
+        self._somebody = threading.Event()  # there is a connection to watch
         self._all: dict[Connection, None] = {}  # in the order of arrival
         self._sending: Counter[bytes] = Counter()
         self._totals: OrderedDict[bytes, _Totals] = OrderedDict()
@@ -63,6 +64,7 @@ class Crowd:
                     self._refused["crowded"] += 1
                     return False
             self._all[one] = None
+            self._somebody.set()
             if victim is not None:
                 del self._all[victim]
                 self._refused["made room"] += 1
@@ -144,10 +146,13 @@ class Crowd:
         """Cut what is past its deadline, for ever. Runs in a thread of its own."""
         seen: dict[Connection, tuple[int, float]] = {}  # acknowledged bytes, and since when
         while True:
+            self._somebody.wait()  # an idle agent does not look four times a second
             time.sleep(LOOK_S)
             now = time.monotonic()
             with self._lock:
                 everybody = list(self._all)
+                if not everybody:
+                    self._somebody.clear()
             seen = {one: seen[one] for one in everybody if one in seen}
             for one in everybody:
                 if now >= one.deadline or self._is_stalled(one, seen, now):

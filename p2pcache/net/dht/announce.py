@@ -143,7 +143,7 @@ class Announcer:
         known: frozenset[PeerId] = frozenset()
         renewed_at = trio.current_time()
         while True:
-            await trio.sleep(min(RETRY_S / 2, self._refresh_s / 4))
+            await trio.sleep(min(RETRY_S, self._refresh_s / 4))
             current = frozenset(peer for peer, _ in self._servers())
             if trio.current_time() - renewed_at >= self._refresh_s:
                 renewed_at = trio.current_time()

@@ -12,17 +12,11 @@ CACHEDIR.TAG  .locks/
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from p2pcache.content.names import safe_path
 from p2pcache.errors import Untrusted, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 REPO_TYPES = ("model", "dataset", "space")
 TREE_FORMAT_VERSION = 1  # huggingface_hub ignores files that say anything else
@@ -34,7 +28,6 @@ CACHEDIR_TAG_TEXT = (
 )
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +110,3 @@ def no_exist_path(commit: str, path: str = "") -> str:
     """Below the repository's folder: the mark that says that the commit has no such file."""
     folder = f".no_exist/{check_commit(commit)}"
     return f"{folder}/{safe_path(path)}" if path else folder
-
-
-def hub_cache_dir(env: Mapping[str, str]) -> Path:
-    """The cache that huggingface_hub would use in this environment, by its own rules.
-
-    HF_HUB_CACHE, then HUGGINGFACE_HUB_CACHE (legacy), then `hub` in HF_HOME, in
-    XDG_CACHE_HOME/huggingface, in ~/.cache/huggingface; `~` and `$NAME` are expanded. An
-    empty value counts as not set (there it would mean the working directory).
-    """
-    cache_home = env.get("XDG_CACHE_HOME") or "~/.cache"
-    home = _expand(env.get("HF_HOME") or f"{cache_home}/huggingface", env)
-    named = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
-    return Path(_expand(named, env) if named else os.path.join(home, "hub"))
-
-
-def _expand(text: str, env: Mapping[str, str]) -> str:
-    if text == "~" or text.startswith("~/"):
-        text = (env.get("HOME") or os.path.expanduser("~")) + text[1:]
-    return _VARIABLE.sub(lambda found: env.get(found[1] or found[2] or "", found[0]), text)

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 class Download(Planning):
     """Decides who brings what. Feed it events, do the actions it returns, in order.
 
-    `hopeful`: a swarm is listened to, so somebody may still appear with what nobody has.
+    `hopeful` (or a later `Listening`): a swarm is listened to, so somebody may still
+    appear with what nobody has.
     """
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
@@ -84,6 +85,8 @@ class Download(Planning):
                 for source in self._sources.values():
                     if source.barred.pop(blob, 0) and source.is_peer:
                         source.failures, source.not_before = 0, 0.0
+            case ev.Listening():
+                self._hopeful, self._heard_at = True, now
             case ev.Streams(count):
                 self._streams = count
             case ev.Tick():

@@ -307,7 +307,13 @@ class Planning(PullState):
         faults = {s.name: s.excluded.get(blobs[0]) or s.last_fault for s in self._sources.values()}
         known = [(name, fault) for name, fault in faults.items() if fault is not None]
         known.sort(key=lambda pair: WORST_FIRST.index(pair[1].kind))
-        return ev.Failed(blobs, tuple(known))
+        lost = [
+            (s.name, now - s.left_at)
+            for s in self._sources.values()
+            if s.left_at is not None and any(i in blobs for i in s.holds or ())
+        ]
+        lost.sort(key=lambda pair: pair[1])
+        return ev.Failed(blobs, tuple(known), tuple(lost))
 
     def _hope_ends_at(self) -> float:
         left = [
@@ -341,6 +347,6 @@ class Planning(PullState):
             ]
             if not self._flights and not self._batches:
                 times.append(max(now, self._patience_ends_at()))
-                if self._hopeful:
-                    times.append(self._hope_ends_at())
+        if self._hopeful and self._doubtful:
+            times.append(self._hope_ends_at())
         return ev.Wake(min(due)) if (due := [t for t in times if t > now]) else None

@@ -40,10 +40,15 @@ class Shares:
             span = bits.span(piece * self._piece, (piece + 1) * self._piece)
             mine = wanted & span
             unit = Unit(blob.spec.index, piece)
-            if mine and (mine & blob.delayed or self._owners.is_mine(unit, self._now)):
+            if mine and self._may_begin(unit, anybody=bool(mine & blob.delayed)):
                 start = bits.first(mine)
                 return start, bits.run_end(mine, start)
         return None
+
+    def _may_begin(self, unit: Unit, *, anybody: bool) -> bool:
+        if anybody:
+            return not self._owners.is_brought(unit, self._now)
+        return self._owners.is_mine(unit, self._now)
 
     def is_mine(self, blob: BlobState) -> bool:
         """Whether a small blob may be asked of an origin."""

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from p2pcache.agent.access import (
     CHALLENGE_HOLDS_S,
+    NOT_HERE,
     PROOF_HOLDS_S,
     Access,
     AccessOptions,
@@ -51,6 +52,10 @@ class World:
         self.secret, self.gated = self.put(SECRET, REF, gated=True)
         self.open, self.public = self.put(OPEN, "hf://org/public@main", gated=False)
 
+    def names(self, data: bytes = SECRET) -> list[bytes]:
+        """What a peer asks for that knows what the manifest lists."""
+        return [b"\x12\x20" + whole_digests(data).sha256]
+
     def put(self, data: bytes, ref: str, *, gated: bool):
         digest = b"\x12\x20" + whole_digests(data).sha256
         blob = self.store.put_bytes(verify(digest, data))
@@ -63,7 +68,7 @@ class World:
 
     def challenge(self, peer: Key):
         with pytest.raises(NeedsProof) as caught:
-            self.access.demand(peer.peer_id, self.gated, None)
+            self.access.ask_for_proof(peer.peer_id, self.gated, self.names())
         return caught.value.asked
 
     def prove(self, peer: Key, challenge, data: bytes = SECRET) -> None:
@@ -101,7 +106,7 @@ def test_wrong_bytes_late_answers_and_answers_of_others_prove_nothing(world):
         world.prove(PEER, challenge, b"x" * len(SECRET))
     again = world.challenge(PEER)
     assert again.nonce != challenge.nonce, "one guess for each question"
-    with pytest.raises(NeedsProof):
+    with pytest.raises(NotFound):
         world.prove(STRANGER, again)
     world.now += CHALLENGE_HOLDS_S
     with pytest.raises(NeedsProof):
@@ -140,5 +145,19 @@ def test_what_is_not_here_cannot_be_asked_about(world):
     world.store.record_resolution(
         Resolution("hf://org/other@main", manifest.cid(), None, "hf", "", 0.0, gated=True)
     )
+    world.access.ask_for_proof(PEER.peer_id, manifest.cid(), [f.digest for f in manifest.files])
     with pytest.raises(NotFound):
         world.access.demand(PEER.peer_id, manifest.cid(), None)
+
+
+def test_the_cid_of_a_manifest_alone_tells_nobody_that_it_is_here(world):
+    with pytest.raises(NotFound) as of_gated:
+        world.access.demand(STRANGER.peer_id, world.gated, None)
+    assert of_gated.value.message == NOT_HERE, "as of what is not here (`Sharing.ticket`)"
+    for names in ([], world.names(OPEN), [b"\x12\x20" + bytes(32)]):
+        world.access.ask_for_proof(STRANGER.peer_id, world.gated, names)
+    with pytest.raises(NotFound):
+        world.access.demand(STRANGER.peer_id, world.gated, bytes(32))
+    world.challenge(PEER)
+    with pytest.raises(NeedsProof):
+        world.access.demand(PEER.peer_id, world.gated, None)

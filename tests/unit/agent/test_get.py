@@ -1,12 +1,20 @@
-"""Answers of `get` that would not fit a frame are bounded, and say so."""
+"""What `get` answers, whatever its size."""
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from p2pcache.agent.get import MAX_LISTED
-from p2pcache.agent.localapi.wire import Result, encode, parse_from_server
+import pytest
+import trio
+
+from p2pcache.agent.args import Args
+from p2pcache.agent.get import get, get_request, pull_key
+from p2pcache.agent.localapi.wire import MAX_ITEMS
+from p2pcache.sources.port import Credentials, ListedFile, Listing
+from p2pcache.transfer.resolve import Resolution, manifest_of
 from tests.support.inside import agent_inside
+
+COUNT = MAX_ITEMS + 4
 
 
 @pytest.fixture
@@ -15,14 +23,61 @@ async def inside(tmp_path):
         yield inside
 
 
-async def test_a_dry_run_of_thousands_of_files_has_an_answer(inside, tmp_path):
+async def test_a_dry_run_names_more_files_than_a_frame_holds(inside, tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(4200):
-        (folder / f"{number:05}").write_bytes(b"%d" % number)
+    for number in range(COUNT):
+        (folder / f"f{number:05}").write_bytes(b"x" * number)
     answer = await inside("get", ref=str(folder), dry_run=True)
-    dry = answer["dry_run"]
-    assert dry["missing_count"] == 4200
-    assert len(dry["missing_files"]) == MAX_LISTED
-    frame = encode(Result(1, answer))
-    assert parse_from_server(frame[4:]).value["dry_run"]["missing_count"] == 4200
+    assert len(answer["dry_run"]["missing_files"]) == COUNT
+    assert answer["dry_run"]["missing_bytes"] == sum(range(COUNT))
+
+
+async def test_of_many_notes_the_first_are_shown_and_the_rest_counted(inside, tmp_path):
+    folder, out = tmp_path / "many", tmp_path / "out"
+    for each in (folder, out):
+        each.mkdir()
+    for number in range(200):
+        (folder / f"f{number:05}").write_bytes(b"new")
+        (out / f"f{number:05}").write_bytes(b"old")
+    answer = await inside("get", ref=str(folder), to=str(out))
+    assert len(answer["notes"]) == 51
+    assert answer["notes"][-1] == "and 150 more notes like these"
+    assert (out / "f00199").read_bytes() == b"new"
+
+
+async def test_a_get_that_is_cancelled_stops_between_two_files(inside, tmp_path):
+    folder, out = tmp_path / "many", tmp_path / "out"
+    folder.mkdir()
+    for number in range(3000):
+        (folder / f"f{number:05}").write_bytes(b"%d" % number)
+    with trio.CancelScope() as scope:
+
+        async def emit(frame):
+            if frame.get("phase") == "materialising":
+                scope.deadline = trio.current_time() + 0.02
+            await trio.lowlevel.checkpoint()
+
+        args = Args({"ref": str(folder), "to": str(out)})
+        await get(inside.parts, args, emit)
+    assert scope.cancelled_caught
+    assert len(list(out.iterdir())) < 3000
+
+
+def test_calls_share_a_pull_when_user_and_origin_are_the_same():
+    request = get_request(Args({"ref": "hf://org/name"}), links=True)
+    file = ListedFile("a", 1, b"\x12\x20" + bytes(32), "key")
+    listing = Listing("hf", "https://huggingface.co", "c" * 40, True, (file,))
+    known = Resolution(request.ref, "hf://org/name@main", listing, manifest_of(listing), 0.0, False)
+
+    def key(*, at="https://huggingface.co", **changes):
+        there = replace(known, listing=replace(listing, endpoint=at))
+        return pull_key(replace(request, **changes), there, [file])
+
+    assert key() == key(links=False) == key(rate_bytes_per_s=1e6)
+    others = [
+        key(credentials=Credentials("token of another user")),
+        key(at="https://mirror.example"),
+        key(offline=True),
+    ]
+    assert len({key(), *others}) == 4

@@ -11,7 +11,7 @@ import trio.lowlevel
 import trio.testing
 
 from p2pcache.agent.pulls import Pulls
-from p2pcache.errors import P2PCacheError
+from p2pcache.errors import Interrupted, P2PCacheError
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.transfer.pull import NOTHING
 from p2pcache.transfer.want import PullReport
@@ -99,3 +99,17 @@ async def test_blobs_are_held_without_a_gap_until_every_waiter_has_its_own_hold(
             go_on.set()
     assert told == [arrived.sha256] * 2
     assert not shared.open
+
+
+async def test_an_agent_that_stops_begins_no_pull(nursery):
+    pulls = Pulls(nursery, lambda: 0.0, Held)
+    began = []
+
+    async def pull(watch: object, hold: object) -> PullReport:
+        began.append(watch)
+        return REPORT
+
+    pulls.stop()
+    with pytest.raises(Interrupted, match="stopping"):
+        await pulls.wait_pulled("a", "a", pull, ignore, ignore)
+    assert (began, pulls.running()) == ([], [])

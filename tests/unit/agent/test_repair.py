@@ -110,3 +110,21 @@ async def test_a_damaged_blob_that_cannot_be_taken_out_does_not_end_the_rest(ins
     assert len(rows) == 2
     assert "in use" in rows[first.sha256.hex()]["reason"]
     assert not second.path.exists()
+
+
+async def test_names_that_still_show_the_damaged_bytes_are_counted_and_replaced_by_a_get(
+    inside, tmp_path
+):
+    data = content(2 * MIB)
+    blob = await pushed(inside, tmp_path, "a", data)
+    out = tmp_path / "out"
+    await inside("get", ref=str(tmp_path / "a"), to=str(out))
+    assert (out / "a").samefile(blob.path)
+    blob.path.chmod(0o644)
+    blob.path.write_bytes(content(2 * MIB, 3))
+    answer = await inside("verify", repair=True)
+    (bad,) = answer["bad"]
+    assert (bad["repaired"], bad["linked"]) == (True, 1)
+    assert (out / "a").read_bytes() != data
+    await inside("get", ref=str(tmp_path / "a"), to=str(out))
+    assert (out / "a").read_bytes() == data

@@ -16,8 +16,9 @@ import trio
 import p2pcache
 from p2pcache import config
 from p2pcache.agent.localapi import client as client_module
-from p2pcache.agent.localapi.calls import absolute_ref
+from p2pcache.agent.localapi.calls import absolute_ref, get, push
 from p2pcache.agent.localapi.client import Client, connect
+from p2pcache.agent.localapi.listener import is_listening
 from p2pcache.agent.localapi.server import ServerOptions
 from p2pcache.errors import (
     ALL_ERRORS,
@@ -196,8 +197,10 @@ def test_a_silent_agent_is_given_up(home, monkeypatch):
 
 def test_arguments_that_cannot_be_sent_fail_before_anything_is_asked(home):
     with running_agent(home) as service, Client(home) as client:
-        with pytest.raises(LocalFault):
+        with pytest.raises(UsageError):
             client.get("\udcff")
+        with pytest.raises(LocalFault):
+            client.call("get", {"ref": "\udcff"})
         assert client.gc()["evicted"] == 4
     assert [op for op, _ in service.calls] == ["gc"]
 
@@ -256,10 +259,21 @@ def test_an_embedded_agent_lives_as_long_as_somebody_needs_it(home):
     pid = first.connect().pid
     second = connect(home, embed=True, agent_command=SCRIPTED)
     assert second.connect().pid == pid  # shared, not a second one
+    began = time.monotonic()
     first.close()
+    assert time.monotonic() - began < 3.0, "an agent that stays is not waited for"
     assert second.gc()["evicted"] == 4  # still there for the second
     second.close()
     wait_until(lambda: not config.socket_path(home).exists())
+
+
+def test_an_embedded_agent_has_ended_when_its_client_is_closed(home):
+    slow = "import time, trio, tests.support.scripted_service as s; trio.run(s._embedded)"
+    command = (sys.executable, "-c", f"{slow}; time.sleep(0.8)")
+    with connect(home, embed=True, agent_command=command) as client:
+        pid = client.connect().pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_the_embedded_agent_of_a_killed_program_goes_too(home):
@@ -300,6 +314,15 @@ async def test_the_trio_client_embeds_one_agent_for_many_calls(home):
     assert len(pids) == 1
 
 
+async def test_an_embedded_agent_that_died_is_started_again(home):
+    async with p2pcache.AsyncClient(home, embed=True, agent_command=SCRIPTED) as client:
+        first = (await client.status())["pid"]
+        os.kill(first, signal.SIGKILL)
+        path = config.socket_path(home)
+        await trio.to_thread.run_sync(wait_until, lambda: not is_listening(path))
+        assert (await client.status())["pid"] != first
+
+
 def test_the_callers_paths_are_made_absolute_and_other_refs_are_left(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/u")
@@ -308,6 +331,18 @@ def test_the_callers_paths_are_made_absolute_and_other_refs_are_left(monkeypatch
     assert absolute_ref("~/a") == "/home/u/a"
     for ref in ("org/name", "hf://org/name", "sha256:00", "https://x/./y", "/abs"):
         assert absolute_ref(ref) == ref
+
+
+@pytest.mark.parametrize("call", [
+    lambda: absolute_ref("./a\udcff"),
+    lambda: absolute_ref("/a\udcff"),
+    lambda: push("a\udcff"),
+    lambda: get("org/name", to="/x/\udcff"),
+    lambda: get("org/name", hf_cache="/x/\udcff"),
+])  # fmt: skip
+def test_a_path_that_is_no_text_is_refused_by_name(call):
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        call()
 
 
 def test_the_callers_credentials_and_cache_travel_and_to_turns_the_cache_off(home, monkeypatch):

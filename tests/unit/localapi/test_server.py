@@ -123,6 +123,22 @@ async def test_cancel_ends_the_request_and_not_its_neighbour(agent_of):
         assert isinstance(await client.answer_to(3), Result)
 
 
+async def test_a_client_that_asks_nothing_does_not_hold_up_a_stopping_agent(agent_of):
+    async with agent_of() as agent:
+        idle, busy = await connect(agent), await connect(agent)
+        await busy.send(encode(Request(1, "get", {"ref": "hang"})))
+        await agent.service.began.wait()
+        with trio.move_on_after(0.05) as early:
+            await agent.clients.wait_answered()
+        assert early.cancelled_caught, "one request is not answered"
+        await busy.send(encode(Cancel(2, 1)))
+        with trio.fail_after(2):
+            await agent.clients.wait_answered()
+        assert isinstance(await busy.answer_to(1), Failed)
+        await idle.send(encode(Request(1, "gc", {})))
+        assert isinstance(await idle.answer_to(1), Result)
+
+
 async def test_a_client_that_dies_takes_its_requests_with_it(agent_of):
     async with agent_of() as agent:
         client = await connect(agent)

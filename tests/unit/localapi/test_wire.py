@@ -179,7 +179,18 @@ def test_every_error_keeps_its_type_message_and_hint(kind):
     assert (type(error), error.message, error.hint) == (kind, "what", "then")
 
 
-@pytest.mark.parametrize("bad", [{"a": object()}, {"a": 2**64}, {"a": "\udcff"}])
+def nested(depth):
+    return {"a": nested(depth - 1)} if depth else {}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"a": object()}, {"a": 2**64}, {"a": "\udcff"}, {"a": [0] * (MAX_ITEMS + 1)},
+        {str(n): n for n in range(MAX_ITEMS + 1)}, nested(MAX_DEPTH), {1: 2},
+    ],
+    ids=["type", "number", "text", "list", "map", "depth", "key"],
+)  # fmt: skip
 def test_what_cannot_be_sent_says_so(bad):
     with pytest.raises(LocalFault):
         encode(Request(1, "get", bad))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2pcache.errors import LocalFault, Untrusted, UsageError
+from p2pcache.store.durable import local_faults
 from p2pcache.store.folder import COPIED_BELOW_BYTES, FolderFile, materialise_folder
 from p2pcache.store.links import LinkKind
 from p2pcache.store.placing import Tree
@@ -234,8 +235,12 @@ def test_only_old_leftovers_of_dead_processes_are_removed(target):
     (target / ".p2pcache-0123456789abcdef").write_bytes(b"left by a killed process")
     with Tree(target):
         assert [path.name for path in target.iterdir()] == [".p2pcache-0123456789abcdef"]
+    (target / ".p2pcache-fedcba9876543210").mkdir()  # a probe for case
+    mine = [".p2pcache-notes", ".p2pcache-0123456789abcdef.txt", ".p2pcache-0123456789ABCDEF"]
+    for name in mine:
+        (target / name).write_bytes(b"the user's own")
     with Tree(target, orphan_age_s=-1.0):
-        assert list(target.iterdir()) == []
+        assert {path.name for path in target.iterdir()} == set(mine)
 
 
 def test_no_temporary_name_and_no_descriptor_is_left(target, files):
@@ -245,3 +250,22 @@ def test_no_temporary_name_and_no_descriptor_is_left(target, files):
         materialise_folder(target, [FolderFile("config.json/x", 0, files[1].source)])
     assert len(os.listdir("/proc/self/fd")) == before
     assert [path for path in target.rglob("*") if path.name.startswith(".p2pcache")] == []
+
+
+def test_a_file_where_a_folder_is_needed_is_named_once(tmp_path, files):
+    (tmp_path / "file").write_bytes(b"")
+    for target in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(LocalFault) as caught:
+            materialise_folder(target, files)
+        assert "is a file, and a folder is needed" in caught.value.message
+        assert caught.value.message.count(str(target)) == 1
+
+
+def test_a_path_that_the_message_names_already_is_not_repeated(tmp_path):
+    missing = tmp_path / "gone"
+    with pytest.raises(LocalFault) as caught, local_faults(f"opening {missing}"):
+        missing.read_bytes()
+    assert caught.value.message == f"No such file or directory while opening {missing}"
+    with pytest.raises(LocalFault) as caught, local_faults("looking"):
+        missing.read_bytes()
+    assert caught.value.message == f"No such file or directory while looking ({missing})"

@@ -238,3 +238,68 @@ def test_receipts_are_found_by_ref_number_and_last_and_are_bounded(tmp_path):
         assert store.receipt(str(numbers[2])) == {"ref": "r0", "n": 2}
         assert store.receipt(str(numbers[1])) is None
         assert store.receipt("unknown") is None
+
+
+def interrupted(store, data: bytes, name: bytes | None = None) -> None:
+    partial = store.partial(name or name_of(data), len(data))
+    fill(partial, data, [0])
+    partial.close()
+
+
+def test_rm_frees_what_an_interrupted_download_left(tmp_path, blobs):
+    with open_store(tmp_path) as store:
+        shared, mine, git = content(2 * MIB, 7), content(3 * MIB, 8), content(2 * MIB, 9)
+        git_name = digests.git_sha1_digest(b"g" * 20)
+        files = [
+            FileEntry("mine", len(mine), name_of(mine)),
+            FileEntry("shared", len(shared), name_of(shared)),
+            FileEntry("git", len(git), git_name),
+        ]
+        manifest = store.put_manifest(Manifest.from_entries(files))
+        store.put_manifest(manifest_of(shared))
+        interrupted(store, mine)
+        interrupted(store, shared)
+        interrupted(store, git, git_name)
+        assert store.rm(manifest) == 2 * MIB
+        assert store.usage().partials == 1, "another manifest wants the shared one"
+
+
+def test_rm_leaves_a_download_that_runs(tmp_path, blobs):
+    with open_store(tmp_path) as store:
+        manifest = store.put_manifest(manifest_of(blobs[0]))
+        partial = store.partial(name_of(blobs[0]), len(blobs[0]))
+        fill(partial, blobs[0])
+        assert store.rm(manifest) == 0
+        store.publish(partial, verified(blobs[0]))
+
+
+def test_gc_takes_downloads_that_nobody_went_on_with_for_a_month(tmp_path, blobs):
+    now = [0.0]
+    with Store.open(
+        tmp_path / "home", StoreOptions(reserve_bytes=0), clock=lambda: now[0]
+    ) as store:
+        interrupted(store, blobs[0])
+        now[0] = store.layout.partial(name_of(blobs[0])).joinpath("data").stat().st_mtime
+        assert store.gc().evicted == 0
+        now[0] += store.options.partial_age_s + 1
+        running = store.partial(name_of(blobs[1]), len(blobs[1]))
+        dry = store.gc(dry_run=True)
+        assert (dry.freed_bytes, dry.evicted) == (MIB, 1)
+        assert store.usage().partials == 2
+        done = store.gc()
+        assert (done.freed_bytes, done.evicted) == (MIB, 1)
+        assert store.usage().partials == 1
+        running.close()
+
+
+def test_ls_counts_equal_files_as_often_as_they_are_listed(tmp_path):
+    with open_store(tmp_path) as store:
+        same, other = b"x" * 5000, b"y" * 700
+        store.put_manifest(manifest_of(same, same, other))
+        assert [entry.present_bytes for entry in store.ls()] == [0]
+        store.publish_small(small_items(store, [same]))
+        (entry,) = store.ls()
+        assert (entry.present_bytes, entry.total_bytes) == (10_000, 10_700)
+        store.publish_small(small_items(store, [other]))
+        (entry,) = store.ls()
+        assert (entry.present_bytes, entry.total_bytes) == (10_700, 10_700)

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from p2pcache.store.layout import StoreOptions
 from p2pcache.store.lease import Busy, LeaseBook, LeaseLost, decode_claim, this_process
+from p2pcache.store.store import Store
+from tests.support.stored import name_of
 
 HOLD = """
 import sys, time
@@ -222,3 +226,23 @@ def test_a_heartbeat_after_release_says_that_the_lease_is_lost(book, tmp_path):
     lease.release()
     with pytest.raises(LeaseLost):
         lease.heartbeat()
+
+
+def test_a_lost_lease_does_not_keep_the_others_from_being_renewed(tmp_path):
+    with Store.open(tmp_path / "store", StoreOptions(reserve_bytes=0)) as store:
+        small = store.small_dir()
+        partials = [store.partial(name_of(bytes([n])), 5) for n in range(3)]
+        shutil.rmtree(small)  # as whoever took it over would
+        before = [claim_of(p.dir) for p in partials]
+        with pytest.raises(LeaseLost):
+            store.heartbeat()
+        store.heartbeat()
+        assert store.small_dir() != small
+        assert all(claim_of(p.dir) > b for p, b in zip(partials, before, strict=True))
+
+
+def claim_of(directory) -> int:
+    (file,) = directory.glob("lease.*")
+    claim = decode_claim(file.read_bytes())
+    assert claim is not None
+    return claim.counter

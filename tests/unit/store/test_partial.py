@@ -91,28 +91,6 @@ def test_after_a_crash_of_the_process_alone_nothing_is_lost(store):
     assert store.partial(name_of(data), len(data)).have_count() == 2
 
 
-def test_dropped_blocks_stay_dropped_after_any_crash(store):
-    data = content(3 * MIB)
-    partial = store.partial(name_of(data), len(data))
-    fill(partial, data)
-    partial.flush()
-    partial.drop_blocks([1])
-    assert partial.live() == b"\x01\x00\x01"
-    partial.abandon()
-    after_reboot(partial)
-    assert store.partial(name_of(data), len(data)).live() == b"\x01\x00\x01"
-
-
-def test_dropping_does_not_make_unflushed_blocks_durable(store):
-    data = content(3 * MIB)
-    partial = store.partial(name_of(data), len(data))
-    fill(partial, data)
-    partial.drop_blocks([1])
-    partial.abandon()
-    after_reboot(partial)
-    assert store.partial(name_of(data), len(data)).have_count() == 0
-
-
 def test_flush_is_due_by_bytes_at_risk(store):
     data = content(5 * MIB)
     partial = store.partial(name_of(data), len(data))

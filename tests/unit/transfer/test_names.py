@@ -38,12 +38,21 @@ def manifest(seed: int) -> Manifest:
     return Manifest.from_entries([FileEntry("model.bin", 9, sha256_digest(bytes([seed]) * 32))])
 
 
+HUB, MIRROR = "https://huggingface.co", "https://mirror.example"
+
+
 def word(
-    key: Key, at: float, *, name: str = NAME, seed: int = 1, restricted: bool = False
+    key: Key,
+    at: float,
+    *,
+    name: str = NAME,
+    seed: int = 1,
+    restricted: bool = False,
+    endpoint: str = HUB,
 ) -> signed.SignedResolution:
     return signed.sign_resolution(
         key, canonical=name, manifest=manifest(seed).cid(), immutable="abc", source="hf",
-        endpoint="https://huggingface.co", mutable=True, restricted=restricted, resolved_at=at,
+        endpoint=endpoint, mutable=True, restricted=restricted, resolved_at=at,
     )  # fmt: skip
 
 
@@ -53,18 +62,21 @@ class Origin:
     name, kind = "hf", SourceKind.ORIGIN
 
     def __init__(self) -> None:
-        self.up = False
+        self.up, self.mutable = False, True
         self.asked = 0
 
     def accepts(self, ref: refs.Ref) -> bool:
         return isinstance(ref, refs.HfRef)
+
+    def endpoint(self, ref: refs.Ref, credentials: Credentials) -> str:
+        return credentials.hf_endpoint or HUB
 
     async def list(self, ref: refs.Ref, credentials: Credentials) -> Listing:
         self.asked += 1
         if not self.up:
             raise Unavailable("no route to the origin")
         file = ListedFile("model.bin", 9, sha256_digest(b"\x07" * 32), "org/name/model.bin")
-        return Listing("hf", "https://huggingface.co", "def", True, (file,))
+        return Listing("hf", self.endpoint(ref, credentials), "def", self.mutable, (file,))
 
     async def locate(self, listing: Listing, key: str, credentials: Credentials):
         raise AssertionError("resolving asks for no bytes")
@@ -170,12 +182,12 @@ async def test_without_a_word_that_counts_the_origins_error_comes_out(store):
 
 def test_the_newest_word_counts_and_a_clock_from_the_future_does_not():
     words = [word(ALICE, NOW - 50), word(BOB, NOW - 10, seed=2), word(Key(), NOW + 1000)]
-    chosen = choose_word(words, NAME, NameOptions(), NOW)
+    chosen = choose_word(words, NAME, NameOptions(), NOW, HUB)
     assert chosen is not None
     assert chosen.signer == BOB.peer_id
     only = NameOptions(trust=frozenset([ALICE.peer_id]))
-    assert choose_word(words, NAME, only, NOW) == words[0]
-    assert choose_word(words, NAME, replace(only, max_age_s=40.0), NOW) is None
+    assert choose_word(words, NAME, only, NOW, HUB) == words[0]
+    assert choose_word(words, NAME, replace(only, max_age_s=40.0), NOW, HUB) is None
 
 
 @pytest.mark.parametrize(
@@ -199,3 +211,49 @@ async def test_a_recorded_word_tells_its_age_of_now(store):
     later = resolver(store, Origin(), Others(), at=NOW + 7200)
     found = await later.resolve(REF, Credentials(), offline=True)
     assert any("2h01m old" in note for note in found.notes)
+
+
+async def test_with_a_mirror_that_answers_no_word_of_another_hub_is_taken(store):
+    origin, others = Origin(), Others(word(ALICE, NOW - 5))
+    first = await resolver(store, origin, others).resolve(REF, Credentials())
+    assert first.manifest == manifest(1)
+    origin.up = True
+    at_mirror = Credentials(hf_endpoint=MIRROR)
+    second = await resolver(store, origin, others).resolve(REF, at_mirror)
+    assert (second.listing.endpoint, second.listing.immutable) == (MIRROR, "def")
+
+
+async def test_a_word_of_ones_own_hub_comes_before_a_newer_one_of_another(store):
+    others = Others(word(ALICE, NOW - 3600), word(BOB, NOW - 10, seed=2, endpoint=MIRROR))
+    found = await resolver(store, Origin(), others).resolve(REF, Credentials(), offline=True)
+    assert found.manifest == manifest(1)
+    assert not any("could not be asked" in note for note in found.notes)
+    other = Credentials(hf_endpoint=MIRROR)
+    found = await resolver(store, Origin(), others).resolve(REF, other, offline=True)
+    assert found.manifest == manifest(2), "a record of another hub's word does not stop it"
+
+
+async def test_a_word_of_another_hub_is_taken_for_want_of_a_better_and_says_so_each_time(store):
+    others = Others(word(ALICE, NOW - 60, endpoint=MIRROR))
+    for _ in range(2):  # the second time from the record
+        found = await resolver(store, Origin(), others).resolve(REF, Credentials(), offline=True)
+        assert found.manifest == manifest(1)
+        assert f"this is what {MIRROR} calls so; {HUB} could not be asked" in found.notes
+        assert any("the word of peer" in note for note in found.notes)
+    at_mirror = Credentials(hf_endpoint=MIRROR)
+    found = await resolver(store, Origin(), others).resolve(REF, at_mirror, offline=True)
+    assert not any("could not be asked" in note for note in found.notes)
+
+
+async def test_our_own_record_counts_before_a_newer_word_of_another_hub_and_after_a_word_of_ours(
+    store,
+):
+    origin, others = Origin(), Others(word(ALICE, NOW - 10, endpoint=MIRROR))
+    origin.up, origin.mutable = True, False
+    mine = await resolver(store, origin, others, NOW - 500).resolve(REF, Credentials())
+    found = await resolver(store, origin, others).resolve(REF, Credentials(), offline=True)
+    assert found.manifest == mine.manifest
+    others.heard = [word(ALICE, NOW - 3600, endpoint=MIRROR)]
+    at_mirror = Credentials(hf_endpoint=MIRROR)
+    found = await resolver(store, origin, others).resolve(REF, at_mirror, offline=True)
+    assert found.manifest == manifest(1)

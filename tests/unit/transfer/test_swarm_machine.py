@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,13 @@ class Pull:
     """A machine with peers, told by hand. `now` is moved by the test."""
 
     def __init__(
-        self, *sizes: int, streams: int = 2, origin: bool = True, peers: int = 2, piece: int = 2
+        self,
+        *sizes: int,
+        streams: int = 2,
+        origin: bool = True,
+        peers: int = 2,
+        hopeful: bool = True,
+        piece: int = 2,
     ) -> None:
         self.now = 0.0
         self.running: dict[int, ev.Job] = {}
@@ -29,7 +36,7 @@ class Pull:
         self.stopped: list[int] = []
         self.machine = Download(
             specs(*sizes), piece_bytes=piece * MIB, streams=streams, options=OPTIONS,
-            chance=lambda: HALF, now=0.0, hopeful=True,
+            chance=lambda: HALF, now=0.0, hopeful=hopeful,
         )  # fmt: skip
         if origin:
             self.tell(ev.SourceUp("origin", SourceKind.ORIGIN, 8))
@@ -346,7 +353,7 @@ def test_a_peer_whose_connection_ended_is_waited_for_and_brings_the_rest():
     for job in pull.open(blocks=4):
         pull.tell(ev.SourceDown("p0", "its connection ended", may_return=True))
         pull.end(job, done=job.start, blame=False)
-    pull.now = 20.0
+    pull.now = 15.0  # a cable that was out for 10 s, and a dial that is tried again
     pull.tell(ev.Tick())
     assert not any(isinstance(a, ev.Failed) for a in pull.out), "a cable may come back"
     pull.tell(ev.SourceUp("p0", SourceKind.PEER, 8, frozenset()))
@@ -360,9 +367,22 @@ def test_a_peer_that_does_not_come_back_is_not_waited_for_any_longer():
     for job in pull.open(blocks=4):
         pull.tell(ev.SourceDown("p0", "its connection ended", may_return=True))
         pull.end(job, done=job.start, blame=False)
-    pull.now = OPTIONS.return_s + 0.1
+    (wake,) = [action for action in pull.out if isinstance(action, ev.Wake)]
+    assert wake.at == pytest.approx(OPTIONS.return_s)
+    pull.now = wake.at + 0.1
     pull.tell(ev.Tick())
-    assert any(isinstance(a, ev.Failed) for a in pull.out)
+    (failed,) = pull.out
+    assert failed == ev.Failed((0,), (), (("p0", pytest.approx(20.1)),)), "and says who had it"
+
+
+def test_what_nobody_told_of_is_waited_for_no_longer_than_hoped():
+    pull = Pull(4 * MIB, origin=False, peers=0)
+    pull.tell(ev.Tick())
+    (wake,) = pull.out
+    assert wake.at == pytest.approx(OPTIONS.hope_s)
+    pull.now = wake.at + 0.1
+    pull.tell(ev.Tick())
+    assert pull.out == [ev.Failed((0,), ())]
 
 
 def test_agents_that_fetch_together_ask_the_origin_for_different_bytes():
@@ -384,6 +404,15 @@ def test_nobody_is_left_and_nobody_comes_ends_the_pull_soon():
     pull.now = OPTIONS.hope_s + 0.1
     pull.tell(ev.Tick())
     assert isinstance(pull.out[-1], ev.Failed)
+
+
+def test_peers_may_come_to_a_pull_that_began_without_any():
+    pull = Pull(4 * MIB, origin=False, peers=0, hopeful=False)
+    pull.tell(ev.Listening())
+    assert not any(isinstance(action, ev.Failed) for action in pull.out)
+    pull.tell(ev.SourceUp("p0", SourceKind.PEER, 8, frozenset()))
+    pull.tell(ev.SourceHas("p0", 0))
+    assert pull.open(blocks=4)
 
 
 def test_suspects_alone_are_compared_and_by_somebody_else():

@@ -1,0 +1,54 @@
+"""The operations on what is here, as a client sees them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from p2pcache.content.cid import parse_cid
+from p2pcache.content.digests import sha256_digest
+from p2pcache.content.refs import parse_ref
+from p2pcache.errors import NotFound, UsageError
+from p2pcache.sources.port import ListedFile, Listing
+from tests.support.inside import agent_inside
+
+
+@pytest.fixture
+async def inside(tmp_path):
+    async with agent_inside(tmp_path / "home") as inside:
+        yield inside
+
+
+async def test_gc_down_to_nothing(inside, tmp_path):
+    (tmp_path / "a").write_bytes(b"a" * 1000)
+    await inside("push", path=str(tmp_path / "a"))
+    assert (await inside("gc", target_bytes=0))["freed_bytes"] == 1000
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, True, "1"])
+async def test_a_target_that_is_no_size_is_wrong_usage(inside, value):
+    with pytest.raises(UsageError, match="target_bytes"):
+        await inside("gc", target_bytes=value)
+
+
+@pytest.mark.parametrize("value", [0, math.nan, math.inf])
+async def test_a_rate_that_is_none_is_wrong_usage(inside, value, tmp_path):
+    with pytest.raises(UsageError, match="limit_rate"):
+        await inside("get", ref=str(tmp_path), limit_rate=value)
+
+
+async def test_a_commit_that_ls_shows_can_be_pinned_and_removed(inside):
+    commit, other = "a" * 40, "b" * 40
+    listing = Listing("hf", "https://huggingface.co", commit, True, (
+        ListedFile("a", 1, sha256_digest(bytes(32)), "key"),
+    ))  # fmt: skip
+    inside.parts.resolver.record(parse_ref("hf://org/name"), listing)
+    pinned = await inside("pin", ref=f"hf://org/name@{commit}")
+    assert [p.target for p in inside.parts.store.pins()] == [parse_cid(pinned["manifest"])]
+    for wrong in (f"hf://org/name@{other}", f"hf://org/else@{commit}", f"org/name@{commit}/a"):
+        with pytest.raises(NotFound):
+            await inside("pin", ref=wrong)
+    await inside("unpin", ref=f"hf://org/name@{commit}")
+    await inside("rm", ref=f"hf://org/name@{commit}")
+    assert inside.parts.store.resolutions() == []

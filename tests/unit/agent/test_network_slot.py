@@ -1,0 +1,67 @@
+"""A network counts as open at the event, not before, however long a busy machine takes."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from p2pcache.agent.network_slot import NetworkSlot
+from p2pcache.config.network import NetworkSettings
+from p2pcache.errors import LocalFault
+
+
+def make_slot(home, *, takes_s: float, trouble: str | None = None) -> NetworkSlot:
+    @asynccontextmanager
+    async def opening(*_args):
+        await trio.sleep(takes_s)
+        if trouble is not None:
+            raise LocalFault(trouble)
+        yield SimpleNamespace()
+
+    store = SimpleNamespace(watch_removed=lambda _: None)
+    return NetworkSlot(home, NetworkSettings(), store, lambda: 0.0, opening)
+
+
+@pytest.fixture
+def key(tmp_path):
+    """What `init` and `join` do before they ask for a network."""
+    return lambda: (tmp_path / "network.key").write_text("key")
+
+
+async def test_a_slow_machine_has_a_minute_to_open_its_network(autojump_clock, tmp_path, key):
+    slot = make_slot(tmp_path, takes_s=55.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slot.run)
+        await trio.sleep(1)
+        key()
+        began = trio.current_time()
+        assert await slot.restart() is slot.current
+        assert trio.current_time() - began == pytest.approx(55.0, abs=0.01)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_network_that_cannot_be_opened_is_said_at_once(autojump_clock, tmp_path, key):
+    slot = make_slot(tmp_path, takes_s=1.0, trouble="port 4001 is taken")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slot.run)
+        await trio.sleep(1)
+        key()
+        began = trio.current_time()
+        with pytest.raises(LocalFault, match="port 4001 is taken"):
+            await slot.restart()
+        assert await slot.wait_open(60.0) is None
+        assert trio.current_time() - began < 1.1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_key_that_was_put_there_by_hand_is_found_by_who_asks(autojump_clock, tmp_path, key):
+    slot = make_slot(tmp_path, takes_s=1.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slot.run)
+        await trio.sleep(1)
+        key()
+        assert await slot.wait_open(5.0) is not None
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,114 @@
+"""What is recorded of a resolution, and for whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2pcache.content import refs
+from p2pcache.content.digests import sha256_digest
+from p2pcache.errors import NotFound, Unavailable
+from p2pcache.sources.port import Credentials, ListedFile, Listing, SourceKind
+from p2pcache.store.store import Store
+from p2pcache.transfer.resolve import ResolveOptions, Resolver
+from tests.support.inside import agent_inside
+
+REF = refs.parse_ref("hf://org/name")
+OURS, THEIRS = Credentials(hf_endpoint="https://hub.ours"), Credentials()
+
+
+class Hubs:
+    """Hubs that all have a repository of this name, each with another content."""
+
+    name, kind = "hf", SourceKind.ORIGIN
+
+    def __init__(self) -> None:
+        self.up = self.mutable = True
+        self.asked: list[str] = []
+
+    def accepts(self, ref: refs.Ref) -> bool:
+        return isinstance(ref, refs.HfRef)
+
+    def endpoint(self, ref: refs.Ref, credentials: Credentials) -> str:
+        return credentials.hf_endpoint or "https://hub.theirs"
+
+    async def list(self, ref: refs.Ref, credentials: Credentials) -> Listing:
+        at = self.endpoint(ref, credentials)
+        self.asked.append(at)
+        if not self.up:
+            raise Unavailable("no route to the hub")
+        file = ListedFile("model.bin", 9, sha256_digest(at.encode().ljust(32)[:32]), "model.bin")
+        return Listing("hf", at, at, self.mutable, (file,))
+
+    async def locate(self, listing: Listing, key: str, credentials: Credentials):
+        raise AssertionError("resolving asks for no bytes")
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "store") as store:
+        yield store
+
+
+@pytest.fixture
+def hubs():
+    return Hubs()
+
+
+@pytest.fixture
+def resolver(store, hubs):
+    return Resolver([hubs], store, ResolveOptions(), lambda: 1000.0)
+
+
+async def test_what_one_hub_said_is_not_taken_for_anothers_word(resolver, hubs):
+    ours = await resolver.resolve(REF, OURS)
+    theirs = await resolver.resolve(REF, THEIRS)
+    assert (ours.listing.immutable, theirs.listing.immutable) == (
+        "https://hub.ours", "https://hub.theirs",
+    )  # fmt: skip
+    await resolver.resolve(REF, THEIRS)
+    assert len(hubs.asked) == 2, "the same hub is not asked again at once"
+
+
+async def test_what_another_hub_said_is_taken_only_where_ours_cannot_be_asked_and_says_so(
+    resolver, hubs
+):
+    await resolver.resolve(REF, OURS)
+    known = await resolver.resolve(REF, THEIRS, offline=True)
+    said = "this is what https://hub.ours calls so; https://hub.theirs could not be asked"
+    assert known.listing.endpoint == "https://hub.ours"
+    assert said in known.notes
+    hubs.up = False
+    assert said in (await resolver.resolve(REF, THEIRS)).notes
+    again = await resolver.resolve(REF, OURS, offline=True)
+    assert (again.listing.endpoint, again.notes) == ("https://hub.ours", ())
+
+
+async def test_a_commit_of_one_hub_is_asked_of_the_other(resolver, hubs):
+    commit = refs.parse_ref(f"hf://org/name@{'a' * 40}")
+    hubs.mutable = False
+    for credentials in (OURS, THEIRS, THEIRS):
+        found = await resolver.resolve(commit, credentials)
+        assert found.listing.endpoint == hubs.endpoint(commit, credentials)
+    assert len(hubs.asked) == 2
+
+
+async def test_a_part_of_what_has_no_digests_is_not_recorded_as_the_whole(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.json").write_bytes(b"{}")
+    (folder / "weights.bin").write_bytes(b"w" * 1000)
+    async with agent_inside(tmp_path / "home", resolve_ttl="1h") as inside:
+        part = await inside("get", ref=str(folder), include=["*.json"], to=str(tmp_path / "one"))
+        assert part["files"] == 1
+        with pytest.raises(NotFound):
+            await inside("get", ref=str(folder), offline=True)
+        whole = await inside("get", ref=str(folder), to=str(tmp_path / "two"))
+        assert whole["files"] == 2
+        assert (tmp_path / "two" / "weights.bin").read_bytes() == b"w" * 1000
+        again = await inside("get", ref=str(folder), offline=True)
+        assert (again["files"], again["manifest"]) == (2, whole["manifest"])
+        kept = inside.parts.store.ls()
+        assert {len(entry.resolutions) for entry in kept} == {0, 1}, "the part has no ref"
