@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from p2pcache.content.ranges import RangeSet
     from p2pcache.transfer.machine.choose import Choice, Chooser
     from p2pcache.transfer.machine.owners import Owners
+    from p2pcache.transfer.machine.shares import Shares
     from p2pcache.transfer.machine.sources import SourceState
 
 
-MIN_BATCH_BYTES = 64 << 10  # of small files from a slow peer
 COUNT_BEAT_S = 0.1  # how often rates are taken
 RESAY_S = 0.5  # an intake that is older says nothing
 
@@ -174,7 +174,7 @@ class Planning(PullState):
         if source.block_s is None:
             return options.peer_batch_bytes
         fits = int(options.peer_batch_s / source.block_s * BLOCK_BYTES)
-        return min(options.batch_bytes, max(MIN_BATCH_BYTES, fits))
+        return min(options.batch_bytes, max(options.peer_batch_bytes, fits))
 
     def _open_ahead(self) -> list[ev.Action]:
         """Partials are opened in order, just ahead of need: few leases, few followers at once."""
@@ -205,25 +205,31 @@ class Planning(PullState):
         if now >= self._told_at + COUNT_BEAT_S:
             self._told_at = now
             self._count(owners, chooser, now)
-        lowest = None
+            lowest = self._untouched(owners, shares, chooser, now) if shares.is_shared else None
+            owners.watch(lowest, now)
+        running = (self._from_origins(), owners.declines)
+        if running == self._said_of and now < self._said_at + RESAY_S:
+            return []
+        self._said_of, self._said_at = running, now
+        return [ev.Say(self._intake, owners.declines, self._brings())]
+
+    def _from_origins(self) -> frozenset[int]:
+        """The requests on their way from origins."""
+        flights = (
+            f.job.id for f in self._flights.values() if not f.source.is_peer and not f.is_aborted
+        )
+        batches = (i for i, (b, _) in self._batches.items() if not self._sources[b.source].is_peer)
+        return frozenset((*flights, *batches))
+
+    def _untouched(
+        self, owners: Owners, shares: Shares, chooser: Chooser, now: float
+    ) -> Unit | None:
+        """The lowest unit that nobody has or brings; of small blobs too, so that all watch one."""
         for blob in self._open.values():
             if blob.phase is Phase.FETCHING and shares.applies(blob):
                 lowest = shares.untouched(blob, blob.done | chooser.there(blob))
                 if lowest is not None:
-                    break
-        else:
-            lowest = self._waiting_small(owners, chooser, now)
-        owners.watch(lowest, now)
-        said = ev.Say(self._intake, owners.declines, self._brings())
-        old = self._said
-        same = old is not None and (old.declines, old.brings) == (said.declines, said.brings)
-        if same and now < self._said_at + RESAY_S:
-            return []
-        self._said, self._said_at = said, now
-        return [said]
-
-    def _waiting_small(self, owners: Owners, chooser: Chooser, now: float) -> Unit | None:
-        """A small blob that nobody has or brings: the lowest, so that all watch the same."""
+                    return lowest
         for index in sorted(self._small):
             unit = Unit(index, 0)
             if not owners.knows(index) or owners.is_brought(unit, now):

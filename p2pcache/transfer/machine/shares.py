@@ -25,11 +25,11 @@ class Shares:
         self._piece = piece_bytes // BLOCK_BYTES
         self._now = now
         self.streams = max(1, streams // STREAMS_EACH)
-        self._shared = not owners.alone or (owners.is_blind(now) and owners.has_partners)
+        self.is_shared = not owners.alone or (owners.is_blind(now) and owners.has_partners)
 
     def applies(self, blob: BlobState) -> bool:
         """Whether others may bring some of this blob."""
-        return self._shared and self._owners.knows(blob.spec.index)
+        return self.is_shared and self._owners.knows(blob.spec.index)
 
     def run(self, blob: BlobState, wanted: int, exists: int) -> tuple[int, int] | None:
         """The first blocks of a unit that is ours, among the lowest that nobody has.

@@ -56,7 +56,9 @@ class PullState:
         self._chance = chance
         self._hopeful = hopeful
         self._owners = owners
-        self._said: ev.Say | None = None
+        self._said_of: tuple[frozenset[int], bool] | None = (
+            None  # requests, and whether we declined
+        )
         self._said_at = self._told_at = self._counted_at = now
         self._counted_bytes = 0
         self._intake = 0.0
