@@ -20,14 +20,18 @@ members are arguments: the same rules run in the simulator.
 from __future__ import annotations
 
 import hashlib
+import math
 import statistics
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SLOW_SHARE = 1 / 3  # of the median intake of those that are not done: below it one owns nothing
+MAX_UNITS = 4096  # that one member may say it brings: 16 batches of 128 small files, and room
+MAX_BROKEN = 3  # promises that were not kept: then a word of this member counts for nothing
 BRING_LEASES = 2.0  # without a block: a unit of one block shows no progress before its end
 RATE_WEIGHT = 0.2  # of the newest figure in a mean
 
@@ -63,7 +67,9 @@ class Partner:
     declines: bool = False  # slow, or without an origin it may ask
     suspected_until: float = 0.0
     intake: float | None = None  # bytes/s, its own word; None: not heard, or it is done
-    brings: dict[Unit, float] = field(default_factory=dict)  # and since when without a block
+    brings: frozenset[Unit] = frozenset()
+    since: dict[Unit, float] = field(default_factory=dict)  # when first said, or a block came
+    broken: int = 0  # units that it said it brings, and did not
 
 
 class Owners:
@@ -139,7 +145,10 @@ class Owners:
         partner = self._partners[name]
         partner.intake, partner.declines = intake, declines
         partner.takes_part = intake is not None
-        partner.brings = {unit: partner.brings.get(unit, now) for unit in brings}
+        partner.brings = frozenset(islice(brings, MAX_UNITS))
+        for unit in partner.brings:
+            if len(partner.since) < MAX_UNITS:  # said again, it is no newer
+                partner.since.setdefault(unit, now)
 
     def moved(self, name: str, units: Iterable[Unit], now: float) -> None:
         """Blocks of these units arrived at a member: its word is good."""
@@ -147,8 +156,8 @@ class Owners:
         if partner is not None:
             partner.suspected_until = 0.0
             for unit in units:
-                if unit in partner.brings:
-                    partner.brings[unit] = now
+                if unit in partner.since:
+                    partner.since[unit] = now
 
     def counted(
         self, exists: int, intake: float, *, can_ask: bool, oldest_s: float, now: float
@@ -211,13 +220,13 @@ class Owners:
         """
         found = False
         for partner in self._partners.values():
-            since = partner.brings.get(unit)
-            if since is None or partner.suspected_until > now:
+            if unit not in partner.brings or not self._is_believed(partner, now):
                 continue
-            if now < since + BRING_LEASES * self.lease_s:
+            if now < partner.since.get(unit, -math.inf) + BRING_LEASES * self.lease_s:
                 found = True
             else:
                 partner.suspected_until = now + self._options.suspect_s
+                partner.broken += 1
         return found
 
     def yields(self, unit: Unit, now: float) -> bool:
@@ -226,7 +235,7 @@ class Owners:
             if name == self._me:
                 return False
             partner = self._partners[name]
-            if unit in partner.brings and partner.suspected_until <= now:
+            if unit in partner.brings and self._is_believed(partner, now):
                 return True
         return False
 
@@ -259,7 +268,11 @@ class Owners:
         return now + self.lease_s if unit is None else max(now, since + self.lease_s)
 
     def _can(self, partner: Partner, now: float) -> bool:
-        return partner.takes_part and not partner.declines and partner.suspected_until <= now
+        return partner.takes_part and not partner.declines and self._is_believed(partner, now)
+
+    @staticmethod
+    def _is_believed(partner: Partner, now: float) -> bool:
+        return partner.suspected_until <= now and partner.broken < MAX_BROKEN
 
     def _rank(self, unit: Unit) -> list[str]:
         """Every known member and us, the first owner first: the same order at every member."""

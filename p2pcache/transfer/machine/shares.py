@@ -76,4 +76,8 @@ class Shares:
 def pieces_of(mask: int, piece_bytes: int) -> set[int]:
     """The units that some blocks are of."""
     size = piece_bytes // BLOCK_BYTES
-    return {at // size for start, end in bits.runs(mask) for at in range(start, end)}
+    return {
+        piece
+        for start, end in bits.runs(mask)
+        for piece in range(start // size, (end - 1) // size + 1)
+    }

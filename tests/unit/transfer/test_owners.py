@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pcache.transfer.machine.owners import OwnerOptions, Owners, Unit
+from p2pcache.transfer.machine.owners import MAX_BROKEN, OwnerOptions, Owners, Unit
 
 NAMES = [f"peer{n}" for n in range(6)]
 KEY = b"\x12\x20" + bytes(32)
@@ -110,6 +110,24 @@ def test_who_announces_and_brings_nothing_is_believed_for_two_leases():
     assert not view.yields(unit, 3.6), "nor does anybody yield to it"
     view.moved("peer1", [unit], 4.0)
     assert not view.is_mine(unit, 4.0), "a block came after all"
+
+
+def test_who_breaks_its_word_again_and_again_is_not_heard_any_more():
+    view = all_take_part(owners("peer0"))
+    at = 1.0
+    for number in range(MAX_BROKEN):
+        unit = owned(100 * number, "peer0")
+        view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=at)
+        assert not view.is_mine(unit, at)
+        view.heard("peer1", intake=1.0, declines=False, brings=[], now=at + 0.5)
+        view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=at + 1.0)
+        assert view.is_mine(unit, at + 2.1), "what is said again is no newer"
+        view.moved("peer1", [Unit(0, 9999)], at + 2.2)  # says it has something: believed again
+        at += 3.0
+    unit = owned(900, "peer0")
+    view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=at)
+    assert view.is_mine(unit, at)
+    assert view.owner(owned(0, "peer1"), at) != "peer1"
 
 
 def test_of_two_that_bring_the_same_unit_exactly_one_stops():
