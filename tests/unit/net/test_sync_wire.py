@@ -18,7 +18,9 @@ from p2pcache.net.sync.wire import (
     MAX_FRAME_BYTES,
     VERSION,
     Announce,
+    Brings,
     Bye,
+    Coming,
     Contact,
     Drop,
     FrameReader,
@@ -103,6 +105,13 @@ MESSAGES = st.one_of(
     st.builds(HoldsEnd, IDS),
     st.builds(Have, IDS, many(st.builds(Grown, NAMES, SPANS))),
     st.builds(Gone, IDS, many(NAMES)),
+    st.builds(
+        Brings,
+        IDS,
+        st.none() | AMOUNTS,
+        st.booleans(),
+        many(st.builds(Coming, NAMES, SPANS.filter(lambda spans: spans is not None))),
+    ),
     st.builds(Drop, IDS),
     st.builds(
         Permits,

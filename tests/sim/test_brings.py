@@ -1,0 +1,115 @@
+"""What members tell of what they bring from an origin, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pcache.content.ranges import RangeSet
+from p2pcache.net.shelf import PeerBrings
+from tests.sim.test_members import MANIFEST, NAMES, full, until, world
+from tests.support.members import open_node
+
+BLOCKS = RangeSet.of((3, 5))
+
+
+@pytest.fixture
+def autojump_clock():
+    return MockClock(autojump_threshold=0)
+
+
+async def heard(swarm, within_s=1.0) -> PeerBrings:
+    """The next word on what somebody brings."""
+    with trio.fail_after(within_s):
+        while True:
+            event = await swarm.events.receive()
+            if isinstance(event, PeerBrings):
+                return event
+
+
+async def test_what_a_pull_brings_is_told_within_a_beat_and_its_end_too(autojump_clock):
+    async with world(2, deadline_s=60) as (_, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        a, b = nodes
+        async with b.network.swarm(MANIFEST, NAMES) as hears:
+            async with a.network.swarm(MANIFEST, NAMES) as tells:
+                tells.brings(1e6, False, {NAMES[0]: BLOCKS})
+                assert await heard(hears, 0.05) == PeerBrings(
+                    a.peer, 1e6, False, {NAMES[0]: BLOCKS}
+                )
+                tells.brings(2e6, True, {})
+                assert await heard(hears, 0.05) == PeerBrings(a.peer, 2e6, True, {})
+            assert (await heard(hears)).intake_bytes_per_s is None, "it has ended its part"
+
+
+async def test_who_comes_later_hears_it_with_the_first_answer(autojump_clock):
+    async with world(2, deadline_s=60) as (net, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        a, b = nodes
+        async with a.network.swarm(MANIFEST, NAMES) as tells:
+            tells.brings(1e6, False, {NAMES[1]: BLOCKS})
+            async with b.network.swarm(MANIFEST, NAMES) as hears:
+                assert (await heard(hears)).brings == {NAMES[1]: BLOCKS}
+            async with open_node(net, 9) as late:
+                late.network.found(a.peer, a.host.addresses())
+                await until(lambda: a.peer in late.knows(), within_s=3)
+                async with late.network.swarm(MANIFEST, NAMES) as hears:
+                    assert (await heard(hears)).brings == {NAMES[1]: BLOCKS}
+
+
+async def test_several_pulls_of_one_manifest_are_one_to_others(autojump_clock):
+    async with world(2, deadline_s=60) as (_, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        a, b = nodes
+        async with (
+            b.network.swarm(MANIFEST, NAMES) as hears,
+            a.network.swarm(MANIFEST, NAMES) as one,
+            a.network.swarm(MANIFEST, NAMES) as other,
+        ):
+            one.brings(1e6, True, {NAMES[0]: BLOCKS})
+            other.brings(2e6, False, {NAMES[1]: BLOCKS})
+            assert await heard(hears) == PeerBrings(
+                a.peer, 3e6, False, {NAMES[0]: BLOCKS, NAMES[1]: BLOCKS}
+            )
+            one.brings(None, True, {})
+            assert await heard(hears) == PeerBrings(a.peer, 2e6, False, {NAMES[1]: BLOCKS})
+
+
+async def test_who_may_not_know_of_it_hears_nothing_and_names_that_are_not_wanted_stay_here(
+    autojump_clock,
+):
+    async with world(2, deadline_s=60) as (_, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        a, b = nodes
+        a.shelf.restricted.add(MANIFEST)
+        async with (
+            b.network.swarm(MANIFEST, NAMES[:1]) as hears,
+            a.network.swarm(MANIFEST, NAMES) as tells,
+        ):
+            tells.brings(1e6, False, {NAMES[0]: BLOCKS})
+            with pytest.raises(trio.TooSlowError):
+                await heard(hears)
+        a.shelf.restricted.clear()
+        async with (
+            b.network.swarm(MANIFEST, NAMES[:1]) as hears,
+            a.network.swarm(MANIFEST, NAMES) as tells,
+        ):
+            tells.brings(1e6, False, {NAMES[0]: BLOCKS, NAMES[1]: BLOCKS})
+            assert (await heard(hears)).brings == {NAMES[0]: BLOCKS}
+
+
+async def test_a_word_on_what_was_not_wanted_is_a_lie(autojump_clock):
+    from p2pcache.net.sync.wire import Brings, Coming, Hello, Want
+    from tests.support.members import Script, hello, peer
+
+    async with world(1, deadline_s=60) as (net, (a,)):
+        liar = net.host(peer(50))
+        script = await Script.dial(liar, a.peer, a.host.addresses())
+        await script.say(hello(minor=1))
+        await script.hear_a(Hello)
+        async with a.network.swarm(MANIFEST, NAMES):
+            want = await script.hear_a(Want)
+            await script.say(Brings(want.id, 1.0, False, (Coming(b"another", BLOCKS),)))
+            await until(lambda: a.distrusted, within_s=3)
+        liar.kill()
