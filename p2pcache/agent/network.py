@@ -217,7 +217,7 @@ class AgentNetwork:
 
     async def keep_book(self) -> None:
         """Remember who is there, and tell the DHT."""
-        from p2pcache.net.network import MemberUp
+        from p2pcache.net.member import MemberUp
 
         async with self.network.watch() as changes:
             async for change in changes:

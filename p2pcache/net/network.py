@@ -7,55 +7,43 @@ asked of a peer has a timeout, and a caller that is cancelled cancels nothing bu
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pcache.content.cid import multihash
-from p2pcache.content.digests import is_sha256, raw
 from p2pcache.content.peerid import PeerId, format_peer_id
-from p2pcache.content.signed import parse_grant, parse_resolution
+from p2pcache.content.signed import parse_grant
 from p2pcache.errors import (
-    Denied,
-    NotFound,
     P2PCacheError,
     Unavailable,
     Untrusted,
     plain_errors,
 )
+from p2pcache.net.asking import AskOptions, ask_manifest, ask_names
 from p2pcache.net.holders import Passes, Swarm
 from p2pcache.net.interest import MAX_MANIFESTS as MAX_OF_PEER
 from p2pcache.net.interest import Interests
 from p2pcache.net.latest import Latest
+from p2pcache.net.member import Member, MemberDown, MemberUp, member_of
 from p2pcache.net.members import Members, open_members
 from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.parts import NO_PART, Parts
+from p2pcache.net.serving import answer
 from p2pcache.net.sync.limits import SyncOptions
 from p2pcache.net.sync.machine import WantRefused
 from p2pcache.net.sync.wire import (
     MAX_GRANTS,
     MAX_MANIFESTS,
-    MAX_PART_BYTES,
     Answer,
     Ask,
     LaneInfo,
     Load,
-    ManifestAsk,
-    ManifestPart,
-    Map,
-    MapAsk,
-    NameAsk,
-    Names,
     Permits,
     Said,
-    Ticket,
-    TicketAsk,
 )
 
 if TYPE_CHECKING:
@@ -81,41 +69,8 @@ class NetworkOptions:
     mesh: MeshOptions = field(default_factory=MeshOptions)
     serve_s: float = 30.0  # for the shelf to answer; a check at an origin takes seconds
     prove_s: float = 30.0  # for our own proof, and the ticket it brings
-    manifest_askers: int = 4  # members asked at once for one manifest,
-    manifest_stagger_s: float = 0.5  # the next when those before did not bring it so soon
-    part_s: float = 10.0  # for one part (256 KiB) of a manifest
+    ask: AskOptions = field(default_factory=AskOptions)
     load_every_s: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A live member. `since` on trio's clock; `rtt_s` of the last ping, None before it."""
-
-    peer: PeerId
-    generation: bytes
-    agent: str
-    version: tuple[int, int]
-    addresses: tuple[str, ...]
-    lane: LaneInfo
-    load: Load
-    rtt_s: float | None
-    since: float
-    opened_by_us: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MemberUp:
-    """Somebody can be talked to. A member that restarted comes up again, with no MemberDown."""
-
-    member: Member
-
-
-@dataclass(frozen=True, slots=True)
-class MemberDown:
-    """The link ended."""
-
-    peer: PeerId
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,19 +137,19 @@ class Network:
 
     def members(self) -> list[Member]:
         """Who can be talked to now."""
-        return [_member(link) for link in self._links()]
+        return [member_of(link) for link in self._links()]
 
     def member(self, peer: PeerId) -> Member | None:
         """One of them."""
         link = self.members_driver.links.get(peer)
-        return None if link is None else _member(link)
+        return None if link is None else member_of(link)
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[Latest[MemberUp | MemberDown]]:
         """Members that come and go: first those that are here, then changes, newest per peer."""
         changes: Latest[MemberUp | MemberDown] = Latest()
         for link in self._links():
-            changes.put(link.peer, MemberUp(_member(link)))
+            changes.put(link.peer, MemberUp(member_of(link)))
         self._watchers.add(changes)
         try:
             yield changes
@@ -240,27 +195,7 @@ class Network:
 
     async def resolutions(self, canonical: str, *, timeout_s: float) -> list[SignedResolution]:
         """What the members know a ref to mean: all that came in time, each signed by somebody."""
-        found: dict[tuple[PeerId, bytes, float], SignedResolution] = {}
-
-        async def ask(link: Link) -> None:
-            try:
-                said = await link.ask(
-                    lambda number: NameAsk(number, canonical), Names, timeout_s=timeout_s
-                )
-                for wire in said.resolutions:
-                    one = parse_resolution(list(wire))
-                    if one.canonical != canonical:
-                        raise Untrusted("a resolution of another ref than was asked for")
-                    found[one.signer, one.manifest, one.resolved_at] = one
-            except Untrusted as exc:
-                link.distrust(exc.message)
-            except P2PCacheError as exc:
-                _log.debug("no names: %s", exc.message)
-
-        async with trio.open_nursery() as nursery:
-            for link in self._links():
-                nursery.start_soon(ask, link)
-        return list(found.values())
+        return await ask_names(self._links(), canonical, timeout_s=timeout_s)
 
     async def manifest(self, cid: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """The bytes of a manifest from whoever has it; they hash to the CID.
@@ -272,38 +207,9 @@ class Network:
         rank = {Said.POSSESS: 0, Said.INTENT: 1}
         who = self._interests.who(cid)
         links.sort(key=lambda link: rank[who[link.peer]] if link.peer in who else 2)
-        waiting = iter(links)
-        errors: list[P2PCacheError] = []
-        found: list[bytes] = []
-
-        async def worker(delay_s: float, scope: trio.CancelScope) -> None:
-            await trio.sleep(delay_s)
-            for link in waiting:
-                try:
-                    found.append(await self._manifest_from(link, cid, max_bytes))
-                except Untrusted as exc:
-                    link.distrust(exc.message)
-                    errors.append(exc)
-                except P2PCacheError as exc:
-                    errors.append(exc)
-                else:
-                    scope.cancel()
-                    return
-
-        with trio.move_on_after(timeout_s) as deadline:
-            async with trio.open_nursery() as nursery:
-                for number in range(min(self._options.manifest_askers, len(links))):
-                    delay_s = number * self._options.manifest_stagger_s
-                    nursery.start_soon(worker, delay_s, nursery.cancel_scope)
-        if found:
-            return found[0]
-        if deadline.cancelled_caught:
-            raise Unavailable(f"no member brought the manifest in {timeout_s:.1f} s")
-        for kind in (Denied, Unavailable):
-            for error in errors:
-                if isinstance(error, kind):
-                    raise error
-        raise NotFound(f"none of {len(links)} members has the manifest")
+        return await ask_manifest(
+            links, cid, self._options.ask, timeout_s=timeout_s, max_bytes=max_bytes
+        )
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
         """More blocks of a blob are verified (None: all of it). Told within 50 ms."""
@@ -391,7 +297,7 @@ class Network:
         for swarm in list(self._swarms):
             swarm.begin(link)
         for watcher in self._watchers:
-            watcher.put(link.peer, MemberUp(_member(link)))
+            watcher.put(link.peer, MemberUp(member_of(link)))
 
     def member_down(self, link: Link, ended: Ended) -> None:
         """See MembersOwner."""
@@ -452,30 +358,8 @@ class Network:
     async def serve(self, link: Link, ask: Ask) -> Answer:
         """See MembersOwner."""
         with trio.move_on_after(self._options.serve_s):
-            return await self._serve(link, ask)
+            return await answer(self._shelf, link, ask)
         raise Unavailable("the shelf took too long")
-
-    async def _serve(self, link: Link, ask: Ask) -> Answer:
-        peer = link.peer
-        match ask:
-            case MapAsk(number, name, first, count):
-                found = await self._shelf.block_map(peer, name, first, count)
-                if found is None:
-                    return Map(number, name, 0, first, None, ())
-                words = tuple(tuple(one.to_wire()) for one in found.attestations)
-                return Map(number, name, found.size, first, found.hashes, words)
-            case TicketAsk(number, scope, proof):
-                made = await self._shelf.ticket(peer, scope, proof)
-                link.recheck(scope)
-                return Ticket(number, made.token, made.expires_s)
-            case ManifestAsk(number, cid, offset):
-                part = await self._shelf.manifest(peer, cid, offset, MAX_PART_BYTES)
-                if part is None:
-                    raise NotFound("no such manifest here")
-                return ManifestPart(number, part[0], offset, part[1])
-            case NameAsk(number, canonical):
-                known = await self._shelf.resolutions(peer, canonical)
-                return Names(number, tuple(tuple(one.to_wire()) for one in known))
 
     async def _prove(self, link: Link, swarm: Swarm, manifest: bytes) -> None:
         """A peer wants proof before it tells what it holds; a ticket shows that it has it."""
@@ -486,23 +370,6 @@ class Network:
             swarm.proving(link.peer, under_way=False)
             who = format_peer_id(link.peer)
             _log.info("%s shares a restricted manifest not with us: %s", who, exc.message)
-
-    async def _manifest_from(self, link: Link, cid: bytes, max_bytes: int) -> bytes:
-        data = bytearray()
-        while True:
-            make = partial(_manifest_ask, cid, len(data))
-            part = await link.ask(make, ManifestPart, timeout_s=self._options.part_s)
-            if part.total > max_bytes:
-                raise NotFound(f"a manifest of {part.total} bytes (allowed: {max_bytes})")
-            data += part.data
-            if len(data) >= part.total:
-                break
-            if not part.data:
-                raise Untrusted("a part of a manifest without bytes")
-        digest = multihash(cid)
-        if is_sha256(digest) and hashlib.sha256(data).digest() != raw(digest):
-            raise Untrusted("the bytes of a manifest do not hash to its CID")
-        return bytes(data)
 
     def _links(self) -> list[Link]:
         return list(self.members_driver.links.values())
@@ -588,26 +455,6 @@ async def open_network(
             finally:
                 network._nursery = None
                 nursery.cancel_scope.cancel()
-
-
-def _member(link: Link) -> Member:
-    hello = link.hello
-    return Member(
-        peer=link.peer,
-        generation=hello.generation,
-        agent=hello.agent,
-        version=(hello.major, hello.minor),
-        addresses=hello.addresses,
-        lane=hello.lane,
-        load=link.talk.load,
-        rtt_s=link.talk.rtt_s,
-        since=link.up_at or 0.0,
-        opened_by_us=link.opened_by_us,
-    )
-
-
-def _manifest_ask(cid: bytes, offset: int, number: int) -> ManifestAsk:
-    return ManifestAsk(number, cid, offset)
 
 
 def _parts(manifests: Sequence[bytes]) -> list[Sequence[bytes]]:

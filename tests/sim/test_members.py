@@ -10,9 +10,10 @@ from trio.testing import MockClock
 
 from p2pcache.content.ranges import RangeSet
 from p2pcache.errors import NotFound, Unavailable
+from p2pcache.net.member import MemberDown, MemberUp
 from p2pcache.net.memory import open_memory_net
 from p2pcache.net.mesh import MeshOptions
-from p2pcache.net.network import MemberDown, MemberUp, NetworkOptions
+from p2pcache.net.network import NetworkOptions
 from p2pcache.net.shelf import PeerGone, PeerHolds, PeerLost, PeerProof, PeerSettled
 from p2pcache.net.sync.wire import (
     Bye,
