@@ -57,6 +57,7 @@ class Chooser:
         chance: Callable[[], float],
         now: float,
         intake: float = 0.0,
+        standing: bool = False,
         shares: Shares | None = None,
     ) -> None:
         up = [s for s in sources if s.gone is None]
@@ -67,6 +68,7 @@ class Chooser:
         self._options = options
         self._chance = chance
         self._now = now
+        self._standing = standing  # nothing comes of anybody: what stalled is tried of an origin
         self._shares = shares
         self.median_s = median_block_s(up)
         peers = [s for s in up if s.is_peer]
@@ -83,6 +85,11 @@ class Chooser:
         compare = bool(target & blob.recheck)
         if compare:
             target &= blob.recheck
+        delayed = target & blob.delayed
+        if self._standing and delayed:  # the one request that tells whether our own link is slow
+            choice = self._from_origin(blob, delayed, compare)
+            if choice is not None:
+                return choice
         return (
             self._from_peers(blob, target, compare, self._healthy)
             or self._from_origin(blob, target, compare)
@@ -120,7 +127,8 @@ class Chooser:
         spared = 0
         for peer in self._healthy:
             if shared or self._now >= peer.busy_until:
-                spared |= peer.held(blob) & (~blob.delayed if peer.failures else blob.full)
+                risky = peer.failures or self._standing
+                spared |= peer.held(blob) & (~blob.delayed if risky else blob.full)
         return spared
 
     def second(self, blob: BlobState, left: int, first: SourceState) -> Choice | None:
@@ -154,7 +162,7 @@ class Chooser:
         for peer in peers:
             if peer.has_room(self._now):
                 wanted = peer.held(blob) & target
-                if peer.failures:  # what stalled once is not risked again
+                if peer.failures or self._standing:  # what stalled once is not risked again
                     wanted &= ~blob.delayed
                 if wanted:
                     has[peer] = wanted

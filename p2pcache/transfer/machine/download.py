@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, assert_never
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import bits
-from p2pcache.transfer.machine.blame import blame, stalled
+from p2pcache.transfer.machine.blame import LACKS_IT, blame, stalled
 from p2pcache.transfer.machine.blobs import BlobState, Phase
 from p2pcache.transfer.machine.owners import Unit
 from p2pcache.transfer.machine.planning import Planning
@@ -240,6 +240,8 @@ class Download(Planning):
             if self._owners is not None and not source.is_peer:
                 self._owners.took(took_s * self._piece_bytes / (count * BLOCK_BYTES))
         if event.fault is not None and event.blame:
+            if self._owners is not None and event.fault.http_status in LACKS_IT:
+                self._owners.broke(source.name)
             blame(source, blob, event, event.fault, self._options, self._chance, now, out)
         elif flight.stalled:
             stalled(source, self._options, self._chance, now)

@@ -69,6 +69,7 @@ class Partner:
     intake: float | None = None  # bytes/s, its own word; None: not heard, or it is done
     brings: frozenset[Unit] = frozenset()
     since: dict[Unit, float] = field(default_factory=dict)  # when first said, or a block came
+    moved_at: float = -math.inf  # when a block of its was last heard of
     broken: int = 0  # units that it said it brings, and did not
 
 
@@ -86,6 +87,7 @@ class Owners:
         self._unit_s: float | None = None  # usual time from ask to end, of our own origin units
         self._exists_rate = 0.0  # units/s that appear anywhere
         self._exists = (0, now)
+        self._grew_at = now
         self._oldest_s = 0.0
         self.intake = 0.0  # ours, bytes/s
         self.declines = False
@@ -154,10 +156,16 @@ class Owners:
         """Blocks of these units arrived at a member: its word is good."""
         partner = self._partners.get(name)
         if partner is not None:
-            partner.suspected_until = 0.0
+            partner.suspected_until, partner.moved_at = 0.0, now
             for unit in units:
                 if unit in partner.since:
                     partner.since[unit] = now
+
+    def broke(self, name: str) -> None:
+        """A member did not have what it told."""
+        partner = self._partners.get(name)
+        if partner is not None:
+            partner.broken += 1
 
     def counted(
         self, exists: int, intake: float, *, can_ask: bool, oldest_s: float, now: float
@@ -167,13 +175,16 @@ class Owners:
         and whether we decline.
         """
         before, at = self._exists
+        if exists > before:
+            self._grew_at = now
         if now > at:
             rate = max(0, exists - before) / (now - at)
             self._exists_rate += RATE_WEIGHT * (rate - self._exists_rate)
             self._exists = (exists, now)
         self.intake = intake
         self._oldest_s = oldest_s
-        self.declines = not can_ask or self._is_slow(now)
+        moves = now < self._grew_at + self.lease_s  # else whoever does not decline lies or sleeps
+        self.declines = not can_ask or (moves and self._is_slow(now))
 
     def took(self, seconds: float) -> None:
         """One of our units came from the origin."""
@@ -184,7 +195,9 @@ class Owners:
         if now < self._started + self._options.settle_s:
             return False
         others = [
-            p.intake for p in self._partners.values() if p.takes_part and p.intake is not None
+            p.intake
+            for p in self._partners.values()
+            if p.takes_part and p.intake is not None and self._is_believed(p, now)
         ]
         return len(others) > 2 and self.intake < SLOW_SHARE * statistics.median(others)
 
@@ -222,12 +235,25 @@ class Owners:
         for partner in self._partners.values():
             if unit not in partner.brings or not self._is_believed(partner, now):
                 continue
-            if now < partner.since.get(unit, -math.inf) + BRING_LEASES * self.lease_s:
+            if self._is_in_time(partner, unit, now):
                 found = True
             else:
-                partner.suspected_until = now + self._options.suspect_s
-                partner.broken += 1
+                self._breaks(partner, now)
         return found
+
+    def _is_in_time(self, partner: Partner, unit: Unit, now: float) -> bool:
+        return now < partner.since.get(unit, -math.inf) + BRING_LEASES * self.lease_s
+
+    def _breaks(self, partner: Partner, now: float) -> None:
+        partner.suspected_until = now + self._options.suspect_s
+        partner.broken += 1
+
+    def _keep_to_word(self, partner: Partner, now: float) -> None:
+        """Also of units that nobody here waits for yet."""
+        if self._is_believed(partner, now) and not all(
+            self._is_in_time(partner, unit, now) for unit in partner.brings
+        ):
+            self._breaks(partner, now)
 
     def yields(self, unit: Unit, now: float) -> bool:
         """Whether somebody ranked before us brings the same unit: the lower rank stops."""
@@ -240,7 +266,11 @@ class Owners:
         return False
 
     def watch(self, lowest: Unit | None, now: float) -> None:
-        """Tell the lowest unit that nobody has or brings; its owner loses it after a lease."""
+        """Tell the lowest unit that nobody has or brings; its owner loses it after a lease in which
+        nothing of its was heard to arrive: to say that one is busy with another is not enough.
+        """
+        for other in self._partners.values():
+            self._keep_to_word(other, now)
         unit, since = self._stuck
         if lowest is None or lowest != unit:
             self._stuck = (lowest, now)
@@ -250,7 +280,7 @@ class Owners:
         self._stuck = (lowest, now)
         name = self.owner(lowest, now)
         partner = self._partners.get(name)
-        if partner is not None and not partner.brings:
+        if partner is not None and partner.moved_at <= since:
             partner.suspected_until = now + self._options.suspect_s
 
     @property

@@ -57,13 +57,18 @@ class Planning(PullState):
         return [*out, wake] if wake is not None else out
 
     def _watch_flights(self, chooser: Chooser, now: float, out: list[ev.Action]) -> None:
+        standing = now >= self._relief_at()
         for flight in list(self._flights.values()):
             if not flight.is_watched or not flight.left:
                 continue
             late = now >= self._stall_at(flight, chooser)
+            if not late and standing and now >= flight.moved_at + self._options.stall_s:
+                late = True  # one of them: if our own link is slow, the others go on
             late = late or lags(flight, chooser.median_s, now, self._options)
             if late and chooser.can_relieve(flight.blob, flight.left, flight.source):
                 flight.stalled = True
+                if standing:
+                    self._relieved_at, standing = now, False
                 flight.blob.delayed |= flight.left
                 if flight.source.is_peer:  # it is not asked on, also before this one has ended
                     stalled(flight.source, self._options, self._chance, now)
@@ -72,6 +77,10 @@ class Planning(PullState):
             source = self._sources[batch.source]
             if now >= until and source.is_peer and self._is_relieved(chooser, batch):
                 self._abort_batch(batch, out)
+
+    def _relief_at(self) -> float:
+        """When nothing came of anybody for so long that one request is tried elsewhere."""
+        return max(self._progress_at, self._relieved_at) + self._options.stall_s
 
     def _stall_at(self, flight: Flight, chooser: Chooser) -> float:
         running = [f for f in self._flights.values() if f.is_watched]
@@ -344,6 +353,7 @@ class Planning(PullState):
                 usual_s = self._pace.usual_s(flight.mask.bit_count())
                 if self._idle_streams > 0 and usual_s is not None and not flight.had_twin:
                     times.append(max(flight.started, self._twin_at) + usual_s)
+                times.append(self._relief_at())
         times += [until for _, until in self._batches.values()]
         if self._owners is not None and self._waits():
             times.append(self._owners.next_at(now))

@@ -67,6 +67,7 @@ class PullState:
         self._aborted_batches: set[int] = set()
         self._next_id = 0
         self._progress_at = now
+        self._relieved_at = now  # when one request was last tried elsewhere, as nothing moved
         self._heard_at = now  # when a source last came or told of something
         self._over = False
         self._pace = Pace()
@@ -112,6 +113,7 @@ class PullState:
             chance=self._chance,
             now=now,
             intake=self._intake,
+            standing=now >= self._progress_at + self._options.stall_s,
             shares=self._shares(now),
         )
 

@@ -91,13 +91,26 @@ def test_the_owner_of_a_unit_that_stays_loses_it_after_a_lease_to_the_next():
     assert view.owner(unit, LATE + 2.3) == "peer1", "its blocks arrive: it is alive"
 
 
-def test_an_owner_that_is_busy_with_another_unit_is_not_suspected():
-    unit = owned(0, "peer1")
+def test_an_owner_that_is_busy_with_another_unit_is_not_suspected_while_that_arrives():
+    unit, other = owned(0, "peer1"), Unit(0, 999)
     view = all_take_part(owners("peer0"))
     view.watch(unit, 1.0)
-    view.heard("peer1", intake=1.0, declines=False, brings=[Unit(0, 999)], now=1.0)
+    view.heard("peer1", intake=1.0, declines=False, brings=[other], now=1.0)
+    view.moved("peer1", [other], 1.9)
     view.watch(unit, 2.5)
     assert view.owner(unit, 2.5) == "peer1"
+    view.watch(unit, 3.6)
+    assert view.owner(unit, 3.6) != "peer1", "to say that one is busy is not enough"
+
+
+def test_a_far_unit_that_never_comes_is_noticed_too():
+    view = all_take_part(owners("peer0"))
+    view.heard("peer1", intake=1.0, declines=False, brings=[Unit(0, 999)], now=1.0)
+    mine = owned(0, "peer1")
+    view.watch(None, 2.9)
+    assert view.owner(mine, 2.9) == "peer1"
+    view.watch(None, 3.1)
+    assert view.owner(mine, 3.1) != "peer1"
 
 
 def test_who_announces_and_brings_nothing_is_believed_for_two_leases():
@@ -143,9 +156,11 @@ def test_a_slow_agent_declines_and_so_does_one_that_may_ask_nobody():
     view = all_take_part(owners("peer0"))
     view.counted(0, 1.0, can_ask=True, oldest_s=0.0, now=0.5)
     assert not view.declines, "too early to tell"
-    view.counted(0, 1.0, can_ask=True, oldest_s=0.0, now=2.0)
+    view.counted(9, 1.0, can_ask=True, oldest_s=0.0, now=2.0)
     assert view.declines, "a third of the median's intake is 333,333"
-    view.counted(0, 400_000.0, can_ask=True, oldest_s=0.0, now=3.0)
+    view.counted(9, 1.0, can_ask=True, oldest_s=0.0, now=3.1)
+    assert not view.declines, "nothing new in a lease: the fast ones only say that they are"
+    view.counted(10, 400_000.0, can_ask=True, oldest_s=0.0, now=3.2)
     assert not view.declines
     view.counted(0, 400_000.0, can_ask=False, oldest_s=0.0, now=4.0)
     assert view.declines

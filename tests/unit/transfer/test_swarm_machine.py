@@ -432,3 +432,53 @@ def test_an_empty_file_is_asked_for_too():
     pull = Pull(0, peers=0)
     (batch,) = [a.batch for a in pull.out if isinstance(a, ev.FetchBatch)] or [None]
     assert batch is not None or pull.source("origin").requests == 1
+
+
+def test_with_all_holders_frozen_the_origin_is_asked_after_one_stall():
+    pull = Pull(64 * MIB, streams=4, peers=3)
+    for name in ("p0", "p1", "p2"):
+        pull.tell(ev.SourceHas(name, 0))
+    pull.open(blocks=64)
+    assert {job.source for job in pull.running.values()} <= {"p0", "p1", "p2"}
+    asked: list[ev.Job] = []
+    while not asked and pull.now < 10:
+        pull.now += 0.05
+        flying = dict(pull.running)
+        asked = [job for job in pull.tell(ev.Tick()) if job.source == "origin"]
+        for number in pull.stopped:
+            if number in flying:
+                asked += [
+                    job
+                    for job in pull.end(flying[number], done=flying[number].start, blame=False)
+                    if job.source == "origin"
+                ]
+    assert pull.now < 2.0
+
+
+def test_who_only_says_that_it_brings_does_not_hold_up_a_pull():
+    from p2pcache.transfer.machine.owners import OwnerOptions, Owners
+
+    owners = Owners("me", ["me", "liar"], OwnerOptions(), 0.0)
+    owners.add_blob(0, b"\x12\x20" + bytes(32))
+    machine = Download(
+        specs(64 * MIB), piece_bytes=MIB, streams=8, options=OPTIONS, chance=lambda: HALF,
+        now=0.0, hopeful=True, owners=owners,
+    )  # fmt: skip
+    now, todo, over = 0.0, [ev.SourceUp("origin", SourceKind.ORIGIN, 8)], None
+    said = ev.Partner("liar", 1e6, False, ((0, RangeSet.of((63, 64))),))
+    while over is None and now < 30:
+        out = machine.handle_all([*todo, said, ev.Tick()], now)
+        todo = []
+        now += 0.05
+        for action in out:
+            match action:
+                case ev.Open(blob):
+                    todo.append(ev.Opened(blob, bytes(64)))
+                case ev.Fetch(job):
+                    todo.append(ev.Ended(job, job.end, job.end - job.start, 0.05, None))
+                case ev.Digest(blob):
+                    todo.append(ev.Digested(blob, ok=True))
+                case ev.Finished() | ev.Failed():
+                    over = action
+    assert isinstance(over, ev.Finished)
+    assert now < 10
