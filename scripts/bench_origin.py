@@ -10,10 +10,13 @@ says what verifying costs.
 from __future__ import annotations
 
 import hashlib
+import mmap
+import os
 import shutil
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -245,6 +248,32 @@ def _rows(where: Setting, times: Times) -> list[Row]:
     return rows
 
 
+def _parts_cpu(folder: Path) -> list[Row]:
+    """What the steps of a plain pull cost one process that does nothing else: the least that a
+    receiver with both digests can take here, beside what TCP costs.
+    """
+    block = memoryview(mmap.mmap(-1, MIB))
+    count = 512
+    path = folder / "parts"
+    with path.open("w+b") as file:
+        fd = file.fileno()
+        steps = {
+            "a sha2-256": lambda _: hashlib.sha256(block).digest(),
+            "a write into a new file": lambda at: os.pwrite(fd, block, at * MIB),
+            "a read of it": lambda at: os.preadv(fd, [block], at * MIB),
+        }
+        took: dict[str, float] = {}
+        for name, step in steps.items():
+            began = time.process_time()
+            for at in range(count):
+                step(at)
+            took[name] = (time.process_time() - began) / (count * MIB / GB)
+    path.unlink()
+    least = 2 * took["a sha2-256"] + took["a write into a new file"] + took["a read of it"]
+    rows = [info(f"{name}, CPU-s/GB", seconds) for name, seconds in took.items()]
+    return [*rows, info("two digests, a write and a read, CPU-s/GB", least)]
+
+
 def _gib(size: int) -> str:
     return f"{size / GIB:g} GiB"
 
@@ -318,5 +347,6 @@ def measure(options: Options) -> list[Row]:
             for scheme, base in (("plain", plain.url), ("tls", secure.url)):
                 where = _setting(scheme, base, folder, repo, tls)
                 rows += _rows(where, _rounds(where, rounds))
+            rows += _parts_cpu(folder)
             rows += _memory(folder, where, tls, large_bytes)
     return rows
