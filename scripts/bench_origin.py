@@ -257,7 +257,7 @@ def _parts_cpu(folder: Path) -> list[Row]:
     path = folder / "parts"
     with path.open("w+b") as file:
         fd = file.fileno()
-        steps = {
+        steps: dict[str, Callable[[int], object]] = {
             "a sha2-256": lambda _: hashlib.sha256(block).digest(),
             "a write into a new file": lambda at: os.pwrite(fd, block, at * MIB),
             "a read of it": lambda at: os.preadv(fd, [block], at * MIB),
