@@ -254,7 +254,7 @@ class _Run:
             )
         except NotFound:
             named = isinstance(request.ref, refs.DigestRef | refs.CidRef)
-            if not named or request.dry_run or self._parts.network.current is None:
+            if not named or request.dry_run or not self._parts.network.wanted:
                 raise
         assert isinstance(request.ref, refs.DigestRef | refs.CidRef)
         self._report = await bring_named(

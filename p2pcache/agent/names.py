@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pcache.agent.network_slot import READY_S
 from p2pcache.content.manifest import MAX_MANIFEST_BYTES, Manifest, parse
 from p2pcache.errors import P2PCacheError, Untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.network_slot import NetworkSlot
     from p2pcache.content.signed import SignedResolution
     from p2pcache.net.network import Network
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-OPEN_S = 3.0  # for a network that is being opened (an agent inside one command)
 MEMBERS_S = 4.0  # for the first member: mDNS takes 1.5 s, up to 3
 WORDS_S = 1.0  # for all members to answer; on a LAN it is milliseconds
 MANIFEST_S = 60.0  # 64 MiB at worst
@@ -68,11 +69,20 @@ class NetworkNames:
 
     async def network_with_somebody(self) -> Network | None:
         """The network once somebody is there, or MEMBERS_S later; None when there is none."""
-        opened = await self._slot.wait_open(OPEN_S)
-        if opened is None:
-            return None
-        with trio.move_on_after(MEMBERS_S):
-            async with opened.network.watch() as changes:
-                async for _ in changes:
-                    break  # somebody is here
-        return opened.network
+        opened = await with_somebody(self._slot)
+        return None if opened is None else opened.network
+
+
+async def with_somebody(slot: NetworkSlot) -> AgentNetwork | None:
+    """The network once a member is there, or MEMBERS_S after it opened; None when there is none.
+
+    An agent that lives for one command has met nobody when it is asked for what only others have.
+    """
+    opened = await slot.wait_open(READY_S)
+    if opened is None:
+        return None
+    with trio.move_on_after(MEMBERS_S):
+        async with opened.network.watch() as changes:
+            async for _ in changes:
+                break
+    return opened

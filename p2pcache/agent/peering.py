@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pcache.agent.names import with_somebody
 from p2pcache.agent.pull_swarm import PullSharing, PullSwarm
 from p2pcache.content import cid as cids
 from p2pcache.content.peerid import parse_peer_id
@@ -182,7 +183,7 @@ async def bring_named(
 
     Raises NotFound when nobody has it.
     """
-    opened = await parts.network.wait_open(OPEN_S)
+    opened = await with_somebody(parts.network)
     name = ref.digest if isinstance(ref, DigestRef) else ref.cid
     missing = NotFound(
         f"nobody that this agent may ask has `{canonical(ref)}`",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from p2pcache import errors
-from tests.support.agents import running_agent
-from tests.support.blobs import MIB, ServedBlob, write_blob
+from tests.support.agents import REPO, running_agent
+from tests.support.blobs import MIB, ServedBlob, sha256_file, write_blob
 from tests.support.hub_repo import HubRepo, build_repo
 from tests.support.network import LOOPBACK, join, network, peer_id, wait_until
 from tests.support.nginx import nginx, static_hub
@@ -161,3 +163,21 @@ def test_what_was_removed_is_not_offered_any_more(tmp_path: Path, blob: ServedBl
         wait_until(lambda: held(b) == 0, "it is withdrawn", 1.0)
         with pytest.raises(errors.NotFound):
             b.get(f"sha256:{blob.sha256}")
+
+
+def test_a_command_without_a_running_agent_gets_what_only_a_peer_has(tmp_path: Path):
+    with network(tmp_path, 2) as (a, b):
+        files = [write_blob(tmp_path / "files", 3 * MIB + n, seed=n).path for n in (1, 2)]
+        with a.client() as client:
+            pushed = [client.push(path) for path in files]
+        b.stop()
+        refs = (pushed[0]["manifest"], f"sha256:{sha256_file(files[1])}")
+        for path, ref in zip(files, refs, strict=True):
+            out = tmp_path / f"out-{path.name}"
+            done = subprocess.run(
+                [sys.executable, "-m", "p2pcache", "get", ref, "--to", str(out)],
+                cwd=REPO, env=b.env, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            assert next(out.iterdir()).read_bytes() == path.read_bytes()
+        b.start()
