@@ -258,7 +258,7 @@ class _Run:
                 raise
         assert isinstance(request.ref, refs.DigestRef | refs.CidRef)
         self._report = await bring_named(
-            self._parts, request.ref, self._tell, request.rate_bytes_per_s, hold
+            self._parts, request.ref, self._tell, request.rate_bytes_per_s, hold, self._note
         )
         return await resolver.resolve(request.ref, request.credentials)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -178,10 +177,11 @@ async def bring_named(
     emit: Callable[[Progress], Awaitable[None]],
     rate_bytes_per_s: float | None,
     hold: Hold,
+    note: Callable[[PullReport], None],
 ) -> PullReport | None:
     """A manifest or blob that is known by its name alone, from peers; None: it was a manifest.
 
-    Raises NotFound when nobody has it.
+    `note` gets what was done so far, also when it fails. Raises NotFound when nobody has it.
     """
     opened = await with_somebody(parts.network)
     name = ref.digest if isinstance(ref, DigestRef) else ref.cid
@@ -204,7 +204,7 @@ async def bring_named(
             return await pull_bare(
                 parts.context, asked, peers,
                 timeout_s=BARE_S, rate_bytes_per_s=rate_bytes_per_s,
-                watch=watch, note=partial(count_received, parts), hold=held,
+                watch=watch, note=note, hold=held,
             )  # fmt: skip
 
     report = await parts.pulls.wait_pulled(("bare", asked), canonical(ref), start, emit, hold)

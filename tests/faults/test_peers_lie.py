@@ -166,6 +166,21 @@ def test_when_the_only_holder_lacks_it_the_pull_ends(tmp_path: Path, blob: Serve
         assert not blob.in_store(b.home).exists()
 
 
+def test_a_pull_by_digest_that_fails_says_whom_it_asked_and_what_came(
+    tmp_path: Path, blob: ServedBlob
+):
+    with at_most(90), network(tmp_path, 2) as (liar, b):
+        push(blob, liar)
+        rot(blob, liar)
+        with pytest.raises(errors.Untrusted):
+            b.get(f"sha256:{blob.sha256}")
+        receipt = b.why()
+        (source,) = receipt["sources"]
+        assert source["name"] == peer_id(liar)
+        assert source["requests"] > 0
+        assert source["wire_bytes"] > 0
+
+
 HELLO = Hello(1, 0, bytes(16), "stranger", (), LaneInfo(4433, (), bytes(32), b"certificate"))
 JUNK = {
     "huge": b"\xff\xff\xff\xff" + bytes(1 << 16),
