@@ -1,9 +1,9 @@
 """Who may know of which content: what was resolved from a gated origin stays gated among peers.
 
-A manifest is *restricted* when every ref of it that was resolved here is gated or private at its
-origin. Only a peer that proved its own access (content/proof), or holds a grant signed by the
-network's admin, is told that it exists, and gets tickets for it. Everything else is open to all
-who hold the network key.
+A manifest is *restricted* when it was gated or private at its origin when it was resolved here, and
+no ref of it was found open there since (a ref that moves on opens nothing). Only a peer that proved
+its own access (content/proof), or holds a grant signed by the network's admin, is told that it
+exists, and gets tickets for it. Everything else is open to all who hold the network key.
 """
 
 from __future__ import annotations

@@ -62,7 +62,13 @@ CREATE TABLE grants (
   PRIMARY KEY (repo, peer)
 ) WITHOUT ROWID;
 """
-_STEPS = (_SCHEMA, _SCHEMA_2)  # step n turns schema n into schema n + 1; an empty file is schema 0
+# Manifests that were gated at their origin, whatever the refs that meant them mean today.
+_SCHEMA_3 = """
+CREATE TABLE restricted (manifest BLOB PRIMARY KEY) WITHOUT ROWID;
+INSERT OR IGNORE INTO restricted SELECT manifest FROM resolutions WHERE gated;
+"""
+# step n turns schema n into schema n + 1; an empty file is schema 0
+_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3)
 SCHEMA_VERSION = len(_STEPS)
 
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from p2pcache.store.index import Index
 
+OTHERS = "peers"  # the source of a resolution that is another agent's word, and no origin's
 _CARRIED = (
+    "restricted",
     "names",
     "manifests",
     "manifest_files",
@@ -106,7 +108,11 @@ class Records:
         return parse(found[0][0]) if found else None
 
     def record_resolution(self, row: Resolution) -> None:
-        """Remember what a ref means now; replaces what it meant before."""
+        """Remember what a ref means now; replaces what it meant before.
+
+        A manifest that was gated once stays restricted when the ref moves on, until an origin that
+        we asked says that it is open, and none says that it is not.
+        """
         with self._index.write("recording a resolution") as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO resolutions VALUES (?,?,?,?,?,?,?,?,?)",
@@ -115,6 +121,14 @@ class Records:
                     row.resolved_at, row.gated, row.credential_used, row.extras,
                 ),
             )  # fmt: skip
+            if row.gated:
+                connection.execute("INSERT OR IGNORE INTO restricted VALUES (?)", (row.manifest,))
+            elif row.source != OTHERS:
+                connection.execute(
+                    "DELETE FROM restricted WHERE manifest = ?1 AND NOT EXISTS "
+                    "(SELECT 1 FROM resolutions WHERE manifest = ?1 AND gated)",
+                    (row.manifest,),
+                )
 
     def resolution(self, canonical: str) -> Resolution | None:
         """What the ref meant last time."""
@@ -142,9 +156,13 @@ class Records:
         return self._resolutions("WHERE manifest = ? ORDER BY resolved_at DESC", (manifest,))
 
     def restricted_manifests(self) -> set[bytes]:
-        """Manifests that nobody may read without a right to: every ref of theirs is gated."""
+        """Manifests that nobody may read without a right to: gated at their origin when they were
+        resolved, and open at none that we asked ourselves.
+        """
         rows = self._index.read(
-            "SELECT manifest FROM resolutions GROUP BY manifest HAVING min(gated) = 1"
+            "SELECT manifest FROM restricted EXCEPT "
+            "SELECT manifest FROM resolutions WHERE NOT gated AND source != ?",
+            (OTHERS,),
         )
         return {bytes(cid) for (cid,) in rows}
 
@@ -175,7 +193,9 @@ class Records:
             connection.execute("DELETE FROM resolutions WHERE canonical = ?", (canonical,))
 
     def forget_manifest(self, cid: bytes) -> None:
-        """Drop a manifest, the refs that mean it, and its pin. Its blobs are not touched."""
+        """Drop a manifest, the refs that mean it, and its pin. Its blobs are not touched, and a
+        restricted one stays so: a pull may still bring it.
+        """
         with self._index.write("forgetting a manifest") as connection:
             for table, column in (
                 ("resolutions", "manifest"), ("pins", "target"),
@@ -290,6 +310,10 @@ def salvage(damaged: Path, index: Index) -> int:
             carried += _carry(old, index, table)
     finally:
         old.close()
+    with index.write("salvaging the index") as connection:  # of a file from before `restricted`
+        connection.execute(
+            "INSERT OR IGNORE INTO restricted SELECT manifest FROM resolutions WHERE gated"
+        )
     return carried
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -12,6 +15,7 @@ from p2pcache.agent.access import (
     Access,
     AccessOptions,
     NeedsProof,
+    without_restricted,
 )
 from p2pcache.content import signed
 from p2pcache.content.digests import whole_digests
@@ -20,7 +24,8 @@ from p2pcache.content.peerid import peer_id_of
 from p2pcache.content.proof import answer
 from p2pcache.content.verify import verify
 from p2pcache.errors import NotFound
-from p2pcache.store.records import Resolution
+from p2pcache.store.index import _SCHEMA, _SCHEMA_2
+from p2pcache.store.records import OTHERS, Resolution, salvage
 from p2pcache.store.store import Store
 
 
@@ -161,3 +166,61 @@ def test_the_cid_of_a_manifest_alone_tells_nobody_that_it_is_here(world):
     world.challenge(PEER)
     with pytest.raises(NeedsProof):
         world.access.demand(PEER.peer_id, world.gated, None)
+
+
+def resolve(world, ref: str, manifest: bytes, *, gated: bool, source: str = "hf") -> None:
+    world.store.record_resolution(
+        Resolution(ref, manifest, None, source, "", world.now, gated=gated)
+    )
+
+
+def test_gated_content_stays_gated_when_its_branch_moves(world):
+    _, new = world.put(b"new weights", REF, gated=True)
+    assert not world.access.may(STRANGER.peer_id, world.gated)
+    assert world.access.readable(STRANGER.peer_id, [world.secret]) == []
+    assert set(without_restricted(world.store, [world.gated, new, world.public])) == {world.public}
+    world.store.forget_ref(REF)
+    assert not world.access.may(STRANGER.peer_id, new)
+
+
+def test_only_our_own_resolution_at_an_origin_opens_what_was_gated(world):
+    resolve(world, REF, world.gated, gated=False, source=OTHERS)
+    assert not world.access.may(STRANGER.peer_id, world.gated)
+    resolve(world, REF, world.gated, gated=False)
+    assert world.access.may(STRANGER.peer_id, world.gated)
+    world.put(b"new weights", REF, gated=False)
+    assert world.access.may(STRANGER.peer_id, world.gated), "it was opened there, for good"
+
+
+def test_a_mirror_that_moves_on_does_not_open_what_is_gated_elsewhere(world):
+    resolve(world, "hf://org/mirror@main", world.gated, gated=False)
+    assert world.access.may(STRANGER.peer_id, world.gated), "somebody may read it without a token"
+    world.put(b"new weights", "hf://org/mirror@main", gated=False)
+    assert not world.access.may(STRANGER.peer_id, world.gated)
+
+
+def test_gated_content_stays_gated_when_the_index_is_set_up_anew(world, tmp_path):
+    world.put(b"new weights", REF, gated=True)
+    old = tmp_path / "old.sqlite"
+    with sqlite3.connect(tmp_path / "store" / "index.sqlite") as connection:
+        connection.execute("VACUUM INTO ?", (str(old),))
+    with Store.open(tmp_path / "other") as other:
+        salvage(old, other._index)
+        assert world.gated in other.restricted_manifests()
+
+
+def test_an_index_from_before_it_was_remembered_knows_what_is_gated(tmp_path):
+    with sqlite3.connect(tmp_path / "index.sqlite") as connection:
+        connection.executescript(_SCHEMA + _SCHEMA_2)
+        connection.execute(
+            "INSERT INTO resolutions VALUES ('hf://o/n@main', x'01', NULL, 'hf', '', 1, 1, 0, x'')"
+        )
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    old = tmp_path / "old.sqlite"
+    shutil.copy(tmp_path / "index.sqlite", old)
+    with Store.open(tmp_path) as store:
+        assert store.restricted_manifests() == {b"\x01"}
+    with Store.open(tmp_path / "other") as other:
+        salvage(old, other._index)
+        assert other.restricted_manifests() == {b"\x01"}
