@@ -19,7 +19,7 @@ from p2pcache.content.proof import NONCE_BYTES, Challenge, answer, is_proof, mak
 from p2pcache.errors import Denied, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.store.blobs import BlobInfo
@@ -108,23 +108,40 @@ class Access:
         refs = [row.canonical for row in self._store.resolutions_of(manifest)]
         return any(_covers(repo, ref) for repo in grants for ref in refs)
 
-    def readable(self, peer: PeerId, blobs: Collection[BlobInfo]) -> list[BlobInfo]:
-        """Those that are in no restricted manifest, or in one that the peer may read."""
+    def readable(self, peer: PeerId, blobs: Sequence[BlobInfo]) -> list[BlobInfo]:
+        """Those that the peer may read, whatever it asks for."""
+        allowed = self.may_read(peer, [(blob.names, None) for blob in blobs])
+        return [blob for blob, may in zip(blobs, allowed, strict=True) if may]
+
+    def may_read(
+        self,
+        peer: PeerId | None,
+        blobs: Sequence[tuple[Collection[bytes], bytes | None]],
+        scope: bytes | None = None,
+    ) -> list[bool]:
+        """For each blob, here or still growing, whether the peer (None: everybody) may read it: it
+        is in no restricted manifest, or in one that the peer may read.
+
+        A blob is all names that it goes by, and the manifest that a pull brings it for, if any.
+        `scope`: the manifest that is asked for, where the peer may read that one.
+        """
         restricted = self._store.restricted_manifests()
         if not restricted:
-            return list(blobs)
-        digests = [name for blob in blobs for name in blob.names]
-        manifests = self._store.manifests_with(digests)
-        kept = []
-        for blob in blobs:
-            member_of = {cid for name in blob.names for cid in manifests.get(name, ())}
-            if (
-                not member_of & restricted
-                or member_of - restricted
-                or any(self.may(peer, cid) for cid in member_of)
-            ):
-                kept.append(blob)
-        return kept
+            return [True] * len(blobs)
+        manifests = self._store.manifests_with([name for names, _ in blobs for name in names])
+        allowed = []
+        for names, pulled in blobs:
+            member_of = {cid for name in names for cid in manifests.get(name, ())}
+            if pulled is not None:
+                member_of.add(pulled)
+            closed = member_of & restricted
+            allowed.append(
+                not closed
+                or bool(member_of - restricted)
+                or scope in closed
+                or (peer is not None and any(self.may(peer, cid) for cid in closed))
+            )
+        return allowed
 
     def demand(self, peer: PeerId, manifest: bytes, proof: bytes | None) -> None:
         """Return if the peer may read the manifest, checking its proof if it brings one.

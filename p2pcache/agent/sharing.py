@@ -25,7 +25,7 @@ from p2pcache.net.shelf import BlockMap, Holding, Pass
 from p2pcache.transfer.names import OTHERS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
     from p2pcache.agent.access import Access
     from p2pcache.content.peerid import PeerId
@@ -92,35 +92,42 @@ class Sharing:
         if manifest is not None and not self._access.may(peer, manifest):
             self._access.ask_for_proof(peer, manifest, names)
             return []  # whoever may not know of it learns nothing from the refusal
-        found = await trio.to_thread.run_sync(self._store.find_many, list(names))
-        allowed = {id(blob) for blob in self._readable(peer, manifest, list(found.values()))}
-        held = [
-            Holding(name, blob.size, None) for name, blob in found.items() if id(blob) in allowed
+        found, growing = await self._readable(peer, manifest, names)
+        return [
+            *(Holding(name, blob.size, None) for name, blob in found.items()),
+            *(Holding(one.name, one.size, one.blocks) for one in growing if one.blocks),
         ]
-        for name in names:
-            growing = self._growing.get(name)
-            if growing is None or name in found or not growing.blocks:
-                continue
-            if growing.manifest is None or self._access.may(peer, growing.manifest):
-                held.append(Holding(name, growing.size, growing.blocks))
-        return held
 
-    def _readable(
-        self, peer: PeerId, manifest: bytes | None, blobs: list[BlobInfo]
-    ) -> list[BlobInfo]:
-        open_to = self._access.readable(peer, blobs)
-        if manifest is None or len(open_to) == len(blobs):
-            return open_to
-        body = self._store.get_manifest(manifest)
-        inside = set() if body is None else {file.digest for file in body.files}
-        may = self._access.may(peer, manifest)
-        return [b for b in blobs if b in open_to or (may and b.names & inside)]
+    async def _readable(
+        self, peer: PeerId, manifest: bytes | None, names: Iterable[bytes]
+    ) -> tuple[dict[bytes, BlobInfo], list[Growing]]:
+        """What of these names is here, or grows, that the peer may read; it may read `manifest`."""
+        asked = list(names)
+        growing = [self._growing[name] for name in asked if name in self._growing]
+
+        def read() -> tuple[dict[bytes, BlobInfo], list[Growing]]:
+            found = self._store.find_many(asked)
+            grow = [one for one in growing if one.name not in found]
+            blobs: list[tuple[Collection[bytes], bytes | None]] = [
+                (blob.names, None) for blob in found.values()
+            ]
+            blobs += [((one.name,), one.manifest) for one in grow]
+            allowed = iter(self._access.may_read(peer, blobs, manifest))
+            return (
+                {name: blob for name, blob in found.items() if next(allowed)},
+                [one for one in grow if next(allowed)],
+            )
+
+        return await trio.to_thread.run_sync(read)
+
+    def _may_read_growing(self, peer: PeerId | None, growing: Growing, scope: bytes | None) -> bool:
+        return self._access.may_read(peer, [((growing.name,), growing.manifest)], scope)[0]
 
     async def block_map(self, peer: PeerId, name: bytes, first: int, count: int) -> BlockMap | None:
         """Hashes of at most `count` blocks, without a signer where we have the whole blob."""
         growing = self._growing.get(name)
         if growing is not None:
-            if growing.manifest is not None and not self._access.may(peer, growing.manifest):
+            if not self._may_read_growing(peer, growing, None):
                 return None
             if growing.proven is not None:
                 part = growing.proven[32 * first : 32 * (first + count)]
@@ -183,18 +190,10 @@ class Sharing:
     async def _entries(
         self, peer: PeerId, scope: bytes, names: Iterable[bytes]
     ) -> dict[bytes, Entry]:
-        found = await trio.to_thread.run_sync(self._store.find_many, list(names))
-        blobs = list(found.values())
         manifest = scope if _is_manifest(scope) else None
-        allowed = {id(blob) for blob in self._readable(peer, manifest, blobs)}
-        entries = {name: _entry(blob) for name, blob in found.items() if id(blob) in allowed}
-        for name in names:
-            growing = self._growing.get(name)
-            if growing is not None and name not in entries:
-                inside = growing.manifest
-                if inside is None or self._access.may(peer, inside):
-                    entries[name] = _growing_entry(growing)
-        return entries
+        found, growing = await self._readable(peer, manifest, names)
+        entries = {name: _entry(blob) for name, blob in found.items()}
+        return entries | {one.name: _growing_entry(one) for one in growing}
 
     def _remember_scope(self, scope: bytes, names: set[bytes]) -> None:
         self._scopes[scope] = names
@@ -266,8 +265,8 @@ class Sharing:
         self._growing[growing.name] = growing
         entry = {growing.name: _growing_entry(growing)}
         for scope, names in list(self._scopes.items()):
-            if growing.name in names:
-                await self._server.scope(scope, entry)
+            if growing.name in names and self._may_read_growing(None, growing, scope):
+                await self._server.scope(scope, entry)  # for all who have tickets for it
 
     def grew(self, name: bytes, blocks: RangeSet) -> None:
         """More of its blocks are verified."""

@@ -6,81 +6,21 @@ import shutil
 import sqlite3
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from p2pcache.agent.access import (
     CHALLENGE_HOLDS_S,
     NOT_HERE,
     PROOF_HOLDS_S,
-    Access,
-    AccessOptions,
     NeedsProof,
     without_restricted,
 )
 from p2pcache.content import signed
-from p2pcache.content.digests import whole_digests
 from p2pcache.content.manifest import FileEntry, Manifest
-from p2pcache.content.peerid import peer_id_of
-from p2pcache.content.proof import answer
-from p2pcache.content.verify import verify
 from p2pcache.errors import NotFound
 from p2pcache.store.index import _SCHEMA, _SCHEMA_2
 from p2pcache.store.records import OTHERS, Resolution, salvage
 from p2pcache.store.store import Store
-
-
-class Key:
-    def __init__(self) -> None:
-        self._key = Ed25519PrivateKey.generate()
-        self.peer_id = peer_id_of(self._key.public_key().public_bytes_raw())
-
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message)
-
-
-ME, PEER, STRANGER, ADMIN = Key(), Key(), Key(), Key()
-SECRET, OPEN = b"weights nobody may see" * 100, b"a readme"
-REF = "hf://org/gated@main"
-
-
-class World:
-    def __init__(self, store: Store) -> None:
-        self.now = 1000.0
-        self.store = store
-        self.access = Access(
-            store,
-            ME.peer_id,
-            AccessOptions(ADMIN.peer_id),
-            now=lambda: self.now,
-            choose=lambda n: n // 2,
-        )
-        self.secret, self.gated = self.put(SECRET, REF, gated=True)
-        self.open, self.public = self.put(OPEN, "hf://org/public@main", gated=False)
-
-    def names(self, data: bytes = SECRET) -> list[bytes]:
-        """What a peer asks for that knows what the manifest lists."""
-        return [b"\x12\x20" + whole_digests(data).sha256]
-
-    def put(self, data: bytes, ref: str, *, gated: bool):
-        digest = b"\x12\x20" + whole_digests(data).sha256
-        blob = self.store.put_bytes(verify(digest, data))
-        manifest = Manifest.from_entries([FileEntry("f", len(data), digest)])
-        self.store.put_manifest(manifest)
-        self.store.record_resolution(
-            Resolution(ref, manifest.cid(), None, "hf", "", self.now, gated=gated)
-        )
-        return blob, manifest.cid()
-
-    def challenge(self, peer: Key):
-        with pytest.raises(NeedsProof) as caught:
-            self.access.ask_for_proof(peer.peer_id, self.gated, self.names())
-        return caught.value.asked
-
-    def prove(self, peer: Key, challenge, data: bytes = SECRET) -> None:
-        part = data[challenge.start : challenge.end]
-        self.access.demand(
-            peer.peer_id, self.gated, answer(challenge, peer.peer_id, ME.peer_id, part)
-        )
+from tests.support.gated import ADMIN, OPEN, PEER, REF, SECRET, STRANGER, World
 
 
 @pytest.fixture
@@ -168,12 +108,6 @@ def test_the_cid_of_a_manifest_alone_tells_nobody_that_it_is_here(world):
         world.access.demand(PEER.peer_id, world.gated, None)
 
 
-def resolve(world, ref: str, manifest: bytes, *, gated: bool, source: str = "hf") -> None:
-    world.store.record_resolution(
-        Resolution(ref, manifest, None, source, "", world.now, gated=gated)
-    )
-
-
 def test_gated_content_stays_gated_when_its_branch_moves(world):
     _, new = world.put(b"new weights", REF, gated=True)
     assert not world.access.may(STRANGER.peer_id, world.gated)
@@ -184,16 +118,16 @@ def test_gated_content_stays_gated_when_its_branch_moves(world):
 
 
 def test_only_our_own_resolution_at_an_origin_opens_what_was_gated(world):
-    resolve(world, REF, world.gated, gated=False, source=OTHERS)
+    world.resolve(REF, world.gated, gated=False, source=OTHERS)
     assert not world.access.may(STRANGER.peer_id, world.gated)
-    resolve(world, REF, world.gated, gated=False)
+    world.resolve(REF, world.gated, gated=False)
     assert world.access.may(STRANGER.peer_id, world.gated)
     world.put(b"new weights", REF, gated=False)
     assert world.access.may(STRANGER.peer_id, world.gated), "it was opened there, for good"
 
 
 def test_a_mirror_that_moves_on_does_not_open_what_is_gated_elsewhere(world):
-    resolve(world, "hf://org/mirror@main", world.gated, gated=False)
+    world.resolve("hf://org/mirror@main", world.gated, gated=False)
     assert world.access.may(STRANGER.peer_id, world.gated), "somebody may read it without a token"
     world.put(b"new weights", "hf://org/mirror@main", gated=False)
     assert not world.access.may(STRANGER.peer_id, world.gated)
