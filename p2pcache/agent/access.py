@@ -120,14 +120,17 @@ class Access:
         scope: bytes | None = None,
     ) -> list[bool]:
         """For each blob, here or still growing, whether the peer (None: everybody) may read it: it
-        is in no restricted manifest, or in one that the peer may read.
+        is in no restricted manifest, or an origin gives it to everybody, or the peer may read one
+        of its manifests. That another agent lists it somewhere else opens nothing.
 
         A blob is all names that it goes by, and the manifest that a pull brings it for, if any.
-        `scope`: the manifest that is asked for, where the peer may read that one.
+        `scope`: the manifest that is asked for, where the peer may read that one: its tickets are
+        good for whoever may, so what is not restricted with it is what everybody may read.
         """
         restricted = self._store.restricted_manifests()
         if not restricted:
             return [True] * len(blobs)
+        opened = self._store.open_manifests()
         manifests = self._store.manifests_with([name for names, _ in blobs for name in names])
         allowed = []
         for names, pulled in blobs:
@@ -137,11 +140,13 @@ class Access:
             closed = member_of & restricted
             allowed.append(
                 not closed
-                or bool(member_of - restricted)
-                or scope in closed
-                or (peer is not None and any(self.may(peer, cid) for cid in closed))
+                or bool(member_of & opened)
+                or (scope in closed if scope is not None else self._may_any(peer, closed))
             )
         return allowed
+
+    def _may_any(self, peer: PeerId | None, manifests: Iterable[bytes]) -> bool:
+        return peer is not None and any(self.may(peer, cid) for cid in manifests)
 
     def demand(self, peer: PeerId, manifest: bytes, proof: bytes | None) -> None:
         """Return if the peer may read the manifest, checking its proof if it brings one.
@@ -213,5 +218,6 @@ def _remember(table: OrderedDict[K, V], key: K, value: V) -> None:
 
 def without_restricted(store: Store, manifests: Iterable[bytes]) -> list[bytes]:
     """Those that may be announced to everybody."""
-    restricted = store.restricted_manifests()
-    return [cid for cid in manifests if cid not in restricted]
+    asked = list(manifests)
+    hidden = store.hidden_manifests(asked)
+    return [cid for cid in asked if cid not in hidden]

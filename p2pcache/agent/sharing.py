@@ -265,7 +265,8 @@ class Sharing:
         self._growing[growing.name] = growing
         entry = {growing.name: _growing_entry(growing)}
         for scope, names in list(self._scopes.items()):
-            if growing.name in names and self._may_read_growing(None, growing, scope):
+            manifest = scope if _is_manifest(scope) else None
+            if growing.name in names and self._may_read_growing(None, growing, manifest):
                 await self._server.scope(scope, entry)  # for all who have tickets for it
 
     def grew(self, name: bytes, blocks: RangeSet) -> None:

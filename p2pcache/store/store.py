@@ -447,6 +447,14 @@ class Store:
         """Manifests that nobody may read without a right to."""
         return self._records.restricted_manifests()
 
+    def open_manifests(self) -> set[bytes]:
+        """Manifests that an origin gives to everybody, as far as we asked it ourselves."""
+        return self._records.open_manifests()
+
+    def hidden_manifests(self, among: Collection[bytes]) -> set[bytes]:
+        """Of these manifests those that are restricted, or show files of a restricted one."""
+        return self._records.hidden_manifests(among)
+
     def manifests_with(self, digests: Sequence[bytes]) -> dict[bytes, set[bytes]]:
         """For each digest the manifests that have it."""
         return self._records.manifests_with(digests)

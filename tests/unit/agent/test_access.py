@@ -158,3 +158,27 @@ def test_an_index_from_before_it_was_remembered_knows_what_is_gated(tmp_path):
     with Store.open(tmp_path / "other") as other:
         salvage(old, other._index)
         assert other.restricted_manifests() == {b"\x01"}
+
+
+def test_another_agents_word_opens_and_announces_nothing_that_is_gated(world):
+    stored = b"\x12\x20" + world.secret.sha256
+    files = [FileEntry("mine", len(SECRET), stored), FileEntry("other", 8, world.open.digest)]
+    listed = Manifest.from_entries(files)
+    world.store.put_manifest(listed)
+    for source in (None, OTHERS):  # by its CID, and as what a ref means
+        if source is not None:
+            world.resolve("hf://x@v2", listed.cid(), gated=False, source=source)
+        assert world.access.readable(STRANGER.peer_id, [world.secret, world.open]) == [world.open]
+        told = without_restricted(world.store, [world.gated, listed.cid(), world.public])
+        assert told == [world.public]
+    world.resolve("hf://x@v2", listed.cid(), gated=False)
+    assert world.access.readable(STRANGER.peer_id, [world.secret]) == [world.secret]
+    assert listed.cid() in without_restricted(world.store, [listed.cid()]), "its origin gives it"
+
+
+def test_another_agents_word_on_open_content_hides_nothing(world):
+    files = [FileEntry("f", len(OPEN), world.open.digest)]
+    listed = Manifest.from_entries([*files, FileEntry("g", 8, b"\x12\x20" + bytes(32))])
+    world.store.put_manifest(listed)
+    world.resolve("hf://x@v2", listed.cid(), gated=False, source=OTHERS)
+    assert without_restricted(world.store, [listed.cid()]) == [listed.cid()]

@@ -11,6 +11,7 @@ from p2pcache.content.ranges import RangeSet
 from p2pcache.content.signed import sign_attestation
 from p2pcache.errors import NotFound
 from p2pcache.net.shelf import Holding
+from p2pcache.store.records import OTHERS
 from p2pcache.store.store import Store
 from tests.support.gated import ME, PEER, STRANGER, World
 
@@ -99,3 +100,18 @@ async def test_a_ticket_from_before_a_blob_was_known_to_be_gated_does_not_open_i
     assert NAME not in shop.server.scopes[NAME]
     await shop.sharing.ticket(PEER.peer_id, gated, None)
     assert NAME in shop.server.scopes[gated]
+
+
+async def test_a_ticket_for_what_another_agent_listed_opens_nothing_that_is_gated(shop):
+    gated = shop.names("hf://org/new@main", [NAME], gated=True)
+    both = [NAME, shop.world.open.digest]
+    listed = shop.names("hf://x@v2", both, gated=False, source=OTHERS)
+    shop.world.let_in(PEER, gated)
+    await shop.grow(gated)
+    for peer in (STRANGER, PEER):  # whose tickets for it are good for the same blobs
+        held = await shop.sharing.holding(peer.peer_id, listed, both)
+        assert [one.name for one in held] == [shop.world.open.digest]
+        assert await shop.is_refused(peer, listed)
+    await shop.grow(gated)
+    assert shop.server.scopes[listed] == {shop.world.open.digest}
+    assert not await shop.is_refused(PEER, gated)
