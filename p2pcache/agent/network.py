@@ -161,10 +161,14 @@ class AgentNetwork:
         if self.dht is not None:
             self.dht.provide(name for cid in told for name in self._names_of(cid))
 
-    def intend(self, manifest: bytes) -> None:
-        """A download of it begins: whoever asks the DHT finds us while it runs."""
+    def intend(self, manifest: bytes) -> bool:
+        """A download of it begins: whoever asks the DHT finds us while it runs. False: this is to
+        be told to nobody.
+        """
+        told = without_restricted(self._store, [manifest])
         if self.dht is not None:
-            self.dht.provide(without_restricted(self._store, [manifest]))
+            self.dht.provide(told)
+        return bool(told)
 
     def removed(self, sha256s: Sequence[bytes], manifests: Sequence[bytes]) -> None:
         """Blobs are gone from the store, and with them manifests are not complete any more."""
