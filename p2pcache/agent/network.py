@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.access import Access, AccessOptions, without_restricted
+from p2pcache.agent.chores import Chores
 from p2pcache.agent.sharing import Sharing
 from p2pcache.content.peerid import PeerId, format_peer_id
 from p2pcache.errors import LocalFault, P2PCacheError
@@ -76,6 +77,7 @@ class AgentNetwork:
             choose=secrets.randbelow,
         )
         self.sharing = Sharing(store, self.access, identity, server, self._admit, now)
+        self.chores = Chores()  # what the byte server is told while the network is open
         self.received: Counter[PeerId] = Counter()  # bytes that pulls got over each peer's lanes
         self._store = store
         self._now = now
@@ -170,10 +172,12 @@ class AgentNetwork:
             self.dht.provide(told)
         return bool(told)
 
-    def removed(self, sha256s: Sequence[bytes], manifests: Sequence[bytes]) -> None:
-        """Blobs are gone from the store, and with them manifests are not complete any more."""
-        names = [b"\x12\x20" + sha256 for sha256 in sha256s]
+    def removed(self, names: Sequence[bytes], manifests: Sequence[bytes]) -> None:
+        """Blobs (by all their names) are gone from the store, and with them manifests are not
+        complete any more.
+        """
         self.network.lost(names)
+        self.chores.soon(None, self.sharing.removed, names)
         self.network.withdraw(manifests)
         if self.dht is not None:
             self.dht.withdraw([*manifests, *names])

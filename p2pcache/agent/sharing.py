@@ -309,6 +309,10 @@ class Sharing:
             self._growing.pop(name, None)
         await self._server.drop(gone)
 
+    async def removed(self, names: Iterable[bytes]) -> None:
+        """These are gone from the store; those that a pull of ours brings again stay."""
+        await self._server.drop([name for name in names if name not in self._growing])
+
     def prove_with(
         self, manifest: bytes, prover: Callable[[Challenge], Awaitable[bytes | None]] | None
     ) -> None:

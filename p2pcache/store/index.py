@@ -138,6 +138,11 @@ def aliases(row: Row) -> list[bytes]:
     return found
 
 
+def all_names(row: Row) -> list[bytes]:
+    """Every name that a blob may be asked for by: multihashes, raw and UnixFS CID."""
+    return list(dict.fromkeys([row.digest, cids.raw_cid(row.sha256), *aliases(row)]))
+
+
 class Index:
     """Open connections to one index file. `readonly`: nothing is created and writes are refused."""
 

@@ -309,7 +309,7 @@ class Store:
         self._open_partials.discard(partial)
 
     def watch_removed(self, tell: Callable[[list[bytes]], None]) -> None:
-        """Have raw sha2-256 of blobs told that were removed; called in any thread, quickly."""
+        """Have all names told of blobs that were removed; called in any thread, quickly."""
         self._blobs.removed = tell
 
     def every_blob(self) -> list[BlobInfo]:

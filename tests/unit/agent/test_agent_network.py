@@ -7,9 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+import trio.testing
 
 from p2pcache.agent.network import AgentNetwork
+from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.peering import peers_of
+from p2pcache.config.network import NetworkSettings
+from p2pcache.content.digests import WholeHasher
+from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.content.verify import verify_whole
 from p2pcache.store.store import Store
 from tests.support.gated import ADMIN, ME, World
 
@@ -21,6 +27,9 @@ class Told:
         self.pulls: list[tuple[bytes, bool]] = []
         self.provided: list[bytes] = []
         self.asked: list[bytes] = []
+        self.gone: list[bytes] = []
+        self.withdrawn: list[bytes] = []
+        self.dropped: list[bytes] = []
 
     @asynccontextmanager
     async def swarm(self, manifest, names, *, quiet):
@@ -34,6 +43,21 @@ class Told:
 
     def provide(self, names) -> None:
         self.provided += names
+
+    def possess(self, manifests) -> None:
+        pass
+
+    def possessed(self):
+        return []
+
+    def lost(self, names) -> None:
+        self.gone += names
+
+    def withdraw(self, names) -> None:
+        self.withdrawn += names
+
+    async def drop(self, names) -> None:
+        self.dropped += names
 
     @asynccontextmanager
     async def find(self, name):
@@ -52,7 +76,7 @@ def world(tmp_path):
 def opened_network(world: World) -> tuple[AgentNetwork, Told]:
     told = Told()
     opened = AgentNetwork(
-        identity=ME, key=None, admin=ADMIN.peer_id, host=None, server=None, store=world.store,
+        identity=ME, key=None, admin=ADMIN.peer_id, host=None, server=told, store=world.store,
         now=lambda: world.now, book=None, tls=None,
     )  # fmt: skip
     opened.network = opened.dht = told
@@ -67,3 +91,32 @@ async def test_a_pull_of_what_is_gated_is_told_and_looked_up_nowhere(world):
     assert told.pulls == [(world.gated, True), (world.public, False)]
     assert told.provided == [world.public]
     assert told.asked == [world.public]
+
+
+async def test_an_evicted_blob_is_taken_back_under_every_name_that_it_was_told_by(world, tmp_path):
+    opened, told = opened_network(world)
+    data = b"a small file of a repository"
+    hasher = WholeHasher(len(data), git=True)
+    hasher.update(data)
+    sha1 = b"\x11\x14" + hasher.digests().git_sha1
+    path = tmp_path / "small"
+    path.write_bytes(data)
+    verified = verify_whole(sha1, len(data), hasher.digests())
+    root = b"\x01\x70\x12\x20" + bytes(32)
+    blob = world.store.adopt(path, verified, path.stat(), root_cid=root)
+    manifest = Manifest.from_entries([FileEntry("f", len(data), sha1)])
+    world.store.put_manifest(manifest)
+    world.resolve("hf://org/small@main", manifest.cid(), gated=False)
+    slot = NetworkSlot(tmp_path, NetworkSettings(), world.store, lambda: 0.0)
+    slot.current = opened
+    async with trio.open_nursery() as nursery:
+        await nursery.start(opened.chores.run)
+        opened.possess([manifest.cid()])
+        world.store.watch_removed(slot._removed)
+        world.store.rm(manifest.cid())
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    names = {blob.digest, sha1, root}
+    assert root in told.provided
+    for heard in (told.gone, told.withdrawn, told.dropped):
+        assert names <= set(heard)
