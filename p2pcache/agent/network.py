@@ -107,17 +107,22 @@ class AgentNetwork:
         await self.server.ban(self._banned)
 
     async def ban(self, peer: PeerId, reason: str) -> None:
-        """End everything with a peer, now and after restarts."""
+        """End everything with a peer, now and after restarts. Raises LocalFault when it cannot be
+        kept (a full disk) or the byte server does not answer; the peer is cut nevertheless.
+        """
         if peer in self._banned:
             return
         self._banned.add(peer)
         _log.warning("banned %s: %s", format_peer_id(peer), reason)
-        await trio.to_thread.run_sync(self._store.others.ban, peer, reason, self._now())
         self.network.ban(peer)
         self.book.forget(peer)
         if self.dht is not None:
             self.dht.forget(peer)
-        await self.tell_bans()
+        try:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._store.others.ban, peer, reason, self._now())
+        finally:
+            await self.tell_bans()
 
     async def unban(self, peer: PeerId) -> bool:
         """Talk to it again. Whether it was banned."""

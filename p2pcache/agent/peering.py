@@ -66,7 +66,7 @@ async def peers_of(
             trio.open_nursery() as nursery,
         ):
             swarm = PullSwarm(opened, net_swarm)
-            sharing = PullSharing(opened, manifest, nursery)
+            sharing = PullSharing(opened, manifest)
             nursery.start_soon(swarm.run)
             told = trio.Event()
             looked_up = manifest or (names[0] if len(names) == 1 else None)
@@ -80,9 +80,7 @@ async def peers_of(
                 if manifest is not None:
                     opened.sharing.prove_with(manifest, None)
                 with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
-                    if sharing.unfinished:
-                        opened.network.lost(sharing.unfinished)
-                        await opened.sharing.lose(sharing.unfinished)
+                    await sharing.take_back()
 
 
 async def _first_round(
