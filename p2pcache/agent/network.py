@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.access import Access, AccessOptions, without_restricted
+from p2pcache.agent.certificates import Certificates
 from p2pcache.agent.chores import Chores
-from p2pcache.agent.sharing import Sharing
+from p2pcache.agent.sharing import TICKET_S, Sharing
 from p2pcache.content.peerid import PeerId, format_peer_id
 from p2pcache.errors import LocalFault, P2PCacheError
 from p2pcache.lanes.certificate import fingerprint
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+CERTIFICATE_S = 2 * TICKET_S  # a peer's certificate after its last ticket; an answer may take long
 GREET_S = 5.0  # to connect to an address of a DNS name
 MAX_UNANSWERED = 64  # kept for `doctor`
 MAX_NEW_GRANTS = 64  # of one message; each is a durable write
@@ -82,6 +84,7 @@ class AgentNetwork:
         self._store = store
         self._now = now
         self._banned = {ban.peer for ban in store.others.bans()}
+        self._certificates = Certificates(CERTIFICATE_S)
         self._greeting: set[tuple[str, ...]] = set()
         self.seen: Counter[How] = Counter()  # findings of others, by how; for `doctor`
         self.unanswered: dict[tuple[str, ...], str] = {}  # addresses of no known peer, and why
@@ -123,6 +126,7 @@ class AgentNetwork:
                 await trio.to_thread.run_sync(self._store.others.ban, peer, reason, self._now())
         finally:
             await self.tell_bans()
+            await self.server.distrust(self._certificates.forget(peer))
 
     async def unban(self, peer: PeerId) -> bool:
         """Talk to it again. Whether it was banned."""
@@ -142,8 +146,12 @@ class AgentNetwork:
                 return None
             return address_binding(address.split("/")[2])
         certificate = member.lane.certificate
+        shown = fingerprint(certificate)
+        old = self._certificates.admit(peer, shown, self._now())
+        if old:
+            await self.server.distrust(old)  # at once, or one that is admitted meanwhile is hit
         await self.server.trust([certificate])
-        return certificate_binding(fingerprint(certificate))
+        return certificate_binding(shown)
 
     def heard_grants(self, grants: Sequence[Grant]) -> list[Grant]:
         """Keep those of the admin; gives those that are new."""

@@ -9,13 +9,14 @@ import pytest
 import trio
 import trio.testing
 
-from p2pcache.agent.network import AgentNetwork
+from p2pcache.agent.network import CERTIFICATE_S, AgentNetwork
 from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.peering import peers_of
 from p2pcache.config.network import NetworkSettings
 from p2pcache.content.digests import WholeHasher
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.verify import verify_whole
+from p2pcache.lanes.certificate import fingerprint
 from p2pcache.store.store import Store
 from tests.support.gated import ADMIN, ME, World
 
@@ -120,3 +121,52 @@ async def test_an_evicted_blob_is_taken_back_under_every_name_that_it_was_told_b
     assert root in told.provided
     for heard in (told.gone, told.withdrawn, told.dropped):
         assert names <= set(heard)
+
+
+async def test_the_byte_server_lets_in_one_certificate_of_a_peer_for_as_long_as_its_tickets(world):
+    trusted = set()
+
+    class Server:
+        async def trust(self, certificates) -> None:
+            trusted.update(map(fingerprint, certificates))
+
+        async def distrust(self, fingerprints) -> None:
+            trusted.difference_update(fingerprints)
+
+        async def ban(self, readers) -> None:
+            pass
+
+    opened, _ = opened_network(world)
+    opened.server, opened.client_tls, opened.book = Server(), object(), SimpleNamespace()
+    opened.book.forget = opened.dht.forget = opened.network.ban = lambda peer: None
+    shown = {}
+    opened.network.member = lambda peer: SimpleNamespace(
+        lane=SimpleNamespace(certificate=shown[peer])
+    )
+
+    async def admit(peer, certificate) -> None:
+        shown[peer] = certificate
+        assert await opened._admit(peer) is not None
+        await trio.testing.wait_all_tasks_blocked()
+
+    def are_trusted(*certificates) -> bool:
+        return trusted == {fingerprint(one) for one in certificates}
+
+    a, b, c = b"peer a", b"peer b", b"peer c"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(opened.chores.run)
+        for number in range(5):
+            await admit(a, b"life %d" % number)
+        assert are_trusted(b"life 4"), "a peer that restarts leaves nothing"
+        await admit(b, b"life 4")
+        await admit(b, b"of b")
+        assert are_trusted(b"life 4", b"of b"), "who shows another's cannot have it shut out"
+        world.now += CERTIFICATE_S - 1
+        await admit(b, b"of b")
+        assert are_trusted(b"life 4", b"of b")
+        world.now += 1
+        await admit(c, b"of c")
+        assert are_trusted(b"of b", b"of c"), "a has had no ticket for two hours"
+        await opened.ban(b, "lied")
+        assert are_trusted(b"of c")
+        nursery.cancel_scope.cancel()

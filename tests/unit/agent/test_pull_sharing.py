@@ -95,7 +95,8 @@ async def test_a_liar_is_cut_when_the_disk_is_full_and_the_pull_goes_on():
         told.append(set(readers))
 
     opened = AgentNetwork(
-        identity=ME, key=None, admin=None, host=None, server=SimpleNamespace(ban=ban),
+        identity=ME, key=None, admin=None, host=None,
+        server=SimpleNamespace(ban=ban, distrust=ban),
         store=SimpleNamespace(others=SimpleNamespace(bans=list, ban=full)), now=lambda: 1.0,
         book=SimpleNamespace(forget=told.append), tls=None,
     )  # fmt: skip
@@ -105,8 +106,8 @@ async def test_a_liar_is_cut_when_the_disk_is_full_and_the_pull_goes_on():
         verdict = SimpleNamespace(peer=PEER.peer_id, reason="sent a wrong block")
         PullSharing(opened, None).convict(verdict)
         with trio.move_on_after(5):
-            while len(told) < 3:  # noqa: ASYNC110  # a thread
+            while len(told) < 4:  # noqa: ASYNC110  # a thread
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
-    assert told == [PEER.peer_id, PEER.peer_id, {PEER.peer_id}]
+    assert told == [PEER.peer_id, PEER.peer_id, {PEER.peer_id}, set()]
     assert opened.is_banned(PEER.peer_id)
