@@ -8,7 +8,9 @@ exists, and gets tickets for it. Everything else is open to all who hold the net
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from p2pcache.content.peerid import PeerId
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.store import Store
+
+_log = logging.getLogger(__name__)
 
 PROOF_HOLDS_S = 12 * 3600.0  # access that was withdrawn at the origin ends here within half a day
 CHALLENGE_HOLDS_S = 120.0  # to fetch 64 KiB from a slow origin
@@ -51,7 +55,10 @@ class AccessOptions:
 
 
 class Access:
-    """Decides for one agent (`me`). `now`: unix seconds; `choose(n)`: a number in [0, n)."""
+    """Decides for one agent (`me`). `now`: unix seconds; `choose(n)`: a number in [0, n).
+
+    Everything reads the store, and some of it files: for worker threads, several at a time.
+    """
 
     def __init__(
         self,
@@ -69,6 +76,7 @@ class Access:
         self._now = now
         self._choose = choose
         self._random_bytes = random_bytes
+        self._lock = threading.RLock()  # of what changes below
         self._proven: OrderedDict[tuple[PeerId, bytes], float] = OrderedDict()
         self._told: OrderedDict[tuple[PeerId, bytes], None] = OrderedDict()
         self._asked: OrderedDict[tuple[PeerId, bytes], tuple[Challenge, float]] = OrderedDict()
@@ -91,7 +99,8 @@ class Access:
             return True
         if not self._is_granted(peer, manifest):
             return False
-        _remember(self._told, (peer, manifest), None)
+        with self._lock:
+            _remember(self._told, (peer, manifest), None)
         return True
 
     def _has_proven(self, peer: PeerId, manifest: bytes) -> bool:
@@ -179,6 +188,10 @@ class Access:
                 raise NeedsProof(challenge)
 
     def _challenge(self, peer: PeerId, manifest: bytes) -> Challenge | None:
+        with self._lock:  # or two who ask at once get a choice of questions
+            return self._one_challenge(peer, manifest)
+
+    def _one_challenge(self, peer: PeerId, manifest: bytes) -> Challenge | None:
         known = self._asked.get((peer, manifest))
         if known is not None and known[1] > self._now():
             return known[0]  # asking again must not give a choice of questions
@@ -197,11 +210,16 @@ class Access:
         blob = self._store.find(challenge.digest)
         if blob is None:
             return
-        with blob.path.open("rb") as stream:
-            stream.seek(challenge.start)
-            data = stream.read(challenge.end - challenge.start)
+        try:
+            with blob.path.open("rb") as stream:
+                stream.seek(challenge.start)
+                data = stream.read(challenge.end - challenge.start)
+        except OSError as exc:  # an adopted file that its owner moves just now
+            _log.info("%s cannot be read for a proof: %s", blob.path, exc)
+            return
         if is_proof(proof, answer(challenge, peer, self._me, data)):
-            _remember(self._proven, (peer, manifest), self._now() + PROOF_HOLDS_S)
+            with self._lock:
+                _remember(self._proven, (peer, manifest), self._now() + PROOF_HOLDS_S)
 
 
 def _covers(repo: str, canonical: str) -> bool:

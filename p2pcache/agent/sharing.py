@@ -89,8 +89,14 @@ class Sharing:
         self, peer: PeerId, manifest: bytes | None, names: Sequence[bytes]
     ) -> list[Holding]:
         """What this peer may know that we hold of these names."""
-        if manifest is not None and not self._access.may(peer, manifest):
+
+        def may_know() -> bool:
+            if manifest is None or self._access.may(peer, manifest):
+                return True
             self._access.ask_for_proof(peer, manifest, names)
+            return False
+
+        if not await trio.to_thread.run_sync(may_know):
             return []  # whoever may not know of it learns nothing from the refusal
         found, growing = await self._readable(peer, manifest, names)
         return [
@@ -120,14 +126,17 @@ class Sharing:
 
         return await trio.to_thread.run_sync(read)
 
-    def _may_read_growing(self, peer: PeerId | None, growing: Growing, scope: bytes | None) -> bool:
-        return self._access.may_read(peer, [((growing.name,), growing.manifest)], scope)[0]
+    async def _may_read_growing(
+        self, peer: PeerId | None, growing: Growing, scope: bytes | None
+    ) -> bool:
+        blobs = [((growing.name,), growing.manifest)]
+        return (await trio.to_thread.run_sync(self._access.may_read, peer, blobs, scope))[0]
 
     async def block_map(self, peer: PeerId, name: bytes, first: int, count: int) -> BlockMap | None:
         """Hashes of at most `count` blocks, without a signer where we have the whole blob."""
         growing = self._growing.get(name)
         if growing is not None:
-            if not self._may_read_growing(peer, growing, None):
+            if not await self._may_read_growing(peer, growing, None):
                 return None
             if growing.proven is not None:
                 part = growing.proven[32 * first : 32 * (first + count)]
@@ -140,7 +149,7 @@ class Sharing:
             ]
             return BlockMap(growing.size, first, None, tuple(words)) if words else None
         blob = await trio.to_thread.run_sync(self._store.find, name)
-        if blob is None or not self._access.readable(peer, [blob]):
+        if blob is None or not await trio.to_thread.run_sync(self._access.readable, peer, [blob]):
             return None
         hashes = await trio.to_thread.run_sync(self._store.block_map, blob.sha256)
         if hashes is None:
@@ -171,7 +180,7 @@ class Sharing:
     async def ticket(self, peer: PeerId, scope: bytes, proof: bytes | None) -> Pass:
         """Let the peer read a manifest's blobs, or one blob. Raises Denied, NotFound."""
         if _is_manifest(scope):
-            self._access.demand(peer, scope, proof)
+            await trio.to_thread.run_sync(self._access.demand, peer, scope, proof)
             body = await trio.to_thread.run_sync(self._store.get_manifest, scope)
             names = {scope} if body is None else {file.digest for file in body.files}
         else:
@@ -184,6 +193,9 @@ class Sharing:
             raise NotFound("nothing is known of this reader")
         await self._server.scope(scope, entries)
         self._remember_scope(scope, names)
+        late = [name for name in names if name in self._growing and name not in entries]
+        if late:  # they began meanwhile, before `begin` could know of this scope
+            await self._server.scope(scope, await self._entries(peer, scope, late))
         token = self._server.issue(peer, scope, binding, TICKET_S)
         return Pass(token.encode(), TICKET_S)
 
@@ -221,7 +233,7 @@ class Sharing:
         self, peer: PeerId, cid: bytes, offset: int, most_bytes: int
     ) -> tuple[int, bytes] | None:
         """The size of a manifest and some of its bytes; None: not here, or not for this peer."""
-        if not self._access.may(peer, cid):
+        if not await trio.to_thread.run_sync(self._access.may, peer, cid):
             return None
         body = await trio.to_thread.run_sync(self._store.get_manifest, cid)
         if body is None:
@@ -236,12 +248,14 @@ class Sharing:
         if row is not None and row.source != OTHERS:
             words.append(self._word(row))
         words += await trio.to_thread.run_sync(self._store.others.words, canonical)
-        known = [
-            w for w in words if self._open(peer, w) and self._access.may_hear(peer, w.manifest)
-        ]
-        return known[:MAX_RESOLUTIONS]
 
-    def _open(self, peer: PeerId, word: SignedResolution) -> bool:
+        def may_hear() -> list[SignedResolution]:
+            access = self._access
+            return [w for w in words if self._open(w) and access.may_hear(peer, w.manifest)]
+
+        return (await trio.to_thread.run_sync(may_hear))[:MAX_RESOLUTIONS]
+
+    def _open(self, word: SignedResolution) -> bool:
         """A word that says of itself that it is restricted, about something not resolved here."""
         return not word.restricted or bool(self._store.resolutions_of(word.manifest))
 
@@ -266,7 +280,7 @@ class Sharing:
         entry = {growing.name: _growing_entry(growing)}
         for scope, names in list(self._scopes.items()):
             manifest = scope if _is_manifest(scope) else None
-            if growing.name in names and self._may_read_growing(None, growing, manifest):
+            if growing.name in names and await self._may_read_growing(None, growing, manifest):
                 await self._server.scope(scope, entry)  # for all who have tickets for it
 
     def grew(self, name: bytes, blocks: RangeSet) -> None:

@@ -182,3 +182,19 @@ def test_another_agents_word_on_open_content_hides_nothing(world):
     world.store.put_manifest(listed)
     world.resolve("hf://x@v2", listed.cid(), gated=False, source=OTHERS)
     assert without_restricted(world.store, [listed.cid()]) == [listed.cid()]
+
+
+def test_a_file_that_goes_while_it_is_read_for_a_proof_proves_nothing(world, monkeypatch):
+    challenge = world.challenge(PEER)
+    find = world.store.find
+
+    def find_and_remove(name):
+        found = find(name)
+        monkeypatch.setattr(world.store, "find", find)
+        found.path.unlink()
+        return found
+
+    monkeypatch.setattr(world.store, "find", find_and_remove)
+    with pytest.raises(NotFound):
+        world.prove(PEER, challenge)
+    assert not world.access.may(PEER.peer_id, world.gated)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+
 import pytest
 
+from p2pcache.agent.access import NeedsProof
 from p2pcache.agent.sharing import Growing, Sharing
 from p2pcache.content.digests import whole_digests
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.ranges import RangeSet
-from p2pcache.content.signed import sign_attestation
+from p2pcache.content.signed import sign_attestation, sign_grant
 from p2pcache.errors import NotFound
 from p2pcache.net.shelf import Holding
+from p2pcache.store.index import Index
 from p2pcache.store.records import OTHERS
 from p2pcache.store.store import Store
-from tests.support.gated import ME, PEER, STRANGER, World
+from tests.support.gated import ADMIN, ME, PEER, REF, STRANGER, World
 
 WEIGHTS = b"gated weights" * 1000
 NAME = b"\x12\x20" + whole_digests(WEIGHTS).sha256
@@ -115,3 +120,48 @@ async def test_a_ticket_for_what_another_agent_listed_opens_nothing_that_is_gate
     await shop.grow(gated)
     assert shop.server.scopes[listed] == {shop.world.open.digest}
     assert not await shop.is_refused(PEER, gated)
+
+
+async def test_a_blob_that_begins_while_a_ticket_is_made_is_in_it(shop, monkeypatch):
+    listed = shop.names("hf://org/open@main", [NAME, shop.world.open.digest], gated=False)
+    admit = shop.admit
+
+    async def admit_late(peer):
+        await shop.grow(listed)
+        return await admit(peer)
+
+    monkeypatch.setattr(shop.sharing, "_admit", admit_late)
+    assert not await shop.is_refused(STRANGER, listed)
+
+
+async def test_what_peers_ask_reads_the_index_in_threads_alone(shop, monkeypatch):
+    gated = shop.names("hf://org/new@main", [NAME], gated=True)
+    shop.world.let_in(PEER, gated)
+    await shop.grow(gated)
+    shop.sharing.attest([sign_attestation(ME, NAME, len(WEIGHTS), 0, bytes(32))])
+    grant = sign_grant(ADMIN, "hf://org/gated", PEER.peer_id, 9e9)
+    shop.world.store.others.put_grant(grant)
+    here = threading.get_ident()
+    read = Index.read
+    in_the_loop = []
+
+    def noting(self, query, *parameters):
+        if threading.get_ident() == here:
+            in_the_loop.append(query)
+        return read(self, query, *parameters)
+
+    monkeypatch.setattr(Index, "read", noting)
+    sharing, secret = shop.sharing, shop.world.secret.digest
+    for peer in (PEER.peer_id, STRANGER.peer_id):
+        for scope in (None, gated, shop.world.public, shop.world.gated):
+            with suppress(NeedsProof):
+                await sharing.holding(peer, scope, [NAME, secret])
+        for scope in (NAME, secret, gated, shop.world.public, shop.world.gated):
+            with suppress(NeedsProof, NotFound):
+                await sharing.ticket(peer, scope, bytes(32))
+        for name in (NAME, secret):
+            await sharing.block_map(peer, name, 0, 1)
+        await sharing.manifest(peer, gated, 0, 100)
+        await sharing.resolutions(peer, REF)
+        await shop.grow(gated)
+    assert in_the_loop == []
