@@ -1,14 +1,16 @@
 """Who may know of which content: what was resolved from a gated origin stays gated among peers.
 
-A manifest is *restricted* when every ref of it that was resolved here is gated or private at its
-origin. Only a peer that proved its own access (content/proof), or holds a grant signed by the
-network's admin, is told that it exists, and gets tickets for it. Everything else is open to all
-who hold the network key.
+A manifest is *restricted* when it was gated or private at its origin when it was resolved here, and
+no ref of it was found open there since (a ref that moves on opens nothing). Only a peer that proved
+its own access (content/proof), or holds a grant signed by the network's admin, is told that it
+exists, and gets tickets for it. Everything else is open to all who hold the network key.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -19,11 +21,13 @@ from p2pcache.content.proof import NONCE_BYTES, Challenge, answer, is_proof, mak
 from p2pcache.errors import Denied, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.store import Store
+
+_log = logging.getLogger(__name__)
 
 PROOF_HOLDS_S = 12 * 3600.0  # access that was withdrawn at the origin ends here within half a day
 CHALLENGE_HOLDS_S = 120.0  # to fetch 64 KiB from a slow origin
@@ -51,7 +55,10 @@ class AccessOptions:
 
 
 class Access:
-    """Decides for one agent (`me`). `now`: unix seconds; `choose(n)`: a number in [0, n)."""
+    """Decides for one agent (`me`). `now`: unix seconds; `choose(n)`: a number in [0, n).
+
+    Everything reads the store, and some of it files: for worker threads, several at a time.
+    """
 
     def __init__(
         self,
@@ -69,6 +76,7 @@ class Access:
         self._now = now
         self._choose = choose
         self._random_bytes = random_bytes
+        self._lock = threading.RLock()  # of what changes below
         self._proven: OrderedDict[tuple[PeerId, bytes], float] = OrderedDict()
         self._told: OrderedDict[tuple[PeerId, bytes], None] = OrderedDict()
         self._asked: OrderedDict[tuple[PeerId, bytes], tuple[Challenge, float]] = OrderedDict()
@@ -91,7 +99,8 @@ class Access:
             return True
         if not self._is_granted(peer, manifest):
             return False
-        _remember(self._told, (peer, manifest), None)
+        with self._lock:
+            _remember(self._told, (peer, manifest), None)
         return True
 
     def _has_proven(self, peer: PeerId, manifest: bytes) -> bool:
@@ -108,23 +117,45 @@ class Access:
         refs = [row.canonical for row in self._store.resolutions_of(manifest)]
         return any(_covers(repo, ref) for repo in grants for ref in refs)
 
-    def readable(self, peer: PeerId, blobs: Collection[BlobInfo]) -> list[BlobInfo]:
-        """Those that are in no restricted manifest, or in one that the peer may read."""
+    def readable(self, peer: PeerId, blobs: Sequence[BlobInfo]) -> list[BlobInfo]:
+        """Those that the peer may read, whatever it asks for."""
+        allowed = self.may_read(peer, [(blob.names, None) for blob in blobs])
+        return [blob for blob, may in zip(blobs, allowed, strict=True) if may]
+
+    def may_read(
+        self,
+        peer: PeerId | None,
+        blobs: Sequence[tuple[Collection[bytes], bytes | None]],
+        scope: bytes | None = None,
+    ) -> list[bool]:
+        """For each blob, here or still growing, whether the peer (None: everybody) may read it: it
+        is in no restricted manifest, or an origin gives it to everybody, or the peer may read one
+        of its manifests. That another agent lists it somewhere else opens nothing.
+
+        A blob is all names that it goes by, and the manifest that a pull brings it for, if any.
+        `scope`: the manifest that is asked for, where the peer may read that one: its tickets are
+        good for whoever may, so what is not restricted with it is what everybody may read.
+        """
         restricted = self._store.restricted_manifests()
         if not restricted:
-            return list(blobs)
-        digests = [name for blob in blobs for name in blob.names]
-        manifests = self._store.manifests_with(digests)
-        kept = []
-        for blob in blobs:
-            member_of = {cid for name in blob.names for cid in manifests.get(name, ())}
-            if (
-                not member_of & restricted
-                or member_of - restricted
-                or any(self.may(peer, cid) for cid in member_of)
-            ):
-                kept.append(blob)
-        return kept
+            return [True] * len(blobs)
+        opened = self._store.open_manifests()
+        manifests = self._store.manifests_with([name for names, _ in blobs for name in names])
+        allowed = []
+        for names, pulled in blobs:
+            member_of = {cid for name in names for cid in manifests.get(name, ())}
+            if pulled is not None:
+                member_of.add(pulled)
+            closed = member_of & restricted
+            allowed.append(
+                not closed
+                or bool(member_of & opened)
+                or (scope in closed if scope is not None else self._may_any(peer, closed))
+            )
+        return allowed
+
+    def _may_any(self, peer: PeerId | None, manifests: Iterable[bytes]) -> bool:
+        return peer is not None and any(self.may(peer, cid) for cid in manifests)
 
     def demand(self, peer: PeerId, manifest: bytes, proof: bytes | None) -> None:
         """Return if the peer may read the manifest, checking its proof if it brings one.
@@ -157,6 +188,10 @@ class Access:
                 raise NeedsProof(challenge)
 
     def _challenge(self, peer: PeerId, manifest: bytes) -> Challenge | None:
+        with self._lock:  # or two who ask at once get a choice of questions
+            return self._one_challenge(peer, manifest)
+
+    def _one_challenge(self, peer: PeerId, manifest: bytes) -> Challenge | None:
         known = self._asked.get((peer, manifest))
         if known is not None and known[1] > self._now():
             return known[0]  # asking again must not give a choice of questions
@@ -175,11 +210,16 @@ class Access:
         blob = self._store.find(challenge.digest)
         if blob is None:
             return
-        with blob.path.open("rb") as stream:
-            stream.seek(challenge.start)
-            data = stream.read(challenge.end - challenge.start)
+        try:
+            with blob.path.open("rb") as stream:
+                stream.seek(challenge.start)
+                data = stream.read(challenge.end - challenge.start)
+        except OSError as exc:  # an adopted file that its owner moves just now
+            _log.info("%s cannot be read for a proof: %s", blob.path, exc)
+            return
         if is_proof(proof, answer(challenge, peer, self._me, data)):
-            _remember(self._proven, (peer, manifest), self._now() + PROOF_HOLDS_S)
+            with self._lock:
+                _remember(self._proven, (peer, manifest), self._now() + PROOF_HOLDS_S)
 
 
 def _covers(repo: str, canonical: str) -> bool:
@@ -196,5 +236,6 @@ def _remember(table: OrderedDict[K, V], key: K, value: V) -> None:
 
 def without_restricted(store: Store, manifests: Iterable[bytes]) -> list[bytes]:
     """Those that may be announced to everybody."""
-    restricted = store.restricted_manifests()
-    return [cid for cid in manifests if cid not in restricted]
+    asked = list(manifests)
+    hidden = store.hidden_manifests(asked)
+    return [cid for cid in asked if cid not in hidden]

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.access import Access, AccessOptions, without_restricted
-from p2pcache.agent.sharing import Sharing
+from p2pcache.agent.certificates import Certificates
+from p2pcache.agent.chores import Chores
+from p2pcache.agent.sharing import TICKET_S, Sharing
 from p2pcache.content.peerid import PeerId, format_peer_id
 from p2pcache.errors import LocalFault, P2PCacheError
 from p2pcache.lanes.certificate import fingerprint
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+CERTIFICATE_S = 2 * TICKET_S  # a peer's certificate after its last ticket; an answer may take long
 GREET_S = 5.0  # to connect to an address of a DNS name
 MAX_UNANSWERED = 64  # kept for `doctor`
 MAX_NEW_GRANTS = 64  # of one message; each is a durable write
@@ -76,10 +79,12 @@ class AgentNetwork:
             choose=secrets.randbelow,
         )
         self.sharing = Sharing(store, self.access, identity, server, self._admit, now)
+        self.chores = Chores()  # what the byte server is told while the network is open
         self.received: Counter[PeerId] = Counter()  # bytes that pulls got over each peer's lanes
         self._store = store
         self._now = now
         self._banned = {ban.peer for ban in store.others.bans()}
+        self._certificates = Certificates(CERTIFICATE_S)
         self._greeting: set[tuple[str, ...]] = set()
         self.seen: Counter[How] = Counter()  # findings of others, by how; for `doctor`
         self.unanswered: dict[tuple[str, ...], str] = {}  # addresses of no known peer, and why
@@ -105,17 +110,23 @@ class AgentNetwork:
         await self.server.ban(self._banned)
 
     async def ban(self, peer: PeerId, reason: str) -> None:
-        """End everything with a peer, now and after restarts."""
+        """End everything with a peer, now and after restarts. Raises LocalFault when it cannot be
+        kept (a full disk) or the byte server does not answer; the peer is cut nevertheless.
+        """
         if peer in self._banned:
             return
         self._banned.add(peer)
         _log.warning("banned %s: %s", format_peer_id(peer), reason)
-        await trio.to_thread.run_sync(self._store.others.ban, peer, reason, self._now())
         self.network.ban(peer)
         self.book.forget(peer)
         if self.dht is not None:
             self.dht.forget(peer)
-        await self.tell_bans()
+        try:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._store.others.ban, peer, reason, self._now())
+        finally:
+            await self.tell_bans()
+            await self.server.distrust(self._certificates.forget(peer))
 
     async def unban(self, peer: PeerId) -> bool:
         """Talk to it again. Whether it was banned."""
@@ -135,8 +146,12 @@ class AgentNetwork:
                 return None
             return address_binding(address.split("/")[2])
         certificate = member.lane.certificate
+        shown = fingerprint(certificate)
+        old = self._certificates.admit(peer, shown, self._now())
+        if old:
+            await self.server.distrust(old)  # at once, or one that is admitted meanwhile is hit
         await self.server.trust([certificate])
-        return certificate_binding(fingerprint(certificate))
+        return certificate_binding(shown)
 
     def heard_grants(self, grants: Sequence[Grant]) -> list[Grant]:
         """Keep those of the admin; gives those that are new."""
@@ -161,15 +176,21 @@ class AgentNetwork:
         if self.dht is not None:
             self.dht.provide(name for cid in told for name in self._names_of(cid))
 
-    def intend(self, manifest: bytes) -> None:
-        """A download of it begins: whoever asks the DHT finds us while it runs."""
+    def intend(self, manifest: bytes) -> bool:
+        """A download of it begins: whoever asks the DHT finds us while it runs. False: this is to
+        be told to nobody.
+        """
+        told = without_restricted(self._store, [manifest])
         if self.dht is not None:
-            self.dht.provide(without_restricted(self._store, [manifest]))
+            self.dht.provide(told)
+        return bool(told)
 
-    def removed(self, sha256s: Sequence[bytes], manifests: Sequence[bytes]) -> None:
-        """Blobs are gone from the store, and with them manifests are not complete any more."""
-        names = [b"\x12\x20" + sha256 for sha256 in sha256s]
+    def removed(self, names: Sequence[bytes], manifests: Sequence[bytes]) -> None:
+        """Blobs (by all their names) are gone from the store, and with them manifests are not
+        complete any more.
+        """
         self.network.lost(names)
+        self.chores.soon(None, self.sharing.removed, names)
         self.network.withdraw(manifests)
         if self.dht is not None:
             self.dht.withdraw([*manifests, *names])

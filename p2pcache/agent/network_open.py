@@ -106,6 +106,7 @@ async def open_agent_network(
         ) as network:
             opened.network = network
             async with trio.open_nursery() as nursery:
+                await nursery.start(opened.chores.run)
                 discovery = DiscoveryOptions(
                     mdns=settings.mdns, bootstrap=settings.bootstrap, dns=settings.dns
                 )

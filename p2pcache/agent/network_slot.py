@@ -64,8 +64,8 @@ class NetworkSlot:
         """Open the network whenever there is a key for one; until cancelled."""
         token = trio.lowlevel.current_trio_token()
 
-        def removed(sha256s: list[bytes]) -> None:
-            token.run_sync_soon(self._removed, sha256s)
+        def removed(names: list[bytes]) -> None:
+            token.run_sync_soon(self._removed, names)
 
         self._store.watch_removed(removed)
         while True:
@@ -96,12 +96,12 @@ class NetworkSlot:
         self._changed.set()
         self._changed = trio.Event()
 
-    def _removed(self, sha256s: list[bytes]) -> None:
+    def _removed(self, names: list[bytes]) -> None:
         if self.current is None:
             return
         complete = self._store.complete_manifests()
         gone = [cid for cid in self.current.network.possessed() if cid not in complete]
-        self.current.removed(sha256s, gone)
+        self.current.removed(names, gone)
 
     async def restart(self) -> AgentNetwork:
         """Open the network anew after a key came. Raises LocalFault when it does not open."""

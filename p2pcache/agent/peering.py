@@ -56,19 +56,21 @@ async def peers_of(
     """Peers for the time of one pull. Enters when the members have told what they hold, or after
     FIRST_ROUND_S; at once without `wait`. What did not finish is taken back at the end.
     """
+    quiet = False
     if manifest is not None:
         opened.sharing.prove_with(manifest, prover)
-        opened.intend(manifest)
+        quiet = not opened.intend(manifest)
     with plain_errors():
         async with (
-            opened.network.swarm(manifest, names) as net_swarm,
+            opened.network.swarm(manifest, names, quiet=quiet) as net_swarm,
             trio.open_nursery() as nursery,
         ):
             swarm = PullSwarm(opened, net_swarm)
-            sharing = PullSharing(opened, manifest, nursery)
+            sharing = PullSharing(opened, manifest)
             nursery.start_soon(swarm.run)
             told = trio.Event()
-            nursery.start_soon(_first_round, opened, swarm, manifest, names, told)
+            looked_up = manifest or (names[0] if len(names) == 1 else None)
+            nursery.start_soon(_first_round, opened, swarm, None if quiet else looked_up, told)
             try:
                 if wait:
                     await told.wait()
@@ -78,25 +80,21 @@ async def peers_of(
                 if manifest is not None:
                     opened.sharing.prove_with(manifest, None)
                 with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
-                    if sharing.unfinished:
-                        opened.network.lost(sharing.unfinished)
-                        await opened.sharing.lose(sharing.unfinished)
+                    await sharing.take_back()
 
 
 async def _first_round(
     opened: AgentNetwork,
     swarm: PullSwarm,
-    manifest: bytes | None,
-    names: Sequence[bytes],
+    looked_up: bytes | None,
     told: trio.Event,
 ) -> None:
     """Hear the members, for a bounded time; where none of them holds anything ask the DHT."""
     with trio.move_on_after(FIRST_ROUND_S):
         await swarm.first_round.wait()
     told.set()
-    asked = manifest or (names[0] if len(names) == 1 else None)
-    if asked is not None and not swarm.somebody_holds:
-        await opened.look_up(asked)
+    if looked_up is not None and not swarm.somebody_holds:
+        await opened.look_up(looked_up)
 
 
 @asynccontextmanager

@@ -118,19 +118,20 @@ class PullSwarm:
 
 
 class PullSharing:
-    """`transfer.sharing.Sharing` over the agent's shelf and byte server. Calls return at once."""
+    """`transfer.sharing.Sharing` over the agent's shelf and byte server. Calls return at once, and
+    what they begin is the network's chore: its trouble ends no pull.
+    """
 
-    def __init__(self, opened: AgentNetwork, manifest: bytes | None, nursery: trio.Nursery) -> None:
+    def __init__(self, opened: AgentNetwork, manifest: bytes | None) -> None:
         self._opened = opened
         self._manifest = manifest
-        self._nursery = nursery
         self.unfinished: set[bytes] = set()
 
     def growing(self, name: bytes, size_bytes: int, data: Path, live: Path) -> None:
         """See the port."""
         self.unfinished.add(name)
         growing = Growing(name, size_bytes, str(data), str(live), self._manifest)
-        self._nursery.start_soon(self._opened.sharing.begin, growing)
+        self._opened.chores.soon(name, self._opened.sharing.begin, growing)
 
     def attested(self, attestation: PieceAttestation) -> None:
         """See the port."""
@@ -138,17 +139,27 @@ class PullSharing:
 
     def lost_source(self, name: bytes) -> None:
         """See the port."""
-        self._nursery.start_soon(self._opened.sharing.cut, name)
+        self._opened.chores.soon(name, self._opened.sharing.cut, name)
 
     def complete(self, name: bytes, blob: BlobInfo) -> None:
         """See the port."""
         self.unfinished.discard(name)
-        self._nursery.start_soon(self._opened.sharing.complete, name, blob)
+        self._opened.chores.soon(name, self._opened.sharing.complete, name, blob)
 
     def convict(self, verdict: Verdict) -> None:
         """See the port."""
-        self._nursery.start_soon(self._opened.ban, verdict.peer, verdict.reason)
+        self._opened.chores.soon(None, self._opened.ban, verdict.peer, verdict.reason)
 
     def is_banned(self, peer: PeerId) -> bool:
         """See the port."""
         return self._opened.is_banned(peer)
+
+    async def take_back(self) -> None:
+        """What did not finish is here no more, as soon as the byte server knows it."""
+        names = list(self.unfinished)
+        if names:
+            self._opened.network.lost(names)
+        for name in names:
+            self._opened.chores.soon(name, self._opened.sharing.lose, [name])
+        for name in names:
+            await self._opened.chores.wait_done(name)

@@ -83,7 +83,11 @@ async def invite(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 
 async def join(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """Take a network's key from a token and connect to whoever gave it out."""
+    """Take a network's key from a token and connect to whoever gave it out.
+
+    Raises UsageError for a token of another network, or of this one with another admin: anybody
+    who has the key can write such a token.
+    """
     from p2pcache.net.invite import parse_invite
     from p2pcache.net.network_key import save_network_key
 
@@ -92,6 +96,13 @@ async def join(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     made = not files.network.exists()
     await trio.to_thread.run_sync(save_network_key, files.network, invite.key)
     if invite.admin is not None:
+        known = None if made else files.read_admin()
+        if known not in (None, invite.admin):
+            raise UsageError(
+                f"this invitation names another admin ({format_peer_id(invite.admin)}) of this "
+                "agent's network",
+                hint=f"if that is right, remove `{files.admin}` and join again",
+            )
         files.write_admin(invite.admin)
     network = await (parts.network.restart() if made else _opened(parts))
     by_peer: dict[bytes, list[str]] = {}

@@ -25,7 +25,7 @@ from p2pcache.net.shelf import BlockMap, Holding, Pass
 from p2pcache.transfer.names import OTHERS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
     from p2pcache.agent.access import Access
     from p2pcache.content.peerid import PeerId
@@ -89,38 +89,54 @@ class Sharing:
         self, peer: PeerId, manifest: bytes | None, names: Sequence[bytes]
     ) -> list[Holding]:
         """What this peer may know that we hold of these names."""
-        if manifest is not None and not self._access.may(peer, manifest):
-            self._access.ask_for_proof(peer, manifest, names)
-            return []  # whoever may not know of it learns nothing from the refusal
-        found = await trio.to_thread.run_sync(self._store.find_many, list(names))
-        allowed = {id(blob) for blob in self._readable(peer, manifest, list(found.values()))}
-        held = [
-            Holding(name, blob.size, None) for name, blob in found.items() if id(blob) in allowed
-        ]
-        for name in names:
-            growing = self._growing.get(name)
-            if growing is None or name in found or not growing.blocks:
-                continue
-            if growing.manifest is None or self._access.may(peer, growing.manifest):
-                held.append(Holding(name, growing.size, growing.blocks))
-        return held
 
-    def _readable(
-        self, peer: PeerId, manifest: bytes | None, blobs: list[BlobInfo]
-    ) -> list[BlobInfo]:
-        open_to = self._access.readable(peer, blobs)
-        if manifest is None or len(open_to) == len(blobs):
-            return open_to
-        body = self._store.get_manifest(manifest)
-        inside = set() if body is None else {file.digest for file in body.files}
-        may = self._access.may(peer, manifest)
-        return [b for b in blobs if b in open_to or (may and b.names & inside)]
+        def may_know() -> bool:
+            if manifest is None or self._access.may(peer, manifest):
+                return True
+            self._access.ask_for_proof(peer, manifest, names)
+            return False
+
+        if not await trio.to_thread.run_sync(may_know):
+            return []  # whoever may not know of it learns nothing from the refusal
+        found, growing = await self._readable(peer, manifest, names)
+        return [
+            *(Holding(name, blob.size, None) for name, blob in found.items()),
+            *(Holding(one.name, one.size, one.blocks) for one in growing if one.blocks),
+        ]
+
+    async def _readable(
+        self, peer: PeerId, manifest: bytes | None, names: Iterable[bytes]
+    ) -> tuple[dict[bytes, BlobInfo], list[Growing]]:
+        """What of these names is here, or grows, that the peer may read; it may read `manifest`."""
+        asked = list(names)
+        growing = [self._growing[name] for name in asked if name in self._growing]
+
+        def read() -> tuple[dict[bytes, BlobInfo], list[Growing]]:
+            found = self._store.find_many(asked)
+            grow = [one for one in growing if one.name not in found]
+            blobs: list[tuple[Collection[bytes], bytes | None]] = [
+                (blob.names, None) for blob in found.values()
+            ]
+            blobs += [((one.name,), one.manifest) for one in grow]
+            allowed = iter(self._access.may_read(peer, blobs, manifest))
+            return (
+                {name: blob for name, blob in found.items() if next(allowed)},
+                [one for one in grow if next(allowed)],
+            )
+
+        return await trio.to_thread.run_sync(read)
+
+    async def _may_read_growing(
+        self, peer: PeerId | None, growing: Growing, scope: bytes | None
+    ) -> bool:
+        blobs = [((growing.name,), growing.manifest)]
+        return (await trio.to_thread.run_sync(self._access.may_read, peer, blobs, scope))[0]
 
     async def block_map(self, peer: PeerId, name: bytes, first: int, count: int) -> BlockMap | None:
         """Hashes of at most `count` blocks, without a signer where we have the whole blob."""
         growing = self._growing.get(name)
         if growing is not None:
-            if growing.manifest is not None and not self._access.may(peer, growing.manifest):
+            if not await self._may_read_growing(peer, growing, None):
                 return None
             if growing.proven is not None:
                 part = growing.proven[32 * first : 32 * (first + count)]
@@ -133,7 +149,7 @@ class Sharing:
             ]
             return BlockMap(growing.size, first, None, tuple(words)) if words else None
         blob = await trio.to_thread.run_sync(self._store.find, name)
-        if blob is None or not self._access.readable(peer, [blob]):
+        if blob is None or not await trio.to_thread.run_sync(self._access.readable, peer, [blob]):
             return None
         hashes = await trio.to_thread.run_sync(self._store.block_map, blob.sha256)
         if hashes is None:
@@ -164,7 +180,7 @@ class Sharing:
     async def ticket(self, peer: PeerId, scope: bytes, proof: bytes | None) -> Pass:
         """Let the peer read a manifest's blobs, or one blob. Raises Denied, NotFound."""
         if _is_manifest(scope):
-            self._access.demand(peer, scope, proof)
+            await trio.to_thread.run_sync(self._access.demand, peer, scope, proof)
             body = await trio.to_thread.run_sync(self._store.get_manifest, scope)
             names = {scope} if body is None else {file.digest for file in body.files}
         else:
@@ -177,24 +193,19 @@ class Sharing:
             raise NotFound("nothing is known of this reader")
         await self._server.scope(scope, entries)
         self._remember_scope(scope, names)
+        late = [name for name in names if name in self._growing and name not in entries]
+        if late:  # they began meanwhile, before `begin` could know of this scope
+            await self._server.scope(scope, await self._entries(peer, scope, late))
         token = self._server.issue(peer, scope, binding, TICKET_S)
         return Pass(token.encode(), TICKET_S)
 
     async def _entries(
         self, peer: PeerId, scope: bytes, names: Iterable[bytes]
     ) -> dict[bytes, Entry]:
-        found = await trio.to_thread.run_sync(self._store.find_many, list(names))
-        blobs = list(found.values())
         manifest = scope if _is_manifest(scope) else None
-        allowed = {id(blob) for blob in self._readable(peer, manifest, blobs)}
-        entries = {name: _entry(blob) for name, blob in found.items() if id(blob) in allowed}
-        for name in names:
-            growing = self._growing.get(name)
-            if growing is not None and name not in entries:
-                inside = growing.manifest
-                if inside is None or self._access.may(peer, inside):
-                    entries[name] = _growing_entry(growing)
-        return entries
+        found, growing = await self._readable(peer, manifest, names)
+        entries = {name: _entry(blob) for name, blob in found.items()}
+        return entries | {one.name: _growing_entry(one) for one in growing}
 
     def _remember_scope(self, scope: bytes, names: set[bytes]) -> None:
         self._scopes[scope] = names
@@ -222,7 +233,7 @@ class Sharing:
         self, peer: PeerId, cid: bytes, offset: int, most_bytes: int
     ) -> tuple[int, bytes] | None:
         """The size of a manifest and some of its bytes; None: not here, or not for this peer."""
-        if not self._access.may(peer, cid):
+        if not await trio.to_thread.run_sync(self._access.may, peer, cid):
             return None
         body = await trio.to_thread.run_sync(self._store.get_manifest, cid)
         if body is None:
@@ -237,12 +248,14 @@ class Sharing:
         if row is not None and row.source != OTHERS:
             words.append(self._word(row))
         words += await trio.to_thread.run_sync(self._store.others.words, canonical)
-        known = [
-            w for w in words if self._open(peer, w) and self._access.may_hear(peer, w.manifest)
-        ]
-        return known[:MAX_RESOLUTIONS]
 
-    def _open(self, peer: PeerId, word: SignedResolution) -> bool:
+        def may_hear() -> list[SignedResolution]:
+            access = self._access
+            return [w for w in words if self._open(w) and access.may_hear(peer, w.manifest)]
+
+        return (await trio.to_thread.run_sync(may_hear))[:MAX_RESOLUTIONS]
+
+    def _open(self, word: SignedResolution) -> bool:
         """A word that says of itself that it is restricted, about something not resolved here."""
         return not word.restricted or bool(self._store.resolutions_of(word.manifest))
 
@@ -266,8 +279,9 @@ class Sharing:
         self._growing[growing.name] = growing
         entry = {growing.name: _growing_entry(growing)}
         for scope, names in list(self._scopes.items()):
-            if growing.name in names:
-                await self._server.scope(scope, entry)
+            manifest = scope if _is_manifest(scope) else None
+            if growing.name in names and await self._may_read_growing(None, growing, manifest):
+                await self._server.scope(scope, entry)  # for all who have tickets for it
 
     def grew(self, name: bytes, blocks: RangeSet) -> None:
         """More of its blocks are verified."""
@@ -308,6 +322,10 @@ class Sharing:
         for name in gone:
             self._growing.pop(name, None)
         await self._server.drop(gone)
+
+    async def removed(self, names: Iterable[bytes]) -> None:
+        """These are gone from the store; those that a pull of ours brings again stay."""
+        await self._server.drop([name for name in names if name not in self._growing])
 
     def prove_with(
         self, manifest: bytes, prover: Callable[[Challenge], Awaitable[bytes | None]] | None

@@ -112,6 +112,7 @@ class Network:
         self._watchers: set[Latest[MemberUp | MemberDown]] = set()
         self._interests = Interests()
         self._intents: dict[bytes, int] = {}
+        self._quiet: set[bytes] = set()  # intents that are not told
         self._parts = Parts()
         self._possessed: dict[bytes, None] = {}
         self._unsaid: dict[bytes, Said] = {}
@@ -172,13 +173,19 @@ class Network:
         self.members_driver.cut(peer, "banned")
 
     @asynccontextmanager
-    async def swarm(self, manifest: bytes | None, names: Sequence[bytes]) -> AsyncIterator[Swarm]:
-        """Say that we want these, and hear who holds them, as long as the block lasts."""
+    async def swarm(
+        self, manifest: bytes | None, names: Sequence[bytes], *, quiet: bool = False
+    ) -> AsyncIterator[Swarm]:
+        """Say that we want these, and hear who holds them, as long as the block lasts. `quiet`:
+        only those who are linked with us are asked; nobody is told to tell others of the manifest.
+        """
         swarm = Swarm(manifest, names, self._passes, self._link, self._interests.who, self._part)
         self._swarms.add(swarm)
         if manifest is not None:
             self._intents[manifest] = self._intents.get(manifest, 0) + 1
-            if self._intents[manifest] == 1:
+            if quiet:
+                self._quiet.add(manifest)
+            elif self._intents[manifest] == 1:
                 self._say(Said.INTENT, [manifest])
         for link in self._links():
             swarm.begin(link)
@@ -288,7 +295,7 @@ class Network:
         link.talk.our_load = self._load
         for said, manifests in (
             (Said.POSSESS, list(self._possessed)[-MAX_OF_PEER:]),
-            (Said.INTENT, list(self._intents)),
+            (Said.INTENT, [one for one in self._intents if one not in self._quiet]),
         ):
             for part in _parts(manifests):
                 link.tell(self.members_driver.announcement(said, part))
@@ -395,8 +402,9 @@ class Network:
         del self._intents[manifest]
         for peer in self._interests.who(manifest):
             self.members_driver.part(peer)
-        if manifest not in self._possessed:
+        if manifest not in self._possessed and manifest not in self._quiet:
             self._say(Said.WITHDRAWN, [manifest])
+        self._quiet.discard(manifest)
 
     def _say(self, said: Said, manifests: Sequence[bytes]) -> None:
         self._unsaid.update(dict.fromkeys(manifests, said))

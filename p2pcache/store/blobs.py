@@ -19,7 +19,7 @@ from p2pcache.content import cid as cids
 from p2pcache.content import digests
 from p2pcache.errors import LocalFault
 from p2pcache.store import durable
-from p2pcache.store.index import Index, Row, canonical_name, sha256_of_name
+from p2pcache.store.index import Index, Row, all_names, canonical_name, sha256_of_name
 from p2pcache.store.layout import BLOCK_BYTES, Layout
 from p2pcache.store.partial import HASH_BYTES, read_intent
 
@@ -61,7 +61,7 @@ class Blobs:
 
     def __init__(self, layout: Layout, index: Index, clock: Callable[[], float]) -> None:
         self._layout = layout
-        self.removed: Callable[[list[bytes]], None] = lambda sha256s: None
+        self.removed: Callable[[list[bytes]], None] = lambda names: None
         self._index = index
         self._clock = clock
         self._shards: set[Path] = set()
@@ -356,8 +356,11 @@ class Blobs:
                 self._layout.map(sha256).unlink(missing_ok=True)
                 gone.append(sha256)
         if gone:
+            names = [digests.sha256_digest(sha256) for sha256 in gone]
+            for row in self._index.rows(names).values():
+                names += all_names(row)
             self.forget(gone)
-            self.removed(gone)
+            self.removed(list(dict.fromkeys(names)))
         return freed
 
 

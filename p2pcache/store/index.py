@@ -62,7 +62,13 @@ CREATE TABLE grants (
   PRIMARY KEY (repo, peer)
 ) WITHOUT ROWID;
 """
-_STEPS = (_SCHEMA, _SCHEMA_2)  # step n turns schema n into schema n + 1; an empty file is schema 0
+# Manifests that were gated at their origin, whatever the refs that meant them mean today.
+_SCHEMA_3 = """
+CREATE TABLE restricted (manifest BLOB PRIMARY KEY) WITHOUT ROWID;
+INSERT OR IGNORE INTO restricted SELECT manifest FROM resolutions WHERE gated;
+"""
+# step n turns schema n into schema n + 1; an empty file is schema 0
+_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3)
 SCHEMA_VERSION = len(_STEPS)
 
 
@@ -130,6 +136,11 @@ def aliases(row: Row) -> list[bytes]:
     if row.root is not None and row.root != cids.raw_cid(row.sha256):
         found.append(row.root)
     return found
+
+
+def all_names(row: Row) -> list[bytes]:
+    """Every name that a blob may be asked for by: multihashes, raw and UnixFS CID."""
+    return list(dict.fromkeys([row.digest, cids.raw_cid(row.sha256), *aliases(row)]))
 
 
 class Index:

@@ -16,12 +16,14 @@ from p2pcache.content.manifest import Manifest, parse
 from p2pcache.store.index import IN_CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from p2pcache.store.index import Index
 
+OTHERS = "peers"  # the source of a resolution that is another agent's word, and no origin's
 _CARRIED = (
+    "restricted",
     "names",
     "manifests",
     "manifest_files",
@@ -36,6 +38,7 @@ _NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git 
     "SELECT f.cid, f.digest, coalesce(n.sha256, substr(f.digest, 3)) AS sha256 "
     "FROM manifest_files f LEFT JOIN names n ON n.name = f.digest"
 )
+_OPEN = "SELECT manifest FROM resolutions WHERE NOT gated AND source != ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,11 @@ class Records:
         return parse(found[0][0]) if found else None
 
     def record_resolution(self, row: Resolution) -> None:
-        """Remember what a ref means now; replaces what it meant before."""
+        """Remember what a ref means now; replaces what it meant before.
+
+        A manifest that was gated once stays restricted when the ref moves on, until an origin that
+        we asked says that it is open, and none says that it is not.
+        """
         with self._index.write("recording a resolution") as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO resolutions VALUES (?,?,?,?,?,?,?,?,?)",
@@ -115,6 +122,14 @@ class Records:
                     row.resolved_at, row.gated, row.credential_used, row.extras,
                 ),
             )  # fmt: skip
+            if row.gated:
+                connection.execute("INSERT OR IGNORE INTO restricted VALUES (?)", (row.manifest,))
+            elif row.source != OTHERS:
+                connection.execute(
+                    "DELETE FROM restricted WHERE manifest = ?1 AND NOT EXISTS "
+                    "(SELECT 1 FROM resolutions WHERE manifest = ?1 AND gated)",
+                    (row.manifest,),
+                )
 
     def resolution(self, canonical: str) -> Resolution | None:
         """What the ref meant last time."""
@@ -142,11 +157,35 @@ class Records:
         return self._resolutions("WHERE manifest = ? ORDER BY resolved_at DESC", (manifest,))
 
     def restricted_manifests(self) -> set[bytes]:
-        """Manifests that nobody may read without a right to: every ref of theirs is gated."""
-        rows = self._index.read(
-            "SELECT manifest FROM resolutions GROUP BY manifest HAVING min(gated) = 1"
-        )
+        """Manifests that nobody may read without a right to: gated at their origin when they were
+        resolved, and open at none that we asked ourselves.
+        """
+        rows = self._index.read(f"SELECT manifest FROM restricted EXCEPT {_OPEN}", (OTHERS,))
         return {bytes(cid) for (cid,) in rows}
+
+    def open_manifests(self) -> set[bytes]:
+        """Manifests that an origin that we asked ourselves gives to everybody."""
+        rows = self._index.read(_OPEN, (OTHERS,))
+        return {bytes(cid) for (cid,) in rows}
+
+    def hidden_manifests(self, among: Collection[bytes]) -> set[bytes]:
+        """Of these the restricted ones, and those of no origin (another agent's word, a CID) that
+        list a file of a restricted one that is open nowhere.
+        """
+        restricted = self.restricted_manifests()
+        hidden = restricted.intersection(among)
+        of_nobody = set(among) - restricted - self.open_manifests()
+        if not restricted or not of_nobody:
+            return hidden
+        # 0.2 s beside a restricted manifest of 50,000 files, once for what is of no origin
+        rows = self._index.read(
+            f"WITH open AS ({_OPEN}), files AS ({_NAMES_OF_FILES}) "
+            "SELECT DISTINCT cid FROM files WHERE cid NOT IN open AND sha256 IN "
+            "(SELECT sha256 FROM files WHERE cid IN restricted AND cid NOT IN open "
+            "EXCEPT SELECT sha256 FROM files WHERE cid IN open)",
+            (OTHERS,),
+        )
+        return hidden | of_nobody.intersection(bytes(cid) for (cid,) in rows)
 
     def manifests_with(self, digests: Sequence[bytes]) -> dict[bytes, set[bytes]]:
         """For each digest (as manifests name it) the manifests that have it."""
@@ -175,7 +214,9 @@ class Records:
             connection.execute("DELETE FROM resolutions WHERE canonical = ?", (canonical,))
 
     def forget_manifest(self, cid: bytes) -> None:
-        """Drop a manifest, the refs that mean it, and its pin. Its blobs are not touched."""
+        """Drop a manifest, the refs that mean it, and its pin. Its blobs are not touched, and a
+        restricted one stays so: a pull may still bring it.
+        """
         with self._index.write("forgetting a manifest") as connection:
             for table, column in (
                 ("resolutions", "manifest"), ("pins", "target"),
@@ -290,6 +331,10 @@ def salvage(damaged: Path, index: Index) -> int:
             carried += _carry(old, index, table)
     finally:
         old.close()
+    with index.write("salvaging the index") as connection:  # of a file from before `restricted`
+        connection.execute(
+            "INSERT OR IGNORE INTO restricted SELECT manifest FROM resolutions WHERE gated"
+        )
     return carried
 
 

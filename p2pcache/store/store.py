@@ -309,7 +309,7 @@ class Store:
         self._open_partials.discard(partial)
 
     def watch_removed(self, tell: Callable[[list[bytes]], None]) -> None:
-        """Have raw sha2-256 of blobs told that were removed; called in any thread, quickly."""
+        """Have all names told of blobs that were removed; called in any thread, quickly."""
         self._blobs.removed = tell
 
     def every_blob(self) -> list[BlobInfo]:
@@ -446,6 +446,14 @@ class Store:
     def restricted_manifests(self) -> set[bytes]:
         """Manifests that nobody may read without a right to."""
         return self._records.restricted_manifests()
+
+    def open_manifests(self) -> set[bytes]:
+        """Manifests that an origin gives to everybody, as far as we asked it ourselves."""
+        return self._records.open_manifests()
+
+    def hidden_manifests(self, among: Collection[bytes]) -> set[bytes]:
+        """Of these manifests those that are restricted, or show files of a restricted one."""
+        return self._records.hidden_manifests(among)
 
     def manifests_with(self, digests: Sequence[bytes]) -> dict[bytes, set[bytes]]:
         """For each digest the manifests that have it."""

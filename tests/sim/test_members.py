@@ -105,6 +105,29 @@ async def test_intents_and_possession_reach_everyone_within_milliseconds(autojum
         await until(lambda: not any(o.who(MANIFEST) for o in others), within_s=0.05)
 
 
+async def test_a_quiet_pull_is_announced_to_nobody_and_finds_who_holds_it(autojump_clock):
+    async with world(3, deadline_s=60) as (net, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        nodes[1].shelf.held[NAMES[0]] = (5 << 20, None)
+        async with nodes[0].network.swarm(MANIFEST, NAMES, quiet=True) as swarm:
+            found = PeerHolds(nodes[1].peer, NAMES[0], 5 << 20, None)
+            with trio.fail_after(1):
+                while await swarm.events.receive() != found:
+                    pass
+            async with open_node(net, 99) as late:
+                late.network.found(nodes[0].peer, nodes[0].host.addresses())
+                await until(lambda: full([*nodes, late]), within_s=3)
+                await trio.sleep(1)
+                assert not any(n.network._interests.who(MANIFEST) for n in [*nodes, late])
+        heard = []
+        nodes[1].network._interests.hear = lambda *news: heard.append(news)
+        await trio.sleep(1)
+        async with nodes[0].network.swarm(MANIFEST, NAMES, quiet=True):
+            await trio.sleep(1)
+        await trio.sleep(1)
+        assert heard == [], "nor is it taken back"
+
+
 async def test_a_newcomer_hears_what_was_said_before(autojump_clock):
     async with world(3, deadline_s=60) as (net, nodes):
         await until(lambda: full(nodes), within_s=3)

@@ -2,80 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from p2pcache.agent.access import (
     CHALLENGE_HOLDS_S,
     NOT_HERE,
     PROOF_HOLDS_S,
-    Access,
-    AccessOptions,
     NeedsProof,
+    without_restricted,
 )
 from p2pcache.content import signed
-from p2pcache.content.digests import whole_digests
 from p2pcache.content.manifest import FileEntry, Manifest
-from p2pcache.content.peerid import peer_id_of
-from p2pcache.content.proof import answer
-from p2pcache.content.verify import verify
 from p2pcache.errors import NotFound
-from p2pcache.store.records import Resolution
+from p2pcache.store.index import _SCHEMA, _SCHEMA_2
+from p2pcache.store.records import OTHERS, Resolution, salvage
 from p2pcache.store.store import Store
-
-
-class Key:
-    def __init__(self) -> None:
-        self._key = Ed25519PrivateKey.generate()
-        self.peer_id = peer_id_of(self._key.public_key().public_bytes_raw())
-
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message)
-
-
-ME, PEER, STRANGER, ADMIN = Key(), Key(), Key(), Key()
-SECRET, OPEN = b"weights nobody may see" * 100, b"a readme"
-REF = "hf://org/gated@main"
-
-
-class World:
-    def __init__(self, store: Store) -> None:
-        self.now = 1000.0
-        self.store = store
-        self.access = Access(
-            store,
-            ME.peer_id,
-            AccessOptions(ADMIN.peer_id),
-            now=lambda: self.now,
-            choose=lambda n: n // 2,
-        )
-        self.secret, self.gated = self.put(SECRET, REF, gated=True)
-        self.open, self.public = self.put(OPEN, "hf://org/public@main", gated=False)
-
-    def names(self, data: bytes = SECRET) -> list[bytes]:
-        """What a peer asks for that knows what the manifest lists."""
-        return [b"\x12\x20" + whole_digests(data).sha256]
-
-    def put(self, data: bytes, ref: str, *, gated: bool):
-        digest = b"\x12\x20" + whole_digests(data).sha256
-        blob = self.store.put_bytes(verify(digest, data))
-        manifest = Manifest.from_entries([FileEntry("f", len(data), digest)])
-        self.store.put_manifest(manifest)
-        self.store.record_resolution(
-            Resolution(ref, manifest.cid(), None, "hf", "", self.now, gated=gated)
-        )
-        return blob, manifest.cid()
-
-    def challenge(self, peer: Key):
-        with pytest.raises(NeedsProof) as caught:
-            self.access.ask_for_proof(peer.peer_id, self.gated, self.names())
-        return caught.value.asked
-
-    def prove(self, peer: Key, challenge, data: bytes = SECRET) -> None:
-        part = data[challenge.start : challenge.end]
-        self.access.demand(
-            peer.peer_id, self.gated, answer(challenge, peer.peer_id, ME.peer_id, part)
-        )
+from tests.support.gated import ADMIN, OPEN, PEER, REF, SECRET, STRANGER, World
 
 
 @pytest.fixture
@@ -161,3 +106,95 @@ def test_the_cid_of_a_manifest_alone_tells_nobody_that_it_is_here(world):
     world.challenge(PEER)
     with pytest.raises(NeedsProof):
         world.access.demand(PEER.peer_id, world.gated, None)
+
+
+def test_gated_content_stays_gated_when_its_branch_moves(world):
+    _, new = world.put(b"new weights", REF, gated=True)
+    assert not world.access.may(STRANGER.peer_id, world.gated)
+    assert world.access.readable(STRANGER.peer_id, [world.secret]) == []
+    assert set(without_restricted(world.store, [world.gated, new, world.public])) == {world.public}
+    world.store.forget_ref(REF)
+    assert not world.access.may(STRANGER.peer_id, new)
+
+
+def test_only_our_own_resolution_at_an_origin_opens_what_was_gated(world):
+    world.resolve(REF, world.gated, gated=False, source=OTHERS)
+    assert not world.access.may(STRANGER.peer_id, world.gated)
+    world.resolve(REF, world.gated, gated=False)
+    assert world.access.may(STRANGER.peer_id, world.gated)
+    world.put(b"new weights", REF, gated=False)
+    assert world.access.may(STRANGER.peer_id, world.gated), "it was opened there, for good"
+
+
+def test_a_mirror_that_moves_on_does_not_open_what_is_gated_elsewhere(world):
+    world.resolve("hf://org/mirror@main", world.gated, gated=False)
+    assert world.access.may(STRANGER.peer_id, world.gated), "somebody may read it without a token"
+    world.put(b"new weights", "hf://org/mirror@main", gated=False)
+    assert not world.access.may(STRANGER.peer_id, world.gated)
+
+
+def test_gated_content_stays_gated_when_the_index_is_set_up_anew(world, tmp_path):
+    world.put(b"new weights", REF, gated=True)
+    old = tmp_path / "old.sqlite"
+    with sqlite3.connect(tmp_path / "store" / "index.sqlite") as connection:
+        connection.execute("VACUUM INTO ?", (str(old),))
+    with Store.open(tmp_path / "other") as other:
+        salvage(old, other._index)
+        assert world.gated in other.restricted_manifests()
+
+
+def test_an_index_from_before_it_was_remembered_knows_what_is_gated(tmp_path):
+    with sqlite3.connect(tmp_path / "index.sqlite") as connection:
+        connection.executescript(_SCHEMA + _SCHEMA_2)
+        connection.execute(
+            "INSERT INTO resolutions VALUES ('hf://o/n@main', x'01', NULL, 'hf', '', 1, 1, 0, x'')"
+        )
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    old = tmp_path / "old.sqlite"
+    shutil.copy(tmp_path / "index.sqlite", old)
+    with Store.open(tmp_path) as store:
+        assert store.restricted_manifests() == {b"\x01"}
+    with Store.open(tmp_path / "other") as other:
+        salvage(old, other._index)
+        assert other.restricted_manifests() == {b"\x01"}
+
+
+def test_another_agents_word_opens_and_announces_nothing_that_is_gated(world):
+    stored = b"\x12\x20" + world.secret.sha256
+    files = [FileEntry("mine", len(SECRET), stored), FileEntry("other", 8, world.open.digest)]
+    listed = Manifest.from_entries(files)
+    world.store.put_manifest(listed)
+    for source in (None, OTHERS):  # by its CID, and as what a ref means
+        if source is not None:
+            world.resolve("hf://x@v2", listed.cid(), gated=False, source=source)
+        assert world.access.readable(STRANGER.peer_id, [world.secret, world.open]) == [world.open]
+        told = without_restricted(world.store, [world.gated, listed.cid(), world.public])
+        assert told == [world.public]
+    world.resolve("hf://x@v2", listed.cid(), gated=False)
+    assert world.access.readable(STRANGER.peer_id, [world.secret]) == [world.secret]
+    assert listed.cid() in without_restricted(world.store, [listed.cid()]), "its origin gives it"
+
+
+def test_another_agents_word_on_open_content_hides_nothing(world):
+    files = [FileEntry("f", len(OPEN), world.open.digest)]
+    listed = Manifest.from_entries([*files, FileEntry("g", 8, b"\x12\x20" + bytes(32))])
+    world.store.put_manifest(listed)
+    world.resolve("hf://x@v2", listed.cid(), gated=False, source=OTHERS)
+    assert without_restricted(world.store, [listed.cid()]) == [listed.cid()]
+
+
+def test_a_file_that_goes_while_it_is_read_for_a_proof_proves_nothing(world, monkeypatch):
+    challenge = world.challenge(PEER)
+    find = world.store.find
+
+    def find_and_remove(name):
+        found = find(name)
+        monkeypatch.setattr(world.store, "find", find)
+        found.path.unlink()
+        return found
+
+    monkeypatch.setattr(world.store, "find", find_and_remove)
+    with pytest.raises(NotFound):
+        world.prove(PEER, challenge)
+    assert not world.access.may(PEER.peer_id, world.gated)
