@@ -77,6 +77,7 @@ class Swarming:
         self._peers: dict[str, PeerId] = {}
         self._up: set[str] = set()
         self._down: set[str] = set()  # convicted in this pull
+        self._banned: set[str] = set()  # those of them whose lie is proven
         self._lanes: dict[str, tuple[Lane, int]] = {}  # and which of its hosts
         self._hosts: dict[str, str] = {}
         self._evidence: dict[int, Evidence] = {}
@@ -255,6 +256,9 @@ class Swarming:
         """A peer's lane for one blob. Raises Denied, NotFound, Unavailable."""
         name = self._wanted[index].name
         assert name is not None, "only named blobs are heard of"
+        if index in self._evidence:
+            has_all = self._holders.get(index, {}).get(source, RangeSet()) is None
+            self._evidence[index].asks(source, has_all=has_all)
         return (await self._reach(source)).blob(name)
 
     async def locate_bundle(self, source: str) -> Location:
@@ -378,14 +382,18 @@ class Swarming:
 
     async def _convict(self, verdict: Verdict) -> None:
         name = format_peer_id(verdict.peer)
-        if name in self._down:
+        if name in self._banned or (name in self._down and not verdict.bans):
             return
+        if verdict.bans:
+            self._banned.add(name)
         self._down.add(name)
         log.warning("peer %s %s", name, verdict.reason)
-        self._sharing.convict(verdict)
+        if verdict.bans:
+            self._sharing.convict(verdict)
         if name in self._up:
             self._up.discard(name)
-            await self._send.send(ev.SourceDown(name, f"banned: {verdict.reason}"))
+            what = "banned" if verdict.bans else "left out of this pull"
+            await self._send.send(ev.SourceDown(name, f"{what}: {verdict.reason}"))
 
     # -- what we share -----------------------------------------------------------------------------
 

@@ -4,9 +4,11 @@ Until a map is proven, nobody's word is the check of another's: a block that dif
 said is kept aside and asked of others. When a proof comes (the whole digest matched, or a map makes
 the UnixFS root that was asked for), everybody who differed from it is a proven liar, by name:
 
-* who sent other bytes than the proven block, unless they are exactly what somebody else signed for
-  it: then that one is to blame, or one wrong signature would ban every honest relay;
-* who signed or said another hash.
+* who signed or said another hash;
+* who sent other bytes than the proven block and had told that it has all of the blob: it had the
+  digest to check. Who told of some blocks passes on what others brought and signed, and cannot
+  know better: it is not banned, or one wrong signature would ban every honest relay. It serves
+  nothing more in this pull, unless its bytes are exactly what somebody else signed for.
 
 Only bytes and words of theirs count: never an end of a connection, never a fault of ours.
 """
@@ -33,10 +35,14 @@ MAX_ROUNDS = 4  # of comparing suspects after a wrong whole digest; then everyth
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A peer lied, and the proof. `reason` is for people: what, which block, both hashes."""
+    """A peer lied, and the proof. `reason` is for people: what, which block, both hashes.
+
+    `bans`: for good; otherwise what it sent is wrong, but it may not have known: for this pull.
+    """
 
     peer: PeerId
     reason: str
+    bans: bool = True
 
 
 @dataclass(slots=True)
@@ -61,6 +67,7 @@ class Evidence:
         self._blocks = [_Block() for _ in range(blocks)]
         self._peers: dict[str, PeerId] = {}
         self._origins: set[str] = set()
+        self._asked: dict[str, bool] = {}  # sources; had they told of all of it, each time?
         self._unheeded: set[PeerId] = set()
         self._proven = proven
         self._rounds = 0
@@ -87,6 +94,10 @@ class Evidence:
     def knows_peer(self, name: str, peer: PeerId) -> None:
         """The source of that name is this peer; others are origins."""
         self._peers[name] = peer
+
+    def asks(self, name: str, *, has_all: bool) -> None:
+        """A source is asked for blocks. `has_all`: it has told that it has the whole blob."""
+        self._asked[name] = has_all and self._asked.get(name, True)
 
     def attested(self, attestation: PieceAttestation) -> None:
         """A signed word, its signature checked."""
@@ -235,7 +246,7 @@ class Evidence:
         if self._proven is None or peer is None:
             return None
         right = self._proven[number * HASH_BYTES : (number + 1) * HASH_BYTES]
-        return None if right == arrived else self._liar(peer, "sent", number, arrived, right)
+        return None if right == arrived else self._sender(source, number, arrived, right)
 
     def proved(self, hashes: bytes) -> list[Verdict]:
         """The whole digest matched, so this is the map: everybody who differed from it, once."""
@@ -246,24 +257,42 @@ class Evidence:
             for peer, said in block.said.items():
                 if said != right:
                     verb = "signed" if peer in block.signed else "said"
-                    verdicts.setdefault(peer, self._liar(peer, verb, number, said, right))
+                    _name(verdicts, self._liar(peer, verb, number, said, right))
             before = [(name, sent) for name, n, sent in self._resent if n == number]
             for name, sent in (*block.sent.items(), *before):
                 sender = self._peers.get(name)
-                if sender is None or sent == right or self._is_excused(block, sender, sent):
+                if sender is None or sent == right or self._is_excused(block, name, sent):
                     continue
-                verdicts.setdefault(sender, self._liar(sender, "sent", number, sent, right))
+                _name(verdicts, self._sender(name, number, sent, right))
         return list(verdicts.values())
 
-    def _is_excused(self, block: _Block, sender: PeerId, sent: bytes) -> bool:
-        return any(block.said[s] == sent for s in block.signed if s != sender)
+    def _is_excused(self, block: _Block, source: str, sent: bytes) -> bool:
+        """Whether it may have passed on what another signed for."""
+        sender = self._peers[source]
+        return not self._asked.get(source, False) and any(
+            block.said[signer] == sent for signer in block.signed if signer != sender
+        )
 
-    def _liar(self, peer: PeerId, verb: str, number: int, got: bytes, right: bytes) -> Verdict:
+    def _sender(self, source: str, number: int, sent: bytes, right: bytes) -> Verdict:
+        had_all = self._asked.get(source, False)
+        return self._liar(self._peers[source], "sent", number, sent, right, bans=had_all)
+
+    def _liar(
+        self, peer: PeerId, verb: str, number: int, got: bytes, right: bytes, *, bans: bool = True
+    ) -> Verdict:
         return Verdict(
             peer,
             f"{verb} sha2-256 {got.hex()} for block {number} of {self._what}, "
             f"which is {right.hex()}",
+            bans,
         )
+
+
+def _name(verdicts: dict[PeerId, Verdict], verdict: Verdict) -> None:
+    """Each liar once; by what bans it, if there is such a lie."""
+    known = verdicts.get(verdict.peer)
+    if known is None or (verdict.bans and not known.bans):
+        verdicts[verdict.peer] = verdict
 
 
 def size_verdicts(what: str, right: int, claims: Iterable[tuple[PeerId, int]]) -> list[Verdict]:

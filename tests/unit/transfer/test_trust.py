@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ def evidence(proven: bytes | None = None) -> Evidence:
     made = Evidence("model.bin", 4, proven)
     for name, key in zip("abcd", KEYS, strict=False):
         made.knows_peer(name, key.peer_id)
+        made.asks(name, has_all=True)
     return made
 
 
@@ -74,9 +76,39 @@ def test_who_said_another_hash_unsigned_is_named():
 
 def test_a_relay_of_bytes_that_another_signed_for_is_excused_the_signer_is_not():
     made = evidence()
+    made.asks("b", has_all=False)
     made.attested(signed(0, 0, WRONG[0]))
     made.brought("b", 0, WRONG[0])
     assert proved(made) == {A}
+
+
+def test_who_told_of_all_of_it_had_the_digest_to_check_and_is_not_excused():
+    made = evidence()
+    made.attested(signed(0, 0, WRONG[0]))
+    made.brought("b", 0, WRONG[0])
+    assert proved(made) == {A, B}
+
+
+@pytest.mark.parametrize("asked", [(False,), (True, False), (False, True)])
+def test_who_told_of_some_blocks_is_left_out_for_wrong_bytes_and_not_banned(asked):
+    made = evidence()
+    for has_all in asked:
+        made.asks("b", has_all=has_all)
+    made.brought("b", 0, WRONG[0])
+    assert [(v.peer, v.bans) for v in made.proved(b"".join(RIGHT))] == [(B, False)]
+    sure = evidence(b"".join(RIGHT))
+    sure.asks("b", has_all=False)
+    verdict = sure.refuted("b", 3, WRONG[3])
+    assert verdict is not None
+    assert not verdict.bans
+
+
+def test_a_word_of_its_own_bans_who_told_of_some_blocks():
+    made = evidence()
+    made.asks("b", has_all=False)
+    made.brought("b", 0, WRONG[0])
+    made.said(B, 1, WRONG[1])
+    assert [(v.peer, v.bans) for v in made.proved(b"".join(RIGHT))] == [(B, True)]
 
 
 def test_nobody_is_excused_by_a_signature_of_his_own():
