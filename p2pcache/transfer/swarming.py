@@ -51,7 +51,7 @@ HELLO_BEAT_S = 0.02
 PROOF_MAX_S = 2.0  # a far origin's token dance, redirect and 64 KiB; a holder that lies costs this
 MAP_COUNT = 4096  # hashes in one answer
 MAP_OPINIONS = 3  # peers that are asked for the map of one blob: one lies, the others tell
-MAX_CLAIMS = 64  # of other sizes, for the verdict
+MAX_CLAIMS = 64  # of other sizes, by those who have the whole blob, for the verdict
 
 
 class Swarming:
@@ -166,7 +166,7 @@ class Swarming:
         size_bytes = self._wanted[index].size_bytes
         if event.size != size_bytes:  # one of the two is wrong: known when the bytes are here
             claims = self._sizes.setdefault(index, [])
-            if len(claims) < MAX_CLAIMS:
+            if event.blocks is None and len(claims) < MAX_CLAIMS:  # else it was told so itself
                 claims.append((event.peer, event.size))
             return
         if name not in self._up:

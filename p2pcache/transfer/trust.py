@@ -296,7 +296,9 @@ def _name(verdicts: dict[PeerId, Verdict], verdict: Verdict) -> None:
 
 
 def size_verdicts(what: str, right: int, claims: Iterable[tuple[PeerId, int]]) -> list[Verdict]:
-    """A blob's size is proven with its bytes: everybody who told another one of it."""
+    """A blob's size is proven with its bytes: everybody who told another one of it, and that it
+    has the whole blob. What others say of its size was told to them.
+    """
     return [
         Verdict(peer, f"said that {what} has {said} bytes; it has {right}")
         for peer, said in dict(claims).items()

@@ -93,6 +93,21 @@ async def test_a_relay_that_told_too_late_whose_word_it_passed_on_is_not_banned(
     assert told.liars == (set() if blocks else {relay.id})
 
 
+@pytest.mark.parametrize("blocks", [RangeSet.of((0, 1)), None])
+async def test_a_wrong_size_is_judged_only_of_who_has_the_whole_blob(blocks: RangeSet | None):
+    body = some_bytes(4 * MIB, b"size")
+    peer = ServedPeer(Key(1), SimpleNamespace())
+    send, _heard = trio.open_memory_channel[ev.Event](100)
+    swarm, told = ScriptedSwarm([peer]), Told()
+    swarming = Swarming(Peers(swarm, told, Key(99)), [wanted(body)], send, requests=8)
+    swarm.holds(peer, digest_of(body), 5 * MIB, blocks)
+    swarm.send.close()
+    with trio.fail_after(5):
+        await swarming.run()
+        await swarming.completed(0, SimpleNamespace(), None)
+    assert told.liars == (set() if blocks else {peer.id})
+
+
 @pytest.mark.parametrize(
     ("after_s", "then", "from_s", "to_s"),
     [
