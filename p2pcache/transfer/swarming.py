@@ -78,6 +78,7 @@ class Swarming:
         self._up: set[str] = set()
         self._down: set[str] = set()  # convicted in this pull
         self._banned: set[str] = set()  # those of them whose lie is proven
+        self._excused: set[PeerId] = set()
         self._lanes: dict[str, tuple[Lane, int]] = {}  # and which of its hosts
         self._hosts: dict[str, str] = {}
         self._evidence: dict[int, Evidence] = {}
@@ -293,7 +294,7 @@ class Swarming:
         if wanted.name is None:
             return
         count = -(-wanted.size_bytes // BLOCK_BYTES)
-        evidence = Evidence(wanted.path, count, growing.proven)
+        evidence = Evidence(wanted.path, count, growing.proven, self._excused)
         for name, peer in self._peers.items():
             evidence.knows_peer(name, peer)
         self._evidence[index] = evidence
@@ -376,7 +377,8 @@ class Swarming:
         verdicts = size_verdicts(wanted.path, wanted.size_bytes, claims)
         evidence = self._evidence.pop(index, None)
         if evidence is not None and hashes is not None:
-            verdicts = [*evidence.proved(hashes), *verdicts]
+            met = {*self._swarm.members(), *self._peers.values()}
+            verdicts = [*evidence.proved(hashes, met), *verdicts]
         for verdict in verdicts:
             await self._convict(verdict)
 

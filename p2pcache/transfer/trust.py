@@ -8,7 +8,8 @@ the UnixFS root that was asked for), everybody who differed from it is a proven 
 * who sent other bytes than the proven block and had told that it has all of the blob: it had the
   digest to check. Who told of some blocks passes on what others brought and signed, and cannot
   know better: it is not banned, or one wrong signature would ban every honest relay. It serves
-  nothing more in this pull, unless its bytes are exactly what somebody else signed for.
+  nothing more in this pull, unless its bytes are exactly what somebody else signed for whom we
+  met: that is believed once, or whoever mints keys to sign with could go on for ever.
 
 Only bytes and words of theirs count: never an end of a connection, never a fault of ours.
 """
@@ -23,7 +24,7 @@ from p2pcache.content.ranges import RangeSet
 from p2pcache.lanes.orders import UNKNOWN_HASH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.content.signed import PieceAttestation
@@ -60,9 +61,16 @@ class Evidence:
     """All that is known of one blob. `what`: how messages call it. `peer_of`: names of peers.
 
     `proven`: the map, where it is proven beforehand (a repair, or a root that was asked for).
+    `excused`: one set for all blobs of a pull, of those that passed on another's wrong word.
     """
 
-    def __init__(self, what: str, blocks: int, proven: bytes | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        blocks: int,
+        proven: bytes | None = None,
+        excused: set[PeerId] | None = None,
+    ) -> None:
         self._what = what
         self._blocks = [_Block() for _ in range(blocks)]
         self._peers: dict[str, PeerId] = {}
@@ -70,6 +78,7 @@ class Evidence:
         self._asked: dict[str, bool] = {}  # sources; had they told of all of it, each time?
         self._unheeded: set[PeerId] = set()
         self._proven = proven
+        self._excused: set[PeerId] = set() if excused is None else excused
         self._rounds = 0
         self._resent: list[tuple[str, int, bytes]] = []  # what a source sent before it sent another
 
@@ -248,9 +257,13 @@ class Evidence:
         right = self._proven[number * HASH_BYTES : (number + 1) * HASH_BYTES]
         return None if right == arrived else self._sender(source, number, arrived, right)
 
-    def proved(self, hashes: bytes) -> list[Verdict]:
-        """The whole digest matched, so this is the map: everybody who differed from it, once."""
+    def proved(self, hashes: bytes, met: Collection[PeerId]) -> list[Verdict]:
+        """The whole digest matched, so this is the map: everybody who differed from it, once.
+
+        `met`: who has or had a link with us. Nobody is excused by the word of others.
+        """
         self._proven = hashes
+        excused: set[PeerId] = set()
         verdicts: dict[PeerId, Verdict] = {}
         for number, block in enumerate(self._blocks):
             right = _hash_at(hashes, number)
@@ -261,16 +274,23 @@ class Evidence:
             before = [(name, sent) for name, n, sent in self._resent if n == number]
             for name, sent in (*block.sent.items(), *before):
                 sender = self._peers.get(name)
-                if sender is None or sent == right or self._is_excused(block, name, sent):
+                if sender is None or sent == right:
+                    continue
+                if self._may_pass_on(block, name, sent, met) and sender not in self._excused:
+                    excused.add(sender)
                     continue
                 _name(verdicts, self._sender(name, number, sent, right))
+        self._excused |= excused
         return list(verdicts.values())
 
-    def _is_excused(self, block: _Block, source: str, sent: bytes) -> bool:
-        """Whether it may have passed on what another signed for."""
+    def _may_pass_on(
+        self, block: _Block, source: str, sent: bytes, met: Collection[PeerId]
+    ) -> bool:
         sender = self._peers[source]
         return not self._asked.get(source, False) and any(
-            block.said[signer] == sent for signer in block.signed if signer != sender
+            block.said[signer] == sent
+            for signer in block.signed
+            if signer != sender and signer in met
         )
 
     def _sender(self, source: str, number: int, sent: bytes, right: bytes) -> Verdict:

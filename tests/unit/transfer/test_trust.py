@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -14,9 +15,14 @@ from p2pcache.lanes.orders import UNKNOWN_HASH
 from p2pcache.transfer.trust import Evidence, size_verdicts
 from tests.support.swarms import MIB, Key
 
+if TYPE_CHECKING:
+    from p2pcache.content.peerid import PeerId
+
 NAME = b"\x12\x20" + bytes(32)
 KEYS = [Key(n) for n in range(5)]
 A, B, C, D = (key.peer_id for key in KEYS[:4])
+
+MET = {A, B, C, D}
 
 
 def h(text: str) -> bytes:
@@ -40,7 +46,7 @@ def signed(who: int, first: int, *hashes: bytes):
 
 
 def proved(made: Evidence) -> set[bytes]:
-    return {verdict.peer for verdict in made.proved(b"".join(RIGHT))}
+    return {verdict.peer for verdict in made.proved(b"".join(RIGHT), MET)}
 
 
 def test_honest_senders_and_signers_are_never_named():
@@ -55,7 +61,7 @@ def test_honest_senders_and_signers_are_never_named():
 def test_who_sent_other_bytes_is_named_with_the_block_and_both_hashes():
     made = evidence()
     made.brought("a", 1, WRONG[1])
-    (verdict,) = made.proved(b"".join(RIGHT))
+    (verdict,) = made.proved(b"".join(RIGHT), MET)
     assert verdict.peer == A
     assert "block 1 of model.bin" in verdict.reason
     assert WRONG[1].hex() in verdict.reason
@@ -82,6 +88,24 @@ def test_a_relay_of_bytes_that_another_signed_for_is_excused_the_signer_is_not()
     assert proved(made) == {A}
 
 
+def test_nobody_is_excused_by_the_word_of_one_that_nobody_met():
+    made = evidence()
+    made.asks("b", has_all=False)
+    made.attested(signed(4, 0, WRONG[0]))
+    made.brought("b", 0, WRONG[0])
+    assert proved(made) == {B, KEYS[4].peer_id}
+
+
+def test_one_peer_is_excused_once_in_a_pull_however_many_sign_for_it():
+    pull: set[PeerId] = set()
+    for signer, named in ((0, {A}), (2, {B, C})):
+        made = Evidence("model.bin", 4, excused=pull)
+        made.knows_peer("b", B)
+        made.attested(signed(signer, 0, *WRONG))
+        made.brought("b", 0, WRONG[0] + WRONG[1])
+        assert proved(made) == named
+
+
 def test_who_told_of_all_of_it_had_the_digest_to_check_and_is_not_excused():
     made = evidence()
     made.attested(signed(0, 0, WRONG[0]))
@@ -95,7 +119,7 @@ def test_who_told_of_some_blocks_is_left_out_for_wrong_bytes_and_not_banned(aske
     for has_all in asked:
         made.asks("b", has_all=has_all)
     made.brought("b", 0, WRONG[0])
-    assert [(v.peer, v.bans) for v in made.proved(b"".join(RIGHT))] == [(B, False)]
+    assert [(v.peer, v.bans) for v in made.proved(b"".join(RIGHT), MET)] == [(B, False)]
     sure = evidence(b"".join(RIGHT))
     sure.asks("b", has_all=False)
     verdict = sure.refuted("b", 3, WRONG[3])
@@ -108,7 +132,7 @@ def test_a_word_of_its_own_bans_who_told_of_some_blocks():
     made.asks("b", has_all=False)
     made.brought("b", 0, WRONG[0])
     made.said(B, 1, WRONG[1])
-    assert [(v.peer, v.bans) for v in made.proved(b"".join(RIGHT))] == [(B, True)]
+    assert [(v.peer, v.bans) for v in made.proved(b"".join(RIGHT), MET)] == [(B, True)]
 
 
 def test_nobody_is_excused_by_a_signature_of_his_own():
