@@ -73,6 +73,7 @@ class Evidence:
     ) -> None:
         self._what = what
         self._blocks = [_Block() for _ in range(blocks)]
+        self._spoken = bytearray(blocks)  # 1: somebody said something of the block
         self._peers: dict[str, PeerId] = {}
         self._origins: set[str] = set()
         self._asked: dict[str, bool] = {}  # sources; had they told of all of it, each time?
@@ -94,9 +95,14 @@ class Evidence:
 
     def unspoken(self, blocks: RangeSet) -> RangeSet:
         """Of these, the blocks that nobody said anything of."""
-        return RangeSet.of(
-            *((n, n + 1) for a, b in blocks for n in range(a, b) if not self._blocks[n].said)
-        )
+        found: list[tuple[int, int]] = []
+        for first, last in blocks:
+            start = self._spoken.find(0, first, last)
+            while start >= 0:
+                end = self._spoken.find(1, start, last)
+                found.append((start, last if end < 0 else end))
+                start = -1 if end < 0 else self._spoken.find(0, end, last)
+        return RangeSet.of(*found)
 
     # -- what was heard and seen -------------------------------------------------------------------
 
@@ -116,12 +122,14 @@ class Evidence:
                 block = self._blocks[first + at]
                 block.said[attestation.signer] = _hash_at(attestation.hashes, at)
                 block.signed[attestation.signer] = attestation
+                self._spoken[first + at] = 1
 
     def said(self, peer: PeerId, first: int, hashes: bytes) -> None:
         """A peer's unsigned word over the authenticated stream."""
         for at in range(len(hashes) // HASH_BYTES):
             if first + at < len(self._blocks):
                 self._blocks[first + at].said.setdefault(peer, _hash_at(hashes, at))
+                self._spoken[first + at] = 1
 
     def brought(self, source: str, first: int, hashes: bytes) -> None:
         """Blocks that came from a source, whole; also one that was refused and not kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -214,6 +215,32 @@ def test_a_doubted_block_accepts_what_comes_unless_it_is_proven():
     sure = evidence(b"".join(RIGHT))
     sure.doubt(RangeSet.of((0, 4)))
     assert sure.expected(0, 4) == b"".join(RIGHT)
+
+
+@given(
+    words=st.lists(st.tuples(st.integers(0, 39), st.integers(1, 8), st.booleans()), max_size=8),
+    asked=st.lists(st.tuples(st.integers(0, 39), st.integers(1, 9)), max_size=5),
+)
+def test_unspoken_blocks_are_those_that_nobody_said_anything_of(words, asked):
+    made, spoken = Evidence("model.bin", 48), set()
+    for first, count, is_signed in words:
+        spoken |= set(range(first, first + count))
+        if is_signed:
+            made.attested(signed(0, first, *[RIGHT[0]] * count))
+        else:
+            made.said(B, first, RIGHT[0] * count)
+    blocks = RangeSet.of(*((first, first + count) for first, count in asked))
+    found = {n for first, last in made.unspoken(blocks) for n in range(first, last)}
+    assert found == {n for first, last in blocks for n in range(first, last)} - spoken
+
+
+def test_what_is_unspoken_of_a_large_blob_is_found_at_once():
+    made = Evidence("model.bin", 70_000)
+    made.said(A, 0, RIGHT[0] * 69_999)
+    began = time.process_time()
+    for _ in range(100):
+        assert made.unspoken(RangeSet.of((0, 70_000))) == RangeSet.of((69_999, 70_000))
+    assert time.process_time() - began < 0.2, "20 a second are asked for each growing peer"
 
 
 def test_only_signed_proven_or_own_origin_blocks_are_vouched_for():
