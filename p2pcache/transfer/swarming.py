@@ -80,6 +80,7 @@ class Swarming:
         self._banned: set[str] = set()  # those of them whose lie is proven
         self._excused: set[PeerId] = set()
         self._lanes: dict[str, tuple[Lane, int]] = {}  # and which of its hosts
+        self._expired: dict[str, str] = {}  # the last ticket of each that was refused
         self._hosts: dict[str, str] = {}
         self._evidence: dict[int, Evidence] = {}
         self._asked: dict[int, set[PeerId]] = {}
@@ -265,6 +266,13 @@ class Swarming:
     async def locate_bundle(self, source: str) -> Location:
         """Where a peer answers for many small blobs at once. Raises as `locate`."""
         return (await self._reach(source)).bundle()
+
+    def expire(self, source: str, refused: Location) -> None:
+        """A peer's byte server refused the ticket of a location: the next one has another."""
+        ticket = dict(refused.headers).get("Authorization", "")
+        if self._expired.get(source) != ticket:  # several requests had it: one new ticket for all
+            self._expired[source] = ticket
+            self._swarm.expire_lane(self._peers[source])
 
     async def _reach(self, source: str) -> Reach:
         lane = await self._swarm.lane(self._peers[source], timeout_s=LANE_S)
