@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.sharing import Growing
+from p2pcache.content.peerid import format_peer_id
+from p2pcache.errors import Denied, Unavailable
 from p2pcache.net import shelf
+from p2pcache.net.remote_address import reachable_hosts
 from p2pcache.sources.port import (
     Lane,
     PeerBrings,
@@ -72,8 +75,14 @@ class PullSwarm:
         """See the port."""
         lane = await self._swarm.lane(peer, timeout_s=timeout_s)
         mine = self._opened.client_tls
+        who = format_peer_id(peer)
+        if mine is not None and lane.fingerprint is None:
+            raise Denied(f"{who} serves without TLS, which `lanes.tls` here does not allow")
+        hosts = reachable_hosts(lane.hosts, lane.port, self._opened.host.address_of(peer))
+        if not hosts:
+            raise Unavailable(f"{who} tells no address of a byte server that may be dialled")
         return Lane(
-            hosts=lane.hosts,
+            hosts=hosts,
             port=lane.port,
             fingerprint=lane.fingerprint,
             token=lane.token.decode("ascii", "replace"),

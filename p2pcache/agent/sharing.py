@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from p2pcache.transfer.byte_server import ByteServer
 
 TICKET_S = 3600.0  # longer than most pulls; renewing one costs a round trip
-MAX_SCOPES = 512  # told to the byte server at once; the oldest are told again when asked for
+TICKET_SLACK_S = 60.0  # after its end: for an answer that began before
+MAX_SCOPES = 512  # that hear of what begins to grow; the others do when they are asked for again
 MAX_RESOLUTIONS = 16
 
 Prover = "Callable[[Challenge], Awaitable[bytes | None]]"
@@ -57,7 +58,6 @@ class Growing:
     live_path: str
     manifest: bytes | None
     blocks: RangeSet = field(default_factory=RangeSet)
-    proven: bytes | None = None
     words: dict[int, PieceAttestation] = field(default_factory=dict)
 
 
@@ -81,6 +81,7 @@ class Sharing:
         self._now = now
         self._growing: dict[bytes, Growing] = {}
         self._scopes: OrderedDict[bytes, set[bytes]] = OrderedDict()
+        self._issued: OrderedDict[bytes, float] = OrderedDict()  # the last ticket of each scope
         self._provers: dict[bytes, Callable[[Challenge], Awaitable[bytes | None]]] = {}
 
     # -- what others ask (net.shelf.Shelf) -------------------------------------------------------
@@ -138,9 +139,6 @@ class Sharing:
         if growing is not None:
             if not await self._may_read_growing(peer, growing, None):
                 return None
-            if growing.proven is not None:
-                part = growing.proven[32 * first : 32 * (first + count)]
-                return BlockMap(growing.size, first, part)
             end = first + count
             words = [
                 word
@@ -191,6 +189,7 @@ class Sharing:
         binding = await self._admit(peer)
         if binding is None:
             raise NotFound("nothing is known of this reader")
+        await self._drop_old_scopes(scope)
         await self._server.scope(scope, entries)
         self._remember_scope(scope, names)
         late = [name for name in names if name in self._growing and name not in entries]
@@ -211,7 +210,20 @@ class Sharing:
         self._scopes[scope] = names
         self._scopes.move_to_end(scope)
         while len(self._scopes) > MAX_SCOPES:
-            self._scopes.popitem(last=False)  # the byte server keeps it until its tickets end
+            self._scopes.popitem(last=False)  # the byte server keeps what it was told so far
+
+    async def _drop_old_scopes(self, new: bytes) -> None:
+        """The byte server keeps a scope until its tickets end; one for `new` is given now."""
+        now = trio.current_time()
+        self._issued[new] = now
+        self._issued.move_to_end(new)
+        while True:
+            scope, issued = next(iter(self._issued.items()))  # anew: others are let in meanwhile
+            if now - issued < TICKET_S + TICKET_SLACK_S:
+                return
+            del self._issued[scope]
+            self._scopes.pop(scope, None)
+            await self._server.drop_scope(scope)
 
     async def prove(self, peer: PeerId, scope: bytes, challenge: bytes) -> bytes | None:
         """Our own proof for a peer's challenge: the bytes come from the origin, to us."""

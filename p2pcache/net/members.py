@@ -18,6 +18,7 @@ from p2pcache.content.peerid import PeerId, format_peer_id
 from p2pcache.errors import Denied, P2PCacheError, Untrusted
 from p2pcache.net.mesh import Mesh, MeshOptions, Standing
 from p2pcache.net.port import Down, Up
+from p2pcache.net.remote_address import reachable
 from p2pcache.net.sync.driver import Link
 from p2pcache.net.sync.machine import Cause, Ended
 from p2pcache.net.sync.wire import (
@@ -179,7 +180,8 @@ class Members:
             old.close(reason)
             self._owner.member_down(old, Ended(Cause.OURS, reason))
         self.links[link.peer] = link
-        self.mesh.linked(link.peer, link.hello.addresses, now, ours=link.opened_by_us)
+        addresses = reachable(link.hello.addresses, self._host.address_of(link.peer))
+        self.mesh.linked(link.peer, addresses, now, ours=link.opened_by_us)
         link.tell(Peers(tuple(self.mesh.contacts(but=link.peer))))
         self._untold[link.peer] = None
         self._untold_some.set()
@@ -205,9 +207,11 @@ class Members:
         match news:
             case Peers(contacts):
                 now = trio.current_time()
+                seen = self._host.address_of(link.peer)
                 for contact in contacts:
                     if not self._is_banned(contact.peer):
-                        self.mesh.found(contact.peer, contact.addresses, now, by_third=True)
+                        addresses = reachable(contact.addresses, seen)
+                        self.mesh.found(contact.peer, addresses, now, by_third=True)
                 self._wake.set()
             case Announce(_, number, origin):
                 if origin != link.peer and (origin in self.links or origin == self._host.peer_id):

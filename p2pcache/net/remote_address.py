@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import TYPE_CHECKING
 
 from p2pcache.content.peerid import PEER_ID_BYTES, PeerId, check_peer_id, parse_peer_id
 from p2pcache.errors import Untrusted, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_ADDRESS_CHARS = 128  # the longest: IPv6 in full, a port and a peer id: 110
 MAX_ADDRESSES = 8  # of one peer; more are cut off, the first are the best
@@ -62,6 +66,44 @@ def is_loopback(text: str) -> bool:
         return _ip(kind, host).is_loopback
     except Untrusted:  # a name that is announced for us
         return False
+
+
+def reachable(texts: Iterable[str], seen: str | None) -> tuple[str, ...]:
+    """Those of a remote's addresses that we may dial; `seen`: where its own connection ends.
+
+    Loopback and link-local ones only in the word of who is itself seen there: they would lead to
+    services of ours, or of our network. Names stay: users announce them.
+    """
+    return tuple(text for text in texts if _may_dial(text, seen or ""))
+
+
+def reachable_hosts(hosts: Iterable[str], port: int, seen: str | None) -> tuple[str, ...]:
+    """The same of bare hosts; only IPs."""
+    return tuple(
+        host
+        for host in hosts
+        if _may_dial(f"/ip{6 if ':' in host else 4}/{host}/tcp/{port}", seen or "")
+    )
+
+
+def _may_dial(text: str, seen: str) -> bool:
+    if not text.startswith(("/ip4/", "/ip6/")):
+        return True
+    try:
+        plain = parse_ip_address(text.partition("/p2p/")[0], loopback=is_loopback(seen))
+        return not _is_link_local(plain) or _is_link_local(seen)
+    except Untrusted:
+        return False
+
+
+def _is_link_local(text: str) -> bool:
+    try:
+        kind, host, _ = _split(text)
+        ip = _ip(kind, host)
+    except Untrusted:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_link_local
 
 
 def encode_address(text: str, peer: PeerId | None = None) -> bytes:

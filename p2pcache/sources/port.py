@@ -226,6 +226,10 @@ class Swarm(Protocol):
         """
         ...
 
+    def expire_lane(self, peer: PeerId) -> None:
+        """The peer's byte server refused the ticket of its lane: get another one next time."""
+        ...
+
     async def block_map(
         self, peer: PeerId, name: bytes, first: int, count: int, *, timeout_s: float
     ) -> bytes | list[PieceAttestation] | None:

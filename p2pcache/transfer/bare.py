@@ -216,6 +216,9 @@ class _View:
     async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
         return await self._swarm.lane(peer, timeout_s=timeout_s)
 
+    def expire_lane(self, peer: PeerId) -> None:
+        self._swarm.expire_lane(peer)
+
     async def block_map(
         self, peer: PeerId, name: bytes, first: int, count: int, *, timeout_s: float
     ) -> bytes | list[PieceAttestation] | None:

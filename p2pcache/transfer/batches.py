@@ -12,7 +12,7 @@ import trio
 
 from p2pcache.content import digests
 from p2pcache.content.verify import VerifiedBlob, verify_whole
-from p2pcache.errors import P2PCacheError, Untrusted
+from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.lanes.orders import BundleOrder, Fault, FaultKind, SmallOrder
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.faults import OURS, fault_of, local_error
@@ -44,12 +44,13 @@ async def fetch_batch(
     limits: FetchLimits,
     hold: Hold,
     *,
-    bundled: bool = False,
+    again: Callable[[Location], Awaitable[Location]] | None = None,
 ) -> BatchOutcome:
     """Fetch, verify and store one batch. If cancelled, nothing of it stays behind.
 
-    `bundled`: the source is a peer, whose blobs are all asked for with one request; `locate` then
-    tells the same place for each, and every blob has a name.
+    `again`: the source is a peer, whose blobs are all asked for with one request; `locate` then
+    tells the same place for each, `again` another one when it was refused, and every blob has a
+    name.
     """
     started = trio.current_time()
     faults: dict[int, Fault | None] = {}
@@ -67,7 +68,7 @@ async def fetch_batch(
     incoming_bytes = sum(wanted[blob].size_bytes for blob in orders)
     await trio.to_thread.run_sync(store.ensure_room, incoming_bytes)
     try:
-        report = await _fetch(orders, wanted, workers, limits, bundled)
+        report = await _fetch(orders, wanted, workers, limits, again)
         good: dict[int, tuple[Path, VerifiedBlob]] = {}
         for (blob, order), small in zip(orders.items(), report.reports, strict=True):
             faults[blob] = small.fault
@@ -96,14 +97,21 @@ async def _fetch(
     wanted: Sequence[Wanted],
     workers: Workers,
     limits: FetchLimits,
-    bundled: bool,
+    again: Callable[[Location], Awaitable[Location]] | None,
 ) -> BatchReport:
     small = tuple(orders.values())
     names = tuple(name for blob in orders if (name := wanted[blob].name) is not None)
-    if not (bundled and small and len(names) == len(small)):
+    if not (again is not None and small and len(names) == len(small)):
         return await workers.fetch_small(small, limits)
     # One location for all: a ticket that was renewed in between is good for the others too.
-    return await workers.fetch_bundle(BundleOrder(small[-1].location, names, small), limits)
+    place = small[-1].location
+    report = await workers.fetch_bundle(BundleOrder(place, names, small), limits)
+    if all(one.fault and one.fault.kind is FaultKind.DENIED for one in report.reports):
+        with suppress(Denied, NotFound, Unavailable):  # then the first refusal is what counts
+            fresh = await again(place)
+            if fresh != place:
+                return await workers.fetch_bundle(BundleOrder(fresh, names, small), limits)
+    return report
 
 
 def _remove(paths: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from p2pcache.lanes.serve.mirror import Mirror
 from p2pcache.lanes.tickets import Ticket, issue_ticket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from p2pcache.lanes.serve.options import ServeOptions
     from p2pcache.lanes.serve.table import Entry
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 START_S = 20.0  # it takes 0.2; a machine that swaps takes longer
 CALL_S = 30.0  # for any answer, a restart included
 STOP_S = 2.0  # it leaves when its socket closes; then it is killed
-OUTBOX = 64  # messages waiting to be written
 STALE_KEPT = 64  # names that the agent did not look at yet; more are hints lost
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 5.0  # before a restart; doubled while it keeps dying
 GOOD_LIFE_S = 30.0  # then a death counts as the first again
@@ -49,7 +49,7 @@ class _Link:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
-        self.outbox, self.outgoing = trio.open_memory_channel[bytes](OUTBOX)
+        self.outbox, self.outgoing = trio.open_memory_channel[bytes](math.inf)  # see `begin`
         self.restored = trio.Event()  # it knows all that we know; also set when it died
         self.is_dead = False
         self._asked: dict[int, tuple[trio.Event, list[Message]]] = {}
@@ -57,22 +57,35 @@ class _Link:
 
     async def ask(self, kind: str, *fields: object) -> Message | None:
         """The answer, None when the process died first. Raises LocalFault when it says no."""
+        return await self.answer(self.begin(kind, *fields))
+
+    def begin(self, kind: str, *fields: object) -> int:
+        """Queue a message, at once, so that no cancellation takes it back; gives its number."""
         number = next(self._numbers)
-        answered: tuple[trio.Event, list[Message]] = (trio.Event(), [])
-        self._asked[number] = answered
+        self._asked[number] = trio.Event(), []
         try:
-            await self.outbox.send(pack(kind, number, *fields))
-            await answered[0].wait()
-        except trio.BrokenResourceError:
-            return None
+            self.outbox.send_nowait(pack(kind, number, *fields))
+        except trio.BrokenResourceError:  # it is dead
+            self._asked[number][0].set()
+        return number
+
+    async def answer(self, number: int) -> Message | None:
+        """The same as `ask`, of a message that was begun."""
+        event, answers = self._asked[number]
+        try:
+            await event.wait()
         finally:
-            self._asked.pop(number, None)
-        if not answered[1]:
+            self.forget([number])
+        if not answers:
             return None
-        answer = answered[1][0]
-        if answer[0] == "failed":
-            raise LocalFault(f"the byte server: {answer[2]}")
-        return answer
+        if answers[0][0] == "failed":
+            raise LocalFault(f"the byte server: {answers[0][2]}")
+        return answers[0]
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Nobody waits for these answers."""
+        for number in numbers:
+            self._asked.pop(number, None)
 
     async def wait_answer(self, number: int) -> Message:
         """The answer to a message that was written past the outbox."""
@@ -128,10 +141,9 @@ class ByteServer:
 
     async def scope(self, scope: bytes, entries: Mapping[bytes, Entry]) -> None:
         """Tickets for `scope` (manifest CID or blob name) read these blobs too, by name."""
-        items = list(entries.items())
-        for at in range(0, max(len(items), 1), MAX_ENTRIES):
-            part = [[name, entry.to_wire()] for name, entry in items[at : at + MAX_ENTRIES]]
-            await self._tell("add", scope, part)
+        wires = [[name, entry.to_wire()] for name, entry in entries.items()]
+        starts = range(0, max(len(wires), 1), MAX_ENTRIES)
+        await self._tell_all([("add", scope, wires[at : at + MAX_ENTRIES]) for at in starts])
 
     async def drop_scope(self, scope: bytes) -> None:
         """Tickets for it are worth nothing now; readers of blobs of no other scope are cut."""
@@ -149,8 +161,7 @@ class ByteServer:
 
     async def trust(self, certificates: Iterable[bytes]) -> None:
         """Let the holders of these DER certificates in. LocalFault for what is none."""
-        for der in certificates:
-            await self._tell("trust", [der])
+        await self._tell_all([("trust", [der]) for der in certificates])
 
     async def distrust(self, fingerprints: Iterable[bytes]) -> None:
         """Let them in no more; their connections are cut."""
@@ -175,21 +186,42 @@ class ByteServer:
                 await self._wait_link(link)
 
     async def _tell(self, kind: str, *fields: object) -> None:
-        self._mirror.note(kind, fields)  # first: whatever happens now, the next life knows it
-        with _in_time():
-            link = self._link
+        await self._tell_all([(kind, *fields)])
+
+    async def _tell_all(self, messages: Sequence[tuple[Any, ...]]) -> None:
+        link = self._link
+        begun: list[int] = []
+        for kind, *fields in messages:  # all of it before the first wait: nothing is half told
+            self._mirror.note(kind, tuple(fields))  # whatever happens now, the next life knows it
             if link is not None:
-                try:
-                    if await link.ask(kind, *fields):
-                        return
-                except LocalFault:
-                    self._mirror.refused(kind, fields)
-                    raise
+                begun.append(link.begin(kind, *fields))
+        with _in_time():
+            if link is not None and await self._are_done(link, messages, begun):
+                return
             while True:
                 link = await self._wait_link(link)
                 await link.restored.wait()
                 if not link.is_dead:
                     return
+
+    async def _are_done(
+        self, link: _Link, messages: Sequence[tuple[Any, ...]], begun: Sequence[int]
+    ) -> bool:
+        """Whether this life did all of it. Raises the first LocalFault."""
+        refusal: LocalFault | None = None
+        done = True
+        try:
+            for (kind, *fields), number in zip(messages, begun, strict=True):
+                try:
+                    done &= await link.answer(number) is not None
+                except LocalFault as exc:
+                    self._mirror.refused(kind, tuple(fields))
+                    refusal = refusal or exc
+        finally:
+            link.forget(begun)
+        if refusal is not None:
+            raise refusal
+        return done
 
     async def _wait_link(self, old: _Link | None) -> _Link:
         """The link, once it is another than `old`."""

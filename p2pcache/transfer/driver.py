@@ -324,17 +324,24 @@ class Driver:
             swarming.source_lost(job.blob)
 
     async def _request(self, job: ev.Job, growing: GrowingBlob) -> FetchReport:
-        """One order to a worker; a location that is refused is asked for once more."""
+        """One order to a worker; a location that is refused is asked for once more: an origin's
+        that was kept, and a peer's, whose ticket it may have forgotten.
+        """
         key = (job.source, job.blob)
         known = self._locations.get(key)
         location = known or await self._locate(key)
         report = await self._workers.fetch(self._order(job, growing, location))
-        refused = report.fault is not None and report.fault.kind is FaultKind.DENIED
-        if refused and known is not None:
+        if report.fault is None or report.fault.kind is not FaultKind.DENIED:
+            return report
+        fresh = location
+        if self._swarming is not None and self._swarming.is_peer(job.source):
+            self._swarming.expire(job.source, location)
             fresh = await self._locate(key)
-            if fresh != known:
-                report = await self._workers.fetch(self._order(job, growing, fresh))
-        return report
+        elif known is not None:
+            fresh = await self._locate(key)
+        if fresh == location:
+            return report
+        return await self._workers.fetch(self._order(job, growing, fresh))
 
     async def _locate(self, key: tuple[str, int]) -> Location:
         source, blob = key
@@ -379,6 +386,11 @@ class Driver:
                 return await peers.locate_bundle(batch.source)
             return await self._locate((batch.source, blob))
 
+        async def again(refused: Location) -> Location:
+            assert peers is not None, "only peers are asked for bundles"
+            peers.expire(batch.source, refused)
+            return await peers.locate_bundle(batch.source)
+
         started = trio.current_time()
         limits = self._limits
         if peers is not None:
@@ -391,7 +403,7 @@ class Driver:
         with scope:
             outcome = await fetch_batch(
                 batch, self._wanted, locate, self._store, self._workers, limits, self._hold,
-                bundled=peers is not None,
+                again=None if peers is None else again,
             )  # fmt: skip
         del self._scopes[batch.id]
         if outcome is None:

@@ -51,7 +51,7 @@ HELLO_BEAT_S = 0.02
 PROOF_MAX_S = 2.0  # a far origin's token dance, redirect and 64 KiB; a holder that lies costs this
 MAP_COUNT = 4096  # hashes in one answer
 MAP_OPINIONS = 3  # peers that are asked for the map of one blob: one lies, the others tell
-MAX_CLAIMS = 64  # of other sizes, for the verdict
+MAX_CLAIMS = 64  # of other sizes, by those who have the whole blob, for the verdict
 
 
 class Swarming:
@@ -77,7 +77,10 @@ class Swarming:
         self._peers: dict[str, PeerId] = {}
         self._up: set[str] = set()
         self._down: set[str] = set()  # convicted in this pull
+        self._banned: set[str] = set()  # those of them whose lie is proven
+        self._excused: set[PeerId] = set()
         self._lanes: dict[str, tuple[Lane, int]] = {}  # and which of its hosts
+        self._expired: dict[str, str] = {}  # the last ticket of each that was refused
         self._hosts: dict[str, str] = {}
         self._evidence: dict[int, Evidence] = {}
         self._asked: dict[int, set[PeerId]] = {}
@@ -165,7 +168,7 @@ class Swarming:
         size_bytes = self._wanted[index].size_bytes
         if event.size != size_bytes:  # one of the two is wrong: known when the bytes are here
             claims = self._sizes.setdefault(index, [])
-            if len(claims) < MAX_CLAIMS:
+            if event.blocks is None and len(claims) < MAX_CLAIMS:  # else it was told so itself
                 claims.append((event.peer, event.size))
             return
         if name not in self._up:
@@ -255,11 +258,21 @@ class Swarming:
         """A peer's lane for one blob. Raises Denied, NotFound, Unavailable."""
         name = self._wanted[index].name
         assert name is not None, "only named blobs are heard of"
+        if index in self._evidence:
+            has_all = self._holders.get(index, {}).get(source, RangeSet()) is None
+            self._evidence[index].asks(source, has_all=has_all)
         return (await self._reach(source)).blob(name)
 
     async def locate_bundle(self, source: str) -> Location:
         """Where a peer answers for many small blobs at once. Raises as `locate`."""
         return (await self._reach(source)).bundle()
+
+    def expire(self, source: str, refused: Location) -> None:
+        """A peer's byte server refused the ticket of a location: the next one has another."""
+        ticket = dict(refused.headers).get("Authorization", "")
+        if self._expired.get(source) != ticket:  # several requests had it: one new ticket for all
+            self._expired[source] = ticket
+            self._swarm.expire_lane(self._peers[source])
 
     async def _reach(self, source: str) -> Reach:
         lane = await self._swarm.lane(self._peers[source], timeout_s=LANE_S)
@@ -289,7 +302,7 @@ class Swarming:
         if wanted.name is None:
             return
         count = -(-wanted.size_bytes // BLOCK_BYTES)
-        evidence = Evidence(wanted.path, count, growing.proven)
+        evidence = Evidence(wanted.path, count, growing.proven, self._excused)
         for name, peer in self._peers.items():
             evidence.knows_peer(name, peer)
         self._evidence[index] = evidence
@@ -372,20 +385,25 @@ class Swarming:
         verdicts = size_verdicts(wanted.path, wanted.size_bytes, claims)
         evidence = self._evidence.pop(index, None)
         if evidence is not None and hashes is not None:
-            verdicts = [*evidence.proved(hashes), *verdicts]
+            met = {*self._swarm.members(), *self._peers.values()}
+            verdicts = [*evidence.proved(hashes, met), *verdicts]
         for verdict in verdicts:
             await self._convict(verdict)
 
     async def _convict(self, verdict: Verdict) -> None:
         name = format_peer_id(verdict.peer)
-        if name in self._down:
+        if name in self._banned or (name in self._down and not verdict.bans):
             return
+        if verdict.bans:
+            self._banned.add(name)
         self._down.add(name)
         log.warning("peer %s %s", name, verdict.reason)
-        self._sharing.convict(verdict)
+        if verdict.bans:
+            self._sharing.convict(verdict)
         if name in self._up:
             self._up.discard(name)
-            await self._send.send(ev.SourceDown(name, f"banned: {verdict.reason}"))
+            what = "banned" if verdict.bans else "left out of this pull"
+            await self._send.send(ev.SourceDown(name, f"{what}: {verdict.reason}"))
 
     # -- what we share -----------------------------------------------------------------------------
 

@@ -4,9 +4,12 @@ Until a map is proven, nobody's word is the check of another's: a block that dif
 said is kept aside and asked of others. When a proof comes (the whole digest matched, or a map makes
 the UnixFS root that was asked for), everybody who differed from it is a proven liar, by name:
 
-* who sent other bytes than the proven block, unless they are exactly what somebody else signed for
-  it: then that one is to blame, or one wrong signature would ban every honest relay;
-* who signed or said another hash.
+* who signed or said another hash;
+* who sent other bytes than the proven block and had told that it has all of the blob: it had the
+  digest to check. Who told of some blocks passes on what others brought and signed, and cannot
+  know better: it is not banned, or one wrong signature would ban every honest relay. It serves
+  nothing more in this pull, unless its bytes are exactly what somebody else signed for whom we
+  met: that is believed once, or whoever mints keys to sign with could go on for ever.
 
 Only bytes and words of theirs count: never an end of a connection, never a fault of ours.
 """
@@ -21,7 +24,7 @@ from p2pcache.content.ranges import RangeSet
 from p2pcache.lanes.orders import UNKNOWN_HASH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.content.signed import PieceAttestation
@@ -33,10 +36,14 @@ MAX_ROUNDS = 4  # of comparing suspects after a wrong whole digest; then everyth
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A peer lied, and the proof. `reason` is for people: what, which block, both hashes."""
+    """A peer lied, and the proof. `reason` is for people: what, which block, both hashes.
+
+    `bans`: for good; otherwise what it sent is wrong, but it may not have known: for this pull.
+    """
 
     peer: PeerId
     reason: str
+    bans: bool = True
 
 
 @dataclass(slots=True)
@@ -54,15 +61,25 @@ class Evidence:
     """All that is known of one blob. `what`: how messages call it. `peer_of`: names of peers.
 
     `proven`: the map, where it is proven beforehand (a repair, or a root that was asked for).
+    `excused`: one set for all blobs of a pull, of those that passed on another's wrong word.
     """
 
-    def __init__(self, what: str, blocks: int, proven: bytes | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        blocks: int,
+        proven: bytes | None = None,
+        excused: set[PeerId] | None = None,
+    ) -> None:
         self._what = what
         self._blocks = [_Block() for _ in range(blocks)]
+        self._spoken = bytearray(blocks)  # 1: somebody said something of the block
         self._peers: dict[str, PeerId] = {}
         self._origins: set[str] = set()
+        self._asked: dict[str, bool] = {}  # sources; had they told of all of it, each time?
         self._unheeded: set[PeerId] = set()
         self._proven = proven
+        self._excused: set[PeerId] = set() if excused is None else excused
         self._rounds = 0
         self._resent: list[tuple[str, int, bytes]] = []  # what a source sent before it sent another
 
@@ -78,15 +95,24 @@ class Evidence:
 
     def unspoken(self, blocks: RangeSet) -> RangeSet:
         """Of these, the blocks that nobody said anything of."""
-        return RangeSet.of(
-            *((n, n + 1) for a, b in blocks for n in range(a, b) if not self._blocks[n].said)
-        )
+        found: list[tuple[int, int]] = []
+        for first, last in blocks:
+            start = self._spoken.find(0, first, last)
+            while start >= 0:
+                end = self._spoken.find(1, start, last)
+                found.append((start, last if end < 0 else end))
+                start = -1 if end < 0 else self._spoken.find(0, end, last)
+        return RangeSet.of(*found)
 
     # -- what was heard and seen -------------------------------------------------------------------
 
     def knows_peer(self, name: str, peer: PeerId) -> None:
         """The source of that name is this peer; others are origins."""
         self._peers[name] = peer
+
+    def asks(self, name: str, *, has_all: bool) -> None:
+        """A source is asked for blocks. `has_all`: it has told that it has the whole blob."""
+        self._asked[name] = has_all and self._asked.get(name, True)
 
     def attested(self, attestation: PieceAttestation) -> None:
         """A signed word, its signature checked."""
@@ -96,12 +122,14 @@ class Evidence:
                 block = self._blocks[first + at]
                 block.said[attestation.signer] = _hash_at(attestation.hashes, at)
                 block.signed[attestation.signer] = attestation
+                self._spoken[first + at] = 1
 
     def said(self, peer: PeerId, first: int, hashes: bytes) -> None:
         """A peer's unsigned word over the authenticated stream."""
         for at in range(len(hashes) // HASH_BYTES):
             if first + at < len(self._blocks):
                 self._blocks[first + at].said.setdefault(peer, _hash_at(hashes, at))
+                self._spoken[first + at] = 1
 
     def brought(self, source: str, first: int, hashes: bytes) -> None:
         """Blocks that came from a source, whole; also one that was refused and not kept."""
@@ -235,39 +263,70 @@ class Evidence:
         if self._proven is None or peer is None:
             return None
         right = self._proven[number * HASH_BYTES : (number + 1) * HASH_BYTES]
-        return None if right == arrived else self._liar(peer, "sent", number, arrived, right)
+        return None if right == arrived else self._sender(source, number, arrived, right)
 
-    def proved(self, hashes: bytes) -> list[Verdict]:
-        """The whole digest matched, so this is the map: everybody who differed from it, once."""
+    def proved(self, hashes: bytes, met: Collection[PeerId]) -> list[Verdict]:
+        """The whole digest matched, so this is the map: everybody who differed from it, once.
+
+        `met`: who has or had a link with us. Nobody is excused by the word of others.
+        """
         self._proven = hashes
+        excused: set[PeerId] = set()
         verdicts: dict[PeerId, Verdict] = {}
         for number, block in enumerate(self._blocks):
             right = _hash_at(hashes, number)
             for peer, said in block.said.items():
                 if said != right:
                     verb = "signed" if peer in block.signed else "said"
-                    verdicts.setdefault(peer, self._liar(peer, verb, number, said, right))
+                    _name(verdicts, self._liar(peer, verb, number, said, right))
             before = [(name, sent) for name, n, sent in self._resent if n == number]
             for name, sent in (*block.sent.items(), *before):
                 sender = self._peers.get(name)
-                if sender is None or sent == right or self._is_excused(block, sender, sent):
+                if sender is None or sent == right:
                     continue
-                verdicts.setdefault(sender, self._liar(sender, "sent", number, sent, right))
+                if self._may_pass_on(block, name, sent, met) and sender not in self._excused:
+                    excused.add(sender)
+                    continue
+                _name(verdicts, self._sender(name, number, sent, right))
+        self._excused |= excused
         return list(verdicts.values())
 
-    def _is_excused(self, block: _Block, sender: PeerId, sent: bytes) -> bool:
-        return any(block.said[s] == sent for s in block.signed if s != sender)
+    def _may_pass_on(
+        self, block: _Block, source: str, sent: bytes, met: Collection[PeerId]
+    ) -> bool:
+        sender = self._peers[source]
+        return not self._asked.get(source, False) and any(
+            block.said[signer] == sent
+            for signer in block.signed
+            if signer != sender and signer in met
+        )
 
-    def _liar(self, peer: PeerId, verb: str, number: int, got: bytes, right: bytes) -> Verdict:
+    def _sender(self, source: str, number: int, sent: bytes, right: bytes) -> Verdict:
+        had_all = self._asked.get(source, False)
+        return self._liar(self._peers[source], "sent", number, sent, right, bans=had_all)
+
+    def _liar(
+        self, peer: PeerId, verb: str, number: int, got: bytes, right: bytes, *, bans: bool = True
+    ) -> Verdict:
         return Verdict(
             peer,
             f"{verb} sha2-256 {got.hex()} for block {number} of {self._what}, "
             f"which is {right.hex()}",
+            bans,
         )
 
 
+def _name(verdicts: dict[PeerId, Verdict], verdict: Verdict) -> None:
+    """Each liar once; by what bans it, if there is such a lie."""
+    known = verdicts.get(verdict.peer)
+    if known is None or (verdict.bans and not known.bans):
+        verdicts[verdict.peer] = verdict
+
+
 def size_verdicts(what: str, right: int, claims: Iterable[tuple[PeerId, int]]) -> list[Verdict]:
-    """A blob's size is proven with its bytes: everybody who told another one of it."""
+    """A blob's size is proven with its bytes: everybody who told another one of it, and that it
+    has the whole blob. What others say of its size was told to them.
+    """
     return [
         Verdict(peer, f"said that {what} has {said} bytes; it has {right}")
         for peer, said in dict(claims).items()

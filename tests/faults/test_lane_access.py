@@ -19,7 +19,8 @@ import pytest
 from p2pcache.lanes.fetch import fetch
 from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FetchLimits
 from p2pcache.lanes.serve.table import Entry, Guard
-from tests.support.lane_server import NAME, LaneServer, Reader, is_cut, read_answer
+from p2pcache.lanes.tickets import Ticket, address_binding, issue_ticket
+from tests.support.lane_server import NAME, SCOPE, LaneServer, Reader, is_cut, read_answer
 from tests.support.partial_files import PartialFiles, some_bytes
 
 if TYPE_CHECKING:
@@ -429,6 +430,62 @@ def test_a_reader_that_takes_nothing_is_cut_and_a_slow_one_is_not(tmp_path: Path
                 assert time.monotonic() < give_up
             assert len(slow.recv(1 << 16)) > 0
             assert server.statistics()["refused"] == {"too slow": 1}
+
+
+def test_readers_who_take_little_for_long_keep_no_other_from_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    options = {
+        "max_sending": 4, "max_sending_per_reader": 2, "kept_sending": 1, "slow_s": 0.5
+    }  # fmt: skip
+    with LaneServer(options=options) as server, contextlib.ExitStack() as stack:
+        server.serve({NAME: Entry(str(path), 64 << 20)})
+
+        def asked(name: bytes, *headers: str) -> tuple[int, socket.socket]:
+            ticket = Ticket(name, SCOPE, time.monotonic() + 60)
+            token = issue_ticket(server.made.secret, ticket, address_binding("127.0.0.1"))
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            sock.connect(("127.0.0.1", server.port))
+            ask = (f"Authorization: Ticket {token}", *headers)
+            server.ask(sock, f"/blob/{NAME.hex()}", "Host: x", *ask)
+            return int(sock.recv(20).split()[1]), sock
+
+        slow = [asked(name) for name in (b"one", b"one", b"two", b"two")]
+        assert [status for status, _ in slow] == [200, 200, 200, 503], "one is kept"
+        few = "Range: bytes=0-9"
+        assert asked(b"honest", few)[0] == 206
+        slow = [*slow[:3], asked(b"three")]
+        give_up = time.monotonic() + 10
+        while asked(b"honest", few)[0] != 206:
+            for _, sock in slow:
+                sock.recv(1000)
+            time.sleep(0.1)
+            assert time.monotonic() < give_up
+        assert [is_cut(sock, 0.5) for _, sock in slow].count(True) >= 1
+        assert server.statistics()["refused"]["made room"] == 1
+
+
+def test_a_reader_that_is_fast_makes_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    options = {"max_sending": 1, "kept_sending": 0, "slow_s": 0.5}
+    with LaneServer(options=options) as server, server.connect() as sock:
+        server.serve({NAME: Entry(str(path), 1 << 30)})
+        server.ask(
+            sock, f"/blob/{NAME.hex()}", "Host: x", f"Authorization: Ticket {server.token()}"
+        )
+        give_up = time.monotonic() + 2
+        while time.monotonic() < give_up:
+            assert sock.recv(1 << 16)
+            time.sleep(0.02)  # 3 MB/s
+        other = Ticket(b"other", SCOPE, time.monotonic() + 60)
+        token = issue_ticket(server.made.secret, other, address_binding("127.0.0.1"))
+        with server.connect() as late:
+            server.ask(late, f"/blob/{NAME.hex()}", "Host: x", f"Authorization: Ticket {token}")
+            assert late.recv(20).split()[1] == b"503"
 
 
 def test_the_upload_limit_holds_for_all_readers_together(plain: LaneServer, tmp_path: Path) -> None:

@@ -127,6 +127,20 @@ async def test_a_change_that_meets_the_kill_is_not_lost(blob: Entry) -> None:
             assert (await server.statistics())["scopes"] == 20
 
 
+async def test_what_is_cancelled_before_its_first_step_is_done_all_the_same(blob: Entry) -> None:
+    names = {b"name %d" % number: blob for number in range(MAX_ENTRIES + 1)}
+    with trio.fail_after(30):
+        async with open_byte_server(PLAIN) as server:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.scope, SCOPE, names)
+                for number in range(100):
+                    nursery.start_soon(server.scope, b"%d" % number, {NAME: blob})
+                nursery.cancel_scope.cancel()
+            found = await server.statistics()
+            assert (found["scopes"], found["names"]) == (101, len(names) + 1)
+            assert found["restarts"] == 0
+
+
 async def test_what_was_taken_back_does_not_return(blob: Entry, tmp_path: Path) -> None:
     reader, own = Reader(tmp_path / "reader"), make_certificate()
     options = replace(PLAIN, certificate_pem=own.pem, key_pem=own.key_pem)

@@ -118,6 +118,39 @@ async def test_a_corrupt_peer_among_three_is_named_and_the_pull_finishes(
                     assert word.hashes == right[at : at + len(word.hashes)]
 
 
+async def test_a_ticket_that_is_refused_is_renewed_once_for_all_requests(tmp_path, body):
+    with served_peers(1) as (peer,), trio.fail_after(DEADLINE_S):
+        swarm = ScriptedSwarm([peer])
+        small = b"small" * 100
+        swarm.holds(peer, peer.serves(body), len(body))
+        peer.bundles_small(small)
+        swarm.holds(peer, digest_of(small), len(small))
+        swarm.tickets[peer.id] = "of the run before"
+        want = [wanted(body), wanted(small, "small.json")]
+        async with pulling(tmp_path, want, [], swarm) as (driver, store, told):
+            await driver.run()
+            assert is_stored(store, body)
+            assert is_stored(store, small)
+            assert not told.verdicts
+        assert peer.unticketed
+        assert swarm.expired == [peer.id]
+
+
+async def test_a_peer_that_refuses_every_ticket_is_asked_for_one_more_and_no_others(tmp_path, body):
+    with served_peers(2) as peers, trio.fail_after(DEADLINE_S):
+        swarm = ScriptedSwarm(peers)
+        bad, good = peers
+        name = bad.serves(body, fh.status(401))
+        good.serves(body)
+        for peer in peers:
+            swarm.holds(peer, name, len(body))
+        async with pulling(tmp_path, [wanted(body)], [], swarm) as (driver, store, told):
+            await driver.run()
+            assert is_stored(store, body)
+            assert not told.verdicts
+        assert swarm.expired == [bad.id]
+
+
 async def test_nothing_that_nobody_vouches_for_is_announced(tmp_path, body):
     with served_peers(3) as peers, trio.fail_after(DEADLINE_S):
         swarm = ScriptedSwarm(peers)

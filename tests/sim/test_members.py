@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -17,6 +18,7 @@ from p2pcache.net.network import NetworkOptions
 from p2pcache.net.shelf import PeerGone, PeerHolds, PeerLost, PeerProof, PeerSettled
 from p2pcache.net.sync.wire import (
     Bye,
+    Contact,
     Drop,
     Have,
     Hello,
@@ -344,6 +346,19 @@ async def test_tells_about_what_was_not_wanted_are_lies(autojump_clock):
                 await script.hear_the_end()
         assert len(a.distrusted) == 1
         liar.kill()
+
+
+async def test_what_leads_to_services_of_our_own_is_not_dialled(autojump_clock):
+    async with world(1, deadline_s=60) as (net, (a,)):
+        one = net.host(peer(50))
+        told = ("/ip4/127.0.0.1/tcp/6379", "/ip4/169.254.169.254/tcp/80", "/ip4/10.0.0.5/tcp/4001")
+        script = await Script.dial(one, a.peer, a.host.addresses())
+        await script.say(replace(hello(), addresses=told), Peers((Contact(peer(51), told),)))
+        await trio.sleep(1)
+        mesh = a.network.members_driver.mesh
+        for who in (peer(50), peer(51)):
+            assert mesh.contact(who).addresses == told[2:]
+        one.kill()
 
 
 def _held(name):

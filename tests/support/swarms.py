@@ -144,6 +144,8 @@ class ScriptedSwarm:
         self.taken_back: list[bytes] = []
         self.said: list[tuple[float, bool, dict[bytes, RangeSet]]] = []
         self.map_asks: list[tuple[PeerId, int, int]] = []
+        self.tickets: dict[PeerId, str] = {}  # given to us, where it is not TOKEN
+        self.expired: list[PeerId] = []
 
     def holds(self, peer: ServedPeer, name: bytes, size: int, blocks: RangeSet | None = None):
         self.send.send_nowait(PeerHolds(peer.id, name, size, blocks))
@@ -159,7 +161,12 @@ class ScriptedSwarm:
 
     async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
         await trio.sleep(0.001)
-        return Lane(("127.0.0.1",), self._peers[peer].server.port, None, TOKEN, 1e9)
+        ticket = self.tickets.get(peer, TOKEN)
+        return Lane(("127.0.0.1",), self._peers[peer].server.port, None, ticket, 1e9)
+
+    def expire_lane(self, peer: PeerId) -> None:
+        self.expired.append(peer)
+        self.tickets.pop(peer, None)
 
     async def block_map(self, peer, name, first, count, *, timeout_s):
         await trio.sleep(0.002)

@@ -58,6 +58,7 @@ class Connection:
         self.identity: bytes | None = None  # certificate's fingerprint, or a ticket's reader
         self.is_known = False
         self.reader: bytes | None = None  # of the answer that is being sent
+        self.is_slow = False  # its reader takes less than the least rate, as was seen last
         self.readers: frozenset[bytes] = frozenset()  # of all tickets shown here
         self.idle_since = math.inf
         self.deadline = time.monotonic() + house.options.unknown_s
@@ -87,6 +88,7 @@ class Connection:
     def answering(self, reader: bytes | None) -> None:
         """An answer to this reader begins; None: it ended."""
         self._before = self._outlet.sent_bytes
+        self.is_slow = False
         self.reader = reader
 
     def tcp_info(self) -> bytes:

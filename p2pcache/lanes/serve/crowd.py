@@ -3,6 +3,10 @@
 A stranger can open connections and do nothing with them, or next to nothing. Each is cut at its
 deadline, and before that the oldest one of the busiest address makes room for a new one: those who
 belong here are through their handshake in milliseconds and need no room among the unknown.
+
+A reader with a ticket can take its answers as slowly as it likes, under as many names as it likes,
+until there is no place for anybody else. Some places are for readers that have none yet; when all
+are taken, one whose reader is slow makes room for such a one.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ class Crowd:
         self._somebody = threading.Event()  # there is a connection to watch
         self._all: dict[Connection, None] = {}  # in the order of arrival
         self._sending: Counter[bytes] = Counter()
+        self._leaving: set[Connection] = set()  # were cut for others, and still count as sending
         self._totals: OrderedDict[bytes, _Totals] = OrderedDict()
         self._refused: Counter[str] = Counter()
 
@@ -101,28 +106,47 @@ class Crowd:
     @contextmanager
     def sending(self, one: Connection, reader: bytes) -> Iterator[None]:
         """One answer to a reader. Raises `Refusal` (503) when there are too many at once."""
-        options = self._options
         with self._lock:
-            if (
-                self._sending[reader] >= options.max_sending_per_reader
-                or self._sending.total() >= options.max_sending
-            ):
-                self._refused["busy"] += 1
-                raise Refusal(
-                    HTTPStatus.SERVICE_UNAVAILABLE, "too many answers at once",
-                    (("Retry-After", "1"),),
-                )  # fmt: skip
+            victim = None
+            if not self._has_room(reader):
+                victim = None if self._sending[reader] else self._slow_one()
+                if victim is None:
+                    self._refused["busy"] += 1
+                    raise Refusal(
+                        HTTPStatus.SERVICE_UNAVAILABLE, "too many answers at once",
+                        (("Retry-After", "1"),),
+                    )  # fmt: skip
+                self._leaving.add(victim)
+                self._refused["made room"] += 1
             self._sending[reader] += 1
+        if victim is not None:
+            victim.cut()
         one.answering(reader)
         try:
             yield
         finally:
             with self._lock:
+                self._leaving.discard(one)
                 self._sending[reader] -= 1
                 if not self._sending[reader]:
                     del self._sending[reader]
                 self._account(one, reader)
             one.answering(None)
+
+    def _has_room(self, reader: bytes) -> bool:
+        options, mine = self._options, self._sending[reader]
+        places = options.max_sending - (options.kept_sending if mine else 0)
+        busy = self._sending.total() - len(self._leaving)
+        return mine < options.max_sending_per_reader and busy < places
+
+    def _slow_one(self) -> Connection | None:
+        """Whose reader is slow, of those with the most answers."""
+        slow = [
+            (self._sending[each.reader], at, each)
+            for at, each in enumerate(self._all)
+            if each.is_slow and each.reader is not None and each not in self._leaving
+        ]
+        return max(slow)[2] if slow else None
 
     def _account(self, one: Connection, reader: bytes) -> None:
         totals = self._totals.setdefault(reader, _Totals())
@@ -145,6 +169,7 @@ class Crowd:
     def watch(self) -> None:
         """Cut what is past its deadline, for ever. Runs in a thread of its own."""
         seen: dict[Connection, tuple[int, float]] = {}  # acknowledged bytes, and since when
+        paces: dict[Connection, tuple[int, float]] = {}  # the same at the start of `slow_s`
         while True:
             self._somebody.wait()  # an idle agent does not look four times a second
             time.sleep(LOOK_S)
@@ -154,10 +179,12 @@ class Crowd:
                 if not everybody:
                     self._somebody.clear()
             seen = {one: seen[one] for one in everybody if one in seen}
+            paces = {one: paces[one] for one in everybody if one in paces}
             for one in everybody:
                 if now >= one.deadline or self._is_stalled(one, seen, now):
                     self.refused("too slow")
                     one.cut()
+                self._judge_pace(one, paces, now)
 
     def _is_stalled(
         self, one: Connection, seen: dict[Connection, tuple[int, float]], now: float
@@ -171,6 +198,19 @@ class Crowd:
             seen[one] = got, now
             return False
         return now - before[1] >= self._options.stall_s
+
+    def _judge_pace(
+        self, one: Connection, paces: dict[Connection, tuple[int, float]], now: float
+    ) -> None:
+        if not one.is_sending:  # it waits for us
+            paces.pop(one, None)
+            return
+        got = _acknowledged(one)
+        before, since = paces.setdefault(one, (got, now))
+        took_s = now - since
+        if took_s >= self._options.slow_s:
+            one.is_slow = got - before < self._options.least_bytes_per_s * took_s
+            paces[one] = got, now
 
     def statistics(self) -> dict[str, Any]:
         """Counters since the start, and what is going on now."""

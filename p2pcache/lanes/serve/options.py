@@ -24,6 +24,9 @@ class ServeOptions:
     max_per_reader: int = 32  # twice the fetch processes of one agent
     max_sending: int = 64  # answers at once: 1 MiB of buffer each under TLS
     max_sending_per_reader: int = 16  # so that no reader can fill them all
+    kept_sending: int = 16  # of them, for readers that have none: identities are free to make
+    least_bytes_per_s: int = 64 << 10  # of an answer's reader; a slower one may have to make room
+    slow_s: float = 5.0  # over which that is measured, again and again
 
     unknown_s: float = 5.0  # for handshake and first request: ten far round trips and more
     head_s: float = 5.0  # from the first byte of a request to its end: a slowloris ends here

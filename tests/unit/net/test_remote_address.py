@@ -22,6 +22,8 @@ from p2pcache.net.remote_address import (
     encode_address,
     is_loopback,
     parse_ip_address,
+    reachable,
+    reachable_hosts,
     split_peer,
 )
 
@@ -33,7 +35,7 @@ IPS = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
 PORTS = st.integers(1, 65535)
 
 
-def reachable(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def is_concrete(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     real = getattr(ip, "ipv4_mapped", None) or ip
     return not (
         real.is_unspecified or real.is_multicast or (real.version == 4 and real.is_reserved)
@@ -43,7 +45,7 @@ def reachable(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 @given(IPS, PORTS)
 def test_text_and_binary_of_a_concrete_address_come_back_and_others_are_refused(ip, port):
     text = f"/ip{ip.version}/{ip}/tcp/{port}"
-    if not reachable(ip):
+    if not is_concrete(ip):
         with pytest.raises(Untrusted):
             parse_ip_address(text, loopback=True)
         return
@@ -102,7 +104,7 @@ def test_loopback_is_known_as_such():
     assert not is_loopback("/dns4/localhost/tcp/1")
 
 
-@given(st.lists(st.tuples(IPS.filter(reachable), PORTS), min_size=1, max_size=12))
+@given(st.lists(st.tuples(IPS.filter(is_concrete), PORTS), min_size=1, max_size=12))
 def test_an_announcement_comes_back(places):
     addresses = [f"/ip{ip.version}/{ip}/tcp/{port}" for ip, port in places]
     text = format_announcement(PEER, addresses)
@@ -141,3 +143,29 @@ def test_service_types_differ_by_network_conform_and_tell_nothing_of_the_key():
     assert label.startswith("_p2p-")
     assert len(label) <= 16  # RFC 6763 7.2: 15 and the underscore
     assert one.secret.hex()[:8] not in label
+
+
+@pytest.mark.parametrize(
+    ("host", "seen", "may"),
+    [
+        ("10.0.0.2", "10.0.0.1", True),
+        ("127.0.0.1", "10.0.0.1", False),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("169.254.169.254", "10.0.0.1", False),
+        ("169.254.169.254", "127.0.0.1", False),
+        ("169.254.1.2", "169.254.1.1", True),
+        ("0.0.0.0", "127.0.0.1", False),
+        ("::ffff:127.0.0.1", "10.0.0.1", False),
+        ("::ffff:169.254.169.254", "10.0.0.1", False),
+        ("2001:db8::2", "10.0.0.1", True),
+    ],
+)
+def test_a_remote_leads_nobody_to_services_of_his_own(host, seen, may):
+    text, end = f"/ip{6 if ':' in host else 4}/{host}/tcp/4001", f"/ip4/{seen}/tcp/999"
+    assert reachable([text], end) == ((text,) if may else ())
+    assert reachable_hosts([host], 4001, end) == ((host,) if may else ())
+
+
+def test_names_are_dialled_where_agents_announce_them_and_never_as_a_byte_server():
+    assert reachable(["/dns4/node.example/tcp/4001"], None) == ("/dns4/node.example/tcp/4001",)
+    assert reachable_hosts(["node.example", "127.0.0.1", ""], 4001, None) == ()

@@ -14,7 +14,16 @@ from p2pcache.transfer import events as ev
 from p2pcache.transfer.sharing import Peers
 from p2pcache.transfer.swarming import Swarming
 from tests.support.partial_files import block_hashes, some_bytes
-from tests.support.swarms import MIB, Key, ScriptedSwarm, ServedPeer, Told, digest_of, wanted
+from tests.support.swarms import (
+    MIB,
+    Key,
+    ScriptedSwarm,
+    ServedPeer,
+    Told,
+    attestations,
+    digest_of,
+    wanted,
+)
 
 
 class CompletesMeanwhile(ScriptedSwarm):
@@ -48,6 +57,55 @@ async def test_a_map_that_arrives_when_its_blob_is_complete_changes_nothing():
     assert told.completed == [digest_of(body)]
     assert not told.verdicts
     assert events[-1] == ev.SourceDown(peer.name, "its connection ended", may_return=True)
+
+
+class Slow(ScriptedSwarm):
+    """A peer answers for its hashes when the pull does not wait for them any more."""
+
+    async def block_map(self, peer, name, first, count, *, timeout_s):
+        await trio.sleep(0.3)
+        return await super().block_map(peer, name, first, count, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("blocks", [RangeSet.of((0, 4)), None])
+async def test_a_relay_that_told_too_late_whose_word_it_passed_on_is_not_banned(
+    autojump_clock, blocks: RangeSet | None
+):
+    body, bad = some_bytes(4 * MIB, b"right"), some_bytes(4 * MIB, b"wrong")
+    relay = ServedPeer(Key(1), SimpleNamespace(port=1))
+    relay.maps[digest_of(body)] = attestations(Key(2), digest_of(body), 4 * MIB, block_hashes(bad))
+    send, heard = trio.open_memory_channel[ev.Event](100)
+    swarm, told = Slow([relay]), Told()
+    swarming = Swarming(Peers(swarm, told, Key(99)), [wanted(body)], send, requests=8)
+    partial = SimpleNamespace(data_path=Path("data"), live_path=Path("live"))
+    swarming.opened(0, SimpleNamespace(proven=None, partial=partial))
+    swarm.holds(relay, digest_of(body), len(body), blocks)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarming.run)
+        await trio.sleep(1)
+        await swarming.locate(relay.name, 0)
+        swarming.brought(relay.name, 0, 0, block_hashes(bad)[:32])
+        await swarming.completed(0, SimpleNamespace(), block_hashes(body))
+        nursery.cancel_scope.cancel()
+    events = [heard.receive_nowait() for _ in range(heard.statistics().current_buffer_used)]
+    assert isinstance(events[-1], ev.SourceDown)
+    assert not events[-1].may_return
+    assert told.liars == (set() if blocks else {relay.id})
+
+
+@pytest.mark.parametrize("blocks", [RangeSet.of((0, 1)), None])
+async def test_a_wrong_size_is_judged_only_of_who_has_the_whole_blob(blocks: RangeSet | None):
+    body = some_bytes(4 * MIB, b"size")
+    peer = ServedPeer(Key(1), SimpleNamespace())
+    send, _heard = trio.open_memory_channel[ev.Event](100)
+    swarm, told = ScriptedSwarm([peer]), Told()
+    swarming = Swarming(Peers(swarm, told, Key(99)), [wanted(body)], send, requests=8)
+    swarm.holds(peer, digest_of(body), 5 * MIB, blocks)
+    swarm.send.close()
+    with trio.fail_after(5):
+        await swarming.run()
+        await swarming.completed(0, SimpleNamespace(), None)
+    assert told.liars == (set() if blocks else {peer.id})
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,9 +16,14 @@ from p2pcache.lanes.orders import UNKNOWN_HASH
 from p2pcache.transfer.trust import Evidence, size_verdicts
 from tests.support.swarms import MIB, Key
 
+if TYPE_CHECKING:
+    from p2pcache.content.peerid import PeerId
+
 NAME = b"\x12\x20" + bytes(32)
 KEYS = [Key(n) for n in range(5)]
 A, B, C, D = (key.peer_id for key in KEYS[:4])
+
+MET = {A, B, C, D}
 
 
 def h(text: str) -> bytes:
@@ -30,6 +38,7 @@ def evidence(proven: bytes | None = None) -> Evidence:
     made = Evidence("model.bin", 4, proven)
     for name, key in zip("abcd", KEYS, strict=False):
         made.knows_peer(name, key.peer_id)
+        made.asks(name, has_all=True)
     return made
 
 
@@ -38,7 +47,7 @@ def signed(who: int, first: int, *hashes: bytes):
 
 
 def proved(made: Evidence) -> set[bytes]:
-    return {verdict.peer for verdict in made.proved(b"".join(RIGHT))}
+    return {verdict.peer for verdict in made.proved(b"".join(RIGHT), MET)}
 
 
 def test_honest_senders_and_signers_are_never_named():
@@ -53,7 +62,7 @@ def test_honest_senders_and_signers_are_never_named():
 def test_who_sent_other_bytes_is_named_with_the_block_and_both_hashes():
     made = evidence()
     made.brought("a", 1, WRONG[1])
-    (verdict,) = made.proved(b"".join(RIGHT))
+    (verdict,) = made.proved(b"".join(RIGHT), MET)
     assert verdict.peer == A
     assert "block 1 of model.bin" in verdict.reason
     assert WRONG[1].hex() in verdict.reason
@@ -74,9 +83,57 @@ def test_who_said_another_hash_unsigned_is_named():
 
 def test_a_relay_of_bytes_that_another_signed_for_is_excused_the_signer_is_not():
     made = evidence()
+    made.asks("b", has_all=False)
     made.attested(signed(0, 0, WRONG[0]))
     made.brought("b", 0, WRONG[0])
     assert proved(made) == {A}
+
+
+def test_nobody_is_excused_by_the_word_of_one_that_nobody_met():
+    made = evidence()
+    made.asks("b", has_all=False)
+    made.attested(signed(4, 0, WRONG[0]))
+    made.brought("b", 0, WRONG[0])
+    assert proved(made) == {B, KEYS[4].peer_id}
+
+
+def test_one_peer_is_excused_once_in_a_pull_however_many_sign_for_it():
+    pull: set[PeerId] = set()
+    for signer, named in ((0, {A}), (2, {B, C})):
+        made = Evidence("model.bin", 4, excused=pull)
+        made.knows_peer("b", B)
+        made.attested(signed(signer, 0, *WRONG))
+        made.brought("b", 0, WRONG[0] + WRONG[1])
+        assert proved(made) == named
+
+
+def test_who_told_of_all_of_it_had_the_digest_to_check_and_is_not_excused():
+    made = evidence()
+    made.attested(signed(0, 0, WRONG[0]))
+    made.brought("b", 0, WRONG[0])
+    assert proved(made) == {A, B}
+
+
+@pytest.mark.parametrize("asked", [(False,), (True, False), (False, True)])
+def test_who_told_of_some_blocks_is_left_out_for_wrong_bytes_and_not_banned(asked):
+    made = evidence()
+    for has_all in asked:
+        made.asks("b", has_all=has_all)
+    made.brought("b", 0, WRONG[0])
+    assert [(v.peer, v.bans) for v in made.proved(b"".join(RIGHT), MET)] == [(B, False)]
+    sure = evidence(b"".join(RIGHT))
+    sure.asks("b", has_all=False)
+    verdict = sure.refuted("b", 3, WRONG[3])
+    assert verdict is not None
+    assert not verdict.bans
+
+
+def test_a_word_of_its_own_bans_who_told_of_some_blocks():
+    made = evidence()
+    made.asks("b", has_all=False)
+    made.brought("b", 0, WRONG[0])
+    made.said(B, 1, WRONG[1])
+    assert [(v.peer, v.bans) for v in made.proved(b"".join(RIGHT), MET)] == [(B, True)]
 
 
 def test_nobody_is_excused_by_a_signature_of_his_own():
@@ -158,6 +215,32 @@ def test_a_doubted_block_accepts_what_comes_unless_it_is_proven():
     sure = evidence(b"".join(RIGHT))
     sure.doubt(RangeSet.of((0, 4)))
     assert sure.expected(0, 4) == b"".join(RIGHT)
+
+
+@given(
+    words=st.lists(st.tuples(st.integers(0, 39), st.integers(1, 8), st.booleans()), max_size=8),
+    asked=st.lists(st.tuples(st.integers(0, 39), st.integers(1, 9)), max_size=5),
+)
+def test_unspoken_blocks_are_those_that_nobody_said_anything_of(words, asked):
+    made, spoken = Evidence("model.bin", 48), set()
+    for first, count, is_signed in words:
+        spoken |= set(range(first, first + count))
+        if is_signed:
+            made.attested(signed(0, first, *[RIGHT[0]] * count))
+        else:
+            made.said(B, first, RIGHT[0] * count)
+    blocks = RangeSet.of(*((first, first + count) for first, count in asked))
+    found = {n for first, last in made.unspoken(blocks) for n in range(first, last)}
+    assert found == {n for first, last in blocks for n in range(first, last)} - spoken
+
+
+def test_what_is_unspoken_of_a_large_blob_is_found_at_once():
+    made = Evidence("model.bin", 70_000)
+    made.said(A, 0, RIGHT[0] * 69_999)
+    began = time.process_time()
+    for _ in range(100):
+        assert made.unspoken(RangeSet.of((0, 70_000))) == RangeSet.of((69_999, 70_000))
+    assert time.process_time() - began < 0.2, "20 a second are asked for each growing peer"
 
 
 def test_only_signed_proven_or_own_origin_blocks_are_vouched_for():
