@@ -344,8 +344,13 @@ class Network:
         """See MembersOwner."""
         for swarm in self._swarms:
             if swarm.hear(link, known):
-                proof = isinstance(known, WantRefused) and known.refused.challenge is not None
-                if proof and swarm.manifest is not None and self._nursery is not None:
+                if (
+                    isinstance(known, WantRefused)
+                    and known.refused.challenge is not None
+                    and swarm.manifest is not None
+                    and self._nursery is not None
+                    and swarm.begin_proof(link.peer)
+                ):
                     self._nursery.start_soon(self._prove, link, swarm, swarm.manifest)
                 return
 
@@ -363,13 +368,15 @@ class Network:
 
     async def _prove(self, link: Link, swarm: Swarm, manifest: bytes) -> None:
         """A peer wants proof before it tells what it holds; a ticket shows that it has it."""
-        swarm.proving(link.peer, under_way=True)
+        shown = False
         try:
             await self._passes.lane(link.peer, manifest, timeout_s=self._options.prove_s)
+            shown = True
         except P2PCacheError as exc:
-            swarm.proving(link.peer, under_way=False)
             who = format_peer_id(link.peer)
             _log.info("%s shares a restricted manifest not with us: %s", who, exc.message)
+        finally:
+            swarm.end_proof(link.peer, shown=shown)
 
     def _links(self) -> list[Link]:
         return list(self.members_driver.links.values())

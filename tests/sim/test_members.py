@@ -24,7 +24,9 @@ from p2pcache.net.sync.wire import (
     HoldsEnd,
     Peers,
     Pong,
+    Refused,
     Said,
+    TicketAsk,
     Want,
 )
 from tests.support.members import DictShelf, Script, hello, manifest_of, open_node, peer
@@ -443,6 +445,39 @@ async def test_a_second_look_at_restricted_manifests_follows_the_proof(autojump_
             assert seen == {PeerSettled(a.peer), PeerProof(a.peer, under_way=True), held}
             lane = await swarm.lane(a.peer, timeout_s=1)
             assert lane.token == b"ticket 1", "the ticket of the proof is kept"
+
+
+async def refusing(net, node, text=b"challenge"):
+    """Somebody refuses a want whenever it was asked for a ticket; how many tickets, and the end."""
+    script = await Script.dial(net.host(peer(50)), node.peer, node.host.addresses())
+    await script.say(hello())
+    want = await script.hear_a(Want)
+    refused = Refused(want.id, "denied", "", text)
+    await script.say(refused)
+    tickets = 0
+    while True:
+        with trio.move_on_after(6):
+            ask = await script.hear_a(TicketAsk)
+            tickets += 1
+            await script.say(Refused(ask.id, "denied", "", text))
+            if ask.proof is not None:
+                await trio.sleep(0.1)
+                await script.say(refused)
+            continue
+        return tickets, script, refused
+
+
+async def test_a_few_proofs_are_made_for_one_peer_and_one_that_wants_ever_more_is_dropped(
+    autojump_clock,
+):
+    async with world(1, deadline_s=60) as (net, (a,)):
+        a.shelf.proof = b"not accepted"
+        async with a.network.swarm(MANIFEST, NAMES):
+            tickets, script, refused = await refusing(net, a)
+            assert tickets == 2 * 4, "each is asked for without a proof, and with one"
+            assert not a.distrusted
+            await script.say(*[refused] * 9)
+            await until(lambda: a.distrusted, within_s=3)
 
 
 async def test_a_cancelled_caller_disturbs_nobody(autojump_clock):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from p2pcache.content.unixfs import LEAF_BYTES
 from p2pcache.errors import Untrusted
 from p2pcache.net.sync.fields import MAX_SPANS
+from p2pcache.net.sync.limits import Bucket
 from p2pcache.net.sync.wire import (
     MAX_COMING_SPANS,
     MAX_NAMES,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from p2pcache.content.ranges import RangeSet
 
+_REFUSALS = 8  # of one want: at first, and after each ticket that we asked for
+_REFUSALS_PER_S = 1 / 30
 MAX_BRINGS_SPANS = MAX_NAMES + MAX_COMING_SPANS  # small files, and pieces of large ones
 Entry = TypeVar("Entry", Held, Grown)
 _SOON = 0.4  # of the beat of haves: 20 ms
@@ -249,6 +252,7 @@ class _Ours:
     names: frozenset[bytes]
     known: dict[bytes, tuple[int, RangeSet | None]] = field(default_factory=dict)
     brings_spans: int = 0
+    refusals: Bucket | None = None
 
 
 class OurWants:
@@ -283,6 +287,14 @@ class OurWants:
         self._spans -= sum(_weight(blocks) for _, blocks in ended.known.values())
         self._spans -= ended.brings_spans
         return True
+
+    def refused(self, number: int, now: float) -> None:
+        """The peer will not tell what it holds, or wants proof first."""
+        want = self._wants[number]
+        if want.refusals is None:
+            want.refusals = Bucket(_REFUSALS_PER_S, _REFUSALS, now)
+        if not want.refusals.take(1, now):
+            raise Untrusted("a peer refuses the same again and again")
 
     def hear(self, news: Holds | HoldsEnd | Have | Gone | Brings) -> list[Knowledge]:
         """What follows from a message for a want that stands."""

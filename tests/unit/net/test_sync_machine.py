@@ -249,6 +249,25 @@ def test_a_refused_want_is_told_and_looked_up_again_when_rights_change():
     ]
 
 
+def test_one_want_is_not_refused_for_ever():
+    machine = talk()
+    machine.want(MANIFEST, (NAME,))
+    machine.want(MANIFEST, (OTHER,))
+    challenge = Refused(1, "denied", "", b"challenge")
+    for now in range(0, 3600, 60):
+        assert machine.handle(challenge, 10, now) == [WantRefused(1, challenge)]
+    assert True in [is_too_much(machine, challenge) for _ in range(10)]
+
+
+def is_too_much(machine, refused):
+    """Whether the machine has had enough."""
+    try:
+        machine.handle(refused, 10, 3600.0)
+    except Untrusted:
+        return True
+    return False
+
+
 def test_news_that_outruns_a_look_up_is_not_lost():
     machine = talk()
     (looked,) = machine.handle(Want(1, None, (NAME,)), 10, 0.0)
