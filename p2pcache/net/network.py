@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache import errors
 from p2pcache.content.peerid import PeerId, format_peer_id
 from p2pcache.content.signed import parse_grant
 from p2pcache.errors import (
@@ -372,9 +373,13 @@ class Network:
         try:
             await self._passes.lane(link.peer, manifest, timeout_s=self._options.prove_s)
             shown = True
+        except Untrusted as exc:
+            link.distrust(exc.message)
         except P2PCacheError as exc:
             who = format_peer_id(link.peer)
             _log.info("%s shares a restricted manifest not with us: %s", who, exc.message)
+        except Exception as exc:  # noqa: BLE001  # a bug ends this proof, not the network
+            errors.bug(exc, _log)
         finally:
             swarm.end_proof(link.peer, shown=shown)
 

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pcache.content.ranges import RangeSet
-from p2pcache.errors import NotFound, Unavailable
+from p2pcache.errors import NotFound, Unavailable, Untrusted
 from p2pcache.net.member import MemberDown, MemberUp
 from p2pcache.net.memory import open_memory_net
 from p2pcache.net.mesh import MeshOptions
@@ -478,6 +478,23 @@ async def test_a_few_proofs_are_made_for_one_peer_and_one_that_wants_ever_more_i
             assert not a.distrusted
             await script.say(*[refused] * 9)
             await until(lambda: a.distrusted, within_s=3)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "blamed"), [(Untrusted("nonsense"), True), (KeyError(), False)]
+)
+async def test_a_proof_that_fails_in_any_way_ends_no_network(autojump_clock, trouble, blamed):
+    async def prove(peer, scope, challenge):
+        raise trouble
+
+    async with world(2, deadline_s=60) as (_, (a, b)):
+        await until(lambda: full([a, b]), within_s=3)
+        a.shelf.restricted.add(MANIFEST)
+        b.shelf.prove = prove
+        async with b.network.swarm(MANIFEST, NAMES):
+            await trio.sleep(1)
+            assert bool(b.distrusted) == blamed
+            assert bool(b.knows()) != blamed
 
 
 async def test_a_cancelled_caller_disturbs_nobody(autojump_clock):
