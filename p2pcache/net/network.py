@@ -17,7 +17,6 @@ import trio
 
 from p2pcache import errors
 from p2pcache.content.peerid import PeerId, format_peer_id
-from p2pcache.content.signed import parse_grant
 from p2pcache.errors import (
     P2PCacheError,
     Unavailable,
@@ -97,7 +96,7 @@ class Network:
         agent: str,
         is_banned: Callable[[PeerId], bool],
         on_distrust: Callable[[PeerId, str], None],
-        on_grants: Callable[[Sequence[Grant]], list[Grant]],
+        on_grants: Callable[[Sequence[tuple[Any, ...]]], list[Grant]],
         options: NetworkOptions,
         chance: Callable[[], float],
     ) -> None:
@@ -326,11 +325,10 @@ class Network:
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
         """See MembersOwner."""
         try:
-            heard = [parse_grant(list(grant)) for grant in grants]
+            new = self._on_grants(grants)
         except Untrusted as exc:
             link.distrust(exc.message)
             return
-        new = self._on_grants(heard)
         self.permit(new, but=link.peer)
 
     def permit(self, grants: Sequence[Grant], *, but: PeerId | None = None) -> None:
@@ -436,7 +434,7 @@ async def open_network(
     agent: str,
     is_banned: Callable[[PeerId], bool] = lambda _: False,
     on_distrust: Callable[[PeerId, str], None] = lambda _peer, _reason: None,
-    on_grants: Callable[[Sequence[Grant]], list[Grant]] = lambda _: [],
+    on_grants: Callable[[Sequence[tuple[Any, ...]]], list[Grant]] = lambda _: [],
     options: NetworkOptions | None = None,
     chance: Callable[[], float] = random.random,
 ) -> AsyncIterator[Network]:
@@ -444,8 +442,9 @@ async def open_network(
 
     `lane`: our byte server, and the certificate of our client side; `agent`: our name and version.
     `on_distrust` hears of peers that broke the rules of the conversation (they are kept away for
-    some minutes; a longer ban is the caller's decision). `on_grants` hears of grants with good
-    signatures and gives those that are new and of use: they are passed on.
+    some minutes; a longer ban is the caller's decision). `on_grants` hears of grants
+    (`Grant.to_wire` as tuples, unchecked) and gives those that are good, new and of use: they are
+    passed on; it raises Untrusted for a signature that does not fit.
     """
     network = Network(
         host,
