@@ -222,6 +222,10 @@ class AgentNetwork:
         finally:
             self._greeting.discard(addresses)
 
+    async def _all_grants(self) -> list[Grant]:
+        """In a thread: the signature of each is checked again."""
+        return await trio.to_thread.run_sync(lambda: self._store.others.grants(now=self._now()))
+
     async def keep_book(self) -> None:
         """Remember who is there, and tell the DHT."""
         from p2pcache.net.member import MemberUp
@@ -230,7 +234,7 @@ class AgentNetwork:
             async for change in changes:
                 if isinstance(change, MemberUp):
                     member = change.member
-                    self.network.permit(self._store.others.grants(now=self._now()))
+                    self.network.permit(await self._all_grants(), to=member.peer)
                     self.book.saw(member.peer, member.addresses)
                     with suppress(LocalFault):  # a full disk; it is saved again later
                         await trio.to_thread.run_sync(self.book.save)

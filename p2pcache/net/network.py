@@ -331,13 +331,15 @@ class Network:
             return
         self.permit(new, but=link.peer)
 
-    def permit(self, grants: Sequence[Grant], *, but: PeerId | None = None) -> None:
-        """Tell everybody (except one) of grants."""
+    def permit(
+        self, grants: Sequence[Grant], *, to: PeerId | None = None, but: PeerId | None = None
+    ) -> None:
+        """Tell one member, or everybody (except one), of grants."""
+        links = [one for one in self._links() if to in (None, one.peer) and one.peer != but]
         for at in range(0, len(grants), MAX_GRANTS):
             wires = tuple(tuple(one.to_wire()) for one in grants[at : at + MAX_GRANTS])
-            for link in self._links():
-                if link.peer != but:
-                    link.tell(Permits(wires))
+            for link in links:
+                link.tell(Permits(wires))
 
     def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
         """See MembersOwner."""

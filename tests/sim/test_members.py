@@ -9,7 +9,9 @@ import trio
 from trio.testing import MockClock
 
 from p2pcache.content.ranges import RangeSet
+from p2pcache.content.signed import sign_grant
 from p2pcache.errors import NotFound, Unavailable, Untrusted
+from p2pcache.net.identity import Identity
 from p2pcache.net.member import MemberDown, MemberUp
 from p2pcache.net.memory import open_memory_net
 from p2pcache.net.mesh import MeshOptions
@@ -495,6 +497,26 @@ async def test_a_proof_that_fails_in_any_way_ends_no_network(autojump_clock, tro
             await trio.sleep(1)
             assert bool(b.distrusted) == blamed
             assert bool(b.knows()) != blamed
+
+
+async def test_grants_are_told_to_one_or_to_all_but_one(autojump_clock):
+    heard = []
+
+    def hears(node):
+        node.network._on_grants = lambda grants: heard.append((node, len(grants))) or []
+
+    async with world(3, deadline_s=60) as (_, (a, b, c)):
+        await until(lambda: full([a, b, c]), within_s=3)
+        hears(b)
+        hears(c)
+        key = Identity.generate()
+        grants = [sign_grant(key, f"hf://org/{n}", b.peer, 1e9) for n in range(65)]
+        a.network.permit(grants, to=c.peer)
+        await trio.sleep(1)
+        assert heard == [(c, 64), (c, 1)]
+        a.network.permit(grants[:2], but=c.peer)
+        await trio.sleep(1)
+        assert heard[2:] == [(b, 2)]
 
 
 async def test_a_cancelled_caller_disturbs_nobody(autojump_clock):

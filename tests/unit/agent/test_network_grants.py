@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
 import pytest
 
 from p2pcache.agent import network as module
 from p2pcache.agent.network import AgentNetwork
 from p2pcache.content import signed
 from p2pcache.errors import Untrusted
+from p2pcache.net.member import MemberUp
 from p2pcache.store.store import Store
 from tests.unit.agent.test_access import Key
 
@@ -77,3 +81,25 @@ def test_after_a_restart_what_was_kept_is_no_news(store, verified):
 def test_who_says_that_the_admin_signed_what_it_did_not_is_a_liar(store):
     with pytest.raises(Untrusted):
         agent(store).heard_grants([(*told(OTHER)[:3], ADMIN.peer_id, bytes(64))])
+
+
+async def test_a_newcomer_alone_is_told_of_all_grants(store):
+    made = agent(store)
+    made.heard_grants([told(ADMIN)])
+    tellings = []
+    members = [MemberUp(SimpleNamespace(peer=b"%d" % n, addresses=())) for n in range(3)]
+
+    @asynccontextmanager
+    async def watch():
+        async def changes():
+            for member in members:
+                yield member
+
+        yield changes()
+
+    made.network = SimpleNamespace(
+        watch=watch, permit=lambda grants, to: tellings.append((to, len(grants)))
+    )
+    made.book = SimpleNamespace(saw=lambda *_: None, save=lambda: None)
+    await made.keep_book()
+    assert tellings == [(member.member.peer, 1) for member in members]
