@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 import trio
@@ -18,13 +19,18 @@ from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.network import NetworkOptions
 from p2pcache.net.shelf import PeerGone, PeerHolds, PeerLost, PeerProof, PeerSettled
 from p2pcache.net.sync.wire import (
+    Announce,
     Bye,
     Drop,
     Have,
     Hello,
     Holds,
     HoldsEnd,
+    Load,
+    ManifestAsk,
+    ManifestPart,
     Peers,
+    Ping,
     Pong,
     Refused,
     Said,
@@ -570,6 +576,53 @@ async def test_manifests_come_from_whoever_tells_the_truth(autojump_clock):
         got = await a.network.manifest(cid, timeout_s=5, max_bytes=1 << 24)
         assert got == data
         assert [who for who, _ in a.distrusted] == [liar.peer]
+
+
+async def drips(host, node, number, cid, total, part_bytes, every_s):
+    """A member that says it has a manifest, and sends ever more of it slowly."""
+    script = await Script.dial(host, node.peer, node.host.addresses())
+    generation = bytes([number]) * 16
+    await script.say(hello(generation=generation))
+    await script.say(Announce(Said.POSSESS, generation, peer(number), (cid,)))
+    while True:
+        match await script.hear():
+            case Ping(ping):
+                await script.say(Pong(ping, Load(0.0, 0.0, 0.0)))
+            case ManifestAsk(ask, _, offset):
+                await trio.sleep(every_s)
+                await script.say(ManifestPart(ask, total, offset, bytes(part_bytes)))
+
+
+@pytest.mark.parametrize(
+    ("liars", "part_bytes", "every_s", "within_s"),
+    [(4, 1, 1.0, 4), (4, 1 << 18, 9.0, 4), (20, 1 << 18, 1.0, 12)],
+)
+async def test_slow_announcers_do_not_stop_a_manifest(
+    autojump_clock, liars, part_bytes, every_s, within_s
+):
+    data = bytes(range(256)) * 8192  # 2 MiB: eight parts
+    cid = manifest_of(data)
+    async with world(2, deadline_s=90) as (net, (a, good)):
+        await until(lambda: full([a, good]), within_s=3)
+        good.shelf.manifests[cid] = data
+        hosts = [net.host(peer(50 + n)) for n in range(liars)]
+        async with trio.open_nursery() as nursery:
+            for number, host in enumerate(hosts, 50):
+                script = partial(ends_quietly, drips, host, a, number, cid, 1 << 26)
+                nursery.start_soon(script, part_bytes, every_s)
+            await until(lambda: len(a.network._interests.who(cid)) == liars, within_s=3)
+            began = trio.current_time()
+            got = await a.network.manifest(cid, timeout_s=60, max_bytes=1 << 26)
+            assert got == data
+            assert trio.current_time() - began < within_s
+            assert bool(a.distrusted) == (part_bytes == 1), "slowness is no lie"
+            for host in hosts:
+                host.kill()
+
+
+async def ends_quietly(script, *args):
+    with suppress(Unavailable):
+        await script(*args)
 
 
 async def test_an_empty_swarm_of_messages_ends_cleanly(autojump_clock):
