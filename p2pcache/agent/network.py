@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -18,6 +18,7 @@ from p2pcache.agent.certificates import Certificates
 from p2pcache.agent.chores import Chores
 from p2pcache.agent.sharing import TICKET_S, Sharing
 from p2pcache.content.peerid import PeerId, format_peer_id
+from p2pcache.content.signed import parse_grant
 from p2pcache.errors import LocalFault, P2PCacheError
 from p2pcache.lanes.certificate import fingerprint
 from p2pcache.lanes.tickets import address_binding, certificate_binding
@@ -42,7 +43,6 @@ _log = logging.getLogger(__name__)
 CERTIFICATE_S = 2 * TICKET_S  # a peer's certificate after its last ticket; an answer may take long
 GREET_S = 5.0  # to connect to an address of a DNS name
 MAX_UNANSWERED = 64  # kept for `doctor`
-MAX_NEW_GRANTS = 64  # of one message; each is a durable write
 ANNOUNCED_BLOBS = 16  # of a manifest: those that somebody may ask for by their own name
 
 
@@ -85,6 +85,7 @@ class AgentNetwork:
         self._now = now
         self._banned = {ban.peer for ban in store.others.bans()}
         self._certificates = Certificates(CERTIFICATE_S)
+        self._grants: dict[tuple[str, PeerId], float] = {}  # heard since the start: until when
         self._greeting: set[tuple[str, ...]] = set()
         self.seen: Counter[How] = Counter()  # findings of others, by how; for `doctor`
         self.unanswered: dict[tuple[str, ...], str] = {}  # addresses of no known peer, and why
@@ -153,18 +154,24 @@ class AgentNetwork:
         await self.server.trust([certificate])
         return certificate_binding(shown)
 
-    def heard_grants(self, grants: Sequence[Grant]) -> list[Grant]:
-        """Keep those of the admin; gives those that are new."""
-        known = {(g.repo, g.peer, g.expires_at) for g in self._store.others.grants(now=self._now())}
-        new = [
-            grant
-            for grant in grants
-            if grant.signer == self.admin
-            and grant.expires_at > self._now()
-            and (grant.repo, grant.peer, grant.expires_at) not in known
-        ][:MAX_NEW_GRANTS]
-        for grant in new:
-            self._store.others.put_grant(grant)
+    def heard_grants(self, grants: Sequence[tuple[Any, ...]]) -> list[Grant]:
+        """Keep those of the admin (`Grant.to_wire`); gives those that are new.
+
+        Any member may tell any number, so nothing is verified or read before it is clear that the
+        admin is said to have signed it, and that it was not heard before. Raises Untrusted.
+        """
+        new = []
+        for wire in grants:
+            repo, peer, expires_at, signer, _ = wire
+            heard = self._grants.get((repo, peer), 0.0)
+            if signer != self.admin or expires_at <= max(heard, self._now()):
+                continue
+            grant = parse_grant(list(wire))
+            known = self._store.others.grants(peer=peer, now=self._now())
+            if all(one.repo != repo or one.expires_at < expires_at for one in known):
+                self._store.others.put_grant(grant)
+                new.append(grant)
+            self._grants[repo, peer] = expires_at
         return new
 
     # -- what is said of what we hold ------------------------------------------------------------
@@ -236,6 +243,10 @@ class AgentNetwork:
         finally:
             self._greeting.discard(addresses)
 
+    async def _all_grants(self) -> list[Grant]:
+        """In a thread: the signature of each is checked again."""
+        return await trio.to_thread.run_sync(lambda: self._store.others.grants(now=self._now()))
+
     async def keep_book(self) -> None:
         """Remember who is there, and tell the DHT."""
         from p2pcache.net.member import MemberUp
@@ -244,7 +255,7 @@ class AgentNetwork:
             async for change in changes:
                 if isinstance(change, MemberUp):
                     member = change.member
-                    self.network.permit(self._store.others.grants(now=self._now()))
+                    self.network.permit(await self._all_grants(), to=member.peer)
                     self.book.saw(member.peer, member.addresses)
                     with suppress(LocalFault):  # a full disk; it is saved again later
                         await trio.to_thread.run_sync(self.book.save)

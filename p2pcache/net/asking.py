@@ -14,7 +14,7 @@ from p2pcache.content.cid import multihash
 from p2pcache.content.digests import is_sha256, raw
 from p2pcache.content.signed import parse_resolution
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
-from p2pcache.net.sync.wire import ManifestAsk, ManifestPart, NameAsk, Names
+from p2pcache.net.sync.wire import MAX_PART_BYTES, ManifestAsk, ManifestPart, NameAsk, Names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 class AskOptions:
     """Of questions for manifests. Times in seconds."""
 
-    askers: int = 4  # members asked at once for one manifest,
+    askers: int = 8  # members asked at once for one manifest; beyond, the slowest gives way
     stagger_s: float = 0.5  # the next when those before did not bring it so soon
     part_s: float = 10.0  # for one part (256 KiB) of a manifest
 
@@ -67,32 +67,42 @@ async def ask_manifest(
 ) -> bytes:
     """The bytes of a manifest from whoever has it; they hash to the CID.
 
-    A few members are asked at a time, in this order; one whose bytes do not hash is cut.
-    Raises NotFound, Denied, Unavailable.
+    The members are asked in this order, the next when one failed or some time passed, whatever
+    those before do; one whose bytes do not hash is cut. Raises NotFound, Denied, Unavailable.
     """
-    waiting = iter(links)
     errors: list[P2PCacheError] = []
     found: list[bytes] = []
+    asked: list[_Asked] = []
+    failed = trio.Event()
 
-    async def worker(delay_s: float, scope: trio.CancelScope) -> None:
-        await trio.sleep(delay_s)
-        for link in waiting:
-            try:
-                found.append(await _manifest_from(link, cid, options, max_bytes))
-            except Untrusted as exc:
-                link.distrust(exc.message)
-                errors.append(exc)
-            except P2PCacheError as exc:
-                errors.append(exc)
-            else:
-                scope.cancel()
-                return
+    async def bring(one: _Asked, nursery: trio.Nursery) -> None:
+        try:
+            with one.scope:
+                found.append(await one.bring(cid, options, max_bytes))
+                nursery.cancel_scope.cancel()
+            if one.scope.cancelled_caught:
+                errors.append(Unavailable("a member was slower than others"))
+            return
+        except Untrusted as exc:
+            one.link.distrust(exc.message)
+            errors.append(exc)
+        except P2PCacheError as exc:
+            errors.append(exc)
+        finally:
+            asked.remove(one)
+        failed.set()
 
     with trio.move_on_after(timeout_s) as deadline:
         async with trio.open_nursery() as nursery:
-            for number in range(min(options.askers, len(links))):
-                delay_s = number * options.stagger_s
-                nursery.start_soon(worker, delay_s, nursery.cancel_scope)
+            for link in links:
+                if len(asked) >= options.askers:
+                    min(asked, key=_Asked.bytes_per_s).scope.cancel()
+                one = _Asked(link)
+                asked.append(one)
+                nursery.start_soon(bring, one, nursery)
+                failed = trio.Event()
+                with trio.move_on_after(options.stagger_s):
+                    await failed.wait()
     if found:
         return found[0]
     if deadline.cancelled_caught:
@@ -104,22 +114,36 @@ async def ask_manifest(
     raise NotFound(f"none of {len(links)} members has the manifest")
 
 
-async def _manifest_from(link: Link, cid: bytes, options: AskOptions, max_bytes: int) -> bytes:
-    data = bytearray()
-    while True:
-        make = partial(_manifest_ask, cid, len(data))
-        part = await link.ask(make, ManifestPart, timeout_s=options.part_s)
-        if part.total > max_bytes:
-            raise NotFound(f"a manifest of {part.total} bytes (allowed: {max_bytes})")
-        data += part.data
-        if len(data) >= part.total:
-            break
-        if not part.data:
-            raise Untrusted("a part of a manifest without bytes")
-    digest = multihash(cid)
-    if is_sha256(digest) and hashlib.sha256(data).digest() != raw(digest):
-        raise Untrusted("the bytes of a manifest do not hash to its CID")
-    return bytes(data)
+class _Asked:
+    """A member that is asked for a manifest."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.scope = trio.CancelScope()
+        self._data = bytearray()
+        self._began_at = trio.current_time()
+
+    def bytes_per_s(self) -> float:
+        """How fast it is."""
+        return len(self._data) / max(1e-3, trio.current_time() - self._began_at)
+
+    async def bring(self, cid: bytes, options: AskOptions, max_bytes: int) -> bytes:
+        """All of it. Raises Untrusted for what is not its bytes, and what a link raises."""
+        data = self._data
+        while True:
+            make = partial(_manifest_ask, cid, len(data))
+            part = await self.link.ask(make, ManifestPart, timeout_s=options.part_s)
+            if part.total > max_bytes:
+                raise NotFound(f"a manifest of {part.total} bytes (allowed: {max_bytes})")
+            data += part.data
+            if len(data) >= part.total:
+                break
+            if len(part.data) < MAX_PART_BYTES:
+                raise Untrusted("a part of a manifest that is shorter than asked for")
+        digest = multihash(cid)
+        if is_sha256(digest) and hashlib.sha256(data).digest() != raw(digest):
+            raise Untrusted("the bytes of a manifest do not hash to its CID")
+        return bytes(data)
 
 
 def _manifest_ask(cid: bytes, offset: int, number: int) -> ManifestAsk:

@@ -21,6 +21,7 @@ from p2pcache.net.shelf import (
     PeerSettled,
     SwarmEvent,
 )
+from p2pcache.net.sync.limits import Bucket
 from p2pcache.net.sync.machine import WantRefused
 from p2pcache.net.sync.wants import Learned, LostThere, Part, PartThere, Settled
 from p2pcache.net.sync.wire import MAX_NAMES, Coming, Map, MapAsk, Ticket, TicketAsk
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from p2pcache.net.sync.wire import Said
 
 _EARLY_S = 30.0  # a ticket is renewed before it expires, as a piece takes time to come
+_PROOFS = 4  # for one peer in one pull: each is a ticket asked for and 64 KiB from the origin
+_PROOFS_PER_S = 1 / 60
 _VERIFY_BATCH = 32  # signatures (100 us each) between two checkpoints
 
 
@@ -128,6 +131,8 @@ class Swarm:
         self._parts: dict[Link, dict[int, Part]] = {}  # by number of the want
         self._wants: dict[Link, set[int]] = {}
         self._unsettled: dict[Link, set[int]] = {}
+        self._proofs: dict[PeerId, Bucket] = {}
+        self._proving: set[PeerId] = set()
 
     def partners(self) -> dict[PeerId, Said]:
         """Who said that it downloads or possesses the manifest."""
@@ -231,9 +236,21 @@ class Swarm:
                         self.events.put((peer, None), PeerSettled(peer))
         return True
 
-    def proving(self, peer: PeerId, *, under_way: bool) -> None:
-        """A proof for a member is being made, or came to nothing."""
-        self.events.put((peer, "proof"), PeerProof(peer, under_way))
+    def begin_proof(self, peer: PeerId) -> bool:
+        """Whether to make a proof for a member now: one at a time, and few."""
+        now = trio.current_time()
+        proofs = self._proofs.setdefault(peer, Bucket(_PROOFS_PER_S, _PROOFS, now))
+        if peer in self._proving or not proofs.take(1, now):
+            return False
+        self._proving.add(peer)
+        self.events.put((peer, "proof"), PeerProof(peer, True))
+        return True
+
+    def end_proof(self, peer: PeerId, *, shown: bool) -> None:
+        """A proof was shown, or came to nothing."""
+        self._proving.discard(peer)
+        if not shown:
+            self.events.put((peer, "proof"), PeerProof(peer, False))
 
     def _scope(self, name: bytes | None) -> bytes:
         scope = self.manifest or name or (self.names[0] if len(self.names) == 1 else None)

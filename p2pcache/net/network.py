@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache import errors
 from p2pcache.content.peerid import PeerId, format_peer_id
-from p2pcache.content.signed import parse_grant
 from p2pcache.errors import (
     P2PCacheError,
     Unavailable,
@@ -96,7 +96,7 @@ class Network:
         agent: str,
         is_banned: Callable[[PeerId], bool],
         on_distrust: Callable[[PeerId, str], None],
-        on_grants: Callable[[Sequence[Grant]], list[Grant]],
+        on_grants: Callable[[Sequence[tuple[Any, ...]]], list[Grant]],
         options: NetworkOptions,
         chance: Callable[[], float],
     ) -> None:
@@ -332,27 +332,33 @@ class Network:
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
         """See MembersOwner."""
         try:
-            heard = [parse_grant(list(grant)) for grant in grants]
+            new = self._on_grants(grants)
         except Untrusted as exc:
             link.distrust(exc.message)
             return
-        new = self._on_grants(heard)
         self.permit(new, but=link.peer)
 
-    def permit(self, grants: Sequence[Grant], *, but: PeerId | None = None) -> None:
-        """Tell everybody (except one) of grants."""
+    def permit(
+        self, grants: Sequence[Grant], *, to: PeerId | None = None, but: PeerId | None = None
+    ) -> None:
+        """Tell one member, or everybody (except one), of grants."""
+        links = [one for one in self._links() if to in (None, one.peer) and one.peer != but]
         for at in range(0, len(grants), MAX_GRANTS):
             wires = tuple(tuple(one.to_wire()) for one in grants[at : at + MAX_GRANTS])
-            for link in self._links():
-                if link.peer != but:
-                    link.tell(Permits(wires))
+            for link in links:
+                link.tell(Permits(wires))
 
     def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
         """See MembersOwner."""
         for swarm in self._swarms:
             if swarm.hear(link, known):
-                proof = isinstance(known, WantRefused) and known.refused.challenge is not None
-                if proof and swarm.manifest is not None and self._nursery is not None:
+                if (
+                    isinstance(known, WantRefused)
+                    and known.refused.challenge is not None
+                    and swarm.manifest is not None
+                    and self._nursery is not None
+                    and swarm.begin_proof(link.peer)
+                ):
                     self._nursery.start_soon(self._prove, link, swarm, swarm.manifest)
                 return
 
@@ -370,13 +376,19 @@ class Network:
 
     async def _prove(self, link: Link, swarm: Swarm, manifest: bytes) -> None:
         """A peer wants proof before it tells what it holds; a ticket shows that it has it."""
-        swarm.proving(link.peer, under_way=True)
+        shown = False
         try:
             await self._passes.lane(link.peer, manifest, timeout_s=self._options.prove_s)
+            shown = True
+        except Untrusted as exc:
+            link.distrust(exc.message)
         except P2PCacheError as exc:
-            swarm.proving(link.peer, under_way=False)
             who = format_peer_id(link.peer)
             _log.info("%s shares a restricted manifest not with us: %s", who, exc.message)
+        except Exception as exc:  # noqa: BLE001  # a bug ends this proof, not the network
+            errors.bug(exc, _log)
+        finally:
+            swarm.end_proof(link.peer, shown=shown)
 
     def _links(self) -> list[Link]:
         return list(self.members_driver.links.values())
@@ -432,7 +444,7 @@ async def open_network(
     agent: str,
     is_banned: Callable[[PeerId], bool] = lambda _: False,
     on_distrust: Callable[[PeerId, str], None] = lambda _peer, _reason: None,
-    on_grants: Callable[[Sequence[Grant]], list[Grant]] = lambda _: [],
+    on_grants: Callable[[Sequence[tuple[Any, ...]]], list[Grant]] = lambda _: [],
     options: NetworkOptions | None = None,
     chance: Callable[[], float] = random.random,
 ) -> AsyncIterator[Network]:
@@ -440,8 +452,9 @@ async def open_network(
 
     `lane`: our byte server, and the certificate of our client side; `agent`: our name and version.
     `on_distrust` hears of peers that broke the rules of the conversation (they are kept away for
-    some minutes; a longer ban is the caller's decision). `on_grants` hears of grants with good
-    signatures and gives those that are new and of use: they are passed on.
+    some minutes; a longer ban is the caller's decision). `on_grants` hears of grants
+    (`Grant.to_wire` as tuples, unchecked) and gives those that are good, new and of use: they are
+    passed on; it raises Untrusted for a signature that does not fit.
     """
     network = Network(
         host,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from p2pcache.content.ranges import RangeSet
-from p2pcache.errors import NotFound, Unavailable
+from p2pcache.content.signed import sign_grant
+from p2pcache.errors import NotFound, Unavailable, Untrusted
+from p2pcache.net.identity import Identity
 from p2pcache.net.member import MemberDown, MemberUp
 from p2pcache.net.memory import open_memory_net
 from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.network import NetworkOptions
 from p2pcache.net.shelf import PeerGone, PeerHolds, PeerLost, PeerProof, PeerSettled
 from p2pcache.net.sync.wire import (
+    Announce,
     Bye,
     Contact,
     Drop,
@@ -24,9 +28,15 @@ from p2pcache.net.sync.wire import (
     Hello,
     Holds,
     HoldsEnd,
+    Load,
+    ManifestAsk,
+    ManifestPart,
     Peers,
+    Ping,
     Pong,
+    Refused,
     Said,
+    TicketAsk,
     Want,
 )
 from tests.support.members import DictShelf, Script, hello, manifest_of, open_node, peer
@@ -483,6 +493,76 @@ async def test_a_second_look_at_restricted_manifests_follows_the_proof(autojump_
             assert lane.token == b"ticket 1", "the ticket of the proof is kept"
 
 
+async def refusing(net, node, text=b"challenge"):
+    """Somebody refuses a want whenever it was asked for a ticket; how many tickets, and the end."""
+    script = await Script.dial(net.host(peer(50)), node.peer, node.host.addresses())
+    await script.say(hello())
+    want = await script.hear_a(Want)
+    refused = Refused(want.id, "denied", "", text)
+    await script.say(refused)
+    tickets = 0
+    while True:
+        with trio.move_on_after(6):
+            ask = await script.hear_a(TicketAsk)
+            tickets += 1
+            await script.say(Refused(ask.id, "denied", "", text))
+            if ask.proof is not None:
+                await trio.sleep(0.1)
+                await script.say(refused)
+            continue
+        return tickets, script, refused
+
+
+async def test_a_few_proofs_are_made_for_one_peer_and_one_that_wants_ever_more_is_dropped(
+    autojump_clock,
+):
+    async with world(1, deadline_s=60) as (net, (a,)):
+        a.shelf.proof = b"not accepted"
+        async with a.network.swarm(MANIFEST, NAMES):
+            tickets, script, refused = await refusing(net, a)
+            assert tickets == 2 * 4, "each is asked for without a proof, and with one"
+            assert not a.distrusted
+            await script.say(*[refused] * 9)
+            await until(lambda: a.distrusted, within_s=3)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "blamed"), [(Untrusted("nonsense"), True), (KeyError(), False)]
+)
+async def test_a_proof_that_fails_in_any_way_ends_no_network(autojump_clock, trouble, blamed):
+    async def prove(peer, scope, challenge):
+        raise trouble
+
+    async with world(2, deadline_s=60) as (_, (a, b)):
+        await until(lambda: full([a, b]), within_s=3)
+        a.shelf.restricted.add(MANIFEST)
+        b.shelf.prove = prove
+        async with b.network.swarm(MANIFEST, NAMES):
+            await trio.sleep(1)
+            assert bool(b.distrusted) == blamed
+            assert bool(b.knows()) != blamed
+
+
+async def test_grants_are_told_to_one_or_to_all_but_one(autojump_clock):
+    heard = []
+
+    def hears(node):
+        node.network._on_grants = lambda grants: heard.append((node, len(grants))) or []
+
+    async with world(3, deadline_s=60) as (_, (a, b, c)):
+        await until(lambda: full([a, b, c]), within_s=3)
+        hears(b)
+        hears(c)
+        key = Identity.generate()
+        grants = [sign_grant(key, f"hf://org/{n}", b.peer, 1e9) for n in range(65)]
+        a.network.permit(grants, to=c.peer)
+        await trio.sleep(1)
+        assert heard == [(c, 64), (c, 1)]
+        a.network.permit(grants[:2], but=c.peer)
+        await trio.sleep(1)
+        assert heard[2:] == [(b, 2)]
+
+
 async def test_a_cancelled_caller_disturbs_nobody(autojump_clock):
     async with world(2, deadline_s=60) as (_, (a, b)):
         await until(lambda: full([a, b]), within_s=3)
@@ -534,6 +614,53 @@ async def test_manifests_come_from_whoever_tells_the_truth(autojump_clock):
         got = await a.network.manifest(cid, timeout_s=5, max_bytes=1 << 24)
         assert got == data
         assert [who for who, _ in a.distrusted] == [liar.peer]
+
+
+async def drips(host, node, number, cid, total, part_bytes, every_s):
+    """A member that says it has a manifest, and sends ever more of it slowly."""
+    script = await Script.dial(host, node.peer, node.host.addresses())
+    generation = bytes([number]) * 16
+    await script.say(hello(generation=generation))
+    await script.say(Announce(Said.POSSESS, generation, peer(number), (cid,)))
+    while True:
+        match await script.hear():
+            case Ping(ping):
+                await script.say(Pong(ping, Load(0.0, 0.0, 0.0)))
+            case ManifestAsk(ask, _, offset):
+                await trio.sleep(every_s)
+                await script.say(ManifestPart(ask, total, offset, bytes(part_bytes)))
+
+
+@pytest.mark.parametrize(
+    ("liars", "part_bytes", "every_s", "within_s"),
+    [(4, 1, 1.0, 4), (4, 1 << 18, 9.0, 4), (20, 1 << 18, 1.0, 12)],
+)
+async def test_slow_announcers_do_not_stop_a_manifest(
+    autojump_clock, liars, part_bytes, every_s, within_s
+):
+    data = bytes(range(256)) * 8192  # 2 MiB: eight parts
+    cid = manifest_of(data)
+    async with world(2, deadline_s=90) as (net, (a, good)):
+        await until(lambda: full([a, good]), within_s=3)
+        good.shelf.manifests[cid] = data
+        hosts = [net.host(peer(50 + n)) for n in range(liars)]
+        async with trio.open_nursery() as nursery:
+            for number, host in enumerate(hosts, 50):
+                script = partial(ends_quietly, drips, host, a, number, cid, 1 << 26)
+                nursery.start_soon(script, part_bytes, every_s)
+            await until(lambda: len(a.network._interests.who(cid)) == liars, within_s=3)
+            began = trio.current_time()
+            got = await a.network.manifest(cid, timeout_s=60, max_bytes=1 << 26)
+            assert got == data
+            assert trio.current_time() - began < within_s
+            assert bool(a.distrusted) == (part_bytes == 1), "slowness is no lie"
+            for host in hosts:
+                host.kill()
+
+
+async def ends_quietly(script, *args):
+    with suppress(Unavailable):
+        await script(*args)
 
 
 async def test_an_empty_swarm_of_messages_ends_cleanly(autojump_clock):

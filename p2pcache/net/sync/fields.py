@@ -177,9 +177,11 @@ class Text(Scalar[str]):
 class Spans(Scalar[RangeSet]):
     """Block numbers: pairs of 4-byte numbers, sorted, never empty, never touching."""
 
+    most: int = MAX_SPANS
+
     def check(self, value: object) -> RangeSet:
         """See Scalar."""
-        if type(value) is not bytes or len(value) % _SPAN.size or len(value) > MAX_SPANS * 8:
+        if type(value) is not bytes or len(value) % _SPAN.size or len(value) > self.most * 8:
             raise Untrusted("spans of the wrong length")
         spans = tuple(_SPAN.iter_unpack(value))
         last = -1
@@ -193,7 +195,7 @@ class Spans(Scalar[RangeSet]):
         """See Field. Says less than there is when there are too many spans: that harms nobody."""
         if value.spans and value.spans[-1][1] > MAX_BLOCK:
             raise LocalFault("a block number beyond 4 PiB")
-        return b"".join(_SPAN.pack(*span) for span in value.spans[:MAX_SPANS])
+        return b"".join(_SPAN.pack(*span) for span in value.spans[: self.most])
 
 
 @dataclass(frozen=True, slots=True)

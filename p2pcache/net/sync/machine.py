@@ -264,7 +264,7 @@ class Conversation:
             case MapAsk() | TicketAsk() | ManifestAsk() | NameAsk():
                 return self._serve(heard)
             case Map() | Ticket() | ManifestPart() | Names() | Refused():
-                return self._answer(heard, body_bytes)
+                return self._answer(heard, body_bytes, now)
 
     def tick(self, now: float, *, room: bool, writing_since: float | None) -> list[Action]:
         """What is due. `room`: more may be queued; `writing_since`: of the write under way."""
@@ -354,9 +354,10 @@ class Conversation:
         self._serving += 1
         return [Serve(ask)]
 
-    def _answer(self, answer: Answer, body_bytes: int) -> list[Action]:
+    def _answer(self, answer: Answer, body_bytes: int, now: float) -> list[Action]:
         self._given_out(answer.id)
         if isinstance(answer, Refused) and answer.id in self._our_wants:
+            self._our_wants.refused(answer.id, now)
             return [WantRefused(answer.id, answer)]
         asked = self._asks.get(answer.id)
         if asked is None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 from p2pcache.content.unixfs import LEAF_BYTES
 from p2pcache.errors import Untrusted
 from p2pcache.net.sync.fields import MAX_SPANS
+from p2pcache.net.sync.limits import Bucket
 from p2pcache.net.sync.wire import (
+    MAX_COMING_SPANS,
     MAX_NAMES,
     Brings,
     Coming,
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
     from p2pcache.content.ranges import RangeSet
 
+_REFUSALS = 8  # of one want: at first, and after each ticket that we asked for
+_REFUSALS_PER_S = 1 / 30
+MAX_BRINGS_SPANS = MAX_NAMES + MAX_COMING_SPANS  # small files, and pieces of large ones
 Entry = TypeVar("Entry", Held, Grown)
 _SOON = 0.4  # of the beat of haves: 20 ms
 _FRAME_SPANS = 65536  # 512 KiB of spans in one frame, beside 1024 names of 64 bytes
@@ -246,6 +251,8 @@ Knowledge = Learned | LostThere | Settled | PartThere
 class _Ours:
     names: frozenset[bytes]
     known: dict[bytes, tuple[int, RangeSet | None]] = field(default_factory=dict)
+    brings_spans: int = 0
+    refusals: Bucket | None = None
 
 
 class OurWants:
@@ -278,7 +285,16 @@ class OurWants:
             return False
         self.names_count -= len(ended.names)
         self._spans -= sum(_weight(blocks) for _, blocks in ended.known.values())
+        self._spans -= ended.brings_spans
         return True
+
+    def refused(self, number: int, now: float) -> None:
+        """The peer will not tell what it holds, or wants proof first."""
+        want = self._wants[number]
+        if want.refusals is None:
+            want.refusals = Bucket(_REFUSALS_PER_S, _REFUSALS, now)
+        if not want.refusals.take(1, now):
+            raise Untrusted("a peer refuses the same again and again")
 
     def hear(self, news: Holds | HoldsEnd | Have | Gone | Brings) -> list[Knowledge]:
         """What follows from a message for a want that stands."""
@@ -291,6 +307,11 @@ class OurWants:
             case Brings(number, intake_bytes_per_s, declines, coming):
                 for name in (each.name for each in coming):
                     _check_wanted(want, name)
+                spans = sum(map(_coming_weight, coming))
+                if spans > MAX_BRINGS_SPANS:
+                    raise Untrusted("a peer says it brings more pieces than it may")
+                self._remember(spans - want.brings_spans)
+                want.brings_spans = spans
                 return [PartThere(number, Part(intake_bytes_per_s, declines, coming))]
             case Holds(number, entries):
                 return [self._set(number, want, one.name, one.size, one.blocks) for one in entries]
@@ -321,11 +342,14 @@ class OurWants:
         if blocks is not None and blocks.spans and blocks.spans[-1][1] > -(-size // LEAF_BYTES):
             raise Untrusted("a peer says it holds blocks behind the end of a blob")
         before = want.known.get(name)
-        self._spans += _weight(blocks) - (0 if before is None else _weight(before[1]))
-        if self._spans > self._max_spans:
-            raise Untrusted("a peer tells of more spans than one may")
+        self._remember(_weight(blocks) - (0 if before is None else _weight(before[1])))
         want.known[name] = (size, blocks)
         return Learned(number, name, size, blocks)
+
+    def _remember(self, more: int) -> None:
+        self._spans += more
+        if self._spans > self._max_spans:
+            raise Untrusted("a peer tells of more spans than one may")
 
 
 def _check_wanted(want: _Ours, name: bytes) -> None:
@@ -336,8 +360,19 @@ def _check_wanted(want: _Ours, name: bytes) -> None:
 def _brings(number: int, want: _Theirs) -> list[Message]:
     part = want.part
     assert part is not None
-    coming = tuple(one for one in part.brings if one.name in want.names)[:MAX_NAMES]
-    return [Brings(number, part.intake_bytes_per_s, part.declines, coming)]
+    coming: list[Coming] = []
+    room = MAX_BRINGS_SPANS
+    for one in part.brings:  # what does not fit is not told: somebody may bring it as well
+        if one.name in want.names:
+            room -= _coming_weight(one)
+            if room < 0 or len(coming) == MAX_NAMES:
+                break
+            coming.append(one)
+    return [Brings(number, part.intake_bytes_per_s, part.declines, tuple(coming))]
+
+
+def _coming_weight(one: Coming) -> int:
+    return min(max(1, len(one.blocks.spans)), MAX_COMING_SPANS)
 
 
 def _weight(blocks: RangeSet | None) -> int:

@@ -48,6 +48,7 @@ MAX_FRAME_BYTES = 1 << 20
 MAX_ID = (1 << 53) - 1
 MAX_NAMES = 1024  # in one want or gone
 MAX_MANIFESTS = 1024  # in one announcement
+MAX_COMING_SPANS = 512  # of one blob in one Brings: a blob has at most 512 pieces (DESIGN 1)
 MAX_PEERS = 64  # in one peer exchange
 MAX_ADDRESSES = 8  # of one peer
 MAX_ADDRESS_BYTES = 256
@@ -495,7 +496,7 @@ _CODECS: dict[int, tuple[type | Said, Record[Any]]] = {
             _ID,
             Maybe(Real(_MAX_RATE)),
             Flag(),
-            Many(_record(Coming, _NAME, Spans()), MAX_NAMES),
+            Many(_record(Coming, _NAME, Spans(MAX_COMING_SPANS)), MAX_NAMES),
         ),
     ),
 }

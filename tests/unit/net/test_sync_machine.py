@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,10 +24,12 @@ from p2pcache.net.sync.machine import (
     Up,
     WantRefused,
 )
-from p2pcache.net.sync.wants import Learned, LookUp, LostThere, Settled
+from p2pcache.net.sync.wants import Learned, LookUp, LostThere, Part, Settled
 from p2pcache.net.sync.wire import (
     VERSION,
+    Brings,
     Bye,
+    Coming,
     Drop,
     Gone,
     Grown,
@@ -57,6 +60,7 @@ from p2pcache.net.sync.wire import (
 HELLO = Hello(*VERSION, bytes(16), "test", (), LaneInfo(1, (), None, b""))
 IDLE = Load(0.0, 0.0, 0.0)
 NAME, OTHER = b"name", b"other"
+MANIFEST = b"manifest"
 OPTIONS = SyncOptions()
 
 
@@ -245,6 +249,25 @@ def test_a_refused_want_is_told_and_looked_up_again_when_rights_change():
     ]
 
 
+def test_one_want_is_not_refused_for_ever():
+    machine = talk()
+    machine.want(MANIFEST, (NAME,))
+    machine.want(MANIFEST, (OTHER,))
+    challenge = Refused(1, "denied", "", b"challenge")
+    for now in range(0, 3600, 60):
+        assert machine.handle(challenge, 10, now) == [WantRefused(1, challenge)]
+    assert True in [is_too_much(machine, challenge) for _ in range(10)]
+
+
+def is_too_much(machine, refused):
+    """Whether the machine has had enough."""
+    try:
+        machine.handle(refused, 10, 3600.0)
+    except Untrusted:
+        return True
+    return False
+
+
 def test_news_that_outruns_a_look_up_is_not_lost():
     machine = talk()
     (looked,) = machine.handle(Want(1, None, (NAME,)), 10, 0.0)
@@ -292,6 +315,52 @@ def test_what_a_peer_makes_us_remember_is_bounded():
     assert refused.message.code == "unavailable"
     wants.handle(Drop(1), 10, 0.0)
     assert isinstance(wants.handle(Want(3, None, names), 10, 0.0)[0], LookUp)
+
+
+def spans_of(count):
+    return RangeSet.of(*((2 * n, 2 * n + 1) for n in range(count)))
+
+
+def test_what_a_peer_says_it_brings_counts_to_what_it_makes_us_remember():
+    machine = talk(options=SyncOptions(max_spans=1000))
+    names = tuple(b"%d" % n for n in range(20))
+    says = [Coming(name, spans_of(100)) for name in names]
+    for number in (1, 2):
+        machine.want(MANIFEST, names)
+        for _ in range(3):  # it replaces what was said before
+            machine.handle(Brings(number, 1.0, False, tuple(says[:5])), 10, 0.0)
+    with pytest.raises(Untrusted):
+        machine.handle(Brings(2, 1.0, False, tuple(says[:6])), 10, 0.0)
+    machine = talk(options=SyncOptions(max_spans=1000))
+    for number in (1, 2, 3):
+        machine.want(MANIFEST, names)
+        machine.handle(Brings(number, 1.0, False, tuple(says[:10])), 10, 0.0)
+        machine.drop(number)
+
+
+def test_nobody_says_it_brings_more_than_one_may():
+    names = tuple(b"%d" % n for n in range(1000))
+    much = tuple(Coming(name, spans_of(2)) for name in names)
+    with pytest.raises(Untrusted):
+        parse(encode_long(Brings(1, 1.0, False, (Coming(NAME, spans_of(513)),))))
+    machine = talk()
+    machine.want(MANIFEST, names)
+    with pytest.raises(Untrusted):
+        machine.handle(Brings(1, 1.0, False, much), 10, 0.0)
+    # We say as much as fits, and the other side takes it.
+    says, hears = talk(), talk()
+    want = hears.want(MANIFEST, names)[1].message
+    (looked,) = says.handle(want, 10, 0.0)
+    says.brings(MANIFEST, Part(1.0, False, (Coming(names[0], spans_of(9999)), *much[1:])), 0.0)
+    (told,) = [s.message for s in says.found(looked, ()) if isinstance(s.message, Brings)]
+    assert len(told.entries) > 500
+    assert hears.handle(parse(encode(told)[4:]), 10, 0.0)[0].part.brings[1:] == told.entries[1:]
+
+
+def encode_long(message):
+    """The body of a frame with more spans than ours ever has."""
+    spans = b"".join(n.to_bytes(4, "big") for span in message.entries[0].blocks.spans for n in span)
+    return msgpack.packb([26, message.id, 1.0, False, [[NAME, spans]]])
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(0, 50)), max_size=60))
