@@ -11,6 +11,7 @@ from p2pcache.content import refs
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.content.signed import sign_grant
 from p2pcache.errors import Denied, NotFound, Unavailable, UsageError
+from p2pcache.units import MAX_EXPIRES_S
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
@@ -50,6 +51,14 @@ def _answer(network: AgentNetwork, *, made: bool) -> dict[str, Any]:
     }
 
 
+def _expires_s(args: Args) -> float:
+    """For how long something is given out. Raises UsageError."""
+    expires_s = args.positive("expires_s")
+    if expires_s is None or not 1 <= expires_s <= MAX_EXPIRES_S:
+        raise UsageError(f"`expires_s` must be a number from 1 to {MAX_EXPIRES_S:.0f}")
+    return expires_s
+
+
 async def init(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Make an identity and a network key, if there are none; open the network."""
     from p2pcache.net.identity import load_or_create_identity
@@ -70,9 +79,7 @@ async def invite(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     from p2pcache.net.address import parse_address
     from p2pcache.net.invite import MAX_ADDRESSES, Invite, format_invite
 
-    expires_s = args.positive("expires_s")
-    if expires_s is None:
-        raise UsageError("`expires_s` is missing")
+    expires_s = _expires_s(args)
     network = await _opened(parts)
     addresses = network.addresses()[:MAX_ADDRESSES]
     expires_at = int(parts.now() + expires_s)
@@ -182,9 +189,7 @@ async def grant(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         )
     peer = parse_peer_id(args.text("peer"))
     repo = repo_of(args.text("repo"))
-    expires_s = args.positive("expires_s")
-    if expires_s is None:
-        raise UsageError("`expires_s` is missing")
+    expires_s = _expires_s(args)
     expires_at = float(parts.now() + expires_s)
     signed = sign_grant(network.identity, repo, peer, expires_at)
     await trio.to_thread.run_sync(parts.store.others.put_grant, signed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import DURATION, Command, output_options, when
+from p2pcache.cli.command import EXPIRY, Command, output_options, when
 from p2pcache.cli.output import printable
 from p2pcache.units import format_bytes, format_duration, format_rate
 
@@ -42,7 +42,7 @@ def init(printer: Printer) -> None:
     exits=(10,),
 )
 @click.option(
-    "--expires", type=DURATION, default="24h", metavar="TIME", help="How long it is good for: 24h."
+    "--expires", type=EXPIRY, default="24h", metavar="TIME", help="How long it is good for: 24h."
 )
 @output_options
 def invite(printer: Printer, expires: int) -> None:
@@ -141,7 +141,7 @@ def unban(peer: str, printer: Printer) -> None:
 )
 @click.argument("repo")
 @click.argument("peer")
-@click.option("--expires", type=DURATION, default="30d", metavar="TIME", help="How long: 30d.")
+@click.option("--expires", type=EXPIRY, default="30d", metavar="TIME", help="How long: 30d.")
 @output_options
 def grant(repo: str, peer: str, printer: Printer, expires: int) -> None:
     """As the network's admin, let PEER read REPO from other agents without its own access."""

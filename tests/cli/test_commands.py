@@ -281,6 +281,19 @@ def test_an_invitation_is_the_token_alone_on_stdout(agent, capsys):
     assert agent.calls == [("invite", {"expires_s": 3600})]
 
 
+@pytest.mark.parametrize("time", ["99999999999d", "0", "1ms"])
+@pytest.mark.parametrize("command", [["invite"], ["grant", "hf://org/gated", PEER]])
+def test_an_expiry_that_cannot_be_is_refused_before_the_agent_is_asked(
+    agent, capsys, command, time
+):
+    assert main([*command, "--expires", time]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "--expires" in err
+    assert "from 1s to 3650d" in err
+    assert agent.calls == []
+
+
 def test_join_reads_a_token_from_stdin_so_that_no_process_list_shows_it(agent):
     done = run("join", "-", input="p2pcache1-token\n")
     assert done.returncode == 0
