@@ -85,7 +85,7 @@ def network_checks(parts: Parts) -> Iterator[dict[str, Any]]:
         yield row("network", True, "switched off by `network.enabled`: no peers are found", "")
         return
     if opened is None:
-        yield _closed(slot.trouble)
+        yield _closed(slot.trouble, slot.hint)
         return
     alone = not opened.network.members()
     yield row("network", True, f"{opened.key.fingerprint}, {_count(opened)}", "")
@@ -95,6 +95,7 @@ def network_checks(parts: Parts) -> Iterator[dict[str, Any]]:
         yield from _mdns(opened, alone=alone)
     yield from _entries(parts, opened)
     yield _keys(opened)
+    yield _admin(opened)
     yield _clock(parts.names.clock_skew_s)
     yield row(
         "members",
@@ -111,9 +112,9 @@ def _count(opened: AgentNetwork) -> str:
     return f"{count} other {'agent is' if count == 1 else 'agents are'} connected"
 
 
-def _closed(trouble: str | None) -> dict[str, Any]:
+def _closed(trouble: str | None, do: str | None) -> dict[str, Any]:
     detail = trouble or "the network is being opened"
-    hint = "the agent's log says more; `p2pcache agent stop` and a new start try again"
+    hint = do or "the agent's log says more; `p2pcache agent stop` and a new start try again"
     if trouble is None:
         hint = "run this again in a few seconds"
     elif "in use" in trouble:
@@ -221,6 +222,15 @@ def _keys(opened: AgentNetwork) -> dict[str, Any]:
         "; ".join(denied[:TOLD]) or "nobody with another network key was met",
         "have that agent join again with a token of `p2pcache invite` from this network",
     )
+
+
+def _admin(opened: AgentNetwork) -> dict[str, Any]:
+    """No fault: a network may have none; but whoever wonders why a grant is refused looks here."""
+    if opened.admin is None:
+        return row("admin", True, "none: no `network.admin` is in the home, so no grant counts", "")
+    who = format_peer_id(opened.admin)
+    ours = opened.admin == opened.peer_id
+    return row("admin", True, "this agent" if ours else f"{who}, and not this agent", "")
 
 
 def _clock(ahead_s: float) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def _network(parts: Parts) -> AgentNetwork:
         )
     if not parts.config.network.enabled:
         raise Unavailable("the network is switched off", hint="set `network.enabled` to on")
-    raise Unavailable(f"the network is off: {parts.network.trouble or 'it is being opened'}")
+    why = parts.network.trouble or "it is being opened"
+    raise Unavailable(f"the network is off: {why}", hint=parts.network.hint)
 
 
 async def _opened(parts: Parts) -> AgentNetwork:
@@ -183,10 +184,7 @@ async def grant(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Sign a permission for a peer, as the network's admin."""
     network = await _opened(parts)
     if network.admin != network.peer_id:
-        raise Denied(
-            "only the network's admin can grant access",
-            hint="run it on the machine where `p2pcache init` was run",
-        )
+        raise _not_admin(network)
     peer = parse_peer_id(args.text("peer"))
     repo = repo_of(args.text("repo"))
     expires_s = _expires_s(args)
@@ -195,6 +193,20 @@ async def grant(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     await trio.to_thread.run_sync(parts.store.others.put_grant, signed)
     network.network.permit([signed])
     return {"repo": repo, "peer": format_peer_id(peer), "expires_at": expires_at}
+
+
+def _not_admin(network: AgentNetwork) -> Denied:
+    if network.admin is None:
+        return Denied(
+            "this agent knows no admin of its network: there is no `network.admin` in its home",
+            hint="write the peer id of the agent where `p2pcache init` was run into it (any other "
+            "member's home has it), and start the agent anew",
+        )
+    return Denied(
+        f"only the network's admin can grant access: {format_peer_id(network.admin)}",
+        hint="run it on the machine where `p2pcache init` was run; if that was here, this agent's "
+        "`identity.key` was replaced: put the old one back",
+    )
 
 
 def repo_of(text: str) -> str:

@@ -18,7 +18,7 @@ def make_slot(home, *, takes_s: float, trouble: str | None = None) -> NetworkSlo
     async def opening(*_args):
         await trio.sleep(takes_s)
         if trouble is not None:
-            raise LocalFault(trouble)
+            raise LocalFault(trouble, hint="do this")
         yield SimpleNamespace()
 
     store = SimpleNamespace(watch_removed=lambda _: None)
@@ -50,8 +50,9 @@ async def test_a_network_that_cannot_be_opened_is_said_at_once(autojump_clock, t
         await trio.sleep(1)
         key()
         began = trio.current_time()
-        with pytest.raises(LocalFault, match="port 4001 is taken"):
+        with pytest.raises(LocalFault, match="port 4001 is taken") as caught:
             await slot.restart()
+        assert caught.value.hint == slot.hint == "do this"
         assert await slot.wait_open(60.0) is None
         assert trio.current_time() - began < 1.1
         nursery.cancel_scope.cancel()
