@@ -94,6 +94,7 @@ def network_checks(parts: Parts) -> Iterator[dict[str, Any]]:
     if slot.settings.mdns:
         yield from _mdns(opened, alone=alone)
     yield from _entries(parts, opened)
+    yield _absent(opened, alone=alone)
     yield _keys(opened)
     yield _admin(opened)
     yield _clock(parts.names.clock_skew_s)
@@ -210,6 +211,23 @@ def _entries(parts: Parts, opened: AgentNetwork) -> Iterator[dict[str, Any]]:
             "; ".join(failed[:TOLD]) or f"{', '.join(settings.dns)}: {len(here)} connected",
             "check that the name resolves to other agents, and their port",
         )
+
+
+def _absent(opened: AgentNetwork, *, alone: bool) -> dict[str, Any]:
+    """Those of last time, and those that were heard of, who are not here: what each said last."""
+    here = {member.peer for member in opened.network.members()}
+    why = opened.network.failures()
+    known = dict.fromkeys([*why, *(found.peer for found in opened.book.peers())])
+    absent = [
+        f"{format_peer_id(peer)}: {why[peer].message if peer in why else 'not reached yet'}"
+        for peer in known
+        if peer is not None and peer not in here
+    ]
+    more = f"; and {len(absent) - TOLD} more" if len(absent) > TOLD else ""
+    return row(
+        "absent", not (alone and absent), "; ".join(absent[:TOLD]) + more or "nobody who is known",
+        "check that those agents run (`p2pcache doctor` there too), and that their ports are open",
+    )  # fmt: skip
 
 
 def _keys(opened: AgentNetwork) -> dict[str, Any]:

@@ -119,8 +119,8 @@ async def join(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     if not reached:
         raise Unavailable(
             "the key is kept, but nobody answers at the invitation's addresses",
-            hint="check that the inviting agent runs and that its port is open; this agent goes on "
-            "trying (`p2pcache peers`)",
+            hint="check that the inviting agent runs and that its port is open; a running agent "
+            "(`p2pcache agent run`) goes on trying, and `p2pcache peers` shows who is there",
         )
     return _answer(network, made=made)
 

@@ -28,6 +28,7 @@ def network(
     }  # fmt: skip
     return SimpleNamespace(
         key=SimpleNamespace(fingerprint="2f59"),
+        book=SimpleNamespace(peers=lambda: fields.get("known", [])),
         admin=fields.get("admin"),
         peer_id=PEER,
         server=SimpleNamespace(port=4802),
@@ -147,3 +148,15 @@ def test_who_may_grant_is_told(admin, told):
     checks = {check["check"]: check for check in network_checks(parts(network(admin=admin)))}
     assert checks["admin"]["ok"]
     assert told in checks["admin"]["detail"]
+
+
+def test_who_was_here_last_time_and_is_not_now_is_named_with_the_last_error():
+    known = [SimpleNamespace(peer=PEER), SimpleNamespace(peer=OTHER)]
+    failures = {PEER: Unavailable("connection refused")}
+    found = bad(parts(network(failures=failures, known=known), mdns=False))
+    assert f"{format_peer_id(PEER)}: connection refused" in found["absent"]["detail"]
+    assert f"{format_peer_id(OTHER)}: not reached yet" in found["absent"]["detail"]
+    with_company = parts(network(members=1, failures=failures, known=known))
+    assert "absent" not in bad(with_company), "with company it is told, and no fault"
+    checks = {check["check"]: check for check in network_checks(with_company)}
+    assert "connection refused" in checks["absent"]["detail"]
