@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=Command, short_help="Show the agent now.", example="p2pcache status --json", exits=(10,)
+    cls=Command, short_help="Show the agent now.", example="p2pcache status --json", exits=(10, 11)
 )
 @output_options
 def status(printer: Printer) -> None:

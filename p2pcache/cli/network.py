@@ -25,7 +25,7 @@ RUN = "now run `p2pcache agent run`: nobody listens until then"
     cls=Command,
     short_help="Make a network of your own.",
     example="p2pcache init",
-    exits=(13,),
+    exits=(10, 11, 13),
 )
 @output_options
 def init(printer: Printer) -> None:
@@ -46,7 +46,7 @@ def init(printer: Printer) -> None:
     cls=Command,
     short_help="Let another machine join.",
     example="p2pcache invite --expires 1h",
-    exits=(10,),
+    exits=(10, 11),
 )
 @click.option(
     "--expires", type=EXPIRY, default="24h", metavar="TIME", help="How long it is good for: 24h."
@@ -64,7 +64,7 @@ def invite(printer: Printer, expires: int) -> None:
     cls=Command,
     short_help="Join a network.",
     example="p2pcache join p2pcache1-...",
-    exits=(11, 13, 14),
+    exits=(10, 11, 13, 14),
 )
 @click.argument("token")
 @output_options
@@ -118,7 +118,7 @@ def _show_network(printer: Printer, kind: str, answer: NetworkAnswer, word: str)
     cls=Command,
     short_help="Show the other agents.",
     example="p2pcache peers --banned",
-    exits=(10,),
+    exits=(10, 11),
 )
 @click.option("--banned", is_flag=True, help="Those that are not talked to, and why.")
 @output_options
@@ -173,7 +173,7 @@ def unban(peer: str, printer: Printer) -> None:
     cls=Command,
     short_help="Let an agent read a gated repository.",
     example="p2pcache grant hf://org/gated 12D3KooW... --expires 30d",
-    exits=(10, 14),
+    exits=(10, 11, 14),
 )
 @click.argument("repo")
 @click.argument("peer")

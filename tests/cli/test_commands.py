@@ -192,8 +192,11 @@ def test_ls_in_quiet_mode_is_data_alone(agent, capsys):
     assert lines[0].startswith("hf://")
 
 
-def test_status_without_an_agent_exits_10_and_starts_none(home, capsys):
-    for command in (["status"], ["agent", "status"], ["agent", "stop"]):
+def test_what_looks_at_a_running_agent_exits_10_without_one_and_starts_none(home, capsys):
+    for command in (
+        ["status"], ["agent", "status"], ["agent", "stop"], ["peers"], ["peers", "--banned"],
+        ["invite"], ["grant", "hf://org/gated", PEER],
+    ):  # fmt: skip
         assert main(command) == 10
         assert "hint: start one with `p2pcache agent run`" in capsys.readouterr().err
     assert list(home.iterdir()) == []
