@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 
+MAX_EXPIRES_S = 3650 * 86400.0  # of an invitation or a grant; beyond years nobody means it
 MAX_BYTES = 1 << 62  # what fits the index's and the wire's signed 64-bit integers with room to add
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([A-Za-z]*)")
@@ -51,6 +52,17 @@ def parse_duration(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != compact:
         raise ValueError(f"{text!r} is not a time; write it like 30s, 250ms or 1h30m")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def parse_expiry(text: str) -> int:
+    """Whole seconds after which something expires: 1 to `MAX_EXPIRES_S`, or a ValueError."""
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= MAX_EXPIRES_S:
+        raise ValueError(f"{text!r} is not a time from 1s to 3650d; write it like 30m, 24h or 7d")
+    return round(seconds)
 
 
 def format_bytes(count: float) -> str:

@@ -58,7 +58,12 @@ class Files:
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError, UsageError) as exc:
-            raise LocalFault(f"`{self.admin}` does not hold a peer id") from exc
+            raise LocalFault(
+                f"`{self.admin}` does not hold a peer id",
+                hint="it has one line, the admin's peer id (12D3KooW...), as in the home of any "
+                "other member; restore it, or move it away (then no grant counts here), and "
+                "start the agent anew",
+            ) from exc
 
     def write_admin(self, admin: PeerId) -> None:
         """Remember the admin. Raises LocalFault."""

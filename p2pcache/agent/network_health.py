@@ -85,7 +85,7 @@ def network_checks(parts: Parts) -> Iterator[dict[str, Any]]:
         yield row("network", True, "switched off by `network.enabled`: no peers are found", "")
         return
     if opened is None:
-        yield _closed(slot.trouble)
+        yield _closed(slot.trouble, slot.hint)
         return
     alone = not opened.network.members()
     yield row("network", True, f"{opened.key.fingerprint}, {_count(opened)}", "")
@@ -94,7 +94,9 @@ def network_checks(parts: Parts) -> Iterator[dict[str, Any]]:
     if slot.settings.mdns:
         yield from _mdns(opened, alone=alone)
     yield from _entries(parts, opened)
+    yield _absent(opened, alone=alone)
     yield _keys(opened)
+    yield _admin(opened)
     yield _clock(parts.names.clock_skew_s)
     yield row(
         "members",
@@ -111,9 +113,9 @@ def _count(opened: AgentNetwork) -> str:
     return f"{count} other {'agent is' if count == 1 else 'agents are'} connected"
 
 
-def _closed(trouble: str | None) -> dict[str, Any]:
+def _closed(trouble: str | None, do: str | None) -> dict[str, Any]:
     detail = trouble or "the network is being opened"
-    hint = "the agent's log says more; `p2pcache agent stop` and a new start try again"
+    hint = do or "the agent's log says more; `p2pcache agent stop` and a new start try again"
     if trouble is None:
         hint = "run this again in a few seconds"
     elif "in use" in trouble:
@@ -211,6 +213,23 @@ def _entries(parts: Parts, opened: AgentNetwork) -> Iterator[dict[str, Any]]:
         )
 
 
+def _absent(opened: AgentNetwork, *, alone: bool) -> dict[str, Any]:
+    """Those of last time, and those that were heard of, who are not here: what each said last."""
+    here = {member.peer for member in opened.network.members()}
+    why = opened.network.failures()
+    known = dict.fromkeys([*why, *(found.peer for found in opened.book.peers())])
+    absent = [
+        f"{format_peer_id(peer)}: {why[peer].message if peer in why else 'not reached yet'}"
+        for peer in known
+        if peer is not None and peer not in here
+    ]
+    more = f"; and {len(absent) - TOLD} more" if len(absent) > TOLD else ""
+    return row(
+        "absent", not (alone and absent), "; ".join(absent[:TOLD]) + more or "nobody who is known",
+        "check that those agents run (`p2pcache doctor` there too), and that their ports are open",
+    )  # fmt: skip
+
+
 def _keys(opened: AgentNetwork) -> dict[str, Any]:
     failures = opened.network.failures()
     denied = [exc.message for exc in failures.values() if isinstance(exc, Denied)]
@@ -221,6 +240,15 @@ def _keys(opened: AgentNetwork) -> dict[str, Any]:
         "; ".join(denied[:TOLD]) or "nobody with another network key was met",
         "have that agent join again with a token of `p2pcache invite` from this network",
     )
+
+
+def _admin(opened: AgentNetwork) -> dict[str, Any]:
+    """No fault: a network may have none; but whoever wonders why a grant is refused looks here."""
+    if opened.admin is None:
+        return row("admin", True, "none: no `network.admin` is in the home, so no grant counts", "")
+    who = format_peer_id(opened.admin)
+    ours = opened.admin == opened.peer_id
+    return row("admin", True, "this agent" if ours else f"{who}, and not this agent", "")
 
 
 def _clock(ahead_s: float) -> dict[str, Any]:

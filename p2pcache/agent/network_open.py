@@ -16,6 +16,7 @@ import trio
 
 from p2pcache.agent.network import AgentNetwork
 from p2pcache.agent.network_files import Files
+from p2pcache.errors import LocalFault
 from p2pcache.lanes.certificate import make_certificate
 from p2pcache.lanes.orders import Tls
 from p2pcache.lanes.serve.options import ServeOptions
@@ -187,12 +188,18 @@ def _is_free(hosts: Iterable[str], port: int) -> bool:
 
 
 def _client_tls(folder: Path, certificate_pem: bytes, key_pem: bytes) -> Tls:
-    """The files that fetch workers read our certificate from."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The files that fetch workers read our certificate from. Raises LocalFault."""
     certificate, key = folder / "lane.pem", folder / "lane-key.pem"
-    for path, data in ((certificate, certificate_pem), (key, key_pem)):
-        path.unlink(missing_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path, data in ((certificate, certificate_pem), (key, key_pem)):
+            path.unlink(missing_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+    except OSError as exc:
+        raise LocalFault(
+            f"cannot write into {folder}: {exc.strerror}",
+            hint="make it writable for this user, or set P2PCACHE_HOME to one that is",
+        ) from exc
     return Tls(client_cert=str(certificate), client_key=str(key))

@@ -48,6 +48,7 @@ class NetworkSlot:
         self._open = open_ or open_agent_network
         self.current: AgentNetwork | None = None
         self.trouble: str | None = None  # why there is none although there should be
+        self.hint: str | None = None  # what to do about the trouble
         self.settings = settings
         self._store = store
         self._now = now
@@ -82,14 +83,15 @@ class NetworkSlot:
             async with self._open(
                 self.files.home, self.settings, self._store, self._now, self.files.home / "run"
             ) as opened:
-                self.trouble = None
+                self.trouble = self.hint = None
                 self._set(opened)
                 await again.wait()
         except P2PCacheError as exc:
-            self.trouble = exc.message
+            self.trouble, self.hint = exc.message, exc.hint
             _log.error("the network is off: %s", exc.message)
         except Exception as exc:  # noqa: BLE001 - the border: the agent serves this machine on
-            self.trouble = bug(exc, _log).message
+            ours = bug(exc, _log)
+            self.trouble, self.hint = ours.message, ours.hint
 
     def _set(self, opened: AgentNetwork | None) -> None:
         self.current = opened
@@ -105,13 +107,14 @@ class NetworkSlot:
 
     async def restart(self) -> AgentNetwork:
         """Open the network anew after a key came. Raises LocalFault when it does not open."""
-        old, self.trouble = self.current, None
+        old, self.trouble, self.hint = self.current, None, None
         self._again.set()
         with trio.move_on_after(READY_S):
             while self.current in (None, old) and self.trouble is None:
                 await self._changed.wait()
         if self.current is None or self.current is old:
-            raise LocalFault(f"the network does not open: {self.trouble or 'it takes too long'}")
+            why = self.trouble or "it takes too long"
+            raise LocalFault(f"the network does not open: {why}", hint=self.hint)
         return self.current
 
     async def wait_any(self) -> AgentNetwork:

@@ -206,5 +206,5 @@ async def bring_named(
             )  # fmt: skip
 
     report = await parts.pulls.wait_pulled(("bare", asked), canonical(ref), start, emit, hold)
-    blob = report.blobs[asked.hex()]
+    (blob,) = report.blobs.values()
     return replace(report, blobs={blob.sha256.hex(): blob})

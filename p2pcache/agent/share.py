@@ -11,6 +11,7 @@ from p2pcache.content import refs
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.content.signed import sign_grant
 from p2pcache.errors import Denied, NotFound, Unavailable, UsageError
+from p2pcache.units import MAX_EXPIRES_S
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
@@ -32,7 +33,8 @@ def _network(parts: Parts) -> AgentNetwork:
         )
     if not parts.config.network.enabled:
         raise Unavailable("the network is switched off", hint="set `network.enabled` to on")
-    raise Unavailable(f"the network is off: {parts.network.trouble or 'it is being opened'}")
+    why = parts.network.trouble or "it is being opened"
+    raise Unavailable(f"the network is off: {why}", hint=parts.network.hint)
 
 
 async def _opened(parts: Parts) -> AgentNetwork:
@@ -48,6 +50,14 @@ def _answer(network: AgentNetwork, *, made: bool) -> dict[str, Any]:
         "addresses": network.addresses(),
         "made": made,
     }
+
+
+def _expires_s(args: Args) -> float:
+    """For how long something is given out. Raises UsageError."""
+    expires_s = args.positive("expires_s")
+    if expires_s is None or not 1 <= expires_s <= MAX_EXPIRES_S:
+        raise UsageError(f"`expires_s` must be a number from 1 to {MAX_EXPIRES_S:.0f}")
+    return expires_s
 
 
 async def init(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -70,9 +80,7 @@ async def invite(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     from p2pcache.net.address import parse_address
     from p2pcache.net.invite import MAX_ADDRESSES, Invite, format_invite
 
-    expires_s = args.positive("expires_s")
-    if expires_s is None:
-        raise UsageError("`expires_s` is missing")
+    expires_s = _expires_s(args)
     network = await _opened(parts)
     addresses = network.addresses()[:MAX_ADDRESSES]
     expires_at = int(parts.now() + expires_s)
@@ -122,8 +130,8 @@ async def join(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     if not reached:
         raise Unavailable(
             "the key is kept, but nobody answers at the invitation's addresses",
-            hint="check that the inviting agent runs and that its port is open; this agent goes on "
-            "trying (`p2pcache peers`)",
+            hint="check that the inviting agent runs and that its port is open; a running agent "
+            "(`p2pcache agent run`) goes on trying, and `p2pcache peers` shows who is there",
         )
     return _answer(network, made=made)
 
@@ -187,20 +195,29 @@ async def grant(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Sign a permission for a peer, as the network's admin."""
     network = await _opened(parts)
     if network.admin != network.peer_id:
-        raise Denied(
-            "only the network's admin can grant access",
-            hint="run it on the machine where `p2pcache init` was run",
-        )
+        raise _not_admin(network)
     peer = parse_peer_id(args.text("peer"))
     repo = repo_of(args.text("repo"))
-    expires_s = args.positive("expires_s")
-    if expires_s is None:
-        raise UsageError("`expires_s` is missing")
+    expires_s = _expires_s(args)
     expires_at = float(parts.now() + expires_s)
     signed = sign_grant(network.identity, repo, peer, expires_at)
     await trio.to_thread.run_sync(parts.store.others.put_grant, signed)
     network.network.permit([signed])
     return {"repo": repo, "peer": format_peer_id(peer), "expires_at": expires_at}
+
+
+def _not_admin(network: AgentNetwork) -> Denied:
+    if network.admin is None:
+        return Denied(
+            "this agent knows no admin of its network: there is no `network.admin` in its home",
+            hint="write the peer id of the agent where `p2pcache init` was run into it (any other "
+            "member's home has it), and start the agent anew",
+        )
+    return Denied(
+        f"only the network's admin can grant access: {format_peer_id(network.admin)}",
+        hint="run it on the machine where `p2pcache init` was run; if that was here, this agent's "
+        "`identity.key` was replaced: put the old one back",
+    )
 
 
 def repo_of(text: str) -> str:

@@ -47,7 +47,7 @@ def run(embedded: bool, limit_up: int | None) -> None:
     os.execve(command[0], command, agent_environment())
 
 
-@agent.command(cls=Command, short_help="Show it.", example="p2pcache agent status", exits=(10,))
+@agent.command(cls=Command, short_help="Show it.", example="p2pcache agent status", exits=(10, 11))
 @output_options
 def status(printer: Printer) -> None:
     """Show the running agent, as `p2pcache status` does."""

@@ -80,6 +80,7 @@ class Unit(click.ParamType[int]):
 BYTES = Unit("size", units.parse_bytes)
 RATE = Unit("rate", units.parse_rate)
 DURATION = Unit("time", lambda text: round(units.parse_duration(text)))
+EXPIRY = Unit("time", units.parse_expiry)
 
 
 def short(digest: str | None) -> str:
@@ -93,9 +94,9 @@ def counted(count: int, what: str) -> str:
 
 
 def when(moment: float | None) -> str:
-    """A unix time as people read it, in their own zone."""
+    """A unix time as people read it, in their own zone, which it names."""
     if moment is None:
         return "-"
     import datetime
 
-    return f"{datetime.datetime.fromtimestamp(moment).astimezone():%Y-%m-%d %H:%M}"
+    return f"{datetime.datetime.fromtimestamp(moment).astimezone():%Y-%m-%d %H:%M %Z}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=Command, short_help="Show the agent now.", example="p2pcache status --json", exits=(10,)
+    cls=Command, short_help="Show the agent now.", example="p2pcache status --json", exits=(10, 11)
 )
 @output_options
 def status(printer: Printer) -> None:
@@ -54,8 +54,9 @@ def _network_lines(network: NetworkStatus | None) -> list[str]:
     if network["state"] != "on":
         return [f"network  {network['state']}: {network['why']}"]
     dht, lanes = network.get("dht"), network.get("lanes")
+    others = counted(network.get("members", 0), "other agent")
     lines = [
-        f"network  {network.get('network', '?')}, {counted(network.get('members', 0), 'member')}",
+        f"network  {network.get('network', '?')}, {others}",
         f"peer     {network.get('peer', '?')}",
         *(f"address  {address.partition('/p2p/')[0]}" for address in network.get("addresses", [])),
     ]

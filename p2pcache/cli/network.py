@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import DURATION, Command, output_options, when
+from p2pcache.agent.localapi.client import Client, connect
+from p2pcache.agent.network_files import Files
+from p2pcache.cli.command import EXPIRY, Command, output_options, when
 from p2pcache.cli.output import printable
+from p2pcache.errors import Interrupted, Unavailable, UsageError
 from p2pcache.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
     from p2pcache.agent.localapi.answers import NetworkAnswer
     from p2pcache.cli.output import Printer
 
+RUN = "now run `p2pcache agent run`: nobody listens until then"
+
 
 @click.command(
     cls=Command,
     short_help="Make a network of your own.",
     example="p2pcache init",
-    exits=(13,),
+    exits=(10, 11, 13),
 )
 @output_options
 def init(printer: Printer) -> None:
@@ -32,17 +36,20 @@ def init(printer: Printer) -> None:
     """
     with connect(embed=True) as agent:
         answer = agent.init()
+        embedded = agent.embedded
     _show_network(printer, "init", answer, "made" if answer["made"] else "there already")
+    if embedded:
+        printer.note(RUN)
 
 
 @click.command(
     cls=Command,
     short_help="Let another machine join.",
     example="p2pcache invite --expires 1h",
-    exits=(10,),
+    exits=(10, 11),
 )
 @click.option(
-    "--expires", type=DURATION, default="24h", metavar="TIME", help="How long it is good for: 24h."
+    "--expires", type=EXPIRY, default="24h", metavar="TIME", help="How long it is good for: 24h."
 )
 @output_options
 def invite(printer: Printer, expires: int) -> None:
@@ -57,7 +64,7 @@ def invite(printer: Printer, expires: int) -> None:
     cls=Command,
     short_help="Join a network.",
     example="p2pcache join p2pcache1-...",
-    exits=(11, 13, 14),
+    exits=(10, 11, 13, 14),
 )
 @click.argument("token")
 @output_options
@@ -65,9 +72,36 @@ def join(token: str, printer: Printer) -> None:
     """Join the network that TOKEN (from `p2pcache invite`) is for. `-` reads it from stdin."""
     if token == "-":
         token = sys.stdin.read()
-    with connect(embed=True) as agent:
-        answer = agent.join(token)
+    if not token.strip():
+        raise UsageError(
+            "there is no invitation", hint="`p2pcache invite` on a machine that is in prints one"
+        )
+    agent = Client(embed=True)
+    key = Files(agent.home).network
+    try:
+        with agent:
+            try:
+                answer = agent.join(token)
+            finally:
+                embedded = agent.embedded
+    except KeyboardInterrupt:  # the agent has ended, or has given up the call
+        raise _join_interrupted(kept=key.exists()) from None
+    except Unavailable:
+        if embedded and key.exists():
+            printer.note(RUN)
+        raise
     _show_network(printer, "join", answer, "joined" if answer["made"] else "in it already")
+    if embedded:
+        printer.note(RUN)
+
+
+def _join_interrupted(*, kept: bool) -> Interrupted:
+    if kept:
+        return Interrupted(
+            "interrupted; the network's key is kept",
+            hint="`p2pcache agent run` goes on trying to reach the others",
+        )
+    return Interrupted("interrupted; no key is kept", hint="`p2pcache join TOKEN` begins anew")
 
 
 def _show_network(printer: Printer, kind: str, answer: NetworkAnswer, word: str) -> None:
@@ -84,7 +118,7 @@ def _show_network(printer: Printer, kind: str, answer: NetworkAnswer, word: str)
     cls=Command,
     short_help="Show the other agents.",
     example="p2pcache peers --banned",
-    exits=(10,),
+    exits=(10, 11),
 )
 @click.option("--banned", is_flag=True, help="Those that are not talked to, and why.")
 @output_options
@@ -127,6 +161,8 @@ def peers(printer: Printer, banned: bool) -> None:
 @output_options
 def unban(peer: str, printer: Printer) -> None:
     """Lift the ban of PEER (`p2pcache peers --banned` lists them)."""
+    if not peer.strip():
+        raise UsageError("there is no peer id", hint="`p2pcache peers --banned` lists the banned")
     with connect(embed=True) as agent:
         answer = agent.unban(peer)
     printer.show("unban", answer, [answer["peer"]])
@@ -137,11 +173,11 @@ def unban(peer: str, printer: Printer) -> None:
     cls=Command,
     short_help="Let an agent read a gated repository.",
     example="p2pcache grant hf://org/gated 12D3KooW... --expires 30d",
-    exits=(10, 14),
+    exits=(10, 11, 14),
 )
 @click.argument("repo")
 @click.argument("peer")
-@click.option("--expires", type=DURATION, default="30d", metavar="TIME", help="How long: 30d.")
+@click.option("--expires", type=EXPIRY, default="30d", metavar="TIME", help="How long: 30d.")
 @output_options
 def grant(repo: str, peer: str, printer: Printer, expires: int) -> None:
     """As the network's admin, let PEER read REPO from other agents without its own access."""

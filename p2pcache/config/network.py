@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from p2pcache.content.peerid import PeerId, format_peer_id, parse_peer_id
@@ -32,6 +33,53 @@ def words(text: str) -> tuple[str, ...]:
     """`a, b` as ("a", "b"); `none` and the empty text are no words."""
     found = tuple(word.strip() for word in text.split(",") if word.strip())
     return () if found == ("none",) else found
+
+
+def hosts(text: str) -> tuple[str, ...]:
+    """Addresses to listen on, at least one."""
+    found = words(text)
+    try:
+        if found and not any("%" in str(ipaddress.ip_address(word)) for word in found):
+            return found
+    except ValueError:
+        pass
+    raise ValueError(
+        f"`{text}` is not what can be listened on; write IP addresses of this machine, "
+        "separated by commas: `0.0.0.0, ::`"
+    )
+
+
+def announce(text: str) -> tuple[str, ...]:
+    """Where others can dial this agent; our peer id is added to each."""
+    for word in words(text):
+        if _is_peer_named(word) is not False:
+            raise ValueError(
+                f"`{word}` is not an address of this agent; write them like "
+                "`/ip4/192.0.2.7/tcp/4801` or `/dns/a.example/tcp/4801`, separated by commas"
+            )
+    return words(text)
+
+
+def bootstrap(text: str) -> tuple[str, ...]:
+    """Where others are, and who."""
+    for word in words(text):
+        if not _is_peer_named(word):
+            raise ValueError(
+                f"`{word}` is not the address of an agent; write them like "
+                "`/ip4/192.0.2.7/tcp/4801/p2p/12D3KooW...`, separated by commas"
+            )
+    return words(text)
+
+
+def _is_peer_named(word: str) -> bool | None:
+    """Whether an address names its peer; None: it is no address."""
+    from p2pcache.net.address import parse_address  # late: `net` prepares the import of libp2p
+
+    try:
+        address = parse_address(word)
+    except UsageError:
+        return None
+    return address.peer is not None if address.port else None
 
 
 def port(text: str) -> int:

@@ -16,7 +16,10 @@ from p2pcache.config.environment import ENVIRONMENT
 from p2pcache.config.network import (
     DEFAULT_PORT,
     NetworkSettings,
+    announce,
+    bootstrap,
     format_trust,
+    hosts,
     port,
     trust,
     words,
@@ -148,7 +151,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
     Setting("materialise.links", _yes, True, "link files out of the store instead of copying"),
     Setting("network.enabled", _yes, True, "talk to other agents when there is a network key"),
-    Setting("network.hosts", words, _NETWORK.hosts, "addresses of this machine to listen on"),
+    Setting("network.hosts", hosts, _NETWORK.hosts, "IP addresses of this machine to listen on"),
     Setting(
         "network.port",
         _optional(port),
@@ -156,9 +159,11 @@ SETTINGS: tuple[Setting, ...] = (
         f"TCP port; none: {DEFAULT_PORT} if it is free, else any",
     ),
     Setting(
-        "network.announce", words, _NETWORK.announce, "multiaddrs told to others instead of ours"
+        "network.announce", announce, _NETWORK.announce, "multiaddrs told to others instead of ours"
     ),
-    Setting("network.bootstrap", words, _NETWORK.bootstrap, "multiaddrs of agents to begin with"),
+    Setting(
+        "network.bootstrap", bootstrap, _NETWORK.bootstrap, "multiaddrs of agents to begin with"
+    ),
     Setting("network.dns", words, _NETWORK.dns, "name:port of a headless service of agents"),
     Setting("network.mdns", _yes, _NETWORK.mdns, "find agents of this network on the LAN"),
     Setting("network.dht", _yes, _NETWORK.dht, "announce and look up content in the DHT"),
@@ -278,7 +283,10 @@ def _flat(file: Path) -> dict[str, str]:
             if isinstance(value, bool | int | float | str):
                 flat[f"{table}.{key}"] = str(value)
             else:
-                raise UsageError(f"{file}: `{table}.{key}` is not a plain value")
+                raise UsageError(
+                    f"{file}: `{table}.{key}` is not a plain value",
+                    hint=f'several values are one text with commas: {key} = "a, b"',
+                )
     return flat
 
 

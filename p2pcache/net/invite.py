@@ -19,6 +19,7 @@ from p2pcache.content.peerid import PeerId, check_peer_id
 from p2pcache.errors import Untrusted, UsageError
 from p2pcache.net.address import Address, parse_address
 from p2pcache.net.network_key import KEY_BYTES, NetworkKey
+from p2pcache.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,9 +70,8 @@ def parse_invite(text: str, *, now: float) -> Invite:
     except (ValueError, binascii.Error, Untrusted, UsageError, msgpack.UnpackException) as exc:
         raise UsageError("this invitation is damaged", hint=_AGAIN) from exc
     if now >= invite.expires_at:
-        hours = int(now - invite.expires_at) // 3600
         raise UsageError(
-            f"this invitation expired {hours} hours ago",
+            f"this invitation expired {format_duration(now - invite.expires_at)} ago",
             hint="ask for a new one (`p2pcache invite`), and check that both clocks are right",
         )
     return invite

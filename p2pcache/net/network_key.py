@@ -24,6 +24,7 @@ MAX_FILE_BYTES = 1024  # a base16 one has 95
 _HEADER = b"/key/swarm/psk/1.0.0/"
 _FINGERPRINT_TAG = b"p2pcache network fingerprint 1\0"
 _HINT = "a network key file has three lines: `/key/swarm/psk/1.0.0/`, `/base16/` and 64 hex digits"
+_AWAY = "restore it, or move it away and `p2pcache join TOKEN` again; then start the agent anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def parse_network_key(data: bytes) -> NetworkKey:
             raise ValueError("another header")
         return NetworkKey(_decode(encoding.strip(), rest))
     except (ValueError, binascii.Error) as exc:
-        raise UsageError(f"this is no network key: {exc}", hint=_HINT) from exc
+        raise UsageError("this is no network key", hint=_HINT) from exc
 
 
 def load_network_key(path: Path) -> NetworkKey:
@@ -80,7 +81,7 @@ def load_network_key(path: Path) -> NetworkKey:
     try:
         return parse_network_key(data)
     except UsageError as exc:
-        raise LocalFault(f"the network key `{path}` is damaged: {exc.message}", hint=_HINT) from exc
+        raise LocalFault(f"the network key `{path}` is damaged", hint=f"{_HINT}; {_AWAY}") from exc
 
 
 def save_network_key(path: Path, key: NetworkKey) -> None:

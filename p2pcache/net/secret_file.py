@@ -37,7 +37,10 @@ def read_secret(path: Path, max_bytes: int) -> bytes:
             f"cannot read `{path}`: {exc.strerror}", hint="make it readable for this user"
         ) from exc
     if len(data) > max_bytes:
-        raise LocalFault(f"`{path}` is too long for a key file")
+        raise LocalFault(
+            f"`{path}` is too long for a key file",
+            hint="restore it, or move it away; then start the agent anew",
+        )
     return data
 
 

@@ -64,7 +64,14 @@ def bare_name(name: bytes) -> bytes:
             return cids.multihash(name)
         if cids.codec(name) == cids.DAG_PB:
             return name
-    raise UsageError(f"`{name.hex()}` is not the name of a blob")
+    raise UsageError(f"`{cids.format_cid(name)}` is not the name of a blob")
+
+
+def blob_text(name: bytes) -> str:
+    """A name of `bare_name`'s as people write it: `sha256:...`, `git:...` or a CID."""
+    if digests.is_sha256(name) or digests.is_git_sha1(name):
+        return digests.describe(name)
+    return cids.format_cid(name)
 
 
 async def pull_bare(
@@ -78,7 +85,7 @@ async def pull_bare(
     note: Callable[[PullReport], None],
     hold: Hold,
 ) -> PullReport:
-    """Bring one blob by its name alone; `report.blobs` has it under the name in hex.
+    """Bring one blob by its name alone; `report.blobs` has it under `blob_text(name)`.
 
     `name`: as `bare_name` makes it; the swarm is one of this name.
     `timeout_s`: for anybody to tell that it has it. Raises NotFound when nobody does, Untrusted
@@ -113,7 +120,7 @@ async def pull_bare(
                 tried.add(size_bytes)
             await trio.to_thread.run_sync(_forget, context, name, size_bytes)
     raise error or NotFound(
-        f"nobody in the network has `{name.hex()}`",
+        f"nobody in the network has `{blob_text(name)}`",
         hint="give a ref with an origin (hf://, https://), or start an agent that has it",
     )
 
@@ -147,7 +154,7 @@ def _forget(context: PullContext, name: bytes, size_bytes: int) -> None:
 
 async def _wanted(name: bytes, size_bytes: int, heard: _Heard, peers: Peers) -> Wanted | None:
     """What to fetch under this size; None when the name itself refutes it."""
-    path = name.hex()
+    path = blob_text(name)
     if digests.is_sha256(name) or digests.is_git_sha1(name):
         return Wanted(path, size_bytes, name, path)
     if size_bytes <= BLOCK_BYTES:

@@ -121,11 +121,7 @@ class Resolver:
         if offline:
             known = await self._without_origin(ref, known, ours, names)
             if known is None:
-                raise NotFound(
-                    f"`{canonical}` was never resolved here, no other agent told its meaning, "
-                    "and this is offline",
-                    hint="run the same command once with a network",
-                )
+                raise _unknown_offline(canonical, names)
             return known
         try:
             with trio.fail_after(self._options.timeout_s):
@@ -284,6 +280,22 @@ class Resolver:
             )
         listing = Listing("store", "", canonical, False, files)
         return Resolution(ref, canonical, listing, manifest_of(listing), self._now(), True)
+
+
+def _unknown_offline(canonical: str, names: NameOptions) -> NotFound:
+    """The error of a name that nobody who counts told; what keeps others from counting is named."""
+    if names == NameOptions():
+        return NotFound(
+            f"`{canonical}` was never resolved here, no other agent told its meaning, "
+            "and this is offline",
+            hint="run the same command once with a network",
+        )
+    return NotFound(
+        f"`{canonical}` was never resolved here, no other agent's word on it counts, "
+        "and this is offline",
+        hint="fewer words count than usual: try `--trust any`, a longer `--max-age`, or the "
+        "settings `names.trust` and `names.max_age`; or run it once with a network",
+    )
 
 
 def manifest_of(listing: Listing) -> Manifest | None:

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from p2pcache.agent.localapi import embedded
 from p2pcache.agent.localapi.server import ServerOptions
 from p2pcache.cli.main import ALIASES, COMMANDS, FIRST_SCREEN, cli, main
 from p2pcache.errors import ALL_ERRORS
@@ -191,8 +192,11 @@ def test_ls_in_quiet_mode_is_data_alone(agent, capsys):
     assert lines[0].startswith("hf://")
 
 
-def test_status_without_an_agent_exits_10_and_starts_none(home, capsys):
-    for command in (["status"], ["agent", "status"], ["agent", "stop"]):
+def test_what_looks_at_a_running_agent_exits_10_without_one_and_starts_none(home, capsys):
+    for command in (
+        ["status"], ["agent", "status"], ["agent", "stop"], ["peers"], ["peers", "--banned"],
+        ["invite"], ["grant", "hf://org/gated", PEER],
+    ):  # fmt: skip
         assert main(command) == 10
         assert "hint: start one with `p2pcache agent run`" in capsys.readouterr().err
     assert list(home.iterdir()) == []
@@ -255,7 +259,7 @@ def test_the_first_screen_has_a_tagline_five_commands_and_an_example(capsys):
 def test_status_shows_the_network_with_its_lanes_and_dht(agent, capsys):
     assert main(["status"]) == 0
     out = capsys.readouterr().out
-    assert "network  2f5996096c987138a1f4f8c4a1edb038, 2 members" in out
+    assert "network  2f5996096c987138a1f4f8c4a1edb038, 2 other agents" in out
     assert f"peer     {PEER}" in out
     assert f"address  {ADDRESS.partition('/p2p/')[0]}\n" in out
     assert "lanes    port 4802, TLS, 5.0 GiB sent, at most 10 MiB/s" in out
@@ -279,6 +283,58 @@ def test_an_invitation_is_the_token_alone_on_stdout(agent, capsys):
     assert main(["invite", "--expires", "1h"]) == 0
     assert capsys.readouterr().out == "p2pcache1-token\n"
     assert agent.calls == [("invite", {"expires_s": 3600})]
+
+
+@pytest.mark.parametrize("command", [["init"], ["join", "p2pcache1-token"]])
+def test_where_no_agent_runs_the_user_is_told_to_run_one(home, monkeypatch, capsys, command):
+    run_one = "now run `p2pcache agent run`"
+    with running_agent(home):
+        assert main(command) == 0
+        assert run_one not in capsys.readouterr().err
+    scripted = (sys.executable, "-m", "tests.support.scripted_service")
+    monkeypatch.setattr(embedded, "agent_command", lambda **_: scripted)
+    assert main(command) == 0
+    assert run_one in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_ctrl_c_in_join_says_whether_the_key_is_kept(agent, home, kept):
+    if kept:
+        (home / "network.key").write_text("key")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "p2pcache", "join", "hang"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: agent.calls)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=10)
+    assert (child.returncode, out) == (130, "")
+    assert ("the network's key is kept" if kept else "no key is kept") in err
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "hint"),
+    [(["join", ""], "", "p2pcache invite"), (["join", "-"], "\n", "p2pcache invite"),
+     (["unban", ""], "", "p2pcache peers --banned")],
+)  # fmt: skip
+def test_nothing_where_something_is_needed_says_where_to_get_it(agent, command, typed, hint):
+    done = run(*command, input=typed)
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert agent.calls == []
+
+
+@pytest.mark.parametrize("time", ["99999999999d", "0", "1ms"])
+@pytest.mark.parametrize("command", [["invite"], ["grant", "hf://org/gated", PEER]])
+def test_an_expiry_that_cannot_be_is_refused_before_the_agent_is_asked(
+    agent, capsys, command, time
+):
+    assert main([*command, "--expires", time]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "--expires" in err
+    assert "from 1s to 3650d" in err
+    assert agent.calls == []
 
 
 def test_join_reads_a_token_from_stdin_so_that_no_process_list_shows_it(agent):

@@ -172,6 +172,8 @@ class ScriptedService:
         return NETWORK | {"made": True}
 
     async def op_join(self, args, emit):
+        if args["token"] == "hang":
+            await trio.sleep_forever()
         return NETWORK | {"made": args["token"] != "again"}
 
     async def op_invite(self, args, emit):

@@ -30,3 +30,41 @@ def test_every_default_is_shown_as_plain_values(tmp_path):
 def test_what_is_no_peer_id_is_refused_by_the_settings_name(tmp_path):
     with pytest.raises(UsageError, match=r"names\.trust"):
         settings.load(tmp_path, {"P2PCACHE_NAMES_TRUST": "alice"})
+
+
+NO_NETWORK = [
+    ("HOSTS", "localhost"), ("HOSTS", "nonsense"), ("HOSTS", ""), ("HOSTS", "none"),
+    ("HOSTS", "127.0.0.1, x"), ("HOSTS", "fe80::1%eth0"), ("ANNOUNCE", "x"),
+    ("ANNOUNCE", "1.2.3.4"), ("ANNOUNCE", "/ip4/192.0.2.7/tcp/0"),
+    ("ANNOUNCE", f"/ip4/192.0.2.7/tcp/4801/p2p/{PEERS[0]}"), ("BOOTSTRAP", "x"),
+    ("BOOTSTRAP", "/ip4/192.0.2.7/tcp/4801"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text"), NO_NETWORK)
+def test_addresses_that_cannot_be_are_refused_with_what_can(tmp_path, name, text):
+    with pytest.raises(UsageError, match=rf"network\.{name.lower()}: .*separated by commas"):
+        settings.load(tmp_path, {f"P2PCACHE_NETWORK_{name}": text})
+
+
+def test_addresses_that_can_be_are_taken(tmp_path):
+    here = "/ip4/192.0.2.7/tcp/4801", "/dns/a.example/tcp/4801", "/ip6/2001:db8::1/tcp/1"
+    there = f"{here[0]}/p2p/{PEERS[0]}", f"{here[1]}/p2p/{PEERS[1]}"
+    network = settings.load(
+        tmp_path,
+        {
+            "P2PCACHE_NETWORK_HOSTS": "192.0.2.7,::1",
+            "P2PCACHE_NETWORK_ANNOUNCE": ", ".join(here),
+            "P2PCACHE_NETWORK_BOOTSTRAP": ",".join(there),
+        },
+    ).network
+    assert network.hosts == ("192.0.2.7", "::1")
+    assert (network.announce, network.bootstrap) == (here, there)
+    assert settings.load(tmp_path, {"P2PCACHE_NETWORK_ANNOUNCE": "none"}).network.announce == ()
+
+
+def test_a_list_in_the_file_is_refused_with_how_to_write_it(tmp_path):
+    (tmp_path / "config.toml").write_text('[network]\nhosts = ["127.0.0.1", "::1"]\n')
+    with pytest.raises(UsageError, match="not a plain value") as caught:
+        settings.load(tmp_path, {})
+    assert "one text with commas" in (caught.value.hint or "")

@@ -85,3 +85,11 @@ def test_any_text_is_a_size_or_a_value_error(text):
 def test_one_thing_is_one_and_not_several():
     shown = [units.format_count(n, thing) for n, thing in ((0, "file"), (1, "file"), (2, "copy"))]
     assert shown == ["0 files", "1 file", "2 copies"]
+
+
+@pytest.mark.parametrize("text", ["99999999999d", "0", "0s", "-5m", "1ms", "3651d", "soon"])
+def test_what_expires_does_so_within_a_second_and_ten_years(text):
+    assert units.parse_expiry("1s") == 1
+    assert units.parse_expiry("3650d") == units.MAX_EXPIRES_S
+    with pytest.raises(ValueError, match="from 1s to 3650d"):
+        units.parse_expiry(text)

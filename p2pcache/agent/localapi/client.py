@@ -106,6 +106,11 @@ class Client:
                 self._connection = Connection(path)
         return self._connection.hello
 
+    @property
+    def embedded(self) -> bool:
+        """Whether this client started the agent, which then ends when nobody needs it."""
+        return self._agent is not None
+
     def close(self) -> None:
         """Leave; an agent that was started by this client goes when nobody else needs it."""
         self._disconnect()

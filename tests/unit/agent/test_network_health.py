@@ -16,6 +16,7 @@ from p2pcache.errors import Denied, Unavailable
 from p2pcache.net.discovery.found import How
 
 PEER = parse_peer_id("12D3KooWFTGUTqiLGmhuTnVxRqVXY17w222kPm5ezCZGSpPCiq5t")
+OTHER = parse_peer_id("12D3KooWCSLtuJDDCZZqQCXzfiWVfgRkN7TQozMC3dNB9zuWfTDd")
 BOOTSTRAP = f"/ip4/192.0.2.7/tcp/4801/p2p/{format_peer_id(PEER)}"
 
 
@@ -27,6 +28,9 @@ def network(
     }  # fmt: skip
     return SimpleNamespace(
         key=SimpleNamespace(fingerprint="2f59"),
+        book=SimpleNamespace(peers=lambda: fields.get("known", [])),
+        admin=fields.get("admin"),
+        peer_id=PEER,
         server=SimpleNamespace(port=4802),
         host=SimpleNamespace(addresses=lambda: (address,), strangers=fields["strangers"]),
         network=SimpleNamespace(
@@ -43,6 +47,7 @@ def parts(
     *,
     key: bool = True,
     trouble: str | None = None,
+    hint: str | None = None,
     skew_s: float = 0.0,
     **settings: Any,
 ) -> Any:
@@ -50,6 +55,7 @@ def parts(
         network=SimpleNamespace(
             current=opened,
             trouble=trouble,
+            hint=hint,
             settings=NetworkSettings(**settings),
             files=SimpleNamespace(network=SimpleNamespace(exists=lambda: key)),
         ),
@@ -127,3 +133,30 @@ def test_loopback_and_interfaces_that_are_gone_carry_no_multicast():
     for name in multicast_interfaces():
         assert name != "lo"
         assert Path("/sys/class/net", name).exists()
+
+
+def test_what_is_wrong_with_a_key_comes_with_its_own_hint():
+    found = bad(parts(None, trouble="the network key is damaged", hint="move it away"))
+    assert found["network"]["hint"] == "move it away"
+
+
+@pytest.mark.parametrize(
+    ("admin", "told"),
+    [(None, "no `network.admin`"), (PEER, "this agent"), (OTHER, "and not this agent")],
+)
+def test_who_may_grant_is_told(admin, told):
+    checks = {check["check"]: check for check in network_checks(parts(network(admin=admin)))}
+    assert checks["admin"]["ok"]
+    assert told in checks["admin"]["detail"]
+
+
+def test_who_was_here_last_time_and_is_not_now_is_named_with_the_last_error():
+    known = [SimpleNamespace(peer=PEER), SimpleNamespace(peer=OTHER)]
+    failures = {PEER: Unavailable("connection refused")}
+    found = bad(parts(network(failures=failures, known=known), mdns=False))
+    assert f"{format_peer_id(PEER)}: connection refused" in found["absent"]["detail"]
+    assert f"{format_peer_id(OTHER)}: not reached yet" in found["absent"]["detail"]
+    with_company = parts(network(members=1, failures=failures, known=known))
+    assert "absent" not in bad(with_company), "with company it is told, and no fault"
+    checks = {check["check"]: check for check in network_checks(with_company)}
+    assert "connection refused" in checks["absent"]["detail"]

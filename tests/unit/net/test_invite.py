@@ -93,9 +93,11 @@ def test_anything_else_is_a_usage_error_with_a_hint(text):
 def test_an_expired_one_says_since_when_and_what_to_do():
     token = format_invite(INVITE)
     parse_invite(token, now=NOW + 3599.9)
-    with pytest.raises(UsageError, match="expired 2 hours ago") as caught:
+    with pytest.raises(UsageError, match="expired 2h00m ago") as caught:
         parse_invite(token, now=NOW + 3600 * 3 + 1)
     assert "p2pcache invite" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="expired 1m00s ago"):
+        parse_invite(token, now=NOW + 3660)
 
 
 def test_a_later_version_is_told_from_nonsense():

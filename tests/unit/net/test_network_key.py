@@ -108,6 +108,17 @@ def test_no_file_a_damaged_one_and_a_readable_one_are_faults_of_this_machine(tmp
     path.write_bytes(b"x" * (MAX_FILE_BYTES + 1))
     with pytest.raises(LocalFault, match="too long"):
         load_network_key(path)
-    path.write_bytes(HEADER)
-    with pytest.raises(LocalFault, match="damaged"):
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", HEADER, HEADER + b"/base16/\nzz\n", HEADER + b"/base16/\n00\n"]
+)
+def test_a_damaged_key_is_told_in_one_sentence_with_the_way_out(tmp_path, content):
+    path = tmp_path / "network.key"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(LocalFault) as caught:
         load_network_key(path)
+    assert caught.value.message == f"the network key `{path}` is damaged"
+    assert "three lines" in (caught.value.hint or "")
+    assert "move it away" in (caught.value.hint or "")

@@ -257,3 +257,16 @@ async def test_our_own_record_counts_before_a_newer_word_of_another_hub_and_afte
     at_mirror = Credentials(hf_endpoint=MIRROR)
     found = await resolver(store, origin, others).resolve(REF, at_mirror, offline=True)
     assert found.manifest == manifest(1)
+
+
+@pytest.mark.parametrize(
+    "options", [NameOptions(trust=frozenset()), NameOptions(max_age_s=1.0)], ids=["trust", "age"]
+)
+async def test_what_keeps_a_word_from_counting_is_named(store, options):
+    others = Others(word(ALICE, NOW - 3600))
+    with pytest.raises(NotFound, match="no other agent's word on it counts") as caught:
+        await resolver(store, Origin(), others).resolve(
+            REF, Credentials(), offline=True, trust=options
+        )
+    assert "--trust" in (caught.value.hint or "")
+    assert "--max-age" in (caught.value.hint or "")
