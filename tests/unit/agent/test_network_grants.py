@@ -13,7 +13,7 @@ from p2pcache.content import signed
 from p2pcache.errors import Untrusted
 from p2pcache.net.member import MemberUp
 from p2pcache.store.store import Store
-from tests.unit.agent.test_access import Key
+from tests.support.gated import Key
 
 ADMIN, OTHER, READER = Key(), Key(), Key()
 
