@@ -105,6 +105,7 @@ class Libp2pHost:
         )
         self._swarm.set_stream_handler(self._limited)
         self._links: dict[PeerId, list[_Link]] = {}
+        self._sparing: set[PeerId] = set()  # whose spare links are being closed
         self._by_muxed: dict[int, _Link] = {}
         self._dialing: dict[PeerId, trio.Lock] = {}
         self._watchers: list[_Watcher] = []
@@ -311,7 +312,8 @@ class Libp2pHost:
         links.append(link)
         if len(links) == 1:
             self._tell(Up(link.peer, str(link.tcp.remote), link.inbound))
-        else:
+        elif link.peer not in self._sparing:
+            self._sparing.add(link.peer)
             self._nursery.start_soon(self._close_spares, link.peer)
         link.ready.set()
         for old in links[: -self._options.max_links_per_peer]:
@@ -343,13 +345,17 @@ class Libp2pHost:
         return max(fresh, key=lambda link: (link.inbound == made_by_smaller, link.since))
 
     async def _close_spares(self, peer: PeerId) -> None:
-        while len(self._links.get(peer, ())) > 1:
-            await trio.sleep(self._options.spare_link_s)
-            chosen = self._chosen(peer)
-            for link in list(self._links.get(peer, ())):
-                if link is not chosen and link.conn is not None and not link.conn.get_streams():
-                    self._nursery.start_soon(self._goodbye, link)
-                    await trio.sleep(self._options.shutdown_s)
+        """One task for each peer that has several links, until it has one."""
+        try:
+            while len(self._links.get(peer, ())) > 1:
+                await trio.sleep(self._options.spare_link_s)
+                chosen = self._chosen(peer)
+                for link in list(self._links.get(peer, ())):
+                    if link is not chosen and link.conn is not None and not link.conn.get_streams():
+                        self._nursery.start_soon(self._goodbye, link)
+                        await trio.sleep(self._options.shutdown_s)
+        finally:
+            self._sparing.discard(peer)
 
     async def _goodbye(self, link: _Link) -> None:
         """Close a link so that the other end knows it was meant; bounded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
@@ -19,7 +20,7 @@ class Latest(trio.abc.ReceiveChannel[E], Generic[E]):
     """
 
     def __init__(self) -> None:
-        self._events: dict[Hashable, E] = {}
+        self._events: OrderedDict[Hashable, E] = OrderedDict()  # a dict pops its first in O(n)
         self._closed = False
         self._readers = trio.lowlevel.ParkingLot()
 
@@ -31,7 +32,8 @@ class Latest(trio.abc.ReceiveChannel[E], Generic[E]):
 
     def forget(self, which: Callable[[E], bool]) -> None:
         """Drop unread events that no longer mean anything."""
-        self._events = {key: event for key, event in self._events.items() if not which(event)}
+        for key in [key for key, event in self._events.items() if which(event)]:
+            del self._events[key]
 
     def end(self) -> None:
         """Nothing will follow: readers get what is unread, then trio.EndOfChannel."""
@@ -41,7 +43,7 @@ class Latest(trio.abc.ReceiveChannel[E], Generic[E]):
     def receive_nowait(self) -> E:
         """Raises trio.WouldBlock, trio.EndOfChannel."""
         if self._events:
-            return self._events.pop(next(iter(self._events)))
+            return self._events.popitem(last=False)[1]
         raise trio.EndOfChannel if self._closed else trio.WouldBlock
 
     async def receive(self) -> E:
