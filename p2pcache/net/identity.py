@@ -77,5 +77,5 @@ def _damaged(path: Path) -> LocalFault:
     return LocalFault(
         f"the identity key `{path}` is damaged or not an Ed25519 key",
         hint="restore it from a backup, or move it away: then this agent gets a new name, "
-        "and grants for the old one are void",
+        "and grants for the old one are void; then start the agent anew",
     )

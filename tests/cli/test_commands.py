@@ -7,11 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from p2pcache.agent.localapi import embedded
+from p2pcache.agent.localapi.client import Client
 from p2pcache.agent.localapi.server import ServerOptions
 from p2pcache.cli.main import ALIASES, COMMANDS, FIRST_SCREEN, cli, main
 from p2pcache.errors import ALL_ERRORS
@@ -295,6 +297,18 @@ def test_where_no_agent_runs_the_user_is_told_to_run_one(home, monkeypatch, caps
     monkeypatch.setattr(embedded, "agent_command", lambda **_: scripted)
     assert main(command) == 0
     assert run_one in capsys.readouterr().err
+
+
+def test_an_agent_that_another_started_meanwhile_is_not_ours(home):
+    waits = (sys.executable, "-c", "import sys; sys.stdin.read()")  # ours is slow to start
+    client = Client(home, embed=True, agent_command=waits)
+    connecting = threading.Thread(target=client.connect)
+    connecting.start()
+    wait_until((home / "embedded-agent.log").exists)
+    with running_agent(home):
+        connecting.join(20)
+        assert not client.embedded
+        client.close()
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -108,8 +108,12 @@ class Client:
 
     @property
     def embedded(self) -> bool:
-        """Whether this client started the agent, which then ends when nobody needs it."""
-        return self._agent is not None
+        """Whether the agent that answers was started by this client: it ends with it then.
+
+        Another may have begun to listen while ours started, which then leaves.
+        """
+        started, there = self._agent, self._connection
+        return started is not None and there is not None and there.hello.pid == started.pid
 
     def close(self) -> None:
         """Leave; an agent that was started by this client goes when nobody else needs it."""

@@ -58,6 +58,11 @@ class EmbeddedAgent:
         self._process = process
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
     def ended(self) -> bool:
         """Whether its process is gone."""
         return self._process.poll() is not None
