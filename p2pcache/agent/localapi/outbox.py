@@ -8,9 +8,14 @@ import trio
 
 from p2pcache.agent.localapi.wire import Failed, FromServer, Progress, Result, encode
 
+JOINED_BYTES = 1 << 16  # sent in one call; as much is queued before others get a turn
+
 
 class Outbox:
     """A bounded queue with one reader. A slow client slows items down; progress is coalesced.
+
+    Frames that are queued together are sent together: a system call and two turns of the event
+    loop for each listed file were half of a warm `resolve`.
 
     `max_bytes` may be exceeded by one frame, so that a frame of any size can pass.
     """
@@ -28,11 +33,14 @@ class Outbox:
     async def put(self, message: FromServer) -> None:
         """Queue a message; waits while the queue is full, except for progress, which never does.
 
-        Always a checkpoint. Raises LocalFault if the message cannot be sent. If cancelled, nothing
-        was queued.
+        Notices cancellation always, and lets others run when JOINED_BYTES wait. Raises LocalFault
+        if the message cannot be sent. If cancelled, nothing was queued.
         """
         frame = encode(message)
-        await trio.lowlevel.checkpoint()
+        if self._queued_bytes < JOINED_BYTES and not isinstance(message, Progress):
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
         if isinstance(message, Progress):
             self._progress[message.id] = frame
         else:
@@ -47,7 +55,7 @@ class Outbox:
         self._work.unpark()
 
     async def take(self) -> bytes:
-        """The next frame to send; the one taken before counts as sent now."""
+        """The next frames to send, whole; those taken before count as sent now."""
         self._sending = False
         await trio.lowlevel.checkpoint()
         while not self._frames and not self._progress:
@@ -56,10 +64,14 @@ class Outbox:
         self._sending = True
         if not self._frames:
             return self._progress.pop(next(iter(self._progress)))
-        frame = self._frames.popleft()
-        self._queued_bytes -= len(frame)
+        taken = [self._frames.popleft()]
+        size = len(taken[0])
+        while self._frames and size + len(self._frames[0]) <= JOINED_BYTES:
+            taken.append(self._frames.popleft())
+            size += len(taken[-1])
+        self._queued_bytes -= size
         self._room.unpark_all()
-        return frame
+        return b"".join(taken)
 
     async def wait_sent(self) -> None:
         """Until everything that was queued has been sent."""
