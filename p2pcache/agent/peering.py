@@ -160,12 +160,12 @@ def count_received(parts: Parts, report: PullReport) -> None:
                 opened.received[parse_peer_id(source.name)] += source.kept_bytes
 
 
-def tell_complete(parts: Parts, resolution: Resolution) -> None:
-    """A manifest's blobs are all here: say so to others, if they may know."""
+async def tell_complete(parts: Parts, resolution: Resolution) -> None:
+    """Say to others that a manifest's blobs are all here, if they are, and others may know."""
     opened = parts.network.current
     if opened is not None and resolution.manifest is not None:
         cid = resolution.manifest.cid()
-        if cid in parts.store.complete_manifests():
+        if await trio.to_thread.run_sync(parts.store.is_complete, cid):
             opened.possess([cid])
 
 

@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
     from p2pcache.content.verify import VerifiedBlob
     from p2pcache.store.partial import Partial
+    from p2pcache.store.store import Hold
 
 CopyMode = Literal["auto", "reflink", "copy"]
+
+
+def _no_hold(sha256s: Iterable[bytes]) -> None:
+    """For who only looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +78,22 @@ class Blobs:
             return self._checked(row)
         return self._find_by_path(name)
 
-    def find_many(self, names: Sequence[bytes]) -> dict[bytes, BlobInfo]:
-        """`find` for many: one query for 500 names and one stat each. Absent names are left out."""
+    def find_many(self, names: Sequence[bytes], hold: Hold = _no_hold) -> dict[bytes, BlobInfo]:
+        """`find` for many: one query for 500 names and one stat each. Absent names are left out.
+
+        `hold` gets the raw sha2-256 of what may be found, before its file is looked at: what was
+        evicted until then is not found, and what is found is not evicted.
+        """
         rows = self._index.rows(names)
+        stated = (sha256_of_name(name) for name in names if name not in rows)
+        hold([*(row.sha256 for row in rows.values()), *(s for s in stated if s is not None)])
         found: dict[bytes, BlobInfo] = {}
         for name in names:
             row = rows.get(name)
             info = self._find_by_path(name) if row is None else self._checked(row)
             if info is not None:
+                if row is None:
+                    hold([info.sha256])  # an alias that a crash had left without a row
                 found[name] = info
         return found
 

@@ -208,6 +208,16 @@ class Records:
         )
         return {bytes(cid) for (cid,) in rows}
 
+    def is_complete(self, cid: bytes) -> bool:
+        """Whether a manifest is kept and all its blobs are here."""
+        rows = self._index.read(
+            "SELECT 1 FROM manifests m WHERE m.cid = ?1 AND NOT EXISTS (SELECT 1 FROM "
+            f"({_NAMES_OF_FILES} WHERE f.cid = ?1) a "
+            "WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.sha256 = a.sha256))",
+            (cid,),
+        )
+        return bool(rows)
+
     def forget_resolution(self, canonical: str) -> None:
         """Drop what one ref means."""
         with self._index.write("forgetting a ref") as connection:

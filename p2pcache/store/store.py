@@ -172,13 +172,17 @@ class Store:
         """
         return self._blobs.find(name)
 
-    def find_many(self, names: Sequence[bytes], *, recheck: bool = False) -> dict[bytes, BlobInfo]:
-        """`find` for many names at once; those that are not here are left out.
+    def find_many(self, names: Sequence[bytes]) -> dict[bytes, BlobInfo]:
+        """`find` for many names at once; those that are not here are left out."""
+        return self._blobs.find_many(names)
 
-        `recheck`: blobs whose file was written to are hashed, and found if they are still good.
+    def find_held(self, names: Sequence[bytes], hold: Hold) -> dict[bytes, BlobInfo]:
+        """`find_many` for a pull: what is found is held, from before it was looked at.
+
+        Blobs whose file was written to are hashed, and found if they are still good.
         """
-        found = self._blobs.find_many(names)
-        if recheck and not self.readonly:
+        found = self._blobs.find_many(names, hold)
+        if not self.readonly:
             for name in names:
                 if name not in found and (good := self._blobs.recheck(name)) is not None:
                     found[name] = good
@@ -462,6 +466,10 @@ class Store:
     def complete_manifests(self) -> set[bytes]:
         """Manifests whose blobs are all here."""
         return self._records.complete_manifests()
+
+    def is_complete(self, manifest: bytes) -> bool:
+        """Whether that manifest is kept, and all its blobs are here."""
+        return self._records.is_complete(manifest)
 
     def pin(self, target: bytes, label: str = "") -> None:
         """Never evict the blobs of a manifest CID, or the blob of a raw sha2-256."""

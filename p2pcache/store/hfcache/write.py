@@ -187,7 +187,7 @@ def _tree_text(files: Sequence[TreeFile]) -> bytes:
             entry |= {"lfs_sha256": file.lfs_sha256, "lfs_size": file.size}
         entries[file.path] = entry
     document = {"format_version": layout.TREE_FORMAT_VERSION, "files": entries}
-    return json.dumps(document, indent=1).encode()
+    return json.dumps(document).encode()
 
 
 def _write_ref(tree: Tree, revision: str, commit: str) -> None:
