@@ -219,9 +219,10 @@ class Network:
         )
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
-        """More blocks of a blob are verified (None: all of it). Told within 50 ms."""
-        for link in self._links():
-            link.grew(name, blocks)
+        """More blocks of a blob are verified (None: all of it). Told within 50 to 200 ms."""
+        links = self._links()
+        for link in links:
+            link.grew(name, blocks, len(links))
 
     def _part(self, swarm: Swarm, part: Part) -> None:
         """A pull's part in bringing its manifest changed."""
