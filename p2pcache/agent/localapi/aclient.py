@@ -30,6 +30,7 @@ from p2pcache.agent.localapi.client import (
     silent,
 )
 from p2pcache.agent.localapi.exchange import AgentGone, Answer, Exchange
+from p2pcache.agent.localapi.home_lock import elsewhere
 from p2pcache.errors import AgentNotRunning, Unavailable
 
 if TYPE_CHECKING:
@@ -245,8 +246,11 @@ class AsyncClient:
         try:
             return await _Connection.open(path)
         except AgentNotRunning:
-            if not self._embed:
+            other = elsewhere(self.home, path)  # started in another environment
+            if other is None and not self._embed:
                 raise
+        if other is not None:
+            return await _Connection.open(other)
         async with self._starting:
             if self._agent is None or self._agent.ended:
                 from p2pcache.agent.localapi.embedded import start_agent  # imports subprocess
@@ -257,7 +261,7 @@ class AsyncClient:
                 self._agent = await trio.to_thread.run_sync(
                     start_agent, self.home, path, self._agent_command
                 )
-        return await _Connection.open(path)
+        return await _Connection.open(elsewhere(self.home, path) or path)
 
 
 class _Connection:
