@@ -202,6 +202,15 @@ class AsyncClient:
         args = {"repo": repo, "peer": peer, "expires_s": expires_s}
         return cast("answers.GrantAnswer", (await self.call("grant", args))[0])
 
+    async def revoke(self, repo: str, peer: str) -> answers.RevokeAnswer:
+        """As the network's admin, take a grant back."""
+        args = {"repo": repo, "peer": peer}
+        return cast("answers.RevokeAnswer", (await self.call("revoke", args))[0])
+
+    async def grants(self) -> list[answers.GrantsAnswer]:
+        """The admin's grants that have not ended."""
+        return cast("list[answers.GrantsAnswer]", (await self.call("grants", {}))[1])
+
     async def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
         try:

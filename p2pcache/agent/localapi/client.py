@@ -236,6 +236,14 @@ class Client:
         args = {"repo": repo, "peer": peer, "expires_s": expires_s}
         return cast("answers.GrantAnswer", self.call("grant", args)[0])
 
+    def revoke(self, repo: str, peer: str) -> answers.RevokeAnswer:
+        """As the network's admin, take a grant back."""
+        return cast("answers.RevokeAnswer", self.call("revoke", {"repo": repo, "peer": peer})[0])
+
+    def grants(self) -> list[answers.GrantsAnswer]:
+        """The admin's grants that have not ended."""
+        return cast("list[answers.GrantsAnswer]", self.call("grants", {})[1])
+
     def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
         try:
