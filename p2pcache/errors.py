@@ -48,10 +48,17 @@ class AgentNotRunning(P2PCacheError):
 
 
 class NotFound(P2PCacheError):
-    """Nobody that was asked has it. Asking again will not help until somebody does."""
+    """Nobody that was asked has it. Asking again will not help until somebody does.
+
+    `hidden`: it may be there, and not be for us: hubs do not tell private from missing.
+    """
 
     code = "not-found"
     exit_code = 11
+
+    def __init__(self, message: str, *, hint: str | None = None, hidden: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.hidden = hidden
 
 
 class Unavailable(P2PCacheError):

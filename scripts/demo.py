@@ -1,13 +1,14 @@
 """The main job on real input: pull a model, kill the agent half-way, resume, load it offline.
 
-Then three agents share one download, and a fourth gets the model with no origin at all.
+Then three agents share one download, and a fourth gets the model with no origin at all. At the end
+five agents start together on an empty network, and the origin sends one copy.
 
     scripts/demo                  a repository of about 300 MB, made here, from two real servers
     scripts/demo hf://org/name    the same against the Hugging Face Hub, for whoever has internet
     scripts/demo --fresh          forget what an earlier demo kept
 
 State stays in ${XDG_CACHE_HOME:-~/.cache}/p2pcache-demo, so a second run moves no bytes; only the
-network act begins anew each time, as agents that have everything would have nothing to share.
+network acts begin anew each time, as agents that have everything would have nothing to share.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from scripts.demo_stage import (
     run,
     say,
 )
+from scripts.demo_swarm import swarm_act
 from tests.support.hub_repo import Recipe, build_repo, lfs, text
 from tests.support.nginx import nginx, static_hub
 from tests.support.olah import olah
@@ -143,6 +145,7 @@ def local_demo() -> None:
             )
         )
     network_act(STATE / "network", repo)
+    swarm_act(STATE / "swarm", repo)
     finish(moved, STATE / "nginx")
 
 

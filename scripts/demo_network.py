@@ -19,6 +19,7 @@ from scripts.demo_stage import (
     P2PCACHE,
     Act,
     agent,
+    agents,
     headline,
     load_offline,
     run,
@@ -29,7 +30,7 @@ from tests.support.nginx import nginx, static_hub
 from tests.support.processes import stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tests.support.hub_repo import HubRepo
@@ -55,28 +56,29 @@ def network_act(folder: Path, repo: HubRepo) -> None:
         site = folder / "site"
         extra = static_hub(repo, site)
         with nginx(site, folder / "server", extra=extra) as origin:
-            acts = [_act(folder, name, repo, origin.url) for name in (*NAMES, "four")]
-            for act in acts[:3]:
-                stack.enter_context(agent(act))
-            _form(acts[:3])
+            acts = [stage_act(folder, name, repo, origin.url) for name in (*NAMES, "four")]
+            stack.enter_context(agents(acts[:3]))
+            form(acts[:3])
             headline("The first pulls from the origin; the others get from it what it has so far")
             _share(acts[:3])
             sent = origin.body_bytes()
         headline("What the origin's own log says (nginx access.log)")
         say(f"sent in all: {sent / MB:.1f} MB; the repository: {repo.total_bytes / MB:.1f} MB")
         say(f"three copies without sharing would be {3 * repo.total_bytes / MB:.1f} MB")
-        _claim(sent < 1.5 * repo.total_bytes, "the origin sent less than one and a half copies")
+        claim(sent < 1.5 * repo.total_bytes, "the origin sent less than one and a half copies")
         _offline(acts, stack, repo)
     for name in NAMES:  # it all held: three more copies are worth nothing to a second run
         shutil.rmtree(folder / name)
 
 
-def _act(folder: Path, name: str, repo: HubRepo, url: str) -> Act:
+def stage_act(folder: Path, name: str, repo: HubRepo, url: str) -> Act:
+    """One agent on loopback, with a home of its own below `folder`."""
     expected = {path: file.sha256 for path, file in repo.files.items()}
     return Act(name, folder / name, repo.repo_id, url, (), expected, "", name, LOOPBACK)
 
 
-def _claim(holds: bool, what: str) -> None:
+def claim(holds: bool, what: str) -> None:
+    """Say what holds; SystemExit when it does not."""
     if not holds:
         raise SystemExit(f"error: this does not hold: {what}")
     say(f"ok: {what}")
@@ -102,7 +104,7 @@ def _wait(true: Callable[[], bool], what: str, seconds: float) -> None:
 # -- one network -------------------------------------------------------------------------------
 
 
-def _form(acts: list[Act]) -> None:
+def form(acts: Sequence[Act]) -> None:
     """`init` on the first; the others join it, and hear of each other by themselves."""
     first = acts[0]
     print(run(first, "init"), end="")
@@ -110,11 +112,11 @@ def _form(acts: list[Act]) -> None:
         _join(act, first)
     _wait(
         lambda: all(len(_answer(act, "peers")) == len(acts) - 1 for act in acts),
-        "each is connected with both others",
+        "each is connected with all others",
         MEET_S,
     )
     print(run(acts[-1], "peers"), end="")
-    say("The last two were told of the first alone, and found each other.")
+    say("The others were told of the first alone, and found each other.")
 
 
 def _join(act: Act, host: Act) -> None:
@@ -131,7 +133,8 @@ def _join(act: Act, host: Act) -> None:
 
 
 @contextlib.contextmanager
-def _pulling(act: Act, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+def pulling(act: Act, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A `get` that runs beside the block."""
     args = ("get", f"hf://{act.repo_id}", "--hf-cache", *more)
     show(act, *args, after=" &")
     process = subprocess.Popen(
@@ -148,9 +151,9 @@ def _share(acts: list[Act]) -> None:
     first, *others = acts
     while_first_ran = dict.fromkeys((act.agent for act in others), 0)
     with contextlib.ExitStack() as stack:
-        leader = stack.enter_context(_pulling(first, *LIMIT))
+        leader = stack.enter_context(pulling(first, *LIMIT))
         _wait(lambda: _progress(first) > HEAD_START, "a fifth of it is with the first", BEGIN_S)
-        pulls = [stack.enter_context(_pulling(act, *LIMIT)) for act in others]
+        pulls = [stack.enter_context(pulling(act, *LIMIT)) for act in others]
         deadline = time.monotonic() + PULL_S
         while any(pull.poll() is None for pull in (leader, *pulls)):
             if time.monotonic() > deadline:
@@ -164,18 +167,16 @@ def _share(acts: list[Act]) -> None:
             if pull.returncode != 0:
                 raise SystemExit(f"error: [{act.agent}] get ended with status {pull.returncode}")
     for act in others:
-        early, in_all = while_first_ran[act.agent], _from_peers(_receipt(act))
+        early, in_all = while_first_ran[act.agent], from_peers(receipt(act))
         say(
             f"[{act.agent}] {in_all / MB:.1f} MB came from peers, "
             f"{early / MB:.1f} MB of it while the first was still downloading"
         )
-        _claim(
-            early > _receipt(act)["total_bytes"] / 10,
+        claim(
+            early > receipt(act)["total_bytes"] / 10,
             f"[{act.agent}] got bytes from peers while the first was downloading",
         )
-        _claim(
-            in_all > _receipt(act)["total_bytes"] / 2, f"[{act.agent}] got most of it from peers"
-        )
+        claim(in_all > receipt(act)["total_bytes"] / 2, f"[{act.agent}] got most of it from peers")
 
 
 def _pull_now(act: Act) -> dict[str, Any]:
@@ -193,12 +194,14 @@ def _from_peers_now(act: Act) -> int:
     return sum(count for name, count in sources.items() if name != "hf")
 
 
-def _receipt(act: Act) -> dict[str, Any]:
+def receipt(act: Act) -> dict[str, Any]:
+    """Of the agent's last pull."""
     return dict(_answer(act, "why", "last")[0])
 
 
-def _from_peers(receipt: dict[str, Any]) -> int:
-    return sum(source["bytes"] for source in receipt["sources"] if source["kind"] == "peer")
+def from_peers(of: dict[str, Any]) -> int:
+    """Bytes, by a receipt."""
+    return sum(source["bytes"] for source in of["sources"] if source["kind"] == "peer")
 
 
 # -- no origin ---------------------------------------------------------------------------------
@@ -210,14 +213,14 @@ def _offline(acts: list[Act], stack: contextlib.ExitStack, repo: HubRepo) -> Non
     stack.enter_context(agent(fourth))
     _join(fourth, acts[1])
     run(fourth, "get", f"hf://{repo.repo_id}", "--hf-cache")
-    receipt = _receipt(fourth)
-    _claim(
-        _from_peers(receipt) == repo.total_bytes,
+    got = receipt(fourth)
+    claim(
+        from_peers(got) == repo.total_bytes,
         f"[four] all {repo.total_bytes / MB:.1f} MB came from peers; nginx is gone",
     )
     load_offline(fourth)
     for act in acts:
         headline(f"The receipt of agent {act.agent}")
         print(run(act, "why", "last"), end="", flush=True)
-    shares = ", ".join(f"{s['name']} {s['bytes'] / MB:.1f} MB" for s in receipt["sources"])
+    shares = ", ".join(f"{s['name']} {s['bytes'] / MB:.1f} MB" for s in got["sources"])
     say(f"\nThe fourth got: {shares}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tests.support.processes import stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 STATE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "p2pcache-demo"
 P2PCACHE = str(Path(sys.executable).parent / "p2pcache")
@@ -113,26 +113,41 @@ def get(act: Act, *more: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def agent(act: Act) -> Iterator[subprocess.Popen[bytes]]:
     """The daemon, until the block ends (or kills it)."""
-    act.home.mkdir(parents=True, exist_ok=True)
-    log = act.folder / "agent.log"
-    show(act, "agent", "run", after=" &")
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [P2PCACHE, "agent", "run"],
-            env=act.env(), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + START_S
-        while subprocess.run(
-            [P2PCACHE, "status"], env=act.env(), capture_output=True, check=False
-        ).returncode:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"error: the agent did not start; see {log}")
-            time.sleep(0.1)
+    with agents([act]) as (process,):
         yield process
+
+
+@contextlib.contextmanager
+def agents(acts: Sequence[Act]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Several, which start at once."""
+    processes = []
+    try:
+        for act in acts:
+            act.home.mkdir(parents=True, exist_ok=True)
+            show(act, "agent", "run", after=" &")
+            with (act.folder / "agent.log").open("ab") as out:
+                process = subprocess.Popen(
+                    [P2PCACHE, "agent", "run"],
+                    env=act.env(), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                )  # fmt: skip
+            processes.append(process)
+        for act, process in zip(acts, processes, strict=True):
+            _wait_ready(act, process)
+        yield processes
     finally:
-        if process.poll() is None:
-            stop(process)
+        for process in processes:
+            if process.poll() is None:
+                stop(process)
+
+
+def _wait_ready(act: Act, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while subprocess.run(
+        [P2PCACHE, "status"], env=act.env(), capture_output=True, check=False
+    ).returncode:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"error: the agent did not start; see {act.folder / 'agent.log'}")
+        time.sleep(0.1)
 
 
 def load_offline(act: Act) -> None:

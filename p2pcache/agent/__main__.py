@@ -21,6 +21,7 @@ def main() -> int:
 
     from p2pcache import config
     from p2pcache.agent import daemon
+    from p2pcache.agent.localapi.home_lock import held
     from p2pcache.config import settings
     from p2pcache.errors import P2PCacheError
 
@@ -39,7 +40,8 @@ def main() -> int:
         loaded = settings.load(home, environment)
         socket_path, hub_cache = config.socket_path(home), config.hub_cache_dir()
         os.chdir("/")  # the caller's folder may be gone, or be wanted gone while we run
-        daemon.run(loaded, socket_path, hub_cache, embedded=options.embedded)
+        with held(home, socket_path, embedded=options.embedded, say=daemon.print_err):
+            daemon.run(loaded, socket_path, hub_cache, embedded=options.embedded)
     except P2PCacheError as exc:
         daemon.print_err(f"error: {exc.message}" + (f"\nhint: {exc.hint}" if exc.hint else ""))
         return exc.exit_code

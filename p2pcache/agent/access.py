@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgpack
 
+from p2pcache.content.grants import covers, standing
 from p2pcache.content.proof import NONCE_BYTES, Challenge, answer, is_proof, make_challenge
 from p2pcache.errors import Denied, NotFound
 
@@ -109,13 +110,10 @@ class Access:
     def _is_granted(self, peer: PeerId, manifest: bytes) -> bool:
         if self._options.admin is None:
             return False
-        grants = [
-            grant.repo
-            for grant in self._store.others.grants(peer=peer, now=self._now())
-            if grant.signer == self._options.admin
-        ]
+        told = self._store.others.grants(peer=peer, now=self._now())
+        grants = standing(told, self._options.admin)
         refs = [row.canonical for row in self._store.resolutions_of(manifest)]
-        return any(_covers(repo, ref) for repo in grants for ref in refs)
+        return any(covers(grant.repo, ref) for grant in grants for ref in refs)
 
     def readable(self, peer: PeerId, blobs: Sequence[BlobInfo]) -> list[BlobInfo]:
         """Those that the peer may read, whatever it asks for."""
@@ -220,11 +218,6 @@ class Access:
         if is_proof(proof, answer(challenge, peer, self._me, data)):
             with self._lock:
                 _remember(self._proven, (peer, manifest), self._now() + PROOF_HOLDS_S)
-
-
-def _covers(repo: str, canonical: str) -> bool:
-    """Whether a grant of `hf://org/name` is for a ref such as `hf://org/name@main/file`."""
-    return canonical == repo or canonical.startswith((f"{repo}@", f"{repo}/"))
 
 
 def _remember(table: OrderedDict[K, V], key: K, value: V) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.network_slot import READY_S
+from p2pcache.content.grants import covers, standing
 from p2pcache.content.manifest import MAX_MANIFEST_BYTES, Manifest, parse
 from p2pcache.errors import P2PCacheError, Untrusted
 
@@ -62,6 +63,15 @@ class NetworkNames:
         if found.cid() != cid:
             raise Untrusted("a manifest does not hash to its name")
         return found
+
+    async def granted(self, canonical: str) -> bool:
+        """Whether a grant of the network's admin for this agent covers the ref."""
+        opened = await self._slot.wait_open(READY_S)
+        if opened is None:
+            return False
+        me, admin, others = opened.peer_id, opened.admin, self._store.others
+        told = await trio.to_thread.run_sync(lambda: others.grants(peer=me, now=self._now()))
+        return any(covers(grant.repo, canonical) for grant in standing(told, admin))
 
     def keep(self, word: SignedResolution) -> None:
         """Remember a word that was used."""

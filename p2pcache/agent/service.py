@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from p2pcache.agent import get, health, keep, repair, share
+from p2pcache.agent import get, grants, health, keep, repair, share
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
 from p2pcache.errors import UsageError
@@ -24,7 +24,9 @@ OPERATIONS: dict[str, Operation] = {
     "peers": share.peers,
     "bans": share.bans,
     "unban": share.unban,
-    "grant": share.grant,
+    "grant": grants.grant,
+    "revoke": grants.revoke,
+    "grants": grants.grants,
     "ls": keep.ls,
     "pin": keep.pin,
     "unpin": keep.unpin,

@@ -1,4 +1,4 @@
-"""The operations of the network: init, invite, join, peers, bans, unban, grant."""
+"""The operations of the network: init, invite, join, peers, bans, unban."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from p2pcache.agent.network_slot import READY_S
-from p2pcache.content import refs
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
-from p2pcache.content.signed import sign_grant
-from p2pcache.errors import Denied, NotFound, Unavailable, UsageError
+from p2pcache.errors import NotFound, Unavailable, UsageError
 from p2pcache.units import MAX_EXPIRES_S
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from p2pcache.agent.args import Args
     from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.network_files import Files
@@ -37,7 +37,8 @@ def _network(parts: Parts) -> AgentNetwork:
     raise Unavailable(f"the network is off: {why}", hint=parts.network.hint)
 
 
-async def _opened(parts: Parts) -> AgentNetwork:
+async def opened(parts: Parts) -> AgentNetwork:
+    """The network once it is open. Raises Unavailable with what is in its way."""
     await parts.network.wait_open(READY_S)
     return _network(parts)
 
@@ -52,7 +53,7 @@ def _answer(network: AgentNetwork, *, made: bool) -> dict[str, Any]:
     }
 
 
-def _expires_s(args: Args) -> float:
+def expires_s_of(args: Args) -> float:
     """For how long something is given out. Raises UsageError."""
     expires_s = args.positive("expires_s")
     if expires_s is None or not 1 <= expires_s <= MAX_EXPIRES_S:
@@ -72,7 +73,7 @@ async def init(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         files.write_admin(identity.peer_id)
         await trio.to_thread.run_sync(save_network_key, files.network, NetworkKey.generate())
         return _answer(await parts.network.restart(), made=True)
-    return _answer(await _opened(parts), made=False)
+    return _answer(await opened(parts), made=False)
 
 
 async def invite(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -80,8 +81,8 @@ async def invite(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     from p2pcache.net.address import parse_address
     from p2pcache.net.invite import MAX_ADDRESSES, Invite, format_invite
 
-    expires_s = _expires_s(args)
-    network = await _opened(parts)
+    expires_s = expires_s_of(args)
+    network = await opened(parts)
     addresses = network.addresses()[:MAX_ADDRESSES]
     expires_at = int(parts.now() + expires_s)
     token = format_invite(
@@ -112,7 +113,7 @@ async def join(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 hint=f"if that is right, remove `{files.admin}` and join again",
             )
         files.write_admin(invite.admin)
-    network = await (parts.network.restart() if made else _opened(parts))
+    network = await (parts.network.restart() if made else opened(parts))
     by_peer: dict[bytes, list[str]] = {}
     for address in invite.addresses:
         if address.peer is not None and address.peer != network.peer_id:
@@ -136,20 +137,30 @@ async def join(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     return _answer(network, made=made)
 
 
+def listening_address(told: Sequence[str], seen: str | None) -> str | None:
+    """Where a peer can be dialled: what it says itself, first of all on the host that it is `seen`
+    at. The port of a connection that it opened is good for nothing.
+    """
+    host = (seen or "").split("/")[:3]
+    return next((one for one in told if one.split("/")[:3] == host), next(iter(told), seen))
+
+
 async def peers(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Who is connected."""
-    network = await _opened(parts)
+    network = await opened(parts)
     readers = (await network.server.statistics())["readers"]
     now = trio.current_time()
     for member in network.network.members():
         sent = readers.get(member.peer, [0])[0]
-        lane = member.lane
+        lane, seen = member.lane, network.host.address_of(member.peer)
         await emit(
             {
                 "type": "item",
                 "value": {
                     "peer": format_peer_id(member.peer),
-                    "address": network.host.address_of(member.peer),
+                    "address": listening_address(member.addresses, seen),
+                    "addresses": list(member.addresses),
+                    "connection": seen,
                     "agent": member.agent,
                     "connected_s": now - member.since,
                     "lane": f"{'plain' if lane.fingerprint is None else 'tls'}:{lane.port}",
@@ -189,40 +200,3 @@ async def unban(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     if not lifted:
         raise NotFound("this peer is not banned", hint="`p2pcache peers --banned` lists them")
     return {"peer": format_peer_id(peer)}
-
-
-async def grant(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """Sign a permission for a peer, as the network's admin."""
-    network = await _opened(parts)
-    if network.admin != network.peer_id:
-        raise _not_admin(network)
-    peer = parse_peer_id(args.text("peer"))
-    repo = repo_of(args.text("repo"))
-    expires_s = _expires_s(args)
-    expires_at = float(parts.now() + expires_s)
-    signed = sign_grant(network.identity, repo, peer, expires_at)
-    await trio.to_thread.run_sync(parts.store.others.put_grant, signed)
-    network.network.permit([signed])
-    return {"repo": repo, "peer": format_peer_id(peer), "expires_at": expires_at}
-
-
-def _not_admin(network: AgentNetwork) -> Denied:
-    if network.admin is None:
-        return Denied(
-            "this agent knows no admin of its network: there is no `network.admin` in its home",
-            hint="write the peer id of the agent where `p2pcache init` was run into it (any other "
-            "member's home has it), and start the agent anew",
-        )
-    return Denied(
-        f"only the network's admin can grant access: {format_peer_id(network.admin)}",
-        hint="run it on the machine where `p2pcache init` was run; if that was here, this agent's "
-        "`identity.key` was replaced: put the old one back",
-    )
-
-
-def repo_of(text: str) -> str:
-    """The canonical ref of a repository without its revision. Raises UsageError."""
-    ref = refs.parse_ref(text)
-    if not isinstance(ref, refs.HfRef):
-        raise UsageError("a grant is for a Hugging Face repository", hint="hf://org/name")
-    return refs.canonical(ref).partition("@")[0]

@@ -40,7 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "invite": ("network", "invite", "Let another machine join."),
         "join": ("network", "join", "Join a network."),
         "peers": ("network", "peers", "Show the other agents."),
-        "grant": ("network", "grant", "Let an agent read a gated repository."),
+        "grant": ("grant", "grant", "Let an agent read a gated repository."),
         "unban": ("network", "unban", "Talk to a banned agent again."),
     },
     "Look": {

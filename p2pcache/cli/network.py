@@ -167,21 +167,3 @@ def unban(peer: str, printer: Printer) -> None:
         answer = agent.unban(peer)
     printer.show("unban", answer, [answer["peer"]])
     printer.note(f"{peer} may talk to this agent again")
-
-
-@click.command(
-    cls=Command,
-    short_help="Let an agent read a gated repository.",
-    example="p2pcache grant hf://org/gated 12D3KooW... --expires 30d",
-    exits=(10, 11, 14),
-)
-@click.argument("repo")
-@click.argument("peer")
-@click.option("--expires", type=EXPIRY, default="30d", metavar="TIME", help="How long: 30d.")
-@output_options
-def grant(repo: str, peer: str, printer: Printer, expires: int) -> None:
-    """As the network's admin, let PEER read REPO from other agents without its own access."""
-    with connect() as agent:
-        answer = agent.grant(repo, peer, expires_s=expires)
-    printer.show("grant", answer, ())
-    printer.note(f"{peer} may read {answer['repo']} until {when(answer['expires_at'])}")

@@ -148,10 +148,12 @@ def _hidden(name: str, request: HfListRequest) -> NotFound:
         return NotFound(
             f"{request.endpoint} has no public {name} at {request.revision!r}",
             hint=f"{suspects}; if it is private, set HF_TOKEN or run `hf auth login`",
+            hidden=True,
         )
     return NotFound(
         f"{request.endpoint} has no {name} at {request.revision!r} that this token may see",
         hint=f"{suspects}; if it is private, ask its owner for access",
+        hidden=True,
     )
 
 

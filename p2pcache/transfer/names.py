@@ -36,6 +36,10 @@ class Names(Protocol):
         """A manifest by its CID, verified, from anybody who has it."""
         ...
 
+    async def granted(self, canonical: str) -> bool:
+        """Whether the network's admin lets this agent read the ref from others."""
+        ...
+
     def keep(self, word: SignedResolution) -> None:
         """Remember a word that was used, so that it works offline again."""
         ...

@@ -17,7 +17,7 @@ from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.names import safe_path
-from p2pcache.errors import NotFound, P2PCacheError, Unavailable, UsageError
+from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.port import Credentials, ListedFile, Listing
 from p2pcache.store.records import Resolution as Record
 from p2pcache.transfer.known import check_sizes, with_known_digests
@@ -135,8 +135,27 @@ class Resolver:
             error.__cause__ = exc
         except Unavailable as exc:
             error = exc
+        except (Denied, NotFound) as exc:
+            return await self._by_grant(ref, ours, names, exc)
         known = await self._without_origin(ref, known, ours, names)
         return self._fall_back(known, error)
+
+    async def _by_grant(
+        self, ref: refs.Ref, ours: str, options: NameOptions, refused: Denied | NotFound
+    ) -> Resolution:
+        """What other agents say a ref means whose origin refuses us, when the network's admin
+        granted this agent access to it; raises what the origin said when not. Our own record does
+        not count: a grant opens content to who asks the others for it by its name.
+        """
+        private = isinstance(refused, Denied) or refused.hidden
+        canonical = refs.canonical(ref)
+        if not private or self._names is None or not await self._names.granted(canonical):
+            raise refused
+        found = await self._without_origin(ref, None, ours, options)
+        if found is None:
+            raise refused
+        note = f"{refused.message}; the network's admin lets this agent read it from other agents"
+        return replace(found, listing=replace(found.listing, notes=(*found.notes, note)))
 
     async def _without_origin(
         self, ref: refs.Ref, record: Resolution | None, ours: str, options: NameOptions

@@ -25,7 +25,8 @@ EVERY_DATA_COMMAND = [
     ["unpin", "org/model"], ["rm", "org/model"], ["gc"], ["verify"], ["status"], ["why"],
     ["doctor"], ["config", "show"], ["agent", "status"], ["agent", "stop"], ["init"], ["invite"],
     ["join", "p2pcache1-token"], ["peers"], ["peers", "--banned"], ["unban", PEER],
-    ["grant", "hf://org/gated", PEER],
+    ["grant", "hf://org/gated", PEER], ["grant", "--list"],
+    ["grant", "--revoke", "hf://org/gated", PEER],
 ]  # fmt: skip
 
 
@@ -197,7 +198,8 @@ def test_ls_in_quiet_mode_is_data_alone(agent, capsys):
 def test_what_looks_at_a_running_agent_exits_10_without_one_and_starts_none(home, capsys):
     for command in (
         ["status"], ["agent", "status"], ["agent", "stop"], ["peers"], ["peers", "--banned"],
-        ["invite"], ["grant", "hf://org/gated", PEER],
+        ["invite"], ["grant", "hf://org/gated", PEER], ["grant", "--list"],
+        ["grant", "--revoke", "hf://org/gated", PEER],
     ):  # fmt: skip
         assert main(command) == 10
         assert "hint: start one with `p2pcache agent run`" in capsys.readouterr().err
@@ -349,6 +351,40 @@ def test_an_expiry_that_cannot_be_is_refused_before_the_agent_is_asked(
     assert "--expires" in err
     assert "from 1s to 3650d" in err
     assert agent.calls == []
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "p2pcache peers"), (["hf://org/gated"], "p2pcache peers"), (["", PEER], "p2pcache"),
+        (["--revoke"], "p2pcache peers"), (["--list", "hf://org/gated"], "--list shows all"),
+        (["--list", "--revoke"], "--list shows all"), (["--list", "--expires", "1d"], "new grant"),
+        (["--revoke", "hf://org/gated", PEER, "--expires", "1d"], "new grant"),
+    ],
+)  # fmt: skip
+def test_a_grant_without_its_arguments_or_with_too_many_is_refused(agent, capsys, args, said):
+    assert main(["grant", *args]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert said in err
+    assert agent.calls == []
+
+
+def test_grants_are_given_listed_and_taken_back(agent, capsys):
+    assert main(["grant", "hf://org/gated", PEER]) == 0
+    err = capsys.readouterr().err
+    assert f"{PEER} may read hf://org/gated until" in err
+    assert "right peer id" not in err
+    assert main(["grant", "hf://org/other", PEER]) == 0
+    assert "right peer id" in capsys.readouterr().err
+    assert main(["grant", "--list"]) == 0
+    title, one, two = capsys.readouterr().out.splitlines()
+    assert title.split() == ["repository", "peer", "until"]
+    assert "taken back" not in one
+    assert two.endswith("taken back")
+    assert main(["grant", "--revoke", "hf://org/gated", PEER]) == 0
+    assert "no more" in capsys.readouterr().err
+    assert [args["expires_s"] for op, args in agent.calls if op == "grant"] == [30 * 86400] * 2
 
 
 def test_join_reads_a_token_from_stdin_so_that_no_process_list_shows_it(agent):

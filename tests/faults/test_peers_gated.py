@@ -13,7 +13,7 @@ from tests.support.agents import running_agent
 from tests.support.blobs import MIB, sha256_file
 from tests.support.hub_repo import HubRepo, build_repo, lfs, text
 from tests.support.hub_stub import GOOD_TOKEN, NO_ACCESS_TOKEN, HubStub, hub_stub
-from tests.support.network import LOOPBACK, join, network, peer_id
+from tests.support.network import LOOPBACK, join, knows, network, peer_id, wait_until
 from tests.support.pulling import Pull
 from tests.support.watched_pull import at_most
 
@@ -150,6 +150,54 @@ def test_a_grant_opens_it_to_one_agent_and_to_nobody_behind_it(
         assert not hub.asked, "no token, no origin"
         learns_nothing(c, repo, manifest)
         assert sent(b) == 0
+
+
+def test_with_a_grant_a_plain_get_goes_on_from_peers_where_the_hub_refuses(
+    tmp_path: Path, repo: HubRepo, hub: HubStub
+):
+    with at_most(90), network(tmp_path, 2) as (admin, b):
+        get(admin, with_token(hub))
+        with pytest.raises(errors.Denied):
+            get(b, with_token(hub, None))
+        with admin.client() as client:
+            client.grant(REF, peer_id(b), expires_s=600)
+        for token in (None, NO_ACCESS_TOKEN):
+            time.sleep(0.5)
+            got = get(b, with_token(hub, token), to=str(tmp_path / f"out{token is None}"))
+            assert any("admin lets" in note and "gated" in note for note in got["notes"])
+            assert any(peer_id(admin) in note for note in got["notes"]), "whose word it is"
+        assert sha256_file(tmp_path / "outTrue" / LARGE) == repo.files[LARGE].sha256
+        assert from_peers(b) == 0, "the second time it was here"
+        assert any("admin lets" in note for note in b.why()["notes"])
+
+
+def test_a_grant_that_is_taken_back_opens_nothing_more_also_after_restarts(
+    tmp_path: Path, repo: HubRepo, hub: HubStub
+):
+    with at_most(120), network(tmp_path, 3) as (admin, a, b):
+        manifest = get(a, with_token(hub))["manifest"]
+        with admin.client() as client:
+            client.grant(REF, peer_id(b), expires_s=600)
+            time.sleep(0.5)
+            b.get(REF, credentials=NOWHERE, hf_cache=False, dry_run=True)  # it hears the name
+            a.stop()
+            client.revoke(REF, peer_id(b))
+        a.start()  # it was away, and is told when it comes back
+        wait_until(lambda: knows(a, 2), "it is back")
+        time.sleep(0.5)
+        with a.client() as client:
+            assert [(one["peer"], one["revoked"]) for one in client.grants()] == [
+                (peer_id(b), True)
+            ]
+        b.stop()
+        b.start()
+        wait_until(lambda: knows(b, 2), "it is back")
+        with pytest.raises(NOTHING):
+            get(b, NOWHERE)
+        with pytest.raises(errors.NotFound):
+            b.get(f"sha256:{repo.files[LARGE].sha256}")
+        assert manifest
+        assert sent(a) == 0
 
 
 def test_a_grant_that_ended_opens_nothing(tmp_path: Path, repo: HubRepo, hub: HubStub):

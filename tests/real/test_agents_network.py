@@ -35,6 +35,20 @@ def test_three_agents_that_joined_one_after_the_other_all_know_each_other(tmp_pa
         assert peers_of(c) == ids - {peer_id(c)}
 
 
+def test_peers_shows_where_each_listens_also_whoever_dialled_us(tmp_path: Path):
+    with network(tmp_path, 3) as agents:
+        listens = {}
+        for agent in agents:
+            with agent.client() as client:
+                made = client.init()
+            listens[made["peer"]] = {one.partition("/p2p/")[0] for one in made["addresses"]}
+        for agent in agents:
+            with agent.client() as client:
+                for peer in client.peers():
+                    assert peer["address"] in listens[peer["peer"]]
+                    assert set(peer["addresses"]) == listens[peer["peer"]]
+
+
 def test_a_restarted_agent_is_the_same_peer_and_comes_back_by_itself(tmp_path: Path):
     with network(tmp_path, 2) as (a, b):
         before = peer_id(b)

@@ -183,6 +183,7 @@ class ScriptedService:
     async def op_peers(self, args, emit):
         await emit(
             {"type": "item", "value": {"peer": PEER, "address": "/ip4/192.0.2.7/tcp/4801",
+             "addresses": ["/ip4/192.0.2.7/tcp/4801"], "connection": None,
              "agent": "p2pcache/0.1.0", "connected_s": 61.0, "lane": "tls:4802",
              "round_trip_s": 0.0012, "queue_s": 0.0, "up_bytes_per_s": 0.0,
              "intake_bytes_per_s": 0.0, "sent_bytes": 3 << 20, "received_bytes": 0, "holds": 2}}
@@ -202,7 +203,19 @@ class ScriptedService:
 
     async def op_grant(self, args, emit):
         return {"repo": args["repo"], "peer": args["peer"],
-                "expires_at": 1_760_000_000.0 + args["expires_s"]}  # fmt: skip
+                "expires_at": 1_760_000_000.0 + args["expires_s"],
+                "connected": args["repo"] == "hf://org/gated"}  # fmt: skip
+
+    async def op_revoke(self, args, emit):
+        return {"repo": args["repo"], "peer": args["peer"], "expires_at": 1_760_000_000.0}
+
+    async def op_grants(self, args, emit):
+        for revoked in (False, True):
+            await emit(
+                {"type": "item", "value": {"repo": f"hf://org/gated{revoked:d}", "peer": PEER,
+                 "expires_at": 1_760_000_000.0, "revoked": revoked}}
+            )  # fmt: skip
+        return {}
 
     async def op_why(self, args, emit):
         return RECEIPT | {"ref": args["ref"]}

@@ -30,6 +30,7 @@ from p2pcache.agent.localapi.client import (
     silent,
 )
 from p2pcache.agent.localapi.exchange import AgentGone, Answer, Exchange
+from p2pcache.agent.localapi.home_lock import elsewhere
 from p2pcache.errors import AgentNotRunning, Unavailable
 
 if TYPE_CHECKING:
@@ -201,6 +202,15 @@ class AsyncClient:
         args = {"repo": repo, "peer": peer, "expires_s": expires_s}
         return cast("answers.GrantAnswer", (await self.call("grant", args))[0])
 
+    async def revoke(self, repo: str, peer: str) -> answers.RevokeAnswer:
+        """As the network's admin, take a grant back."""
+        args = {"repo": repo, "peer": peer}
+        return cast("answers.RevokeAnswer", (await self.call("revoke", args))[0])
+
+    async def grants(self) -> list[answers.GrantsAnswer]:
+        """The admin's grants that have not ended."""
+        return cast("list[answers.GrantsAnswer]", (await self.call("grants", {}))[1])
+
     async def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
         try:
@@ -245,8 +255,11 @@ class AsyncClient:
         try:
             return await _Connection.open(path)
         except AgentNotRunning:
-            if not self._embed:
+            other = elsewhere(self.home, path)  # started in another environment
+            if other is None and not self._embed:
                 raise
+        if other is not None:
+            return await _Connection.open(other)
         async with self._starting:
             if self._agent is None or self._agent.ended:
                 from p2pcache.agent.localapi.embedded import start_agent  # imports subprocess
@@ -257,7 +270,7 @@ class AsyncClient:
                 self._agent = await trio.to_thread.run_sync(
                     start_agent, self.home, path, self._agent_command
                 )
-        return await _Connection.open(path)
+        return await _Connection.open(elsewhere(self.home, path) or path)
 
 
 class _Connection:

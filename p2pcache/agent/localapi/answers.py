@@ -214,10 +214,15 @@ class InviteAnswer(TypedDict):
 
 
 class PeerAnswer(TypedDict):
-    """One connected member. Rates in bytes/s; `sent_bytes` and `received_bytes` of our lanes."""
+    """One connected member. Rates in bytes/s; `sent_bytes` and `received_bytes` of our lanes.
+
+    `address`: where it listens, out of all its `addresses`; `connection`: the other end of ours.
+    """
 
     peer: str
     address: str | None
+    addresses: list[str]
+    connection: str | None
     agent: str
     connected_s: float
     lane: str | None
@@ -239,11 +244,29 @@ class BanAnswer(TypedDict):
 
 
 class GrantAnswer(TypedDict):
-    """A grant that was signed; it travels to the members by itself."""
+    """A grant that was signed; it travels to the members by itself. `connected`: who it is for."""
 
     repo: str
     peer: str
     expires_at: float
+    connected: bool
+
+
+class RevokeAnswer(TypedDict):
+    """A grant that was taken back; it would have ended at `expires_at`."""
+
+    repo: str
+    peer: str
+    expires_at: float
+
+
+class GrantsAnswer(TypedDict):
+    """A grant that has not ended. `revoked`: it was taken back, and counts no more."""
+
+    repo: str
+    peer: str
+    expires_at: float
+    revoked: bool
 
 
 class CheckAnswer(TypedDict):

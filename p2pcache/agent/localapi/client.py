@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 from p2pcache import config
 from p2pcache.agent.localapi import calls
 from p2pcache.agent.localapi.exchange import AgentGone, Answer, Exchange
+from p2pcache.agent.localapi.home_lock import elsewhere
 from p2pcache.agent.localapi.listener import HasOptions, peer_uid
 from p2pcache.errors import AgentNotRunning, Denied, LocalFault, P2PCacheError, Unavailable
 from p2pcache.version import __version__
@@ -97,14 +98,18 @@ class Client:
             try:
                 self._connection = Connection(path)
             except AgentNotRunning:
-                if not self._embed:
+                other = elsewhere(self.home, path)  # started in another environment
+                if other is None and not self._embed:
                     raise
-                from p2pcache.agent.localapi.embedded import start_agent  # imports subprocess
-
-                self._release_agent()
-                self._agent = start_agent(self.home, path, self._agent_command)
-                self._connection = Connection(path)
+                self._connection = self._start(path) if other is None else Connection(other)
         return self._connection.hello
+
+    def _start(self, path: Path) -> Connection:
+        from p2pcache.agent.localapi.embedded import start_agent  # imports subprocess
+
+        self._release_agent()
+        self._agent = start_agent(self.home, path, self._agent_command)
+        return Connection(elsewhere(self.home, path) or path)
 
     @property
     def embedded(self) -> bool:
@@ -230,6 +235,14 @@ class Client:
         """As the network's admin, let a peer read a gated repository."""
         args = {"repo": repo, "peer": peer, "expires_s": expires_s}
         return cast("answers.GrantAnswer", self.call("grant", args)[0])
+
+    def revoke(self, repo: str, peer: str) -> answers.RevokeAnswer:
+        """As the network's admin, take a grant back."""
+        return cast("answers.RevokeAnswer", self.call("revoke", {"repo": repo, "peer": peer})[0])
+
+    def grants(self) -> list[answers.GrantsAnswer]:
+        """The admin's grants that have not ended."""
+        return cast("list[answers.GrantsAnswer]", self.call("grants", {})[1])
 
     def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""

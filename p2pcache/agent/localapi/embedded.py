@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from p2pcache.agent.localapi.home_lock import elsewhere
 from p2pcache.agent.localapi.listener import is_listening
 from p2pcache.errors import LocalFault, UsageError
 
@@ -128,7 +129,7 @@ def start_agent(
         ) from exc
     agent = EmbeddedAgent(process)
     try:
-        if not _wait_listening(process, socket_path, log):
+        if not _wait_listening(process, home, socket_path, log):
             return None
         for line in log.read_text("utf-8", "replace").splitlines():
             if line.startswith(WARNING):
@@ -139,7 +140,9 @@ def start_agent(
         raise
 
 
-def _wait_listening(process: subprocess.Popen[bytes], socket_path: Path, log: Path) -> bool:
+def _wait_listening(
+    process: subprocess.Popen[bytes], home: Path, socket_path: Path, log: Path
+) -> bool:
     """True: it listens. False: it left because another agent does."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
@@ -147,6 +150,8 @@ def _wait_listening(process: subprocess.Popen[bytes], socket_path: Path, log: Pa
         if is_listening(socket_path):
             return not exited
         if exited:
+            if elsewhere(home, socket_path) is not None:
+                return False
             break
         time.sleep(POLL_S)
     tail = log.read_text("utf-8", "replace")[-MAX_LOG_TAIL_CHARS:].strip()

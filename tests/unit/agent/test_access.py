@@ -15,6 +15,7 @@ from p2pcache.agent.access import (
     without_restricted,
 )
 from p2pcache.content import signed
+from p2pcache.content.grants import revoked
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.errors import NotFound
 from p2pcache.store.index import _SCHEMA, _SCHEMA_2
@@ -61,6 +62,23 @@ def test_wrong_bytes_late_answers_and_answers_of_others_prove_nothing(world):
 
 def test_asking_again_gives_the_same_question(world):
     assert world.challenge(PEER) == world.challenge(PEER)
+
+
+def test_a_grant_that_the_admin_took_back_counts_no_more_and_nobody_else_can(world):
+    others, reader = world.store.others, STRANGER.peer_id
+
+    def put(signer, repo, until):
+        others.put_grant(signed.sign_grant(signer, repo, reader, until))
+        return world.access.may_hear(reader, world.gated)
+
+    assert put(ADMIN, "hf://org/gated", 2000.0)
+    assert put(PEER, revoked("hf://org/gated"), 9e9), "not the admin's word"
+    with world.store.others._index.write("forget it") as connection:
+        connection.execute("DELETE FROM grants WHERE expires_at > 8e9")
+    assert not put(ADMIN, revoked("hf://org/gated"), 2000.0)
+    assert not world.access.may(reader, world.gated), "also for who was told before"
+    assert not put(ADMIN, "hf://org/gated", 2000.0), "the old grant, told once more"
+    assert put(ADMIN, "hf://org/gated", 2001.0), "a later one"
 
 
 def test_the_admins_grant_counts_until_it_ends_and_nobody_elses_does(world):

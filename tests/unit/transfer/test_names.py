@@ -11,7 +11,7 @@ from p2pcache.content import refs, signed
 from p2pcache.content.digests import sha256_digest
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.peerid import peer_id_of
-from p2pcache.errors import NotFound, Unavailable
+from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable
 from p2pcache.sources.port import Credentials, ListedFile, Listing, SourceKind
 from p2pcache.store.store import Store
 from p2pcache.transfer.names import OTHERS, NameOptions, choose_word
@@ -63,6 +63,7 @@ class Origin:
 
     def __init__(self) -> None:
         self.up, self.mutable = False, True
+        self.error: P2PCacheError = Unavailable("no route to the origin")
         self.asked = 0
 
     def accepts(self, ref: refs.Ref) -> bool:
@@ -74,7 +75,7 @@ class Origin:
     async def list(self, ref: refs.Ref, credentials: Credentials) -> Listing:
         self.asked += 1
         if not self.up:
-            raise Unavailable("no route to the origin")
+            raise self.error
         file = ListedFile("model.bin", 9, sha256_digest(b"\x07" * 32), "org/name/model.bin")
         return Listing("hf", self.endpoint(ref, credentials), "def", self.mutable, (file,))
 
@@ -92,6 +93,7 @@ class Others:
         self.heard = list(heard)
         self.kept: list[signed.SignedResolution] = []
         self.asked: list[str] = []
+        self.is_granted = False
         self.manifests = {manifest(seed).cid(): manifest(seed) for seed in (1, 2)}
 
     async def words(self, canonical: str):
@@ -100,6 +102,9 @@ class Others:
 
     async def manifest(self, cid: bytes) -> Manifest | None:
         return self.manifests.get(cid)
+
+    async def granted(self, canonical: str) -> bool:
+        return self.is_granted and canonical == NAME
 
     def keep(self, word: signed.SignedResolution) -> None:
         self.kept.append(word)
@@ -178,6 +183,44 @@ async def test_without_a_word_that_counts_the_origins_error_comes_out(store):
                 REF, Credentials(), trust=trust, offline=True
             )
     assert store.resolutions() == []
+
+
+REFUSALS = [Denied("it is gated"), NotFound("no public model", hidden=True)]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["gated", "private"])
+async def test_where_the_origin_refuses_a_grant_opens_the_name_to_others_word(store, refusal):
+    origin, others = Origin(), Others(word(ALICE, NOW - 60, restricted=True))
+    origin.error = refusal
+    asking = resolver(store, origin, others)
+    with pytest.raises(type(refusal), match=refusal.message):
+        await asking.resolve(REF, Credentials())
+    assert others.asked == [], "without a grant nobody learns of it"
+    others.is_granted = True
+    found = await asking.resolve(REF, Credentials())
+    assert (found.manifest, found.listing.source) == (manifest(1), OTHERS)
+    assert any(refusal.message in note and "admin" in note for note in found.notes)
+    assert store.resolutions()[0].gated
+
+
+async def test_a_grant_opens_neither_what_is_not_there_nor_what_nobody_knows(store):
+    origin, others = Origin(), Others(word(ALICE, NOW))
+    others.is_granted = True
+    origin.error = NotFound("has no such revision")
+    with pytest.raises(NotFound, match="no such revision"):
+        await resolver(store, origin, others).resolve(REF, Credentials())
+    origin.error, others.heard = REFUSALS[0], []
+    with pytest.raises(Denied, match="gated"):
+        await resolver(store, origin, others).resolve(REF, Credentials())
+
+
+async def test_with_a_grant_our_own_record_of_what_is_refused_now_does_not_count(store):
+    origin, others = Origin(), Others()
+    origin.up = others.is_granted = True
+    await resolver(store, origin, others, NOW - 500).resolve(REF, Credentials())
+    origin.up, origin.error = False, REFUSALS[0]
+    with pytest.raises(Denied, match="gated"):
+        await resolver(store, origin, others).resolve(REF, Credentials())
 
 
 def test_the_newest_word_counts_and_a_clock_from_the_future_does_not():
