@@ -62,7 +62,7 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
     total = sum(blob.size for blob in blobs.values())
     files = sum(len(one.manifest.files) for one in planned)
     if total // LEAF_BYTES + len(blobs) > MAX_BLOCKS or files > MAX_FILES:
-        raise UsageError("this is too much for one bundle", hint="make several bundles")
+        raise _too_much()
     tell(Progress("planning", None, 0, total, 0, len(blobs)))
     maps = {sha256: _block_map(store, blob, tell) for sha256, blob in blobs.items()}
     roots = {sha256: unixfs.file_root(_each(maps[sha256]), b.size) for sha256, b in blobs.items()}
@@ -95,6 +95,10 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
     return Written(path, index_path(path), out.size_bytes, len(out.offsets), total, tuple(folders))
 
 
+def _too_much() -> UsageError:
+    return UsageError("this is too much for one bundle", hint="make several bundles")
+
+
 class _Car:
     """A CAR that is being written: each block once. `offsets`: where each one's section begins."""
 
@@ -108,6 +112,8 @@ class _Car:
         digest = cid[4:]
         if digest in self.offsets:
             return
+        if len(self.offsets) == MAX_BLOCKS:
+            raise _too_much()
         self.offsets[digest] = self.size_bytes
         for part in car.encode_section(cid, data):
             self.size_bytes += self._file.write(part)
