@@ -120,7 +120,7 @@ def leaf_hashes(root: bytes, size: int, get: Get) -> bytes:
             if cids.codec(cid) == cids.RAW:
                 hashes += cid[4:]
                 if len(hashes) > 32 * most:
-                    raise Untrusted(f"a file has more blocks than its {size} bytes fill")
+                    raise _other(f"a file has more blocks than its {size} bytes fill")
                 continue
             node = parse_node(get(cid))
             if node.size is None or not 0 < len(node.links) <= MAX_LINKS or depth == MAX_DEPTH:

@@ -130,10 +130,7 @@ def _add_file(out: _Car, blob: BlobInfo, hashes: bytes) -> Iterator[int]:
         try:
             verify_block(expected, data)
         except Untrusted as exc:
-            raise LocalFault(
-                f"the stored blob {blob.sha256.hex()} is damaged: {exc.message}",
-                hint="`p2pcache verify --repair` fetches its bad blocks again",
-            ) from exc
+            raise _damaged(blob, exc.message) from exc
         out.add(cids.raw_cid(expected), data)
     if not blob.size:
         out.add(cids.raw_cid(unixfs.EMPTY_SHA256), b"")
@@ -156,11 +153,21 @@ def _block_map(store: Store, blob: BlobInfo, tell: Tell) -> bytes:
     blocks = -(-blob.size // LEAF_BYTES)
     if known is not None and len(known) == 32 * blocks:
         return known
-    made = bytearray()
+    made, whole = bytearray(), hashlib.sha256()
     for at, _, data in _blocks(blob, bytes(32 * blocks)):
         tell(Progress("planning", blob.sha256.hex(), at, blob.size))
         made += hashlib.sha256(data).digest()
+        whole.update(data)
+    if whole.digest() != blob.sha256:
+        raise _damaged(blob, "its bytes have another digest")
     return bytes(made)
+
+
+def _damaged(blob: BlobInfo, how: str) -> LocalFault:
+    return LocalFault(
+        f"the stored blob {blob.sha256.hex()} is damaged: {how}",
+        hint="`p2pcache verify --repair` fetches its bad blocks again",
+    )
 
 
 def _each(hashes: bytes) -> Iterator[bytes]:

@@ -50,7 +50,7 @@ def test_the_mark_is_kept_and_a_signed_one_cannot_be_taken_out(flag: bool, said:
 
 
 def test_more_than_a_list_holds_is_refused_when_it_is_written() -> None:
-    with pytest.raises(UsageError, match="several|too many"):
+    with pytest.raises(UsageError, match="too many"):
         bundle.encode([BundledRef(MANIFEST, FOLDER, (), False)] * (bundle.MAX_REFS + 1))
 
 
