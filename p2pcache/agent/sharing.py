@@ -258,7 +258,7 @@ class Sharing:
         row = await trio.to_thread.run_sync(self._store.resolution, canonical)
         words = []
         if row is not None and row.source != OTHERS:
-            words.append(self._word(row))
+            words.append(own_word(self._signer, row))
         words += await trio.to_thread.run_sync(self._store.others.words, canonical)
 
         def may_hear() -> list[SignedResolution]:
@@ -270,19 +270,6 @@ class Sharing:
     def _open(self, word: SignedResolution) -> bool:
         """A word that says of itself that it is restricted, about something not resolved here."""
         return not word.restricted or bool(self._store.resolutions_of(word.manifest))
-
-    def _word(self, row: Resolution) -> SignedResolution:
-        return sign_resolution(
-            self._signer,
-            canonical=row.canonical,
-            manifest=row.manifest,
-            immutable=row.immutable,
-            source=row.source,
-            endpoint=row.endpoint,
-            mutable=row.immutable is None or not row.canonical.endswith(f"@{row.immutable}"),
-            restricted=row.gated,
-            resolved_at=row.resolved_at,
-        )
 
     # -- what pulls of ours tell -----------------------------------------------------------------
 
@@ -347,6 +334,21 @@ class Sharing:
             self._provers.pop(manifest, None)
         else:
             self._provers[manifest] = prover
+
+
+def own_word(signer: Signer, row: Resolution) -> SignedResolution:
+    """Our word for what we learnt of an origin ourselves."""
+    return sign_resolution(
+        signer,
+        canonical=row.canonical,
+        manifest=row.manifest,
+        immutable=row.immutable,
+        source=row.source,
+        endpoint=row.endpoint,
+        mutable=row.immutable is None or not row.canonical.endswith(f"@{row.immutable}"),
+        restricted=row.gated,
+        resolved_at=row.resolved_at,
+    )
 
 
 def _is_manifest(scope: bytes) -> bool:

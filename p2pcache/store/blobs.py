@@ -298,11 +298,25 @@ class Blobs:
         with durable.local_faults(f"copying {path.name} into the store"):
             try:
                 _copy_unchanged(path, draft, stat, copy)
-                _seal(draft, blob.size)
-                self._place(draft, self._layout.blob(blob.sha256), blob.size)
-                durable.fsync_path(self._layout.blob(blob.sha256).parent)
+                return self.publish_draft(
+                    draft, blob, root_cid=root_cid, block_digests=block_digests
+                )
             finally:
                 draft.unlink(missing_ok=True)
+
+    def publish_draft(
+        self, draft: Path, blob: VerifiedBlob, *,
+        root_cid: bytes | None, block_digests: bytes | None,
+    ) -> BlobInfo:  # fmt: skip
+        """Turn a written file of ours, of any size, into a blob, with its block map.
+
+        `root_cid` and `block_digests` are those of the bytes that were verified. After an error the
+        file is where it was, or a good blob.
+        """
+        with durable.local_faults("publishing a blob"):
+            _seal(draft, blob.size)
+            self._place(draft, self._layout.blob(blob.sha256), blob.size)
+            durable.fsync_path(self._layout.blob(blob.sha256).parent)
         info = self._index_blob(blob.sha256, blob.size, root_cid, blob.git_sha1)
         self._keep_map(blob, block_digests)
         return info

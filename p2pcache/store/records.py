@@ -131,6 +131,13 @@ class Records:
                     (row.manifest,),
                 )
 
+    def restrict(self, manifest: bytes) -> None:
+        """Nobody may read a manifest without a right to, until an origin that we asked says that it
+        is open.
+        """
+        with self._index.write("restricting a manifest") as connection:
+            connection.execute("INSERT OR IGNORE INTO restricted VALUES (?)", (manifest,))
+
     def resolution(self, canonical: str) -> Resolution | None:
         """What the ref meant last time."""
         found = self._resolutions("WHERE canonical = ?", (canonical,))

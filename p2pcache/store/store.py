@@ -198,6 +198,14 @@ class Store:
         """Publish many synced files from `small_dir` with one transaction, in order."""
         return self._blobs.publish_small(items)
 
+    def publish_draft(
+        self, draft: Path, blob: VerifiedBlob, *, root_cid: bytes, block_digests: bytes
+    ) -> BlobInfo:
+        """Publish a file of any size that was written in `small_dir`; see `Blobs.publish_draft`."""
+        return self._blobs.publish_draft(
+            draft, blob, root_cid=root_cid, block_digests=block_digests
+        )
+
     def small_dir(self) -> Path:
         """Where small files are written before `publish_small`; removed when we close or die."""
         with self._lock, durable.local_faults("making a directory for small files"):
@@ -446,6 +454,11 @@ class Store:
     def resolutions_of(self, manifest: bytes) -> list[Resolution]:
         """The refs that mean a manifest, newest first."""
         return self._records.resolutions_of(manifest)
+
+    def restrict(self, manifest: Manifest) -> None:
+        """Keep a manifest as restricted, before anything of it is here."""
+        self._records.put_manifest(manifest)
+        self._records.restrict(manifest.cid())
 
     def restricted_manifests(self) -> set[bytes]:
         """Manifests that nobody may read without a right to."""

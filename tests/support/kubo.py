@@ -60,10 +60,10 @@ class Kubo:
     path: Path
 
     @classmethod
-    def init(cls, path: Path) -> Kubo:
+    def init(cls, path: Path, *, profile: str = "unixfs-v1-2025") -> Kubo:
         """Make the repository, with no content in it."""
         kubo = cls(path)
-        kubo._run("init", "-e", "--profile=unixfs-v1-2025")
+        kubo._run("init", "-e", f"--profile={profile}")
         return kubo
 
     def only_hash(self, content: Path | bytes) -> str:
@@ -86,6 +86,26 @@ class Kubo:
         """The root of a folder, hidden files too, stored."""
         return self._run("add", "-r", "-Q", "-H", str(path))
 
+    def import_car(self, path: Path) -> dict[str, str]:
+        """Take in a CAR and pin its roots: what Kubo says of each root, empty when it is pinned."""
+        said = self._run("dag", "import", "--enc=json", str(path))
+        rows = [json.loads(line) for line in said.splitlines()]
+        return {r["Root"]["Cid"]["/"]: r["Root"]["PinErrorMsg"] for r in rows if r.get("Root")}
+
+    def export_car(self, root: str, path: Path) -> Path:
+        """Write what is below a root as a CAR."""
+        path.write_bytes(self._run_bytes("dag", "export", "--progress=false", root))
+        return path
+
+    def cat(self, path: str) -> bytes:
+        """The bytes of `root/path`."""
+        return self._run_bytes("cat", path)
+
+    def dag_get(self, root: str) -> dict[str, object]:
+        """A DAG-CBOR block as JSON."""
+        found: dict[str, object] = json.loads(self._run("dag", "get", root))
+        return found
+
     def dag_size(self, root: str) -> int:
         """CumulativeSize of a stored root: bytes of all its blocks, repeats counted."""
         return int(self._run("files", "stat", "--format=<cumulsize>", f"/ipfs/{root}"))
@@ -95,10 +115,13 @@ class Kubo:
         return int(self._run("block", "stat", root).split("Size:")[1])
 
     def _run(self, *args: str, stdin: bytes = b"") -> str:
+        return self._run_bytes(*args, stdin=stdin).decode().strip()
+
+    def _run_bytes(self, *args: str, stdin: bytes = b"") -> bytes:
         done = subprocess.run(
             [ipfs_binary(), "--offline", *args],
             input=stdin, check=False, capture_output=True, timeout=COMMAND_S,
             env={"IPFS_PATH": str(self.path), "HOME": str(self.path), "IPFS_TELEMETRY": "off"},
         )  # fmt: skip
         assert done.returncode == 0, (args, done.stderr.decode())
-        return done.stdout.decode().strip()
+        return done.stdout
