@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from p2pcache.net.dht.dht import Dht
     from p2pcache.net.discovery.found import Found, How
     from p2pcache.net.discovery.peerbook import PeerBook
+    from p2pcache.net.holders import Swarm
     from p2pcache.net.host import Libp2pHost
     from p2pcache.net.identity import Identity
     from p2pcache.net.network import Network
@@ -212,13 +213,13 @@ class AgentNetwork:
         roots = [blob.root_cid for blob in blobs.values() if blob.root_cid is not None]
         return [manifest, *(blob.digest for blob in blobs.values()), *roots]
 
-    async def look_up(self, name: bytes) -> None:
-        """Ask the DHT who provides a name, and be linked with them."""
+    async def look_up(self, name: bytes, swarm: Swarm) -> None:
+        """Ask the DHT who provides a name, and be linked with them as long as the swarm lasts."""
         if self.dht is not None:
             async with self.dht.find(name) as found:
                 async for peer, addresses in found:
                     if peer not in self._banned:
-                        self.network.meet(peer, addresses)
+                        swarm.meet(peer, addresses)
 
     # -- who is found ----------------------------------------------------------------------------
 

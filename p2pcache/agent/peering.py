@@ -70,7 +70,7 @@ async def peers_of(
             nursery.start_soon(swarm.run)
             told = trio.Event()
             looked_up = manifest or (names[0] if len(names) == 1 else None)
-            nursery.start_soon(_first_round, opened, swarm, None if quiet else looked_up, told)
+            nursery.start_soon(_first_round, swarm, None if quiet else looked_up, told)
             try:
                 if wait:
                     await told.wait()
@@ -83,18 +83,13 @@ async def peers_of(
                     await sharing.take_back()
 
 
-async def _first_round(
-    opened: AgentNetwork,
-    swarm: PullSwarm,
-    looked_up: bytes | None,
-    told: trio.Event,
-) -> None:
+async def _first_round(swarm: PullSwarm, looked_up: bytes | None, told: trio.Event) -> None:
     """Hear the members, for a bounded time; where none of them holds anything ask the DHT."""
     with trio.move_on_after(FIRST_ROUND_S):
         await swarm.first_round.wait()
     told.set()
     if looked_up is not None and not swarm.somebody_holds:
-        await opened.look_up(looked_up)
+        await swarm.look_up(looked_up)
 
 
 @asynccontextmanager

@@ -139,6 +139,7 @@ class Members:
     def part(self, peer: PeerId) -> None:
         """No longer because of what it holds."""
         self.mesh.part(peer)
+        self._wake.set()
 
     def cut(self, peer: PeerId, reason: str) -> None:
         """End everything with a peer now (it was banned)."""

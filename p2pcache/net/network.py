@@ -47,7 +47,7 @@ from p2pcache.net.sync.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from p2pcache.content.ranges import RangeSet
     from p2pcache.content.signed import Grant, SignedResolution
@@ -162,9 +162,10 @@ class Network:
         """Discovery saw a peer: be linked with it, if the size of the network allows."""
         self.members_driver.found(peer, addresses)
 
-    def meet(self, peer: PeerId, addresses: Iterable[str]) -> None:
-        """Be linked with this peer in any case (the DHT says it holds what we want)."""
-        self.members_driver.found(peer, addresses)
+    def meet(self, peer: PeerId, addresses: Collection[str]) -> None:
+        """Be linked with this peer in any case. A pull meets with `Swarm.meet`, for its time."""
+        if addresses:
+            self.members_driver.found(peer, addresses)
         self.members_driver.meet(peer)
 
     def ban(self, peer: PeerId) -> None:
@@ -179,7 +180,9 @@ class Network:
         """Say that we want these, and hear who holds them, as long as the block lasts. `quiet`:
         only those who are linked with us are asked; nobody is told to tell others of the manifest.
         """
-        swarm = Swarm(manifest, names, self._passes, self._link, self._interests.who, self._part)
+        swarm = Swarm(
+            manifest, names, self._passes, self._link, self._interests.who, self._part, self.meet
+        )
         self._swarms.add(swarm)
         if manifest is not None:
             self._intents[manifest] = self._intents.get(manifest, 0) + 1
@@ -190,12 +193,15 @@ class Network:
         for link in self._links():
             swarm.begin(link)
         for peer in swarm.partners():
-            self.members_driver.meet(peer)
+            swarm.meet(peer)
         try:
             yield swarm
         finally:
             self._swarms.discard(swarm)
             swarm.end()
+            for peer in swarm.met:
+                if not any(peer in other.met for other in self._swarms):
+                    self.members_driver.part(peer)
             self._part(swarm, NO_PART)
             if manifest is not None:
                 self._leave(manifest)
@@ -325,9 +331,9 @@ class Network:
         """See MembersOwner."""
         self._interests.hear(news.origin, news.said, news.manifests)
         if news.said is not Said.WITHDRAWN and news.origin not in self.members_driver.links:
-            wanted = {swarm.manifest for swarm in self._swarms}
-            if wanted.intersection(news.manifests):
-                self.members_driver.meet(news.origin)
+            for swarm in self._swarms:
+                if swarm.manifest in news.manifests:
+                    swarm.meet(news.origin)
 
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
         """See MembersOwner."""
@@ -412,8 +418,6 @@ class Network:
         if self._intents[manifest]:
             return
         del self._intents[manifest]
-        for peer in self._interests.who(manifest):
-            self.members_driver.part(peer)
         if manifest not in self._possessed and manifest not in self._quiet:
             self._say(Said.WITHDRAWN, [manifest])
         self._quiet.discard(manifest)

@@ -451,6 +451,56 @@ async def test_in_a_large_network_eight_neighbours_carry_what_is_said(autojump_c
             await until(lambda: nodes[7].peer in far.knows(), within_s=3)
 
 
+@pytest.mark.parametrize("ending", ["done", "cancelled"])
+async def test_whom_a_pull_met_it_parts_with_at_its_end(autojump_clock, ending):
+    mesh = MeshOptions(full_mesh=4, back_to_full=3, neighbours=2, guests=2, max_met=3)
+    async with (
+        world(1, deadline_s=900, options=NetworkOptions(mesh=mesh)) as (net, (puller,)),
+        AsyncExitStack() as stack,
+    ):
+        holders = [
+            await stack.enter_async_context(
+                open_node(net, 100 + number, options=NetworkOptions(mesh=mesh))
+            )
+            for number in range(12)
+        ]
+        for holder in holders:
+            puller.network.found(holder.peer, holder.host.addresses())
+        for number, holder in enumerate(holders):
+            name = b"a blob %d" % number
+            holder.shelf.held[name] = (1, None)
+            with trio.CancelScope() as pull:
+                async with puller.network.swarm(None, [name]) as swarm:
+                    swarm.meet(holder.peer, holder.host.addresses())
+                    with trio.fail_after(20):
+                        while not isinstance(await swarm.events.receive(), PeerHolds):
+                            pass
+                    if ending == "cancelled":
+                        pull.cancel()
+                        await trio.sleep(1)
+        await trio.sleep(30)
+        assert len(puller.knows()) <= 2 + 2
+
+
+async def test_who_another_pull_needs_too_is_kept(autojump_clock):
+    mesh = MeshOptions(full_mesh=1, back_to_full=1, neighbours=0, guests=8)
+    async with world(3, deadline_s=60, known=False, options=NetworkOptions(mesh=mesh)) as (
+        _,
+        nodes,
+    ):
+        puller, holder, other = nodes
+        puller.network.found(other.peer, other.host.addresses())
+        async with puller.network.swarm(None, NAMES[:1]) as first:
+            async with puller.network.swarm(None, NAMES[1:2]) as second:
+                for swarm in (first, second):
+                    swarm.meet(holder.peer, holder.host.addresses())
+                await until(lambda: puller.knows() == {holder.peer}, within_s=5)
+            puller.host.cut(holder.peer)
+            await until(lambda: not puller.knows(), within_s=5)
+            await until(lambda: puller.knows() == {holder.peer}, within_s=20)
+        await until(lambda: not puller.knows(), within_s=5)
+
+
 async def test_a_burst_of_news_costs_no_link(autojump_clock):
     async with world(3, deadline_s=60) as (_, nodes):
         await until(lambda: full(nodes), within_s=3)
