@@ -443,7 +443,7 @@ class Driver:
             del self._growing[blob]
             await self._completed(blob, info, growing.final_map)
         elif self._swarming is not None:
-            suspects = self._swarming.suspects(blob)
+            suspects = await self._swarming.suspects(blob)
         await self._send.send(ev.Digested(blob, info is not None, message, suspects))
 
     # -- watching ---------------------------------------------------------------------------------
