@@ -1,6 +1,6 @@
 """The place of the agent's network: none until `init` or `join` left a key in the home, then one,
-and another when the key changes. One that does not open, or that ends, is tried again: a port may be
-taken for a moment, a disk full.
+and another when the key changes. One that does not open, or that ends, is tried again: a port may
+be taken for a moment, a disk full.
 """
 
 from __future__ import annotations

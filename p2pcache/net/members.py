@@ -70,8 +70,8 @@ class MembersOwner(Protocol):
         """A peer broke the rules; its link ends."""
         ...
 
-    def announced(self, news: Announce) -> None:
-        """A member began to download, possesses or no longer has manifests."""
+    def announced(self, link: Link, news: Announce) -> None:
+        """A member began to download, possesses or no longer has manifests, says this link."""
         ...
 
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
@@ -219,7 +219,7 @@ class Members:
                     return  # who has a link speaks for itself
                 if self._is_banned(origin) or not self.mesh.is_news(number):
                     return
-                self._owner.announced(news)
+                self._owner.announced(link, news)
                 if self.mesh.sparse:
                     for other in list(self.links.values()):
                         if other is not link:

@@ -170,6 +170,7 @@ class Network:
 
     def ban(self, peer: PeerId) -> None:
         """Cut a peer now. That it stays away is `is_banned`'s doing."""
+        self._interests.forget_told(peer)
         self._interests.forget(peer)
         self.members_driver.cut(peer, "banned")
 
@@ -317,6 +318,7 @@ class Network:
         self._passes.forget(link)
         if not self.members_driver.mesh.sparse:
             self._interests.forget(link.peer)
+            self._interests.forget_told(link.peer)
         for swarm in list(self._swarms):
             swarm.stop(link, ended.reason)
         for watcher in self._watchers:
@@ -327,9 +329,9 @@ class Network:
         self._distrusted_count += 1
         self._on_distrust(peer, reason)
 
-    def announced(self, news: Announce) -> None:
+    def announced(self, link: Link, news: Announce) -> None:
         """See MembersOwner."""
-        self._interests.hear(news.origin, news.said, news.manifests)
+        self._interests.hear(news.origin, news.said, news.manifests, link.peer)
         if news.said is not Said.WITHDRAWN and news.origin not in self.members_driver.links:
             for swarm in self._swarms:
                 if swarm.manifest in news.manifests:

@@ -501,6 +501,23 @@ async def test_who_another_pull_needs_too_is_kept(autojump_clock):
         await until(lambda: not puller.knows(), within_s=5)
 
 
+async def test_what_a_member_said_of_others_goes_with_it(autojump_clock):
+    async with world(1, deadline_s=60) as (net, (node,)):
+        host = net.host(peer(50))
+        script = await Script.dial(host, node.peer, node.host.addresses())
+        await script.say(hello())
+        await until(lambda: node.knows() == {peer(50)}, within_s=3)
+        for number, origin in enumerate((50, 60, 61)):
+            await script.say(
+                Announce(Said.POSSESS, bytes([number]) * 16, peer(origin), (MANIFEST,))
+            )
+        said = {peer(50), peer(60), peer(61)}
+        await until(lambda: set(node.network._interests.who(MANIFEST)) == said, within_s=3)
+        host.cut(node.peer)
+        await until(lambda: not node.knows(), within_s=15)
+        assert node.network._interests.who(MANIFEST) == {}
+
+
 async def test_a_burst_of_news_costs_no_link(autojump_clock):
     async with world(3, deadline_s=60) as (_, nodes):
         await until(lambda: full(nodes), within_s=3)
