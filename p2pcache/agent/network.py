@@ -203,6 +203,22 @@ class AgentNetwork:
         if self.dht is not None:
             self.dht.withdraw([*manifests, *names])
 
+    async def take_back_stale(self) -> None:
+        """Look at what the byte server found changed or gone on the disk; until cancelled."""
+        async for name in self.server.stale:
+            try:
+                if not await trio.to_thread.run_sync(self._is_gone, name):
+                    continue
+                complete = await trio.to_thread.run_sync(self._store.complete_manifests)
+            except LocalFault as exc:  # a disk that cannot be read now: it is told again
+                _log.warning("cannot look at what was served: %s", exc.message)
+                continue
+            gone = [cid for cid in self.network.possessed() if cid not in complete]
+            self.removed([name], gone)
+
+    def _is_gone(self, name: bytes) -> bool:
+        return not self.sharing.is_growing(name) and self._store.find(name) is None
+
     def _names_of(self, manifest: bytes) -> list[bytes]:
         """The manifest, and its large files where they are few: an announcement costs CPU."""
         body = self._store.get_manifest(manifest)
