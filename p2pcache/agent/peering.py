@@ -68,13 +68,14 @@ async def peers_of(
             swarm = PullSwarm(opened, net_swarm)
             sharing = PullSharing(opened, manifest)
             nursery.start_soon(swarm.run)
-            told = trio.Event()
+            told, began = trio.Event(), trio.current_time()
             looked_up = manifest or (names[0] if len(names) == 1 else None)
             nursery.start_soon(_first_round, swarm, None if quiet else looked_up, told)
             try:
                 if wait:
                     await told.wait()
-                yield Peers(swarm, sharing, opened.identity)
+                told_s = trio.current_time() - began if swarm.first_round.is_set() else None
+                yield Peers(swarm, sharing, opened.identity, told_s)
             finally:
                 nursery.cancel_scope.cancel()
                 if manifest is not None:
