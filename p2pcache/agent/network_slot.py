@@ -61,11 +61,17 @@ class NetworkSlot:
         self._opening = False
         self._pause_s = FIRST_PAUSE_S
         self._next_try_at: float | None = None
+        self._opened_at = math.inf
 
     @property
     def wanted(self) -> bool:
         """Whether there should be one."""
         return self.settings.enabled and self.files.network.exists()
+
+    @property
+    def open_for_s(self) -> float:
+        """For how long there has been one now; of a young one not all members are met yet."""
+        return trio.current_time() - self._opened_at
 
     async def run(self) -> None:
         """Open the network whenever there is a key for one; until cancelled."""
@@ -109,20 +115,20 @@ class NetworkSlot:
         return f"{self.trouble}; it is tried again in {wait_s} s"
 
     async def _one(self, again: trio.Event) -> None:
-        opened_at = math.inf
+        self._opened_at = math.inf
         try:
             async with self._open(
                 self.files.home, self.settings, self._store, self._now, self.files.home / "run"
             ) as opened:
                 self.trouble = self.hint = None
-                opened_at = trio.current_time()
+                self._opened_at = trio.current_time()
                 self._set(opened)
                 await again.wait()
         except P2PCacheError as exc:
             self._failed(exc, again)
         except Exception as exc:  # noqa: BLE001 - the border: the agent serves this machine on
             self._failed(bug(exc, _log), again)
-        if trio.current_time() - opened_at > GOOD_LIFE_S:
+        if self.open_for_s > GOOD_LIFE_S:
             self._pause_s = FIRST_PAUSE_S
 
     def _failed(self, exc: P2PCacheError, again: trio.Event) -> None:

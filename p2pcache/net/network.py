@@ -209,21 +209,32 @@ class Network:
 
     async def resolutions(self, canonical: str, *, timeout_s: float) -> list[SignedResolution]:
         """What the members know a ref to mean: all that came in time, each signed by somebody."""
-        return await ask_names(self._links(), canonical, timeout_s=timeout_s)
+        return await ask_names(self._links, canonical, timeout_s=timeout_s)
 
-    async def manifest(self, cid: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+    async def manifest(
+        self, cid: bytes, *, timeout_s: float, max_bytes: int, newcomers_s: float = 0.0
+    ) -> bytes:
         """The bytes of a manifest from whoever has it; they hash to the CID.
 
         A few members are asked at a time, those that said they have it first; one whose bytes do
-        not hash is cut. Raises NotFound, Denied, Unavailable.
+        not hash is cut. Who becomes a member within `newcomers_s` is asked too. Raises NotFound,
+        Denied, Unavailable.
         """
-        links = self._links()
-        rank = {Said.POSSESS: 0, Said.INTENT: 1}
-        who = self._interests.who(cid)
-        links.sort(key=lambda link: rank[who[link.peer]] if link.peer in who else 2)
-        return await ask_manifest(
-            links, cid, self._options.ask, timeout_s=timeout_s, max_bytes=max_bytes
-        )
+
+        def links() -> list[Link]:
+            who = self._interests.who(cid)
+
+            def place(link: Link) -> int:
+                said = who.get(link.peer)
+                return 2 if said is None else (Said.POSSESS, Said.INTENT).index(said)
+
+            return sorted(self._links(), key=place)
+
+        async with self.watch() as changes:
+            return await ask_manifest(
+                links, changes, cid, self._options.ask,
+                timeout_s=timeout_s, newcomers_s=newcomers_s, max_bytes=max_bytes,
+            )  # fmt: skip
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
         """More blocks of a blob are verified (None: all of it). Told within 50 ms."""

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pcache.content.ranges import RangeSet
-from p2pcache.content.signed import sign_grant
+from p2pcache.content.signed import sign_grant, sign_resolution
 from p2pcache.errors import NotFound, Unavailable, Untrusted
 from p2pcache.net.identity import Identity
 from p2pcache.net.member import MemberDown, MemberUp
@@ -31,6 +31,8 @@ from p2pcache.net.sync.wire import (
     Load,
     ManifestAsk,
     ManifestPart,
+    NameAsk,
+    Names,
     Peers,
     Ping,
     Pong,
@@ -68,6 +70,14 @@ async def world(count, *, deadline_s, known=True, options=None, latency_s=0.001)
             assert net.streams_open() == 0, "streams were left over"
             assert net.handler_errors == []
             assert not [task for task in _tasks(net) if "link" in task], "tasks were left over"
+
+
+def some_word():
+    return sign_resolution(
+        Identity.generate(), canonical="hf://org/model@main", manifest=MANIFEST, immutable="0" * 40,
+        source="hf", endpoint="https://huggingface.co", mutable=True, restricted=False,
+        resolved_at=1.0,
+    )  # fmt: skip
 
 
 def _tasks(net):
@@ -681,6 +691,80 @@ async def test_manifests_come_from_whoever_tells_the_truth(autojump_clock):
         got = await a.network.manifest(cid, timeout_s=5, max_bytes=1 << 24)
         assert got == data
         assert [who for who, _ in a.distrusted] == [liar.peer]
+
+
+async def test_a_manifest_comes_from_who_becomes_a_member_a_moment_too_late(autojump_clock):
+    data = b"a manifest"
+    cid = manifest_of(data)
+    async with world(2, deadline_s=60) as (net, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        a = nodes[0]
+        with pytest.raises(NotFound):
+            await a.network.manifest(cid, timeout_s=60, max_bytes=1 << 20)
+        async with open_node(net, 50) as late, trio.open_nursery() as nursery:
+            late.shelf.manifests[cid] = data
+
+            async def arrive() -> None:
+                await trio.sleep(2)
+                late.network.found(a.peer, a.host.addresses())
+
+            nursery.start_soon(arrive)
+            got = await a.network.manifest(cid, timeout_s=60, newcomers_s=4, max_bytes=1 << 20)
+            assert got == data
+
+
+@pytest.mark.parametrize("question", ["a manifest", "a name"])
+async def test_who_is_asked_over_a_link_that_is_replaced_is_asked_again(autojump_clock, question):
+    data = b"a manifest"
+    cid, word = manifest_of(data), some_word()
+    async with world(1, deadline_s=60) as (net, (a,)), trio.open_nursery() as nursery:
+
+        async def answers(number: int, host) -> None:
+            script = await Script.dial(host, a.peer, a.host.addresses())
+            await script.say(hello(generation=bytes([number]) * 16))
+            while True:
+                match await script.hear():
+                    case ManifestAsk() | NameAsk() if number == 1:
+                        nursery.start_soon(ends_quietly, answers, 2, host)
+                    case ManifestAsk(ask, _, _):
+                        await script.say(ManifestPart(ask, len(data), 0, data))
+                    case NameAsk(ask):
+                        await script.say(Names(ask, (tuple(word.to_wire()),)))
+
+        nursery.start_soon(ends_quietly, answers, 1, host := net.host(peer(50)))
+        await until(lambda: a.knows() == {peer(50)}, within_s=3)
+        if question == "a manifest":
+            got = await a.network.manifest(cid, timeout_s=30, max_bytes=1 << 20)
+            assert got == data
+        else:
+            assert await a.network.resolutions(word.canonical, timeout_s=5) == [word]
+        host.kill()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_lost_link_is_waited_for_and_nothing_else(autojump_clock):
+    data = b"a manifest"
+    cid = manifest_of(data)
+    async with world(2, deadline_s=90) as (_, (a, b)):
+        await until(lambda: full([a, b]), within_s=3)
+        b.shelf.manifests[cid] = data
+        plain, times = b.shelf.manifest, []
+
+        async def cut_once(*asked):
+            times.append(trio.current_time())
+            if len(times) == 1:
+                a.host.cut(b.peer)
+                await trio.sleep(0.1)
+            return await plain(*asked)
+
+        b.shelf.manifest = cut_once
+        assert await a.network.manifest(cid, timeout_s=30, max_bytes=1 << 20) == data
+        assert times[1] - times[0] < 3
+        b.shelf.manifests.clear()
+        began = trio.current_time()
+        with pytest.raises(NotFound):
+            await a.network.manifest(cid, timeout_s=30, max_bytes=1 << 20)
+        assert trio.current_time() - began < 0.5
 
 
 async def drips(host, node, number, cid, total, part_bytes, every_s):
