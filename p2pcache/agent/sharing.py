@@ -133,6 +133,10 @@ class Sharing:
         blobs = [((growing.name,), growing.manifest)]
         return (await trio.to_thread.run_sync(self._access.may_read, peer, blobs, scope))[0]
 
+    def is_growing(self, name: bytes) -> bool:
+        """Whether a pull of ours brings it now."""
+        return name in self._growing
+
     async def block_map(self, peer: PeerId, name: bytes, first: int, count: int) -> BlockMap | None:
         """Hashes of at most `count` blocks, without a signer where we have the whole blob."""
         growing = self._growing.get(name)

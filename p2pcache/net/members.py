@@ -70,8 +70,8 @@ class MembersOwner(Protocol):
         """A peer broke the rules; its link ends."""
         ...
 
-    def announced(self, news: Announce) -> None:
-        """A member began to download, possesses or no longer has manifests."""
+    def announced(self, link: Link, news: Announce) -> None:
+        """A member began to download, possesses or no longer has manifests, says this link."""
         ...
 
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
@@ -139,6 +139,7 @@ class Members:
     def part(self, peer: PeerId) -> None:
         """No longer because of what it holds."""
         self.mesh.part(peer)
+        self._wake.set()
 
     def cut(self, peer: PeerId, reason: str) -> None:
         """End everything with a peer now (it was banned)."""
@@ -218,7 +219,7 @@ class Members:
                     return  # who has a link speaks for itself
                 if self._is_banned(origin) or not self.mesh.is_news(number):
                     return
-                self._owner.announced(news)
+                self._owner.announced(link, news)
                 if self.mesh.sparse:
                     for other in list(self.links.values()):
                         if other is not link:

@@ -113,7 +113,10 @@ class Blobs:
             # `recheck`, `verify`, and the next pull, which keeps its good blocks
             return self.recheck(row.digest) if row.size <= BLOCK_BYTES else None
         self.forget([row.sha256])
-        return self._find_by_path(b"\x12\x20" + row.sha256) if row.path is not None else None
+        found = None if row.path is None else self._find_by_path(b"\x12\x20" + row.sha256)
+        if found is None:
+            self.removed(list(dict.fromkeys(all_names(row))))
+        return found
 
     def changed(self, name: bytes) -> BlobInfo | None:
         """A stored blob whose file is no longer as we left it; what is known of it by the index."""

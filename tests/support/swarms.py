@@ -268,6 +268,7 @@ async def pulling(
     *,
     streams: int = 4,
     patience_s: float = 8.0,
+    told_s: float | None = None,
     watch: Callable[..., None] = lambda _: None,
 ) -> AsyncIterator[tuple[Driver, Store, Told]]:
     """A driver ready to run, its store, and what it tells. One second is a long time here."""
@@ -281,7 +282,7 @@ async def pulling(
                 options=TransferOptions(patience_s=patience_s, hope_s=2.0),
                 limits=FetchLimits(connect_timeout_s=5.0, no_progress_s=8.0),
                 cores=streams, chance=random.Random(7).random, watch=watch,
-                peers=Peers(swarm, told, Key(99)), hold=lambda _: None,
+                peers=Peers(swarm, told, Key(99), told_s), hold=lambda _: None,
             )  # fmt: skip
             yield driver, store, told
     finally:
