@@ -85,9 +85,7 @@ def _meant(parts: Parts, text: str) -> tuple[Manifest, str | None]:
 
 
 def _blobs(store: Store, manifest: Manifest, text: str, hold: Hold) -> dict[str, BlobInfo]:
-    found = store.find_many([file.digest for file in manifest.files], recheck=True)
-    hold(blob.sha256 for blob in found.values())
-    found = store.find_many([file.digest for file in manifest.files])  # what went until then
+    found = store.find_held([file.digest for file in manifest.files], hold)
     missing = [file.path for file in manifest.files if file.digest not in found]
     if missing:
         raise NotFound(

@@ -186,8 +186,7 @@ class _Import:
 
     def _bring(self, wanted: list[_Wanted]) -> int:
         """Whatever is not here yet; gives its bytes. All of it stays until the import ends."""
-        here = self._store.find_many([one.name for one in wanted], recheck=True)
-        self._hold(blob.sha256 for blob in here.values())
+        here = self._store.find_held([one.name for one in wanted], self._hold)
         for one in wanted:
             if one.name in here and here[one.name].size != one.size:
                 raise Untrusted(
