@@ -243,7 +243,7 @@ class AgentNetwork:
         """Discovery saw somebody."""
         self.seen[found.how] += 1
         if found.peer is not None:
-            self.network.found(found.peer, found.addresses)
+            self.network.found(found.peer, found.addresses, found.how.value)
         elif found.addresses not in self._greeting:
             self._greeting.add(found.addresses)
             nursery.start_soon(self._greet, found.addresses)
@@ -251,7 +251,7 @@ class AgentNetwork:
     async def _greet(self, addresses: tuple[str, ...]) -> None:
         try:
             peer = await self.host.greet(addresses, timeout_s=GREET_S)
-            self.network.found(peer, addresses)
+            self.network.found(peer, addresses, "dns")
             self.unanswered.pop(addresses, None)
         except P2PCacheError as exc:
             if len(self.unanswered) < MAX_UNANSWERED:

@@ -138,19 +138,19 @@ class Network:
 
     def members(self) -> list[Member]:
         """Who can be talked to now."""
-        return [member_of(link) for link in self._links()]
+        return [self._member(link) for link in self._links()]
 
     def member(self, peer: PeerId) -> Member | None:
         """One of them."""
         link = self.members_driver.links.get(peer)
-        return None if link is None else member_of(link)
+        return None if link is None else self._member(link)
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[Latest[MemberUp | MemberDown]]:
         """Members that come and go: first those that are here, then changes, newest per peer."""
         changes: Latest[MemberUp | MemberDown] = Latest()
         for link in self._links():
-            changes.put(link.peer, MemberUp(member_of(link)))
+            changes.put(link.peer, MemberUp(self._member(link)))
         self._watchers.add(changes)
         try:
             yield changes
@@ -158,14 +158,16 @@ class Network:
             self._watchers.discard(changes)
             changes.end()
 
-    def found(self, peer: PeerId, addresses: Iterable[str]) -> None:
-        """Discovery saw a peer: be linked with it, if the size of the network allows."""
-        self.members_driver.found(peer, addresses)
+    def found(self, peer: PeerId, addresses: Iterable[str], by: str = "config") -> None:
+        """Discovery saw a peer: be linked with it, if the size of the network allows. `by`: how;
+        each way may tell of a limited number, and has a part of the dials.
+        """
+        self.members_driver.found(peer, addresses, by)
 
     def meet(self, peer: PeerId, addresses: Collection[str]) -> None:
         """Be linked with this peer in any case. A pull meets with `Swarm.meet`, for its time."""
         if addresses:
-            self.members_driver.found(peer, addresses)
+            self.members_driver.found(peer, addresses, "dht")
         self.members_driver.meet(peer)
 
     def ban(self, peer: PeerId) -> None:
@@ -323,7 +325,7 @@ class Network:
         for swarm in list(self._swarms):
             swarm.begin(link)
         for watcher in self._watchers:
-            watcher.put(link.peer, MemberUp(member_of(link)))
+            watcher.put(link.peer, MemberUp(self._member(link)))
 
     def member_down(self, link: Link, ended: Ended) -> None:
         """See MembersOwner."""
@@ -409,6 +411,9 @@ class Network:
             errors.bug(exc, _log)
         finally:
             swarm.end_proof(link.peer, shown=shown)
+
+    def _member(self, link: Link) -> Member:
+        return member_of(link, self.members_driver.mesh.contact(link.peer).addresses)
 
     def _links(self) -> list[Link]:
         return list(self.members_driver.links.values())
