@@ -331,8 +331,8 @@ def dripping(body: bytes, bytes_per_s: int) -> fh.Answer:
     return answer
 
 
-def frozen_after(body: bytes, total_bytes: int) -> fh.Answer:
-    """Right until so many bytes were sent in all, then silent."""
+def frozen_after(body: bytes, total_bytes: int, frozen_at: list[float]) -> fh.Answer:
+    """Right until so many bytes were sent in all, then silent; when that was is noted."""
     lock, sent = threading.Lock(), [0]
 
     def answer(ask: fh.Exchange) -> bool:
@@ -346,6 +346,7 @@ def frozen_after(body: bytes, total_bytes: int) -> fh.Answer:
                 count = min(256 << 10, end - start, max(room, 0))
                 sent[0] += count
             if count == 0:
+                frozen_at.append(time.monotonic())
                 return fh.stall(ask)
             ask.send(body[start : start + count])
             start += count
