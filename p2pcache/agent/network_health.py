@@ -40,7 +40,8 @@ async def network_status(parts: Parts) -> dict[str, Any]:
         if not slot.files.network.exists():
             return {"state": "none", "why": "no network key"}
         off = None if slot.settings.enabled else "switched off by `network.enabled`"
-        return {"state": "off", "why": off or slot.trouble or "it is being opened"}
+        why = off or slot.trouble
+        return {"state": "opening" if why is None else "off", "why": why}
     counts = await _lane_counts(opened)
     return {
         "state": "on",
