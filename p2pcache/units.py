@@ -73,6 +73,14 @@ def format_bytes(count: float) -> str:
     return f"{_three_digits(count / 1024**power)} {_BINARY[power]}"
 
 
+def exact_bytes(count: float) -> str:
+    """The same number in the largest unit that divides it: `512 MiB`; nothing is rounded."""
+    power = 0
+    while count % 1024 == 0 and count and power < len(_BINARY) - 1:
+        count, power = count / 1024, power + 1
+    return f"{count:.15g} {_BINARY[power]}"
+
+
 def format_progress(done: int, total: int) -> str:
     """`3.1/4.9 GiB`: both in the unit of the total."""
     power = _power(total)

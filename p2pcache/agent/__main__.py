@@ -46,7 +46,10 @@ def main() -> int:
         daemon.print_err(f"error: {exc.message}" + (f"\nhint: {exc.hint}" if exc.hint else ""))
         return exc.exit_code
     except OSError as exc:
-        daemon.print_err(f"error: {home}: {exc.strerror}\nhint: set P2PCACHE_HOME")
+        daemon.print_err(
+            f"error: {exc.filename or home}: {exc.strerror}\n"
+            "hint: set P2PCACHE_HOME to a folder that this user can write to"
+        )
         return 1
     return 0
 

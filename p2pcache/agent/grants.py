@@ -52,7 +52,7 @@ def _check_longer(
     there = _standing(network, told, repo, peer)
     if there is not None and there.expires_at > expires_at:
         raise UsageError(
-            f"this agent may read {repo} until {_date(there.expires_at)} already",
+            f"{format_peer_id(peer)} may read {repo} until {_date(there.expires_at)} already",
             hint="to shorten that, take it back: `p2pcache grant --revoke REPO PEER`",
         )
 

@@ -39,6 +39,8 @@ async def network_status(parts: Parts) -> dict[str, Any]:
     if opened is None:
         if not slot.files.network.exists():
             return {"state": "none", "why": "no network key"}
+        if slot.settings.enabled and slot.trouble is None:
+            return {"state": "opening", "why": None}
         return {"state": "off", "why": slot.why_off()}
     counts = await _lane_counts(opened)
     return {

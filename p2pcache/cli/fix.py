@@ -11,7 +11,6 @@ from p2pcache.cli.command import Command, Group, counted, output_options
 from p2pcache.cli.output import Printer, printable
 from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.errors import AgentNotRunning, LocalFault, P2PCacheError, Untrusted
-from p2pcache.units import format_bytes
 
 if TYPE_CHECKING:
     from p2pcache.agent.localapi.answers import BadBlob, CheckAnswer
@@ -115,18 +114,9 @@ def show(printer: Printer) -> None:
 
 def _show(printer: Printer) -> None:
     with connect(embed=True) as agent:
-        settings = agent.config()
+        settings = sorted(agent.config().items())
     rows = [("setting", "value", "from")]
-    for name, setting in sorted(settings.items()):
-        rows.append((name, _setting(name, setting.get("value")), str(setting.get("source", "?"))))
-    printer.show_table("setting", [{"name": n, **s} for n, s in sorted(settings.items())], rows)
-
-
-def _setting(name: str, value: object) -> str:
-    if value is None:
-        return "-"
-    if name.endswith("_bytes") and isinstance(value, int):
-        return format_bytes(value)
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    return str(value)
+    rows += [
+        (name, str(one.get("text", one["value"])), str(one["source"])) for name, one in settings
+    ]
+    printer.show_table("setting", [{"name": name, **one} for name, one in settings], rows)

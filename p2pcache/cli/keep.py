@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import BYTES, Command, output_options, short, when
+from p2pcache.cli.command import BYTES, Command, counted, output_options, short, when
 from p2pcache.units import format_bytes
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def gc(printer: Printer, target: int | None, dry_run: bool) -> None:
         answer = agent.gc(target_bytes=target, dry_run=dry_run)
     printer.show("gc", answer, ())
     would = "would free" if dry_run else "freed"
-    printer.note(f"{would} {format_bytes(answer['freed_bytes'])} in {answer['evicted']} blobs")
+    printer.note(
+        f"{would} {format_bytes(answer['freed_bytes'])} in {counted(answer['evicted'], 'blob')}"
+    )
     for reason, kept_bytes in sorted(answer["kept"].items()):
         printer.note(f"  kept {format_bytes(kept_bytes)}: {reason}")

@@ -36,7 +36,8 @@ def status_lines(answer: StatusAnswer) -> list[str]:
         f"agent    {answer['version']}, pid {answer['pid']}, "
         f"up {format_duration(answer['uptime_s'])}, {format_bytes(answer['rss_bytes'])} of memory",
         f"home     {answer['home']}",
-        f"store    {room} in {store.get('blobs', 0)} blobs, {store.get('partials', 0)} partial",
+        f"store    {room} in {counted(store.get('blobs', 0), 'blob')}, "
+        f"{store.get('partials', 0)} partial",
         *([f"         {store['index_lost']}"] if store.get("index_lost") else []),
         f"clients  {answer['clients']}",
         f"pulls    {len(answer['pulls'])}",
@@ -52,7 +53,7 @@ def _network_lines(network: NetworkStatus | None) -> list[str]:
     if network is None:  # an older agent
         return []
     if network["state"] != "on":
-        return [f"network  {network['state']}: {network['why']}"]
+        return [f"network  {network['state']}" + f": {network['why']}" * bool(network["why"])]
     dht, lanes = network.get("dht"), network.get("lanes")
     others = counted(network.get("members", 0), "other agent")
     lines = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from p2pcache.transfer.names import NameOptions
 from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.resolve import ResolveOptions
 from p2pcache.transfer.workers import WorkerOptions
-from p2pcache.units import parse_bytes, parse_duration, parse_rate
+from p2pcache.units import exact_bytes, parse_bytes, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,6 +52,21 @@ class Setting:
     def variable(self) -> str:
         """Its environment variable."""
         return "P2PCACHE_" + self.key.upper().replace(".", "_")
+
+    def text(self, shown: Any) -> str:  # noqa: ANN401 - what `show` gives
+        """A value as it may be written in `config.toml`: `512 MiB`, `10s`, `on`."""
+        if shown is None or shown in ([], ()):
+            return "none"
+        if isinstance(shown, bool):
+            return "on" if shown else "off"
+        if isinstance(shown, list | tuple):
+            return ", ".join(map(str, shown))
+        if isinstance(shown, int | float) and shown > 0:
+            for text in (exact_bytes(shown), f"{shown:g}s"):
+                with suppress(ValueError):
+                    if self.parse(text) == shown:
+                        return text
+        return str(shown)
 
 
 def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -224,6 +240,7 @@ class Config:
         return {
             s.key: {
                 "value": s.show(self.values[s.key]),
+                "text": s.text(s.show(self.values[s.key])),
                 "source": self.origins[s.key],
                 "variable": s.variable,
                 "help": s.help,

@@ -71,6 +71,9 @@ def target_faults(doing: str, root: Path, below: str = "") -> Iterator[None]:
         elif exc.errno in _NOT_WRITABLE:
             hint = "make that directory writable for this user, or choose another one"
             fault = LocalFault(fault.message, hint=hint)
+        elif exc.errno == errno.ENOENT:
+            hint = "it cannot be made there, or was removed meanwhile: choose another folder"
+            fault = LocalFault(fault.message, hint=hint)
         raise fault from exc
 
 

@@ -15,6 +15,7 @@ import pytest
 from p2pcache.agent.localapi import embedded
 from p2pcache.agent.localapi.client import Client
 from p2pcache.agent.localapi.server import ServerOptions
+from p2pcache.cli.look import status_lines
 from p2pcache.cli.main import ALIASES, COMMANDS, FIRST_SCREEN, cli, main
 from p2pcache.errors import ALL_ERRORS
 from tests.support.agent_thread import running_agent
@@ -405,10 +406,20 @@ def test_peers_shows_who_is_there_and_why_somebody_is_not_talked_to(agent, capsy
     assert "sent\\nwrong bytes" in capsys.readouterr().out
 
 
+def test_one_blob_is_no_blobs():
+    status = {"version": "1", "pid": 1, "uptime_s": 1.0, "rss_bytes": 1, "home": "/x", "clients": 1,
+              "pulls": [], "store": {"blobs": 1, "used_bytes": 3, "partials": 0},
+              "network": {"state": "opening", "why": None}}  # fmt: skip
+    lines = status_lines(status)
+    assert "store    3 B in 1 blob, 0 partial" in lines
+    assert "network  opening" in lines
+
+
 def test_the_network_settings_are_shown_as_they_are_written(agent, capsys):
     assert main(["config", "show"]) == 0
     shown = {line.split()[0]: line.split(maxsplit=1)[1] for line in _lines(capsys)}
     assert shown["names.trust"].split()[0] == "any"
+    assert shown["store.capacity"].startswith("1 GiB")
     assert shown["network.hosts"].startswith("0.0.0.0, ::")
     assert shown["network.dns"].split()[0] == "none"
 

@@ -241,11 +241,12 @@ class ScriptedService:
         return {}
 
     async def op_config(self, args, emit):
-        return {"home": {"value": "/home/x", "source": "environment"},
-                "store.capacity_bytes": {"value": None, "source": "default"},
-                "names.trust": {"value": "any", "source": "default"},
-                "network.hosts": {"value": ["0.0.0.0", "::"], "source": "default"},
-                "network.dns": {"value": [], "source": "default"}}  # fmt: skip
+        return {"home": {"value": "/home/x", "text": "/home/x", "source": "environment"},
+                "store.capacity": {"value": 1 << 30, "text": "1 GiB", "source": "default"},
+                "names.trust": {"value": "any", "source": "default"},  # of an older agent
+                "network.hosts": {"value": ["0.0.0.0", "::"], "text": "0.0.0.0, ::",
+                                  "source": "default"},
+                "network.dns": {"value": [], "text": "none", "source": "default"}}  # fmt: skip
 
     async def op_shutdown(self, args, emit):
         self.stop.set()

@@ -39,3 +39,27 @@ def test_a_mistyped_variable_is_named_and_those_of_kubernetes_are_not(tmp_path):
                 "P2PCACHE_PORT_8080_TCP_ADDR"]  # fmt: skip
     loaded = settings.load(tmp_path, dict.fromkeys([*injected, *there], "1"))
     assert loaded.unknown == tuple(sorted(there))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("store.reserve", 1 << 29, "512 MiB"), ("store.reserve", 0, "0"),
+        ("store.capacity", None, "none"), ("store.capacity", 1_000_000_001, "1000000001 B"),
+        ("fetch.patience", 120.0, "120s"), ("fetch.patience", 0.25, "0.25s"),
+        ("fetch.limit_rate", 3 << 20, "3 MiB"), ("fetch.max_streams", 16, "16"),
+        ("lanes.tls", True, "on"), ("network.mdns", False, "off"), ("lanes.port", 0, "0"),
+        ("network.hosts", ("0.0.0.0", "::"), "0.0.0.0, ::"), ("network.dns", (), "none"),
+    ],
+)  # fmt: skip
+def test_a_value_is_shown_as_it_may_be_written(key, value, text):
+    (setting,) = (one for one in settings.SETTINGS if one.key == key)
+    assert setting.text(value) == text
+    assert setting.show(setting.parse(text)) == value
+
+
+def test_every_setting_can_be_set_to_what_is_shown_of_it(tmp_path):
+    for one in settings.SETTINGS:
+        shown = settings.load(tmp_path, {}).show()[one.key]["text"]
+        again = settings.load(tmp_path, {one.variable: shown}).show()[one.key]
+        assert again["text"] == shown

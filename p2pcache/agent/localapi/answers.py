@@ -221,7 +221,7 @@ class LanesStatus(TypedDict):
 
 
 class NetworkStatus(TypedDict):
-    """The network now. `state` is "on", "off" (`why` says so) or "none": no network key."""
+    """The network now. `state`: "on", "opening", "off" (see `why`) or "none" (no network key)."""
 
     state: str
     why: str | None

@@ -261,6 +261,12 @@ def test_a_file_where_a_folder_is_needed_is_named_once(tmp_path, files):
         assert caught.value.message.count(str(target)) == 1
 
 
+def test_where_no_folder_can_be_made_the_hint_says_to_choose_another(files):
+    with pytest.raises(LocalFault, match="/proc/p2pcache-no-such") as caught:
+        materialise_folder(Path("/proc/p2pcache-no-such"), files)
+    assert "choose another folder" in (caught.value.hint or "")
+
+
 def test_a_path_that_the_message_names_already_is_not_repeated(tmp_path):
     missing = tmp_path / "gone"
     with pytest.raises(LocalFault) as caught, local_faults(f"opening {missing}"):
