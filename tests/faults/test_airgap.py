@@ -124,7 +124,8 @@ def test_what_an_origin_told_here_is_not_replaced_by_a_bundle(tmp_path: Path, re
                 b.get(REF, credentials={"hf_endpoint": hub.url}, hf_cache=False)
                 with b.client() as client:
                     client.import_bundle(car)
-                b.get(REF, credentials={"hf_endpoint": hub.url}, to=str(tmp_path / "b"))
+            there = {"hf_endpoint": hub.url}
+            b.get(REF, credentials=there, to=str(tmp_path / "b"), offline=True)
             assert is_true(tmp_path / "b", newer)
 
 
