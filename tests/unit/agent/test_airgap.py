@@ -270,6 +270,15 @@ def test_more_blocks_than_memory_is_meant_for_are_refused(store, other, path, mo
     assert "more than 5 blocks" in refused(other, path).message
 
 
+@pytest.mark.parametrize("limit", ["MAX_FILES", "MAX_FOREIGN_FILES"])
+def test_more_files_than_memory_is_meant_for_are_refused(store, other, path, monkeypatch, limit):
+    write(store, path, put(store, FILES))
+    if limit == "MAX_FOREIGN_FILES":
+        foreign(path, FILES)
+    monkeypatch.setattr(read_module, limit, len(FILES) - 1)
+    assert "more than" in refused(other, path).message
+
+
 def test_two_lists_are_refused(store, other, path):
     write(store, path, put(store, FILES))
     frames = Frames.of(path)
