@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from p2pcache import errors
+from p2pcache.content.peerid import parse_peer_id
+from p2pcache.store.store import Store
 from tests.support.agents import REPO, agent_env, running_agent
 from tests.support.blobs import MIB, sha256_file
 from tests.support.hub_repo import HubRepo, build_repo, lfs, text
@@ -113,6 +115,22 @@ def test_a_word_that_does_not_count_is_kept_and_told_and_counts_when_it_is_let(
             assert is_true(tmp_path / "b", repo)
 
 
+def test_the_word_of_a_banned_agent_is_not_kept(tmp_path: Path, repo: HubRepo):
+    car = tmp_path / "model.car"
+    with at_most(90):
+        with running_agent(tmp_path / "a", settings=LOOPBACK) as a:
+            signer = exported(a, repo, car)
+        with running_agent(tmp_path / "b", settings=LOOPBACK) as b:
+            with Store.open(b.home) as store:
+                store.others.ban(parse_peer_id(signer), "it lied", 1000.0)
+            with b.client() as client:
+                answer = client.import_bundle(car)
+            assert answer["refs"][0]["names"] == []
+            assert "banned" in answer["notes"][0]
+            with pytest.raises(NOTHING):
+                get(b, tmp_path / "b", trust=signer)
+
+
 def test_what_an_origin_told_here_is_not_replaced_by_a_bundle(tmp_path: Path, repo: HubRepo):
     car = tmp_path / "model.car"
     newer = build_repo(tmp_path / "newer", {"config.json": text("newer\n")})
@@ -124,7 +142,8 @@ def test_what_an_origin_told_here_is_not_replaced_by_a_bundle(tmp_path: Path, re
                 b.get(REF, credentials={"hf_endpoint": hub.url}, hf_cache=False)
                 with b.client() as client:
                     client.import_bundle(car)
-                b.get(REF, credentials={"hf_endpoint": hub.url}, to=str(tmp_path / "b"))
+            there = {"hf_endpoint": hub.url}
+            b.get(REF, credentials=there, to=str(tmp_path / "b"), offline=True)
             assert is_true(tmp_path / "b", newer)
 
 

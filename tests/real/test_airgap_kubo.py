@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from p2pcache.errors import Untrusted
 from tests.support.agents import REPO, agent_env, running_agent
 from tests.support.blobs import sha256_file
 from tests.support.hub_repo import HubRepo, build_repo, lfs, text
 from tests.support.hub_stub import hub_stub
-from tests.support.kubo import Kubo
+from tests.support.kubo import Kubo, go_car_binary
 from tests.support.network import LOOPBACK, join, network, peer_id, peers_of, wait_until
 from tests.support.watched_pull import at_most
 
@@ -120,6 +122,21 @@ def test_the_command_line_without_a_running_agent(tmp_path: Path, kubo: Kubo):
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_the_index_is_the_one_that_go_car_makes(tmp_path: Path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number}").write_bytes(os.urandom(number * 1000))
+    (folder / "large").write_bytes(bytes(3 * MIB) + os.urandom(2 * MIB + 1))
+    car = tmp_path / "x.car"
+    with running_agent(tmp_path / "agent") as agent, agent.client() as client:
+        client.push(folder)
+        index = client.export([str(folder)], car)["index"]
+    made = subprocess.run([go_car_binary(), car], check=True, stdout=subprocess.PIPE, timeout=60)
+    assert (tmp_path / "x.car.idx").read_bytes() == made.stdout
+    assert index == str(tmp_path / "x.car.idx")
+
+
 def test_what_kubo_exports_becomes_files_and_a_manifest(tmp_path: Path, kubo: Kubo):
     folder = tmp_path / "folder"
     (folder / "sub").mkdir(parents=True)
@@ -143,8 +160,6 @@ def test_what_kubo_exports_becomes_files_and_a_manifest(tmp_path: Path, kubo: Ku
 
 
 def test_what_kubo_adds_with_other_settings_is_refused_with_what_to_do(tmp_path: Path):
-    from p2pcache.errors import Untrusted
-
     legacy = Kubo.init(tmp_path / "legacy", profile="unixfs-v0-2015")
     (tmp_path / "f").write_bytes(bytes(range(256)) * 4096)
     car = legacy.export_car(legacy.add(tmp_path / "f"), tmp_path / "f.car")

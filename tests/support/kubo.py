@@ -6,6 +6,7 @@ it, on first use; all checkouts share it. No daemon is started and nothing is as
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -40,17 +41,44 @@ def ipfs_binary() -> Path:
     # Beside its final place, so that the rename stays on one file system: two test runs may build
     # at once, and neither sees half a command.
     with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
-        module = subprocess.run(
-            [go, "mod", "download", "-json", f"github.com/ipfs/kubo@{VERSION}"],
-            check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
-        )  # fmt: skip
         built = Path(folder) / "ipfs"
         subprocess.run(
             [go, "build", "-mod=readonly", "-o", built, "./cmd/ipfs"],
-            check=True, cwd=json.loads(module.stdout)["Dir"], timeout=BUILD_S,
+            check=True, cwd=_kubo_source(go, folder), timeout=BUILD_S,
         )  # fmt: skip
         built.rename(binary)
     return binary
+
+
+def go_car_binary() -> Path:
+    """`go_car/main.go` with the go-car that Kubo is built with, whose sums Kubo's go.sum has."""
+    source = Path(__file__).with_name("go_car") / "main.go"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    binary = _cache() / f"go-car-{digest}"
+    if binary.exists():
+        return binary
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    go = _go()
+    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
+        place = Path(folder)
+        kubo = _kubo_source(go, folder)
+        for name in ("go.mod", "go.sum"):
+            (place / name).write_bytes((kubo / name).read_bytes())
+        (place / "main.go").write_bytes(source.read_bytes())
+        subprocess.run(
+            [go, "build", "-mod=mod", "-o", place / "built", "."],
+            check=True, cwd=folder, timeout=BUILD_S,
+        )  # fmt: skip
+        (place / "built").rename(binary)
+    return binary
+
+
+def _kubo_source(go: Path, folder: str) -> Path:
+    module = subprocess.run(
+        [go, "mod", "download", "-json", f"github.com/ipfs/kubo@{VERSION}"],
+        check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
+    )  # fmt: skip
+    return Path(json.loads(module.stdout)["Dir"])
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LENGTH_BITS = 24  # a block has at most 2 MiB: place and length share one number
-_TELL_EVERY = 4096  # sections; some 10 ms
+_CHECK_EVERY = 4096  # sections; some 10 ms
 
 
 class Blocks:
@@ -50,7 +50,7 @@ class Blocks:
         verify_block(cid[4:], data)
         return data
 
-    def scan(self, at: int, tell: Callable[[int], None]) -> None:
+    def scan(self, at: int, go_on: Callable[[], None]) -> None:
         """Note where every block lies, from the first section on. Raises Untrusted."""
         number = 0
         while at < self.size_bytes:
@@ -67,13 +67,13 @@ class Blocks:
                 raise Untrusted(f"the bundle has more than {MAX_BLOCKS} blocks")
             at = end
             number += 1
-            if number % _TELL_EVERY == 0:
-                tell(at)
+            if number % _CHECK_EVERY == 0:
+                go_on()
 
 
 @contextmanager
-def open_blocks(path: Path, tell: Callable[[int], None]) -> Iterator[Blocks]:
-    """Open and scan. `tell` hears how far the scan is. Raises NotFound, UsageError (no file),
+def open_blocks(path: Path, go_on: Callable[[], None]) -> Iterator[Blocks]:
+    """Open and scan. `go_on` may raise to stop the scan. Raises NotFound, UsageError (no file),
     Untrusted (no CARv1, or not whole), LocalFault.
     """
     with local_faults(f"reading {path}"):
@@ -88,7 +88,7 @@ def open_blocks(path: Path, tell: Callable[[int], None]) -> Iterator[Blocks]:
             start, end = car.header_extent(os.pread(descriptor, car.HEAD_BYTES, 0))
             header = os.pread(descriptor, end - start, start)
             blocks = Blocks(descriptor, car.parse_header(header), found.st_size)
-            blocks.scan(end, tell)
+            blocks.scan(end, go_on)
             yield blocks
         finally:
             os.close(descriptor)

@@ -77,7 +77,7 @@ def read_bundle(store: Store, path: Path, tell: Tell, hold: Hold) -> tuple[list[
 
     Raises NotFound, UsageError, Untrusted, DiskFull, LocalFault.
     """
-    with open_blocks(path, lambda at: tell(Progress("reading", None, at))) as blocks:
+    with open_blocks(path, lambda: tell(Progress("reading"))) as blocks:
         records = [root for root in blocks.roots if cids.codec(root) == cids.DAG_CBOR]
         if len(records) > 1:
             raise Untrusted("a CAR with several lists of a bundle")

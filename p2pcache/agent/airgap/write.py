@@ -63,8 +63,9 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
     files = sum(len(one.manifest.files) for one in planned)
     if total // LEAF_BYTES + len(blobs) > MAX_BLOCKS or files > MAX_FILES:
         raise _too_much()
-    tell(Progress("planning", None, 0, total, 0, len(blobs)))
-    maps = {sha256: _block_map(store, blob, tell) for sha256, blob in blobs.items()}
+    so_far = Progress("planning", None, 0, total, 0, len(blobs))
+    tell(so_far)
+    maps = {sha256: _block_map(store, blob, lambda: tell(so_far)) for sha256, blob in blobs.items()}
     roots = {sha256: unixfs.file_root(_each(maps[sha256]), b.size) for sha256, b in blobs.items()}
     nodes: dict[bytes, bytes] = {}
     folders = []
@@ -77,8 +78,8 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
             for one, folder in zip(planned, folders, strict=True)
         ]
     )
-    private = any(one.restricted for one in planned)
-    with _drafted(path, 0o600 if private else 0o644) as file:
+    mode = 0o600 if any(one.restricted for one in planned) else 0o644
+    with _drafted(index_path(path), mode) as index, _drafted(path, mode) as file:
         out = _Car(file, [*dict.fromkeys(folders), record_cid])
         out.add(record_cid, record)
         for one in planned:
@@ -90,8 +91,8 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
             for at in _add_file(out, blob, maps[sha256]):
                 tell(Progress("exporting", None, done + at, total, number, len(blobs)))
             done += blob.size
-        with local_faults(f"writing {index_path(path)}"):
-            durable.replace_file(index_path(path), car.encode_index(out.offsets.items()))
+        index.write(car.encode_index(out.offsets.items()))
+        index.flush()  # a disk that is full is found before either has its name
     return Written(path, index_path(path), out.size_bytes, len(out.offsets), total, tuple(folders))
 
 
@@ -143,7 +144,7 @@ def _blocks(blob: BlobInfo, hashes: bytes) -> Iterator[tuple[int, bytes, bytes]]
             yield start, expected, os.pread(file.fileno(), LEAF_BYTES, start)
 
 
-def _block_map(store: Store, blob: BlobInfo, tell: Tell) -> bytes:
+def _block_map(store: Store, blob: BlobInfo, go_on: Callable[[], None]) -> bytes:
     """sha2-256 of each block; read from the blob where no map was kept."""
     if not blob.size:
         return b""
@@ -154,8 +155,8 @@ def _block_map(store: Store, blob: BlobInfo, tell: Tell) -> bytes:
     if known is not None and len(known) == 32 * blocks:
         return known
     made, whole = bytearray(), hashlib.sha256()
-    for at, _, data in _blocks(blob, bytes(32 * blocks)):
-        tell(Progress("planning", blob.sha256.hex(), at, blob.size))
+    for _, _, data in _blocks(blob, bytes(32 * blocks)):
+        go_on()
         made += hashlib.sha256(data).digest()
         whole.update(data)
     if whole.digest() != blob.sha256:

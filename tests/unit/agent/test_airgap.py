@@ -142,7 +142,7 @@ def test_the_mark_is_set_before_a_blob_is_here(store, other, path):
     assert other.restricted_manifests() == {planned.manifest.cid()}
     read(other, path)
     assert other.hidden_manifests([planned.manifest.cid()]) == {planned.manifest.cid()}
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert {one.stat().st_mode & 0o777 for one in (path, index_path(path))} == {0o600}
 
 
 @pytest.mark.parametrize("words", range(12))
@@ -235,7 +235,11 @@ def test_a_folder_with_more_or_fewer_files_than_its_manifest_is_refused(store, o
     more = Manifest.from_entries(
         [*planned.manifest.files, FileEntry("x", 2, b"\x12\x20" + bytes(32))]
     )
-    for lie in (fewer, more):
+    first = planned.manifest.files[0]
+    renamed = Manifest.from_entries(
+        [FileEntry("other", first.size, first.digest), *planned.manifest.files[1:]]
+    )
+    for lie in (fewer, more, renamed):
         Frames.of(path).with_manifest(lie).save(path)
         refused(other, path)
 
@@ -264,6 +268,15 @@ def test_more_blocks_than_memory_is_meant_for_are_refused(store, other, path, mo
     write(store, path, put(store, FILES))
     monkeypatch.setattr(blocks_module, "MAX_BLOCKS", 5)
     assert "more than 5 blocks" in refused(other, path).message
+
+
+@pytest.mark.parametrize("limit", ["MAX_FILES", "MAX_FOREIGN_FILES"])
+def test_more_files_than_memory_is_meant_for_are_refused(store, other, path, monkeypatch, limit):
+    write(store, path, put(store, FILES))
+    if limit == "MAX_FOREIGN_FILES":
+        foreign(path, FILES)
+    monkeypatch.setattr(read_module, limit, len(FILES) - 1)
+    assert "more than" in refused(other, path).message
 
 
 def test_two_lists_are_refused(store, other, path):
@@ -422,6 +435,18 @@ def test_an_export_that_is_stopped_leaves_the_old_bundle(store, path):
         write_bundle(store, [put(store, FILES)], path, StopAfter(3))
     assert path.read_bytes() == before
     assert not path.with_name("bundle.car.part").exists()
+
+
+def test_progress_counts_content_alone_and_never_goes_back(store, other, path):
+    told = []
+    write_bundle(store, [put(store, FILES)], path, told.append)
+    exported = [one.done_bytes for one in told]
+    told.clear()
+    read_bundle(other, path, told.append, nothing)
+    imported = [one.done_bytes for one in told]
+    for counts in (exported, imported):
+        assert counts == sorted(counts)
+        assert 3 * MIB < counts[-1] <= sum(map(len, FILES.values()))
 
 
 def test_what_a_crash_left_is_written_over(store, other, path):

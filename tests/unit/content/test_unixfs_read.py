@@ -114,6 +114,16 @@ def test_a_folder_is_left_when_it_has_more_entries_than_it_may() -> None:
         list(unixfs_read.files_below(root.cid, nodes.get_block, 8))
 
 
+def test_a_folder_is_left_when_its_paths_are_longer_than_memory_is_meant_for(monkeypatch) -> None:
+    nodes, root, roots = folder()
+    chars = sum(len(path) for path in [*roots, "a", "a/b", "hollow", "hollow/in"])
+    monkeypatch.setattr(unixfs_read, "MAX_PATHS_CHARS", chars)
+    assert len(list(unixfs_read.files_below(root.cid, nodes.get_block, 100))) == len(FILES)
+    monkeypatch.setattr(unixfs_read, "MAX_PATHS_CHARS", chars - 1)
+    with pytest.raises(Untrusted, match="characters"):
+        list(unixfs_read.files_below(root.cid, nodes.get_block, 100))
+
+
 def test_folders_that_hold_one_another_a_thousandfold_are_left() -> None:
     nodes = Nodes()
     inner = unixfs.directory({}, nodes.__setitem__)
