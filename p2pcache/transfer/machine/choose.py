@@ -81,8 +81,11 @@ class Chooser:
         self._typical_s = self.median_s or TYPICAL_BLOCK_S
         self._there: dict[int, int] = {}
 
-    def of_large(self, blob: BlobState) -> Choice | None:
-        """The next run of a blob, or None when nobody can bring any now."""
+    def of_large(self, blob: BlobState, *, peers: bool = True) -> Choice | None:
+        """The next run of a blob, or None when nobody can bring any now. `peers`: they may be asked.
+
+        An origin is not asked for what peers have, also while they may not be asked.
+        """
         target = blob.missing
         compare = bool(target & blob.recheck)
         if compare:
@@ -93,9 +96,9 @@ class Chooser:
             if choice is not None:
                 return choice
         return (
-            self._from_healthy(blob, target, compare)
+            (self._from_healthy(blob, target, compare) if peers else None)
             or self._from_origin(blob, target, compare)
-            or self._from_peers(blob, target, compare, [self._slow])
+            or (self._from_peers(blob, target, compare, [self._slow]) if peers else None)
         )
 
     def of_small(self, blob: BlobState) -> SourceState | None:

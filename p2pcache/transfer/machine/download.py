@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
     from p2pcache.transfer.machine.flights import Flight
 
+# Peers refuse what is more than their links carry; to ask on costs both sides and brings nothing.
+# So as TCP does: down to what runs when one refuses, up by a part of a request for each that ends.
+LEAST_APPETITE = 3.0  # one that arrives, one that waits, one that is asked for
+APPETITE_STEP = 0.5
+
 
 class Download(Planning):
     """Decides who brings what. Feed it events, do the actions it returns, in order.
@@ -229,7 +234,9 @@ class Download(Planning):
         flight = self._flights.pop(event.job.id)
         blob, source = flight.blob, flight.source
         source.in_flight -= 1
-        self._running -= not flight.is_aborted
+        if not flight.is_aborted:
+            self._running -= 1
+            self._asked_peers -= source.is_peer
         self._origin_turn += not (flight.is_aborted or source.is_peer)
         self._doubtful.add(blob.spec.index)
         source.seconds += event.seconds
@@ -248,6 +255,8 @@ class Download(Planning):
             if source.failures:
                 self._roster.changed()
             source.failures = source.misses = 0
+            if source.is_peer:
+                self._appetite += APPETITE_STEP
             count = max(flight.mask.bit_count(), 1)
             took_s = max(now - flight.started, event.seconds)
             source.measured(took_s, count)
@@ -258,7 +267,10 @@ class Download(Planning):
             if self._owners is not None and event.fault.http_status in LACKS_IT:
                 self._owners.broke(source.name)
             blame(source, blob, event, event.fault, self._options, self._chance, now, out)
-            self._troubled(source, standing=event.fault.http_status != BUSY)
+            is_busy = source.is_peer and event.fault.http_status == BUSY
+            if is_busy:
+                self._appetite = max(LEAST_APPETITE, float(self._asked_peers))
+            self._troubled(source, standing=not is_busy)
         elif flight.stalled:
             stalled(source, self._options, self._chance, now)
             self._troubled(source)

@@ -102,7 +102,7 @@ class Planning(PullState):
             return ev.FetchBatch(batch)
         for blob in self._open.values():
             if blob.phase is Phase.FETCHING and blob.missing:
-                choice = chooser.of_large(blob)
+                choice = chooser.of_large(blob, peers=self._asked_peers < self._appetite)
                 if choice is not None:
                     return ev.Fetch(self._start(blob, choice, now).job)
         return self._twin(chooser, now)
@@ -120,6 +120,7 @@ class Planning(PullState):
         source.in_flight += 1
         source.requests += 1
         self._running += 1
+        self._asked_peers += source.is_peer
         self._origin_turn += not source.is_peer
         blob.claimed |= mask
         return flight

@@ -63,7 +63,9 @@ class PullState:
         self._counted_bytes = 0
         self._intake = 0.0
         self._flights: dict[int, Flight] = {}
-        self._running = 0  # of them, those that are not aborted
+        self._running = 0  # of them, those that are not aborted...
+        self._asked_peers = 0  # ... and those of these that peers bring
+        self._appetite = math.inf  # how many peers take: see `planning`
         self._roster = Roster(self._sources, options)
         self._paused: dict[str, SourceState] = {}  # left alone until a time that may be over
         self._has_barred = False  # some source is not asked for some block again
@@ -108,6 +110,7 @@ class PullState:
         if not flight.is_aborted:
             flight.is_aborted, flight.is_watched = True, False
             self._running -= 1
+            self._asked_peers -= flight.source.is_peer
             self._origin_turn += not flight.source.is_peer
             self._settle_claims(flight.blob)
             out.append(ev.Abort(flight.job))
