@@ -1,7 +1,8 @@
 """One pull as a pure machine: events in, actions out. No clock, no chance, no await, no disk.
 
-The driver (transfer/driver) and the virtual-time simulator (transfer/simulate) run this same class. Time
-is an argument of `Download.handle`; chance is a callable given at construction, returning [0, 1).
+The driver (transfer/driver) and the virtual-time simulator (transfer/simulate) run this same
+class. Time is an argument of `Download.handle`; chance is a callable given at construction,
+returning [0, 1).
 
     download.py   events to actions: what happened
     planning.py   what to do then, and when a pull is over

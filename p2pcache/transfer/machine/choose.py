@@ -82,9 +82,9 @@ class Chooser:
         self._there: dict[int, int] = {}
 
     def of_large(self, blob: BlobState, *, peers: bool = True) -> Choice | None:
-        """The next run of a blob, or None when nobody can bring any now. `peers`: they may be asked.
+        """The next run of a blob, or None when nobody can bring any now.
 
-        An origin is not asked for what peers have, also while they may not be asked.
+        `peers`: whether they may be asked. An origin is not asked for what peers have, also while they may not be asked.
         """
         target = blob.missing
         compare = bool(target & blob.recheck)

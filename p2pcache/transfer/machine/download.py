@@ -154,7 +154,8 @@ class Download(Planning):
             holds.pop(event.blob, None)
 
     def _units(self, blob: int, blocks: int) -> Iterator[Unit]:
-        return (Unit(blob, piece) for piece in pieces_of(blocks, self._piece_bytes))
+        for piece in pieces_of(blocks, self._piece_bytes):  # looked at when it is asked for
+            yield Unit(blob, piece)
 
     def _partner(self, event: ev.Partner, now: float, out: list[ev.Action]) -> None:
         """What another brings; where both of us do, the lower rank stops."""

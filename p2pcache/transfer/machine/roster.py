@@ -27,6 +27,7 @@ class Roster:
         self._options = options
         self._until = -1.0
         self._reach: dict[int, int] = {}
+        self._healthy: set[str] = set()
         self.median_s: float | None = None
         self.origins: list[SourceState] = []
         self.healthy: list[SourceState] = []
@@ -47,8 +48,8 @@ class Roster:
     def told(self, source: SourceState, blob: BlobState) -> None:
         """A source has more of a blob."""
         index = blob.spec.index
-        if index in self._reach:
-            self._reach[index] |= source.held(blob)  # of one in trouble: until the next sorting
+        if index in self._reach and source.name in self._healthy:
+            self._reach[index] |= source.held(blob)
 
     def reach(self, blob: BlobState) -> int:
         """Blocks that a healthy peer holds, at least."""
@@ -62,6 +63,7 @@ class Roster:
         return known
 
     def _sort(self, now: float) -> None:
+        is_changed = self._until < 0
         up = [s for s in self._sources.values() if s.gone is None]
         self.median_s = median_block_s(up)
         self.origins = [s for s in up if not s.is_peer]
@@ -80,7 +82,9 @@ class Roster:
                 self._until = min(self._until, peer.not_before)
         self.groups = [groups[key] for key in sorted(groups)]
         self.has_risky = any(map(attrgetter("failures"), self.healthy))
-        self._reach.clear()
+        before, self._healthy = self._healthy, {s.name for s in self.healthy}
+        if is_changed or before != self._healthy:
+            self._reach.clear()
 
 
 def rank_of(source: SourceState) -> tuple[int, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from p2pcache.lanes.orders import BLOCK_BYTES
@@ -81,8 +82,27 @@ class Outcome:
     killed: int | None
     banned: int = 0  # liars that somebody found out...
     unbanned: int = 0  # ...and that nobody did
-    wrong_bytes: int = 0  # sent by liars, and kept by nobody
-    kept_wrong_bytes: int = 0
+    wrong_bytes: int = 0  # sent by liars...
+    kept_wrong_bytes: int = 0  # ... and, at the end, part of a complete file
     crossings: float = 0.0  # copies that entered a zone from another, the mean of the zones
     pieces: int = 0  # that arrived anywhere
     samples: tuple[Sample, ...] = ()
+
+    def figures(self) -> dict[str, float | int | None]:
+        """Everything but the samples; what is infinite (a node never ended) is None."""
+        return {
+            "last": _finite(self.last),
+            "median": _finite(self.median),
+            "copies": self.copies,
+            "duplicates": self.duplicates,
+            "skew": self.skew,
+            "liars_banned": self.banned,
+            "liars_not_banned": self.unbanned,
+            "wrong_bytes_sent": self.wrong_bytes,
+            "wrong_bytes_kept": self.kept_wrong_bytes,
+            "zone_copies": self.crossings,
+        }
+
+
+def _finite(ratio: float) -> float | None:
+    return ratio if math.isfinite(ratio) else None

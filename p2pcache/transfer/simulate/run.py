@@ -88,10 +88,16 @@ class Simulation:
             banned=len(found),
             unbanned=len(liars - found),
             wrong_bytes=self._wrong_bytes,
+            kept_wrong_bytes=self._kept_wrong_bytes(),
             crossings=self._crossed_bytes / case.size / case.zones,
             pieces=self._pieces,
             samples=tuple(self._samples),
         )
+
+    def _kept_wrong_bytes(self) -> int:
+        """Of those whose machine calls the file complete: what never came as it should be."""
+        ended = (n for n in self.nodes if n.ended is not None)
+        return sum((self.case.blocks - n.held) * BLOCK_BYTES for n in ended)
 
     def _at(self, when: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (when, next(self._number), what))
