@@ -99,7 +99,7 @@ class Owners:
         now: float,
         order: Callable[[bytes, frozenset[str]], Sequence[str]] = rendezvous,
     ) -> None:
-        self._me = me
+        self.me = me
         self._options = options
         self._started = now
         everyone = frozenset(members)
@@ -108,6 +108,8 @@ class Owners:
         self._order = order
         self._keys: dict[int, bytes] = {}
         self._ranks: dict[Unit, Sequence[str]] = {}
+        self._named: dict[Unit, str] = {}  # owners, as long as nobody's standing changes
+        self._named_until = now
         self._bringers: dict[Unit, dict[str, Partner]] = {}
         self._bringing: dict[str, Partner] = {}  # those that say they bring anything
         self._stuck: tuple[Unit | None, float] = (None, now)
@@ -145,20 +147,23 @@ class Owners:
 
     def joined(self, name: str) -> None:
         """A member takes part."""
-        if name != self._me:
+        if name != self.me:
             known = self._partners.get(name)
             if known is None:
                 self._partners[name] = Partner(takes_part=True)
                 if name not in self._everyone:
                     self._everyone |= {name}
                     self._ranks.clear()
-            else:
+                self._named.clear()
+            elif not known.takes_part:
                 known.takes_part = True
+                self._named.clear()
 
     def left(self, name: str) -> None:
         """A member is gone, and all that was known only through it."""
         partner = self._partners.pop(name, None)
         if partner is not None:
+            self._named.clear()
             self._set_brings(name, partner, frozenset())
 
     def heard(
@@ -171,16 +176,19 @@ class Owners:
         now: float,
     ) -> None:
         """A member's own word: what it brings now. `intake` None: it is done."""
-        if name == self._me:
+        if name == self.me:
             return
         self.joined(name)
         partner = self._partners[name]
-        partner.intake, partner.declines = intake, declines
-        partner.takes_part = intake is not None
+        partner.intake = intake
+        if declines != partner.declines or intake is None:
+            partner.declines, partner.takes_part = declines, intake is not None
+            self._named.clear()
         self._set_brings(name, partner, frozenset(islice(brings, MAX_UNITS)))
-        for unit in partner.brings:
-            if len(partner.since) < MAX_UNITS:  # said again, it is no newer
-                partner.since.setdefault(unit, now)
+        if len(partner.since) > MAX_UNITS:  # the oldest go: a large file has more units
+            partner.since = {u: at for u, at in partner.since.items() if u in partner.brings}
+        for unit in partner.brings:  # said again, it is no newer
+            partner.since.setdefault(unit, now)
 
     def _set_brings(self, name: str, partner: Partner, brings: frozenset[Unit]) -> None:
         old, partner.brings = partner.brings, brings
@@ -200,7 +208,10 @@ class Owners:
         """Blocks of these units arrived at a member: its word is good. `units` may be lazy."""
         partner = self._partners.get(name)
         if partner is not None:
-            partner.suspected_until, partner.moved_at = 0.0, now
+            if partner.suspected_until:
+                partner.suspected_until = 0.0
+                self._named.clear()
+            partner.moved_at = now
             if partner.since:
                 for unit in units:
                     if unit in partner.since:
@@ -211,6 +222,7 @@ class Owners:
         partner = self._partners.get(name)
         if partner is not None:
             partner.broken += 1
+            self._named.clear()
 
     def counted(
         self, exists: int, intake: float, *, can_ask: bool, oldest_s: float, now: float
@@ -229,7 +241,10 @@ class Owners:
         self.intake = intake
         self._oldest_s = oldest_s
         moves = now < self._grew_at + self.lease_s  # else whoever does not decline lies or sleeps
-        self.declines = not can_ask or (moves and self._is_slow(now))
+        declines = not can_ask or (moves and self._is_slow(now))
+        if declines != self.declines:
+            self.declines = declines
+            self._named.clear()
 
     def took(self, seconds: float) -> None:
         """One of our units came from the origin."""
@@ -256,20 +271,41 @@ class Owners:
 
     def owner(self, unit: Unit, now: float) -> str:
         """The first of the rank that can bring a unit; us, if nobody else can."""
+        if now >= self._named_until:
+            self._named.clear()
+            self._named_until = self._changes_at(now)
+        name = self._named.get(unit)
+        if name is None:
+            name = self._named[unit] = self._first_of(unit, now)
+        return name
+
+    def _changes_at(self, now: float) -> float:
+        """When who owns what may change by time alone."""
+        times = [p.suspected_until for p in self._partners.values() if p.suspected_until > now]
+        if self.is_blind(now):
+            times.append(self._started + self._options.blind_s)
+        return min(times, default=math.inf)
+
+    def _suspect(self, partner: Partner, now: float) -> None:
+        partner.suspected_until = now + self._options.suspect_s
+        self._named.clear()
+        self._named_until = min(self._named_until, partner.suspected_until)
+
+    def _first_of(self, unit: Unit, now: float) -> str:
         blind = self.is_blind(now)
         for name in self._rank(unit):
-            if name == self._me:
+            if name == self.me:
                 if not self.declines or blind:
                     return name
                 continue
             partner = self._partners.get(name)
             if partner is not None and (blind or self._can(partner, now)):
                 return name
-        return self._me
+        return self.me
 
     def is_mine(self, unit: Unit, now: float) -> bool:
         """Whether we may ask the origin for a unit that nobody has."""
-        return not self.is_brought(unit, now) and self.owner(unit, now) == self._me
+        return not self.is_brought(unit, now) and self.owner(unit, now) == self.me
 
     def is_brought(self, unit: Unit, now: float) -> bool:
         """Whether a member is heard to bring a unit from its origin, and moved within a lease.
@@ -290,7 +326,7 @@ class Owners:
         return now < partner.since.get(unit, -math.inf) + BRING_LEASES * self.lease_s
 
     def _breaks(self, partner: Partner, now: float) -> None:
-        partner.suspected_until = now + self._options.suspect_s
+        self._suspect(partner, now)
         partner.broken += 1
 
     def _keep_to_word(self, partner: Partner, now: float) -> None:
@@ -306,7 +342,7 @@ class Owners:
         if not bringers:
             return False
         for name in self._rank(unit):
-            if name == self._me:
+            if name == self.me:
                 return False
             if name in bringers and self._is_believed(bringers[name], now):
                 return True
@@ -328,7 +364,7 @@ class Owners:
         name = self.owner(lowest, now)
         partner = self._partners.get(name)
         if partner is not None and partner.moved_at <= since:
-            partner.suspected_until = now + self._options.suspect_s
+            self._suspect(partner, now)
 
     @property
     def lease_s(self) -> float:
