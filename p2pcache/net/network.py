@@ -25,7 +25,6 @@ from p2pcache.errors import (
 )
 from p2pcache.net.asking import AskOptions, ask_manifest, ask_names
 from p2pcache.net.holders import Passes, Swarm
-from p2pcache.net.interest import MAX_MANIFESTS as MAX_OF_PEER
 from p2pcache.net.interest import Interests
 from p2pcache.net.latest import Latest
 from p2pcache.net.member import Member, MemberDown, MemberUp, member_of
@@ -33,11 +32,11 @@ from p2pcache.net.members import Members, open_members
 from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.parts import NO_PART, Parts
 from p2pcache.net.serving import answer
+from p2pcache.net.speech import Speech
 from p2pcache.net.sync.limits import SyncOptions
 from p2pcache.net.sync.machine import WantRefused
 from p2pcache.net.sync.wire import (
     MAX_GRANTS,
-    MAX_MANIFESTS,
     Answer,
     Ask,
     LaneInfo,
@@ -111,12 +110,8 @@ class Network:
         self._swarms: set[Swarm] = set()
         self._watchers: set[Latest[MemberUp | MemberDown]] = set()
         self._interests = Interests()
-        self._intents: dict[bytes, int] = {}
-        self._quiet: set[bytes] = set()  # intents that are not told
+        self._speech = Speech()
         self._parts = Parts()
-        self._possessed: dict[bytes, None] = {}
-        self._unsaid: dict[bytes, Said] = {}
-        self._unsaid_some = trio.Event()
         self._load = Load(0.0, 0.0, 0.0)
         self._load_told_at = float("-inf")
         self._passes = Passes(shelf, self._link, self._hosts)
@@ -188,11 +183,7 @@ class Network:
         )
         self._swarms.add(swarm)
         if manifest is not None:
-            self._intents[manifest] = self._intents.get(manifest, 0) + 1
-            if quiet:
-                self._quiet.add(manifest)
-            elif self._intents[manifest] == 1:
-                self._say(Said.INTENT, [manifest])
+            self._speech.begin(manifest, quiet=quiet)
         for link in self._links():
             swarm.begin(link)
         for peer in swarm.partners():
@@ -207,7 +198,7 @@ class Network:
                     self.members_driver.part(peer)
             self._part(swarm, NO_PART)
             if manifest is not None:
-                self._leave(manifest)
+                self._speech.end(manifest)
 
     async def resolutions(self, canonical: str, *, timeout_s: float) -> list[SignedResolution]:
         """What the members know a ref to mean: all that came in time, each signed by somebody."""
@@ -261,16 +252,11 @@ class Network:
 
     def possess(self, manifests: Iterable[bytes]) -> None:
         """We have all of these."""
-        new = [one for one in dict.fromkeys(manifests) if one not in self._possessed]
-        self._possessed.update(dict.fromkeys(new))
-        self._say(Said.POSSESS, new)
+        self._speech.possess(manifests)
 
     def withdraw(self, manifests: Iterable[bytes]) -> None:
         """We have these no more."""
-        old = [one for one in dict.fromkeys(manifests) if one in self._possessed]
-        for one in old:
-            del self._possessed[one]
-        self._say(Said.WITHDRAWN, [one for one in old if one not in self._intents])
+        self._speech.withdraw(manifests)
 
     def set_load(self, queue_s: float, up_bytes_per_s: float, intake_bytes_per_s: float) -> None:
         """How busy our byte server is; told with pongs, and once a second when it changes."""
@@ -288,7 +274,7 @@ class Network:
 
     def possessed(self) -> list[bytes]:
         """What we said we possess."""
-        return list(self._possessed)
+        return self._speech.possessed()
 
     def possessed_by(self, peer: PeerId) -> int:
         """How many manifests a peer said it possesses (restricted ones it never says)."""
@@ -305,7 +291,7 @@ class Network:
             members_count=len(self.members_driver.links),
             sparse=self.members_driver.mesh.sparse,
             swarms_count=len(self._swarms),
-            possessed_count=len(self._possessed),
+            possessed_count=len(self._speech.possessed()),
             distrusted_count=self._distrusted_count,
         )
 
@@ -314,12 +300,8 @@ class Network:
     def member_up(self, link: Link) -> None:
         """See MembersOwner."""
         link.talk.our_load = self._load
-        for said, manifests in (
-            (Said.POSSESS, list(self._possessed)[-MAX_OF_PEER:]),
-            (Said.INTENT, [one for one in self._intents if one not in self._quiet]),
-        ):
-            for part in _parts(manifests):
-                link.tell(self.members_driver.announcement(said, part))
+        for said, manifests in self._speech.standing():
+            link.tell(self.members_driver.announcement(said, manifests))
         for manifest, ours in self._parts.all().items():
             link.brings(manifest, ours)
         for swarm in list(self._swarms):
@@ -432,31 +414,6 @@ class Network:
         order = (*seen, *said) if link.opened_by_us else (*said, *seen)
         return tuple(dict.fromkeys(order))
 
-    def _leave(self, manifest: bytes) -> None:
-        self._intents[manifest] -= 1
-        if self._intents[manifest]:
-            return
-        del self._intents[manifest]
-        if manifest not in self._possessed and manifest not in self._quiet:
-            self._say(Said.WITHDRAWN, [manifest])
-        self._quiet.discard(manifest)
-
-    def _say(self, said: Said, manifests: Sequence[bytes]) -> None:
-        self._unsaid.update(dict.fromkeys(manifests, said))
-        if manifests:
-            self._unsaid_some.set()
-
-    async def _say_all(self) -> None:
-        """What came together is said together, the newest word on each manifest."""
-        while True:
-            await self._unsaid_some.wait()
-            self._unsaid_some = trio.Event()
-            unsaid, self._unsaid = self._unsaid, {}
-            for said in Said:
-                for part in _parts([one for one, word in unsaid.items() if word is said]):
-                    self.members_driver.say(said, part)
-                    await trio.sleep(0.001)  # links are given time to write
-
 
 @asynccontextmanager
 async def open_network(
@@ -493,13 +450,9 @@ async def open_network(
     with plain_errors():
         async with open_members(network.members_driver), trio.open_nursery() as nursery:
             network._nursery = nursery
-            nursery.start_soon(network._say_all)
+            nursery.start_soon(network._speech.run, network.members_driver.say)
             try:
                 yield network
             finally:
                 network._nursery = None
                 nursery.cancel_scope.cancel()
-
-
-def _parts(manifests: Sequence[bytes]) -> list[Sequence[bytes]]:
-    return [manifests[at : at + MAX_MANIFESTS] for at in range(0, len(manifests), MAX_MANIFESTS)]

@@ -15,9 +15,7 @@ from p2pcache.content.ranges import RangeSet
 from p2pcache.content.signed import MAX_PIECE_BLOCKS, sign_attestation
 from p2pcache.errors import P2PCacheError, Untrusted
 from p2pcache.lanes.orders import BLOCK_BYTES, Location
-from p2pcache.lanes.reach import Reach
 from p2pcache.sources.port import (
-    Lane,
     PeerBrings,
     PeerGone,
     PeerHolds,
@@ -27,6 +25,7 @@ from p2pcache.sources.port import (
     SourceKind,
 )
 from p2pcache.transfer import events as ev
+from p2pcache.transfer.peer_lanes import PeerLanes
 from p2pcache.transfer.trust import Evidence, Verdict, size_verdicts
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.lanes.orders import Fault
+    from p2pcache.lanes.reach import Reach
     from p2pcache.sources.port import SwarmEvent
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.transfer.growing import GrowingBlob
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LANE_S = 2.0  # for a ticket: a round trip to a peer that may be busy
 MAP_S = 5.0  # for a part of a map: 128 KiB
 MAP_WAIT_S = 0.25  # blocks are asked for without a map rather than later than this
 HELLO_S = 0.1  # facts/swarm.md 2: a round of bitfields before anything is asked of the origin
@@ -79,9 +78,7 @@ class Swarming:
         self._down: set[str] = set()  # convicted in this pull
         self._banned: set[str] = set()  # those of them whose lie is proven
         self._excused: set[PeerId] = set()
-        self._lanes: dict[str, tuple[Lane, int]] = {}  # and which of its hosts
-        self._expired: dict[str, str] = {}  # the last ticket of each that was refused
-        self._hosts: dict[str, str] = {}
+        self._lanes = PeerLanes(peers.swarm)
         self._evidence: dict[int, Evidence] = {}
         self._asked: dict[int, set[PeerId]] = {}
         self._untold: dict[tuple[str, int], RangeSet | None] = {}
@@ -129,7 +126,7 @@ class Swarming:
             case PeerGone(_, reason):
                 self._untold = {k: v for k, v in self._untold.items() if k[0] != name}
                 self._proofs.discard(event.peer)
-                self._lanes.pop(name, None)
+                self._lanes.forget(name)
                 await self._send.send(ev.PartnerLeft(name))
                 if name in self._up:
                     self._up.discard(name)
@@ -269,30 +266,18 @@ class Swarming:
 
     def expire(self, source: str, refused: Location) -> None:
         """A peer's byte server refused the ticket of a location: the next one has another."""
-        ticket = dict(refused.headers).get("Authorization", "")
-        if self._expired.get(source) != ticket:  # several requests had it: one new ticket for all
-            self._expired[source] = ticket
-            self._swarm.expire_lane(self._peers[source])
+        self._lanes.expire(source, self._peers[source], refused)
 
     async def _reach(self, source: str) -> Reach:
-        lane = await self._swarm.lane(self._peers[source], timeout_s=LANE_S)
-        known, turn = self._lanes.get(source, (lane, 0))
-        if known.hosts != lane.hosts:
-            turn = 0
-        self._lanes[source] = (lane, turn)
-        host = lane.hosts[turn % len(lane.hosts)]
-        self._hosts[source] = f"{host}:{lane.port}"
-        return reach_of(lane, host)
+        return await self._lanes.reach(source, self._peers[source])
 
     def hosts(self) -> dict[str, str]:
         """Where each peer that was asked serves, for the receipt."""
-        return dict(self._hosts)
+        return self._lanes.hosts()
 
     def unreachable(self, source: str) -> None:
         """A connection failed: next time another of its addresses."""
-        if source in self._lanes:
-            lane, turn = self._lanes[source]
-            self._lanes[source] = (lane, turn + 1)
+        self._lanes.unreachable(source)
 
     # -- evidence ----------------------------------------------------------------------------------
 
@@ -458,10 +443,3 @@ class Swarming:
         name = self._wanted[index].name
         if name is not None and index not in self._complete:
             self._sharing.lost_source(name)
-
-
-def reach_of(lane: Lane, host: str) -> Reach:
-    """One host of a peer's lane. The one place where lanes' locations are made: certificates of
-    our own, and `direct` past proxies, belong here too.
-    """
-    return Reach(host, lane.port, lane.token, lane.fingerprint, lane.client_cert, lane.client_key)

@@ -44,11 +44,11 @@ async def test_a_frozen_peer_is_dropped_in_under_11_s(autojump_clock, pending):
         if pending:
             for _ in range(8):  # more than the window takes
                 others[0].network.possess(manifest_of(b"%d" % number) for number in range(1024))
-                others[0].network.withdraw(list(others[0].network._possessed))
+                others[0].network.withdraw(others[0].network.possessed())
                 others[0].network.possess(
                     manifest_of(b"%d" % number) for number in range(1024, 9000)
                 )
-                others[0].network.withdraw(list(others[0].network._possessed))
+                others[0].network.withdraw(others[0].network.possessed())
                 await trio.sleep(0.1)
             link = others[0].network.members_driver.links[frozen.peer]
             assert link._writing_since is not None, "a write hangs"
