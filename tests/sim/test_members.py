@@ -11,10 +11,7 @@ from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.network import NetworkOptions
 from p2pcache.net.shelf import PeerGone, PeerHolds, PeerSettled
 from tests.support.members import manifest_of, open_node
-from tests.support.world import full, until, world
-
-MANIFEST = manifest_of(b"manifest")
-NAMES = [bytes([0x12, 0x20, number]) * 10 for number in range(3)]
+from tests.support.world import MANIFEST, NAMES, full, until, world
 
 
 @pytest.fixture
