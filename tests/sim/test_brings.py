@@ -8,8 +8,8 @@ from trio.testing import MockClock
 
 from p2pcache.content.ranges import RangeSet
 from p2pcache.net.shelf import PeerBrings
-from tests.sim.test_members import MANIFEST, NAMES, full, until, world
 from tests.support.members import open_node
+from tests.support.world import MANIFEST, NAMES, full, until, world
 
 BLOCKS = RangeSet.of((3, 5))
 

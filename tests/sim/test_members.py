@@ -10,11 +10,8 @@ from p2pcache.net.member import MemberDown, MemberUp
 from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.network import NetworkOptions
 from p2pcache.net.shelf import PeerGone, PeerHolds, PeerSettled
-from tests.support.members import manifest_of, open_node
-from tests.support.world import full, until, world
-
-MANIFEST = manifest_of(b"manifest")
-NAMES = [bytes([0x12, 0x20, number]) * 10 for number in range(3)]
+from tests.support.members import manifest_of, open_node, peer
+from tests.support.world import MANIFEST, NAMES, full, until, world
 
 
 @pytest.fixture
@@ -78,6 +75,14 @@ async def test_stopping_does_not_wait_for_a_frozen_peer(autojump_clock, cancelle
                     await trio.sleep(1)
         assert trio.current_time() - started < 4
         frozen.host.thaw()
+
+
+async def test_who_stops_dials_nobody_any_more(autojump_clock):
+    async with world(1, deadline_s=60) as (_, (a,)):
+        await a.network.members_driver.close()
+        a.network.found(peer(50), ["/nobody"])
+        await trio.sleep(10)
+        assert a.host.dials == []
 
 
 async def test_a_killed_peer_is_noticed_in_under_1_s(autojump_clock):

@@ -16,10 +16,7 @@ from p2pcache.net.network import NetworkOptions
 from p2pcache.net.shelf import PeerHolds
 from p2pcache.net.sync.wire import Announce, ManifestAsk, ManifestPart, NameAsk, Names, Said
 from tests.support.members import Script, hello, manifest_of, open_node, peer
-from tests.support.world import ends_quietly, full, until, world
-
-MANIFEST = manifest_of(b"manifest")
-NAMES = [bytes([0x12, 0x20, number]) * 10 for number in range(3)]
+from tests.support.world import MANIFEST, NAMES, ends_quietly, full, until, world
 
 
 @pytest.fixture

@@ -22,10 +22,7 @@ from p2pcache.net.sync.wire import (
     Want,
 )
 from tests.support.members import DictShelf, Script, hello, manifest_of, open_node, peer
-from tests.support.world import full, until, world
-
-MANIFEST = manifest_of(b"manifest")
-NAMES = [bytes([0x12, 0x20, number]) * 10 for number in range(3)]
+from tests.support.world import MANIFEST, NAMES, full, until, world
 
 
 @pytest.fixture

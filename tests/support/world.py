@@ -8,7 +8,10 @@ import trio
 
 from p2pcache.errors import Unavailable
 from p2pcache.net.memory import open_memory_net
-from tests.support.members import open_node
+from tests.support.members import manifest_of, open_node
+
+MANIFEST = manifest_of(b"manifest")
+NAMES = [bytes([0x12, 0x20, number]) * 10 for number in range(3)]
 
 
 @asynccontextmanager

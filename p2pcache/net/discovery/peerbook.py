@@ -51,11 +51,12 @@ class PeerBook:
         self._changed = False
 
     def saw(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """A member is connected and can be dialed at these."""
-        if not addresses:
+        """A member is connected and can be dialed at these IPs; all else is left out."""
+        kept = [address for text in addresses for address in _concrete(text)][:MAX_ADDRESSES]
+        if not kept:
             return
         self._entries.pop(peer, None)
-        self._entries[peer] = _Entry(tuple(addresses)[:MAX_ADDRESSES], self._clock())
+        self._entries[peer] = _Entry(tuple(kept), self._clock())
         while len(self._entries) > MAX_PEERS:
             del self._entries[next(iter(self._entries))]
         self._changed = True
@@ -111,6 +112,14 @@ def parse_book(data: bytes) -> dict[PeerId, tuple[tuple[str, ...], float]]:
         ValueError, KeyError, TypeError, OverflowError, RecursionError, UsageError, Untrusted,
     ) as exc:  # fmt: skip
         raise Untrusted(f"the list of peers does not parse: {exc}") from exc
+
+
+def _concrete(text: str) -> list[str]:
+    """What `parse_book` takes. A member may say anything: it must not cost us the others."""
+    try:
+        return [parse_ip_address(text, loopback=True)]
+    except Untrusted:
+        return []
 
 
 def _text(value: object) -> str:

@@ -64,6 +64,13 @@ def test_the_book_is_kept_over_a_restart_and_bounded(tmp_path):
         book.saw(a_peer(n), [f"/ip4/10.0.{n // 250}.{n % 250 + 1}/tcp/4001"])
     book.saw(a_peer(5), ["/ip6/fd00::1/tcp/4001"])
     book.saw(a_peer(9999), [])  # nobody could dial it
+    for odd in (
+        "/dns4/agents.lan/tcp/4001",
+        "/ip4/0.0.0.0/tcp/1",
+        "x" * 5000,
+        "/ip4/10.0.0.1/udp/1",
+    ):
+        book.saw(a_peer(9998), [odd])  # a member says what it likes; the others are kept
     book.forget(a_peer(6))
     book.save()
     again = PeerBook(path, clock=time.time).peers()
