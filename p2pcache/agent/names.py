@@ -55,7 +55,12 @@ class NetworkNames:
         if network is None:
             return here
         try:
-            data = await network.manifest(cid, timeout_s=MANIFEST_S, max_bytes=MAX_MANIFEST_BYTES)
+            data = await network.manifest(
+                cid,
+                timeout_s=MANIFEST_S,
+                max_bytes=MAX_MANIFEST_BYTES,
+                newcomers_s=max(0.0, MEMBERS_S - self._slot.open_for_s),
+            )
             found = await trio.to_thread.run_sync(parse, data)
         except P2PCacheError as exc:
             _log.info("no manifest: %s", exc.message)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from p2pcache.net.dht.dht import Dht
     from p2pcache.net.discovery.found import Found, How
     from p2pcache.net.discovery.peerbook import PeerBook
+    from p2pcache.net.holders import Swarm
     from p2pcache.net.host import Libp2pHost
     from p2pcache.net.identity import Identity
     from p2pcache.net.network import Network
@@ -202,6 +203,22 @@ class AgentNetwork:
         if self.dht is not None:
             self.dht.withdraw([*manifests, *names])
 
+    async def take_back_stale(self) -> None:
+        """Look at what the byte server found changed or gone on the disk; until cancelled."""
+        async for name in self.server.stale:
+            try:
+                if not await trio.to_thread.run_sync(self._is_gone, name):
+                    continue
+                complete = await trio.to_thread.run_sync(self._store.complete_manifests)
+            except LocalFault as exc:  # a disk that cannot be read now: it is told again
+                _log.warning("cannot look at what was served: %s", exc.message)
+                continue
+            gone = [cid for cid in self.network.possessed() if cid not in complete]
+            self.removed([name], gone)
+
+    def _is_gone(self, name: bytes) -> bool:
+        return not self.sharing.is_growing(name) and self._store.find(name) is None
+
     def _names_of(self, manifest: bytes) -> list[bytes]:
         """The manifest, and its large files where they are few: an announcement costs CPU."""
         body = self._store.get_manifest(manifest)
@@ -212,13 +229,13 @@ class AgentNetwork:
         roots = [blob.root_cid for blob in blobs.values() if blob.root_cid is not None]
         return [manifest, *(blob.digest for blob in blobs.values()), *roots]
 
-    async def look_up(self, name: bytes) -> None:
-        """Ask the DHT who provides a name, and be linked with them."""
+    async def look_up(self, name: bytes, swarm: Swarm) -> None:
+        """Ask the DHT who provides a name, and be linked with them as long as the swarm lasts."""
         if self.dht is not None:
             async with self.dht.find(name) as found:
                 async for peer, addresses in found:
                     if peer not in self._banned:
-                        self.network.meet(peer, addresses)
+                        swarm.meet(peer, addresses)
 
     # -- who is found ----------------------------------------------------------------------------
 
@@ -226,7 +243,7 @@ class AgentNetwork:
         """Discovery saw somebody."""
         self.seen[found.how] += 1
         if found.peer is not None:
-            self.network.found(found.peer, found.addresses)
+            self.network.found(found.peer, found.addresses, found.how.value)
         elif found.addresses not in self._greeting:
             self._greeting.add(found.addresses)
             nursery.start_soon(self._greet, found.addresses)
@@ -234,7 +251,7 @@ class AgentNetwork:
     async def _greet(self, addresses: tuple[str, ...]) -> None:
         try:
             peer = await self.host.greet(addresses, timeout_s=GREET_S)
-            self.network.found(peer, addresses)
+            self.network.found(peer, addresses, "dns")
             self.unanswered.pop(addresses, None)
         except P2PCacheError as exc:
             if len(self.unanswered) < MAX_UNANSWERED:

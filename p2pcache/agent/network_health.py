@@ -39,9 +39,9 @@ async def network_status(parts: Parts) -> dict[str, Any]:
     if opened is None:
         if not slot.files.network.exists():
             return {"state": "none", "why": "no network key"}
-        off = None if slot.settings.enabled else "switched off by `network.enabled`"
-        why = off or slot.trouble
-        return {"state": "opening" if why is None else "off", "why": why}
+        if slot.settings.enabled and slot.trouble is None:
+            return {"state": "opening", "why": None}
+        return {"state": "off", "why": slot.why_off()}
     counts = await _lane_counts(opened)
     return {
         "state": "on",
@@ -116,7 +116,7 @@ def _count(opened: AgentNetwork) -> str:
 
 def _closed(trouble: str | None, do: str | None) -> dict[str, Any]:
     detail = trouble or "the network is being opened"
-    hint = do or "the agent's log says more; `p2pcache agent stop` and a new start try again"
+    hint = do or "the agent's log says more; it is tried again by itself, at least once a minute"
     if trouble is None:
         hint = "run this again in a few seconds"
     elif "in use" in trouble:

@@ -122,6 +122,7 @@ async def open_agent_network(
                     )
                 )
                 nursery.start_soon(opened.keep_book)
+                nursery.start_soon(opened.take_back_stale)
                 try:
                     if not settings.dht:
                         await _tell_complete(opened, store)

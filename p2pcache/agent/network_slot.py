@@ -1,10 +1,12 @@
 """The place of the agent's network: none until `init` or `join` left a key in the home, then one,
-and another when the key changes.
+and another when the key changes. One that does not open, or that ends, is tried again: a port may
+be taken for a moment, a disk full.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+FIRST_PAUSE_S, LAST_PAUSE_S = 1.0, 60.0  # before the next try; doubled while it does not open
+GOOD_LIFE_S = 60.0  # of a network that ended: then its trouble counts as the first again
 READY_S = 60.0  # to open the network: 1 s, but a busy machine imports libp2p for ten times that
 
 Opener = Callable[
@@ -55,11 +59,19 @@ class NetworkSlot:
         self._changed = trio.Event()
         self._again = trio.Event()
         self._opening = False
+        self._pause_s = FIRST_PAUSE_S
+        self._next_try_at: float | None = None
+        self._opened_at = math.inf
 
     @property
     def wanted(self) -> bool:
         """Whether there should be one."""
         return self.settings.enabled and self.files.network.exists()
+
+    @property
+    def open_for_s(self) -> float:
+        """For how long there has been one now; of a young one not all members are met yet."""
+        return trio.current_time() - self._opened_at
 
     async def run(self) -> None:
         """Open the network whenever there is a key for one; until cancelled."""
@@ -70,28 +82,61 @@ class NetworkSlot:
 
         self._store.watch_removed(removed)
         while True:
-            self._again = trio.Event()
+            self._again = again = trio.Event()
             if self.wanted:
                 self._opening = True
-                await self._one(self._again)
+                await self._one(again)
                 self._opening = False
+            else:
+                self.trouble = self.hint = None
             self._set(None)
-            await self._again.wait()
+            await self._wait_next(again)
+
+    async def _wait_next(self, again: trio.Event) -> None:
+        """Until somebody wants it opened, or it is time for the next try."""
+        pause_s = math.inf
+        if self.trouble is not None:
+            pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LAST_PAUSE_S)
+            self._next_try_at = trio.current_time() + pause_s
+        with trio.move_on_after(pause_s):
+            await again.wait()
+            self._pause_s = FIRST_PAUSE_S
+        self._next_try_at = None
+
+    def why_off(self) -> str:
+        """Why there is none now, for people, and when it is tried again."""
+        if not self.settings.enabled:
+            return "switched off by `network.enabled`"
+        if self.trouble is None:
+            return "it is being opened"
+        if self._next_try_at is None:
+            return f"{self.trouble}; it is being tried again"
+        wait_s = math.ceil(max(0.0, self._next_try_at - trio.current_time()))
+        return f"{self.trouble}; it is tried again in {wait_s} s"
 
     async def _one(self, again: trio.Event) -> None:
+        self._opened_at = math.inf
         try:
             async with self._open(
                 self.files.home, self.settings, self._store, self._now, self.files.home / "run"
             ) as opened:
                 self.trouble = self.hint = None
+                self._opened_at = trio.current_time()
                 self._set(opened)
                 await again.wait()
         except P2PCacheError as exc:
-            self.trouble, self.hint = exc.message, exc.hint
-            _log.error("the network is off: %s", exc.message)
+            self._failed(exc, again)
         except Exception as exc:  # noqa: BLE001 - the border: the agent serves this machine on
-            ours = bug(exc, _log)
-            self.trouble, self.hint = ours.message, ours.hint
+            self._failed(bug(exc, _log), again)
+        if self.open_for_s > GOOD_LIFE_S:
+            self._pause_s = FIRST_PAUSE_S
+
+    def _failed(self, exc: P2PCacheError, again: trio.Event) -> None:
+        if again.is_set():
+            return  # what is wanted now was not tried yet
+        level = logging.DEBUG if exc.message == self.trouble else logging.ERROR
+        _log.log(level, "the network is off: %s", exc.message)
+        self.trouble, self.hint = exc.message, exc.hint
 
     def _set(self, opened: AgentNetwork | None) -> None:
         self.current = opened
@@ -124,8 +169,8 @@ class NetworkSlot:
         return self.current
 
     async def wait_open(self, timeout_s: float) -> AgentNetwork | None:
-        """The network, once it is open; None when there is none, it cannot be opened (`trouble`,
-        known at once), or it takes longer.
+        """The network, once it is open; None when there is none, it did not open at the last try
+        (`trouble`, known at once), or it takes longer.
         """
         if not self.wanted:
             return None

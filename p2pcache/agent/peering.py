@@ -68,13 +68,14 @@ async def peers_of(
             swarm = PullSwarm(opened, net_swarm)
             sharing = PullSharing(opened, manifest)
             nursery.start_soon(swarm.run)
-            told = trio.Event()
+            told, began = trio.Event(), trio.current_time()
             looked_up = manifest or (names[0] if len(names) == 1 else None)
-            nursery.start_soon(_first_round, opened, swarm, None if quiet else looked_up, told)
+            nursery.start_soon(_first_round, swarm, None if quiet else looked_up, told)
             try:
                 if wait:
                     await told.wait()
-                yield Peers(swarm, sharing, opened.identity)
+                told_s = trio.current_time() - began if swarm.first_round.is_set() else None
+                yield Peers(swarm, sharing, opened.identity, told_s)
             finally:
                 nursery.cancel_scope.cancel()
                 if manifest is not None:
@@ -83,18 +84,13 @@ async def peers_of(
                     await sharing.take_back()
 
 
-async def _first_round(
-    opened: AgentNetwork,
-    swarm: PullSwarm,
-    looked_up: bytes | None,
-    told: trio.Event,
-) -> None:
+async def _first_round(swarm: PullSwarm, looked_up: bytes | None, told: trio.Event) -> None:
     """Hear the members, for a bounded time; where none of them holds anything ask the DHT."""
     with trio.move_on_after(FIRST_ROUND_S):
         await swarm.first_round.wait()
     told.set()
     if looked_up is not None and not swarm.somebody_holds:
-        await opened.look_up(looked_up)
+        await swarm.look_up(looked_up)
 
 
 @asynccontextmanager
@@ -160,12 +156,12 @@ def count_received(parts: Parts, report: PullReport) -> None:
                 opened.received[parse_peer_id(source.name)] += source.kept_bytes
 
 
-def tell_complete(parts: Parts, resolution: Resolution) -> None:
-    """A manifest's blobs are all here: say so to others, if they may know."""
+async def tell_complete(parts: Parts, resolution: Resolution) -> None:
+    """Say to others that a manifest's blobs are all here, if they are, and others may know."""
     opened = parts.network.current
     if opened is not None and resolution.manifest is not None:
         cid = resolution.manifest.cid()
-        if cid in parts.store.complete_manifests():
+        if await trio.to_thread.run_sync(parts.store.is_complete, cid):
             opened.possess([cid])
 
 

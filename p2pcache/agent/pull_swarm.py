@@ -71,6 +71,10 @@ class PullSwarm:
                 if not waiting:
                     self.first_round.set()
 
+    async def look_up(self, name: bytes) -> None:
+        """Ask the DHT who has it; whoever it names becomes a member that is asked."""
+        await self._opened.look_up(name, self._swarm)
+
     async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
         """See the port."""
         lane = await self._swarm.lane(peer, timeout_s=timeout_s)

@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from p2pcache.agent import get, grants, health, keep, repair, share
+from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
 from p2pcache.errors import UsageError
@@ -18,6 +19,8 @@ OPERATIONS: dict[str, Operation] = {
     "resolve": get.resolve,
     "get": get.get,
     "push": get.push,
+    "export": airgap.export,
+    "import": airgap.import_,
     "init": share.init,
     "invite": share.invite,
     "join": share.join,

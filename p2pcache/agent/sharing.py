@@ -133,6 +133,10 @@ class Sharing:
         blobs = [((growing.name,), growing.manifest)]
         return (await trio.to_thread.run_sync(self._access.may_read, peer, blobs, scope))[0]
 
+    def is_growing(self, name: bytes) -> bool:
+        """Whether a pull of ours brings it now."""
+        return name in self._growing
+
     async def block_map(self, peer: PeerId, name: bytes, first: int, count: int) -> BlockMap | None:
         """Hashes of at most `count` blocks, without a signer where we have the whole blob."""
         growing = self._growing.get(name)
@@ -258,7 +262,7 @@ class Sharing:
         row = await trio.to_thread.run_sync(self._store.resolution, canonical)
         words = []
         if row is not None and row.source != OTHERS:
-            words.append(self._word(row))
+            words.append(own_word(self._signer, row))
         words += await trio.to_thread.run_sync(self._store.others.words, canonical)
 
         def may_hear() -> list[SignedResolution]:
@@ -270,19 +274,6 @@ class Sharing:
     def _open(self, word: SignedResolution) -> bool:
         """A word that says of itself that it is restricted, about something not resolved here."""
         return not word.restricted or bool(self._store.resolutions_of(word.manifest))
-
-    def _word(self, row: Resolution) -> SignedResolution:
-        return sign_resolution(
-            self._signer,
-            canonical=row.canonical,
-            manifest=row.manifest,
-            immutable=row.immutable,
-            source=row.source,
-            endpoint=row.endpoint,
-            mutable=row.immutable is None or not row.canonical.endswith(f"@{row.immutable}"),
-            restricted=row.gated,
-            resolved_at=row.resolved_at,
-        )
 
     # -- what pulls of ours tell -----------------------------------------------------------------
 
@@ -347,6 +338,21 @@ class Sharing:
             self._provers.pop(manifest, None)
         else:
             self._provers[manifest] = prover
+
+
+def own_word(signer: Signer, row: Resolution) -> SignedResolution:
+    """Our word for what we learnt of an origin ourselves."""
+    return sign_resolution(
+        signer,
+        canonical=row.canonical,
+        manifest=row.manifest,
+        immutable=row.immutable,
+        source=row.source,
+        endpoint=row.endpoint,
+        mutable=row.immutable is None or not row.canonical.endswith(f"@{row.immutable}"),
+        restricted=row.gated,
+        resolved_at=row.resolved_at,
+    )
 
 
 def _is_manifest(scope: bytes) -> bool:

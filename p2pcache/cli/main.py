@@ -36,6 +36,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Share": {
         "push": ("share", "push", "Put a file or folder into the store."),
+        "export": ("bundle", "export", "Write refs into one file for another network."),
+        "import": ("bundle", "import_", "Take in a file that export wrote."),
         "init": ("network", "init", "Make a network of your own."),
         "invite": ("network", "invite", "Let another machine join."),
         "join": ("network", "join", "Join a network."),
@@ -46,6 +48,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Look": {
         "status": ("look", "status", "Show the agent now."),
         "why": ("look", "why", "Explain a pull: sources, times, bound."),
+        "simulate": ("simulate", "simulate", "Try a swarm of many nodes in virtual time."),
     },
     "Fix": {
         "verify": ("fix", "verify", "Hash again what is stored."),

@@ -15,10 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcache.content import cid as cids
+from p2pcache.content import varint
 from p2pcache.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    Keep = Callable[[bytes, bytes], None]
+    """Gets the CID and the bytes of each dag-pb node as it is made: children before parents."""
 
 LEAF_BYTES = 1 << 20
 MAX_LINKS = 1024
@@ -27,10 +31,11 @@ MAX_PLAIN_DIRECTORY_BYTES = 262144  # HAMTShardingSize 256 KiB, block bytes, `>`
 EMPTY_SHA256 = hashlib.sha256(b"").digest()
 
 # protobuf keys: field << 3 | wire type (0 varint, 2 length-delimited)
-_LINKS, _DATA = 0x12, 0x0A  # PBNode
-_HASH, _NAME, _TSIZE = 0x0A, 0x12, 0x18  # PBLink
-_TYPE, _FILESIZE, _BLOCKSIZES = 0x08, 0x18, 0x20  # UnixFS Data
-_TYPE_DIRECTORY, _TYPE_FILE = 1, 2
+LINKS, DATA = 0x12, 0x0A  # PBNode
+HASH, NAME, TSIZE = 0x0A, 0x12, 0x18  # PBLink
+_TYPE, FILESIZE, _BLOCKSIZES = 0x08, 0x18, 0x20  # UnixFS Data
+DIRECTORY = bytes([_TYPE, 1])
+FILE_TYPE = bytes([_TYPE, 2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,49 +49,48 @@ class Root:
     dag_size: int
 
 
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n > 127:
-        out.append(n & 127 | 128)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+def _forget(cid: bytes, block: bytes) -> None:
+    """The `Keep` of who wants the root alone."""
 
 
 def _field(key: int, data: bytes) -> bytes:
-    return bytes([key]) + _varint(len(data)) + data
+    return bytes([key]) + varint.encode(len(data)) + data
 
 
 def _link(name: bytes, child: Root) -> bytes:
     """PBLink; canonical dag-pb writes Hash, Name, Tsize in this order, an empty name too."""
-    body = _field(_HASH, child.cid) + _field(_NAME, name)
-    return _field(_LINKS, body + bytes([_TSIZE]) + _varint(child.dag_size))
+    body = _field(HASH, child.cid) + _field(NAME, name)
+    return _field(LINKS, body + bytes([TSIZE]) + varint.encode(child.dag_size))
 
 
-def _node(links: Iterable[tuple[bytes, Root]], data: bytes, size: int) -> tuple[Root, bytes]:
+def _node(
+    links: Iterable[tuple[bytes, Root]], data: bytes, size: int, keep: Keep = _forget
+) -> tuple[Root, bytes]:
     """A dag-pb node. Canonical: links before data."""
     below = 0
     parts = []
     for name, child in links:
         parts.append(_link(name, child))
         below += child.dag_size
-    block = b"".join(parts) + _field(_DATA, data)
+    block = b"".join(parts) + _field(DATA, data)
     root = Root(cids.dagpb_cid(hashlib.sha256(block).digest()), size, len(block) + below)
+    keep(root.cid, block)
     return root, block
 
 
-def _file_node(children: list[Root]) -> Root:
+def _file_node(children: list[Root], keep: Keep = _forget) -> Root:
     size = sum(child.size for child in children)
-    data = bytes([_TYPE, _TYPE_FILE, _FILESIZE]) + _varint(size)
-    data += b"".join(bytes([_BLOCKSIZES]) + _varint(child.size) for child in children)
-    return _node(((b"", child) for child in children), data, size)[0]
+    data = FILE_TYPE + bytes([FILESIZE]) + varint.encode(size)
+    data += b"".join(bytes([_BLOCKSIZES]) + varint.encode(child.size) for child in children)
+    return _node(((b"", child) for child in children), data, size, keep)[0]
 
 
 class FileImporter:
     """Builds a file's root from its leaves in order; memory is MAX_LINKS entries a level."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Keep = _forget) -> None:
         self._levels: list[list[Root]] = [[]]
+        self._keep = keep
 
     def add_leaf(self, sha256: bytes, size: int) -> None:
         """The next chunk: its sha2-256 and length. Only the last may be shorter than a chunk."""
@@ -98,7 +102,7 @@ class FileImporter:
         row = self._levels[level]
         if len(row) == MAX_LINKS:  # full, and one more comes: only now does it need a parent
             self._levels[level] = [child]
-            self._add(level + 1, _file_node(row))
+            self._add(level + 1, _file_node(row, self._keep))
         else:
             row.append(child)
 
@@ -112,16 +116,16 @@ class FileImporter:
             if level + 1 == len(self._levels):
                 if len(row) == 1:
                     return row[0]
-                return _file_node(row)
-            self._add(level + 1, _file_node(row))
+                return _file_node(row, self._keep)
+            self._add(level + 1, _file_node(row, self._keep))
             level += 1
 
 
-def file_root(block_hashes: Iterable[bytes], size: int) -> Root:
+def file_root(block_hashes: Iterable[bytes], size: int, keep: Keep = _forget) -> Root:
     """The root of a file from the sha2-256 of each of its 1 MiB blocks; an empty file has none.
     Raises ValueError when the number of hashes does not fit the size.
     """
-    importer = FileImporter()
+    importer = FileImporter(keep)
     left = size
     for block_hash in block_hashes:
         if left <= 0:
@@ -151,11 +155,10 @@ def file_dag_size(size: int) -> int:
     return last.dag_size
 
 
-def directory(entries: Mapping[str, Root]) -> Root:
+def directory(entries: Mapping[str, Root], keep: Keep = _forget) -> Root:
     """A plain directory of files and directories. Raises UsageError when it needs a HAMT."""
     named = sorted((name.encode(), child) for name, child in entries.items())
-    data = bytes([_TYPE, _TYPE_DIRECTORY])
-    root, block = _node(named, data, sum(child.size for child in entries.values()))
+    root, block = _node(named, DIRECTORY, sum(child.size for child in entries.values()), keep)
     if len(block) > MAX_PLAIN_DIRECTORY_BYTES:
         raise UsageError(
             f"a folder of {len(entries)} entries needs a sharded directory (HAMT): not supported",
@@ -164,7 +167,9 @@ def directory(entries: Mapping[str, Root]) -> Root:
     return root
 
 
-def tree(files: Mapping[str, Root], empty_directories: Iterable[str] = ()) -> Root:
+def tree(
+    files: Mapping[str, Root], empty_directories: Iterable[str] = (), keep: Keep = _forget
+) -> Root:
     """The root of a whole folder from `path -> root` of its files."""
     top: dict[str, object] = {}
     for path in empty_directories:
@@ -172,7 +177,7 @@ def tree(files: Mapping[str, Root], empty_directories: Iterable[str] = ()) -> Ro
     for path, root in files.items():
         *above, name = path.split("/")
         _folder(top, above)[name] = root
-    return _tree(top)
+    return _tree(top, keep)
 
 
 def _folder(top: dict[str, object], components: list[str]) -> dict[str, object]:
@@ -185,10 +190,11 @@ def _folder(top: dict[str, object], components: list[str]) -> dict[str, object]:
     return here
 
 
-def _tree(node: dict[str, object]) -> Root:
+def _tree(node: dict[str, object], keep: Keep) -> Root:
     return directory(
         {
-            name: child if isinstance(child, Root) else _tree(child)  # type: ignore[arg-type]
+            name: child if isinstance(child, Root) else _tree(child, keep)  # type: ignore[arg-type]
             for name, child in node.items()
-        }
+        },
+        keep,
     )

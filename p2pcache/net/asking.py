@@ -14,13 +14,16 @@ from p2pcache.content.cid import multihash
 from p2pcache.content.digests import is_sha256, raw
 from p2pcache.content.signed import parse_resolution
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
+from p2pcache.net.sync.machine import Cause
 from p2pcache.net.sync.wire import MAX_PART_BYTES, ManifestAsk, ManifestPart, NameAsk, Names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.content.signed import SignedResolution
+    from p2pcache.net.latest import Latest
+    from p2pcache.net.member import MemberDown, MemberUp
     from p2pcache.net.sync.driver import Link
 
 _log = logging.getLogger(__name__)
@@ -33,15 +36,21 @@ class AskOptions:
     askers: int = 8  # members asked at once for one manifest; beyond, the slowest gives way
     stagger_s: float = 0.5  # the next when those before did not bring it so soon
     part_s: float = 10.0  # for one part (256 KiB) of a manifest
+    again_s: float = 3.0  # for a link that ended meanwhile: the next comes after 0.5 and 1 s
 
 
 async def ask_names(
-    links: Sequence[Link], canonical: str, *, timeout_s: float
+    links_of: Callable[[], Sequence[Link]], canonical: str, *, timeout_s: float
 ) -> list[SignedResolution]:
-    """What the members know a ref to mean: all that came in time, each signed by somebody."""
-    found: dict[tuple[PeerId, bytes, float], SignedResolution] = {}
+    """What the members know a ref to mean: all that came in time, each signed by somebody.
 
-    async def ask(link: Link) -> None:
+    Who becomes a member meanwhile, or whose link is replaced by another one, is asked too.
+    """
+    found: dict[tuple[PeerId, bytes, float], SignedResolution] = {}
+    asked: set[Link] = set()
+    give_up_at = trio.current_time() + timeout_s
+
+    async def ask(link: Link, timeout_s: float) -> None:
         try:
             said = await link.ask(
                 lambda number: NameAsk(number, canonical), Names, timeout_s=timeout_s
@@ -56,18 +65,68 @@ async def ask_names(
         except P2PCacheError as exc:
             _log.debug("no names: %s", exc.message)
 
-    async with trio.open_nursery() as nursery:
-        for link in links:
-            nursery.start_soon(ask, link)
+    while (wait_s := give_up_at - trio.current_time()) > 0:
+        links = [link for link in links_of() if link not in asked]
+        if not links:
+            break
+        asked.update(links)
+        async with trio.open_nursery() as nursery:
+            for link in links:
+                nursery.start_soon(ask, link, wait_s)
     return list(found.values())
 
 
 async def ask_manifest(
-    links: Sequence[Link], cid: bytes, options: AskOptions, *, timeout_s: float, max_bytes: int
+    links_of: Callable[[], Sequence[Link]],
+    changes: Latest[MemberUp | MemberDown],
+    cid: bytes,
+    options: AskOptions,
+    *,
+    timeout_s: float,
+    newcomers_s: float,
+    max_bytes: int,
 ) -> bytes:
     """The bytes of a manifest from whoever has it; they hash to the CID.
 
-    The members are asked in this order, the next when one failed or some time passed, whatever
+    `links_of`: whom to ask now, in order; `changes` wakes us when there may be others. Who becomes
+    a member within `newcomers_s` is asked too, and for `again_s` who lost its link while it was
+    asked: by its next one. Raises NotFound, Denied, Unavailable.
+    """
+    began = trio.current_time()
+    asked: set[Link] = set()
+    errors: list[P2PCacheError] = []
+    with trio.move_on_after(timeout_s):
+        while True:
+            links = [link for link in links_of() if link not in asked]
+            if links:
+                asked.update(links)
+                wait_s = began + timeout_s - trio.current_time()
+                try:
+                    return await _ask_some(
+                        links, cid, options, timeout_s=wait_s, max_bytes=max_bytes
+                    )
+                except (NotFound, Denied, Unavailable) as exc:
+                    errors.append(exc)
+                continue
+            lost = any(link.ended and link.ended.cause is not Cause.UNTRUSTED for link in asked)
+            wait_s = max(newcomers_s, options.again_s) if lost else newcomers_s
+            with trio.move_on_at(began + wait_s) as nobody_else:
+                await changes.receive()
+            if nobody_else.cancelled_caught:
+                break
+    for kind in (Denied, Unavailable):
+        for error in errors:
+            if isinstance(error, kind):
+                raise error
+    raise NotFound(f"none of {len({link.peer for link in asked})} members has the manifest")
+
+
+async def _ask_some(
+    links: Sequence[Link], cid: bytes, options: AskOptions, *, timeout_s: float, max_bytes: int
+) -> bytes:
+    """The bytes of a manifest from one of these.
+
+    They are asked in this order, the next when one failed or some time passed, whatever
     those before do; one whose bytes do not hash is cut. Raises NotFound, Denied, Unavailable.
     """
     errors: list[P2PCacheError] = []

@@ -120,14 +120,17 @@ class Swarm:
         link_of: Callable[[PeerId], Link],
         who: Callable[[bytes], dict[PeerId, Said]],
         say: Callable[[Swarm, Part], None],
+        meet: Callable[[PeerId, Collection[str]], None],
     ) -> None:
         self.manifest = manifest
         self.names = tuple(dict.fromkeys(names))
         self.events: Latest[SwarmEvent] = Latest()
+        self.met: set[PeerId] = set()  # a link with them is kept for this pull's sake
         self._passes = passes
         self._link_of = link_of
         self._who = who
         self._say = say
+        self._meet = meet
         self._parts: dict[Link, dict[int, Part]] = {}  # by number of the want
         self._wants: dict[Link, set[int]] = {}
         self._unsettled: dict[Link, set[int]] = {}
@@ -137,6 +140,11 @@ class Swarm:
     def partners(self) -> dict[PeerId, Said]:
         """Who said that it downloads or possesses the manifest."""
         return {} if self.manifest is None else self._who(self.manifest)
+
+    def meet(self, peer: PeerId, addresses: Collection[str] = ()) -> None:
+        """Be linked with who may hold this, also in a large network; until this swarm ends."""
+        self.met.add(peer)
+        self._meet(peer, addresses)
 
     async def lane(self, peer: PeerId, *, name: bytes | None = None, timeout_s: float) -> Lane:
         """Where to read from a peer, with a ticket that is kept until shortly before it expires.

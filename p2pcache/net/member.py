@@ -1,19 +1,26 @@
-"""A member as the layers above see it, and its coming and going."""
+"""A member as the layers above see it, its coming and going, and who hears of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from p2pcache.content.peerid import PeerId
     from p2pcache.net.sync.driver import Link
-    from p2pcache.net.sync.wire import LaneInfo, Load
+    from p2pcache.net.sync.machine import Ended, WantRefused
+    from p2pcache.net.sync.wants import Knowledge, LookUp
+    from p2pcache.net.sync.wire import Announce, Answer, Ask, Held, LaneInfo, Load
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A live member. `since` on trio's clock; `rtt_s` of the last ping, None before it."""
+    """A live member. `since` on trio's clock; `rtt_s` of the last ping, None before it.
+
+    `addresses`: where it can be dialled, at first hand: by a dial of ours, or in its own word.
+    """
 
     peer: PeerId
     generation: bytes
@@ -42,15 +49,51 @@ class MemberDown:
     reason: str
 
 
-def member_of(link: Link) -> Member:
-    """What its link tells."""
+class MembersOwner(Protocol):
+    """What the layer above does with members. Nothing may raise but `serve` and `look_up`."""
+
+    def member_up(self, link: Link) -> None:
+        """A member can be talked to."""
+        ...
+
+    def member_down(self, link: Link, ended: Ended) -> None:
+        """The link of a member ended; another may follow."""
+        ...
+
+    def distrusted(self, peer: PeerId, reason: str) -> None:
+        """A peer broke the rules; its link ends."""
+        ...
+
+    def announced(self, link: Link, news: Announce) -> None:
+        """A member began to download, possesses or no longer has manifests, says this link."""
+        ...
+
+    def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
+        """Somebody tells grants of the admin, unchecked."""
+        ...
+
+    def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
+        """News of a want."""
+        ...
+
+    async def serve(self, link: Link, ask: Ask) -> Answer:
+        """Answer a request. Raises errors.py's."""
+        ...
+
+    async def look_up(self, link: Link, looked: LookUp) -> Sequence[Held]:
+        """What a member may be told. Raises Denied."""
+        ...
+
+
+def member_of(link: Link, addresses: tuple[str, ...]) -> Member:
+    """What its link tells, and where it is (`Mesh.contact`)."""
     hello = link.hello
     return Member(
         peer=link.peer,
         generation=hello.generation,
         agent=hello.agent,
         version=(hello.major, hello.minor),
-        addresses=hello.addresses,
+        addresses=addresses,
         lane=hello.lane,
         load=link.talk.load,
         rtt_s=link.talk.rtt_s,

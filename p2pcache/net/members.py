@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import secrets
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache import errors
-from p2pcache.content.peerid import PeerId, format_peer_id
-from p2pcache.errors import Denied, P2PCacheError, Untrusted
+from p2pcache.net.dials import Dials
 from p2pcache.net.mesh import Mesh, MeshOptions, Standing
 from p2pcache.net.port import Down, Up
 from p2pcache.net.remote_address import reachable
@@ -25,11 +23,9 @@ from p2pcache.net.sync.wire import (
     ANNOUNCEMENT_BYTES,
     GENERATION_BYTES,
     MAX_ADDRESSES,
-    MAX_PEERS,
     PROTOCOL,
     VERSION,
     Announce,
-    Contact,
     Hello,
     LaneInfo,
     Load,
@@ -37,10 +33,15 @@ from p2pcache.net.sync.wire import (
     Permits,
     Said,
 )
+from p2pcache.net.tales import Tales
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
+    from p2pcache.content.peerid import PeerId
+    from p2pcache.errors import P2PCacheError
+    from p2pcache.net.contacts import Teller
+    from p2pcache.net.member import MembersOwner
     from p2pcache.net.port import Host, Stream
     from p2pcache.net.sync.limits import SyncOptions
     from p2pcache.net.sync.machine import WantRefused
@@ -51,44 +52,7 @@ _log = logging.getLogger(__name__)
 
 MAX_GREETING = 4  # links with one peer that have not said hello yet
 MAX_GREETING_ALL = 128
-MAX_FAILURES = 64  # remembered for `doctor`
 _CLOSE_S = 1.5  # for all links to say bye
-
-
-class MembersOwner(Protocol):
-    """What the layer above does with members. Nothing may raise but `serve` and `look_up`."""
-
-    def member_up(self, link: Link) -> None:
-        """A member can be talked to."""
-        ...
-
-    def member_down(self, link: Link, ended: Ended) -> None:
-        """The link of a member ended; another may follow."""
-        ...
-
-    def distrusted(self, peer: PeerId, reason: str) -> None:
-        """A peer broke the rules; its link ends."""
-        ...
-
-    def announced(self, news: Announce) -> None:
-        """A member began to download, possesses or no longer has manifests."""
-        ...
-
-    def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
-        """Somebody tells grants of the admin, unchecked."""
-        ...
-
-    def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
-        """News of a want."""
-        ...
-
-    async def serve(self, link: Link, ask: Ask) -> Answer:
-        """Answer a request. Raises errors.py's."""
-        ...
-
-    async def look_up(self, link: Link, looked: LookUp) -> Sequence[Held]:
-        """What a member may be told. Raises Denied."""
-        ...
 
 
 class Members:
@@ -107,7 +71,6 @@ class Members:
         chance: Callable[[], float],
     ) -> None:
         self.links: dict[PeerId, Link] = {}
-        self.failures: dict[PeerId, P2PCacheError] = {}  # of the last dials, oldest first
         self.mesh = Mesh(host.peer_id, mesh_options, chance)
         self.generation = secrets.token_bytes(GENERATION_BYTES)
         self._host = host
@@ -115,30 +78,41 @@ class Members:
         self._lane = lane
         self._agent = agent
         self._is_banned = is_banned
-        self._options = mesh_options
         self._sync_options = sync_options
+        self._tales = Tales(self.mesh, mesh_options, self.links.values)
+        self._dials = Dials(
+            host,
+            self.mesh,
+            mesh_options,
+            is_banned=is_banned,
+            talk=self._talk,
+            look=self._close_surplus,
+        )
         self._greeting: set[Link] = set()
         self._running = 0
-        self._untold: dict[PeerId, None] = {}
-        self._untold_some = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self._wake = trio.Event()
         self._idle = trio.lowlevel.ParkingLot()
 
-    def found(self, peer: PeerId, addresses: Iterable[str]) -> None:
-        """Discovery saw a member. Quick; the dial happens elsewhere."""
+    @property
+    def failures(self) -> dict[PeerId, P2PCacheError]:
+        """Why the last dials came to nothing, oldest first."""
+        return self._dials.failures
+
+    def found(self, peer: PeerId, addresses: Iterable[str], by: Teller) -> None:
+        """Somebody says where a member is. Quick; the dial happens elsewhere."""
         if not self._is_banned(peer):
-            self.mesh.found(peer, addresses, trio.current_time())
-            self._wake.set()
+            self.mesh.found(peer, addresses, trio.current_time(), by)
+            self._dials.wake()
 
     def meet(self, peer: PeerId) -> None:
         """Have a link with this contact, also in a large network."""
         self.mesh.meet(peer, trio.current_time())
-        self._wake.set()
+        self._dials.wake()
 
     def part(self, peer: PeerId) -> None:
         """No longer because of what it holds."""
         self.mesh.part(peer)
+        self._dials.wake()
 
     def cut(self, peer: PeerId, reason: str) -> None:
         """End everything with a peer now (it was banned)."""
@@ -182,11 +156,9 @@ class Members:
         self.links[link.peer] = link
         addresses = reachable(link.hello.addresses, self._host.address_of(link.peer))
         self.mesh.linked(link.peer, addresses, now, ours=link.opened_by_us)
-        link.tell(Peers(tuple(self.mesh.contacts(but=link.peer))))
-        self._untold[link.peer] = None
-        self._untold_some.set()
+        self._tales.came(link)
         self._owner.member_up(link)
-        self._wake.set()
+        self._dials.wake()
 
     def link_ended(self, link: Link, ended: Ended) -> None:
         """See LinkOwner."""
@@ -195,30 +167,32 @@ class Members:
             self._owner.distrusted(link.peer, ended.reason)
         if self.links.get(link.peer) is link:
             del self.links[link.peer]
-            self._untold.pop(link.peer, None)
+            self._tales.left(link.peer)
             self.mesh.unlinked(link.peer, ended.cause, trio.current_time())
             self._owner.member_down(link, ended)
         elif link.peer not in self.links:
             self.mesh.unlinked(link.peer, ended.cause, trio.current_time())
-        self._wake.set()
+        self._dials.wake()
 
     def link_news(self, link: Link, news: Announce | Peers | Load | Permits) -> None:
         """See LinkOwner."""
         match news:
             case Peers(contacts):
                 now = trio.current_time()
+                if not self.mesh.hears(link.peer, now):
+                    return
                 seen = self._host.address_of(link.peer)
                 for contact in contacts:
                     if not self._is_banned(contact.peer):
                         addresses = reachable(contact.addresses, seen)
-                        self.mesh.found(contact.peer, addresses, now, by_third=True)
-                self._wake.set()
+                        self.mesh.found(contact.peer, addresses, now, link.peer)
+                self._dials.wake()
             case Announce(_, number, origin):
                 if origin != link.peer and (origin in self.links or origin == self._host.peer_id):
                     return  # who has a link speaks for itself
                 if self._is_banned(origin) or not self.mesh.is_news(number):
                     return
-                self._owner.announced(news)
+                self._owner.announced(link, news)
                 if self.mesh.sparse:
                     for other in list(self.links.values()):
                         if other is not link:
@@ -250,13 +224,13 @@ class Members:
         for peer in self._host.connected():
             self.mesh.connected(peer, trio.current_time(), inbound=True)
         nursery.start_soon(self._watch, changes)
-        nursery.start_soon(self._tell)
-        nursery.start_soon(self._retell)
-        nursery.start_soon(self._dial)
+        await self._tales.run(nursery)
+        nursery.start_soon(self._dials.run, nursery)
 
     async def close(self) -> None:
         """Say bye to everybody. Bounded."""
         self._nursery = None
+        self._dials.stop()
         for link in [*self.links.values(), *self._greeting]:
             link.close("stopping")
         with trio.move_on_after(_CLOSE_S):
@@ -274,6 +248,13 @@ class Members:
         done = trio.Event()
         nursery.start_soon(self._run, stream, False, done)
         await done.wait()
+
+    async def _talk(self, stream: Stream) -> None:
+        """A stream of our opening, until the link is over."""
+        if self._nursery is None:
+            await stream.aclose()
+        else:
+            await self._run(stream, True, trio.Event())
 
     async def _run(self, stream: Stream, opened_by_us: bool, done: trio.Event) -> None:
         self._running += 1
@@ -307,59 +288,19 @@ class Members:
             return "banned"
         return self.mesh.refuses(peer, trio.current_time())
 
-    async def _dial(self) -> None:
-        while (nursery := self._nursery) is not None:
-            for peer, addresses in self.mesh.due(trio.current_time()):
-                nursery.start_soon(self._dial_one, peer, addresses)
-            for peer in self.mesh.surplus(self._busy()):
-                self.links[peer].close("not needed in a network as large as this")
-            at = self.mesh.next_at(trio.current_time())
-            self._wake = trio.Event()
-            with trio.move_on_at(float("inf") if at is None else at):
-                await self._wake.wait()
-            await trio.sleep(0.001)  # however it is woken, this is no busy loop
-
-    def _busy(self) -> frozenset[PeerId]:
-        return frozenset(peer for peer, link in self.links.items() if link.talk.is_busy)
-
-    async def _dial_one(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        options, now = self._options, trio.current_time
-        try:
-            if self._is_banned(peer):
-                self.mesh.failed(peer, now(), for_long=True)
-                return
-            await self._host.connect(peer, addresses, timeout_s=options.connect_s)
-            stream = await self._host.open_stream(peer, PROTOCOL, timeout_s=options.open_s)
-            self.failures.pop(peer, None)
-        except P2PCacheError as exc:
-            _log.debug("dial of %s: %s", format_peer_id(peer), exc.message)
-            self._remember_failure(peer, exc)
-            self.mesh.failed(peer, now(), for_long=isinstance(exc, Denied | Untrusted))
-            self._wake.set()
-            return
-        except Exception as exc:  # noqa: BLE001  # a bug of a dial ends that dial, not the agent
-            errors.bug(exc, _log)
-            self.mesh.failed(peer, now(), for_long=True)
-            return
-        if self._nursery is None:
-            await stream.aclose()
-            return
-        await self._run(stream, True, trio.Event())
-        self.mesh.dial_ended(peer)
-
-    def _remember_failure(self, peer: PeerId, exc: P2PCacheError) -> None:
-        self.failures.pop(peer, None)
-        self.failures[peer] = exc
-        while len(self.failures) > MAX_FAILURES:
-            del self.failures[next(iter(self.failures))]
+    def _close_surplus(self) -> None:
+        busy = frozenset(peer for peer, link in self.links.items() if link.talk.is_busy)
+        for peer in self.mesh.surplus(busy):
+            self.links[peer].close("not needed in a network as large as this")
 
     async def _watch(self, changes: trio.MemoryReceiveChannel[Up | Down]) -> None:
         async with changes:
             async for change in changes:
                 peer = change.peer
                 match change:
-                    case Up(_, _, inbound):
-                        self.mesh.connected(peer, trio.current_time(), inbound=inbound)
+                    case Up(_, address, inbound):
+                        now = trio.current_time()
+                        self.mesh.connected(peer, now, inbound=inbound, address=address)
                     case Down() if peer not in self._host.connected():
                         self.mesh.disconnected(peer)
                         for link in [*self._greeting, *self.links.values()]:
@@ -367,31 +308,7 @@ class Members:
                                 link.connection_lost()
                     case Down():
                         pass  # it is back already
-                self._wake.set()
-
-    async def _tell(self) -> None:
-        """Newcomers are told to all the others, many at a time."""
-        while True:
-            await self._untold_some.wait()
-            await trio.sleep(self._options.tell_s)
-            peers = list(self._untold)[:MAX_PEERS]
-            for peer in peers:
-                del self._untold[peer]
-            self._spread(tuple(self.mesh.contact(peer) for peer in peers))
-            if not self._untold:
-                self._untold_some = trio.Event()
-
-    async def _retell(self) -> None:
-        """Now and then everything is told again, so that what was missed heals."""
-        while True:
-            await trio.sleep(self._options.retell_s)
-            self._spread(tuple(self.mesh.contacts()))
-
-    def _spread(self, contacts: tuple[Contact, ...]) -> None:
-        for link in list(self.links.values()):
-            some = tuple(one for one in contacts if one.peer != link.peer)[:MAX_PEERS]
-            if some:
-                link.tell(Peers(some))
+                self._dials.wake()
 
 
 @asynccontextmanager

@@ -47,7 +47,7 @@ from p2pcache.net.sync.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from p2pcache.content.ranges import RangeSet
     from p2pcache.content.signed import Grant, SignedResolution
@@ -138,19 +138,19 @@ class Network:
 
     def members(self) -> list[Member]:
         """Who can be talked to now."""
-        return [member_of(link) for link in self._links()]
+        return [self._member(link) for link in self._links()]
 
     def member(self, peer: PeerId) -> Member | None:
         """One of them."""
         link = self.members_driver.links.get(peer)
-        return None if link is None else member_of(link)
+        return None if link is None else self._member(link)
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[Latest[MemberUp | MemberDown]]:
         """Members that come and go: first those that are here, then changes, newest per peer."""
         changes: Latest[MemberUp | MemberDown] = Latest()
         for link in self._links():
-            changes.put(link.peer, MemberUp(member_of(link)))
+            changes.put(link.peer, MemberUp(self._member(link)))
         self._watchers.add(changes)
         try:
             yield changes
@@ -158,17 +158,21 @@ class Network:
             self._watchers.discard(changes)
             changes.end()
 
-    def found(self, peer: PeerId, addresses: Iterable[str]) -> None:
-        """Discovery saw a peer: be linked with it, if the size of the network allows."""
-        self.members_driver.found(peer, addresses)
+    def found(self, peer: PeerId, addresses: Iterable[str], by: str = "config") -> None:
+        """Discovery saw a peer: be linked with it, if the size of the network allows. `by`: how;
+        each way may tell of a limited number, and has a part of the dials.
+        """
+        self.members_driver.found(peer, addresses, by)
 
-    def meet(self, peer: PeerId, addresses: Iterable[str]) -> None:
-        """Be linked with this peer in any case (the DHT says it holds what we want)."""
-        self.members_driver.found(peer, addresses)
+    def meet(self, peer: PeerId, addresses: Collection[str]) -> None:
+        """Be linked with this peer in any case. A pull meets with `Swarm.meet`, for its time."""
+        if addresses:
+            self.members_driver.found(peer, addresses, "dht")
         self.members_driver.meet(peer)
 
     def ban(self, peer: PeerId) -> None:
         """Cut a peer now. That it stays away is `is_banned`'s doing."""
+        self._interests.forget_told(peer)
         self._interests.forget(peer)
         self.members_driver.cut(peer, "banned")
 
@@ -179,7 +183,9 @@ class Network:
         """Say that we want these, and hear who holds them, as long as the block lasts. `quiet`:
         only those who are linked with us are asked; nobody is told to tell others of the manifest.
         """
-        swarm = Swarm(manifest, names, self._passes, self._link, self._interests.who, self._part)
+        swarm = Swarm(
+            manifest, names, self._passes, self._link, self._interests.who, self._part, self.meet
+        )
         self._swarms.add(swarm)
         if manifest is not None:
             self._intents[manifest] = self._intents.get(manifest, 0) + 1
@@ -190,38 +196,53 @@ class Network:
         for link in self._links():
             swarm.begin(link)
         for peer in swarm.partners():
-            self.members_driver.meet(peer)
+            swarm.meet(peer)
         try:
             yield swarm
         finally:
             self._swarms.discard(swarm)
             swarm.end()
+            for peer in swarm.met:
+                if not any(peer in other.met for other in self._swarms):
+                    self.members_driver.part(peer)
             self._part(swarm, NO_PART)
             if manifest is not None:
                 self._leave(manifest)
 
     async def resolutions(self, canonical: str, *, timeout_s: float) -> list[SignedResolution]:
         """What the members know a ref to mean: all that came in time, each signed by somebody."""
-        return await ask_names(self._links(), canonical, timeout_s=timeout_s)
+        return await ask_names(self._links, canonical, timeout_s=timeout_s)
 
-    async def manifest(self, cid: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+    async def manifest(
+        self, cid: bytes, *, timeout_s: float, max_bytes: int, newcomers_s: float = 0.0
+    ) -> bytes:
         """The bytes of a manifest from whoever has it; they hash to the CID.
 
         A few members are asked at a time, those that said they have it first; one whose bytes do
-        not hash is cut. Raises NotFound, Denied, Unavailable.
+        not hash is cut. Who becomes a member within `newcomers_s` is asked too. Raises NotFound,
+        Denied, Unavailable.
         """
-        links = self._links()
-        rank = {Said.POSSESS: 0, Said.INTENT: 1}
-        who = self._interests.who(cid)
-        links.sort(key=lambda link: rank[who[link.peer]] if link.peer in who else 2)
-        return await ask_manifest(
-            links, cid, self._options.ask, timeout_s=timeout_s, max_bytes=max_bytes
-        )
+
+        def links() -> list[Link]:
+            who = self._interests.who(cid)
+
+            def place(link: Link) -> int:
+                said = who.get(link.peer)
+                return 2 if said is None else (Said.POSSESS, Said.INTENT).index(said)
+
+            return sorted(self._links(), key=place)
+
+        async with self.watch() as changes:
+            return await ask_manifest(
+                links, changes, cid, self._options.ask,
+                timeout_s=timeout_s, newcomers_s=newcomers_s, max_bytes=max_bytes,
+            )  # fmt: skip
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
-        """More blocks of a blob are verified (None: all of it). Told within 50 ms."""
-        for link in self._links():
-            link.grew(name, blocks)
+        """More blocks of a blob are verified (None: all of it). Told within 50 to 200 ms."""
+        links = self._links()
+        for link in links:
+            link.grew(name, blocks, len(links))
 
     def _part(self, swarm: Swarm, part: Part) -> None:
         """A pull's part in bringing its manifest changed."""
@@ -304,13 +325,14 @@ class Network:
         for swarm in list(self._swarms):
             swarm.begin(link)
         for watcher in self._watchers:
-            watcher.put(link.peer, MemberUp(member_of(link)))
+            watcher.put(link.peer, MemberUp(self._member(link)))
 
     def member_down(self, link: Link, ended: Ended) -> None:
         """See MembersOwner."""
         self._passes.forget(link)
         if not self.members_driver.mesh.sparse:
             self._interests.forget(link.peer)
+            self._interests.forget_told(link.peer)
         for swarm in list(self._swarms):
             swarm.stop(link, ended.reason)
         for watcher in self._watchers:
@@ -321,13 +343,13 @@ class Network:
         self._distrusted_count += 1
         self._on_distrust(peer, reason)
 
-    def announced(self, news: Announce) -> None:
+    def announced(self, link: Link, news: Announce) -> None:
         """See MembersOwner."""
-        self._interests.hear(news.origin, news.said, news.manifests)
+        self._interests.hear(news.origin, news.said, news.manifests, link.peer)
         if news.said is not Said.WITHDRAWN and news.origin not in self.members_driver.links:
-            wanted = {swarm.manifest for swarm in self._swarms}
-            if wanted.intersection(news.manifests):
-                self.members_driver.meet(news.origin)
+            for swarm in self._swarms:
+                if swarm.manifest in news.manifests:
+                    swarm.meet(news.origin)
 
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
         """See MembersOwner."""
@@ -390,6 +412,9 @@ class Network:
         finally:
             swarm.end_proof(link.peer, shown=shown)
 
+    def _member(self, link: Link) -> Member:
+        return member_of(link, self.members_driver.mesh.contact(link.peer).addresses)
+
     def _links(self) -> list[Link]:
         return list(self.members_driver.links.values())
 
@@ -412,8 +437,6 @@ class Network:
         if self._intents[manifest]:
             return
         del self._intents[manifest]
-        for peer in self._interests.who(manifest):
-            self.members_driver.part(peer)
         if manifest not in self._possessed and manifest not in self._quiet:
             self._say(Said.WITHDRAWN, [manifest])
         self._quiet.discard(manifest)

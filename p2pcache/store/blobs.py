@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 
     from p2pcache.content.verify import VerifiedBlob
     from p2pcache.store.partial import Partial
+    from p2pcache.store.store import Hold
 
 CopyMode = Literal["auto", "reflink", "copy"]
+
+
+def _no_hold(sha256s: Iterable[bytes]) -> None:
+    """For who only looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +78,22 @@ class Blobs:
             return self._checked(row)
         return self._find_by_path(name)
 
-    def find_many(self, names: Sequence[bytes]) -> dict[bytes, BlobInfo]:
-        """`find` for many: one query for 500 names and one stat each. Absent names are left out."""
+    def find_many(self, names: Sequence[bytes], hold: Hold = _no_hold) -> dict[bytes, BlobInfo]:
+        """`find` for many: one query for 500 names and one stat each. Absent names are left out.
+
+        `hold` gets the raw sha2-256 of what may be found, before its file is looked at: what was
+        evicted until then is not found, and what is found is not evicted.
+        """
         rows = self._index.rows(names)
+        stated = (sha256_of_name(name) for name in names if name not in rows)
+        hold([*(row.sha256 for row in rows.values()), *(s for s in stated if s is not None)])
         found: dict[bytes, BlobInfo] = {}
         for name in names:
             row = rows.get(name)
             info = self._find_by_path(name) if row is None else self._checked(row)
             if info is not None:
+                if row is None:
+                    hold([info.sha256])  # an alias that a crash had left without a row
                 found[name] = info
         return found
 
@@ -100,7 +113,10 @@ class Blobs:
             # `recheck`, `verify`, and the next pull, which keeps its good blocks
             return self.recheck(row.digest) if row.size <= BLOCK_BYTES else None
         self.forget([row.sha256])
-        return self._find_by_path(b"\x12\x20" + row.sha256) if row.path is not None else None
+        found = None if row.path is None else self._find_by_path(b"\x12\x20" + row.sha256)
+        if found is None:
+            self.removed(list(dict.fromkeys(all_names(row))))
+        return found
 
     def changed(self, name: bytes) -> BlobInfo | None:
         """A stored blob whose file is no longer as we left it; what is known of it by the index."""
@@ -285,11 +301,25 @@ class Blobs:
         with durable.local_faults(f"copying {path.name} into the store"):
             try:
                 _copy_unchanged(path, draft, stat, copy)
-                _seal(draft, blob.size)
-                self._place(draft, self._layout.blob(blob.sha256), blob.size)
-                durable.fsync_path(self._layout.blob(blob.sha256).parent)
+                return self.publish_draft(
+                    draft, blob, root_cid=root_cid, block_digests=block_digests
+                )
             finally:
                 draft.unlink(missing_ok=True)
+
+    def publish_draft(
+        self, draft: Path, blob: VerifiedBlob, *,
+        root_cid: bytes | None, block_digests: bytes | None,
+    ) -> BlobInfo:  # fmt: skip
+        """Turn a written file of ours, of any size, into a blob, with its block map.
+
+        `root_cid` and `block_digests` are those of the bytes that were verified. After an error the
+        file is where it was, or a good blob.
+        """
+        with durable.local_faults("publishing a blob"):
+            _seal(draft, blob.size)
+            self._place(draft, self._layout.blob(blob.sha256), blob.size)
+            durable.fsync_path(self._layout.blob(blob.sha256).parent)
         info = self._index_blob(blob.sha256, blob.size, root_cid, blob.git_sha1)
         self._keep_map(blob, block_digests)
         return info

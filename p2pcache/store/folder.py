@@ -91,7 +91,7 @@ def _is_equal(
     if file.size >= COPIED_BELOW_BYTES and is_stamped(found, source):
         return True
     with (
-        target_faults(f"comparing {tree.path / file.path}"),
+        target_faults("comparing", tree.path, file.path),
         file.source.open("rb") as ours,
         os.fdopen(tree.open(file.path), "rb") as theirs,
     ):

@@ -57,12 +57,12 @@ class Placed:
 
 
 @contextlib.contextmanager
-def target_faults(doing: str) -> Iterator[None]:
+def target_faults(doing: str, root: Path, below: str = "") -> Iterator[None]:
     """The store's table of disk errors, with a hint that fits a directory that is not the store."""
     try:
         yield
     except OSError as exc:
-        fault = durable.as_local_fault(exc, doing)
+        fault = durable.as_local_fault(exc, f"{doing} {root / below}")
         if exc.errno in _NO_FOLDER:
             fault = LocalFault(
                 f"{exc.filename} is a file, and a folder is needed",
@@ -94,7 +94,7 @@ class Tree:
         self._last = ("", -1)  # the directory that was used last: files come sorted by path
 
     def __enter__(self) -> Self:
-        with target_faults(f"opening {self._top}"):
+        with target_faults("opening", self._top):
             self._top.mkdir(parents=True, exist_ok=True)
             self._top = self.path = self._top.resolve()
             self._root = os.open(self._top, _DIRECTORY)
@@ -126,7 +126,7 @@ class Tree:
 
     def state(self, relative: str) -> os.stat_result | None:
         """What is there, a symbolic link not followed; None if nothing is."""
-        with target_faults(f"looking at {self.path / relative}"):
+        with target_faults("looking at", self.path, relative):
             try:
                 parent, name = self._parent(relative, make=False)
                 return os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -135,7 +135,7 @@ class Tree:
 
     def target(self, relative: str) -> os.stat_result | None:
         """What is there, a symbolic link followed: only to compare it, never to write to it."""
-        with target_faults(f"looking at {self.path / relative}"):
+        with target_faults("looking at", self.path, relative):
             try:
                 parent, name = self._parent(relative, make=False)
                 return os.stat(name, dir_fd=parent)
@@ -146,16 +146,18 @@ class Tree:
 
     def link_text(self, relative: str) -> str | None:
         """Where the symbolic link points, as written; None if there is none."""
-        found = self.state(relative)
-        if found is None or not stat.S_ISLNK(found.st_mode):
-            return None
-        with target_faults(f"reading the link {self.path / relative}"):
-            parent, name = self._parent(relative, make=False)
-            return os.readlink(name, dir_fd=parent)
+        with target_faults("reading the link", self.path, relative):
+            try:
+                parent, name = self._parent(relative, make=False)
+                return os.readlink(name, dir_fd=parent)
+            except OSError as exc:
+                if exc.errno in (errno.ENOENT, errno.EINVAL):  # EINVAL: something, but no link
+                    return None
+                raise
 
     def open(self, relative: str) -> int:
         """A descriptor for reading a regular file; the caller closes it."""
-        with target_faults(f"reading {self.path / relative}"):
+        with target_faults("reading", self.path, relative):
             parent, name = self._parent(relative, make=False)
             # O_NONBLOCK: a pipe planted under that name must not hang us
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -171,7 +173,7 @@ class Tree:
         Replaces a file or a link, never a directory. A reflink or a copy is on disk when this
         returns and carries the source's mtime (see `links.is_stamped`).
         """
-        with target_faults(f"placing {self.path / relative}"):
+        with target_faults("placing", self.path, relative):
             parent, name = self._parent(relative, make=True)
             with self._staged() as temporary:
                 for kind in kinds:
@@ -185,7 +187,7 @@ class Tree:
 
     def symlink(self, text: str, relative: str) -> None:
         """Put a symbolic link that says `text` there."""
-        with target_faults(f"linking {self.path / relative}"):
+        with target_faults("linking", self.path, relative):
             parent, name = self._parent(relative, make=True)
             with self._staged() as temporary:
                 os.symlink(text, temporary, dir_fd=self._root)
@@ -193,7 +195,7 @@ class Tree:
 
     def write(self, data: bytes, relative: str, *, mode: int = 0o666) -> None:
         """Put a small file there, durably: a crash never leaves an empty one. `mode` & ~umask."""
-        with target_faults(f"writing {self.path / relative}"):
+        with target_faults("writing", self.path, relative):
             parent, name = self._parent(relative, make=True)
             with self._staged() as temporary:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -207,13 +209,12 @@ class Tree:
 
     def make(self, relative: str) -> None:
         """Make a directory, and those above it."""
-        with target_faults(f"making {self.path / relative}"):
+        with target_faults("making", self.path, relative):
             os.close(self._walk(self._root, relative, make=True))
 
     def remove(self, relative: str) -> None:
         """Remove a file or a link, if it is there."""
-        doing = f"removing {self.path / relative}"
-        with target_faults(doing), contextlib.suppress(FileNotFoundError):
+        with target_faults("removing", self.path, relative), contextlib.suppress(FileNotFoundError):
             parent, name = self._parent(relative, make=False)
             os.unlink(name, dir_fd=parent)
 
@@ -233,7 +234,7 @@ class Tree:
         return pairs
 
     def _ignores_case(self) -> bool:
-        with target_faults(f"probing {self.path}"), self._staged() as temporary:
+        with target_faults("probing", self.path), self._staged() as temporary:
             os.mkdir(temporary, dir_fd=self._root)
             try:
                 os.stat(temporary.upper(), dir_fd=self._root)

@@ -131,6 +131,13 @@ class Records:
                     (row.manifest,),
                 )
 
+    def restrict(self, manifest: bytes) -> None:
+        """Nobody may read a manifest without a right to, until an origin that we asked says that it
+        is open.
+        """
+        with self._index.write("restricting a manifest") as connection:
+            connection.execute("INSERT OR IGNORE INTO restricted VALUES (?)", (manifest,))
+
     def resolution(self, canonical: str) -> Resolution | None:
         """What the ref meant last time."""
         found = self._resolutions("WHERE canonical = ?", (canonical,))
@@ -207,6 +214,16 @@ class Records:
             "(SELECT 1 FROM blobs b WHERE b.sha256 = a.sha256)"
         )
         return {bytes(cid) for (cid,) in rows}
+
+    def is_complete(self, cid: bytes) -> bool:
+        """Whether a manifest is kept and all its blobs are here."""
+        rows = self._index.read(
+            "SELECT 1 FROM manifests m WHERE m.cid = ?1 AND NOT EXISTS (SELECT 1 FROM "
+            f"({_NAMES_OF_FILES} WHERE f.cid = ?1) a "
+            "WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.sha256 = a.sha256))",
+            (cid,),
+        )
+        return bool(rows)
 
     def forget_resolution(self, canonical: str) -> None:
         """Drop what one ref means."""

@@ -172,13 +172,17 @@ class Store:
         """
         return self._blobs.find(name)
 
-    def find_many(self, names: Sequence[bytes], *, recheck: bool = False) -> dict[bytes, BlobInfo]:
-        """`find` for many names at once; those that are not here are left out.
+    def find_many(self, names: Sequence[bytes]) -> dict[bytes, BlobInfo]:
+        """`find` for many names at once; those that are not here are left out."""
+        return self._blobs.find_many(names)
 
-        `recheck`: blobs whose file was written to are hashed, and found if they are still good.
+    def find_held(self, names: Sequence[bytes], hold: Hold) -> dict[bytes, BlobInfo]:
+        """`find_many` for a pull: what is found is held, from before it was looked at.
+
+        Blobs whose file was written to are hashed, and found if they are still good.
         """
-        found = self._blobs.find_many(names)
-        if recheck and not self.readonly:
+        found = self._blobs.find_many(names, hold)
+        if not self.readonly:
             for name in names:
                 if name not in found and (good := self._blobs.recheck(name)) is not None:
                     found[name] = good
@@ -193,6 +197,14 @@ class Store:
     def publish_small(self, items: Sequence[tuple[Path, VerifiedBlob]]) -> list[BlobInfo]:
         """Publish many synced files from `small_dir` with one transaction, in order."""
         return self._blobs.publish_small(items)
+
+    def publish_draft(
+        self, draft: Path, blob: VerifiedBlob, *, root_cid: bytes, block_digests: bytes
+    ) -> BlobInfo:
+        """Publish a file of any size that was written in `small_dir`; see `Blobs.publish_draft`."""
+        return self._blobs.publish_draft(
+            draft, blob, root_cid=root_cid, block_digests=block_digests
+        )
 
     def small_dir(self) -> Path:
         """Where small files are written before `publish_small`; removed when we close or die."""
@@ -443,6 +455,11 @@ class Store:
         """The refs that mean a manifest, newest first."""
         return self._records.resolutions_of(manifest)
 
+    def restrict(self, manifest: Manifest) -> None:
+        """Keep a manifest as restricted, before anything of it is here."""
+        self._records.put_manifest(manifest)
+        self._records.restrict(manifest.cid())
+
     def restricted_manifests(self) -> set[bytes]:
         """Manifests that nobody may read without a right to."""
         return self._records.restricted_manifests()
@@ -462,6 +479,10 @@ class Store:
     def complete_manifests(self) -> set[bytes]:
         """Manifests whose blobs are all here."""
         return self._records.complete_manifests()
+
+    def is_complete(self, manifest: bytes) -> bool:
+        """Whether that manifest is kept, and all its blobs are here."""
+        return self._records.is_complete(manifest)
 
     def pin(self, target: bytes, label: str = "") -> None:
         """Never evict the blobs of a manifest CID, or the blob of a raw sha2-256."""

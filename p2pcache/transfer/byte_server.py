@@ -123,6 +123,7 @@ class ByteServer:
         self._mirror = Mirror()
         self._link: _Link | None = None
         self._changed = trio.Event()  # `_link` is another one
+        # names of blobs whose file is gone or is another one, for whoever announces them
         self._stale_in, self.stale = trio.open_memory_channel[bytes](STALE_KEPT)
         self.port = options.port
         self.fingerprint: bytes | None = None
@@ -170,10 +171,6 @@ class ByteServer:
     async def ban(self, readers: Iterable[bytes]) -> None:
         """The whole list of peers whose tickets count no more; their connections are cut."""
         await self._tell("banned", list(readers))
-
-    async def limit_up(self, bytes_per_s: float | None) -> None:
-        """The upload limit of all readers together, from now on."""
-        await self._tell("limit", bytes_per_s)
 
     async def statistics(self) -> dict[str, Any]:
         """Counters since the process started: `readers` is {peer id: [bytes, answers, now]}."""

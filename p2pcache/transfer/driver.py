@@ -25,7 +25,7 @@ from p2pcache.transfer.machine.owners import OwnerOptions, Owners
 from p2pcache.transfer.policy import StreamTuner, TransferOptions, piece_bytes
 from p2pcache.transfer.progress import Meter, Progress
 from p2pcache.transfer.sharing import Peers
-from p2pcache.transfer.swarming import Swarming
+from p2pcache.transfer.swarming import HELLO_S, Swarming
 from p2pcache.transfer.workers import idle_cpu_s, machine_core_count
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Driver:
             return None
         me = format_peer_id(peers.signer.peer_id)
         members = [format_peer_id(peer) for peer in peers.swarm.members()]
-        owners = Owners(me, members, OwnerOptions(), trio.current_time())
+        owners = Owners(me, members, _owner_options(peers.told_s), trio.current_time())
         for index, wanted in enumerate(self._wanted):
             if wanted.name is not None:
                 owners.add_blob(index, wanted.name)
@@ -443,7 +443,7 @@ class Driver:
             del self._growing[blob]
             await self._completed(blob, info, growing.final_map)
         elif self._swarming is not None:
-            suspects = self._swarming.suspects(blob)
+            suspects = await self._swarming.suspects(blob)
         await self._send.send(ev.Digested(blob, info is not None, message, suspects))
 
     # -- watching ---------------------------------------------------------------------------------
@@ -526,3 +526,14 @@ class Driver:
 def _share(limits: FetchLimits, rate_bytes_per_s: float) -> FetchLimits:
     floor = min(limits.floor_bytes_per_s, rate_bytes_per_s / 4)
     return replace(limits, rate_bytes_per_s=rate_bytes_per_s, floor_bytes_per_s=floor)
+
+
+def _owner_options(told_s: float | None) -> OwnerOptions:
+    """Blind as long as a word of who starts beside us may be on its way. Ours is said when the pull
+    begins, HELLO_S before anybody asks an origin; where all members just answered, theirs takes no
+    longer than that did, twice for safety. A member that starts later hears ours first.
+    """
+    usual = OwnerOptions()
+    if told_s is None:
+        return usual
+    return OwnerOptions(blind_s=min(usual.blind_s, HELLO_S + 2 * told_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.content.digests import WholeDigests, is_git_sha1, is_sha256, raw
+from p2pcache.content.digests import WholeDigests, is_git_sha1
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.errors import LocalFault, Untrusted, UsageError, plain_errors
@@ -76,11 +77,12 @@ async def pull(
     watch: Callable[[Progress], None],
     note: Callable[[PullReport], None],
     hold: Hold,
-    peers: Peers | PeersLater | None = None,
+    peers: AbstractAsyncContextManager[Peers | PeersLater | None] | None = None,
 ) -> PullReport:
     """Bring `files` into the store. Cancel-safe: verified blocks stay. Raises one of our errors.
 
-    `source` None means no origin: what neither is here nor with `peers` is NotFound. `note` gets
+    `source` None means no origin: what neither is here nor with `peers` is NotFound. `peers` is
+    entered only when something is missing: what is here is announced to nobody again. `note` gets
     the report of what was done so far also when the pull fails or is cancelled. `hold` gets every
     blob that is found or arrives: it is not evicted for the rest, nor before the caller has placed
     it.
@@ -127,17 +129,18 @@ async def pull(
             )
         )
 
-    return await fetch(
-        context,
-        missing,
-        origins,
-        report,
-        rate_bytes_per_s=rate_bytes_per_s,
-        watch=above,
-        note=note,
-        hold=hold,
-        peers=peers,
-    )
+    async with nullcontext() if peers is None else peers as met:
+        return await fetch(
+            context,
+            missing,
+            origins,
+            report,
+            rate_bytes_per_s=rate_bytes_per_s,
+            watch=above,
+            note=note,
+            hold=hold,
+            peers=met,
+        )
 
 
 async def fetch(
@@ -194,12 +197,8 @@ def _identity(wanted: Wanted) -> bytes | str:
 
 
 def _find(store: Store, wanted: list[Wanted], hold: Hold) -> dict[str, BlobInfo]:
-    """The stored blob of each path that is here already, held from before it was looked for."""
-    names = [w.digest for w in wanted if w.digest is not None]
-    hold(raw(name) for name in names if is_sha256(name))
-    others = store.find_many([name for name in names if not is_sha256(name)])
-    hold(blob.sha256 for blob in others.values())  # only now their sha2-256 is known: look again
-    found = store.find_many(names, recheck=True)
+    """The stored blob of each path that is here already."""
+    found = store.find_held([w.digest for w in wanted if w.digest is not None], hold)
     return {w.path: found[w.digest] for w in wanted if w.digest is not None and w.digest in found}
 
 

@@ -109,7 +109,7 @@ class Resolver:
         configured ones'.
         """
         if isinstance(ref, refs.DigestRef | refs.CidRef):
-            return await trio.to_thread.run_sync(self._local, ref)
+            return await trio.to_thread.run_sync(self.held, ref)
         canonical = refs.canonical(ref)
         source = self.source_for(ref)
         ours = source.endpoint(ref, credentials)
@@ -270,8 +270,8 @@ class Resolver:
         note = f"{error.message}; using what was resolved before"
         return replace(record, listing=replace(record.listing, notes=(*record.notes, note)))
 
-    def _local(self, ref: refs.DigestRef | refs.CidRef) -> Resolution:
-        """A digest or CID: what this store holds under that name."""
+    def held(self, ref: refs.DigestRef | refs.CidRef) -> Resolution:
+        """A digest or CID: what this store holds under that name. Blocking. Raises NotFound."""
         canonical = refs.canonical(ref)
         name = ref.digest if isinstance(ref, refs.DigestRef) else ref.cid
         manifest = None

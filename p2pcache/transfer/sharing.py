@@ -50,11 +50,15 @@ class Sharing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """What a pull needs to use peers. `signer`: our key, for the pieces we bring from an origin."""
+    """What a pull needs to use peers. `signer`: our key, for the pieces we bring from an origin.
+
+    `told_s`: how long the members took to tell what they hold; None: not all of them did.
+    """
 
     swarm: Swarm
     sharing: Sharing
     signer: Signer | None = None
+    told_s: float | None = None
 
 
 PeersLater = Callable[[], AbstractAsyncContextManager[Peers]]

@@ -346,9 +346,11 @@ class Swarming:
         if evidence is None or fault.arrived is None:
             return
         verdict = evidence.refuted(source, number, fault.arrived)
-        if verdict is not None:
-            await self._convict(verdict)
-        elif evidence.contradicted():
+        itself = evidence.contradicts_itself(source, number)
+        for found in (verdict, itself):
+            if found is not None:
+                await self._convict(found)
+        if verdict is None and evidence.contradicted():
             await self._send.send(ev.Cleared(index))
 
     async def refused_small(self, source: str, index: int, fault: Fault) -> None:
@@ -363,7 +365,7 @@ class Swarming:
         if index in self._evidence:
             self._evidence[index].doubt(blocks)
 
-    def suspects(self, index: int) -> RangeSet | None:
+    async def suspects(self, index: int) -> RangeSet | None:
         """After a wrong whole digest; nobody may read the blob until it is right."""
         evidence, name = self._evidence.get(index), self._wanted[index].name
         if evidence is None or name is None:
@@ -371,6 +373,8 @@ class Swarming:
         self._announced.pop(index, None)
         self._swarm.lost([name])
         self._sharing.lost_source(name)
+        for verdict in evidence.contradictions():
+            await self._convict(verdict)
         return evidence.suspects()
 
     async def completed(self, index: int, blob: BlobInfo, hashes: bytes | None) -> None:

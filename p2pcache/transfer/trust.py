@@ -11,6 +11,10 @@ the UnixFS root that was asked for), everybody who differed from it is a proven 
   nothing more in this pull, unless its bytes are exactly what somebody else signed for whom we
   met: that is believed once, or whoever mints keys to sign with could go on for ever.
 
+One lie needs no such proof: who told that it has all of the blob, and sends other bytes than it
+said or signed itself, lied about one of the two. It is named at once, also when nobody else is
+there to tell what is right. Who told of some blocks is not: it may have had a block brought anew.
+
 Only bytes and words of theirs count: never an end of a connection, never a fault of ours.
 """
 
@@ -264,6 +268,33 @@ class Evidence:
             return None
         right = self._proven[number * HASH_BYTES : (number + 1) * HASH_BYTES]
         return None if right == arrived else self._sender(source, number, arrived, right)
+
+    def contradicts_itself(self, source: str, number: int) -> Verdict | None:
+        """Whether a peer that told it has the whole blob sent a block that is not what it said or
+        signed of it: of the two one is a lie, whatever the block is.
+        """
+        block, peer = self._blocks[number], self._peers.get(source)
+        if peer is None or not self._asked.get(source, False):
+            return None
+        said, sent = block.said.get(peer), block.sent.get(source)
+        if said is None or sent is None or said == sent:
+            return None
+        verb = "signed" if peer in block.signed else "said"
+        return Verdict(
+            peer,
+            f"sent sha2-256 {sent.hex()} for block {number} of {self._what}, "
+            f"for which it {verb} {said.hex()}",
+        )
+
+    def contradictions(self) -> list[Verdict]:
+        """Everybody who contradicts itself anywhere, once."""
+        found: dict[PeerId, Verdict] = {}
+        for number, block in enumerate(self._blocks):
+            for source in block.sent:
+                verdict = self.contradicts_itself(source, number)
+                if verdict is not None:
+                    found.setdefault(verdict.peer, verdict)
+        return list(found.values())
 
     def proved(self, hashes: bytes, met: Collection[PeerId]) -> list[Verdict]:
         """The whole digest matched, so this is the map: everybody who differed from it, once.

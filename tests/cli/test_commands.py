@@ -27,7 +27,8 @@ EVERY_DATA_COMMAND = [
     ["doctor"], ["config", "show"], ["agent", "status"], ["agent", "stop"], ["init"], ["invite"],
     ["join", "p2pcache1-token"], ["peers"], ["peers", "--banned"], ["unban", PEER],
     ["grant", "hf://org/gated", PEER], ["grant", "--list"],
-    ["grant", "--revoke", "hf://org/gated", PEER],
+    ["grant", "--revoke", "hf://org/gated", PEER], ["export", "org/model", "-o", "x.car"],
+    ["import", __file__],
 ]  # fmt: skip
 
 
@@ -172,7 +173,8 @@ def test_an_error_as_json_is_one_object_on_stderr(agent, capsys, kind):
     "args",
     [["frobnicate"], ["get"], ["get", "a", "b"], ["get", "a", "--nope"],
      ["get", "a", "--limit-rate", "fast"], ["gc", "--target", "-1"], ["completion", "csh"],
-     ["push", "/no/such/path"]],
+     ["push", "/no/such/path"], ["import", "/no/such/file"], ["export", "org/model"],
+     ["export", "-o", "x.car"], ["export", "org/model", "-o", "/"]],
 )  # fmt: skip
 def test_wrong_usage_exits_2_with_a_hint(home, capsys, args):
     assert main(args) == 2

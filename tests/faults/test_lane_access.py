@@ -488,11 +488,11 @@ def test_a_reader_that_is_fast_makes_no_room(tmp_path: Path) -> None:
             assert late.recv(20).split()[1] == b"503"
 
 
-def test_the_upload_limit_holds_for_all_readers_together(plain: LaneServer, tmp_path: Path) -> None:
-    def timed(count: int) -> float:
+def test_the_upload_limit_holds_for_all_readers_together(blob: Path, tmp_path: Path) -> None:
+    def timed(server: LaneServer, count: int) -> float:
         began = time.monotonic()
         threads = [
-            threading.Thread(target=lambda n=n: done.append(pull(plain.location(), tmp_path / n)))
+            threading.Thread(target=lambda n=n: done.append(pull(server.location(), tmp_path / n)))
             for n in map(str, range(count))
         ]
         done: list[FetchReport] = []
@@ -503,12 +503,12 @@ def test_the_upload_limit_holds_for_all_readers_together(plain: LaneServer, tmp_
         assert [each.fault for each in done] == [None] * count
         return time.monotonic() - began
 
-    plain.tell("limit", 4e6)
-    seconds = timed(2)
     expected_s = 2 * len(DATA) / 4e6
-    assert expected_s * 0.8 < seconds < expected_s * 1.5
-    plain.tell("limit", None)
-    assert timed(2) < expected_s / 2
+    with LaneServer(options={"limit_up_bytes_per_s": 4e6}) as limited, LaneServer() as free:
+        for server in (limited, free):
+            server.serve({NAME: Entry(str(blob), len(DATA))})
+        assert expected_s * 0.8 < timed(limited, 2) < expected_s * 1.5
+        assert timed(free, 2) < expected_s / 2
 
 
 def test_a_reader_gives_up_on_redirects_it_did_not_ask_for(

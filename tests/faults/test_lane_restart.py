@@ -94,7 +94,6 @@ async def test_after_a_kill_old_tickets_and_pins_are_good_again(
             assert server.fingerprint == own.fingerprint
             await server.trust([reader.certificate.der])
             await server.scope(SCOPE, {NAME: blob})
-            await server.limit_up(50e6)
             binding = certificate_binding(reader.certificate.fingerprint)
             token = server.issue(b"reader", SCOPE, binding, 60)
             tls = Tls(None, own.fingerprint.hex(), str(reader.cert_path), str(reader.key_path))
@@ -170,7 +169,7 @@ async def test_ten_thousand_names_are_told_and_told_again(blob: Entry) -> None:
             await server.scope(SCOPE, names)
             assert (await server.statistics())["names"] == len(names)
             kill(server)
-            await server.limit_up(None)
+            await server.ban([])
             assert (await server.statistics())["names"] == len(names)
 
 
@@ -191,7 +190,7 @@ async def test_a_running_download_meets_the_restart_as_a_cut_and_goes_on(
                 nursery.start_soon(read)
                 await trio.sleep(0.3)
                 kill(server)
-                await server.limit_up(None)
+                await server.ban([])
             assert reports[0].fault is not None
             assert reports[0].fault.kind is FaultKind.UNAVAILABLE
             assert (await pull(location, tmp_path / "b")).fault is None

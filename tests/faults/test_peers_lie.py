@@ -176,7 +176,10 @@ def test_a_pull_by_digest_that_fails_says_whom_it_asked_and_what_came(
             b.get(f"sha256:{blob.sha256}")
         receipt = b.why()
         (source,) = receipt["sources"]
-        assert source["name"] == peer_id(liar)
+        named = peer_id(liar)
+        assert source["name"] == named
+        wait_until(lambda: named in bans(b), "it sent other bytes than it signed: it is banned")
+        assert "signed" in bans(b)[named]
         assert source["requests"] > 0
         assert source["wire_bytes"] > 0
 

@@ -58,6 +58,22 @@ def test_a_restarted_agent_is_the_same_peer_and_comes_back_by_itself(tmp_path: P
         wait_until(lambda: peers_of(a) == {before}, "it comes back")
 
 
+def test_a_port_that_is_taken_for_a_moment_keeps_no_agent_out_of_its_network(tmp_path: Path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        settings = {**LOOPBACK, "network.port": str(other.getsockname()[1])}
+        with running_agent(tmp_path / "a", settings=settings) as a, a.client() as client:
+            with pytest.raises(errors.LocalFault, match="in use"):
+                client.init()
+            told = client.status()["network"]
+            assert told["state"] == "off"
+            assert "in use" in str(told["why"])
+            assert "tried again" in str(told["why"])
+            other.close()
+            wait_until(lambda: client.status()["network"]["state"] == "on", "it is open")
+
+
 def test_a_damaged_token_and_a_second_network_are_refused(tmp_path: Path):
     with (
         running_agent(tmp_path / "a", settings=LOOPBACK) as a,

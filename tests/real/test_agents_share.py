@@ -154,6 +154,27 @@ def held(agent: Agent) -> int:
         return client.peers()[0]["holds"]
 
 
+def test_the_upload_limit_of_the_command_line_holds_and_wins_over_the_setting(
+    tmp_path: Path, blob: ServedBlob
+):
+    limited = ("agent", "run", "--limit-up", "32 MiB")
+    settings = {**LOOPBACK, "lanes.limit_up": "1 KiB"}
+    with (
+        running_agent(tmp_path / "a", settings=settings, module="p2pcache", argv=limited) as a,
+        running_agent(tmp_path / "b", settings=LOOPBACK) as b,
+    ):
+        with a.client() as client:
+            client.init()
+            lanes = client.status()["network"]["lanes"]
+            assert lanes["limit_up_bytes_per_s"] == 32 * MIB
+            client.push(blob.path)
+        join(b, a)
+        began = time.monotonic()
+        b.get(f"sha256:{blob.sha256}")
+        took_s = time.monotonic() - began
+    assert 0.8 * blob.size / (32 * MIB) < took_s < 60
+
+
 def test_what_was_removed_is_not_offered_any_more(tmp_path: Path, blob: ServedBlob):
     with network(tmp_path, 2) as (a, b):
         with a.client() as client:

@@ -9,7 +9,6 @@ import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import pytest
 import trio
@@ -26,6 +25,7 @@ from p2pcache.net.dht import DhtOptions
 from p2pcache.net.dht.wire import PROTOCOL, announce, own_addresses, varint
 from p2pcache.net.identity import Identity
 from tests.support.dht_hosts import introduce, network, providers, running_node, until
+from tests.support.own_time import own_time
 
 pytestmark = pytest.mark.slow
 
@@ -41,18 +41,18 @@ async def test_what_one_provides_another_finds_within_half_a_second():
         waits, announced = [], []
         for round_ in range(16):
             name, giver, seeker = a_name(), nodes[round_ % 8], nodes[(round_ + 3) % 8]
-            started = perf_counter()
+            started = own_time()
             giver.dht.provide([name])
             await giver.dht.wait_announced()
-            announced.append(perf_counter() - started)
-            started = perf_counter()
+            announced.append(own_time() - started)
+            started = own_time()
             async with seeker.dht.find(name) as finding:
                 async for peer, addresses in finding:
                     assert (peer, addresses) == (giver.peer, giver.addresses())
                     break
                 else:
                     pytest.fail("nobody was found")
-            waits.append(perf_counter() - started)
+            waits.append(own_time() - started)
         assert median(waits) < 0.5
         assert median(announced) < 1
         print(f"find: p50 {median(waits) * 1e3:.0f} ms, max {max(waits) * 1e3:.0f} ms")
@@ -73,9 +73,9 @@ async def test_a_name_that_nobody_provides_is_answered_quickly_and_with_nothing(
     async with network(6) as nodes:
         waits = []
         for _ in range(5):
-            started = perf_counter()
+            started = own_time()
             assert await providers(nodes[2], a_name()) == []
-            waits.append(perf_counter() - started)
+            waits.append(own_time() - started)
         assert median(waits) < 0.5
 
 
@@ -97,10 +97,10 @@ async def test_a_provider_that_appears_after_a_first_lookup_is_found():
 async def test_sixty_names_in_a_burst_are_all_stored_everywhere_they_belong():
     async with network(8) as nodes:
         names = [a_name() for _ in range(60)]
-        started = perf_counter()
+        started = own_time()
         nodes[0].dht.provide(names)
         await nodes[0].dht.wait_announced()
-        print(f"60 names to 7 servers in {(perf_counter() - started) * 1e3:.0f} ms")
+        print(f"60 names to 7 servers in {(own_time() - started) * 1e3:.0f} ms")
         for node in nodes[1:]:
             assert node.dht.statistics()["records"] == 60
         for name in names[::10]:
@@ -130,10 +130,10 @@ async def test_withdrawn_names_are_gone_within_a_second_everywhere():
         nodes[0].dht.provide(names)
         await nodes[0].dht.wait_announced()
         nodes[0].dht.withdraw(names[:40])
-        started = perf_counter()
+        started = own_time()
         assert await providers(nodes[3], names[0]) == []  # at once: we have the last word
         await until(lambda: all(n.dht.statistics()["records"] == 10 for n in nodes[1:]))
-        assert perf_counter() - started < 1
+        assert own_time() - started < 1
         nodes[0].dht.provide(names[:1])
         await nodes[0].dht.wait_announced()
         assert await providers(nodes[3], names[0]) == [nodes[0].peer]
@@ -187,23 +187,25 @@ async def test_dead_and_frozen_providers_do_not_hold_up_the_others():
             nodes[1].dht.provide([name])
             await nodes[1].dht.wait_announced()
             await until(lambda: nodes[0].dht.statistics()["servers"] == 7)
-            found = await providers(nodes[2], name)
-            assert set(found) == {nodes[1].peer, *(child.peer for child in children)}
+            everybody = {nodes[1].peer, *(child.peer for child in children)}
+            with trio.fail_after(20):  # a child announces in its own time
+                while set(await providers(nodes[2], name)) != everybody:  # noqa: ASYNC110
+                    await trio.sleep(0.2)
 
             children[0].process.kill()
             children[0].process.wait()
             children[1].process.send_signal(signal.SIGSTOP)
-            started = perf_counter()
+            started = own_time()
             came = {}
             async for peer, _ in nodes[3].dht.find(name):
-                came[peer] = perf_counter() - started
-            ended = perf_counter() - started
+                came[peer] = own_time() - started
+            ended = own_time() - started
             assert set(came) == {nodes[1].peer, children[2].peer}
             assert max(came.values()) < 2
             assert ended < 6.5
-            started = perf_counter()
+            started = own_time()
             assert set(await providers(nodes[3], name)) == set(came)
-            again = perf_counter() - started
+            again = own_time() - started
             assert again < 1  # who gave no answer is left alone for a while
             print(f"alive after {max(came.values()):.2f} s, all {ended:.2f} s, again {again:.2f} s")
 

@@ -38,7 +38,7 @@ def test_a_killed_owner_is_replaced():
 
 
 def test_who_announces_everything_and_brings_nothing_stops_nobody():
-    seen = run(liars=1)
+    seen = run(boasters=1)
     assert seen.last < 1.5
     assert seen.copies <= 1.05
 

@@ -32,6 +32,7 @@ class Agent:
     module: str = "p2pcache.agent"
     process: subprocess.Popen[bytes] | None = None
     prefix: tuple[str, ...] = ()  # runs it somewhere else: `namespaces.Lan.prefix`
+    argv: tuple[str, ...] = ()
     hub_cache: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,7 +41,7 @@ class Agent:
     def start(self) -> Agent:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", self.module],
+                [*self.prefix, sys.executable, "-m", self.module, *self.argv],
                 cwd=REPO, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + START_S
@@ -104,6 +105,7 @@ def running_agent(
     settings: Mapping[str, str] | None = None,
     prefix: tuple[str, ...] = (),
     module: str = "p2pcache.agent",
+    argv: tuple[str, ...] = (),
     **env: str,
 ) -> Iterator[Agent]:
     """An agent with its home below `folder`. `settings`: {"fetch.no_progress": "1s"}."""
@@ -114,7 +116,7 @@ def running_agent(
     environment = agent_env(folder, **variables, **env)
     home = Path(environment["P2PCACHE_HOME"])
     home.mkdir(parents=True, exist_ok=True)
-    agent = Agent(home, environment, folder / "agent.log", module, prefix=prefix)
+    agent = Agent(home, environment, folder / "agent.log", module, prefix=prefix, argv=argv)
     assert len(os.fsencode(socket_path(home))) <= 107
     agent.start()
     try:

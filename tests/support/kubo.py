@@ -6,6 +6,7 @@ it, on first use; all checkouts share it. No daemon is started and nothing is as
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -40,17 +41,44 @@ def ipfs_binary() -> Path:
     # Beside its final place, so that the rename stays on one file system: two test runs may build
     # at once, and neither sees half a command.
     with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
-        module = subprocess.run(
-            [go, "mod", "download", "-json", f"github.com/ipfs/kubo@{VERSION}"],
-            check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
-        )  # fmt: skip
         built = Path(folder) / "ipfs"
         subprocess.run(
             [go, "build", "-mod=readonly", "-o", built, "./cmd/ipfs"],
-            check=True, cwd=json.loads(module.stdout)["Dir"], timeout=BUILD_S,
+            check=True, cwd=_kubo_source(go, folder), timeout=BUILD_S,
         )  # fmt: skip
         built.rename(binary)
     return binary
+
+
+def go_car_binary() -> Path:
+    """`go_car/main.go` with the go-car that Kubo is built with, whose sums Kubo's go.sum has."""
+    source = Path(__file__).with_name("go_car") / "main.go"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    binary = _cache() / f"go-car-{digest}"
+    if binary.exists():
+        return binary
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    go = _go()
+    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
+        place = Path(folder)
+        kubo = _kubo_source(go, folder)
+        for name in ("go.mod", "go.sum"):
+            (place / name).write_bytes((kubo / name).read_bytes())
+        (place / "main.go").write_bytes(source.read_bytes())
+        subprocess.run(
+            [go, "build", "-mod=mod", "-o", place / "built", "."],
+            check=True, cwd=folder, timeout=BUILD_S,
+        )  # fmt: skip
+        (place / "built").rename(binary)
+    return binary
+
+
+def _kubo_source(go: Path, folder: str) -> Path:
+    module = subprocess.run(
+        [go, "mod", "download", "-json", f"github.com/ipfs/kubo@{VERSION}"],
+        check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
+    )  # fmt: skip
+    return Path(json.loads(module.stdout)["Dir"])
 
 
 @dataclass(frozen=True)
@@ -60,10 +88,10 @@ class Kubo:
     path: Path
 
     @classmethod
-    def init(cls, path: Path) -> Kubo:
+    def init(cls, path: Path, *, profile: str = "unixfs-v1-2025") -> Kubo:
         """Make the repository, with no content in it."""
         kubo = cls(path)
-        kubo._run("init", "-e", "--profile=unixfs-v1-2025")
+        kubo._run("init", "-e", f"--profile={profile}")
         return kubo
 
     def only_hash(self, content: Path | bytes) -> str:
@@ -86,6 +114,26 @@ class Kubo:
         """The root of a folder, hidden files too, stored."""
         return self._run("add", "-r", "-Q", "-H", str(path))
 
+    def import_car(self, path: Path) -> dict[str, str]:
+        """Take in a CAR and pin its roots: what Kubo says of each root, empty when it is pinned."""
+        said = self._run("dag", "import", "--enc=json", str(path))
+        rows = [json.loads(line) for line in said.splitlines()]
+        return {r["Root"]["Cid"]["/"]: r["Root"]["PinErrorMsg"] for r in rows if r.get("Root")}
+
+    def export_car(self, root: str, path: Path) -> Path:
+        """Write what is below a root as a CAR."""
+        path.write_bytes(self._run_bytes("dag", "export", "--progress=false", root))
+        return path
+
+    def cat(self, path: str) -> bytes:
+        """The bytes of `root/path`."""
+        return self._run_bytes("cat", path)
+
+    def dag_get(self, root: str) -> dict[str, object]:
+        """A DAG-CBOR block as JSON."""
+        found: dict[str, object] = json.loads(self._run("dag", "get", root))
+        return found
+
     def dag_size(self, root: str) -> int:
         """CumulativeSize of a stored root: bytes of all its blocks, repeats counted."""
         return int(self._run("files", "stat", "--format=<cumulsize>", f"/ipfs/{root}"))
@@ -95,10 +143,13 @@ class Kubo:
         return int(self._run("block", "stat", root).split("Size:")[1])
 
     def _run(self, *args: str, stdin: bytes = b"") -> str:
+        return self._run_bytes(*args, stdin=stdin).decode().strip()
+
+    def _run_bytes(self, *args: str, stdin: bytes = b"") -> bytes:
         done = subprocess.run(
             [ipfs_binary(), "--offline", *args],
             input=stdin, check=False, capture_output=True, timeout=COMMAND_S,
             env={"IPFS_PATH": str(self.path), "HOME": str(self.path), "IPFS_TELEMETRY": "off"},
         )  # fmt: skip
         assert done.returncode == 0, (args, done.stderr.decode())
-        return done.stdout.decode().strip()
+        return done.stdout

@@ -72,7 +72,7 @@ def network(
             if bad is not None and number in bad:
                 module = "tests.support.bad_agent"
                 made = running_agent(
-                    place, settings=chosen, module=module, prefix=(), **bad[number]
+                    place, settings=chosen, module=module, prefix=(), argv=(), **bad[number]
                 )
             else:
                 made = running_agent(place, settings=chosen)

@@ -268,6 +268,7 @@ async def pulling(
     *,
     streams: int = 4,
     patience_s: float = 8.0,
+    told_s: float | None = None,
     watch: Callable[..., None] = lambda _: None,
 ) -> AsyncIterator[tuple[Driver, Store, Told]]:
     """A driver ready to run, its store, and what it tells. One second is a long time here."""
@@ -281,7 +282,7 @@ async def pulling(
                 options=TransferOptions(patience_s=patience_s, hope_s=2.0),
                 limits=FetchLimits(connect_timeout_s=5.0, no_progress_s=8.0),
                 cores=streams, chance=random.Random(7).random, watch=watch,
-                peers=Peers(swarm, told, Key(99)), hold=lambda _: None,
+                peers=Peers(swarm, told, Key(99), told_s), hold=lambda _: None,
             )  # fmt: skip
             yield driver, store, told
     finally:
@@ -330,8 +331,8 @@ def dripping(body: bytes, bytes_per_s: int) -> fh.Answer:
     return answer
 
 
-def frozen_after(body: bytes, total_bytes: int) -> fh.Answer:
-    """Right until so many bytes were sent in all, then silent."""
+def frozen_after(body: bytes, total_bytes: int, frozen_at: list[float]) -> fh.Answer:
+    """Right until so many bytes were sent in all, then silent; when that was is noted."""
     lock, sent = threading.Lock(), [0]
 
     def answer(ask: fh.Exchange) -> bool:
@@ -345,6 +346,7 @@ def frozen_after(body: bytes, total_bytes: int) -> fh.Answer:
                 count = min(256 << 10, end - start, max(room, 0))
                 sent[0] += count
             if count == 0:
+                frozen_at.append(time.monotonic())
                 return fh.stall(ask)
             ask.send(body[start : start + count])
             start += count

@@ -92,6 +92,58 @@ class PushAnswer(TypedDict):
     total_bytes: int
 
 
+class ExportedRef(TypedDict):
+    """One ref of a bundle. `root`: the UnixFS folder of its files; `names`: those that go along."""
+
+    ref: str
+    manifest: str
+    root: str
+    files: int
+    names: list[str]
+    restricted: bool
+
+
+class ExportAnswer(TypedDict):
+    """A bundle that was written. `size_bytes`: of the file; `total_bytes`: of the content, once."""
+
+    path: str
+    index: str
+    size_bytes: int
+    blocks: int
+    total_bytes: int
+    refs: list[ExportedRef]
+
+
+class ImportedName(TypedDict):
+    """What a signer calls a manifest. `counts`: whether the settings take its word."""
+
+    ref: str
+    signer: str
+    resolved_at: float
+    counts: bool
+
+
+class ImportedRef(TypedDict):
+    """One manifest of a bundle; of another tool's CAR a folder, or a file (no manifest)."""
+
+    manifest: str | None
+    root: str
+    sha256: str | None
+    files: int
+    total_bytes: int
+    names: list[ImportedName]
+    restricted: bool
+
+
+class ImportAnswer(TypedDict):
+    """What a bundle held; `new_bytes` of it were not here before."""
+
+    refs: list[ImportedRef]
+    total_bytes: int
+    new_bytes: int
+    notes: list[str]
+
+
 class LsAnswer(TypedDict):
     """One manifest that the store knows."""
 

@@ -14,6 +14,8 @@ from p2pcache import config
 from p2pcache.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from p2pcache.agent.localapi.answers import GetAnswer, GetOptions, VerifyAnswer
 
 
@@ -88,6 +90,19 @@ def verify_answer(value: dict[str, Any], items: list[dict[str, Any]]) -> VerifyA
 def push(path: str | os.PathLike[str]) -> Call:
     """Put a file or folder into the store."""
     return Call("push", {"path": _absolute(os.fspath(path))})
+
+
+def export(refs: Sequence[str], path: str | os.PathLike[str], gated: bool) -> Call:
+    """Write refs into a bundle."""
+    if isinstance(refs, str):  # the caller may not be type-checked, and letters are no refs
+        raise UsageError("refs are a list of texts", hint='["hf://org/name"]')
+    names = [absolute_ref(ref) for ref in refs]
+    return Call("export", {"refs": names, "path": _absolute(os.fspath(path)), "gated": gated})
+
+
+def import_bundle(path: str | os.PathLike[str]) -> Call:
+    """Take in what a bundle holds."""
+    return Call("import", {"path": _absolute(os.fspath(path))})
 
 
 def verify(ref: str | None, repair: bool) -> Call:

@@ -159,6 +159,25 @@ class Client:
         call = calls.push(path)
         return cast("answers.PushAnswer", self.call(call.op, call.args, on_progress)[0])
 
+    def export(
+        self,
+        refs: Sequence[str],
+        path: str | os.PathLike[str],
+        *,
+        gated: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> answers.ExportAnswer:
+        """Write refs, all of them here, into one file; `gated`: restricted ones too."""
+        call = calls.export(refs, path, gated)
+        return cast("answers.ExportAnswer", self.call(call.op, call.args, on_progress)[0])
+
+    def import_bundle(
+        self, path: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+    ) -> answers.ImportAnswer:
+        """Take in the content and the names of a file that `export` wrote, or another CAR."""
+        call = calls.import_bundle(path)
+        return cast("answers.ImportAnswer", self.call(call.op, call.args, on_progress)[0])
+
     def ls(self) -> list[answers.LsAnswer]:
         """The manifests that the store knows."""
         return cast("list[answers.LsAnswer]", self.call("ls", {})[1])

@@ -9,13 +9,15 @@ import trio
 from p2pcache.agent.localapi.wire import Failed, FromServer, Progress, Result, encode
 
 JOINED_BYTES = 1 << 16  # sent in one call; as much is queued before others get a turn
+PROGRESS_S = 0.02  # progress waits that long for something to go with: a warm call is over by then
 
 
 class Outbox:
     """A bounded queue with one reader. A slow client slows items down; progress is coalesced.
 
     Frames that are queued together are sent together: a system call and two turns of the event
-    loop for each listed file were half of a warm `resolve`.
+    loop for each listed file were half of a warm `resolve`, and for each phase a third of a warm
+    `get`.
 
     `max_bytes` may be exceeded by one frame, so that a frame of any size can pass.
     """
@@ -27,6 +29,7 @@ class Outbox:
         self._progress: dict[int, bytes] = {}
         self._sending = False
         self._work = trio.lowlevel.ParkingLot()  # the sender, when there is nothing to send
+        self._company = trio.lowlevel.ParkingLot()  # the sender, when there is only progress
         self._room = trio.lowlevel.ParkingLot()  # those who wait for the queue to get shorter
         self._idle = trio.lowlevel.ParkingLot()  # those who wait for everything to be sent
 
@@ -43,6 +46,7 @@ class Outbox:
             await trio.lowlevel.checkpoint()
         if isinstance(message, Progress):
             self._progress[message.id] = frame
+            self._work.unpark()
         else:
             while self._queued_bytes >= self._max_bytes:
                 await self._room.park()
@@ -52,7 +56,8 @@ class Outbox:
                 if last is not None:
                     self._append(last)
             self._append(frame)
-        self._work.unpark()
+            self._work.unpark()
+            self._company.unpark()
 
     async def take(self) -> bytes:
         """The next frames to send, whole; those taken before count as sent now."""
@@ -61,6 +66,9 @@ class Outbox:
         while not self._frames and not self._progress:
             self._idle.unpark_all()
             await self._work.park()
+        if not self._frames:
+            with trio.move_on_after(PROGRESS_S):
+                await self._company.park()
         self._sending = True
         if not self._frames:
             return self._progress.pop(next(iter(self._progress)))

@@ -7,7 +7,6 @@ agent -> server: (kind, number, *fields), each answered by `done` or `failed` wi
     drop([name*]) / drop-scope(scope)
     trust([DER*]) / distrust([fingerprint*])
     banned([peer id*])                   the whole list; their connections are cut
-    limit(bytes per second | nil)
     statistics()                         answered by `statistics`
 server -> agent:
     ready(number, port, fingerprint | nil) / done(number) / failed(number, text)

@@ -8,8 +8,6 @@ from p2pcache.lanes.certificate import fingerprint
 from p2pcache.lanes.serve.control import MAX_ENTRIES, Message
 from p2pcache.lanes.serve.table import Entry, Table
 
-_NEVER_SET: Any = object()
-
 
 class Mirror:
     """Takes the same messages as the server, and gives the fewest that lead to the same state."""
@@ -18,7 +16,6 @@ class Mirror:
         self._table = Table()
         self._trusted: dict[bytes, bytes] = {}
         self._banned: list[bytes] = []
-        self._limit: float | None = _NEVER_SET
 
     def note(self, kind: str, fields: tuple[Any, ...]) -> None:
         """One message (control) was sent, or will be."""
@@ -38,8 +35,6 @@ class Mirror:
                     self._trusted.pop(each, None)
             case "banned", (readers,):
                 self._banned = list(readers)
-            case "limit", (bytes_per_s,):
-                self._limit = bytes_per_s
             case _:
                 raise ValueError(f"{kind!r} is not a message that changes something")
 
@@ -52,8 +47,6 @@ class Mirror:
         """(kind, *fields) of everything, in an order that leaves no gap: who first, then what."""
         found: list[Message] = [["trust", [der]] for der in self._trusted.values()]
         found.append(["banned", self._banned])
-        if self._limit is not _NEVER_SET:
-            found.append(["limit", self._limit])
         for scope, entries in self._table.contents():
             wires = [[name, entry.to_wire()] for name, entry in sorted(entries, key=_by_name)]
             for at in range(0, max(len(wires), 1), MAX_ENTRIES):

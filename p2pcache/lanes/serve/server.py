@@ -150,8 +150,6 @@ def _obey(house: House, kind: str, fields: list[Any]) -> None:
         case "banned", [readers]:
             house.banned = frozenset(readers)
             house.crowd.cut(readers=readers)
-        case "limit", [bytes_per_s]:
-            house.limit.set(bytes_per_s)
         case _:
             raise LocalFault(f"an unknown control message {kind!r}")
 

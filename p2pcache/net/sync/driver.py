@@ -219,9 +219,9 @@ class Link:
         """End a want."""
         self._do(self.talk.drop(number))
 
-    def grew(self, name: bytes, blocks: RangeSet | None) -> None:
-        """More of a blob is held."""
-        self.talk.grew(name, blocks, trio.current_time())
+    def grew(self, name: bytes, blocks: RangeSet | None, links: int) -> None:
+        """More of a blob is held; so many links are told so."""
+        self.talk.grew(name, blocks, trio.current_time(), links)
         self._alarm.set()
 
     def brings(self, manifest: bytes, part: Part) -> None:

@@ -149,7 +149,7 @@ class Conversation:
         self._their_number = 0
         self._asks: dict[int, Ask] = {}
         self._serving = 0
-        self._their_wants = TheirWants(options.have_every_s)
+        self._their_wants = TheirWants(options.part_every_s)
         self._our_wants = OurWants(options.max_spans)
         self._frames = Bucket(options.frames_per_s, options.frames_burst, now)
         self._bytes = Bucket(options.bytes_per_s, options.bytes_burst, now)
@@ -210,9 +210,9 @@ class Conversation:
         """The peer's rights to a manifest changed."""
         return [*self._their_wants.recheck(manifest)]
 
-    def grew(self, name: bytes, blocks: RangeSet | None, now: float) -> None:
-        """More of a blob is held; told with the next `tick` that is due."""
-        self._their_wants.grew(name, blocks, now)
+    def grew(self, name: bytes, blocks: RangeSet | None, now: float, links: int = 1) -> None:
+        """More of a blob is held; told with the next `tick` that is due. `links` are told so."""
+        self._their_wants.grew(name, blocks, now, self._options.have_beat_s(links))
 
     def brings(self, manifest: bytes, part: Part, now: float) -> None:
         """Our part in bringing a manifest changed; told with the next `tick` that is due."""

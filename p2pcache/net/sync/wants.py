@@ -33,7 +33,6 @@ _REFUSALS = 8  # of one want: at first, and after each ticket that we asked for
 _REFUSALS_PER_S = 1 / 30
 MAX_BRINGS_SPANS = MAX_NAMES + MAX_COMING_SPANS  # small files, and pieces of large ones
 Entry = TypeVar("Entry", Held, Grown)
-_SOON = 0.4  # of the beat of haves: 20 ms
 _FRAME_SPANS = 65536  # 512 KiB of spans in one frame, beside 1024 names of 64 bytes
 
 
@@ -73,8 +72,8 @@ class _Theirs:
 class TheirWants:
     """What a peer wants to hear of. Only what a LookUp cleared is ever told, by name."""
 
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
+    def __init__(self, soon_s: float) -> None:
+        self._soon_s = soon_s  # what a part may wait for more
         self._wants: dict[int, _Theirs] = {}
         self._parts: dict[bytes, Part] = {}  # the newest of ours, by manifest
         self.names_count = 0
@@ -108,8 +107,8 @@ class TheirWants:
                 out.append(LookUp(number, manifest, tuple(want.names), first=False))
         return out
 
-    def grew(self, name: bytes, blocks: RangeSet | None, now: float) -> None:
-        """More blocks of a blob came in (None: it is complete)."""
+    def grew(self, name: bytes, blocks: RangeSet | None, now: float, beat_s: float) -> None:
+        """More blocks of a blob came in (None: it is complete); due in `beat_s` at the latest."""
         for want in self._wants.values():
             if want.refused or name not in want.names:
                 continue
@@ -121,7 +120,7 @@ class TheirWants:
                 before = want.grown[name]
                 want.grown[name] = None if before is None else before | blocks
             if self.due_at is None:
-                self.due_at = now + self._every_s
+                self.due_at = now + beat_s
 
     def brings(self, manifest: bytes, part: Part, now: float) -> None:
         """Our part in bringing a manifest changed; due soon, as it keeps others from doing it too.
@@ -136,7 +135,7 @@ class TheirWants:
             if want.manifest == manifest and not want.refused:
                 want.part = part
                 if want.cleared:
-                    self._due(now + self._every_s * _SOON)
+                    self._due(now + self._soon_s)
 
     def _due(self, at: float) -> None:
         self.due_at = at if self.due_at is None else min(self.due_at, at)

@@ -74,16 +74,17 @@ def materialise(
     shown = _checked(commit, files, revisions)
     with Tree(cache_dir, folder.name) as tree:
         placed = Placed(tree.path / layout.snapshot_path(commit))
-        placed.collisions = tree.check_case([file.path for file in shown])
+        placed.collisions = tree.check_case([entry.file.path for entry in shown])
         _write_tag(tree.path.parent)
         if whole_tree:
             _write_tree(tree, commit, files)
-        for file in shown:
+        for entry in shown:
             if on_file is not None:
-                on_file(file.path)
-            _place_blob(tree, file, kinds, placed)
-        for file in shown:
-            _point(tree, commit, file)
+                on_file(entry.file.path)
+            _place_blob(tree, entry, kinds, placed)
+        for entry in shown:
+            if tree.link_text(entry.pointer) != entry.text:
+                tree.symlink(entry.text, entry.pointer)
         _unmark(tree, commit, shown)
         if not shown:
             tree.make(layout.snapshot_path(commit))  # an empty repository has a snapshot too
@@ -92,33 +93,44 @@ def materialise(
     return placed
 
 
-def _checked(
-    commit: str, files: Sequence[LinkedFile], revisions: Sequence[str]
-) -> list[LinkedFile]:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A file to show: `blob` and `pointer` are where it lies, `text` what the link there says."""
+
+    file: LinkedFile
+    blob: str
+    pointer: str
+    text: str
+
+
+def _checked(commit: str, files: Sequence[LinkedFile], revisions: Sequence[str]) -> list[_Entry]:
     """Those to show, by path. Every name of every argument has passed its check."""
     layout.check_commit(commit)
     for revision in revisions:
         layout.ref_path(revision)
-    seen = set()
+    found: dict[str, _Entry] = {}
     for file in files:
-        safe_path(file.path)
-        layout.blob_path(file.etag_hex)
-        if file.path in seen:
+        pointer = layout.snapshot_path(commit, safe_path(file.path))
+        entry = _Entry(
+            file, layout.blob_path(file.etag_hex), pointer,
+            layout.pointer_text(file.path, file.etag_hex),
+        )  # fmt: skip
+        if file.path in found:
             raise UsageError(f"{file.path!r} is listed twice")
-        seen.add(file.path)
-    return sorted((f for f in files if f.source is not None), key=lambda f: f.path)
+        found[file.path] = entry
+    return [found[path] for path in sorted(found) if found[path].file.source is not None]
 
 
-def _place_blob(tree: Tree, file: LinkedFile, kinds: Sequence[LinkKind], placed: Placed) -> None:
+def _place_blob(tree: Tree, entry: _Entry, kinds: Sequence[LinkKind], placed: Placed) -> None:
     """Show the bytes as `blobs/<etag>`, unless they are there already.
 
     They are if it is the same inode (linked by us, or adopted from this very cache, shared payload
     or not) or our own copy. Anything else of that name is replaced, whatever its size: its bytes
     are unknown, those of `source` are verified.
     """
+    file, blob = entry.file, entry.blob
     assert file.source is not None
     source = source_state(file.source, file.size)
-    blob = layout.blob_path(file.etag_hex)
     found = tree.target(blob)
     if found is not None and (os.path.samestat(found, source) or is_stamped(found, source)):
         placed.kept += 1
@@ -128,19 +140,11 @@ def _place_blob(tree: Tree, file: LinkedFile, kinds: Sequence[LinkKind], placed:
     placed.made[tree.place(file.source, blob, kinds)] += 1
 
 
-def _point(tree: Tree, commit: str, file: LinkedFile) -> None:
-    """The snapshot's symbolic link to the blob."""
-    text = layout.pointer_text(file.path, file.etag_hex)
-    pointer = layout.snapshot_path(commit, file.path)
-    if tree.link_text(pointer) != text:
-        tree.symlink(text, pointer)
-
-
-def _unmark(tree: Tree, commit: str, files: Sequence[LinkedFile]) -> None:
+def _unmark(tree: Tree, commit: str, shown: Sequence[_Entry]) -> None:
     """Remove marks that say that a file does not exist: huggingface_hub looks at them first."""
     if tree.state(layout.no_exist_path(commit)) is not None:
-        for file in files:
-            tree.remove(layout.no_exist_path(commit, file.path))
+        for entry in shown:
+            tree.remove(layout.no_exist_path(commit, entry.file.path))
 
 
 def _write_tree(tree: Tree, commit: str, files: Sequence[LinkedFile]) -> None:
@@ -187,7 +191,7 @@ def _tree_text(files: Sequence[TreeFile]) -> bytes:
             entry |= {"lfs_sha256": file.lfs_sha256, "lfs_size": file.size}
         entries[file.path] = entry
     document = {"format_version": layout.TREE_FORMAT_VERSION, "files": entries}
-    return json.dumps(document, indent=1).encode()
+    return json.dumps(document).encode()
 
 
 def _write_ref(tree: Tree, revision: str, commit: str) -> None:

@@ -1,12 +1,16 @@
 """One pull as a pure machine: events in, actions out. No clock, no chance, no await, no disk.
 
-The driver (transfer/driver) and the virtual-time simulator (issue C) run this same class. Time
-is an argument of `Download.handle`; chance is a callable given at construction, returning [0, 1).
+The driver (transfer/driver) and the virtual-time simulator (transfer/simulate) run this same
+class. Time is an argument of `Download.handle`; chance is a callable given at construction,
+returning [0, 1).
 
     download.py   events to actions: what happened
     planning.py   what to do then, and when a pull is over
     state.py      what is known, under both
     choose.py     who is asked for what next (the rules of preference)
+    roster.py     the sources as a plan sees them, sorted once for many plans
+    owners.py     who brings which unit from the origin when nobody has it
+    shares.py     the same on sets of blocks
     blame.py      what a fault costs its source
     flights.py    requests on their way: stalls, slow ones, the bounded duplicates of the endgame
     blobs.py      which blocks of a blob are here, on their way, or to be compared again

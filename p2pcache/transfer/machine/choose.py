@@ -16,21 +16,25 @@ The rules, and where they come from:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.transfer.machine import bits
-from p2pcache.transfer.machine.flights import is_slow, median_block_s
+from p2pcache.transfer.machine.roster import rank_of
 from p2pcache.transfer.policy import TransferOptions, run_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
 
     from p2pcache.transfer.machine.blobs import BlobState
+    from p2pcache.transfer.machine.roster import Roster
     from p2pcache.transfer.machine.shares import Shares
     from p2pcache.transfer.machine.sources import SourceState
 
 TYPICAL_BLOCK_S = 0.01  # before anything is measured: only compared with itself
+FEW = 4  # so many are looked at one by one; of more, some are drawn first
+DRAWS = 6  # before all are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,11 @@ class Choice:
 
 
 class Chooser:
-    """The sources at one moment, sorted into those that serve well and those in trouble."""
+    """The rules, on the sources of one moment."""
 
     def __init__(
         self,
-        sources: Iterable[SourceState],
+        roster: Roster,
         *,
         piece_bytes: int,
         streams: int,
@@ -60,7 +64,6 @@ class Chooser:
         standing: bool = False,
         shares: Shares | None = None,
     ) -> None:
-        up = [s for s in sources if s.gone is None]
         self._piece_blocks = piece_bytes // BLOCK_BYTES
         ahead = int(intake * options.peer_run_s / max(1, streams))
         self._peer_blocks = max(piece_bytes, ahead - ahead % piece_bytes) // BLOCK_BYTES
@@ -69,18 +72,20 @@ class Chooser:
         self._chance = chance
         self._now = now
         self._standing = standing  # nothing comes of anybody: what stalled is tried of an origin
-        self._shares = shares
-        self.median_s = median_block_s(up)
-        peers = [s for s in up if s.is_peer]
-        self._origins = [s for s in up if not s.is_peer]
-        self._healthy = [
-            s for s in peers if now >= s.not_before and not is_slow(s, self.median_s, options)
-        ]
-        self._slow = [s for s in peers if is_slow(s, self.median_s, options)]
+        self.shares = shares
+        self._roster = roster
+        self.median_s = roster.median_s
+        self._origins = roster.origins
+        self._healthy = roster.healthy
+        self._slow = roster.slow
         self._typical_s = self.median_s or TYPICAL_BLOCK_S
+        self._there: dict[int, int] = {}
 
-    def of_large(self, blob: BlobState) -> Choice | None:
-        """The next run of a blob, or None when nobody can bring any now."""
+    def of_large(self, blob: BlobState, *, peers: bool = True) -> Choice | None:
+        """The next run of a blob, or None when nobody can bring any now.
+
+        `peers`: whether they may be asked. An origin is not asked for what peers have, also while they may not be asked.
+        """
         target = blob.missing
         compare = bool(target & blob.recheck)
         if compare:
@@ -91,9 +96,9 @@ class Chooser:
             if choice is not None:
                 return choice
         return (
-            self._from_peers(blob, target, compare, self._healthy)
+            (self._from_healthy(blob, target, compare) if peers else None)
             or self._from_origin(blob, target, compare)
-            or self._from_peers(blob, target, compare, self._slow)
+            or (self._from_peers(blob, target, compare, [self._slow]) if peers else None)
         )
 
     def of_small(self, blob: BlobState) -> SourceState | None:
@@ -102,7 +107,7 @@ class Chooser:
         if peers:
             return self._shorter_queue([s for s in peers if s.has_room(self._now)])
         origins = [s for s in self._origins if s.held(blob) and s.has_room(self._now)]
-        if origins and (self._shares is None or self._shares.is_mine(blob)):
+        if origins and (self.shares is None or self.shares.is_mine(blob)):
             return self._best_origin(origins)
         slow = [s for s in self._slow if s.held(blob) and s.has_room(self._now)]
         return self._shorter_queue(slow)
@@ -115,7 +120,7 @@ class Chooser:
             return False
         if any(s.held(blob) for s in self._healthy):
             return True
-        return self._shares is not None and not self._shares.is_mine(blob)
+        return self.shares is not None and not self.shares.is_mine(blob)
 
     def there(self, blob: BlobState) -> int:
         """Blocks that a healthy peer has and has not failed to deliver.
@@ -123,7 +128,15 @@ class Chooser:
         One whose queue is full is waited for only where all bring parts: elsewhere an origin is
         spared, not waited for.
         """
-        shared = self._shares is not None and self._shares.applies(blob)
+        known = self._there.get(blob.spec.index)
+        if known is None:
+            known = self._there[blob.spec.index] = self._spared(blob)
+        return known
+
+    def _spared(self, blob: BlobState) -> int:
+        shared = self.shares is not None and self.shares.applies(blob)
+        if shared and not self._standing and not self._roster.has_risky:
+            return self._roster.reach(blob)
         spared = 0
         for peer in self._healthy:
             if shared or self._now >= peer.busy_until:
@@ -133,7 +146,7 @@ class Chooser:
 
     def second(self, blob: BlobState, left: int, first: SourceState) -> Choice | None:
         """Somebody else for blocks that are late; peers first."""
-        shared = self._shares is not None and self._shares.applies(blob)
+        shared = self.shares is not None and self.shares.applies(blob)
         for group in (self._healthy, [] if shared else self._origins):
             able = [
                 s
@@ -155,34 +168,62 @@ class Chooser:
 
     # -- peers -----------------------------------------------------------------------------------
 
-    def _from_peers(
-        self, blob: BlobState, target: int, compare: bool, peers: list[SourceState]
-    ) -> Choice | None:
-        has: dict[SourceState, int] = {}
-        for peer in peers:
-            if peer.has_room(self._now):
-                wanted = peer.held(blob) & target
-                if peer.failures or self._standing:  # what stalled once is not risked again
-                    wanted &= ~blob.delayed
-                if wanted:
-                    has[peer] = wanted
-        source = self._shorter_queue(list(has))
-        if source is None:
+    def _from_healthy(self, blob: BlobState, target: int, compare: bool) -> Choice | None:
+        if not target & self._roster.reach(blob):
             return None
-        start, end = self._random_run(blob, has[source])
-        return Choice(source, start, min(end, start + self._peer_blocks), compare)
+        return self._from_peers(blob, target, compare, self._roster.groups)
+
+    def _from_peers(
+        self, blob: BlobState, target: int, compare: bool, groups: list[list[SourceState]]
+    ) -> Choice | None:
+        for group in groups:
+            two = list(islice(self._able(blob, target, group), 2))
+            if two:
+                source, wanted = min(two, key=lambda one: one[0].wait_s(self._typical_s, self._now))
+                start, end = self._random_run(blob, wanted)
+                return Choice(source, start, min(end, start + self._peer_blocks), compare)
+        return None
+
+    def _able(
+        self, blob: BlobState, target: int, group: list[SourceState]
+    ) -> Iterator[tuple[SourceState, int]]:
+        """Those that can bring some of it now, and what, drawn one by one."""
+        drawn: set[str] = set()
+        count = len(group)
+        if count > FEW:
+            for _ in range(DRAWS):
+                peer = group[self._draw(count)]
+                if peer.name not in drawn:
+                    drawn.add(peer.name)
+                    if wanted := self._wanted_of(peer, blob, target):
+                        yield peer, wanted
+        rest = [
+            (peer, wanted)
+            for peer in group
+            if peer.name not in drawn and (wanted := self._wanted_of(peer, blob, target))
+        ]
+        while rest:
+            yield rest.pop(self._draw(len(rest)))
+
+    def _wanted_of(self, peer: SourceState, blob: BlobState, target: int) -> int:
+        if not peer.has_room(self._now):
+            return 0
+        wanted = peer.held(blob) & target
+        if peer.failures or self._standing:  # what stalled once is not risked again
+            wanted &= ~blob.delayed
+        return wanted
 
     def _shorter_queue(self, able: list[SourceState]) -> SourceState | None:
         """Of two that are drawn; kinds in their order, who never failed before who did."""
         if not able:
             return None
-        best = min((s.kind, s.failures > 0) for s in able)
-        able = [s for s in able if (s.kind, s.failures > 0) == best]
+        best = min(map(rank_of, able))
+        able = [s for s in able if rank_of(s) == best]
         one = able.pop(self._draw(len(able)))
         if not able:
             return one
         other = able[self._draw(len(able))]
-        return min(one, other, key=lambda s: s.wait_s(self._typical_s))
+        return min(one, other, key=lambda s: s.wait_s(self._typical_s, self._now))
 
     def _draw(self, count: int) -> int:
         return min(int(self._chance() * count), count - 1)
@@ -211,9 +252,12 @@ class Chooser:
         able = [s for s in self._origins if s.has_room(self._now) and s.held(blob) & target]
         if not able:
             return None
-        spared = self.there(blob)
-        shares = self._shares if self._shares is not None and self._shares.applies(blob) else None
+        shares = self.shares if self.shares is not None and self.shares.applies(blob) else None
         trial = self._is_trial_due()
+        ranged = not blob.spec.whole and all(s.ranged for s in able)
+        if shares is not None and ranged and not trial and self._asked() >= shares.streams:
+            return None
+        spared = self.there(blob)
         for source in sorted(able, key=self._origin_key):
             wanted = source.held(blob) & target & ~spared
             if not wanted and trial:
@@ -227,9 +271,9 @@ class Chooser:
                 again = bool(blob.recheck) or (blob.spec.whole and bool(blob.done))
                 return Choice(source, 0, blob.count, again, whole=True)
             if shares is not None and not trial:
-                run = None
-                if sum(s.in_flight for s in self._origins) < shares.streams:
-                    run = shares.run(blob, wanted, blob.done | spared)
+                if self._asked() >= shares.streams:
+                    return None
+                run = shares.run(blob, wanted, blob.done | spared)
                 if run is None:
                     return None
                 return Choice(source, *run, compare)
@@ -240,6 +284,9 @@ class Chooser:
                 end = min(end, start + self._piece_blocks)
             return Choice(source, start, end, compare)
         return None
+
+    def _asked(self) -> int:
+        return sum(s.in_flight for s in self._origins)
 
     def _is_trial_due(self) -> bool:
         """Peers so slow that the origin may well be faster, and it was never measured."""

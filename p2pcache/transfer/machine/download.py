@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, assert_never
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import bits
-from p2pcache.transfer.machine.blame import LACKS_IT, blame, stalled
+from p2pcache.transfer.machine.blame import BUSY, LACKS_IT, blame, stalled
 from p2pcache.transfer.machine.blobs import BlobState, Phase
 from p2pcache.transfer.machine.owners import Unit
 from p2pcache.transfer.machine.planning import Planning
@@ -32,9 +32,14 @@ from p2pcache.transfer.machine.shares import pieces_of
 from p2pcache.transfer.machine.sources import SourceState, Statistics, statistics_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from p2pcache.transfer.machine.flights import Flight
+
+# Peers refuse what is more than their links carry; to ask on costs both sides and brings nothing.
+# So as TCP does: down to what runs when one refuses, up by a part of a request for each that ends.
+LEAST_APPETITE = 3.0  # one that arrives, one that waits, one that is asked for
+APPETITE_STEP = 0.5
 
 
 class Download(Planning):
@@ -59,8 +64,15 @@ class Download(Planning):
 
     def _take_note(self, event: ev.Event, now: float, out: list[ev.Action]) -> None:
         match event:
-            case ev.SourceUp() | ev.SourceHas() | ev.SourceLost() | ev.SourceQueue():
-                self._source_event(event, now)
+            case ev.SourceHas():
+                self._source_has(event, now)
+            case ev.SourceQueue(name, queue_s):
+                source = self._sources[name]
+                source.queue_s, source.queue_at = queue_s, now
+            case ev.SourceUp():
+                self._source_up(event, now)
+            case ev.SourceLost():
+                self._source_lost(event)
             case ev.SourceDown(name, reason, may_return):
                 self._leave(self._sources[name], reason, out)
                 self._sources[name].left_at = now if may_return else None
@@ -82,6 +94,7 @@ class Download(Planning):
             case ev.Digested():
                 self._digested(event, now, out)
             case ev.Cleared(blob):
+                self._roster.changed()
                 for source in self._sources.values():
                     if source.barred.pop(blob, 0) and source.is_peer:
                         source.failures, source.not_before = 0, 0.0
@@ -106,40 +119,43 @@ class Download(Planning):
 
     # -- sources ----------------------------------------------------------------------------------
 
-    def _source_event(
-        self, event: ev.SourceUp | ev.SourceHas | ev.SourceLost | ev.SourceQueue, now: float
-    ) -> None:
-        if isinstance(event, ev.SourceUp):
-            holds = None
-            if event.holds is not None:
-                holds = {i: self._blobs[i].full for i in event.holds}
-            known = self._sources.get(event.name)
-            if known is None:
-                made = SourceState(event.name, event.kind, event.streams, holds)
-                self._sources[event.name] = made
-            else:  # it came back
-                known.gone, known.holds, known.failures = None, holds, 0
-                known.left_at = None
-            self._heard_at = now
+    def _source_up(self, event: ev.SourceUp, now: float) -> None:
+        self._roster.changed()
+        self._heard_at = now
+        holds = None
+        if event.holds is not None:
+            holds = {i: self._blobs[i].full for i in event.holds}
+        known = self._sources.get(event.name)
+        if known is None:
+            made = SourceState(event.name, event.kind, event.streams, holds)
+            self._sources[event.name] = made
+        else:  # it came back
+            known.gone, known.holds, known.failures = None, holds, 0
+            known.left_at = None
+
+    def _source_has(self, event: ev.SourceHas, now: float) -> None:
+        source, index = self._sources[event.name], event.blob
+        if source.holds is None:
             return
-        source = self._sources[event.name]
-        match event:
-            case ev.SourceHas(_, index, blocks):
-                if source.holds is not None:
-                    blob = self._blobs[index]
-                    more = blob.full if blocks is None else bits.of_ranges(blocks) & blob.full
-                    if self._owners is not None:
-                        new = more & ~source.holds.get(index, 0)
-                        units = [Unit(index, p) for p in pieces_of(new, self._piece_bytes)]
-                        self._owners.moved(event.name, units, now)
-                    source.holds[index] = source.holds.get(index, 0) | more
-                    self._heard_at = now
-            case ev.SourceLost(_, index):
-                self._doubtful.add(index)
-                if source.holds is not None:
-                    source.holds.pop(index, None)
-            case ev.SourceQueue(_, queue_s):
-                source.queue_s = queue_s
+        blob = self._blobs[index]
+        more = blob.full if event.blocks is None else bits.of_ranges(event.blocks) & blob.full
+        held = source.holds.get(index, 0)
+        if self._owners is not None:
+            self._owners.moved(event.name, self._units(index, more & ~held), now)
+        source.holds[index] = held | more
+        self._roster.told(source, blob)
+        self._heard_at = now
+
+    def _source_lost(self, event: ev.SourceLost) -> None:
+        self._doubtful.add(event.blob)
+        self._roster.changed()
+        holds = self._sources[event.name].holds
+        if holds is not None:
+            holds.pop(event.blob, None)
+
+    def _units(self, blob: int, blocks: int) -> Iterator[Unit]:
+        for piece in pieces_of(blocks, self._piece_bytes):  # looked at when it is asked for
+            yield Unit(blob, piece)
 
     def _partner(self, event: ev.Partner, now: float, out: list[ev.Action]) -> None:
         """What another brings; where both of us do, the lower rank stops."""
@@ -147,9 +163,9 @@ class Download(Planning):
         if owners is None:
             return
         brings = [
-            Unit(i, piece)
+            unit
             for i, blocks in event.brings
-            for piece in pieces_of(bits.of_ranges(blocks) & self._blobs[i].full, self._piece_bytes)
+            for unit in self._units(i, bits.of_ranges(blocks) & self._blobs[i].full)
         ]
         owners.heard(
             event.name,
@@ -161,13 +177,14 @@ class Download(Planning):
         for flight in list(self._flights.values()):
             if flight.source.is_peer or not flight.left or not flight.is_watched:
                 continue
-            pieces = pieces_of(flight.left, self._piece_bytes)
             index = flight.blob.spec.index
-            if owners.knows(index) and any(owners.yields(Unit(index, p), now) for p in pieces):
+            units = self._units(index, flight.left)
+            if owners.knows(index) and any(owners.yields(unit, now) for unit in units):
                 self._abort(flight, out)
 
     def _leave(self, source: SourceState, reason: str, out: list[ev.Action]) -> None:
         source.gone = reason
+        self._roster.changed()
         self._doubtful |= self._left
         for flight in list(self._flights.values()):
             if flight.source is source:
@@ -200,7 +217,7 @@ class Download(Planning):
             blob.unclear |= new
         else:
             self._credit(flight, new)
-        self._settle_claims(blob)
+        blob.claimed &= ~new
         if flight.had_twin:
             self._abort_needless(blob, out)
 
@@ -218,6 +235,10 @@ class Download(Planning):
         flight = self._flights.pop(event.job.id)
         blob, source = flight.blob, flight.source
         source.in_flight -= 1
+        if not flight.is_aborted:
+            self._running -= 1
+            self._asked_peers -= source.is_peer
+        self._origin_turn += not (flight.is_aborted or source.is_peer)
         self._doubtful.add(blob.spec.index)
         source.seconds += event.seconds
         kept_before = flight.kept_bytes
@@ -232,7 +253,11 @@ class Download(Planning):
         if fresh or flight.kept_bytes > kept_before:
             self._progress_at = now
         if (fresh or flight.kept_bytes) and event.fault is None:
+            if source.failures:
+                self._roster.changed()
             source.failures = source.misses = 0
+            if source.is_peer:
+                self._appetite += APPETITE_STEP
             count = max(flight.mask.bit_count(), 1)
             took_s = max(now - flight.started, event.seconds)
             source.measured(took_s, count)
@@ -243,8 +268,13 @@ class Download(Planning):
             if self._owners is not None and event.fault.http_status in LACKS_IT:
                 self._owners.broke(source.name)
             blame(source, blob, event, event.fault, self._options, self._chance, now, out)
+            is_busy = source.is_peer and event.fault.http_status == BUSY
+            if is_busy:
+                self._appetite = max(LEAST_APPETITE, float(self._asked_peers))
+            self._troubled(source, standing=not is_busy)
         elif flight.stalled:
             stalled(source, self._options, self._chance, now)
+            self._troubled(source)
         self._abort_needless(blob, out)
         self._digest_when_done(blob, out)
 
@@ -286,6 +316,8 @@ class Download(Planning):
         self._aborted_batches.discard(event.batch.id)
         source = self._sources[event.batch.source]
         source.in_flight -= 1
+        self._origin_turn += not source.is_peer
+        self._troubled(source)
         source.wire_bytes += event.wire_bytes
         source.seconds += event.seconds
         kept = 0
@@ -316,6 +348,7 @@ class Download(Planning):
             self._complete(event.blob, now)
             return
         blob.digested = True
+        self._roster.changed()
         self._doubtful.add(event.blob)
         blob.phase = Phase.FETCHING
         suspects = 0 if event.suspects is None else bits.of_ranges(event.suspects) & blob.full
@@ -336,6 +369,7 @@ class Download(Planning):
 
     def _compare(self, blob: BlobState, blocks: int) -> None:
         """Have blocks fetched again by somebody who did not send them."""
+        self._has_barred = True
         for name, sent in blob.by.items():
             barred = self._sources[name].barred
             barred[blob.spec.index] = barred.get(blob.spec.index, 0) | (sent & blocks)

@@ -7,7 +7,7 @@ Times are of the machine's clock. A request is judged by the blocks that were se
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from p2pcache.lanes.orders import BLOCK_BYTES
@@ -35,16 +35,15 @@ class Flight:
     had_twin: bool = False
     is_aborted: bool = False
     stalled: bool = False
+    is_watched: bool = field(init=False)  # its blocks can be seen to arrive
+
+    def __post_init__(self) -> None:
+        self.is_watched = not self.job.whole and not self.job.compare  # one body, or again
 
     @property
     def left(self) -> int:
         """Its blocks that are not here yet."""
         return self.mask & ~self.blob.done
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether its blocks can be seen to arrive: not those of a whole body or a comparison."""
-        return not self.is_aborted and not self.job.whole and not self.job.compare
 
 
 class Pace:
@@ -90,19 +89,31 @@ def link_block_s(requests: int, intake_bytes_per_s: float, *, alone: bool) -> fl
     return requests * BLOCK_BYTES / intake_bytes_per_s
 
 
-def stall_at(
-    flight: Flight, median_s: float | None, link_s: float | None, options: TransferOptions
-) -> float:
-    """When it counts as stalled, unless a block arrives before.
+class Stalls:
+    """How long a request may be without a new block, at one moment.
 
     Where everybody is slow a block takes longer than `stall_s`: then three of the median's; where
     our own link is slow, three of the time that it needs for a block of each request (`link_s`).
     """
-    own = options.stall_s if flight.source.is_peer else options.origin_stall_s
-    if median_s is None and flight.source.block_s is not None:
-        median_s = flight.source.block_s
-    link_s = options.link_stall_s / 3 if link_s is None else min(link_s, options.link_stall_s / 3)
-    return flight.moved_at + max(own, 0.0 if median_s is None else 3.0 * median_s, 3.0 * link_s)
+
+    def __init__(
+        self, median_s: float | None, link_s: float | None, options: TransferOptions
+    ) -> None:
+        most_s = options.link_stall_s
+        least_s = most_s if link_s is None else min(3.0 * link_s, most_s)
+        if median_s is not None:
+            least_s = max(least_s, 3.0 * median_s)
+        self._is_measured = median_s is not None
+        self._peer_s = max(options.stall_s, least_s)
+        self._origin_s = max(options.origin_stall_s, least_s)
+
+    def at(self, flight: Flight) -> float:
+        """When it counts as stalled, unless a block arrives before."""
+        source = flight.source
+        most_s = self._peer_s if source.is_peer else self._origin_s
+        if not self._is_measured and source.block_s is not None:
+            most_s = max(most_s, 3.0 * source.block_s)
+        return flight.moved_at + most_s
 
 
 def lags(flight: Flight, median_s: float | None, now: float, options: TransferOptions) -> bool:

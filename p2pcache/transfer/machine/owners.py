@@ -27,7 +27,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 SLOW_SHARE = 1 / 3  # of the median intake of those that are not done: below it one owns nothing
 MAX_UNITS = 4096  # that one member may say it brings: 16 batches of 128 small files, and room
@@ -73,16 +73,45 @@ class Partner:
     broken: int = 0  # units that it said it brings, and did not
 
 
-class Owners:
-    """The members of one pull's swarm. `me` and the members are any texts that all agree on."""
+def rendezvous(key: bytes, names: frozenset[str]) -> list[str]:
+    """Every name, the first owner first: the same order at every member."""
+    start = hashlib.blake2b(key, digest_size=8)
 
-    def __init__(self, me: str, members: Iterable[str], options: OwnerOptions, now: float) -> None:
-        self._me = me
+    def place(name: str) -> bytes:
+        each = start.copy()
+        each.update(name.encode())
+        return each.digest()
+
+    return sorted(names, key=place)
+
+
+class Owners:
+    """The members of one pull's swarm. `me` and the members are any texts that all agree on.
+
+    `order` is `rendezvous`, or the same with a memory that many machines in one process share.
+    """
+
+    def __init__(
+        self,
+        me: str,
+        members: Iterable[str],
+        options: OwnerOptions,
+        now: float,
+        order: Callable[[bytes, frozenset[str]], Sequence[str]] = rendezvous,
+    ) -> None:
+        self.me = me
         self._options = options
         self._started = now
-        self._partners = {name: Partner() for name in members if name != me}
+        everyone = frozenset(members)
+        self._everyone = everyone if me in everyone else everyone | {me}  # who left stays in it
+        self._partners = {name: Partner() for name in self._everyone if name != me}
+        self._order = order
         self._keys: dict[int, bytes] = {}
-        self._ranks: dict[Unit, list[str]] = {}
+        self._ranks: dict[Unit, Sequence[str]] = {}
+        self._named: dict[Unit, str] = {}  # owners, as long as nobody's standing changes
+        self._named_until = now
+        self._bringers: dict[Unit, dict[str, Partner]] = {}
+        self._bringing: dict[str, Partner] = {}  # those that say they bring anything
         self._stuck: tuple[Unit | None, float] = (None, now)
         self._unit_s: float | None = None  # usual time from ask to end, of our own origin units
         self._exists_rate = 0.0  # units/s that appear anywhere
@@ -118,18 +147,24 @@ class Owners:
 
     def joined(self, name: str) -> None:
         """A member takes part."""
-        if name != self._me:
+        if name != self.me:
             known = self._partners.get(name)
             if known is None:
                 self._partners[name] = Partner(takes_part=True)
-                self._ranks.clear()
-            else:
+                if name not in self._everyone:
+                    self._everyone |= {name}
+                    self._ranks.clear()
+                self._named.clear()
+            elif not known.takes_part:
                 known.takes_part = True
+                self._named.clear()
 
     def left(self, name: str) -> None:
         """A member is gone, and all that was known only through it."""
-        if self._partners.pop(name, None) is not None:
-            self._ranks.clear()
+        partner = self._partners.pop(name, None)
+        if partner is not None:
+            self._named.clear()
+            self._set_brings(name, partner, frozenset())
 
     def heard(
         self,
@@ -141,31 +176,53 @@ class Owners:
         now: float,
     ) -> None:
         """A member's own word: what it brings now. `intake` None: it is done."""
-        if name == self._me:
+        if name == self.me:
             return
         self.joined(name)
         partner = self._partners[name]
-        partner.intake, partner.declines = intake, declines
-        partner.takes_part = intake is not None
-        partner.brings = frozenset(islice(brings, MAX_UNITS))
-        for unit in partner.brings:
-            if len(partner.since) < MAX_UNITS:  # said again, it is no newer
-                partner.since.setdefault(unit, now)
+        partner.intake = intake
+        if declines != partner.declines or intake is None:
+            partner.declines, partner.takes_part = declines, intake is not None
+            self._named.clear()
+        self._set_brings(name, partner, frozenset(islice(brings, MAX_UNITS)))
+        if len(partner.since) > MAX_UNITS:  # the oldest go: a large file has more units
+            partner.since = {u: at for u, at in partner.since.items() if u in partner.brings}
+        for unit in partner.brings:  # said again, it is no newer
+            partner.since.setdefault(unit, now)
+
+    def _set_brings(self, name: str, partner: Partner, brings: frozenset[Unit]) -> None:
+        old, partner.brings = partner.brings, brings
+        for unit in old - brings:
+            others = self._bringers[unit]
+            del others[name]
+            if not others:
+                del self._bringers[unit]
+        for unit in brings - old:
+            self._bringers.setdefault(unit, {})[name] = partner
+        if brings:
+            self._bringing[name] = partner
+        else:
+            self._bringing.pop(name, None)
 
     def moved(self, name: str, units: Iterable[Unit], now: float) -> None:
-        """Blocks of these units arrived at a member: its word is good."""
+        """Blocks of these units arrived at a member: its word is good. `units` may be lazy."""
         partner = self._partners.get(name)
         if partner is not None:
-            partner.suspected_until, partner.moved_at = 0.0, now
-            for unit in units:
-                if unit in partner.since:
-                    partner.since[unit] = now
+            if partner.suspected_until:
+                partner.suspected_until = 0.0
+                self._named.clear()
+            partner.moved_at = now
+            if partner.since:
+                for unit in units:
+                    if unit in partner.since:
+                        partner.since[unit] = now
 
     def broke(self, name: str) -> None:
         """A member did not have what it told."""
         partner = self._partners.get(name)
         if partner is not None:
             partner.broken += 1
+            self._named.clear()
 
     def counted(
         self, exists: int, intake: float, *, can_ask: bool, oldest_s: float, now: float
@@ -184,7 +241,10 @@ class Owners:
         self.intake = intake
         self._oldest_s = oldest_s
         moves = now < self._grew_at + self.lease_s  # else whoever does not decline lies or sleeps
-        self.declines = not can_ask or (moves and self._is_slow(now))
+        declines = not can_ask or (moves and self._is_slow(now))
+        if declines != self.declines:
+            self.declines = declines
+            self._named.clear()
 
     def took(self, seconds: float) -> None:
         """One of our units came from the origin."""
@@ -211,20 +271,41 @@ class Owners:
 
     def owner(self, unit: Unit, now: float) -> str:
         """The first of the rank that can bring a unit; us, if nobody else can."""
+        if now >= self._named_until:
+            self._named.clear()
+            self._named_until = self._changes_at(now)
+        name = self._named.get(unit)
+        if name is None:
+            name = self._named[unit] = self._first_of(unit, now)
+        return name
+
+    def _changes_at(self, now: float) -> float:
+        """When who owns what may change by time alone."""
+        times = [p.suspected_until for p in self._partners.values() if p.suspected_until > now]
+        if self.is_blind(now):
+            times.append(self._started + self._options.blind_s)
+        return min(times, default=math.inf)
+
+    def _suspect(self, partner: Partner, now: float) -> None:
+        partner.suspected_until = now + self._options.suspect_s
+        self._named.clear()
+        self._named_until = min(self._named_until, partner.suspected_until)
+
+    def _first_of(self, unit: Unit, now: float) -> str:
         blind = self.is_blind(now)
         for name in self._rank(unit):
-            if name == self._me:
+            if name == self.me:
                 if not self.declines or blind:
                     return name
                 continue
-            partner = self._partners[name]
-            if blind or self._can(partner, now):
+            partner = self._partners.get(name)
+            if partner is not None and (blind or self._can(partner, now)):
                 return name
-        return self._me
+        return self.me
 
     def is_mine(self, unit: Unit, now: float) -> bool:
         """Whether we may ask the origin for a unit that nobody has."""
-        return not self.is_brought(unit, now) and self.owner(unit, now) == self._me
+        return not self.is_brought(unit, now) and self.owner(unit, now) == self.me
 
     def is_brought(self, unit: Unit, now: float) -> bool:
         """Whether a member is heard to bring a unit from its origin, and moved within a lease.
@@ -232,8 +313,8 @@ class Owners:
         Who announces and brings nothing is suspected from then on.
         """
         found = False
-        for partner in self._partners.values():
-            if unit not in partner.brings or not self._is_believed(partner, now):
+        for partner in self._bringers.get(unit, {}).values():
+            if not self._is_believed(partner, now):
                 continue
             if self._is_in_time(partner, unit, now):
                 found = True
@@ -245,7 +326,7 @@ class Owners:
         return now < partner.since.get(unit, -math.inf) + BRING_LEASES * self.lease_s
 
     def _breaks(self, partner: Partner, now: float) -> None:
-        partner.suspected_until = now + self._options.suspect_s
+        self._suspect(partner, now)
         partner.broken += 1
 
     def _keep_to_word(self, partner: Partner, now: float) -> None:
@@ -257,11 +338,13 @@ class Owners:
 
     def yields(self, unit: Unit, now: float) -> bool:
         """Whether somebody ranked before us brings the same unit: the lower rank stops."""
+        bringers = self._bringers.get(unit)
+        if not bringers:
+            return False
         for name in self._rank(unit):
-            if name == self._me:
+            if name == self.me:
                 return False
-            partner = self._partners[name]
-            if unit in partner.brings and self._is_believed(partner, now):
+            if name in bringers and self._is_believed(bringers[name], now):
                 return True
         return False
 
@@ -269,7 +352,7 @@ class Owners:
         """Tell the lowest unit that nobody has or brings; its owner loses it after a lease in which
         nothing of its was heard to arrive: to say that one is busy with another is not enough.
         """
-        for other in self._partners.values():
+        for other in self._bringing.values():
             self._keep_to_word(other, now)
         unit, since = self._stuck
         if lowest is None or lowest != unit:
@@ -281,7 +364,7 @@ class Owners:
         name = self.owner(lowest, now)
         partner = self._partners.get(name)
         if partner is not None and partner.moved_at <= since:
-            partner.suspected_until = now + self._options.suspect_s
+            self._suspect(partner, now)
 
     @property
     def lease_s(self) -> float:
@@ -304,14 +387,10 @@ class Owners:
     def _is_believed(partner: Partner, now: float) -> bool:
         return partner.suspected_until <= now and partner.broken < MAX_BROKEN
 
-    def _rank(self, unit: Unit) -> list[str]:
-        """Every known member and us, the first owner first: the same order at every member."""
+    def _rank(self, unit: Unit) -> Sequence[str]:
+        """Every member that was ever known, and us."""
         known = self._ranks.get(unit)
         if known is None:
             key = self._keys[unit.blob] + unit.piece.to_bytes(8, "big")
-            everyone = [self._me, *self._partners]
-            everyone.sort(
-                key=lambda name: hashlib.blake2b(key + name.encode(), digest_size=8).digest()
-            )
-            known = self._ranks[unit] = everyone
+            known = self._ranks[unit] = self._order(key, self._everyone)
         return known

@@ -9,7 +9,7 @@ from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import bits
 from p2pcache.transfer.machine.blame import WORST_FIRST, stalled
 from p2pcache.transfer.machine.blobs import BlobState, Phase
-from p2pcache.transfer.machine.flights import Flight, lags, link_block_s, stall_at
+from p2pcache.transfer.machine.flights import Flight, Stalls, lags, link_block_s
 from p2pcache.transfer.machine.owners import Unit
 from p2pcache.transfer.machine.state import PullState
 
@@ -58,10 +58,11 @@ class Planning(PullState):
 
     def _watch_flights(self, chooser: Chooser, now: float, out: list[ev.Action]) -> None:
         standing = now >= self._relief_at()
+        stalls = self._stalls(chooser)
         for flight in list(self._flights.values()):
             if not flight.is_watched or not flight.left:
                 continue
-            late = now >= self._stall_at(flight, chooser)
+            late = now >= stalls.at(flight)
             if not late and standing and now >= flight.moved_at + self._options.stall_s:
                 late = True  # one of them: if our own link is slow, the others go on
             late = late or lags(flight, chooser.median_s, now, self._options)
@@ -72,6 +73,7 @@ class Planning(PullState):
                 flight.blob.delayed |= flight.left
                 if flight.source.is_peer:  # it is not asked on, also before this one has ended
                     stalled(flight.source, self._options, self._chance, now)
+                    self._troubled(flight.source)
                 self._abort(flight, out)
         for batch, until in list(self._batches.values()):
             source = self._sources[batch.source]
@@ -82,11 +84,11 @@ class Planning(PullState):
         """When nothing came of anybody for so long that one request is tried elsewhere."""
         return max(self._progress_at, self._relieved_at) + self._options.stall_s
 
-    def _stall_at(self, flight: Flight, chooser: Chooser) -> float:
-        running = [f for f in self._flights.values() if f.is_watched]
-        alone = all(f.source is flight.source for f in running)
+    def _stalls(self, chooser: Chooser) -> Stalls:
+        running = [f.source for f in self._flights.values() if f.is_watched]
+        alone = len(set(map(id, running))) < 2
         link_s = link_block_s(len(running), self._intake, alone=alone)
-        return stall_at(flight, chooser.median_s, link_s, self._options)
+        return Stalls(chooser.median_s, link_s, self._options)
 
     def _is_relieved(self, chooser: Chooser, batch: ev.Batch) -> bool:
         source = self._sources[batch.source]
@@ -100,7 +102,7 @@ class Planning(PullState):
             return ev.FetchBatch(batch)
         for blob in self._open.values():
             if blob.phase is Phase.FETCHING and blob.missing:
-                choice = chooser.of_large(blob)
+                choice = chooser.of_large(blob, peers=self._asked_peers < self._appetite)
                 if choice is not None:
                     return ev.Fetch(self._start(blob, choice, now).job)
         return self._twin(chooser, now)
@@ -117,12 +119,20 @@ class Planning(PullState):
         self._flights[job.id] = flight
         source.in_flight += 1
         source.requests += 1
-        self._settle_claims(blob)
+        self._running += 1
+        self._asked_peers += source.is_peer
+        self._origin_turn += not source.is_peer
+        blob.claimed |= mask
         return flight
+
+    @property
+    def _is_endgame(self) -> bool:
+        """Whether everything is here or asked for."""
+        return not self._unopened and not any(b.missing for b in self._open.values())
 
     def _twin(self, chooser: Chooser, now: float) -> ev.Action | None:
         """In the endgame, ask somebody else for what is late; see `Pace` for how often."""
-        if self._unopened or any(b.missing for b in self._open.values()):
+        if not self._is_endgame:
             return None
         for flight in sorted(self._flights.values(), key=lambda f: f.started):
             if not flight.is_watched or flight.had_twin or not flight.left:
@@ -173,6 +183,7 @@ class Planning(PullState):
         self._batches[batch.id] = (batch, now + takes_s)
         source.in_flight += 1
         source.requests += 1
+        self._origin_turn += not source.is_peer
         return batch
 
     def _batch_bytes(self, source: SourceState) -> int:
@@ -187,6 +198,8 @@ class Planning(PullState):
 
     def _open_ahead(self) -> list[ev.Action]:
         """Partials are opened in order, just ahead of need: few leases, few followers at once."""
+        if not self._unopened:
+            return []
         opening = sum(1 for b in self._open.values() if b.phase is Phase.OPENING)
         fetching = sum(1 for b in self._open.values() if b.phase is Phase.FETCHING and b.missing)
         working = opening + fetching
@@ -208,7 +221,7 @@ class Planning(PullState):
 
     def _take_part(self, chooser: Chooser, now: float) -> list[ev.Action]:
         """Tell the others what we bring, and see whether the owner of what is missing moves."""
-        owners, shares = self._owners, self._shares(now)
+        owners, shares = self._owners, chooser.shares
         if owners is None or shares is None:
             return []
         if now >= self._told_at + COUNT_BEAT_S:
@@ -216,19 +229,11 @@ class Planning(PullState):
             self._count(owners, chooser, now)
             lowest = self._untouched(owners, shares, chooser, now) if shares.is_shared else None
             owners.watch(lowest, now)
-        running = (self._from_origins(), owners.declines)
+        running = (self._origin_turn, owners.declines)
         if running == self._said_of and now < self._said_at + RESAY_S:
             return []
         self._said_of, self._said_at = running, now
         return [ev.Say(self._intake, owners.declines, self._brings())]
-
-    def _from_origins(self) -> frozenset[int]:
-        """The requests on their way from origins."""
-        flights = (
-            f.job.id for f in self._flights.values() if not f.source.is_peer and not f.is_aborted
-        )
-        batches = (i for i, (b, _) in self._batches.items() if not self._sources[b.source].is_peer)
-        return frozenset((*flights, *batches))
 
     def _untouched(
         self, owners: Owners, shares: Shares, chooser: Chooser, now: float
@@ -277,6 +282,8 @@ class Planning(PullState):
     def _last_resort(self, out: list[ev.Action]) -> bool:
         """When only those are left that differ from a map, or that sent what is compared: them."""
         found = False
+        if not self._has_barred:
+            return False
         for index, blob in self._open.items():
             if not self._needs_source(blob):
                 continue
@@ -295,6 +302,7 @@ class Planning(PullState):
                         source.barred[index] &= ~lost
                         if source.is_peer:
                             source.not_before = 0.0
+                self._roster.changed()
                 if lost & ~blob.recheck:
                     blob.doubted |= lost
                     out.append(ev.Doubt(index, bits.to_ranges(lost & ~blob.recheck)))
@@ -347,22 +355,30 @@ class Planning(PullState):
     def _wake(self, chooser: Chooser, now: float) -> ev.Wake | None:
         """When something that is waited for becomes possible by time alone."""
         times: list[float] = []
+        stalls = self._stalls(chooser)
+        late = self._is_endgame and self._idle_streams > 0
         for flight in self._flights.values():
             if flight.is_watched and flight.left:
-                times.append(max(self._stall_at(flight, chooser), now + 0.1))
-                usual_s = self._pace.usual_s(flight.mask.bit_count())
-                if self._idle_streams > 0 and usual_s is not None and not flight.had_twin:
+                times.append(max(stalls.at(flight), now + 0.1))
+                usual_s = self._pace.usual_s(flight.mask.bit_count()) if late else None
+                if usual_s is not None and not flight.had_twin:
                     times.append(max(flight.started, self._twin_at) + usual_s)
-                times.append(self._relief_at())
+        if times:
+            times.append(self._relief_at())
         times += [until for _, until in self._batches.values()]
-        if self._owners is not None and self._waits():
-            times.append(self._owners.next_at(now))
         if self._waits():
-            times += [
-                max(s.not_before, s.busy_until) for s in self._sources.values() if s.gone is None
-            ]
+            if self._owners is not None:
+                times.append(self._owners.next_at(now))
+            times += self._resume_times(now)
             if not self._flights and not self._batches:
                 times.append(max(now, self._patience_ends_at()))
         if self._hopeful and self._doubtful:
             times.append(self._hope_ends_at())
-        return ev.Wake(min(due)) if (due := [t for t in times if t > now]) else None
+        return ev.Wake(min(later)) if (later := [t for t in times if t > now]) else None
+
+    def _resume_times(self, now: float) -> list[float]:
+        """When those that are left alone for a while may be asked again."""
+        at = {s.name: max(s.not_before, s.busy_until) for s in self._paused.values()}
+        for name in [name for name, until in at.items() if until <= now]:
+            del self._paused[name]
+        return [at[name] for name, source in self._paused.items() if source.gone is None]

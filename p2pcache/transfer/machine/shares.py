@@ -36,10 +36,12 @@ class Shares:
 
         What somebody has and did not deliver is anybody's (`delayed`): the owner cannot see it.
         """
+        index, owners, now = blob.spec.index, self._owners, self._now
         for piece in self._lowest(blob, exists):
-            span = bits.span(piece * self._piece, (piece + 1) * self._piece)
-            mine = wanted & span
-            unit = Unit(blob.spec.index, piece)
+            unit = Unit(index, piece)
+            if not blob.delayed and owners.owner(unit, now) != owners.me:
+                continue
+            mine = wanted & bits.span(piece * self._piece, (piece + 1) * self._piece)
             if mine and self._may_begin(unit, anybody=bool(mine & blob.delayed)):
                 start = bits.first(mine)
                 return start, bits.run_end(mine, start)
@@ -64,13 +66,15 @@ class Shares:
 
     def _lowest(self, blob: BlobState, exists: int) -> Iterator[int]:
         missing = blob.full & ~exists
+        piece = 0
         for _ in range(self._owners.window):
-            at = bits.first(missing)
-            if at < 0:
+            if not missing:
                 return
-            piece = at // self._piece
+            ahead = ((missing & -missing).bit_length() - 1) // self._piece
+            piece += ahead
             yield piece
-            missing &= ~bits.span(piece * self._piece, (piece + 1) * self._piece)
+            piece += 1
+            missing >>= (ahead + 1) * self._piece
 
 
 def pieces_of(mask: int, piece_bytes: int) -> set[int]:

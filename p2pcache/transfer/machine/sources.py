@@ -32,7 +32,8 @@ class SourceState:
     not_before: float = 0.0
     busy_until: float = 0.0  # its queue is full: no fault, and what it holds is there
     asked_s: float = 0.0  # the longest Retry-After that is honoured
-    queue_s: float = 0.0  # its own word
+    queue_s: float = 0.0  # its own word...
+    queue_at: float = 0.0  # ... of this time
     block_s: float | None = None
     ranged: bool = True
     gone: str | None = None
@@ -47,11 +48,10 @@ class SourceState:
     seconds: float = 0.0
     requests: int = 0
     retries: int = 0
+    is_peer: bool = field(init=False)  # not an origin: asked first, and for what it told to hold
 
-    @property
-    def is_peer(self) -> bool:
-        """Not an origin: it is asked first, and for what it told to hold."""
-        return self.kind is not SourceKind.ORIGIN
+    def __post_init__(self) -> None:
+        self.is_peer = self.kind is not SourceKind.ORIGIN
 
     def held(self, blob: BlobState) -> int:
         """Blocks of a blob that it can be asked for, ever."""
@@ -59,7 +59,7 @@ class SourceState:
         if self.gone is not None or index in self.excluded:
             return 0
         mask = blob.full if self.holds is None else self.holds.get(index, 0)
-        return mask & ~self.barred.get(index, 0)
+        return mask & ~self.barred[index] if index in self.barred else mask
 
     def may(self, blob: int) -> bool:
         """Whether it could bring some of this blob."""
@@ -69,16 +69,13 @@ class SourceState:
             and (self.holds is None or blob in self.holds)
         )
 
-    @property
-    def limit(self) -> int:
-        """Requests in flight at most, now: fewer after it failed or lacked what it told."""
-        if self.is_peer and self.failures:
-            return 1
-        return max(1, self.streams >> self.misses)
-
     def has_room(self, now: float) -> bool:
-        """Whether it may be asked at this moment."""
-        return self.in_flight < self.limit and now >= max(self.not_before, self.busy_until)
+        """Whether it may be asked at this moment: less after it failed or lacked what it told."""
+        if now < self.busy_until or now < self.not_before:
+            return False
+        if self.is_peer and self.failures:
+            return self.in_flight < 1
+        return self.in_flight < (self.streams >> self.misses or 1)
 
     def measured(self, seconds: float, blocks: int) -> None:
         """A request brought so many blocks in so long."""
@@ -87,10 +84,14 @@ class SourceState:
             old = each if self.block_s is None else self.block_s
             self.block_s = old + BLOCK_S_WEIGHT * (each - old)
 
-    def wait_s(self, typical_block_s: float) -> float:
+    def queue_now_s(self, now: float) -> float:
+        """How long its queue is, by its last word."""
+        return max(0.0, self.queue_s - (now - self.queue_at)) if self.queue_s else 0.0
+
+    def wait_s(self, typical_block_s: float, now: float) -> float:
         """About how long one more request would wait: its own word and what we asked already."""
         each = typical_block_s if self.block_s is None else self.block_s
-        return self.queue_s + (self.in_flight + 1) * each
+        return self.queue_now_s(now) + (self.in_flight + 1) * each
 
 
 @dataclass(frozen=True, slots=True)

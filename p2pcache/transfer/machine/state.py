@@ -10,6 +10,7 @@ from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine.blobs import BlobState, Phase
 from p2pcache.transfer.machine.choose import Chooser
 from p2pcache.transfer.machine.flights import Flight, Pace
+from p2pcache.transfer.machine.roster import Roster
 from p2pcache.transfer.machine.shares import Shares
 
 if TYPE_CHECKING:
@@ -56,13 +57,18 @@ class PullState:
         self._chance = chance
         self._hopeful = hopeful
         self._owners = owners
-        self._said_of: tuple[frozenset[int], bool] | None = (
-            None  # requests, and whether we declined
-        )
+        self._said_of: tuple[int, bool] | None = None  # `_origin_turn`, and whether we declined
+        self._origin_turn = 0  # grows when a request to an origin begins or ends
         self._said_at = self._told_at = self._counted_at = now
         self._counted_bytes = 0
         self._intake = 0.0
         self._flights: dict[int, Flight] = {}
+        self._running = 0  # of them, those that are not aborted...
+        self._asked_peers = 0  # ... and those of these that peers bring
+        self._appetite = math.inf  # how many peers take: see `planning`
+        self._roster = Roster(self._sources, options)
+        self._paused: dict[str, SourceState] = {}  # left alone until a time that may be over
+        self._has_barred = False  # some source is not asked for some block again
         self._batches: dict[int, tuple[ev.Batch, float]] = {}  # with the time it may take
         self._aborted_batches: set[int] = set()
         self._next_id = 0
@@ -92,10 +98,20 @@ class PullState:
                 claimed |= flight.mask
         blob.claimed = claimed & ~blob.done
 
+    def _troubled(self, source: SourceState, *, standing: bool = True) -> None:
+        """A source is left alone for a while; `standing`: it is thought of less, too."""
+        self._paused[source.name] = source
+        self._has_barred = self._has_barred or bool(source.barred)
+        if standing:
+            self._roster.changed()
+
     def _abort(self, flight: Flight, out: list[ev.Action]) -> None:
         """Stop a request; its blocks may be asked for elsewhere at once."""
         if not flight.is_aborted:
-            flight.is_aborted = True
+            flight.is_aborted, flight.is_watched = True, False
+            self._running -= 1
+            self._asked_peers -= flight.source.is_peer
+            self._origin_turn += not flight.source.is_peer
             self._settle_claims(flight.blob)
             out.append(ev.Abort(flight.job))
 
@@ -106,7 +122,7 @@ class PullState:
 
     def _chooser(self, now: float) -> Chooser:
         return Chooser(
-            self._sources.values(),
+            self._roster.at(now),
             piece_bytes=self._piece_bytes,
             streams=self._streams,
             options=self._options,
@@ -124,8 +140,7 @@ class PullState:
 
     @property
     def _idle_streams(self) -> int:
-        running = sum(1 for f in self._flights.values() if not f.is_aborted)
-        return self._streams - running - len(self._batches)
+        return self._streams - self._running - len(self._batches)
 
     def _needs_source(self, blob: BlobState) -> bool:
         if blob.spec.small:

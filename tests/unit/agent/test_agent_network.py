@@ -123,6 +123,50 @@ async def test_an_evicted_blob_is_taken_back_under_every_name_that_it_was_told_b
         assert names <= set(heard)
 
 
+@pytest.mark.parametrize("by", ["the index", "the byte server"])
+async def test_a_blob_whose_file_is_gone_is_taken_back(world, tmp_path, by):
+    opened, told = opened_network(world)
+    data = b"somebody else's file"
+    hasher = WholeHasher(len(data))
+    hasher.update(data)
+    path = tmp_path / "adopted"
+    path.write_bytes(data)
+    digest = b"\x12\x20" + hasher.digests().sha256
+    blob = world.store.adopt(path, verify_whole(digest, len(data), hasher.digests()), path.stat())
+    slot = NetworkSlot(tmp_path, NetworkSettings(), world.store, lambda: 0.0)
+    slot.current = opened
+    told.stale_in, told.stale = trio.open_memory_channel(1)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(opened.chores.run)
+        nursery.start_soon(opened.take_back_stale)
+        if by == "the index":
+            world.store.watch_removed(slot._removed)
+        await told.stale_in.send(digest)
+        await trio.sleep(0.1)
+        assert not told.gone, "it is here"
+        path.unlink()
+        if by == "the index":
+            assert world.store.find(digest) is None
+        else:
+            await told.stale_in.send(digest)
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    for heard in (told.gone, told.withdrawn, told.dropped):
+        assert blob.digest in heard
+
+
+async def test_what_is_arriving_is_not_taken_back_for_a_file_that_moved(world):
+    opened, told = opened_network(world)
+    opened.sharing._growing[b"name"] = object()
+    told.stale_in, told.stale = trio.open_memory_channel(1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(opened.take_back_stale)
+        await told.stale_in.send(b"name")
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    assert not told.gone
+
+
 async def test_the_byte_server_lets_in_one_certificate_of_a_peer_for_as_long_as_its_tickets(world):
     trusted = set()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,7 +12,10 @@ import trio
 from p2pcache.agent.args import Args
 from p2pcache.agent.get import get, get_request, pull_key
 from p2pcache.agent.localapi.wire import MAX_ITEMS
+from p2pcache.content.digests import sha256_digest
+from p2pcache.errors import NotFound
 from p2pcache.sources.port import Credentials, ListedFile, Listing
+from p2pcache.transfer.pull import pull
 from p2pcache.transfer.resolve import Resolution, manifest_of
 from tests.support.inside import agent_inside
 
@@ -62,6 +67,33 @@ async def test_a_get_that_is_cancelled_stops_between_two_files(inside, tmp_path)
         await get(inside.parts, args, emit)
     assert scope.cancelled_caught
     assert len(list(out.iterdir())) < 3000
+
+
+@pytest.mark.parametrize("here", [True, False])
+async def test_peers_are_asked_only_for_what_is_missing(inside, tmp_path, here):
+    parts, asked = inside.parts, []
+    (tmp_path / "here").write_bytes(b"here")
+    await inside("push", path=str(tmp_path / "here"))
+    digest = sha256_digest(hashlib.sha256(b"here" if here else b"gone").digest())
+    file = ListedFile("a", 4, digest, "a")
+    listing = Listing("hf", "https://huggingface.co", "c" * 40, False, (file,))
+    ref = get_request(Args({"ref": "hf://org/name"}), links=True).ref
+    known = Resolution(ref, "hf://org/name@main", listing, manifest_of(listing), 0.0, False)
+
+    @asynccontextmanager
+    async def peers():
+        asked.append(True)
+        yield None
+
+    with (
+        nullcontext() if here else pytest.raises(NotFound),
+        parts.store.running() as hold,
+    ):
+        await pull(
+            parts.context, known, [file], None, Credentials(), rate_bytes_per_s=None,
+            watch=lambda _: None, note=lambda _: None, hold=hold, peers=peers(),
+        )  # fmt: skip
+    assert asked == ([] if here else [True])
 
 
 def test_calls_share_a_pull_when_user_and_origin_are_the_same():

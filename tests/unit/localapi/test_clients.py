@@ -41,6 +41,8 @@ def operations(ref="hf://org/model"):
         (lambda c: c.get(ref, to="/x"), lambda a: a["path"] == "/x"),
         (lambda c: c.pull(ref, hf_cache="/hf"), lambda a: a["path"] == "/hf"),
         (lambda c: c.push("."), lambda a: a["manifest"] == MANIFEST),
+        (lambda c: c.export([ref], "/x.car", gated=True), lambda a: a["refs"][0]["restricted"]),
+        (lambda c: c.import_bundle("/x.car"), lambda a: a["new_bytes"] == 300),
         (lambda c: c.ls(), lambda a: len(a) == LAST_ITEM_COUNT),
         (lambda c: c.pin(ref), lambda a: a["manifest"] == MANIFEST),
         (lambda c: c.unpin(ref), lambda a: a["manifest"] == MANIFEST),

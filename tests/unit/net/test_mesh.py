@@ -21,7 +21,7 @@ def mesh(me=ME, **options):
 
 def test_an_unreachable_contact_is_tried_ever_more_rarely_and_forgotten():
     made, now, dials = mesh(), 0.0, []
-    made.found(peer(1), ["/a"], now)
+    made.found(peer(1), ["/a"], now, "config")
     while (at := made.next_at(now)) is not None:
         now = max(now, at)
         for who, addresses in made.due(now):
@@ -37,31 +37,23 @@ def test_an_unreachable_contact_is_tried_ever_more_rarely_and_forgotten():
 
 def test_new_addresses_are_tried_at_once():
     made = mesh()
-    made.found(peer(1), ["/a"], 0.0)
+    made.found(peer(1), ["/a"], 0.0, "config")
     for _ in range(8):
         for who, _ in made.due(1e6):
             made.failed(who, 100.0)
-    made.found(peer(1), ["/b"], 101.0)
+    made.found(peer(1), ["/b"], 101.0, "config")
     assert made.due(101.6) == [(peer(1), ("/b", "/a"))]
 
 
 def test_ourselves_and_liars_are_never_dialled():
     made = mesh()
-    made.found(ME, ["/me"], 0.0)
-    made.found(peer(1), ["/a"], 0.0)
+    made.found(ME, ["/me"], 0.0, "config")
+    made.found(peer(1), ["/a"], 0.0, "config")
     made.unlinked(peer(1), Cause.UNTRUSTED, 0.0)
     assert made.due(200.0) == []
     assert made.refuses(peer(1), 200.0)
     assert made.refuses(ME, 0.0)
     assert made.due(400.0) == [(peer(1), ("/a",))]
-
-
-def test_contacts_are_bounded():
-    made = mesh(max_contacts=50)
-    for number in range(1000, 1200):
-        made.found(peer(number), [f"/{n}" for n in range(30)], float(number))
-    assert len(made._known) == 50
-    assert all(len(known.addresses) == 8 for known in made._known.values())
 
 
 @given(
@@ -102,14 +94,22 @@ def test_a_restarted_peer_and_a_link_it_gave_up_are_replaced():
     assert made.replaces(peer(200), old, Standing(False, b"1", 6.0))
 
 
+def linked(made, numbers, now=0.0, *, ours=False):
+    for number in numbers:
+        made.linked(peer(number), [f"/at/{number}"], now, ours=ours)
+
+
 def test_a_large_network_gets_neighbours_and_those_with_what_we_want():
     made = mesh()
-    for number in range(1000, 1200):
-        made.found(peer(number), ["/a"], 0.0)
-    dialled = [who for who, _ in made.due(0.0)]
+    linked(made, range(1000, 1070))
+    made.due(0.0)
     assert made.sparse
+    for number in range(1000, 1070):
+        made.unlinked(peer(number), Cause.BYE, 0.0)
+    dialled = [who for who, _ in made.due(1.0)]
+    assert made.sparse, "who was linked a while ago is still a member"
     assert len(dialled) == 8
-    wanted = next(peer(n) for n in range(1000, 1200) if peer(n) not in dialled)
+    wanted = next(peer(n) for n in range(1000, 1070) if peer(n) not in dialled)
     made.meet(wanted, 1.0)
     assert [who for who, _ in made.due(1.0)] == [wanted]
     for who in [*dialled, wanted]:
@@ -118,6 +118,23 @@ def test_a_large_network_gets_neighbours_and_those_with_what_we_want():
     made.part(wanted)
     assert len(made.surplus(frozenset())) == 1
     assert made.surplus(frozenset([wanted, *dialled])) == []
+
+
+def test_a_network_that_became_small_gets_a_full_mesh_again():
+    made = mesh(full_mesh=8, back_to_full=6, neighbours=2, fresh_s=600.0)
+    linked(made, range(1, 11), ours=True)
+    made.due(0.0)
+    assert made.sparse
+    for number in range(4, 11):
+        made.unlinked(peer(number), Cause.LOST, 1.0)
+    made.found(peer(4), ["/at/4"], 500.0, peer(1))
+    made.found(peer(5), ["/at/5"], 500.0, "mdns")
+    made.due(600.0)
+    assert made.sparse
+    assert made.next_at(600.0) <= 601.0, "nobody else needs to say anything"
+    made.due(601.0)
+    assert not made.sparse, "neither linked nor mentioned for 10 minutes; mDNS is no member's word"
+    assert made._contacts.alive_count(601.0) == 1
 
 
 def test_an_announcement_is_acted_on_once():

@@ -229,6 +229,19 @@ def test_kinds_of_a_newer_minor_are_skipped_and_of_ours_are_lies():
         talk().handle(Unknown(200), 10, 0.0)
 
 
+@pytest.mark.parametrize(("links", "beat_s"), [(1, 0.05), (7, 0.0875), (15, 0.1875), (64, 0.2)])
+def test_the_more_links_are_told_the_more_goes_into_one_frame(links, beat_s):
+    machine = talk()
+    (looked,) = machine.handle(Want(1, None, (NAME,)), 10, 0.0)
+    machine.found(looked, [Holding(NAME, 1 << 21, RangeSet.of((0, 1)))])
+    machine.grew(NAME, RangeSet.of((0, 1)), 1.0, links)
+    machine.grew(NAME, RangeSet.of((1, 2)), 1.0 + beat_s / 2, links)
+    assert tick(machine, 1.0 + beat_s - 0.001) == []
+    assert tick(machine, 1.0 + beat_s + 0.001) == [
+        Send(Have(1, (Grown(NAME, RangeSet.of((0, 2))),)))
+    ]
+
+
 def test_a_refused_want_is_told_and_looked_up_again_when_rights_change():
     machine = talk()
     (looked,) = machine.handle(Want(1, b"manifest", (NAME,)), 10, 0.0)

@@ -14,7 +14,6 @@ from p2pcache.content.ranges import RangeSet
 from p2pcache.errors import LocalFault, Untrusted
 from p2pcache.net.sync.fields import MAX_SPANS
 from p2pcache.net.sync.wire import (
-    _CODECS,
     MAX_FRAME_BYTES,
     VERSION,
     Announce,
@@ -53,6 +52,7 @@ from p2pcache.net.sync.wire import (
     encode,
     parse,
 )
+from p2pcache.net.sync.wire.frames import CODECS
 
 
 def many(inner, most=4, least=0):
@@ -174,8 +174,8 @@ def test_frames_are_cut_the_same_however_they_arrive(messages, step):
 
 
 def test_every_kind_is_in_the_round_trip_and_has_one_number():
-    kinds = {key for key, _ in _CODECS.values()}
-    assert len(kinds) == len(_CODECS) == 26
+    kinds = {key for key, _ in CODECS.values()}
+    assert len(kinds) == len(CODECS) == 26
 
 
 @given(st.binary(max_size=300))

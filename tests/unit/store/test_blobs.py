@@ -9,6 +9,7 @@ import time
 import pytest
 
 from p2pcache.content import digests, verify
+from p2pcache.content.digests import raw
 from p2pcache.errors import LocalFault, NotFound, UsageError
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
@@ -96,6 +97,20 @@ def test_find_many_mixes_names_and_leaves_out_what_is_absent(store):
     assert set(store.find_many(names)) == {name_of(b"a"), git_name(b"b")}
 
 
+def test_what_is_found_for_a_pull_is_held_before_its_file_is_looked_at(store):
+    small = store.publish_small(small_items(store, [b"a", b"b", b"c"]))
+    held = []
+
+    def hold(sha256s):
+        """The last moment at which an eviction may still take a blob."""
+        held.extend(sha256s)
+        small[2].path.unlink(missing_ok=True)
+
+    names = [name_of(b"a"), git_name(b"b"), git_name(b"c"), name_of(b"d"), git_name(b"d")]
+    assert set(store.find_held(names, hold)) == {name_of(b"a"), git_name(b"b")}
+    assert {*held} == {*(blob.sha256 for blob in small), raw(name_of(b"d"))}
+
+
 def test_a_blob_that_was_deleted_by_hand_is_forgotten(store):
     (info,) = store.publish_small(small_items(store, [b"a"]))
     info.path.unlink()
@@ -128,7 +143,7 @@ def test_a_blob_that_somebody_wrote_to_is_not_found_and_can_be_stored_again(stor
     assert store.find(name_of(data)) == info
     overwrite(info.path)
     assert store.find(name_of(data)) is None
-    assert store.find_many([name_of(data)], recheck=True) == {}
+    assert store.find_held([name_of(data)], lambda _: None) == {}
     if whole:
         partial = store.partial(name_of(data), size)
         assert partial.have_count() == partial.blocks - 1, "its good blocks are kept"
@@ -145,7 +160,7 @@ def test_a_blob_whose_time_was_changed_alone_is_hashed_once_and_kept(store, size
     data = content(size)
     info = store_whole(store, data)
     os.utime(info.path, (1, 1))
-    assert store.find_many([name_of(data)], recheck=True) == {name_of(data): info}
+    assert store.find_held([name_of(data)], lambda _: None) == {name_of(data): info}
     assert store.find(name_of(data)) == info
 
 

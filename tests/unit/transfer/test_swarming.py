@@ -93,6 +93,30 @@ async def test_a_relay_that_told_too_late_whose_word_it_passed_on_is_not_banned(
     assert told.liars == (set() if blocks else {relay.id})
 
 
+@pytest.mark.parametrize("blocks", [RangeSet.of((0, 4)), None])
+async def test_a_lone_holder_that_signs_after_it_sent_other_bytes_is_banned_by_its_own_word(
+    autojump_clock, blocks: RangeSet | None
+):
+    body, bad = some_bytes(4 * MIB, b"right"), some_bytes(4 * MIB, b"wrong")
+    liar = ServedPeer(Key(1), SimpleNamespace(port=1))
+    liar.maps[digest_of(body)] = attestations(Key(1), digest_of(body), 4 * MIB, block_hashes(body))
+    send, _heard = trio.open_memory_channel[ev.Event](100)
+    swarm, told = Slow([liar]), Told()
+    swarming = Swarming(Peers(swarm, told, Key(99)), [wanted(body)], send, requests=8)
+    partial = SimpleNamespace(data_path=Path("data"), live_path=Path("live"))
+    swarming.opened(0, SimpleNamespace(proven=None, partial=partial))
+    swarm.holds(liar, digest_of(body), len(body), blocks)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarming.run)
+        await trio.sleep(0.28)
+        await swarming.locate(liar.name, 0)
+        swarming.brought(liar.name, 0, 0, block_hashes(bad))
+        await swarming._learn_map(liar.id, 0, RangeSet.of((0, 4)))
+        await swarming.suspects(0)
+        nursery.cancel_scope.cancel()
+    assert told.liars == (set() if blocks else {liar.id})
+
+
 @pytest.mark.parametrize("blocks", [RangeSet.of((0, 1)), None])
 async def test_a_wrong_size_is_judged_only_of_who_has_the_whole_blob(blocks: RangeSet | None):
     body = some_bytes(4 * MIB, b"size")

@@ -164,6 +164,35 @@ def test_a_block_against_a_signed_map_proves_nothing_yet():
     assert made.expected(0, 1) == RIGHT[0]
 
 
+def test_who_has_all_of_it_and_sends_what_it_did_not_sign_is_a_liar_whatever_is_right():
+    made = evidence()
+    made.attested(signed(0, 0, *WRONG))
+    assert made.refuted("a", 2, RIGHT[2]) is None
+    assert made.contradicts_itself("a", 1) is None, "nothing was sent"
+    verdict = made.contradicts_itself("a", 2)
+    assert verdict is not None
+    assert (verdict.peer, verdict.bans) == (A, True)
+    assert all(hash_.hex() in verdict.reason for hash_ in (WRONG[2], RIGHT[2]))
+    assert [v.peer for v in made.contradictions()] == [A]
+
+
+def test_who_sends_what_it_said_or_what_others_signed_does_not_contradict_itself():
+    made = evidence()
+    made.attested(signed(1, 0, *RIGHT))
+    made.said(A, 0, b"".join(WRONG[:2]))
+    made.brought("a", 0, b"".join([*WRONG[:2], WRONG[2]]))
+    made.brought("web", 0, b"".join(RIGHT))
+    assert made.contradictions() == []
+
+
+def test_who_told_of_some_blocks_may_have_had_one_brought_anew():
+    made = evidence()
+    made.asks("a", has_all=False)
+    made.attested(signed(0, 0, *WRONG))
+    made.brought("a", 0, RIGHT[0])
+    assert made.contradictions() == []
+
+
 def test_a_map_outweighs_one_sender_and_two_senders_outweigh_a_map():
     made = evidence()
     made.attested(signed(3, 0, WRONG[0]))

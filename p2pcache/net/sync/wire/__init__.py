@@ -1,0 +1,152 @@
+"""Bytes to messages of `/p2pcache/sync/1`, and back. Pure; only Untrusted comes out of parsing.
+
+A frame is a 4-byte big-endian length (at most 1 MiB) and that many bytes: one msgpack array, the
+kind first. Each side's first frame is a Hello. Versions of one major number understand each other:
+`parse` gives Unknown for kinds it does not know and ignores fields behind those it knows.
+
+Signed statements (attestations, resolutions) come out as plain tuples with checked shapes: their
+signatures are checked by whoever asked for them, after it is clear that somebody asked.
+
+By topic: `link` (who speaks, and whether it lives), `wants` (who wants, holds and brings what),
+`questions` (and answers), `news` (what is told unasked), `parts` (fields that they share), `frames`
+(bytes). All of it is imported from here.
+"""
+
+from __future__ import annotations
+
+from p2pcache.net.sync.wire.frames import (
+    HEADER_BYTES,
+    MAX_FRAME_BYTES,
+    FrameReader,
+    Heard,
+    Message,
+    encode,
+    parse,
+)
+from p2pcache.net.sync.wire.link import (
+    GENERATION_BYTES,
+    MAX_CERTIFICATE_BYTES,
+    PROTOCOL,
+    VERSION,
+    Bye,
+    Hello,
+    LaneInfo,
+    Load,
+    OtherMajor,
+    Ping,
+    Pong,
+    Unknown,
+)
+from p2pcache.net.sync.wire.news import (
+    ANNOUNCEMENT_BYTES,
+    MAX_GRANTS,
+    MAX_MANIFESTS,
+    MAX_PEERS,
+    Announce,
+    Contact,
+    Peers,
+    Permits,
+    Said,
+)
+from p2pcache.net.sync.wire.parts import MAX_ADDRESS_BYTES, MAX_ADDRESSES, MAX_ID, MAX_REASON_BYTES
+from p2pcache.net.sync.wire.questions import (
+    MAX_ATTESTATIONS,
+    MAX_CODE_BYTES,
+    MAX_MANIFEST_BYTES,
+    MAX_MAP_BLOCKS,
+    MAX_PART_BYTES,
+    MAX_PROOF_BYTES,
+    MAX_RESOLUTIONS,
+    MAX_TOKEN_BYTES,
+    Answer,
+    Ask,
+    ManifestAsk,
+    ManifestPart,
+    Map,
+    MapAsk,
+    NameAsk,
+    Names,
+    Refused,
+    Ticket,
+    TicketAsk,
+)
+from p2pcache.net.sync.wire.wants import (
+    MAX_COMING_SPANS,
+    MAX_NAMES,
+    Brings,
+    Coming,
+    Drop,
+    Gone,
+    Grown,
+    Have,
+    Held,
+    Holds,
+    HoldsEnd,
+    Want,
+)
+
+__all__ = [
+    "ANNOUNCEMENT_BYTES",
+    "GENERATION_BYTES",
+    "HEADER_BYTES",
+    "MAX_ADDRESSES",
+    "MAX_ADDRESS_BYTES",
+    "MAX_ATTESTATIONS",
+    "MAX_CERTIFICATE_BYTES",
+    "MAX_CODE_BYTES",
+    "MAX_COMING_SPANS",
+    "MAX_FRAME_BYTES",
+    "MAX_GRANTS",
+    "MAX_ID",
+    "MAX_MANIFESTS",
+    "MAX_MANIFEST_BYTES",
+    "MAX_MAP_BLOCKS",
+    "MAX_NAMES",
+    "MAX_PART_BYTES",
+    "MAX_PEERS",
+    "MAX_PROOF_BYTES",
+    "MAX_REASON_BYTES",
+    "MAX_RESOLUTIONS",
+    "MAX_TOKEN_BYTES",
+    "PROTOCOL",
+    "VERSION",
+    "Announce",
+    "Answer",
+    "Ask",
+    "Brings",
+    "Bye",
+    "Coming",
+    "Contact",
+    "Drop",
+    "FrameReader",
+    "Gone",
+    "Grown",
+    "Have",
+    "Heard",
+    "Held",
+    "Hello",
+    "Holds",
+    "HoldsEnd",
+    "LaneInfo",
+    "Load",
+    "ManifestAsk",
+    "ManifestPart",
+    "Map",
+    "MapAsk",
+    "Message",
+    "NameAsk",
+    "Names",
+    "OtherMajor",
+    "Peers",
+    "Permits",
+    "Ping",
+    "Pong",
+    "Refused",
+    "Said",
+    "Ticket",
+    "TicketAsk",
+    "Unknown",
+    "Want",
+    "encode",
+    "parse",
+]

@@ -1,0 +1,507 @@
+"""Bundles from store to store: what arrives is what left, and nothing that is not right arrives."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from p2pcache.agent.airgap import blocks as blocks_module
+from p2pcache.agent.airgap import read as read_module
+from p2pcache.agent.airgap import write as write_module
+from p2pcache.agent.airgap.read import read_bundle
+from p2pcache.agent.airgap.write import index_path, write_bundle
+from p2pcache.content import bundle, car, unixfs, varint
+from p2pcache.content import cid as cids
+from p2pcache.content.digests import sha256_digest
+from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.content.unixfs import Root
+from p2pcache.content.unixfs_read import parse_node
+from p2pcache.errors import LocalFault, NotFound, P2PCacheError, Untrusted, UsageError
+from p2pcache.store.layout import StoreOptions
+from p2pcache.store.store import Store
+from tests.support.bundles import Frames, Stop, StopAfter, nothing, put, raw, read, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 1 << 20
+OPTIONS = StoreOptions(reserve_bytes=0)
+FILES = {
+    "config.json": b"{}",
+    "sub/empty": b"",
+    "model.safetensors": hashlib.shake_256(b"m").digest(3 * MIB + 5),
+    "sub/zeros": bytes(2 * MIB),  # both blocks are one
+    "same": b"{}",
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "here", OPTIONS) as opened:
+        yield opened
+
+
+@pytest.fixture
+def other(tmp_path):
+    with Store.open(tmp_path / "there", OPTIONS) as opened:
+        yield opened
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "bundle.car"
+
+
+def drafts(store: Store) -> list[Path]:
+    """What was begun and neither published nor removed."""
+    return [
+        one for one in store.layout.temporary.rglob("*") if len(one.name) == 16 and one.is_file()
+    ]
+
+
+def content(store: Store, manifest: Manifest) -> dict[str, bytes]:
+    found = store.find_many([file.digest for file in manifest.files])
+    return {file.path: found[file.digest].path.read_bytes() for file in manifest.files}
+
+
+@pytest.mark.parametrize("git", [False, True])
+def test_files_arrive_under_their_names_with_map_and_root(store, other, path, git):
+    planned = put(store, FILES, git=git)
+    write(store, path, planned)
+
+    (brought,), new_bytes = read(other, path)
+
+    assert brought.manifest == planned.manifest
+    assert content(other, brought.manifest) == FILES
+    assert new_bytes == sum(map(len, FILES.values())) - len(FILES["same"])
+    for blob in planned.blobs.values():
+        arrived = other.find(blob.digest)
+        blocks = [blob.path.read_bytes()[at : at + MIB] for at in range(0, blob.size, MIB)]
+        hashes = [hashlib.sha256(block).digest() for block in blocks]
+        assert arrived.root_cid == unixfs.file_root(hashes, blob.size).cid
+        if blob.size > MIB:
+            assert other.block_map(blob.sha256) == b"".join(hashes)
+            assert other.find(arrived.root_cid) == arrived
+    assert other.get_manifest(planned.manifest.cid()) == planned.manifest
+    assert drafts(other) == []
+
+
+def test_each_block_is_in_the_file_once_and_the_index_says_where(store, path):
+    written = write(store, path, put(store, FILES), put(store, {"again": FILES["same"]}))
+
+    data = path.read_bytes()
+    frames = Frames.of(path)
+    assert written.blocks == len(frames.blocks)
+    assert data.count(FILES["model.safetensors"][:100]) == 1
+    index = index_path(path).read_bytes()
+    rows = index[-40 * written.blocks :]
+    assert len(index) == 2 + 4 + 8 + 4 + 4 + 8 + len(rows)
+    for at in range(0, len(rows), 40):
+        digest, offset = rows[at : at + 32], struct.unpack("<Q", rows[at + 32 : at + 40])[0]
+        section = car.parse_section(data[offset : offset + car.HEAD_BYTES])
+        assert section.cid[4:] == digest
+        assert (
+            hashlib.sha256(data[offset + section.start : offset + section.end]).digest() == digest
+        )
+
+
+def test_all_that_a_root_needs_is_in_the_file(store, path):
+    write(store, path, put(store, FILES))
+    frames = Frames.of(path)
+    (ref,) = frames.refs()
+    assert frames.roots == [ref.folder, frames.record]
+    todo, seen = [ref.folder], set()
+    while todo:
+        cid = todo.pop()
+        seen.add(cid)
+        if cids.codec(cid) == cids.DAG_PB:
+            todo += [link.cid for link in parse_node(frames.blocks[cid]).links]
+    assert seen | {ref.manifest, frames.record} == set(frames.blocks)
+
+
+def test_what_is_here_is_not_written_again(store, other, path):
+    write(store, path, put(store, FILES))
+    read(other, path)
+    before = other.find(put(store, FILES).blobs["model.safetensors"].digest).path.stat()
+    assert read(other, path)[1] == 0
+    after = other.find(put(store, FILES).blobs["model.safetensors"].digest).path.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_the_mark_is_set_before_a_blob_is_here(store, other, path):
+    planned = put(store, FILES, restricted=True)
+    write(store, path, planned)
+    with pytest.raises(Stop):
+        read_bundle(other, path, StopAfter(1), nothing)
+    assert other.restricted_manifests() == {planned.manifest.cid()}
+    read(other, path)
+    assert other.hidden_manifests([planned.manifest.cid()]) == {planned.manifest.cid()}
+    assert {one.stat().st_mode & 0o777 for one in (path, index_path(path))} == {0o600}
+
+
+@pytest.mark.parametrize("words", range(12))
+def test_what_was_stopped_is_brought_by_the_next_import(store, other, path, words):
+    planned = put(store, FILES)
+    write(store, path, planned)
+    with pytest.raises(Stop):
+        read_bundle(other, path, StopAfter(min(words, 4)), nothing)
+    assert other.get_manifest(planned.manifest.cid()) is None
+    assert drafts(other) == []
+    read(other, path)
+    assert content(other, planned.manifest) == FILES
+
+
+# -- what is wrong -------------------------------------------------------------------------------
+
+
+def refused(other: Store, path: Path, kind: type[P2PCacheError] = Untrusted) -> P2PCacheError:
+    """Import it: the error. Nothing of it has a name then, but files that were right."""
+    with pytest.raises(kind) as caught:
+        read(other, path)
+    assert other.ls() == []
+    assert drafts(other) == []
+    for blob in other.every_blob():
+        assert hashlib.sha256(blob.path.read_bytes()).digest() == blob.sha256
+    return caught.value
+
+
+def test_a_flipped_bit_in_a_block_is_found(store, other, path):
+    planned = put(store, FILES)
+    write(store, path, planned)
+    data = bytearray(path.read_bytes())
+    data[data.index(FILES["model.safetensors"][MIB : MIB + 50]) + 7] ^= 1
+    path.write_bytes(data)
+    assert "hashes to" in refused(other, path).message
+    assert other.find(planned.blobs["model.safetensors"].digest) is None
+
+
+@pytest.mark.parametrize("missing", [1, 100, MIB, 3 * MIB])
+def test_a_file_that_is_cut_short_is_refused_before_anything_is_brought(
+    store, other, path, missing
+):
+    write(store, path, put(store, FILES))
+    os.truncate(path, path.stat().st_size - missing)
+    assert "cut short" in refused(other, path).message
+    assert other.every_blob() == []
+
+
+def test_another_file_behind_a_digest_is_refused_though_all_its_blocks_are_right(
+    store, other, path
+):
+    planned = put(store, {"model": FILES["model.safetensors"]})
+    write(store, path, planned)
+    lie = Manifest.from_entries(
+        [FileEntry("model", planned.blobs["model"].size, sha256_digest(bytes(32)))]
+    )
+    Frames.of(path).with_manifest(lie).save(path)
+    assert "hash to" in refused(other, path).message
+    assert other.every_blob() == []
+
+
+@pytest.mark.parametrize("by", [1, -1, MIB, -MIB])
+def test_a_manifest_with_another_size_is_refused(store, other, path, by):
+    planned = put(store, {"model": FILES["model.safetensors"]})
+    write(store, path, planned)
+    blob = planned.blobs["model"]
+    lie = Manifest.from_entries([FileEntry("model", blob.size + by, blob.digest)])
+    Frames.of(path).with_manifest(lie).save(path)
+    refused(other, path)
+    read_back = put(other, {"model": FILES["model.safetensors"]})  # and when the blob is here
+    assert read_back.blobs["model"].size == blob.size
+    with pytest.raises(Untrusted):
+        read(other, path)
+
+
+def test_one_digest_with_two_sizes_is_refused(store, other, path):
+    planned = put(store, {"a": b"12", "b": b"12"})
+    write(store, path, planned)
+    lie = Manifest.from_entries(
+        [FileEntry(p, n, planned.blobs["a"].digest) for p, n in (("a", 2), ("b", 3))]
+    )
+    Frames.of(path).with_manifest(lie).save(path)
+    assert "two sizes" in refused(other, path).message
+
+
+def test_a_folder_with_more_or_fewer_files_than_its_manifest_is_refused(store, other, path):
+    planned = put(store, FILES)
+    write(store, path, planned)
+    fewer = Manifest.from_entries(planned.manifest.files[1:])
+    more = Manifest.from_entries(
+        [*planned.manifest.files, FileEntry("x", 2, b"\x12\x20" + bytes(32))]
+    )
+    first = planned.manifest.files[0]
+    renamed = Manifest.from_entries(
+        [FileEntry("other", first.size, first.digest), *planned.manifest.files[1:]]
+    )
+    for lie in (fewer, more, renamed):
+        Frames.of(path).with_manifest(lie).save(path)
+        refused(other, path)
+
+
+def test_a_block_that_is_not_there_is_named(store, other, path):
+    write(store, path, put(store, FILES))
+    frames = Frames.of(path)
+    leaf = raw(FILES["model.safetensors"][MIB : 2 * MIB])
+    del frames.blocks[leaf]
+    frames.save(path)
+    assert cids.format_cid(leaf) in refused(other, path).message
+
+
+def test_a_few_bytes_cannot_ask_for_the_whole_disk(store, other, path, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(other, "ensure_room", asked.append)
+    planned = put(store, {"model": FILES["model.safetensors"]})
+    write(store, path, planned)
+    huge = Manifest.from_entries([FileEntry("model", 1 << 50, planned.blobs["model"].digest)])
+    Frames.of(path).with_manifest(huge).save(path)
+    assert "says it holds" in refused(other, path).message
+    assert asked == []
+
+
+def test_more_blocks_than_memory_is_meant_for_are_refused(store, other, path, monkeypatch):
+    write(store, path, put(store, FILES))
+    monkeypatch.setattr(blocks_module, "MAX_BLOCKS", 5)
+    assert "more than 5 blocks" in refused(other, path).message
+
+
+@pytest.mark.parametrize("limit", ["MAX_FILES", "MAX_FOREIGN_FILES"])
+def test_more_files_than_memory_is_meant_for_are_refused(store, other, path, monkeypatch, limit):
+    write(store, path, put(store, FILES))
+    if limit == "MAX_FOREIGN_FILES":
+        foreign(path, FILES)
+    monkeypatch.setattr(read_module, limit, len(FILES) - 1)
+    assert "more than" in refused(other, path).message
+
+
+def test_two_lists_are_refused(store, other, path):
+    write(store, path, put(store, FILES))
+    frames = Frames.of(path)
+    cid, data = bundle.encode([])
+    Frames([*frames.roots, cid], {**frames.blocks, cid: data}).save(path)
+    refused(other, path)
+
+
+def test_a_manifest_that_is_none_is_refused(store, other, path):
+    write(store, path, put(store, FILES))
+    frames = Frames.of(path)
+    (ref,) = frames.refs()
+    for body in (b"\xa0", b"", b"\x80" * 1000):
+        cid = cids.dagcbor_cid(hashlib.sha256(body).digest())
+        lie = frames.with_refs([bundle.BundledRef(cid, ref.folder, (), False)])
+        lie.blocks[cid] = body
+        lie.save(path)
+        refused(other, path)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a\\b"])
+def test_a_path_that_leads_out_is_refused_in_a_foreign_folder(other, path, name):
+    blocks: dict[bytes, bytes] = {raw(b"x"): b"x"}
+    leaf = Root(raw(b"x"), 1, 1)
+    root = unixfs.directory({name: leaf}, blocks.__setitem__)
+    Frames([root.cid], blocks).save(path)
+    assert "refused" in refused(other, path).message
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "nothing"])
+def test_what_is_no_file_is_refused_and_not_waited_for(other, path, kind):
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    refused(other, path, NotFound if kind == "nothing" else UsageError)
+
+
+def test_noise_and_a_carv2_are_refused(other, path):
+    for data in (b"", b"\0", b"noise" * 100, b"\x0a\xa1\x67version\x02" + bytes(100)):
+        path.write_bytes(data)
+        refused(other, path)
+
+
+def test_a_section_over_the_limit_is_refused_without_reading_it(store, other, path):
+    write(store, path, put(store, FILES))
+    with path.open("ab") as file:
+        file.write(varint.encode(3 * MIB) + raw(b"x"))
+        file.truncate(file.tell() + 3 * MIB)
+    assert "over the limit" in refused(other, path).message
+
+
+@given(st.data())
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_only_our_errors_come_out_of_a_damaged_bundle_and_nothing_wrong_gets_in(
+    tmp_path_factory, data
+):
+    folder = tmp_path_factory.getbasetemp() / "fuzz"
+    small = {"a/b": b"b" * 300, "c": b"", "d": hashlib.shake_256(b"d").digest(MIB + 9)}
+    path = folder / "bundle.car"
+    if not folder.exists():
+        folder.mkdir()
+        with Store.open(folder / "here", OPTIONS) as store:
+            write(store, folder / "good.car", put(store, small))
+    body = bytearray((folder / "good.car").read_bytes())
+    head = len(body) - MIB  # what is not one large leaf: the frames and the nodes
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, head))] = data.draw(st.integers(0, 255))
+    path.write_bytes(body[: data.draw(st.integers(0, len(body)) | st.just(len(body)))])
+    with Store.open(folder / "there", OPTIONS) as other:
+        try:
+            brought, _ = read(other, path)
+        except Untrusted:
+            brought = []
+        for one in brought:
+            if one.manifest is not None:
+                assert set(content(other, one.manifest).values()) <= set(small.values())
+        for blob in other.every_blob():
+            assert blob.path.read_bytes() in small.values()
+
+
+# -- CARs of others ------------------------------------------------------------------------------
+
+
+def foreign(path: Path, files: dict[str, bytes]) -> tuple[Root, dict[str, Root]]:
+    """A CAR as `ipfs dag export` makes it: the root of a folder, and no list."""
+    blocks: dict[bytes, bytes] = {}
+    roots = {}
+    for name, data in files.items():
+        leaves = [data[at : at + MIB] for at in range(0, len(data), MIB)] or [b""]
+        blocks |= {raw(leaf): leaf for leaf in leaves}
+        hashes = [hashlib.sha256(leaf).digest() for leaf in leaves] if data else []
+        roots[name] = unixfs.file_root(hashes, len(data), blocks.__setitem__)
+    top = unixfs.tree(roots, keep=blocks.__setitem__)
+    Frames([top.cid], blocks).save(path)
+    return top, roots
+
+
+def test_a_folder_of_another_tool_becomes_a_manifest(other, path):
+    foreign(path, FILES)
+    (brought,), _ = read(other, path)
+    assert content(other, brought.manifest) == FILES
+    assert brought.names == ()
+
+
+@pytest.mark.parametrize("size", [0, 5, MIB, 2 * MIB + 1])
+def test_a_file_of_another_tool_is_found_by_its_root(other, path, size):
+    data = hashlib.shake_256(b"f").digest(size)
+    _, roots = foreign(path, {"f": data})
+    Frames([roots["f"].cid], Frames.of(path).blocks).save(path)
+    (brought,), new_bytes = read(other, path)
+    assert other.find(roots["f"].cid).path.read_bytes() == data
+    assert (brought.blob.sha256, new_bytes) == (hashlib.sha256(data).digest(), size)
+
+
+def test_chunks_of_another_size_are_refused_with_what_to_do(other, path):
+    blocks = {raw(part): part for part in (b"a" * 1000, b"b" * 1000)}
+    children = [Root(cid, 1000, 1000) for cid in blocks]
+    node = unixfs._file_node(children, blocks.__setitem__)
+    Frames([node.cid], blocks).save(path)
+    error = refused(other, path)
+    assert "not supported" in error.message
+    assert "unixfs-v1-2025" in error.hint
+
+
+# -- export --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_map", [False, True])
+def test_a_damaged_blob_is_not_exported(store, path, has_map):
+    planned = put(store, FILES)
+    if has_map:  # as a pull leaves it
+        data = FILES["model.safetensors"]
+        hashes = [hashlib.sha256(data[at : at + MIB]).digest() for at in range(0, len(data), MIB)]
+        sha256 = planned.blobs["model.safetensors"].sha256
+        store.layout.map(sha256).write_bytes(b"".join(hashes))
+    blob = planned.blobs["model.safetensors"].path
+    blob.chmod(0o644)
+    with blob.open("r+b") as file:
+        file.seek(2 * MIB)
+        file.write(b"damage")
+    with pytest.raises(LocalFault, match="damaged") as caught:
+        write(store, path, planned)
+    assert "verify --repair" in caught.value.hint
+    assert list(path.parent.glob("bundle*")) == []
+
+
+def test_an_export_that_is_stopped_leaves_the_old_bundle(store, path):
+    write(store, path, put(store, {"a": b"1"}))
+    before = path.read_bytes()
+    with pytest.raises(Stop):
+        write_bundle(store, [put(store, FILES)], path, StopAfter(3))
+    assert path.read_bytes() == before
+    assert not path.with_name("bundle.car.part").exists()
+
+
+def test_progress_counts_content_alone_and_never_goes_back(store, other, path):
+    told = []
+    write_bundle(store, [put(store, FILES)], path, told.append)
+    exported = [one.done_bytes for one in told]
+    told.clear()
+    read_bundle(other, path, told.append, nothing)
+    imported = [one.done_bytes for one in told]
+    for counts in (exported, imported):
+        assert counts == sorted(counts)
+        assert 3 * MIB < counts[-1] <= sum(map(len, FILES.values()))
+
+
+def test_what_a_crash_left_is_written_over(store, other, path):
+    path.with_name("bundle.car.part").write_bytes(b"x" * 10 * MIB)
+    write(store, path, put(store, FILES))
+    read(other, path)
+
+
+def test_two_exports_to_one_name_do_not_mix(store, path):
+    class Second:
+        def __call__(self, _: object) -> None:
+            if path.with_name("bundle.car.part").exists():
+                with pytest.raises(LocalFault, match="another export"):
+                    write(store, path, put(store, {"b": b"2"}))
+                raise Stop
+
+    with pytest.raises(Stop):
+        write_bundle(store, [put(store, FILES)], path, Second())
+
+
+def test_an_export_does_not_write_through_a_link(store, path, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    path.with_name("bundle.car.part").symlink_to(victim)
+    with pytest.raises(LocalFault):
+        write(store, path, put(store, FILES))
+    assert victim.read_bytes() == b"mine"
+
+
+def test_a_folder_is_no_name_for_a_bundle(store, tmp_path):
+    with pytest.raises(UsageError, match="folder"):
+        write(store, tmp_path, put(store, FILES))
+
+
+def test_a_sharded_folder_is_not_supported_and_says_so(store, path):
+    planned = put(store, {"f": b""})
+    (file,) = planned.manifest.files
+    names = [f"{n:05}" + "x" * 30 for n in range(5000)]
+    many = Manifest.from_entries([FileEntry(name, 0, file.digest) for name in names])
+    blobs = dict.fromkeys(names, planned.blobs["f"])
+    with pytest.raises(UsageError, match="HAMT"):
+        write(store, path, type(planned)("ref", many, blobs, False, ()))
+
+
+def test_more_than_one_bundle_holds_is_refused(store, path, monkeypatch):
+    monkeypatch.setattr(write_module, "MAX_BLOCKS", 6)
+    with pytest.raises(UsageError, match="too much"):
+        write(store, path, put(store, FILES))
+    assert not path.exists()
+
+
+def test_small_files_are_published_in_batches(store, other, path, monkeypatch):
+    monkeypatch.setattr(read_module, "SMALL_BATCH", 3)
+    files = {f"f{n}": b"%d" % n for n in range(10)} | {"e": bytes(MIB + 1)}
+    planned = put(store, files)
+    write(store, path, planned)
+    read(other, path)
+    assert content(other, planned.manifest) == files
