@@ -5,9 +5,13 @@ Sizes are small, so that a case takes seconds; `scripts/bench swarm` measures re
 
 from __future__ import annotations
 
+import json
+from xml.etree import ElementTree
+
 import pytest
 
-from p2pcache.transfer.simulate import MIB, Case, Outcome, Simulation
+from p2pcache.cli.main import main
+from p2pcache.transfer.simulate import MIB, Case, Outcome, Simulation, svg
 
 LINK = 12.5e6
 pytestmark = pytest.mark.slow
@@ -53,6 +57,54 @@ def test_late_ones_bring_next_to_nothing_again():
     seen = run(late_share=0.5)
     assert seen.last < 1.5
     assert seen.copies <= 1.05
+
+
+def test_liars_are_found_out_and_nothing_of_theirs_is_kept():
+    seen = run(nodes=20, size=32 * MIB, liars=0.1)
+    assert (seen.banned, seen.unbanned) == (2, 0)
+    assert seen.wrong_bytes > 0
+    assert seen.kept_wrong_bytes == 0
+    assert seen.last < 3.0
+
+
+def test_two_halves_bring_one_copy_each():
+    assert 2.0 <= run(size=64 * MIB, split=True).copies <= 2.02
+
+
+def test_who_joins_while_others_die_ends_too():
+    seen = run(size=64 * MIB, churn=0.25)
+    assert seen.last < 3.0
+    assert seen.copies <= 1.25
+
+
+def test_beyond_the_neighbours_a_node_links_a_few_and_all_end():
+    seen = run(nodes=24, size=32 * MIB, neighbours=12, sparse=10)
+    assert seen.copies <= 1.05
+    assert seen.last < 2.0
+
+
+def test_copies_between_zones_are_counted():
+    assert run(size=32 * MIB).crossings == 0.0
+    assert 1.0 <= run(size=32 * MIB, zones=2).crossings <= 4.0
+
+
+def test_the_plot_is_the_same_for_the_same_seed_and_is_well_formed():
+    case = Case(nodes=4, size=16 * MIB)
+    one, two = (svg(Simulation(case, 5).run().samples, case.bound_s, "a < b") for _ in range(2))
+    assert one == two
+    root = ElementTree.fromstring(one)
+    assert root.tag.endswith("svg")
+    assert sum(each.tag.endswith("polyline") for each in root) == 4
+
+
+def test_the_command_prints_the_figures_and_writes_the_plot(tmp_path, capsys):
+    plot = tmp_path / "swarm.svg"
+    words = ["simulate", "--nodes", "3", "--size", "8MiB", "--seed", "2", "--json"]
+    assert main([*words, "--plot", str(plot)]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert seen["type"] == "simulation"
+    assert 1.0 <= seen["copies"] <= 1.2, "of 8 blocks one may be raced for"
+    assert plot.read_text().startswith("<svg")
 
 
 def test_one_node_alone_asks_the_origin_for_all_of_it():

@@ -84,7 +84,7 @@ class Chooser:
     def of_large(self, blob: BlobState, *, peers: bool = True) -> Choice | None:
         """The next run of a blob, or None when nobody can bring any now.
 
-        `peers`: whether they may be asked. An origin is not asked for what peers have, also while they may not be asked.
+        `peers`: whether they may be asked. What they have, an origin is not asked for all the same.
         """
         target = blob.missing
         compare = bool(target & blob.recheck)

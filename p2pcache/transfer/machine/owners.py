@@ -48,6 +48,7 @@ class OwnerOptions:
     """Times in seconds, of facts/swarm.md 2."""
 
     blind_s: float = 0.25  # nobody's word can be waited for: see the module
+    arrives_s: float = 0.2  # from "I bring it no more" to "I have it": two says, and room
     lease_s: float = 1.0
     lease_units: float = 4.0  # ... or so many usual units, if that is longer
     suspect_s: float = 10.0
@@ -112,6 +113,7 @@ class Owners:
         self._named_until = now
         self._bringers: dict[Unit, dict[str, Partner]] = {}
         self._bringing: dict[str, Partner] = {}  # those that say they bring anything
+        self._arriving: dict[Unit, float] = {}  # said no more: until when it counts as brought
         self._stuck: tuple[Unit | None, float] = (None, now)
         self._unit_s: float | None = None  # usual time from ask to end, of our own origin units
         self._exists_rate = 0.0  # units/s that appear anywhere
@@ -184,7 +186,12 @@ class Owners:
         if declines != partner.declines or intake is None:
             partner.declines, partner.takes_part = declines, intake is not None
             self._named.clear()
-        self._set_brings(name, partner, frozenset(islice(brings, MAX_UNITS)))
+        told = frozenset(islice(brings, MAX_UNITS))
+        if self._is_believed(partner, now):
+            for unit in partner.brings - told:
+                if self._is_in_time(partner, unit, now):
+                    self._arriving[unit] = now + self._options.arrives_s
+        self._set_brings(name, partner, told)
         if len(partner.since) > MAX_UNITS:  # the oldest go: a large file has more units
             partner.since = {u: at for u, at in partner.since.items() if u in partner.brings}
         for unit in partner.brings:  # said again, it is no newer
@@ -312,7 +319,7 @@ class Owners:
 
         Who announces and brings nothing is suspected from then on.
         """
-        found = False
+        found = now < self._arriving.get(unit, 0.0)
         for partner in self._bringers.get(unit, {}).values():
             if not self._is_believed(partner, now):
                 continue
@@ -352,6 +359,7 @@ class Owners:
         """Tell the lowest unit that nobody has or brings; its owner loses it after a lease in which
         nothing of its was heard to arrive: to say that one is busy with another is not enough.
         """
+        self._arriving = {unit: at for unit, at in self._arriving.items() if at > now}
         for other in self._bringing.values():
             self._keep_to_word(other, now)
         unit, since = self._stuck
@@ -378,7 +386,8 @@ class Owners:
         if now < blind_until:
             return blind_until
         unit, since = self._stuck
-        return now + self.lease_s if unit is None else max(now, since + self.lease_s)
+        due = now + self.lease_s if unit is None else max(now, since + self.lease_s)
+        return min([due, *(at for at in self._arriving.values() if at > now)])
 
     def _can(self, partner: Partner, now: float) -> bool:
         return partner.takes_part and not partner.declines and self._is_believed(partner, now)

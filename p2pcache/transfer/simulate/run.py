@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ORIGIN = "origin"
 ORIGIN_STREAMS = 16
-LIMIT = 30  # bounds: then whoever has not ended never will
+LIMIT, LIMIT_S = 30, 120.0  # bounds, and patience: then whoever has not ended never will
 SAMPLES = 100  # in one bound
 HEARD = 0.5  # of a beat, after it was said
 WRONG = b"x" * 32
@@ -58,7 +58,7 @@ class Simulation:
         for number, when in self._kills.items():
             self._at(when, partial(self._kill, self.nodes[number]))
         self._at(0.0, self._sample)
-        limit = LIMIT * self.case.bound_s
+        limit = LIMIT * self.case.bound_s + LIMIT_S
         while self._heap and self.now < limit and self._left:
             self.now, _, what = heapq.heappop(self._heap)
             what()
@@ -83,7 +83,7 @@ class Simulation:
             median=statistics.median(took) / case.bound_s if took else float("inf"),
             copies=self._origin.sent_bytes / case.size,
             duplicates=self._duplicate_bytes / (case.size * case.nodes),
-            skew=max(sent) / max(1e-9, sum(sent) / len(sent)),
+            skew=max(sent, default=0) / max(1e-9, sum(sent) / max(1, len(sent))),
             killed=self._killed,
             banned=len(found),
             unbanned=len(liars - found),
@@ -104,6 +104,8 @@ class Simulation:
 
     def _sample(self) -> None:
         alive = [n for n in self.nodes if n.dead is None and not n.boasts and not n.lies]
+        if not alive:
+            return
         shares = [n.held / self.case.blocks for n in alive]
         self._samples.append(
             Sample(

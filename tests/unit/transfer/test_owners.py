@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pcache.transfer.machine.owners import MAX_BROKEN, OwnerOptions, Owners, Unit
+from p2pcache.transfer.machine.owners import (
+    MAX_BROKEN,
+    MAX_UNITS,
+    OwnerOptions,
+    Owners,
+    Unit,
+    rendezvous,
+)
 
 NAMES = [f"peer{n}" for n in range(6)]
+EVENTS = ["declines", "accepts", "ends", "leaves"]
 KEY = b"\x12\x20" + bytes(32)
 OPTIONS = OwnerOptions()
 LATE = OPTIONS.blind_s + 0.01
@@ -37,6 +45,43 @@ def test_all_members_name_the_same_owner(piece, late):
     now = LATE if late else 0.0
     views = [all_take_part(owners(name)) for name in NAMES]
     assert len({view.owner(Unit(0, piece), now) for view in views}) == 1
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    history=st.lists(
+        st.tuples(
+            st.sampled_from(["declines", "accepts", "ends", "leaves"]), st.sampled_from(NAMES)
+        ),
+        max_size=30,
+    ),
+    pieces=st.lists(st.integers(0, 5000), min_size=1, max_size=8),
+)
+def test_whatever_happened_a_view_that_all_share_has_one_owner_of_each_unit(history, pieces):
+    views = {name: all_take_part(owners(name)) for name in NAMES}
+    declining: set[str] = set()
+    ended: set[str] = set()
+    gone: set[str] = set()
+    for what, name in history:
+        for viewer, view in views.items():
+            if what == "leaves":
+                view.left(name)
+            elif viewer == name:
+                view.counted(0, 1e6, can_ask=what != "declines", oldest_s=0.0, now=LATE)
+            else:
+                intake = None if what == "ends" else 1e6
+                declines = what == "declines"
+                view.heard(name, intake=intake, declines=declines, brings=(), now=LATE)
+        for group, word in ((declining, "declines"), (ended, "ends"), (gone, "leaves")):
+            (group.add if what == word else group.discard)(name)
+        able = set(NAMES) - declining - ended - gone
+        for piece in pieces if able else ():
+            unit = Unit(0, piece)
+            first = next(n for n in rendezvous(KEY + piece.to_bytes(8, "big"), frozenset(NAMES))
+                         if n in able)  # fmt: skip
+            named = {views[n].owner(unit, LATE) for n in able | (declining - gone - ended)}
+            assert named == {first}
+            assert [n for n in able if views[n].is_mine(unit, LATE)] == [first]
 
 
 def test_the_units_are_spread_over_the_members():
@@ -141,6 +186,26 @@ def test_who_breaks_its_word_again_and_again_is_not_heard_any_more():
     view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=at)
     assert view.is_mine(unit, at)
     assert view.owner(owned(0, "peer1"), at) != "peer1"
+
+
+def test_a_member_may_bring_more_units_than_are_remembered():
+    view = all_take_part(owners("peer0"))
+    at = 1.0
+    for piece in range(2 * MAX_UNITS):
+        at += 0.01
+        view.heard("peer1", intake=1.0, declines=False, brings=[Unit(0, piece)], now=at)
+        view.moved("peer1", [Unit(0, piece)], at)
+        assert view.is_brought(Unit(0, piece), at + 0.1), "140 GB have 8,345 units"
+
+
+def test_who_has_just_brought_a_unit_has_time_to_say_that_it_has_it():
+    unit = owned(0, "peer1")
+    view = all_take_part(owners("peer0"))
+    view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=1.0)
+    view.heard("peer1", intake=None, declines=True, brings=[], now=1.5)
+    assert view.is_brought(unit, 1.6), "its blocks are still to be told of"
+    assert view.next_at(1.6) <= 1.5 + OPTIONS.arrives_s
+    assert not view.is_brought(unit, 1.8), "nor did they come"
 
 
 def test_of_two_that_bring_the_same_unit_exactly_one_stops():

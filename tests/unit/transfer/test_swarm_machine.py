@@ -222,6 +222,22 @@ def test_a_full_queue_is_no_failure_another_is_tried_at_once():
     assert [j.source for j in pull.running.values()] == ["p0", "p0"], "in good standing"
 
 
+def test_a_peer_that_refuses_is_not_asked_for_as_much_again_at_once():
+    pull = Pull(200 * MIB, streams=8, origin=False, peers=8)
+    for number in range(8):
+        pull.tell(ev.SourceHas(f"p{number}", 0))
+    pull.open(blocks=200)
+    assert len(pull.running) == 8
+    why = Fault(FaultKind.UNAVAILABLE, "busy", http_status=503)
+    for _ in range(5):
+        job = next(iter(pull.running.values()))
+        pull.end(job, done=job.start, why=why)
+    assert len(pull.running) == 3, "each refusal is one less, down to three"
+    for _ in range(2):
+        pull.end(next(iter(pull.running.values())))
+    assert len(pull.running) == 4, "two that came are one more"
+
+
 def test_a_peer_that_differs_from_the_map_is_not_asked_for_that_block_again():
     pull = Pull(2 * MIB, streams=1, origin=False)
     pull.tell(ev.SourceHas("p0", 0))
