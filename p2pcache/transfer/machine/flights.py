@@ -35,6 +35,7 @@ class Flight:
     had_twin: bool = False
     is_aborted: bool = False
     stalled: bool = False
+    stopped: ev.Cause | None = None
 
     @property
     def left(self) -> int:

@@ -76,6 +76,7 @@ class PullState:
         self._twin_budget = max(piece_bytes, int(total * options.duplicate_share))
         self._fetched_bytes = 0
         self._duplicate_bytes = 0
+        self._duplicates: dict[str, int] = {}  # the same by cause
 
     def _measure_intake(self, now: float) -> None:
         """What arrives, in bytes/s, over about a second."""
@@ -92,12 +93,14 @@ class PullState:
                 claimed |= flight.mask
         blob.claimed = claimed & ~blob.done
 
-    def _abort(self, flight: Flight, out: list[ev.Action]) -> None:
+    def _abort(
+        self, flight: Flight, out: list[ev.Action], why: ev.Cause = ev.Cause.STALLED
+    ) -> None:
         """Stop a request; its blocks may be asked for elsewhere at once."""
         if not flight.is_aborted:
-            flight.is_aborted = True
+            flight.is_aborted, flight.stopped = True, why
             self._settle_claims(flight.blob)
-            out.append(ev.Abort(flight.job))
+            out.append(ev.Abort(flight.job, why))
 
     def _abort_batch(self, batch: ev.Batch, out: list[ev.Action]) -> None:
         if batch.id not in self._aborted_batches:
