@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Look": {
         "status": ("look", "status", "Show the agent now."),
         "why": ("look", "why", "Explain a pull: sources, times, bound."),
+        "trace": ("trace", "trace", "Follow running pulls, or replay one."),
     },
     "Fix": {
         "verify": ("fix", "verify", "Hash again what is stored."),

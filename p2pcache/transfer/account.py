@@ -31,7 +31,7 @@ from p2pcache.transfer.machine import bits
 from p2pcache.transfer.progress import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from p2pcache.content.ranges import RangeSet
 
@@ -397,8 +397,3 @@ def bound_terms(
 def binding(terms: Mapping[str, float]) -> str | None:
     """The largest term; None when there is none."""
     return max(terms, key=lambda name: terms[name]) if terms else None
-
-
-def lines_of(incidents: Sequence[Incident]) -> list[str]:
-    """As `why` shows them."""
-    return [f"after {incident.at_s:.1f}s  {incident.text}" for incident in incidents]

@@ -14,7 +14,7 @@ from p2pcache.transfer import trace
 from p2pcache.transfer.account import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from p2pcache.transfer.account import Tally
     from p2pcache.transfer.machine import Download
@@ -163,22 +163,3 @@ class _Recorded:
             self._start["pull"], self._start["ref"], steps, actions, difference, incomplete, now,
             account.tally(),
         )  # fmt: skip
-
-
-def report_lines(found: Replayed) -> Iterator[str]:
-    """For people."""
-    yield f"pull {found.pull}  {found.ref}"
-    if found.difference is not None:
-        yield (
-            f"  differs at step {found.difference.step}, {found.difference.at_s:.3f}s: "
-            f"the first {found.steps} steps are the same"
-        )
-        yield f"  recorded  {json.dumps(found.difference.recorded)}"
-        yield f"  replayed  {json.dumps(found.difference.replayed)}"
-    else:
-        yield f"  the same {found.actions} actions in {found.steps} steps"
-    if found.incomplete is not None:
-        yield f"  not to its end: {found.incomplete}"
-    spent = ", ".join(f"{k.removesuffix('_s')} {v:.2f}s" for k, v in found.tally.spent.items() if v)
-    yield f"  {found.seconds:.2f}s: {spent or '-'}"
-    yield from (f"  after {i.at_s:.1f}s  {i.text}" for i in found.tally.incidents)
