@@ -85,8 +85,8 @@ def _bound_lines(bound: Mapping[str, Any] | None) -> list[str]:
     if bound.get("term"):
         origin = bound.get("origin_bytes_per_s", 0)
         lines.append(
-            f"            set by {_TERMS.get(bound['term'], bound['term'])}; best second: this link "
-            f"{format_rate(bound.get('link_bytes_per_s', 0))}, the origin "
+            f"            set by {_TERMS.get(bound['term'], bound['term'])}; best second: "
+            f"this link {format_rate(bound.get('link_bytes_per_s', 0))}, the origin "
             f"{format_rate(origin) if origin else '-'} to all that were heard"
         )
     return lines

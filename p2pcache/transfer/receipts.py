@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from p2pcache.sources.port import SourceKind
 from p2pcache.transfer.account import binding, bound_terms
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def receipt(
         else [_source(s, resolution, report) for s in statistics.sources],
         "times": times,
         "where": {} if tally is None else dict(tally.spent),
-        "origin_copies": None if tally is None else _origin_copies(tally),
+        "origin_copies": None if tally is None else _origin_copies(tally, report),
         "incidents": [] if tally is None else [i.to_wire() for i in tally.incidents],
         "more_incidents": 0 if tally is None else tally.more_incidents,
         "bound": _bound(fetched, seconds, report),
@@ -94,15 +95,17 @@ def _source(
     }
 
 
-def _origin_copies(tally: Tally) -> dict[str, Any] | None:
+def _origin_copies(tally: Tally, report: PullReport | None) -> dict[str, Any] | None:
     """How many times what was missing here left an origin: to this node ("own"), and to all of the
     swarm as far as this node heard ("heard"; None when it heard of nobody).
     """
-    if not tally.missing_bytes:
+    if not tally.missing_bytes or report is None:
         return None
-    together = tally.origin_bytes + tally.heard_origin_bytes
+    sources = report.statistics.sources
+    own = sum(s.wire_bytes for s in sources if s.kind is SourceKind.ORIGIN)
+    together = own + tally.heard_origin_bytes
     return {
-        "own": tally.origin_bytes / tally.missing_bytes,
+        "own": own / tally.missing_bytes,
         "heard": together / tally.missing_bytes if tally.nodes > 1 else None,
     }
 

@@ -1,4 +1,4 @@
-"""How far a pull is, for those who watch it, and how many requests it is worth to have on the way."""
+"""How far a pull is, for those who watch it, and how many requests at once pay."""
 
 from __future__ import annotations
 
