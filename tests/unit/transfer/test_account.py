@@ -91,7 +91,10 @@ def test_a_request_that_is_being_stopped_is_no_longer_received_from():
     told = Told()
     job = told.fetch(1, "p0")
     told.note([], [ev.Abort(job)], after=2.0)
-    assert told.note(after=1.0).spent == told.account.tally().spent | {"peers_s": 2.0, "idle_s": 1.0}
+    assert told.note(after=1.0).spent == told.account.tally().spent | {
+        "peers_s": 2.0,
+        "idle_s": 1.0,
+    }
 
 
 def test_what_was_here_is_not_missing():
