@@ -301,12 +301,7 @@ class Account:
                 request = self._running.pop(job.id, None)
                 if request is not None:
                     self._stopping[job.id] = request
-                    if why is ev.Cause.STALLED:
-                        silent_s = now - request.moved_at
-                        text = f"brought nothing for {silent_s:.1f} s: its pieces went to others"
-                        if silent_s < SAME_S:
-                            text = "was far slower than the others: its pieces went to them"
-                        self._tell(now, job.source, text, key=(job.source, "stalled"))
+                    self._stopped(job.source, why, now - request.moved_at, now)
             case ev.Suspect(name, waited_s, promised):
                 said = ", which had said that it brings it" if promised else ""
                 text = f"waited for owner {name}{said}; taken over after {waited_s:.1f} s"
@@ -319,6 +314,15 @@ class Account:
                 self._over = True
             case _:
                 pass
+
+    def _stopped(self, source: str, why: ev.Cause, silent_s: float, now: float) -> None:
+        if why is ev.Cause.STALLED and silent_s < SAME_S:
+            text = "was far slower than the others: its pieces went to them"
+        elif why is ev.Cause.STALLED or (why is ev.Cause.ENDGAME and silent_s >= SAME_S):
+            text = f"brought nothing for {silent_s:.1f} s: its pieces went to others"
+        else:
+            return
+        self._tell(now, source, text, key=(source, "stalled"))
 
     def _fault(self, source: str, fault: object, now: float) -> None:
         if fault is not None:

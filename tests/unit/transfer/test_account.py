@@ -178,6 +178,17 @@ def test_a_source_that_froze_or_refused_says_so_once():
     assert tally.troubles["hub"] == "hub: 403 for this token"
 
 
+def test_a_late_one_that_another_overtook_is_named_only_if_it_was_silent():
+    told = Told()
+    quick, silent = told.fetch(1, "hub"), told.fetch(2, "p0", 1, 2)
+    told.note([], [ev.Abort(quick, ev.Cause.ENDGAME)], after=0.2)
+    assert not told.account.tally().incidents
+    told.note([], [ev.Abort(silent, ev.Cause.ENDGAME)], after=1.0)
+    assert told.account.tally().troubles == {
+        "p0": "brought nothing for 1.2 s: its pieces went to others"
+    }
+
+
 def test_our_own_doing_is_no_fault_of_the_source():
     told = Told()
     fault = Fault(FaultKind.UNAVAILABLE, "stopped")
