@@ -95,6 +95,7 @@ async def _serve(
         draining.deadline = trio.current_time() + DRAIN_S
         with draining:
             await agent.pulls.wait_none()
+            agent.context.traces.close()
             await clients.wait_answered()
         nursery.cancel_scope.cancel()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from p2pcache.agent import get, grants, health, keep, repair, share
+from p2pcache.agent import get, grants, health, keep, repair, share, trace
 from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
@@ -38,6 +38,7 @@ OPERATIONS: dict[str, Operation] = {
     "verify": repair.verify,
     "status": health.status,
     "why": health.why,
+    "trace": trace.trace,
     "doctor": health.doctor,
     "config": health.config,
 }

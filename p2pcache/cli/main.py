@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Look": {
         "status": ("look", "status", "Show the agent now."),
         "why": ("look", "why", "Explain a pull: sources, times, bound."),
+        "trace": ("trace", "trace", "Follow running pulls, or replay one."),
         "simulate": ("simulate", "simulate", "Try a swarm of many nodes in virtual time."),
     },
     "Fix": {

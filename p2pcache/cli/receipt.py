@@ -20,6 +20,24 @@ _PHASES = (
 )
 
 
+_WHERE = (
+    ("owner_s", "waiting for an owner"),
+    ("peers_s", "from peers"),
+    ("origin_s", "from the origin"),
+    ("both_s", "from both"),
+    ("disk_s", "disk and verify"),
+    ("idle_s", "idle"),
+)
+_DUPLICATES = (
+    ("endgame", "asked for twice at the end"),
+    ("race", "brought by another too"),
+    ("wrong_bytes", "wrong bytes"),
+    ("restart", "begun again"),
+)
+_TERMS = {"origin": "the origin", "link": "this node's link", "swarm": "the links of all"}
+MAX_SHOWN = 12  # incidents; `--json` has all that were kept
+
+
 def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     """The receipt in a screenful; a field that an agent does not send is left out."""
     first, *more = str(receipt.get("outcome", "?")).splitlines() or ["?"]
@@ -35,15 +53,50 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     spent = [f"{name} {format_duration(times[key])}" for key, name in _PHASES if times.get(key)]
     if spent:
         lines.append("  time      " + ", ".join(spent))
-    bound = receipt.get("bound")
-    if bound:
+    where = receipt.get("where") or {}
+    went = [f"{name} {format_duration(where[key])}" for key, name in _WHERE if where.get(key)]
+    if went:
+        lines.append("  fetch     " + ", ".join(went))
+    duplicates = receipt.get("duplicates") or {}
+    causes = [f"{n} {format_bytes(duplicates[k])}" for k, n in _DUPLICATES if duplicates.get(k)]
+    if causes:
+        lines.append("  twice     " + ", ".join(causes))
+    copies = receipt.get("origin_copies")
+    if copies:
+        heard = copies.get("heard")
         lines.append(
-            f"  bound     {bound['name']}: {format_rate(bound['bytes_per_s'])}, at best "
-            f"{format_duration(bound['seconds'])}; this pull took {bound['ratio']:.2f} times that"
+            f"  copies    {copies['own']:.2f} left an origin for this node"
+            + ("" if heard is None else f", {heard:.2f} for all nodes that it heard of")
         )
+    lines += _bound_lines(receipt.get("bound"))
     lines += [f"  {line}" for line in _source_table(receipt.get("sources") or [])]
+    lines += _incident_lines(receipt)
     lines += [f"  note: {note}" for note in receipt.get("notes") or []]
     return [printable(line) for line in lines]
+
+
+def _bound_lines(bound: Mapping[str, Any] | None) -> list[str]:
+    if not bound:
+        return []
+    lines = [
+        f"  bound     {bound['name']}: {format_rate(bound['bytes_per_s'])}, at best "
+        f"{format_duration(bound['seconds'])}; this pull took {bound['ratio']:.2f} times that"
+    ]
+    if bound.get("term"):
+        origin = bound.get("origin_bytes_per_s", 0)
+        lines.append(
+            f"            set by {_TERMS.get(bound['term'], bound['term'])}; best second: "
+            f"this link {format_rate(bound.get('link_bytes_per_s', 0))}, the origin "
+            f"{format_rate(origin) if origin else '-'} to all that were heard"
+        )
+    return lines
+
+
+def _incident_lines(receipt: Mapping[str, Any]) -> list[str]:
+    incidents = receipt.get("incidents") or []
+    lines = [f"  after {i['at_s']:.1f}s: {i['text']}" for i in incidents[:MAX_SHOWN]]
+    more = len(incidents) - MAX_SHOWN + receipt.get("more_incidents", 0)
+    return [*lines, f"  and {more} more like these"] if more > 0 else lines
 
 
 def _bytes_line(receipt: Mapping[str, Any]) -> str:

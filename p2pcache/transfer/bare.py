@@ -111,7 +111,7 @@ async def pull_bare(
             try:
                 async with _unless_outvoted(heard, size_bytes, tried, settled_at):
                     return await fetch(
-                        context, [wanted], [], report,
+                        context, blob_text(name), [wanted], [], report,
                         rate_bytes_per_s=rate_bytes_per_s, watch=watch, note=note, hold=hold,
                         peers=replace(peers, swarm=heard.view()),
                     )  # fmt: skip

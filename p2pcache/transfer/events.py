@@ -6,6 +6,7 @@ from an origin is a `Partner` event, what we bring a `Say`; a lost race is an `A
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -257,11 +258,21 @@ class FetchBatch:
     batch: Batch
 
 
+class Cause(enum.Enum):
+    """Why a request is stopped; what it brought in vain is counted under it (see `account`)."""
+
+    ENDGAME = "endgame"  # another was asked for the same, and was quicker
+    RACE = "race"  # a member ranked before us brings the same from its origin
+    STALLED = "stalled"  # it did not move, or far too slowly
+    LEFT = "left"  # its source is gone
+
+
 @dataclass(frozen=True, slots=True)
 class Abort:
     """Stop a request (its socket is closed); it still answers with its end, blame False."""
 
     job: Job | Batch
+    why: Cause = Cause.STALLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +300,17 @@ class Say:
     intake_bytes_per_s: float
     declines: bool
     brings: tuple[tuple[int, RangeSet], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """The owner of what is missing did nothing for a lease: the next in rank takes over. To be
+    told, not to be done. `promised`: it had said that it brings it. `waited_s`: for its next block.
+    """
+
+    name: str
+    waited_s: float
+    promised: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,5 +347,16 @@ class Failed:
 
 
 Action = (
-    Open | Fetch | FetchBatch | Abort | Digest | Banned | Say | Doubt | Wake | Finished | Failed
+    Open
+    | Fetch
+    | FetchBatch
+    | Abort
+    | Digest
+    | Banned
+    | Say
+    | Suspect
+    | Doubt
+    | Wake
+    | Finished
+    | Failed
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from p2pcache.lanes.orders import FetchLimits, FollowOrder
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.machine import Statistics
 from p2pcache.transfer.progress import Progress
+from p2pcache.transfer.tracing import Traces
 from p2pcache.transfer.want import Origin, PullReport, Wanted
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class PullContext:
     cores: int
     chance: Callable[[], float]
     adopters: Sequence[Adopter]
+    traces: Traces = field(default_factory=Traces)
 
 
 def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
@@ -132,6 +134,7 @@ async def pull(
     async with nullcontext() if peers is None else peers as met:
         return await fetch(
             context,
+            resolution.canonical,
             missing,
             origins,
             report,
@@ -145,6 +148,7 @@ async def pull(
 
 async def fetch(
     context: PullContext,
+    ref: str,
     missing: list[Wanted],
     origins: list[Origin],
     report: PullReport,
@@ -155,37 +159,40 @@ async def fetch(
     hold: Hold,
     peers: Peers | PeersLater | None,
 ) -> PullReport:
-    """Bring what is known to be missing. Raises and ends as `pull`, whose last step it is."""
+    """Bring what is known to be missing. Raises and ends as `pull`, whose last step it is. `ref`
+    is what those who listen to `context.traces` are told.
+    """
     unique = list({_identity(w): w for w in missing}.values())
     rates = [r for r in (rate_bytes_per_s, context.limits.rate_bytes_per_s) if r is not None]
     limits = replace(context.limits, rate_bytes_per_s=min(rates, default=None))
-    driver = Driver(
-        unique,
-        origins,
-        context.store,
-        context.workers.share(),
-        options=context.transfer,
-        limits=limits,
-        cores=context.cores,
-        chance=context.chance,
-        watch=watch,
-        hold=hold,
-        peers=peers,
-    )
-    started = trio.current_time()
-    try:
-        await driver.run()
-    finally:
-        fetch_s = trio.current_time() - started
-        report = replace(
-            report,
-            statistics=driver.statistics(),
-            fetch_s=fetch_s,
-            verify_s=driver.verify_s,
-            best_bytes_per_s=driver.best_bytes_per_s,
-            hosts=driver.hosts,
+    with context.traces.pull(ref) as trace:
+        driver = Driver(
+            unique,
+            origins,
+            context.store,
+            context.workers.share(),
+            options=context.transfer,
+            limits=limits,
+            cores=context.cores,
+            chance=context.chance,
+            watch=watch,
+            hold=hold,
+            peers=peers,
+            trace=trace,
         )
-        note(report)
+        try:
+            await driver.run()
+        finally:
+            report = replace(
+                report,
+                statistics=driver.statistics(),
+                fetch_s=driver.fetch_s,
+                verify_s=driver.verify_s,
+                best_bytes_per_s=driver.best_bytes_per_s,
+                hosts=driver.hosts,
+                tally=driver.tally(),
+            )
+            note(report)
     by_name = {_identity(unique[i]): blob for i, blob in driver.blobs.items()}
     brought = {w.path: by_name[_identity(w)] for w in missing}
     return replace(report, blobs=report.blobs | brought)

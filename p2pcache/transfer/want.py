@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import SourceKind
     from p2pcache.store.blobs import BlobInfo
+    from p2pcache.transfer.account import Tally
     from p2pcache.transfer.machine import Statistics
 
 
@@ -59,7 +60,8 @@ class Origin:
 class PullReport:
     """What a pull did. `blobs`: for each wanted path, the stored blob. Seconds are wall time.
 
-    `hosts`: `host:port` of each peer that was asked, by its name in the statistics.
+    `hosts`: `host:port` of each peer that was asked, by its name in the statistics. `tally`: where
+    `fetch_s` went; None when nothing was missing.
     """
 
     blobs: dict[str, BlobInfo]
@@ -71,3 +73,4 @@ class PullReport:
     verify_s: float
     best_bytes_per_s: float
     hosts: Mapping[str, str] = field(default_factory=dict)
+    tally: Tally | None = None

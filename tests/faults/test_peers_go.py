@@ -6,8 +6,6 @@ Real processes on loopback. Uploads are limited, so that half a pull is a moment
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -15,19 +13,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from p2pcache import errors
-from tests.support.agents import running_agent
+from tests.support.agents import frozen, running_agent
 from tests.support.blobs import MIB, ServedBlob, sha256_file, write_blob
 from tests.support.hub_repo import HubRepo, build_repo, lfs
 from tests.support.network import LOOPBACK, join, network, peer_id, peers_of, wait_until
 from tests.support.nginx import nginx, static_hub
 from tests.support.processes import free_port
-from tests.support.proctable import descendants
 from tests.support.pulling import Pull
 from tests.support.tmpfs import tmpfs
 from tests.support.watched_pull import at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.agents import Agent
@@ -59,21 +55,6 @@ def got(agent: Agent) -> dict[str, int]:
 
 def is_whole(blob: ServedBlob, agent: Agent) -> bool:
     return sha256_file(blob.in_store(agent.home)) == blob.sha256
-
-
-@contextlib.contextmanager
-def frozen(agent: Agent) -> Iterator[None]:
-    """An agent and everything it started stand still."""
-    assert agent.process is not None
-    pids = [agent.process.pid, *(one.pid for one in descendants(agent.process.pid))]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 def test_a_peer_that_drips_loses_its_pieces_to_the_others(tmp_path: Path, blob: ServedBlob):

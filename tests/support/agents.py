@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pcache.agent.localapi.client import Client
 from p2pcache.config import socket_path
+from tests.support.proctable import descendants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -123,3 +124,18 @@ def running_agent(
         yield agent
     finally:
         agent.end()
+
+
+@contextlib.contextmanager
+def frozen(agent: Agent) -> Iterator[None]:
+    """An agent and everything it started stand still."""
+    assert agent.process is not None
+    pids = [agent.process.pid, *(one.pid for one in descendants(agent.process.pid))]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)

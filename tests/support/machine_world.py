@@ -44,15 +44,18 @@ class World:
         self.arrived: dict[int, int] = {}  # of a job that runs, seen so far
         self.streams = self.random.choice([1, 2, 5])
         self.options = TransferOptions(patience_s=1000.0)
-        self.machine = Download(
-            specs(*sizes), piece_bytes=2 * MIB, streams=self.streams, options=self.options,
-            chance=self.random.random, now=0.0, hopeful=peers > 0,
-        )  # fmt: skip
+        self.machine = self.make(peers)
         for n in range(sources):
             self.tell(ev.SourceUp(f"s{n}", SourceKind.ORIGIN, 3))
         self.peers = [f"p{n}" for n in range(peers)]
         for peer in self.peers:
             self.up(peer)
+
+    def make(self, peers: int) -> Download:
+        return Download(
+            specs(*self.sizes), piece_bytes=2 * MIB, streams=self.streams, options=self.options,
+            chance=self.random.random, now=0.0, hopeful=peers > 0,
+        )  # fmt: skip
 
     def up(self, peer: str) -> None:
         self.gone.discard(peer)
@@ -89,7 +92,7 @@ class World:
                     for a in self.pending
                 ), "an abort of something that does not run"  # fmt: skip
                 self.aborted.add(action.job.id)
-            elif not isinstance(action, ev.Banned | ev.Doubt):
+            elif not isinstance(action, ev.Banned | ev.Doubt | ev.Say | ev.Suspect):
                 self.check(action)
                 self.pending.append(action)
 

@@ -64,6 +64,11 @@ class Pull:
         """Until its phase begins so; fails when the pull ends before."""
         self._wait(lambda: self.phase.startswith(beginning))
 
+    def wait_end(self) -> None:
+        """Until the agent has answered, well or not."""
+        self._thread.join(self._patience_s)
+        assert not self._thread.is_alive(), "the agent never answered"
+
     def _wait(self, reached: Any) -> None:
         give_up = time.monotonic() + self._patience_s
         with self._moved:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.store.blobs import BlobInfo
+    from p2pcache.transfer.steps import Watcher
     from p2pcache.transfer.trust import Verdict
 
 MIB = BLOCK_BYTES
@@ -270,6 +271,7 @@ async def pulling(
     patience_s: float = 8.0,
     told_s: float | None = None,
     watch: Callable[..., None] = lambda _: None,
+    trace: Watcher | None = None,
 ) -> AsyncIterator[tuple[Driver, Store, Told]]:
     """A driver ready to run, its store, and what it tells. One second is a long time here."""
     told = Told()
@@ -282,7 +284,7 @@ async def pulling(
                 options=TransferOptions(patience_s=patience_s, hope_s=2.0),
                 limits=FetchLimits(connect_timeout_s=5.0, no_progress_s=8.0),
                 cores=streams, chance=random.Random(7).random, watch=watch,
-                peers=Peers(swarm, told, Key(99), told_s), hold=lambda _: None,
+                peers=Peers(swarm, told, Key(99), told_s), hold=lambda _: None, trace=trace,
             )  # fmt: skip
             yield driver, store, told
     finally:

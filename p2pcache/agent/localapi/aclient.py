@@ -34,10 +34,10 @@ from p2pcache.agent.localapi.home_lock import elsewhere
 from p2pcache.errors import AgentNotRunning, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from p2pcache.agent.localapi import answers
-    from p2pcache.agent.localapi.client import OnProgress
+    from p2pcache.agent.localapi.client import OnItem, OnProgress
     from p2pcache.agent.localapi.embedded import EmbeddedAgent
 
 MAX_CONNECTIONS = 16  # calls at once; the rest wait here. An agent serves 128 connections
@@ -182,6 +182,15 @@ class AsyncClient:
         """The receipt of the last pull, or of a ref's."""
         return await self._on_ref("why", ref)
 
+    async def trace(
+        self, on_line: Callable[[str], None], ref: str | None = None, *, once: bool
+    ) -> None:
+        """Every event and action of running pulls as a line of JSON, to `on_line`, until the agent
+        stops or the call is cancelled. `ref`: of its pulls; `once`: until the first has ended.
+        """
+        call = calls.trace(ref, once)
+        await self.call(call.op, call.args, on_item=lambda item: on_line(item["line"]))
+
     async def doctor(self) -> list[answers.CheckAnswer]:
         """The agent's checks of itself and its surroundings."""
         return cast("list[answers.CheckAnswer]", (await self.call("doctor", {}))[1])
@@ -238,11 +247,17 @@ class AsyncClient:
             return {}  # it was quicker than its answer
 
     async def call(
-        self, op: str, args: dict[str, Any], on_progress: OnProgress | None = None
+        self,
+        op: str,
+        args: dict[str, Any],
+        on_progress: OnProgress | None = None,
+        on_item: OnItem | None = None,
     ) -> Answer:
-        """Any operation by name: its result, and the items that came before it."""
+        """Any operation by name: its result, and the items that came before it; `on_item` gets
+        them as they come, instead.
+        """
         async with self._connection() as connection:
-            return await connection.run(op, args, on_progress)
+            return await connection.run(op, args, on_progress, on_item)
 
     async def _on_ref(self, op: str, ref: str, **args: object) -> dict[str, Any]:
         call = calls.on_ref(op, ref, **args)
@@ -332,13 +347,22 @@ class _Connection:
         """Close the socket: what still runs on it is cancelled by the agent."""
         self._socket.close()
 
-    async def run(self, op: str, args: dict[str, Any], on_progress: OnProgress | None) -> Answer:
+    async def run(
+        self,
+        op: str,
+        args: dict[str, Any],
+        on_progress: OnProgress | None,
+        on_item: OnItem | None = None,
+    ) -> Answer:
         """One request from its first byte to its answer. If cancelled, close the connection."""
         await self._send(self._exchange.ask(op, args))
         while self._exchange.answer is None:
             for progress in self._exchange.feed(await self._receive()):
                 if on_progress is not None:
                     on_progress(progress)
+            if on_item is not None:
+                for item in self._exchange.take_items():
+                    on_item(item)
         return self._exchange.answer
 
     async def _greet(self) -> None:

@@ -110,6 +110,11 @@ def verify(ref: str | None, repair: bool) -> Call:
     return Call("verify", {"ref": None if ref is None else absolute_ref(ref), "repair": repair})
 
 
+def trace(ref: str | None, once: bool) -> Call:
+    """Listen to pulls; None: to all."""
+    return Call("trace", {"ref": None if ref is None else absolute_ref(ref), "once": once})
+
+
 def on_ref(op: str, ref: str, **args: object) -> Call:
     """An operation whose subject is a ref or a manifest CID (the agent tells them apart)."""
     return Call(op, {"ref": absolute_ref(ref), **args})

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.localapi.wire import Hello
 
     OnProgress = Callable[[answers.Progress], None]
+    OnItem = Callable[[dict[str, Any]], None]
 
 CONNECT_S = 5.0  # a local socket answers in microseconds unless the agent is stuck
 SILENCE_S = 60.0  # the agent says something at least every 10 s while it works
@@ -218,6 +219,13 @@ class Client:
         """The receipt of the last pull, or of a ref's."""
         return self._on_ref("why", ref)
 
+    def trace(self, on_line: Callable[[str], None], ref: str | None = None, *, once: bool) -> None:
+        """Every event and action of running pulls as a line of JSON, to `on_line`, until the agent
+        stops or the call is interrupted. `ref`: of its pulls; `once`: until the first has ended.
+        """
+        call = calls.trace(ref, once)
+        self.call(call.op, call.args, on_item=lambda item: on_line(item["line"]))
+
     def doctor(self) -> list[answers.CheckAnswer]:
         """The agent's checks of itself and its surroundings."""
         return cast("list[answers.CheckAnswer]", self.call("doctor", {})[1])
@@ -270,12 +278,20 @@ class Client:
         except AgentGone:
             return {}  # it was quicker than its answer
 
-    def call(self, op: str, args: dict[str, Any], on_progress: OnProgress | None = None) -> Answer:
-        """Any operation by name: its result, and the items that came before it."""
+    def call(
+        self,
+        op: str,
+        args: dict[str, Any],
+        on_progress: OnProgress | None = None,
+        on_item: OnItem | None = None,
+    ) -> Answer:
+        """Any operation by name: its result, and the items that came before it; `on_item` gets
+        them as they come, instead.
+        """
         self.connect()
         connection = cast("Connection", self._connection)
         try:
-            return connection.run(op, args, on_progress)
+            return connection.run(op, args, on_progress, on_item)
         except KeyboardInterrupt:
             with contextlib.suppress(OSError, KeyboardInterrupt, P2PCacheError):
                 connection.cancel()
@@ -326,13 +342,22 @@ class Connection:
         """Whether an idle connection still has an agent at the other end. Never waits."""
         return not closed_by_peer(self._socket.fileno())
 
-    def run(self, op: str, args: dict[str, Any], on_progress: OnProgress | None) -> Answer:
+    def run(
+        self,
+        op: str,
+        args: dict[str, Any],
+        on_progress: OnProgress | None,
+        on_item: OnItem | None = None,
+    ) -> Answer:
         """One request from its first byte to its answer."""
         self._send(self._exchange.ask(op, args))
         while self._exchange.answer is None:
             for progress in self._exchange.feed(self._receive(SILENCE_S)):
                 if on_progress is not None:
                     on_progress(progress)
+            if on_item is not None:
+                for item in self._exchange.take_items():
+                    on_item(item)
         return self._exchange.answer
 
     def cancel(self) -> None:

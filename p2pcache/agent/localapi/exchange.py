@@ -91,6 +91,11 @@ class Exchange:
             raise failure
         return progress
 
+    def take_items(self) -> list[dict[str, Any]]:
+        """The items that came since the last call; they are not in the answer any more."""
+        taken, self._items = self._items, []
+        return taken
+
     def _for_us(self, message: FromServer) -> FromServer | None:
         """The message if it matters now; late answers to a cancel and heartbeats do not."""
         if self.hello is None:

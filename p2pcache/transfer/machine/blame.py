@@ -32,6 +32,21 @@ WORST_FIRST = [
 ]
 
 
+def cause_of(event: ev.Ended | ev.BatchEnded, *, endgame: bool = False, race: bool = False) -> str:
+    """Why what a request brought in vain was in vain: "wrong_bytes" (they did not match, or were
+    fetched to be compared), "endgame" (asked for twice on purpose), "race" (another member brought
+    the same from its origin), "restart" (it broke, or was stopped, within a block).
+    """
+    if isinstance(event, ev.Ended):
+        faults: tuple[Fault | None, ...] = (event.fault,)
+        wrong = event.job.compare
+    else:
+        faults, wrong = event.faults, False
+    if wrong or any(f is not None and f.kind is FaultKind.UNTRUSTED for f in faults):
+        return "wrong_bytes"
+    return "endgame" if endgame else "race" if race else "restart"
+
+
 def stalled(
     source: SourceState, options: TransferOptions, chance: Callable[[], float], now: float
 ) -> None:

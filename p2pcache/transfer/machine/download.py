@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, assert_never
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import bits
-from p2pcache.transfer.machine.blame import BUSY, LACKS_IT, blame, stalled
+from p2pcache.transfer.machine.blame import BUSY, LACKS_IT, blame, cause_of, stalled
 from p2pcache.transfer.machine.blobs import BlobState, Phase
 from p2pcache.transfer.machine.owners import Unit
 from p2pcache.transfer.machine.planning import Planning
@@ -115,6 +115,7 @@ class Download(Planning):
             duplicate_bytes=self._duplicate_bytes,
             retries=sum(s.retries for s in self._sources.values()),
             complete_blobs=len(self._blobs) - len(self._left),
+            duplicates=dict(self._duplicates),
         )
 
     # -- sources ----------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class Download(Planning):
             index = flight.blob.spec.index
             units = self._units(index, flight.left)
             if owners.knows(index) and any(owners.yields(unit, now) for unit in units):
-                self._abort(flight, out)
+                self._abort(flight, out, ev.Cause.RACE)
 
     def _leave(self, source: SourceState, reason: str, out: list[ev.Action]) -> None:
         source.gone = reason
@@ -188,7 +189,7 @@ class Download(Planning):
         self._doubtful |= self._left
         for flight in list(self._flights.values()):
             if flight.source is source:
-                self._abort(flight, out)
+                self._abort(flight, out, ev.Cause.LEFT)
         for batch, _ in self._batches.values():
             if batch.source == source.name and source.is_peer:
                 self._abort_batch(batch, out)
@@ -246,6 +247,8 @@ class Download(Planning):
         wire = max(event.wire_bytes, flight.kept_bytes)
         source.wire_bytes += wire
         self._duplicate_bytes += wire - flight.kept_bytes
+        cause = cause_of(event, endgame=flight.had_twin, race=flight.stopped is ev.Cause.RACE)
+        self._duplicates[cause] = self._duplicates.get(cause, 0) + wire - flight.kept_bytes
         blob.digested = blob.digested or bool(event.changed)
         if flight.twin is not None:
             flight.twin.twin = None
@@ -338,6 +341,8 @@ class Download(Planning):
         source.kept_bytes += kept
         self._fetched_bytes += kept
         self._duplicate_bytes += max(0, event.wire_bytes - kept)
+        cause = cause_of(event)
+        self._duplicates[cause] = self._duplicates.get(cause, 0) + max(0, event.wire_bytes - kept)
         if not any(event.faults):
             source.failures = source.misses = 0
             source.measured(event.seconds, -(-kept // BLOCK_BYTES))
@@ -389,4 +394,4 @@ class Download(Planning):
     def _abort_needless(self, blob: BlobState, out: list[ev.Action]) -> None:
         for flight in self._flights.values():
             if flight.blob is blob and flight.had_twin and not flight.left:
-                self._abort(flight, out)
+                self._abort(flight, out, ev.Cause.ENDGAME)

@@ -35,6 +35,7 @@ class Flight:
     had_twin: bool = False
     is_aborted: bool = False
     stalled: bool = False
+    stopped: ev.Cause | None = None
     is_watched: bool = field(init=False)  # its blocks can be seen to arrive
 
     def __post_init__(self) -> None:

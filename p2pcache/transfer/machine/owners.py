@@ -120,6 +120,7 @@ class Owners:
         self._exists = (0, now)
         self._grew_at = now
         self._oldest_s = 0.0
+        self.suspects: list[tuple[str, float, bool]] = []  # see `ev.Suspect`; the reader empties it
         self.intake = 0.0  # ours, bytes/s
         self.declines = False
 
@@ -333,6 +334,8 @@ class Owners:
         return now < partner.since.get(unit, -math.inf) + BRING_LEASES * self.lease_s
 
     def _breaks(self, partner: Partner, now: float) -> None:
+        late = [s for u, s in partner.since.items() if u in partner.brings]
+        self._note_suspect(partner, now - min(late, default=now), promised=True)
         self._suspect(partner, now)
         partner.broken += 1
 
@@ -342,6 +345,10 @@ class Owners:
             self._is_in_time(partner, unit, now) for unit in partner.brings
         ):
             self._breaks(partner, now)
+
+    def _note_suspect(self, partner: Partner, waited_s: float, *, promised: bool) -> None:
+        name = next(n for n, p in self._partners.items() if p is partner)
+        self.suspects.append((name, waited_s, promised))
 
     def yields(self, unit: Unit, now: float) -> bool:
         """Whether somebody ranked before us brings the same unit: the lower rank stops."""
@@ -372,6 +379,7 @@ class Owners:
         name = self.owner(lowest, now)
         partner = self._partners.get(name)
         if partner is not None and partner.moved_at <= since:
+            self._note_suspect(partner, now - since, promised=False)
             self._suspect(partner, now)
 
     @property

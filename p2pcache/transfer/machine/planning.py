@@ -229,11 +229,13 @@ class Planning(PullState):
             self._count(owners, chooser, now)
             lowest = self._untouched(owners, shares, chooser, now) if shares.is_shared else None
             owners.watch(lowest, now)
+        out: list[ev.Action] = [ev.Suspect(*suspect) for suspect in owners.suspects]
+        owners.suspects.clear()
         running = (self._origin_turn, owners.declines)
         if running == self._said_of and now < self._said_at + RESAY_S:
-            return []
+            return out
         self._said_of, self._said_at = running, now
-        return [ev.Say(self._intake, owners.declines, self._brings())]
+        return [*out, ev.Say(self._intake, owners.declines, self._brings())]
 
     def _untouched(
         self, owners: Owners, shares: Shares, chooser: Chooser, now: float

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from p2pcache.sources.port import SourceKind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from p2pcache.lanes.orders import Fault
     from p2pcache.transfer.machine.blobs import BlobState
 
@@ -110,13 +112,14 @@ class SourceStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counters of a pull so far."""
+    """Counters of a pull so far. `duplicates`: `duplicate_bytes` by cause (`blame.cause_of`)."""
 
     sources: tuple[SourceStatistics, ...]
     fetched_bytes: int
     duplicate_bytes: int
     retries: int
     complete_blobs: int
+    duplicates: Mapping[str, int] = field(default_factory=dict)
 
 
 def statistics_of(source: SourceState) -> SourceStatistics:

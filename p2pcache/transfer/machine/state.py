@@ -82,6 +82,7 @@ class PullState:
         self._twin_budget = max(piece_bytes, int(total * options.duplicate_share))
         self._fetched_bytes = 0
         self._duplicate_bytes = 0
+        self._duplicates: dict[str, int] = {}  # the same by cause
 
     def _measure_intake(self, now: float) -> None:
         """What arrives, in bytes/s, over about a second."""
@@ -105,15 +106,17 @@ class PullState:
         if standing:
             self._roster.changed()
 
-    def _abort(self, flight: Flight, out: list[ev.Action]) -> None:
+    def _abort(
+        self, flight: Flight, out: list[ev.Action], why: ev.Cause = ev.Cause.STALLED
+    ) -> None:
         """Stop a request; its blocks may be asked for elsewhere at once."""
         if not flight.is_aborted:
-            flight.is_aborted, flight.is_watched = True, False
+            flight.is_aborted, flight.is_watched, flight.stopped = True, False, why
             self._running -= 1
             self._asked_peers -= flight.source.is_peer
             self._origin_turn += not flight.source.is_peer
             self._settle_claims(flight.blob)
-            out.append(ev.Abort(flight.job))
+            out.append(ev.Abort(flight.job, why))
 
     def _abort_batch(self, batch: ev.Batch, out: list[ev.Action]) -> None:
         if batch.id not in self._aborted_batches:
