@@ -115,7 +115,7 @@ class Access:
             if grant.signer == self._options.admin
         ]
         refs = [row.canonical for row in self._store.resolutions_of(manifest)]
-        return any(_covers(repo, ref) for repo in grants for ref in refs)
+        return any(covers(repo, ref) for repo in grants for ref in refs)
 
     def readable(self, peer: PeerId, blobs: Sequence[BlobInfo]) -> list[BlobInfo]:
         """Those that the peer may read, whatever it asks for."""
@@ -222,7 +222,7 @@ class Access:
                 _remember(self._proven, (peer, manifest), self._now() + PROOF_HOLDS_S)
 
 
-def _covers(repo: str, canonical: str) -> bool:
+def covers(repo: str, canonical: str) -> bool:
     """Whether a grant of `hf://org/name` is for a ref such as `hf://org/name@main/file`."""
     return canonical == repo or canonical.startswith((f"{repo}@", f"{repo}/"))
 

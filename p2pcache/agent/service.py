@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from p2pcache.agent import get, health, keep, repair, share
+from p2pcache.agent import get, health, keep, preload, repair, share
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
 from p2pcache.errors import UsageError
@@ -25,6 +25,10 @@ OPERATIONS: dict[str, Operation] = {
     "bans": share.bans,
     "unban": share.unban,
     "grant": share.grant,
+    "preload": preload.preload,
+    "preload_list": preload.preload_list,
+    "preload_show": preload.preload_show,
+    "preload_cancel": preload.preload_cancel,
     "ls": keep.ls,
     "pin": keep.pin,
     "unpin": keep.unpin,

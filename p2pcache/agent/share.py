@@ -37,7 +37,8 @@ def _network(parts: Parts) -> AgentNetwork:
     raise Unavailable(f"the network is off: {why}", hint=parts.network.hint)
 
 
-async def _opened(parts: Parts) -> AgentNetwork:
+async def opened_network(parts: Parts) -> AgentNetwork:
+    """The network, once it is open. Raises Unavailable with what is in its way."""
     await parts.network.wait_open(READY_S)
     return _network(parts)
 
@@ -72,7 +73,7 @@ async def init(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         files.write_admin(identity.peer_id)
         await trio.to_thread.run_sync(save_network_key, files.network, NetworkKey.generate())
         return _answer(await parts.network.restart(), made=True)
-    return _answer(await _opened(parts), made=False)
+    return _answer(await opened_network(parts), made=False)
 
 
 async def invite(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -81,7 +82,7 @@ async def invite(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     from p2pcache.net.invite import MAX_ADDRESSES, Invite, format_invite
 
     expires_s = _expires_s(args)
-    network = await _opened(parts)
+    network = await opened_network(parts)
     addresses = network.addresses()[:MAX_ADDRESSES]
     expires_at = int(parts.now() + expires_s)
     token = format_invite(
@@ -112,7 +113,7 @@ async def join(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 hint=f"if that is right, remove `{files.admin}` and join again",
             )
         files.write_admin(invite.admin)
-    network = await (parts.network.restart() if made else _opened(parts))
+    network = await (parts.network.restart() if made else opened_network(parts))
     by_peer: dict[bytes, list[str]] = {}
     for address in invite.addresses:
         if address.peer is not None and address.peer != network.peer_id:
@@ -138,7 +139,7 @@ async def join(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 async def peers(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Who is connected."""
-    network = await _opened(parts)
+    network = await opened_network(parts)
     readers = (await network.server.statistics())["readers"]
     now = trio.current_time()
     for member in network.network.members():
@@ -193,7 +194,7 @@ async def unban(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 async def grant(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Sign a permission for a peer, as the network's admin."""
-    network = await _opened(parts)
+    network = await opened_network(parts)
     if network.admin != network.peer_id:
         raise _not_admin(network)
     peer = parse_peer_id(args.text("peer"))

@@ -19,6 +19,7 @@ from p2pcache.errors import Denied, P2PCacheError, Untrusted
 from p2pcache.net.mesh import Mesh, MeshOptions, Standing
 from p2pcache.net.port import Down, Up
 from p2pcache.net.remote_address import reachable
+from p2pcache.net.sync import preloads
 from p2pcache.net.sync.driver import Link
 from p2pcache.net.sync.machine import Cause, Ended
 from p2pcache.net.sync.wire import (
@@ -76,6 +77,10 @@ class MembersOwner(Protocol):
 
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
         """Somebody tells grants of the admin, unchecked."""
+        ...
+
+    def preload_news(self, link: Link, news: preloads.Message) -> None:
+        """Somebody says something of preloads, unchecked."""
         ...
 
     def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
@@ -202,7 +207,9 @@ class Members:
             self.mesh.unlinked(link.peer, ended.cause, trio.current_time())
         self._wake.set()
 
-    def link_news(self, link: Link, news: Announce | Peers | Load | Permits) -> None:
+    def link_news(
+        self, link: Link, news: Announce | Peers | Load | Permits | preloads.Message
+    ) -> None:
         """See LinkOwner."""
         match news:
             case Peers(contacts):
@@ -225,6 +232,8 @@ class Members:
                             other.pass_on(news)
             case Permits(grants):
                 self._owner.permitted(link, grants)
+            case preloads.Records() | preloads.States() | preloads.Watch():
+                self._owner.preload_news(link, news)
             case Load():
                 return  # the link keeps it
 

@@ -245,6 +245,10 @@ class Mesh:
             del self._seen[next(iter(self._seen))]
         return True
 
+    def known(self) -> set[PeerId]:
+        """Linked members; in a large network also those that others told of, and may be gone."""
+        return set(self._known if self.sparse else self._links)
+
     def contacts(self, but: PeerId | None = None) -> list[Contact]:
         """Linked members, as many as one message takes; what is known at first hand only."""
         some = self._some([peer for peer in self._links if peer != but], MAX_PEERS)

@@ -20,6 +20,7 @@ import msgpack
 from p2pcache.content import signed
 from p2pcache.content.peerid import PEER_ID_BYTES, PeerId
 from p2pcache.errors import LocalFault, Untrusted
+from p2pcache.net.sync import preloads
 from p2pcache.net.sync.fields import (
     MAX_FIELDS,
     Field,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from p2pcache.content.ranges import RangeSet
 
-VERSION = (1, 1)  # major: what cannot be understood; minor: additions that may be ignored
+VERSION = (1, 2)  # major: what cannot be understood; minor: additions that may be ignored
 PROTOCOL = "/p2pcache/sync/1"
 
 HEADER_BYTES = 4
@@ -361,7 +362,7 @@ Ask: TypeAlias = MapAsk | TicketAsk | ManifestAsk | NameAsk
 Answer: TypeAlias = Map | Ticket | ManifestPart | Names | Refused
 Message: TypeAlias = (
     Hello | Ping | Pong | Want | Holds | HoldsEnd | Have | Gone | Drop | Announce | Ask | Answer
-    | Peers | Load | Bye | Permits | Brings
+    | Peers | Load | Bye | Permits | Brings | preloads.Message
 )  # fmt: skip
 Heard: TypeAlias = Message | Unknown | OtherMajor
 
@@ -499,6 +500,7 @@ _CODECS: dict[int, tuple[type | Said, Record[Any]]] = {
             Many(_record(Coming, _NAME, Spans(MAX_COMING_SPANS)), MAX_NAMES),
         ),
     ),
+    **preloads.CODECS,
 }
 _KINDS: dict[type | Said, tuple[int, Record[Any]]] = {
     key: (kind, codec) for kind, (key, codec) in _CODECS.items()
