@@ -70,7 +70,11 @@ def state_of(agent: Agent, preload: str) -> dict[str, Any]:
 
 
 def own(agent: Agent, preload: str) -> dict[str, Any]:
-    return next(line for line in state_of(agent, preload)["agents"] if line["self"])
+    """An agent's own line; of one that has not heard of it yet, one that says so."""
+    try:
+        return next(line for line in state_of(agent, preload)["agents"] if line["self"])
+    except errors.NotFound:
+        return {"state": "unknown", "done_bytes": 0}
 
 
 def has_it(agent: Agent, repo: HubRepo) -> bool:
@@ -98,3 +102,133 @@ def test_all_get_it_with_about_one_origin_copy(tmp_path: Path, repo: HubRepo):
         moving = [p for p in seen if "totals" in p and p["totals"]["bytes_per_s"] > 0]
         assert any(p["totals"]["eta_s"] is not None for p in moving)
         assert agents[2].why()["outcome"] == "complete", "`why` tells of it as of any pull"
+
+
+def test_one_that_is_killed_and_comes_back_ends_complete(tmp_path: Path, repo: HubRepo):
+    with (
+        hub_of(tmp_path, repo) as hub,
+        network(tmp_path, 4, env={"HF_ENDPOINT": hub.url}) as agents,
+    ):
+        preload = start(agents[0])
+        wait_until(lambda: own(agents[3], preload)["done_bytes"] > 8 * MIB, "it pulls")
+        agents[3].kill()
+        agents[3].start()
+        state = watched(agents[0], preload)
+        assert state["totals"]["complete"] == state["totals"]["agents"] == 4
+        assert has_it(agents[3], repo)
+        copies = hub.body_bytes() / repo.total_bytes
+        assert copies <= 1.15, copies
+
+
+def test_the_issuer_may_restart_and_who_joins_later_is_served(tmp_path: Path, repo: HubRepo):
+    with (
+        hub_of(tmp_path, repo) as hub,
+        network(tmp_path, 3, env={"HF_ENDPOINT": hub.url}) as agents,
+    ):
+        preload = start(agents[1])
+        wait_until(lambda: own(agents[2], preload)["done_bytes"] > 4 * MIB, "it pulls")
+        agents[1].stop()
+        agents[1].start()
+        with running_agent(
+            tmp_path / "late", settings=LOOPBACK, prefix=(), HF_ENDPOINT=hub.url
+        ) as late:
+            join(late, agents[0])
+            wait_until(lambda: knows(agents[1], 3), "all know it")
+            state = watched(agents[1], preload)
+            assert state["mine"], "it knows that the preload is its own"
+            assert state["totals"]["complete"] == state["totals"]["agents"] == 4
+            assert has_it(late, repo)
+            sent = hub.body_bytes()
+            agents[1].stop()  # now nobody but who heard of it can tell
+            with running_agent(
+                tmp_path / "later", settings=LOOPBACK, prefix=(), HF_ENDPOINT=hub.url
+            ) as later:
+                join(later, agents[0])
+                wait_until(lambda: has_it(later, repo), "who joins after the issuer left gets it")
+            assert hub.body_bytes() - sent < MIB, "and from agents that have it"
+
+
+def test_a_cancel_stops_everybody_and_outlives_retelling(tmp_path: Path, repo: HubRepo):
+    with (
+        hub_of(tmp_path, repo, MIB) as hub,
+        network(tmp_path, 3, env={"HF_ENDPOINT": hub.url}) as agents,
+    ):
+        preload = start(agents[0])
+        for agent in agents:
+            wait_until(lambda a=agent: own(a, preload)["state"] == "pulling", "all pull")
+        agents[2].kill()  # it knows the preload, and not its end
+        with agents[1].client() as client, pytest.raises(errors.Denied, match="its signer"):
+            client.cancel_preload(preload)
+        with agents[0].client() as client:
+            assert client.cancel_preload(preload[:8])["cancelled"]
+        wait_until(lambda: own(agents[1], preload)["state"] == "cancelled", "it is told")
+        time.sleep(1.0)
+        sent = hub.body_bytes()
+        agents[2].start()
+        wait_until(lambda: knows(agents[2], 2), "it is back")
+        wait_until(lambda: own(agents[2], preload)["state"] == "cancelled", "it is told, too")
+        assert state_of(agents[1], preload)["cancelled"], "and has not told it anew"
+        time.sleep(1.5)
+        assert hub.body_bytes() - sent < 4 * MIB, "nobody goes on"
+
+
+def test_a_number_and_labels_choose_the_same_agents_everywhere(tmp_path: Path, repo: HubRepo):
+    each = {2: {"agent.labels": "gpu=h100, rack=1"}, 3: {"agent.labels": "gpu=a100"}}
+    with (
+        hub_of(tmp_path, repo, None) as hub,
+        network(tmp_path, 4, env={"HF_ENDPOINT": hub.url}, each=each) as agents,
+    ):
+        labelled = watched(agents[0], start(agents[0], nodes="gpu=h100"))
+        assert labelled["totals"]["agents"] == 1
+        assert [has_it(agent, repo) for agent in agents] == [False, False, True, False]
+        line = next(line for line in labelled["agents"] if line["chosen"])
+        assert (line["peer"], line["labels"]) == (peer_id(agents[2]), "gpu=h100,rack=1")
+        two = start(agents[1], nodes="2")
+        state = watched(agents[1], two)
+        assert state["totals"]["complete"] == state["totals"]["agents"] == 2
+        chosen = [{x["peer"] for x in state_of(a, two)["agents"] if x["chosen"]} for a in agents]
+        assert all(one == chosen[0] for one in chosen), "each decides alone, and alike"
+        wrong = [a for a in agents if peer_id(a) not in chosen[0] and has_it(a, repo)]
+        assert all(a is agents[2] for a in wrong), "who is not chosen fetches nothing"
+
+
+def test_a_foreground_pull_has_its_lone_speed(tmp_path: Path, repo: HubRepo):
+    other = build_repo(tmp_path / "other", {"b.bin": lfs(24 * MIB, 9)}, repo_id="demo/other")
+    site = tmp_path / "lone"
+    with (
+        hub_of(tmp_path, repo, 2 * MIB) as hub,
+        nginx(
+            site, tmp_path / "nginx2", extra=static_hub(other, site),
+            limit_rate_bytes_per_s=8 * MIB,
+        ) as second,
+        network(tmp_path, 2, env={"HF_ENDPOINT": hub.url}) as agents,
+    ):  # fmt: skip
+        def seconds(agent: Agent) -> float:
+            began = time.monotonic()
+            agent.get(
+                "hf://demo/other", credentials={"hf_endpoint": second.url}, hf_cache=False,
+                include=["b.bin"],
+            )  # fmt: skip
+            return time.monotonic() - began
+
+        with running_agent(tmp_path / "alone", settings=LOOPBACK) as alone:
+            lone_s = seconds(alone)
+        preload = start(agents[0])
+        wait_until(lambda: own(agents[1], preload)["done_bytes"] > MIB, "it pulls")
+        taken_s = seconds(agents[1])
+        assert lone_s / taken_s >= 0.8, (lone_s, taken_s)
+        assert watched(agents[0], preload)["totals"]["complete"] == 2, "it goes on afterwards"
+
+
+def test_who_lets_nobody_preload_refuses_and_the_others_go_on(tmp_path: Path, repo: HubRepo):
+    each = {2: {"preload.from": "nobody"}, 1: {"preload.from": "admin"}}
+    with (
+        hub_of(tmp_path, repo, None) as hub,
+        network(tmp_path, 3, env={"HF_ENDPOINT": hub.url}, each=each) as agents,
+    ):
+        state = watched(agents[0], start(agents[0]))
+        by_peer = {line["peer"]: line["state"] for line in state["agents"]}
+        assert by_peer[peer_id(agents[0])] == by_peer[peer_id(agents[1])] == "complete"
+        assert not has_it(agents[2], repo)
+        with agents[1].client() as client, pytest.raises(errors.Denied, match="admin"):
+            client.preload(REF, credentials={"hf_endpoint": hub.url})
