@@ -102,31 +102,31 @@ class PreloadPull:
 
     async def _resolve(self) -> tuple[Resolution, bool]:
         """What is to be fetched, and whether an origin may be asked for its bytes."""
-        ref = self._origin_ref()
-        if ref is not None:
+        for found in (self._by_grant, self._from_origin):
             with suppress(NotFound):  # at this agent's hub; other agents may have the content
-                found = await self._from_origin(ref)
-                manifest = found.manifest
-                if manifest is not None and manifest.cid() == self._intent.manifest:
-                    return found, found.listing.source != OTHERS
+                resolution = await found()
+                if resolution is not None and _cid(resolution) == self._intent.manifest:
+                    return resolution, resolution.listing.source != OTHERS
         return await self._from_members(), False
 
-    def _origin_ref(self) -> refs.Ref | None:
+    async def _by_grant(self) -> Resolution | None:
+        """What members say of the ref. Where a grant is all we have, it comes before the origin,
+        which would list what it does not give; and members tell whom they know as the asker.
+        """
+        ref, resolver = refs.parse_ref(self._intent.ref), self._parts.resolver
+        if not await trio.to_thread.run_sync(self._is_granted, refs.canonical(ref)):
+            return None
+        return await resolver.resolve(ref, self._credentials, offline=True)
+
+    async def _from_origin(self) -> Resolution | None:
+        """What the origin says, asked with our own access, if it may be asked."""
         ref = refs.parse_ref(self._intent.ref)
         if isinstance(ref, refs.HfRef):
-            revision = self._intent.revision
-            return ref if revision is None else replace(ref, revision=revision)
-        return ref if isinstance(ref, refs.HttpRef) and self._trusted else None
-
-    async def _from_origin(self, ref: refs.Ref) -> Resolution:
-        """By our own access. Where a grant is all there is, members tell: its origin would list
-        what it does not give, and whoever has that is not told by others any more.
-        """
-        resolver = self._parts.resolver
-        if await trio.to_thread.run_sync(self._is_granted, refs.canonical(ref)):
-            with suppress(NotFound):
-                return await resolver.resolve(ref, self._credentials, offline=True)
-        return await resolver.resolve(ref, self._credentials)
+            if self._intent.revision is not None:
+                ref = replace(ref, revision=self._intent.revision)
+        elif not (isinstance(ref, refs.HttpRef) and self._trusted):
+            return None
+        return await self._parts.resolver.resolve(ref, self._credentials)
 
     def _is_granted(self, canonical: str) -> bool:
         network = self._parts.network.current
@@ -168,3 +168,7 @@ def _own_credentials() -> Credentials:
     """The agent's own, as its environment and its user's home have them."""
     found = config.caller_credentials()
     return Credentials(found.get("hf_token"), found.get("hf_endpoint"))
+
+
+def _cid(resolution: Resolution) -> bytes | None:
+    return None if resolution.manifest is None else resolution.manifest.cid()

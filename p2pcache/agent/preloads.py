@@ -384,9 +384,9 @@ class Preloads:
         async def once() -> None:
             def watch(progress: Progress) -> None:
                 job.hidden = one.hidden
+                self._turn(job, Stage.PULLING, "")
                 self._progress(job, progress)
 
-            self._turn(job, Stage.PULLING, "")
             one = PreloadPull(parts, intent, trusted=trusted, watch=watch)
             try:
                 await one.run()
@@ -438,7 +438,7 @@ class Preloads:
         wait_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** (job.tries - 1))
         match error:
             case Denied():
-                stage, wait_s = Stage.REFUSED, LAST_RETRY_S
+                stage = Stage.REFUSED
             case NotFound() | Unavailable() | Interrupted() if job.tries < TRIES:
                 stage = Stage.WAITING
             case _:

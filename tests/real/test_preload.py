@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from p2pcache import errors
-from tests.support.agents import running_agent
+from tests.support import faulty_http as fh
+from tests.support.agents import REPO, running_agent
 from tests.support.blobs import MIB
+from tests.support.faulty_http import FaultyServer
 from tests.support.hub_repo import HubRepo, build_repo, lfs, text
+from tests.support.hub_stub import GOOD_TOKEN, hub_stub
 from tests.support.network import LOOPBACK, join, knows, network, peer_id, wait_until
 from tests.support.nginx import nginx, static_hub
 from tests.support.watched_pull import at_most
@@ -203,6 +211,7 @@ def test_a_foreground_pull_has_its_lone_speed(tmp_path: Path, repo: HubRepo):
         ) as second,
         network(tmp_path, 2, env={"HF_ENDPOINT": hub.url}) as agents,
     ):  # fmt: skip
+
         def seconds(agent: Agent) -> float:
             began = time.monotonic()
             agent.get(
@@ -232,3 +241,108 @@ def test_who_lets_nobody_preload_refuses_and_the_others_go_on(tmp_path: Path, re
         assert not has_it(agents[2], repo)
         with agents[1].client() as client, pytest.raises(errors.Denied, match="admin"):
             client.preload(REF, credentials={"hf_endpoint": hub.url})
+
+
+def command(agent: Agent, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "p2pcache", "preload", *argv],
+        cwd=REPO, env=agent.env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_watches_and_copies_that_are_to_stay_stay(tmp_path: Path, repo: HubRepo):
+    with (
+        hub_of(tmp_path, repo) as hub,
+        network(tmp_path, 3, env={"HF_ENDPOINT": hub.url}) as agents,
+    ):
+        done = command(agents[1], REF, "--replicas", "2", "--watch", "--json")
+        assert done.returncode == 0, done.stderr
+        *progress, last = map(json.loads, done.stdout.splitlines())
+        assert progress
+        assert {line["type"] for line in progress} == {"preload-progress"}
+        assert (last["type"], last["totals"]["complete"]) == ("preload", 3)
+        listed = command(agents[0], "list")
+        assert last["id"][:12] in listed.stdout
+        assert command(agents[0], "cancel", last["id"]).returncode == 14
+        wait_until(lambda: evictions(agents) == [0, 0, 1], "one of three copies may go")
+        wait_until(
+            lambda: [agent for agent in agents if not has_it(agent, repo)], "and its agent said so"
+        )
+        time.sleep(6)
+        assert evictions(agents) == [0, 0, 0], "now there are two, and both stay"
+        keeper = next(agent for agent in agents if has_it(agent, repo))
+        with keeper.client() as client, pytest.raises(errors.UsageError, match="a preload keeps"):
+            client.rm(last["manifest"])
+        assert command(agents[1], "cancel", last["id"]).returncode == 0
+        wait_until(lambda: sum(evictions(agents)) > 0, "after the cancel they may go")
+
+
+def evictions(agents: list[Agent]) -> list[int]:
+    """In how many agents a gc down to nothing evicts something, sorted."""
+    out = []
+    for agent in agents:
+        with agent.client() as client:
+            out.append(min(1, client.gc(target_bytes=0)["evicted"]))
+    return sorted(out)
+
+
+def test_gated_content_goes_to_those_with_access_and_the_rest_refuse(tmp_path: Path, repo: HubRepo):
+    with hub_stub(repo) as hub, contextlib.ExitStack() as stack:
+        hub.gated.add("demo/model")
+        agents = [
+            stack.enter_context(
+                running_agent(
+                    tmp_path / f"n{n}", settings=LOOPBACK, prefix=(), HF_ENDPOINT=hub.url,
+                    **({"HF_TOKEN": GOOD_TOKEN} if n < 2 else {}),
+                )
+            )
+            for n in range(4)
+        ]  # fmt: skip
+        with agents[0].client() as client:
+            client.init()
+        for agent in agents[1:]:
+            join(agent, agents[0])
+        for agent in agents:
+            wait_until(lambda a=agent: knows(a, 3), "they know each other")
+        with agents[0].client() as client:
+            client.grant(REF, peer_id(agents[2]), expires_s=600)
+            credentials = {"hf_endpoint": hub.url, "hf_token": GOOD_TOKEN}
+            preload = client.preload(REF, credentials=credentials)["id"]
+        wait_until(
+            lambda: own(agents[3], preload)["state"] == "refused", "without access it refuses"
+        )
+        state = watched(agents[0], preload)
+        by_peer = {line["peer"]: line for line in state["agents"]}
+        states = [by_peer[peer_id(agent)]["state"] for agent in agents]
+        assert states == ["complete", "complete", "complete", "refused"]
+        stranger = state_of(agents[3], preload)
+        others = [line for line in stranger["agents"] if not line["self"]]
+        assert {line["state"] for line in others} <= {"waiting"}, "as they were before they looked"
+        assert not any(line["total_bytes"] for line in stranger["agents"])
+        with agents[3].client() as client:
+            assert not any(entry["present_bytes"] for entry in client.ls())
+
+
+def test_a_path_is_not_told_and_an_address_is_asked_for_the_admin_alone(tmp_path: Path):
+    body = tmp_path / "model.bin"
+    body.write_bytes(bytes(3 * MIB))
+    with FaultyServer() as web, network(tmp_path, 3, env={"HF_ENDPOINT": "http://127.0.0.1:9"}) as (
+        admin, member, other,
+    ):  # fmt: skip
+        with member.client() as client:
+            client.push(body)
+            pushed = client.preload(str(body))
+            assert str(tmp_path) not in json.dumps(pushed)
+        assert watched(member, pushed["id"])["totals"]["complete"] == 3
+        data = bytes(range(256)) * 8192
+        url = web.on("/inner", fh.ranged(data, ETag='"1"'))
+        ref = f"{url}#sha256={hashlib.sha256(data).hexdigest()}"
+
+        with member.client() as client:
+            answer = client.preload(ref)
+            assert "admin" in answer["notes"][0]
+        wait_until(lambda: own(other, answer["id"])["state"] == "complete", "from who has it")
+        by_admin = {line["peer"]: line for line in state_of(member, answer["id"])["agents"]}
+        assert by_admin[peer_id(other)]["origin_bytes"] == 0
+        assert by_admin[peer_id(admin)]["origin_bytes"] == 0
+        assert by_admin[peer_id(member)]["origin_bytes"] >= len(data)

@@ -19,6 +19,7 @@ from p2pcache.net.memory import open_memory_net
 from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.network import NetworkOptions
 from p2pcache.net.shelf import PeerGone, PeerHolds, PeerLost, PeerProof, PeerSettled
+from p2pcache.net.sync import preloads
 from p2pcache.net.sync.wire import (
     Announce,
     Bye,
@@ -561,6 +562,44 @@ async def test_grants_are_told_to_one_or_to_all_but_one(autojump_clock):
         a.network.permit(grants[:2], but=c.peer)
         await trio.sleep(1)
         assert heard[2:] == [(b, 2)]
+
+
+async def test_preloads_are_told_to_those_who_know_of_them_and_lies_end_the_link(autojump_clock):
+    heard = []
+
+    def refuse(_peer, _message):
+        raise Untrusted("a signature does not fit its signer")
+
+    async with world(3, deadline_s=60) as (_, (a, b, c)):
+        await until(lambda: full([a, b, c]), within_s=3)
+        b.network.on_preload = lambda peer, message: heard.append(("b", peer, message))
+        c.network.on_preload = lambda peer, message: heard.append(("c", peer, message))
+        word, ask = preloads.Records((b"record",)), preloads.Watch(())
+        a.network.tell_preload(word)
+        await trio.sleep(1)
+        assert sorted(heard) == [("b", a.peer, word), ("c", a.peer, word)]
+        heard.clear()
+        a.network.tell_preload(ask, but=b.peer)
+        a.network.tell_preload(word, to=b.peer)
+        await trio.sleep(1)
+        assert sorted(heard) == [("b", a.peer, word), ("c", a.peer, ask)]
+        c.network.on_preload = refuse
+        a.network.tell_preload(word)
+        await until(lambda: c.distrusted, within_s=3)
+
+
+@pytest.mark.parametrize(("minor", "is_told"), [(1, False), (2, True), (3, True)])
+async def test_an_older_minor_version_is_told_of_no_preload(autojump_clock, minor, is_told):
+    async with world(1, deadline_s=60) as (net, (a,)):
+        script = await Script.dial(net.host(peer(50)), a.peer, a.host.addresses())
+        await script.say(hello(minor))
+        await until(a.knows, within_s=3)
+        a.network.tell_preload(preloads.Records((b"record",)))
+        told = None
+        with trio.move_on_after(3):
+            told = await script.hear_a(preloads.Records)
+        assert (told is not None) == is_told
+        await script.stream.aclose()
 
 
 async def test_a_cancelled_caller_disturbs_nobody(autojump_clock):

@@ -63,8 +63,8 @@ def network(
 ) -> Iterator[list[Agent]]:
     """So many agents that all know each other; the first made the network.
 
-    `each`: more settings, by number. `env`: of all, such as HF_ENDPOINT. `bad`: those that run with a fault, with their environment
-    (`tests.support.bad_agent`).
+    `each`: more settings, by number. `env`: of all, such as HF_ENDPOINT. `bad`: those
+    that run with a fault, with their environment (`tests.support.bad_agent`).
     """
     with contextlib.ExitStack() as stack:
         agents = []
@@ -77,7 +77,9 @@ def network(
                     place, settings=chosen, module=module, prefix=(), **bad[number]
                 )
             else:
-                made = running_agent(place, settings=chosen, prefix=(), module=MODULE, **(env or {}))
+                made = running_agent(
+                    place, settings=chosen, prefix=(), module=MODULE, **(env or {})
+                )
             agents.append(stack.enter_context(made))
         with agents[0].client() as client:
             client.init()

@@ -224,7 +224,9 @@ class AsyncClient:
 
     async def cancel_preload(self, preload: str) -> answers.PreloadAnswer:
         """End a preload that this agent signed, everywhere."""
-        return cast("answers.PreloadAnswer", (await self.call("preload_cancel", {"id": preload}))[0])
+        return cast(
+            "answers.PreloadAnswer", (await self.call("preload_cancel", {"id": preload}))[0]
+        )
 
     async def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
