@@ -54,6 +54,7 @@ class Book:
         self._now = now
         self._options = options or BookOptions()
         self._known: dict[Key, PreloadRow] = {}
+        self._signers: dict[bytes, PeerId] = {}  # of the intents that are known
         self._verified: dict[bytes, Intent | Cancel] = {}  # of late; told again by every member
         self._buckets: dict[PeerId, Bucket] = {}
 
@@ -61,7 +62,7 @@ class Book:
         """Begin with what was kept."""
         for row in rows:
             if row.expires_at > self._now():
-                self._known[row.id, row.signer] = row
+                self._keep(row)
 
     # -- what is known ---------------------------------------------------------------------------
 
@@ -72,10 +73,8 @@ class Book:
 
     def find(self, id_: bytes) -> PreloadRow | None:
         """The intent of this id."""
-        for (known, _), row in self._known.items():
-            if known == id_ and row.intent is not None:
-                return row
-        return None
+        signer = self._signers.get(id_)
+        return None if signer is None else self._known[id_, signer]
 
     def records(self) -> list[bytes]:
         """All that is told to a newcomer; the ends of cancelled ones too."""
@@ -123,7 +122,8 @@ class Book:
                 told.append(record)
         if new:
             self._rows.put(new.values())
-            self._known.update(new)
+            for row in new.values():
+                self._keep(row)
         return told
 
     def issue(self, intent: Intent) -> None:
@@ -136,13 +136,13 @@ class Book:
                 "`p2pcache preload list` shows them, `p2pcache preload cancel` ends one",
             )
         self._rows.put([row])
-        self._known[row.id, row.signer] = row
+        self._keep(row)
 
     def cancel(self, cancel: Cancel) -> None:
         """End one of our own. Raises LocalFault."""
         row = replace(self._known[cancel.id, cancel.signer], cancel=cancel)
         self._rows.put([row])
-        self._known[row.id, row.signer] = row
+        self._keep(row)
 
     def note(self, id_: bytes, *, origin_bytes: int, done: bool) -> None:
         """How far this agent is. Raises LocalFault."""
@@ -150,7 +150,7 @@ class Book:
         if row is not None and (row.origin_bytes, row.done) != (origin_bytes, done):
             row = replace(row, origin_bytes=origin_bytes, done=done)
             self._rows.put([row])
-            self._known[row.id, row.signer] = row
+            self._keep(row)
 
     def drop(self, unwelcome: Callable[[PeerId], bool]) -> list[bytes]:
         """Forget what expired and who is not welcome (a ban); gives the ids. Raises LocalFault."""
@@ -164,7 +164,14 @@ class Book:
             self._rows.drop(gone)
         for key in gone:
             del self._known[key]
+            if self._signers.get(key[0]) == key[1]:
+                del self._signers[key[0]]
         return [id_ for id_, _ in gone]
+
+    def _keep(self, row: PreloadRow) -> None:
+        self._known[row.id, row.signer] = row
+        if row.intent is not None:
+            self._signers[row.id] = row.signer
 
     def _with(
         self, made: Intent | Cancel, teller: PeerId, new: dict[Key, PreloadRow]

@@ -8,76 +8,41 @@ background turn (agent/turns). Nothing that a member says makes this task wait f
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import trio
 
 from p2pcache.agent.preload_book import Book
+from p2pcache.agent.preload_job import LAST_RETRY_S, Job
 from p2pcache.agent.preload_pull import PreloadPull
 from p2pcache.agent.preload_states import Roster, States, View
+from p2pcache.agent.preload_talk import Talk
 from p2pcache.config.preload import format_labels
 from p2pcache.content.preload import is_chosen, may_evict
 from p2pcache.errors import (
-    Denied,
-    Interrupted,
     LocalFault,
-    NotFound,
     P2PCacheError,
-    Unavailable,
     bug,
 )
 from p2pcache.net.sync import preloads as wire
 from p2pcache.net.sync.preloads import Stage, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
     from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.network_slot import NetworkSlot
     from p2pcache.agent.parts import Parts
     from p2pcache.config.preload import PreloadSettings
-    from p2pcache.content.peerid import PeerId
     from p2pcache.content.preload import Cancel, Intent
     from p2pcache.store.preloads import PreloadRow
     from p2pcache.store.store import Store
     from p2pcache.transfer.progress import Progress
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
 LOOK_S = 0.5  # between two looks at everything, when nothing happens
-TELL_S = 1.0  # between two words on bytes, to those who watch
 CHECK_S = 5.0  # between two looks into the store: what was evicted, what a `get` brought
-RETELL_S = 15.0  # everything again: a word that found no room was left out
-WATCH_S = 60.0  # that a watcher is told without asking again
-MAX_WATCHERS = 64  # of one preload
 MAX_PULLS = 2  # one that waits for a slow origin must not hold up all others
-FIRST_RETRY_S, LAST_RETRY_S = 2.0, 300.0
-TRIES = 5  # then it is called a failure; it is tried on all the same
-
-
-@dataclass(slots=True)
-class Job:
-    """One preload here. `at`: when it is tried (again), on trio's clock."""
-
-    row: PreloadRow
-    state: State
-    at: float = 0.0
-    tries: int = 0
-    cut: bool = False  # its pull is stopped because it is no longer to be
-    scope: trio.CancelScope | None = None  # of the pull that runs
-    earlier_bytes: int = 0  # from origins, by pulls before this one
-    watchers: dict[PeerId, float] = field(default_factory=dict)  # until when
-    told: State | None = None  # the last that everybody was told
-    hidden: bool = True  # restricted content: who has it is not told to everybody
-
-    @property
-    def intent(self) -> Intent:
-        """What is wished."""
-        assert self.row.intent is not None
-        return self.row.intent
 
 
 class Preloads:
@@ -100,8 +65,10 @@ class Preloads:
         self._now = now
         self._jobs: dict[bytes, Job] = {}
         self._complete: set[bytes] = set()
+        self._sizes: dict[bytes, int] = {}  # of what is complete, in bytes
+        self._kept: tuple[set[bytes], set[bytes]] | None = None  # what stays, what is here
         self._look = trio.Event()
-        self._told_at = self._retold_at = self._checked_at = float("-inf")
+        self._checked_at = float("-inf")
 
     # -- operations ------------------------------------------------------------------------------
 
@@ -122,151 +89,57 @@ class Preloads:
         assert row.intent is not None
         job = self._jobs.get(row.id)
         mine = State(row.id, Stage.WAITING, 0, 0, row.origin_bytes, 0.0, "", "")
-        members = opened.network.members()
-        able = {m.peer for m in members if m.version >= (1, wire.MINOR)}
         return View(
             row.intent,
             opened.peer_id,
             mine if job is None else job.state,
             self.states.of(row.id),
-            self.roster.here & able,
+            self.roster.here,
             self.roster.alive(),
             trio.current_time(),
             asked_s,
         )
 
-    # -- what members say ------------------------------------------------------------------------
-
-    def _heard(self, opened: AgentNetwork, peer: PeerId, message: wire.Message) -> None:
-        """See Network.on_preload. Raises Untrusted."""
-        match message:
-            case wire.Records(records):
-                try:
-                    new = self.book.hear(peer, records, lambda who: self._welcome(opened, who))
-                except LocalFault as exc:
-                    _log.warning("a preload is not kept: %s", exc.message)
-                    return
-                if new:
-                    for part in _parts(new, wire.MAX_RECORDS):
-                        opened.network.tell_preload(wire.Records(part), but=peer)
-                    self._wake()
-            case wire.States(entries):
-                for state in entries:
-                    if self.book.find(state.id) is not None:
-                        self.states.hear(peer, state, trio.current_time())
-                self._wake()
-            case wire.Watch(()):
-                self._tell_records(opened, peer)
-            case wire.Watch(ids):
-                self._watched(opened, peer, ids)
-
-    def _welcome(self, opened: AgentNetwork, signer: PeerId) -> bool:
-        if opened.is_banned(signer):
-            return False
-        return self.book.takes_part(signer, opened.peer_id, opened.admin)
-
-    def _watched(self, opened: AgentNetwork, peer: PeerId, ids: Iterable[bytes]) -> None:
-        told = []
-        for id_ in ids:
-            job = self._jobs.get(id_)
-            if job is not None and self._may_hear(opened, peer, job):
-                job.watchers.pop(peer, None)
-                job.watchers[peer] = trio.current_time() + WATCH_S
-                if len(job.watchers) > MAX_WATCHERS:
-                    del job.watchers[next(iter(job.watchers))]
-                told.append(self._shown(opened, peer, job))
-            elif job is None and not self._welcome(opened, peer):
-                told.append(State(id_, Stage.REFUSED, 0, 0, 0, 0.0, Denied.code, ""))
-        if told:
-            opened.network.tell_preload(wire.States(tuple(told)), to=peer)
-
-    # -- what is said of this agent --------------------------------------------------------------
-
-    def _may_hear(self, opened: AgentNetwork, peer: PeerId, job: Job) -> bool:
-        """Who has restricted content is nobody's business but whose wish it is."""
-        return job.intent.signer == peer or not job.hidden
-
-    def _shown(self, opened: AgentNetwork, peer: PeerId, job: Job) -> State:
-        """Our state as this member may see it: of restricted content no sizes, unless it may read
-        it or is the network's admin.
-        """
-        state = job.state
-        if not job.hidden or peer == opened.admin or opened.access.may(peer, job.intent.manifest):
-            return state
-        return replace(state, done_bytes=0, total_bytes=0, origin_bytes=0, bytes_per_s=0.0)
-
-    def _tell_records(self, opened: AgentNetwork, peer: PeerId) -> None:
-        for part in _parts(self.book.records(), wire.MAX_RECORDS):
-            opened.network.tell_preload(wire.Records(part), to=peer)
-
-    def _tell_states(self, opened: AgentNetwork, peer: PeerId, jobs: Iterable[Job]) -> None:
-        shown = [
-            self._shown(opened, peer, job) for job in jobs if self._may_hear(opened, peer, job)
-        ]
-        for part in _parts(shown, wire.MAX_STATES):
-            opened.network.tell_preload(wire.States(part), to=peer)
-
-    def _tell(self, opened: AgentNetwork) -> None:
-        """Stages to everybody as they change, bytes to those who watch, all now and then."""
-        now = trio.current_time()
-        again = now >= self._retold_at + RETELL_S
-        bytes_too = now >= self._told_at + TELL_S
-        news: dict[PeerId, list[Job]] = {}
-        for job in self._jobs.values():
-            job.watchers = {peer: until for peer, until in job.watchers.items() if until > now}
-            turned = job.told is None or _stage(job.told) != _stage(job.state)
-            if again or turned:
-                to = self.roster.here
-            elif bytes_too and job.told != job.state:
-                to = self.roster.here & {job.intent.signer, *job.watchers}
-            else:
-                continue
-            job.told = job.state
-            for peer in to:
-                news.setdefault(peer, []).append(job)
-        if again:
-            self._retold_at = now
-        if bytes_too:
-            self._told_at = now
-        for peer, jobs in news.items():
-            self._tell_states(opened, peer, jobs)
-
     # -- work ------------------------------------------------------------------------------------
 
     async def run(self, parts: Parts) -> None:
         """Until cancelled: whenever there is a network, take part in its preloads."""
-        rows = await trio.to_thread.run_sync(self._store.preloads.all)
-        self.book.load(rows)
-        await self._keep_replicas(None)
+        try:
+            self.book.load(await trio.to_thread.run_sync(self._store.preloads.all))
+            await self._keep_replicas(None)
+        except LocalFault as exc:  # members tell it all again
+            _log.warning("what was kept of preloads cannot be read: %s", exc.message)
         while True:
             opened = await self._slot.wait_any()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._greet, opened)
-                nursery.start_soon(self._work, parts, opened)
+                talk = Talk(opened, self.book, self.states, self.roster, self._jobs, self._wake)
+                nursery.start_soon(self._follow_members, opened, talk)
+                nursery.start_soon(self._work, parts, opened, talk)
                 await self._slot.wait_closed(opened)
                 nursery.cancel_scope.cancel()
             self._jobs.clear()
             self.roster.see((), trio.current_time())
 
-    async def _greet(self, opened: AgentNetwork) -> None:
+    async def _follow_members(self, opened: AgentNetwork, talk: Talk) -> None:
         """Tell who comes what we know, and ask those who came before we listened."""
         from p2pcache.net.member import MemberUp
 
-        def heard(peer: PeerId, message: wire.Message) -> None:
-            self._heard(opened, peer, message)
-
-        opened.network.on_preload = heard
+        opened.network.on_preload = talk.heard
         opened.network.tell_preload(wire.Watch(()))
         async with opened.network.watch() as changes:
             async for change in changes:
-                self.roster.see((m.peer for m in opened.network.members()), trio.current_time())
+                self._see_members(opened)
                 if isinstance(change, MemberUp):
-                    peer = change.member.peer
-                    self._tell_records(opened, peer)
-                    self._tell_states(opened, peer, self._jobs.values())
+                    talk.greet(change.member.peer)
                 self._wake()
 
-    async def _work(self, parts: Parts, opened: AgentNetwork) -> None:
+    def _see_members(self, opened: AgentNetwork) -> None:
+        """Who could take part: an agent of an older minor version brings nothing."""
+        members = opened.network.members()
+        able = (member.peer for member in members if member.version >= (1, wire.MINOR))
+        self.roster.see(able, trio.current_time())
+
+    async def _work(self, parts: Parts, opened: AgentNetwork, talk: Talk) -> None:
         async with trio.open_nursery() as nursery:
             while True:
                 self._look = trio.Event()
@@ -274,7 +147,7 @@ class Preloads:
                     await self._look_at_all(parts, opened, nursery)
                 except LocalFault as exc:  # a full disk; everything is looked at again
                     _log.warning("preloads: %s", exc.message)
-                self._tell(opened)
+                talk.tell()
                 self.changed.set()
                 self.changed = trio.Event()
                 with trio.move_on_after(LOOK_S):
@@ -282,8 +155,7 @@ class Preloads:
                 await trio.sleep(0.05)  # however it is woken, this is no busy loop
 
     async def _look_at_all(self, parts: Parts, opened: AgentNetwork, nursery: trio.Nursery) -> None:
-        members = (member.peer for member in opened.network.members())
-        self.roster.see(members, trio.current_time())
+        self._see_members(opened)
         for id_ in self.book.drop(opened.is_banned):
             self._forget(id_)
         rows = self.book.intents()
@@ -309,6 +181,9 @@ class Preloads:
         """What is here, and what of it is restricted; in a thread."""
         jobs = list(self._jobs.values())
         self._complete = self._store.complete_manifests()
+        for cid in {job.intent.manifest for job in jobs} & self._complete - self._sizes.keys():
+            body = self._store.get_manifest(cid)
+            self._sizes[cid] = 0 if body is None else body.total_bytes
         hidden = self._store.hidden_manifests([job.intent.manifest for job in jobs])
         for job in jobs:
             job.hidden = job.intent.manifest in hidden
@@ -321,30 +196,31 @@ class Preloads:
             self._stop(job, Stage.CANCELLED)
         elif there and not runs:
             if not job.row.done:
-                self.book.note(intent.id, origin_bytes=job.state.origin_bytes, done=True)
-            size = self._size(intent.manifest)
-            job.state = replace(job.state, done_bytes=size, total_bytes=size)
-            self._turn(job, Stage.COMPLETE, "")
+                self._note(job, done=True)
+            job.has(self._sizes.get(intent.manifest, 0))
+            job.turn(Stage.COMPLETE, "")
         elif not self._is_wanted(opened, job):
             self._stop(job, Stage.IDLE)
+            if not runs:
+                job.has(0)
         elif now >= intent.deadline_at:
             self._stop(job, Stage.FAILED, "deadline")
         elif runs:
             return
         elif now < intent.start_at:
-            self._turn(job, Stage.WAITING, "")
+            job.turn(Stage.WAITING, "")
         elif trio.current_time() >= job.at and self._running() < MAX_PULLS:
             job.scope, job.cut = trio.CancelScope(), False
             nursery.start_soon(self._pull, parts, opened, job, job.scope)
         elif job.state.stage in (Stage.IDLE, Stage.CANCELLED, Stage.COMPLETE):
-            self._turn(job, Stage.WAITING, "")
+            job.turn(Stage.WAITING, "")
 
     def _is_wanted(self, opened: AgentNetwork, job: Job) -> bool:
         """Whether this agent is to fetch it. What was evicted since is not fetched again, unless
         there are too few copies.
         """
         intent = job.intent
-        others = (self.roster.alive() | opened.network.known_peers()) - {opened.peer_id}
+        others = self.roster.alive() | opened.network.hearsay()
         if not is_chosen(intent, opened.peer_id, others, self._labels):
             return False
         if not job.row.done:
@@ -358,21 +234,13 @@ class Preloads:
         if job.scope is not None:
             job.cut = True
             job.scope.cancel()
-        self._turn(job, stage, code)
+        job.turn(stage, code)
 
     def _forget(self, id_: bytes) -> None:
         job = self._jobs.pop(id_, None)
         if job is not None and job.scope is not None:
             job.scope.cancel()
         self.states.forget(id_)
-
-    def _turn(self, job: Job, stage: Stage, code: str) -> None:
-        if (job.state.stage, job.state.code) != (stage, code):
-            job.state = replace(job.state, stage=stage, code=code, bytes_per_s=0.0)
-
-    def _size(self, manifest: bytes) -> int:
-        body = self._store.get_manifest(manifest)
-        return 0 if body is None else body.total_bytes
 
     async def _pull(
         self, parts: Parts, opened: AgentNetwork, job: Job, scope: trio.CancelScope
@@ -384,16 +252,17 @@ class Preloads:
         async def once() -> None:
             def watch(progress: Progress) -> None:
                 job.hidden = one.hidden
-                self._turn(job, Stage.PULLING, "")
-                self._progress(job, progress)
+                job.turn(Stage.PULLING, "")
+                job.progress(progress)
 
             one = PreloadPull(parts, intent, trusted=trusted, watch=watch)
             try:
                 await one.run()
             finally:
-                self._count(job, one.origin_bytes)
+                job.count(one.origin_bytes)
+                self._note(job, done=job.row.done)
                 if parts.pulls.turns.busy:
-                    self._turn(job, Stage.WAITING, "foreground")
+                    job.turn(Stage.WAITING, "foreground")
 
         error: P2PCacheError | None = None
         try:
@@ -406,46 +275,21 @@ class Preloads:
         finally:
             job.scope = None
             self._checked_at = float("-inf")
-        if error is None:
-            job.tries = 0
-        elif not job.cut:
-            self._failed(job, error)
+        if error is None and not job.cut:
+            # Also if the store has no room for it and evicts it at once: that is no reason to
+            # fetch it again and again.
+            self._note(job, done=True)
+            job.tries, job.at = 0, trio.current_time() + LAST_RETRY_S
+        elif error is not None and not job.cut:
+            _log.info("preload of %s: %s", job.intent.ref, error.message)
+            job.failed(error, trio.current_time())
         self._wake()
 
-    def _progress(self, job: Job, progress: Progress) -> None:
-        """What the pull that runs has of it. Before it looked, it knows less than the last one."""
-        kept = sum(
-            count for name, count in progress.sources.items() if not name.startswith("12D3KooW")
-        )
-        job.state = replace(
-            job.state,
-            done_bytes=max(progress.done_bytes, 0),
-            total_bytes=max(progress.total_bytes, job.state.total_bytes),
-            origin_bytes=job.earlier_bytes + kept,
-            bytes_per_s=progress.bytes_per_s,
-        )
-
-    def _count(self, job: Job, origin_bytes: int) -> None:
-        job.earlier_bytes += origin_bytes
-        job.state = replace(job.state, origin_bytes=job.earlier_bytes, bytes_per_s=0.0)
+    def _note(self, job: Job, *, done: bool) -> None:
         try:
-            self.book.note(job.intent.id, origin_bytes=job.earlier_bytes, done=job.row.done)
+            self.book.note(job.intent.id, origin_bytes=job.earlier_bytes, done=done)
         except LocalFault as exc:
-            _log.warning("a preload's count is not kept: %s", exc.message)
-
-    def _failed(self, job: Job, error: P2PCacheError) -> None:
-        job.tries += 1
-        wait_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** (job.tries - 1))
-        match error:
-            case Denied():
-                stage = Stage.REFUSED
-            case NotFound() | Unavailable() | Interrupted() if job.tries < TRIES:
-                stage = Stage.WAITING
-            case _:
-                stage = Stage.FAILED
-        _log.info("preload of %s: %s", job.intent.ref, error.message)
-        job.at = trio.current_time() + wait_s
-        self._turn(job, stage, error.code)
+            _log.warning("a preload's progress is not kept: %s", exc.message)
 
     async def _keep_replicas(self, opened: AgentNetwork | None) -> None:
         """Before others can be heard, everything that a preload may need stays."""
@@ -461,15 +305,9 @@ class Preloads:
                 or not may_evict(row.intent, opened.peer_id, self.states.holders(row.id, here))
             )
         }
-        await trio.to_thread.run_sync(self._store.keep_replicas, kept)
+        if self._kept != (kept, kept & self._complete):
+            self._kept = kept, kept & self._complete
+            await trio.to_thread.run_sync(self._store.keep_replicas, kept)
 
     def _wake(self) -> None:
         self._look.set()
-
-
-def _stage(state: State) -> tuple[Stage, str]:
-    return state.stage, state.code
-
-
-def _parts(entries: Sequence[T], most: int) -> list[tuple[T, ...]]:
-    return [tuple(entries[at : at + most]) for at in range(0, len(entries), most)]

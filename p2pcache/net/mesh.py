@@ -245,9 +245,9 @@ class Mesh:
             del self._seen[next(iter(self._seen))]
         return True
 
-    def known(self) -> set[PeerId]:
-        """Linked members; in a large network also those that others told of, and may be gone."""
-        return set(self._known if self.sparse else self._links)
+    def hearsay(self) -> set[PeerId]:
+        """In a large network: peers that others told of, and that may be gone."""
+        return self._known.keys() - self._links.keys() if self.sparse else set()
 
     def contacts(self, but: PeerId | None = None) -> list[Contact]:
         """Linked members, as many as one message takes; what is known at first hand only."""

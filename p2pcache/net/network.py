@@ -370,9 +370,9 @@ class Network:
                 else:
                     link.tell(message)
 
-    def known_peers(self) -> set[PeerId]:
-        """Who is here; in a large network also whom the members know."""
-        return self.members_driver.mesh.known()
+    def hearsay(self) -> set[PeerId]:
+        """In a large network: members that others told of, and that we have no link with."""
+        return self.members_driver.mesh.hearsay()
 
     def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
         """See MembersOwner."""
