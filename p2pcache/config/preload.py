@@ -21,8 +21,8 @@ class From(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class PreloadSettings:
-    """`members`: whoever holds the network key may fill this store already by asking us to share
-    its wants; an agent with a small disk or a metered link may say otherwise.
+    """`members`: who holds the network key is trusted with it. An agent with a small disk or a
+    metered link may say otherwise. `labels`: what it is.
     """
 
     who: From = From.MEMBERS
