@@ -221,6 +221,8 @@ def test_a_foreground_pull_has_its_lone_speed(tmp_path: Path, repo: HubRepo):
             return time.monotonic() - began
 
         with running_agent(tmp_path / "alone", settings=LOOPBACK) as alone:
+            credentials = {"hf_endpoint": hub.url}
+            alone.get(REF, credentials=credentials, hf_cache=False, include=["config.json"])  # warm
             lone_s = seconds(alone)
         preload = start(agents[0])
         wait_until(lambda: own(agents[1], preload)["done_bytes"] > MIB, "it pulls")
