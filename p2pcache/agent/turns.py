@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 LINGER_S = 1.0  # after a foreground pull: a script that gets file after file is one reader
-YIELD_S = 5.0  # for background pulls to end: kill their workers, flush what they verified
+YIELD_S = 0.2  # for background pulls to free workers and sockets; they flush and take back what
+#                they shared beside the foreground, which waits for the leases it needs by itself
 
 
 class Turns:

@@ -201,32 +201,30 @@ def test_a_number_and_labels_choose_the_same_agents_everywhere(tmp_path: Path, r
 
 
 def test_a_foreground_pull_has_its_lone_speed(tmp_path: Path, repo: HubRepo):
-    other = build_repo(tmp_path / "other", {"b.bin": lfs(24 * MIB, 9)}, repo_id="demo/other")
-    site = tmp_path / "lone"
+    names = ("warm.bin", "lone.bin", "during.bin")
+    files = {name: lfs(64 * MIB, seed) for seed, name in enumerate(names, 9)}
+    other = build_repo(tmp_path / "other", files, repo_id="demo/other")
+    site = tmp_path / "second"
+    extra = static_hub(other, site)
     with (
         hub_of(tmp_path, repo, 2 * MIB) as hub,
-        nginx(
-            site, tmp_path / "nginx2", extra=static_hub(other, site),
-            limit_rate_bytes_per_s=8 * MIB,
-        ) as second,
+        nginx(site, tmp_path / "nginx2", extra=extra, limit_rate_bytes_per_s=8 * MIB) as second,
         network(tmp_path, 2, env={"HF_ENDPOINT": hub.url}) as agents,
-    ):  # fmt: skip
+    ):
 
-        def seconds(agent: Agent) -> float:
+        def seconds(file: str) -> float:
+            credentials = {"hf_endpoint": second.url}
             began = time.monotonic()
-            agent.get(
-                "hf://demo/other", credentials={"hf_endpoint": second.url}, hf_cache=False,
-                include=["b.bin"],
-            )  # fmt: skip
+            agents[1].get(
+                "hf://demo/other", credentials=credentials, hf_cache=False, include=[file]
+            )
             return time.monotonic() - began
 
-        with running_agent(tmp_path / "alone", settings=LOOPBACK) as alone:
-            credentials = {"hf_endpoint": hub.url}
-            alone.get(REF, credentials=credentials, hf_cache=False, include=["config.json"])  # warm
-            lone_s = seconds(alone)
+        seconds("warm.bin")
+        lone_s = seconds("lone.bin")
         preload = start(agents[0])
         wait_until(lambda: own(agents[1], preload)["done_bytes"] > MIB, "it pulls")
-        taken_s = seconds(agents[1])
+        taken_s = seconds("during.bin")
         assert lone_s / taken_s >= 0.8, (lone_s, taken_s)
         assert watched(agents[0], preload)["totals"]["complete"] == 2, "it goes on afterwards"
 
