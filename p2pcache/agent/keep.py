@@ -102,6 +102,11 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 f"`{text}` is pinned", hint="`p2pcache unpin` it first, or use --force"
             )
         store.unpin(manifest)
+    if manifest in store.replica_manifests and not args.flag("force"):
+        raise UsageError(
+            f"`{text}` is one of the copies that a preload keeps",
+            hint="`p2pcache preload list` shows it; --force removes it all the same",
+        )
     linked = await trio.to_thread.run_sync(store.linked_bytes, manifest)
     freed = await trio.to_thread.run_sync(store.rm, manifest)
     notes = []

@@ -168,6 +168,11 @@ class NetworkSlot:
             await self._changed.wait()
         return self.current
 
+    async def wait_closed(self, opened: AgentNetwork) -> None:
+        """Until this is no longer the network."""
+        while self.current is opened:
+            await self._changed.wait()
+
     async def wait_open(self, timeout_s: float) -> AgentNetwork | None:
         """The network, once it is open; None when there is none, it did not open at the last try
         (`trouble`, known at once), or it takes longer.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2pcache.agent.names import NetworkNames
     from p2pcache.agent.network_slot import NetworkSlot
+    from p2pcache.agent.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.settings import Config
     from p2pcache.store.store import Store
@@ -32,5 +33,6 @@ class Parts:
     context: PullContext
     network: NetworkSlot
     names: NetworkNames
+    preloads: Preloads
     now: Callable[[], float]
     started_at: float

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from p2pcache.agent.turns import Turns
 from p2pcache.errors import Interrupted, P2PCacheError, bug, from_wire
 from p2pcache.store.store import Hold
 from p2pcache.transfer.progress import Progress
@@ -60,6 +61,7 @@ class Pulls:
         self._hold = running
         self._running: dict[Hashable, SharedPull] = {}
         self._stopping = False
+        self.turns = Turns()
 
     def running(self) -> list[SharedPull]:
         """What runs now, oldest first."""
@@ -88,8 +90,19 @@ class Pulls:
 
         `hold` is this caller's own: its blobs are not evicted before the caller is done with them.
         If cancelled, this caller leaves; the pull ends only with its last waiter, who stays until
-        it has ended (END_S at most).
+        it has ended (END_S at most). What pulls in the background waits meanwhile.
         """
+        async with self.turns.foreground():
+            return await self._wait_pulled(key, ref, start, emit, hold)
+
+    async def _wait_pulled(
+        self,
+        key: Hashable,
+        ref: str,
+        start: Start,
+        emit: Callable[[Progress], Awaitable[None]],
+        hold: Hold,
+    ) -> PullReport:
         shared = self._running.get(key)
         if self._stopping:
             raise Interrupted("the agent is stopping", hint="run it again: a new one is started")

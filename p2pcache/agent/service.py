@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from p2pcache.agent import get, grants, health, keep, repair, share, trace
+from p2pcache.agent import get, grants, health, keep, preload, repair, share, trace
 from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
@@ -30,6 +30,10 @@ OPERATIONS: dict[str, Operation] = {
     "grant": grants.grant,
     "revoke": grants.revoke,
     "grants": grants.grants,
+    "preload": preload.preload,
+    "preload_list": preload.preload_list,
+    "preload_show": preload.preload_show,
+    "preload_cancel": preload.preload_cancel,
     "ls": keep.ls,
     "pin": keep.pin,
     "unpin": keep.unpin,

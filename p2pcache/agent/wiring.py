@@ -14,6 +14,7 @@ from p2pcache.agent.adopt import hub_adopter
 from p2pcache.agent.names import NetworkNames
 from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.parts import Parts
+from p2pcache.agent.preloads import Preloads
 from p2pcache.agent.pulls import Pulls
 from p2pcache.errors import LocalFault
 from p2pcache.sources.certificates import trusting
@@ -55,8 +56,9 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             network = NetworkSlot(config.home, config.network, store, time.time)
             names = NetworkNames(network, store, time.time)
             nursery.start_soon(network.run)
+            preloads = Preloads(store, network, config.preload, time.time)
             try:
-                yield Parts(
+                parts = Parts(
                     config=config,
                     store=store,
                     workers=workers,
@@ -79,9 +81,12 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     ),
                     network=network,
                     names=names,
+                    preloads=preloads,
                     now=time.time,
                     started_at=time.time(),
                 )
+                nursery.start_soon(preloads.run, parts)
+                yield parts
             finally:
                 nursery.cancel_scope.cancel()
                 with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):

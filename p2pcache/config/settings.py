@@ -25,6 +25,7 @@ from p2pcache.config.network import (
     trust,
     words,
 )
+from p2pcache.config.preload import PreloadSettings, format_labels, labels, who
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
 from p2pcache.store.layout import StoreOptions
@@ -113,6 +114,7 @@ _OF_KUBERNETES = re.compile(r"P2PCACHE_(SERVICE_(HOST|PORT)|PORT($|_))")
 _STORE, _FETCH, _PULL = StoreOptions(), FetchLimits(), TransferOptions()
 _NETWORK, _NAMES = NetworkSettings(), NameOptions()
 _RESOLVE, _WORKERS = ResolveOptions(), WorkerOptions()
+_PRELOAD = PreloadSettings()
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("store.path", _optional(str), None, "where blobs lie; default: the home directory"),
@@ -212,6 +214,20 @@ SETTINGS: tuple[Setting, ...] = (
         _NAMES.max_age_s,
         "older words of other agents on a name do not count",
     ),
+    Setting(
+        "agent.labels",
+        labels,
+        _PRELOAD.labels,
+        "what this agent is, for `preload --nodes LABEL`: gpu=h100, rack=4",
+        lambda value: format_labels(value) or "none",
+    ),
+    Setting(
+        "preload.from",
+        who,
+        _PRELOAD.who,
+        "whose preloads this agent takes part in: members, admin, nobody",
+        lambda value: value.value,
+    ),
 )
 
 
@@ -231,6 +247,7 @@ class Config:
     ca_file: str | None
     links: bool
     network: NetworkSettings
+    preload: PreloadSettings
     values: Mapping[str, Any]
     origins: Mapping[str, str]
     unknown: tuple[str, ...] = ()
@@ -348,6 +365,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             lane_port=values["lanes.port"],
             limit_up_bytes_per_s=values["lanes.limit_up"],
         ),
+        preload=PreloadSettings(values["preload.from"], values["agent.labels"]),
         values=values,
         origins=origins,
     )

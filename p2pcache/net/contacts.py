@@ -17,7 +17,7 @@ from p2pcache.content.peerid import PeerId
 from p2pcache.net.sync.wire import MAX_ADDRESSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Set
 
     from p2pcache.net.sync.limits import Bucket
 
@@ -147,10 +147,14 @@ class Contacts:
         self._alive.pop(peer, None)
 
     def alive_count(self, now: float) -> int:
-        """Members without a link: how many were linked once and are heard of."""
+        """How many members there are without a link (`alive_peers`)."""
+        return len(self.alive_peers(now))
+
+    def alive_peers(self, now: float) -> Set[PeerId]:
+        """Members without a link: they were linked once and are heard of."""
         while (until := self.alive_until()) is not None and until <= now:
             self._alive.popitem(last=False)
-        return len(self._alive)
+        return self._alive.keys()
 
     def alive_until(self) -> float | None:
         """When that number falls by itself."""

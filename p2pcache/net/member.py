@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from p2pcache.content.peerid import PeerId
+    from p2pcache.net.sync import preloads
     from p2pcache.net.sync.driver import Link
     from p2pcache.net.sync.machine import Ended, WantRefused
     from p2pcache.net.sync.wants import Knowledge, LookUp
@@ -70,6 +71,10 @@ class MembersOwner(Protocol):
 
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
         """Somebody tells grants of the admin, unchecked."""
+        ...
+
+    def preload_news(self, link: Link, news: preloads.Message) -> None:
+        """Somebody says something of preloads, unchecked."""
         ...
 
     def knows(self, link: Link, known: Knowledge | WantRefused) -> None:

@@ -17,6 +17,7 @@ from p2pcache.net.dials import Dials
 from p2pcache.net.mesh import Mesh, MeshOptions, Standing
 from p2pcache.net.port import Down, Up
 from p2pcache.net.remote_address import reachable
+from p2pcache.net.sync import preloads
 from p2pcache.net.sync.driver import Link
 from p2pcache.net.sync.machine import Cause, Ended
 from p2pcache.net.sync.wire import (
@@ -174,7 +175,9 @@ class Members:
             self.mesh.unlinked(link.peer, ended.cause, trio.current_time())
         self._dials.wake()
 
-    def link_news(self, link: Link, news: Announce | Peers | Load | Permits) -> None:
+    def link_news(
+        self, link: Link, news: Announce | Peers | Load | Permits | preloads.Message
+    ) -> None:
         """See LinkOwner."""
         match news:
             case Peers(contacts):
@@ -199,6 +202,8 @@ class Members:
                             other.pass_on(news)
             case Permits(grants):
                 self._owner.permitted(link, grants)
+            case preloads.Records() | preloads.States() | preloads.Watch():
+                self._owner.preload_news(link, news)
             case Load():
                 return  # the link keeps it
 

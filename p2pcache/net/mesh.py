@@ -282,6 +282,10 @@ class Mesh:
             del self._seen[next(iter(self._seen))]
         return True
 
+    def hearsay(self, now: float) -> set[PeerId]:
+        """In a large network: those without a link that count as members, and may be gone."""
+        return set(self._contacts.alive_peers(now)) if self.sparse else set()
+
     def contacts(self, but: PeerId | None = None) -> list[Contact]:
         """Linked members, as many as one message takes; what is known at first hand only."""
         some = self._some([peer for peer in self._links if peer != but], MAX_PEERS)

@@ -33,6 +33,7 @@ from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.parts import NO_PART, Parts
 from p2pcache.net.serving import answer
 from p2pcache.net.speech import Speech
+from p2pcache.net.sync import preloads
 from p2pcache.net.sync.limits import SyncOptions
 from p2pcache.net.sync.machine import WantRefused
 from p2pcache.net.sync.wire import (
@@ -115,6 +116,8 @@ class Network:
         self._load = Load(0.0, 0.0, 0.0)
         self._load_told_at = float("-inf")
         self._passes = Passes(shelf, self._link, self._hosts)
+        # Whoever keeps preloads; raises Untrusted for what no honest member says.
+        self.on_preload: Callable[[PeerId, preloads.Message], None] | None = None
         self.members_driver = Members(
             host,
             self,
@@ -351,6 +354,29 @@ class Network:
             wires = tuple(tuple(one.to_wire()) for one in grants[at : at + MAX_GRANTS])
             for link in links:
                 link.tell(Permits(wires))
+
+    def preload_news(self, link: Link, news: preloads.Message) -> None:
+        """See MembersOwner. Before anybody listens it is lost, and asked for again."""
+        if self.on_preload is not None:
+            try:
+                self.on_preload(link.peer, news)
+            except Untrusted as exc:
+                link.distrust(exc.message)
+
+    def tell_preload(
+        self, message: preloads.Message, *, to: PeerId | None = None, but: PeerId | None = None
+    ) -> None:
+        """Tell one member, or everybody (except one). States are left out where much waits."""
+        for link in self._links():
+            if to in (None, link.peer) and link.peer != but and link.hello.minor >= preloads.MINOR:
+                if isinstance(message, preloads.States):
+                    link.pass_on(message)
+                else:
+                    link.tell(message)
+
+    def hearsay(self) -> set[PeerId]:
+        """In a large network: members that were linked once and are heard of, without a link."""
+        return self.members_driver.mesh.hearsay(trio.current_time())
 
     def knows(self, link: Link, known: Knowledge | WantRefused) -> None:
         """See MembersOwner."""

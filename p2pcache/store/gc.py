@@ -78,6 +78,7 @@ class Collector:
         self._blobs = blobs
         self._records = records
         self._leases = leases
+        self.replicas: frozenset[bytes] = frozenset()  # raw sha2-256 of what preloads keep
 
     # -- room ------------------------------------------------------------------------------------
 
@@ -203,6 +204,7 @@ class Collector:
         holds: dict[bytes, Hold] = {}
         if need != Need():
             holds.update(dict.fromkeys(last_copies, Hold.LAST_COPY))
+            holds.update(dict.fromkeys(self.replicas, Hold.REPLICA))
             holds.update(dict.fromkeys(running, Hold.RUNNING))
             holds.update(dict.fromkeys(self._records.pinned(), Hold.PINNED))
         stored = (row for row in self._index.every_row() if row.path is None)

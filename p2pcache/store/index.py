@@ -67,8 +67,16 @@ _SCHEMA_3 = """
 CREATE TABLE restricted (manifest BLOB PRIMARY KEY) WITHOUT ROWID;
 INSERT OR IGNORE INTO restricted SELECT manifest FROM resolutions WHERE gated;
 """
+# Preloads that were heard of, by whose word; `record` is empty where only its end is known.
+_SCHEMA_4 = """
+CREATE TABLE preloads (
+  id BLOB NOT NULL, signer BLOB NOT NULL, teller BLOB NOT NULL, expires_at INTEGER NOT NULL,
+  record BLOB NOT NULL, cancel BLOB, origin_bytes INTEGER NOT NULL, done INTEGER NOT NULL,
+  PRIMARY KEY (id, signer)
+) WITHOUT ROWID;
+"""
 # step n turns schema n into schema n + 1; an empty file is schema 0
-_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3)
+_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4)
 SCHEMA_VERSION = len(_STEPS)
 
 

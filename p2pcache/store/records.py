@@ -33,6 +33,7 @@ _CARRIED = (
     "bans",
     "words",
     "grants",
+    "preloads",
 )
 _NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git sha1 by its alias
     "SELECT f.cid, f.digest, coalesce(n.sha256, substr(f.digest, 3)) AS sha256 "

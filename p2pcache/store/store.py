@@ -27,6 +27,7 @@ from p2pcache.store.layout import Layout, StoreOptions
 from p2pcache.store.lease import Busy, Lease, LeaseBook, LeaseLost
 from p2pcache.store.others import OtherAgents
 from p2pcache.store.partial import Meta, Partial, count_live, open_partial
+from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Store:
         self._blobs = Blobs(layout, index, clock)
         self._records = Records(index, max_receipts=options.max_receipts)
         self.others = OtherAgents(index)
+        self.preloads = PreloadRows(index)
+        self.replica_manifests: frozenset[bytes] = frozenset()
         self._collector = Collector(layout, options, index, self._blobs, self._records, leases)
         self._lock = threading.RLock()
         self._open_partials: set[Partial] = set()
@@ -404,6 +407,14 @@ class Store:
                 target_bytes=target_bytes, running=self._held() | set(protected),
                 last_copies=last_copies, now=self._clock(), dry_run=dry_run,
             )  # fmt: skip
+
+    def keep_replicas(self, manifests: Iterable[bytes]) -> None:
+        """From now on the blobs of these manifests, and no others, stay for other agents' sake."""
+        self.replica_manifests = frozenset(manifests)
+        bodies = [self._records.get_manifest(cid) for cid in self.replica_manifests]
+        names = [file.digest for body in bodies if body is not None for file in body.files]
+        found = self.find_many(names)
+        self._collector.replicas = frozenset(blob.sha256 for blob in found.values())
 
     def usage(self) -> Usage:
         """What the store holds now."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WAIT_S = 20.0
+MODULE = "p2pcache.agent"
 LOOPBACK = {"network.hosts": "127.0.0.1", "network.mdns": "off"}
 
 
@@ -58,11 +59,12 @@ def network(
     settings: Mapping[str, str] | None = None,
     each: Mapping[int, Mapping[str, str]] | None = None,
     bad: Mapping[int, Mapping[str, str]] | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[list[Agent]]:
     """So many agents that all know each other; the first made the network.
 
-    `each`: more settings, by number. `bad`: those that run with a fault, with their environment
-    (`tests.support.bad_agent`).
+    `each`: more settings, by number. `env`: of all, such as HF_ENDPOINT. `bad`: those
+    that run with a fault, with their environment (`tests.support.bad_agent`).
     """
     with contextlib.ExitStack() as stack:
         agents = []
@@ -75,7 +77,9 @@ def network(
                     place, settings=chosen, module=module, prefix=(), argv=(), **bad[number]
                 )
             else:
-                made = running_agent(place, settings=chosen)
+                made = running_agent(
+                    place, settings=chosen, prefix=(), module=MODULE, argv=(), **(env or {})
+                )
             agents.append(stack.enter_context(made))
         with agents[0].client() as client:
             client.init()

@@ -239,6 +239,33 @@ class AsyncClient:
         """The admin's grants that have not ended."""
         return cast("list[answers.GrantsAnswer]", (await self.call("grants", {}))[1])
 
+    async def preload(
+        self, ref: str, **options: Unpack[answers.PreloadOptions]
+    ) -> answers.PreloadAnswer:
+        """Have agents of the network bring a ref ahead of its use; answers before they begin."""
+        call = calls.preload(ref, **options)
+        return cast("answers.PreloadAnswer", (await self.call(call.op, call.args))[0])
+
+    async def preloads(self) -> list[answers.PreloadAnswer]:
+        """The preloads that the agent knows."""
+        return cast("list[answers.PreloadAnswer]", (await self.call("preload_list", {}))[1])
+
+    async def preload_state(
+        self, preload: str, *, watch: bool = False, on_progress: OnProgress | None = None
+    ) -> answers.PreloadStateAnswer:
+        """How far every agent is with a preload. `watch`: returns when it is over; until then
+        `on_progress` gets the same maps as they change.
+        """
+        args = {"id": preload, "watch": watch}
+        found = await self.call("preload_show", args, on_progress)
+        return cast("answers.PreloadStateAnswer", found[0])
+
+    async def cancel_preload(self, preload: str) -> answers.PreloadAnswer:
+        """End a preload that this agent signed, everywhere."""
+        return cast(
+            "answers.PreloadAnswer", (await self.call("preload_cancel", {"id": preload}))[0]
+        )
+
     async def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
         try:

@@ -16,7 +16,12 @@ from p2pcache.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from p2pcache.agent.localapi.answers import GetAnswer, GetOptions, VerifyAnswer
+    from p2pcache.agent.localapi.answers import (
+        GetAnswer,
+        GetOptions,
+        PreloadOptions,
+        VerifyAnswer,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,24 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
             "limit_rate": options.get("limit_rate"),
             "max_age": options.get("max_age"),
             "trust": options.get("trust"),
+            "credentials": _credentials(options.get("credentials")),
+        },
+    )
+
+
+def preload(ref: str, **options: Unpack[PreloadOptions]) -> Call:
+    """Have other agents bring it, too."""
+    return Call(
+        "preload",
+        {
+            "ref": absolute_ref(ref),
+            "revision": options.get("revision"),
+            "nodes": options.get("nodes", "all"),
+            "replicas": options.get("replicas", 0),
+            "at": options.get("at"),
+            "deadline": options.get("deadline"),
+            "keep_s": options.get("keep_s"),
+            "limit_rate": options.get("limit_rate"),
             "credentials": _credentials(options.get("credentials")),
         },
     )

@@ -271,6 +271,29 @@ class Client:
         """The admin's grants that have not ended."""
         return cast("list[answers.GrantsAnswer]", self.call("grants", {})[1])
 
+    def preload(self, ref: str, **options: Unpack[answers.PreloadOptions]) -> answers.PreloadAnswer:
+        """Have agents of the network bring a ref ahead of its use; answers before they begin."""
+        call = calls.preload(ref, **options)
+        return cast("answers.PreloadAnswer", self.call(call.op, call.args)[0])
+
+    def preloads(self) -> list[answers.PreloadAnswer]:
+        """The preloads that the agent knows."""
+        return cast("list[answers.PreloadAnswer]", self.call("preload_list", {})[1])
+
+    def preload_state(
+        self, preload: str, *, watch: bool = False, on_progress: OnProgress | None = None
+    ) -> answers.PreloadStateAnswer:
+        """How far every agent is with a preload. `watch`: returns when it is over; until then
+        `on_progress` gets the same maps as they change.
+        """
+        args = {"id": preload, "watch": watch}
+        found = self.call("preload_show", args, on_progress)
+        return cast("answers.PreloadStateAnswer", found[0])
+
+    def cancel_preload(self, preload: str) -> answers.PreloadAnswer:
+        """End a preload that this agent signed, everywhere."""
+        return cast("answers.PreloadAnswer", self.call("preload_cancel", {"id": preload})[0])
+
     def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""
         try:

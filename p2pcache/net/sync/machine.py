@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from p2pcache.errors import Untrusted
+from p2pcache.net.sync import preloads
 from p2pcache.net.sync.limits import Bucket, SyncOptions
 from p2pcache.net.sync.wants import Knowledge, LookUp, OurWants, TheirWants
 from p2pcache.net.sync.wire import (
@@ -122,7 +123,7 @@ class WantRefused:
 class News:
     """For whoever owns the link."""
 
-    message: Announce | Peers | Load | Permits
+    message: Announce | Peers | Load | Permits | preloads.Message
 
 
 Action: TypeAlias = Send | Up | Serve | LookUp | Answered | Knowledge | WantRefused | News | Ended
@@ -250,6 +251,8 @@ class Conversation:
                 self.load = heard
                 return [News(heard)]
             case Announce() | Peers() | Permits():
+                return [News(heard)]
+            case preloads.Records() | preloads.States() | preloads.Watch():
                 return [News(heard)]
             case Bye(reason):
                 return [Ended(Cause.BYE, reason)]

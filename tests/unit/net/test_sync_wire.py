@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from p2pcache.content.ranges import RangeSet
 from p2pcache.errors import LocalFault, Untrusted
+from p2pcache.net.sync import preloads
 from p2pcache.net.sync.fields import MAX_SPANS
 from p2pcache.net.sync.wire import (
     MAX_FRAME_BYTES,
@@ -146,6 +147,25 @@ MESSAGES = st.one_of(
     st.builds(Peers, many(st.builds(Contact, PEERS, ADDRESSES))),
     LOADS,
     st.builds(Bye, TEXT),
+    st.builds(preloads.Records, many(st.binary(min_size=1, max_size=300), least=1)),
+    st.builds(
+        preloads.States,
+        many(
+            st.builds(
+                preloads.State,
+                st.binary(min_size=32, max_size=32),
+                st.sampled_from(preloads.Stage),
+                SIZES,
+                SIZES,
+                SIZES,
+                AMOUNTS,
+                TEXT.filter(lambda t: len(t.encode()) <= 32),
+                TEXT,
+            ),
+            least=1,
+        ),
+    ),
+    st.builds(preloads.Watch, many(st.binary(min_size=32, max_size=32))),
 )
 
 
@@ -175,7 +195,7 @@ def test_frames_are_cut_the_same_however_they_arrive(messages, step):
 
 def test_every_kind_is_in_the_round_trip_and_has_one_number():
     kinds = {key for key, _ in CODECS.values()}
-    assert len(kinds) == len(CODECS) == 26
+    assert len(kinds) == len(CODECS) == 29
 
 
 @given(st.binary(max_size=300))

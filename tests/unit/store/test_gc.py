@@ -303,3 +303,16 @@ def test_ls_counts_equal_files_as_often_as_they_are_listed(tmp_path):
         store.publish_small(small_items(store, [other]))
         (entry,) = store.ls()
         assert (entry.present_bytes, entry.total_bytes) == (10_700, 10_700)
+
+
+def test_a_copy_that_a_preload_keeps_stays_as_long_as_it_is_to(tmp_path, blobs):
+    with open_store(tmp_path) as store:
+        for data in blobs:
+            store_whole(store, data)
+        cid = store.put_manifest(manifest_of(blobs[0], blobs[1]))
+        store.keep_replicas([cid])
+        report = store.gc(target_bytes=0)
+        assert [store.find(name_of(data)) is not None for data in blobs] == [True, True, False]
+        assert report.kept_because == {"one of the copies that a preload keeps": 4 * MIB}
+        store.keep_replicas([])
+        assert store.gc(target_bytes=0).evicted == 2

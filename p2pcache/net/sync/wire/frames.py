@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgpack
 
 from p2pcache.errors import LocalFault, Untrusted
+from p2pcache.net.sync import preloads
 from p2pcache.net.sync.fields import MAX_FIELDS, Record, Values
 from p2pcache.net.sync.wire import link, news, questions, wants
 from p2pcache.net.sync.wire.link import (
@@ -34,11 +35,17 @@ MAX_FRAME_BYTES = 1 << 20
 
 Message: TypeAlias = (
     Hello | Ping | Pong | Want | Holds | HoldsEnd | Have | Gone | Drop | Announce | Ask | Answer
-    | Peers | Load | Bye | Permits | Brings
+    | Peers | Load | Bye | Permits | Brings | preloads.Message
 )  # fmt: skip
 Heard: TypeAlias = Message | Unknown | OtherMajor
 
-CODECS: Codecs = {**link.CODECS, **wants.CODECS, **questions.CODECS, **news.CODECS}
+CODECS: Codecs = {
+    **link.CODECS,
+    **wants.CODECS,
+    **questions.CODECS,
+    **news.CODECS,
+    **preloads.CODECS,
+}
 _KINDS: dict[type | Said, tuple[int, Record[Any]]] = {
     key: (kind, codec) for kind, (key, codec) in CODECS.items()
 }

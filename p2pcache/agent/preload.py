@@ -1,0 +1,193 @@
+"""The operations of preloads: preload, and its list, show and cancel."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from p2pcache.agent.share import opened as opened_network
+from p2pcache.config.preload import From
+from p2pcache.content import cid as cids
+from p2pcache.content import refs
+from p2pcache.content.peerid import format_peer_id
+from p2pcache.content.preload import (
+    ID_BYTES,
+    MAX_COUNT,
+    MAX_LIFE_S,
+    parse_nodes,
+    sign_cancel,
+    sign_intent,
+)
+from p2pcache.errors import Denied, NotFound, UsageError
+from p2pcache.net.sync import preloads as wire
+
+if TYPE_CHECKING:
+    from p2pcache.agent.args import Args
+    from p2pcache.agent.network import AgentNetwork
+    from p2pcache.agent.parts import Emit, Parts
+    from p2pcache.store.preloads import PreloadRow
+
+KEEP_S = 7 * 86400  # after its start a preload is remembered, and its copies are kept
+EMIT_S = 0.5  # between two looks of a watcher
+ASK_S = 20.0  # between two questions of a watcher; it is told for a minute
+
+
+async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """Sign a preload of what a ref means now, and tell it to everybody."""
+    opened = await opened_network(parts)
+    _check_settings(parts, opened)
+    nodes = args.optional_text("nodes") or "all"
+    parse_nodes(nodes)
+    replicas = args.size("replicas") or 0
+    if replicas > MAX_COUNT:
+        raise UsageError(f"{replicas} copies (allowed: {MAX_COUNT})")
+    issued = int(parts.now())
+    start = max(issued, int(args.positive("at") or issued))
+    keep_s = int(args.positive("keep_s") or KEEP_S)
+    deadline = int(args.positive("deadline") or start + keep_s)
+    expires = max(start + keep_s, deadline)
+    if deadline <= start:
+        raise UsageError("the deadline is before the start", hint="give a later --deadline")
+    if expires - issued > MAX_LIFE_S:
+        raise UsageError(f"a preload lasts at most {MAX_LIFE_S // 86400} days")
+    rate = args.positive("limit_rate")
+    ref = refs.parse_ref(args.text("ref"), revision=args.optional_text("revision"))
+    resolution = await parts.resolver.resolve(ref, args.credentials())
+    if resolution.manifest is None:
+        raise UsageError(
+            f"what `{resolution.canonical}` holds has no name before its bytes have arrived",
+            hint="`p2pcache get` it (or `push` a folder) here first, then preload that",
+        )
+    manifest = resolution.manifest.cid()
+    await trio.to_thread.run_sync(parts.store.put_manifest, resolution.manifest)
+    # A path is this machine's own business; everybody else knows its content by its name alone.
+    is_path = isinstance(ref, refs.FileRef)
+    intent = sign_intent(
+        opened.identity,
+        ref=cids.format_cid(manifest) if is_path else resolution.canonical,
+        revision=resolution.listing.immutable if isinstance(ref, refs.HfRef) else None,
+        manifest=manifest,
+        nodes=nodes,
+        replicas=replicas,
+        rate_bytes_per_s=None if rate is None else max(1, int(rate)),
+        issued_at=issued,
+        start_at=start,
+        deadline_at=deadline,
+        expires_at=expires,
+        nonce=os.urandom(16),
+    )
+    parts.preloads.issue(opened, intent)
+    row = parts.preloads.book.find(intent.id)
+    assert row is not None
+    return {**_shown(opened, row), "notes": _notes(opened, ref, parts)}
+
+
+def _check_settings(parts: Parts, opened: AgentNetwork) -> None:
+    who = parts.config.preload.who
+    if who is From.ADMIN and opened.peer_id != opened.admin:
+        raise Denied(
+            "this agent's `preload.from` lets only the network's admin preload",
+            hint="run it on the machine where `p2pcache init` was run",
+        )
+
+
+def _notes(opened: AgentNetwork, ref: refs.Ref, parts: Parts) -> list[str]:
+    notes = []
+    if isinstance(ref, refs.HttpRef) and opened.peer_id != opened.admin:
+        notes.append(
+            "other agents ask a web address only for the network's admin: they get this from "
+            "agents that have it"
+        )
+    if isinstance(ref, refs.FileRef | refs.DigestRef | refs.CidRef):
+        notes.append("this has no origin that others could ask: they get it from who has it")
+    if not opened.network.members():
+        notes.append("nobody else is here now; who comes is told")
+    return notes
+
+
+async def preload_list(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """Every preload that this agent knows, the oldest first."""
+    opened = await opened_network(parts)
+    for row in parts.preloads.book.intents():
+        view = parts.preloads.view(opened, row, 0.0)
+        lines = view.lines()
+        value = {**_shown(opened, row), "totals": view.totals(lines), "state": lines[0]["state"]}
+        await emit({"type": "item", "value": value})
+    return {}
+
+
+async def preload_show(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """How far every agent is with a preload; `watch`: told again and again until it is over."""
+    opened = await opened_network(parts)
+    row = _named(parts, args.text("id"))
+    watch = args.flag("watch")
+    started, asked_at = trio.current_time(), float("-inf")
+    while True:
+        now = trio.current_time()
+        if now >= asked_at + ASK_S:
+            asked_at = now
+            opened.network.tell_preload(wire.Watch((row.id,)))
+            if not watch:  # those that are here answer in milliseconds
+                await trio.sleep(EMIT_S)
+        row = parts.preloads.book.find(row.id) or row
+        view = parts.preloads.view(opened, row, trio.current_time() - started)
+        lines = view.lines()
+        over = view.is_over(lines) or row.cancel is not None or row.expires_at <= parts.now()
+        value = {**_shown(opened, row), "totals": view.totals(lines), "agents": lines, "over": over}
+        if over or not watch:
+            return value
+        await emit({"type": "progress", **value})
+        with trio.move_on_after(EMIT_S):
+            await parts.preloads.changed.wait()
+            await trio.sleep(EMIT_S / 2)
+
+
+async def preload_cancel(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """Sign the end of a preload of our own, and tell it to everybody."""
+    opened = await opened_network(parts)
+    row = _named(parts, args.text("id"))
+    if row.signer != opened.peer_id:
+        raise Denied(
+            f"only its signer can cancel a preload: {format_peer_id(row.signer)}",
+            hint="to take no part in what others wish, set `preload.from`",
+        )
+    if row.cancel is None:
+        assert row.intent is not None
+        parts.preloads.cancel(opened, sign_cancel(opened.identity, row.intent))
+        row = parts.preloads.book.find(row.id) or row
+    return _shown(opened, row)
+
+
+def _named(parts: Parts, text: str) -> PreloadRow:
+    """The preload of an id, or of its beginning. Raises NotFound, UsageError."""
+    if not (4 <= len(text) <= 2 * ID_BYTES and set(text.lower()) <= set("0123456789abcdef")):
+        raise UsageError(f"`{text[:80]}` is no id of a preload", hint="`p2pcache preload list`")
+    found = [row for row in parts.preloads.book.intents() if row.id.hex().startswith(text.lower())]
+    if not found:
+        raise NotFound(f"no preload `{text}` is known here", hint="`p2pcache preload list`")
+    if len(found) > 1:
+        raise UsageError(f"`{text}` is the beginning of {len(found)} ids", hint="write more of it")
+    return found[0]
+
+
+def _shown(opened: AgentNetwork, row: PreloadRow) -> dict[str, Any]:
+    intent = row.intent
+    assert intent is not None
+    return {
+        "id": intent.id.hex(),
+        "ref": intent.ref,
+        "revision": intent.revision,
+        "manifest": cids.format_cid(intent.manifest),
+        "nodes": intent.nodes,
+        "replicas": intent.replicas,
+        "limit_rate": intent.rate_bytes_per_s,
+        "signer": format_peer_id(intent.signer),
+        "mine": intent.signer == opened.peer_id,
+        "issued_at": float(intent.issued_at),
+        "start_at": float(intent.start_at),
+        "deadline_at": float(intent.deadline_at),
+        "expires_at": float(intent.expires_at),
+        "cancelled": row.cancel is not None,
+    }

@@ -1,0 +1,313 @@
+"""Preloads at work: what members tell of them, this agent's own pulls, and what it tells of itself.
+
+One task looks at every preload twice a second and whenever something changed: is it time, is this
+agent one of those that are to fetch, is it there already? Two pulls run at a time, each as a
+background turn (agent/turns). Nothing that a member says makes this task wait for anybody.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.agent.preload_book import Book
+from p2pcache.agent.preload_job import LAST_RETRY_S, Job
+from p2pcache.agent.preload_pull import PreloadPull
+from p2pcache.agent.preload_states import Roster, States, View
+from p2pcache.agent.preload_talk import Talk
+from p2pcache.config.preload import format_labels
+from p2pcache.content.preload import is_chosen, may_evict
+from p2pcache.errors import (
+    LocalFault,
+    P2PCacheError,
+    bug,
+)
+from p2pcache.net.sync import preloads as wire
+from p2pcache.net.sync.preloads import Stage, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from p2pcache.agent.network import AgentNetwork
+    from p2pcache.agent.network_slot import NetworkSlot
+    from p2pcache.agent.parts import Parts
+    from p2pcache.config.preload import PreloadSettings
+    from p2pcache.content.preload import Cancel, Intent
+    from p2pcache.store.preloads import PreloadRow
+    from p2pcache.store.store import Store
+    from p2pcache.transfer.progress import Progress
+
+_log = logging.getLogger(__name__)
+LOOK_S = 0.5  # between two looks at everything, when nothing happens
+CHECK_S = 5.0  # between two looks into the store: what was evicted, what a `get` brought
+MAX_PULLS = 2  # one that waits for a slow origin must not hold up all others
+
+
+class Preloads:
+    """See the module. `run` does the work; everything else is quick. For the trio thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        slot: NetworkSlot,
+        settings: PreloadSettings,
+        now: Callable[[], float],
+    ) -> None:
+        self.book = Book(store.preloads, settings, now)
+        self.states = States()
+        self.roster = Roster()
+        self.changed = trio.Event()  # replaced with each change
+        self._store = store
+        self._slot = slot
+        self._labels = settings.labels
+        self._now = now
+        self._jobs: dict[bytes, Job] = {}
+        self._complete: set[bytes] = set()
+        self._sizes: dict[bytes, int] = {}  # of what is complete, in bytes
+        self._kept: tuple[set[bytes], set[bytes]] | None = None  # what stays, what is here
+        self._look = trio.Event()
+        self._checked_at = float("-inf")
+
+    # -- operations ------------------------------------------------------------------------------
+
+    def issue(self, opened: AgentNetwork, intent: Intent) -> None:
+        """Keep a preload of our own and tell everybody. Raises Unavailable, LocalFault."""
+        self.book.issue(intent)
+        opened.network.tell_preload(wire.Records((intent.record,)))
+        self._wake()
+
+    def cancel(self, opened: AgentNetwork, cancel: Cancel) -> None:
+        """End one of our own, everywhere. Raises LocalFault."""
+        self.book.cancel(cancel)
+        opened.network.tell_preload(wire.Records((cancel.record,)))
+        self._wake()
+
+    def view(self, opened: AgentNetwork, row: PreloadRow, asked_s: float) -> View:
+        """What is known of a preload now."""
+        assert row.intent is not None
+        job = self._jobs.get(row.id)
+        mine = State(row.id, Stage.WAITING, 0, 0, row.origin_bytes, 0.0, "", "")
+        return View(
+            row.intent,
+            opened.peer_id,
+            mine if job is None else job.state,
+            self.states.of(row.id),
+            self.roster.here,
+            self.roster.alive(),
+            trio.current_time(),
+            asked_s,
+        )
+
+    # -- work ------------------------------------------------------------------------------------
+
+    async def run(self, parts: Parts) -> None:
+        """Until cancelled: whenever there is a network, take part in its preloads."""
+        try:
+            self.book.load(await trio.to_thread.run_sync(self._store.preloads.all))
+            await self._keep_replicas(None)
+        except LocalFault as exc:  # members tell it all again
+            _log.warning("what was kept of preloads cannot be read: %s", exc.message)
+        while True:
+            opened = await self._slot.wait_any()
+            async with trio.open_nursery() as nursery:
+                talk = Talk(opened, self.book, self.states, self.roster, self._jobs, self._wake)
+                nursery.start_soon(self._follow_members, opened, talk)
+                nursery.start_soon(self._work, parts, opened, talk)
+                await self._slot.wait_closed(opened)
+                nursery.cancel_scope.cancel()
+            self._jobs.clear()
+            self.roster.see((), trio.current_time())
+
+    async def _follow_members(self, opened: AgentNetwork, talk: Talk) -> None:
+        """Tell who comes what we know, and ask those who came before we listened."""
+        from p2pcache.net.member import MemberUp
+
+        opened.network.on_preload = talk.heard
+        opened.network.tell_preload(wire.Watch(()))
+        async with opened.network.watch() as changes:
+            async for change in changes:
+                self._see_members(opened)
+                if isinstance(change, MemberUp):
+                    talk.greet(change.member.peer)
+                self._wake()
+
+    def _see_members(self, opened: AgentNetwork) -> None:
+        """Who could take part: an agent of an older minor version brings nothing."""
+        members = opened.network.members()
+        able = (member.peer for member in members if member.version >= (1, wire.MINOR))
+        self.roster.see(able, trio.current_time())
+
+    async def _work(self, parts: Parts, opened: AgentNetwork, talk: Talk) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._look = trio.Event()
+                try:
+                    await self._look_at_all(parts, opened, nursery)
+                except LocalFault as exc:  # a full disk; everything is looked at again
+                    _log.warning("preloads: %s", exc.message)
+                talk.tell()
+                self.changed.set()
+                self.changed = trio.Event()
+                with trio.move_on_after(LOOK_S):
+                    await self._look.wait()
+                await trio.sleep(0.05)  # however it is woken, this is no busy loop
+
+    async def _look_at_all(self, parts: Parts, opened: AgentNetwork, nursery: trio.Nursery) -> None:
+        self._see_members(opened)
+        for id_ in self.book.drop(opened.is_banned):
+            self._forget(id_)
+        rows = self.book.intents()
+        for row in rows:
+            job = self._jobs.get(row.id)
+            if job is None:
+                state = State(
+                    row.id, Stage.WAITING, 0, 0, row.origin_bytes, 0.0, "",
+                    format_labels(self._labels),
+                )  # fmt: skip
+                job = Job(row, state, earlier_bytes=row.origin_bytes)
+                self._jobs[row.id] = job
+                self._checked_at = float("-inf")
+            job.row = row
+        if rows and trio.current_time() >= self._checked_at + CHECK_S:
+            self._checked_at = trio.current_time()
+            await trio.to_thread.run_sync(self._check_store)
+            await self._keep_replicas(opened)
+        for job in list(self._jobs.values()):
+            self._look_at(parts, opened, nursery, job)
+
+    def _check_store(self) -> None:
+        """What is here, and what of it is restricted; in a thread."""
+        jobs = list(self._jobs.values())
+        self._complete = self._store.complete_manifests()
+        for cid in {job.intent.manifest for job in jobs} & self._complete - self._sizes.keys():
+            body = self._store.get_manifest(cid)
+            self._sizes[cid] = 0 if body is None else body.total_bytes
+        hidden = self._store.hidden_manifests([job.intent.manifest for job in jobs])
+        for job in jobs:
+            job.hidden = job.intent.manifest in hidden
+
+    def _look_at(self, parts: Parts, opened: AgentNetwork, nursery: trio.Nursery, job: Job) -> None:
+        intent, now = job.intent, self._now()
+        runs = job.scope is not None
+        there = intent.manifest in self._complete
+        if job.row.cancel is not None:
+            self._stop(job, Stage.CANCELLED)
+        elif there and not runs:
+            if not job.row.done:
+                self._note(job, done=True)
+            job.has(self._sizes.get(intent.manifest, 0))
+            job.turn(Stage.COMPLETE, "")
+        elif not self._is_wanted(opened, job):
+            self._stop(job, Stage.IDLE)
+            if not runs:
+                job.has(0)
+        elif now >= intent.deadline_at:
+            self._stop(job, Stage.FAILED, "deadline")
+        elif runs:
+            return
+        elif now < intent.start_at:
+            job.turn(Stage.WAITING, "")
+        elif trio.current_time() >= job.at and self._running() < MAX_PULLS:
+            job.scope, job.cut = trio.CancelScope(), False
+            nursery.start_soon(self._pull, parts, opened, job, job.scope)
+        elif job.state.stage in (Stage.IDLE, Stage.CANCELLED, Stage.COMPLETE):
+            job.turn(Stage.WAITING, "")
+
+    def _is_wanted(self, opened: AgentNetwork, job: Job) -> bool:
+        """Whether this agent is to fetch it. What was evicted since is not fetched again, unless
+        there are too few copies.
+        """
+        intent = job.intent
+        others = self.roster.alive() | opened.network.hearsay()
+        if not is_chosen(intent, opened.peer_id, others, self._labels):
+            return False
+        if not job.row.done:
+            return True
+        return len(self.states.holders(intent.id, self.roster.here)) < intent.replicas
+
+    def _running(self) -> int:
+        return sum(job.scope is not None for job in self._jobs.values())
+
+    def _stop(self, job: Job, stage: Stage, code: str = "") -> None:
+        if job.scope is not None:
+            job.cut = True
+            job.scope.cancel()
+        job.turn(stage, code)
+
+    def _forget(self, id_: bytes) -> None:
+        job = self._jobs.pop(id_, None)
+        if job is not None and job.scope is not None:
+            job.scope.cancel()
+        self.states.forget(id_)
+
+    async def _pull(
+        self, parts: Parts, opened: AgentNetwork, job: Job, scope: trio.CancelScope
+    ) -> None:
+        """One try, as often as others' turns interrupt it; its end is in the job's state."""
+        intent = job.intent
+        trusted = intent.signer in (opened.peer_id, opened.admin)
+
+        async def once() -> None:
+            def watch(progress: Progress) -> None:
+                job.hidden = one.hidden
+                job.turn(Stage.PULLING, "")
+                job.progress(progress)
+
+            one = PreloadPull(parts, intent, trusted=trusted, watch=watch)
+            try:
+                await one.run()
+            finally:
+                job.count(one.origin_bytes)
+                self._note(job, done=job.row.done)
+                if parts.pulls.turns.busy:
+                    job.turn(Stage.WAITING, "foreground")
+
+        error: P2PCacheError | None = None
+        try:
+            with scope:
+                await parts.pulls.turns.background(once)
+        except P2PCacheError as exc:
+            error = exc
+        except Exception as exc:  # noqa: BLE001  # the border: one preload's bug is not everybody's
+            error = bug(exc, _log)
+        finally:
+            job.scope = None
+            self._checked_at = float("-inf")
+        if error is None and not job.cut:
+            # Also if the store has no room for it and evicts it at once: that is no reason to
+            # fetch it again and again.
+            self._note(job, done=True)
+            job.tries, job.at = 0, trio.current_time() + LAST_RETRY_S
+        elif error is not None and not job.cut:
+            _log.info("preload of %s: %s", job.intent.ref, error.message)
+            job.failed(error, trio.current_time())
+        self._wake()
+
+    def _note(self, job: Job, *, done: bool) -> None:
+        try:
+            self.book.note(job.intent.id, origin_bytes=job.earlier_bytes, done=done)
+        except LocalFault as exc:
+            _log.warning("a preload's progress is not kept: %s", exc.message)
+
+    async def _keep_replicas(self, opened: AgentNetwork | None) -> None:
+        """Before others can be heard, everything that a preload may need stays."""
+        here = self.roster.here
+        kept = {
+            row.intent.manifest
+            for row in self.book.intents()
+            if row.intent is not None
+            and row.intent.replicas
+            and row.cancel is None
+            and (
+                opened is None
+                or not may_evict(row.intent, opened.peer_id, self.states.holders(row.id, here))
+            )
+        }
+        if self._kept != (kept, kept & self._complete):
+            self._kept = kept, kept & self._complete
+            await trio.to_thread.run_sync(self._store.keep_replicas, kept)
+
+    def _wake(self) -> None:
+        self._look.set()
