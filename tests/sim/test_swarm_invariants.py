@@ -52,7 +52,7 @@ class Checked(Simulation):
         self.stopping: dict[int, set[int]] = {node.number: set() for node in self.nodes}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     nodes=st.integers(1, 6),

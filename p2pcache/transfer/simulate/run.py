@@ -291,8 +291,9 @@ class Simulation:
         self._wrong_bytes += size
         node.banned.add(liar.number)
         wrong = Fault(FaultKind.UNTRUSTED, "other bytes", arrived=WRONG)
-        self._end(node, flow.job, wrong)
-        self._tell(node, ev.SourceDown(liar.name, "banned"), ev.PartnerLeft(liar.name))
+        job = node.flows.pop(flow.job.id).job
+        ended = ev.Ended(job, job.start + flow.arrived, flow.arrived, 0.0, wrong)
+        self._tell(node, ended, ev.SourceDown(liar.name, "banned"), ev.PartnerLeft(liar.name))
 
     def _end(self, node: Node, job: ev.Job, fault: Fault | None, *, blame: bool = True) -> None:
         flow = node.flows.pop(job.id, None)
