@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pcache.agent.share import expires_s_of, opened
+from p2pcache.agent.share import expires_s_of, opened_network
 from p2pcache.content import refs
 from p2pcache.content.grants import of_admin, revoked, revoked_until, standing
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
@@ -78,7 +78,7 @@ async def revoke(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 async def grants(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """The admin's grants that have not ended, also those that were taken back."""
-    network = await opened(parts)
+    network = await opened_network(parts)
     for one, stands in of_admin(await _grants(parts), network.admin):
         value = {
             "repo": one.repo,
@@ -105,7 +105,7 @@ async def _say(
 
 
 async def _as_admin(parts: Parts) -> AgentNetwork:
-    network = await opened(parts)
+    network = await opened_network(parts)
     if network.admin != network.peer_id:
         raise _not_admin(network)
     return network

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pcache.agent.share import opened as opened_network
+from p2pcache.agent.share import opened_network
 from p2pcache.config.preload import From
 from p2pcache.content import cid as cids
 from p2pcache.content import refs

@@ -37,7 +37,7 @@ def _network(parts: Parts) -> AgentNetwork:
     raise Unavailable(f"the network is off: {why}", hint=parts.network.hint)
 
 
-async def opened(parts: Parts) -> AgentNetwork:
+async def opened_network(parts: Parts) -> AgentNetwork:
     """The network once it is open. Raises Unavailable with what is in its way."""
     await parts.network.wait_open(READY_S)
     return _network(parts)
@@ -73,7 +73,7 @@ async def init(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         files.write_admin(identity.peer_id)
         await trio.to_thread.run_sync(save_network_key, files.network, NetworkKey.generate())
         return _answer(await parts.network.restart(), made=True)
-    return _answer(await opened(parts), made=False)
+    return _answer(await opened_network(parts), made=False)
 
 
 async def invite(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -82,7 +82,7 @@ async def invite(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     from p2pcache.net.invite import MAX_ADDRESSES, Invite, format_invite
 
     expires_s = expires_s_of(args)
-    network = await opened(parts)
+    network = await opened_network(parts)
     addresses = network.addresses()[:MAX_ADDRESSES]
     expires_at = int(parts.now() + expires_s)
     token = format_invite(
@@ -113,7 +113,7 @@ async def join(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 hint=f"if that is right, remove `{files.admin}` and join again",
             )
         files.write_admin(invite.admin)
-    network = await (parts.network.restart() if made else opened(parts))
+    network = await (parts.network.restart() if made else opened_network(parts))
     by_peer: dict[bytes, list[str]] = {}
     for address in invite.addresses:
         if address.peer is not None and address.peer != network.peer_id:
@@ -147,7 +147,7 @@ def listening_address(told: Sequence[str], seen: str | None) -> str | None:
 
 async def peers(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Who is connected."""
-    network = await opened(parts)
+    network = await opened_network(parts)
     readers = (await network.server.statistics())["readers"]
     now = trio.current_time()
     for member in network.network.members():
