@@ -141,7 +141,7 @@ async def test_a_peer_that_froze_is_named_though_the_pull_used_it(tmp_path, body
     with served_peers(2) as peers, trio.fail_after(DEADLINE_S):
         frozen, good = peers
         swarm = ScriptedSwarm(peers)
-        name = frozen.serves(body, swarms.frozen_after(body, 4 * MIB))
+        name = frozen.serves(body, swarms.frozen_after(body, 4 * MIB, []))
         good.serves(body)
         swarm.holds(frozen, name, len(body))
         async with pulling(tmp_path, [wanted(body)], [], swarm, streams=2) as (driver, _, _told):
@@ -201,7 +201,7 @@ async def test_a_traced_pull_with_a_frozen_owner_asks_for_the_same_again(tmp_pat
     traces, lines = Traces(), []
     with served_peers(2) as peers, trio.fail_after(DEADLINE_S), traces.listen() as listener:
         swarm = ScriptedSwarm(peers)
-        name = peers[1].serves(body, swarms.frozen_after(body, 3 * MIB))
+        name = peers[1].serves(body, swarms.frozen_after(body, 3 * MIB, []))
         swarm.peer_brings(peers[0], {})
         swarm.holds(peers[1], name, len(body), RangeSet.of((0, 6)))
         with traces.pull("hf://org/model@main") as trace:
