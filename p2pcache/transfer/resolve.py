@@ -198,6 +198,10 @@ class Resolver:
             return record
         self._names.keep(word)
         listing = listing_of(word, manifest, self._now())
+        # Who signs may leave the mark out: what comes by a grant is gated, and what anybody marks.
+        marked = any(w.restricted and w.manifest == word.manifest for w in words)
+        if marked or await self._names.granted(canonical):
+            listing = replace(listing, gated=True)
         return await trio.to_thread.run_sync(self.record, ref, _checked(listing), word.resolved_at)
 
     def record(

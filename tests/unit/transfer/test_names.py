@@ -203,6 +203,20 @@ async def test_where_the_origin_refuses_a_grant_opens_the_name_to_others_word(st
     assert store.resolutions()[0].gated
 
 
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("by_grant", [False, True])
+async def test_a_word_that_leaves_the_mark_out_opens_nothing(store, offline, by_grant):
+    """A member may name gated content by its CID and say that it is open, and be the newest."""
+    origin, others = Origin(), Others(word(BOB, NOW - 1))
+    origin.error = REFUSALS[0] if by_grant else Unavailable("no route to the origin")
+    others.is_granted = by_grant
+    if not by_grant:  # somebody else marks it
+        others.heard.append(word(ALICE, NOW - 60, restricted=True))
+    found = await resolver(store, origin, others).resolve(REF, Credentials(), offline=offline)
+    assert found.listing.gated
+    assert store.restricted_manifests() == {manifest(1).cid()}
+
+
 async def test_a_grant_opens_neither_what_is_not_there_nor_what_nobody_knows(store):
     origin, others = Origin(), Others(word(ALICE, NOW))
     others.is_granted = True
