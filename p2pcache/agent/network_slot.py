@@ -75,12 +75,11 @@ class NetworkSlot:
 
     async def run(self) -> None:
         """Open the network whenever there is a key for one; until cancelled."""
-        token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tell_removed)
+            await self._keep_open()
 
-        def removed(names: list[bytes]) -> None:
-            token.run_sync_soon(self._removed, names)
-
-        self._store.watch_removed(removed)
+    async def _keep_open(self) -> None:
         while True:
             self._again = again = trio.Event()
             if self.wanted:
@@ -143,12 +142,30 @@ class NetworkSlot:
         self._changed.set()
         self._changed = trio.Event()
 
-    def _removed(self, names: list[bytes]) -> None:
-        if self.current is None:
-            return
-        complete = self._store.complete_manifests()
-        gone = [cid for cid in self.current.network.possessed() if cid not in complete]
-        self.current.removed(names, gone)
+    async def _tell_removed(self) -> None:
+        """Tell the network of blobs that leave the store: all that went since the last look at
+        once, as each look goes through the whole index.
+        """
+        token, names, more = trio.lowlevel.current_trio_token(), list[bytes](), trio.Event()
+
+        def note(removed: list[bytes]) -> None:
+            names.extend(removed)
+            more.set()
+
+        self._store.watch_removed(lambda removed: token.run_sync_soon(note, removed))
+        while True:
+            await more.wait()
+            more, told = trio.Event(), names.copy()
+            names.clear()
+            try:
+                complete = await trio.to_thread.run_sync(self._store.complete_manifests)
+            except LocalFault as exc:  # an index that cannot be read now: blobs are told alone
+                _log.warning("cannot look which manifests are complete: %s", exc.message)
+                complete = None
+            if self.current is not None:
+                mine = self.current.network.possessed() if complete is not None else []
+                gone = [cid for cid in mine if cid not in (complete or ())]
+                self.current.removed(told, gone)
 
     async def restart(self) -> AgentNetwork:
         """Open the network anew after a key came. Raises LocalFault when it does not open."""

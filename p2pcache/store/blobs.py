@@ -74,9 +74,11 @@ class Blobs:
     def find(self, name: bytes) -> BlobInfo | None:
         """The blob that goes by a multihash or CID, if its file is there (and is the same file)."""
         row = self._index.row(name)
-        if row is not None:
-            return self._checked(row)
-        return self._find_by_path(name)
+        if row is None:
+            return self._find_by_path(name)
+        gone: dict[bytes, Row] = {}
+        info = self._checked(row, gone)
+        return self._forget_gone(gone).get(row.sha256) if gone else info
 
     def find_many(self, names: Sequence[bytes], hold: Hold = _no_hold) -> dict[bytes, BlobInfo]:
         """`find` for many: one query for 500 names and one stat each. Absent names are left out.
@@ -87,17 +89,39 @@ class Blobs:
         rows = self._index.rows(names)
         stated = (sha256_of_name(name) for name in names if name not in rows)
         hold([*(row.sha256 for row in rows.values()), *(s for s in stated if s is not None)])
+        gone: dict[bytes, Row] = {}
         found: dict[bytes, BlobInfo] = {}
         for name in names:
             row = rows.get(name)
-            info = self._find_by_path(name) if row is None else self._checked(row)
+            info = self._find_by_path(name) if row is None else self._checked(row, gone)
             if info is not None:
                 if row is None:
                     hold([info.sha256])  # an alias that a crash had left without a row
                 found[name] = info
+        if gone:
+            here = self._forget_gone(gone)
+            found |= {name: here[row.sha256] for name, row in rows.items() if row.sha256 in here}
         return found
 
-    def _checked(self, row: Row) -> BlobInfo | None:
+    def _forget_gone(self, gone: dict[bytes, Row]) -> dict[bytes, BlobInfo]:
+        """Rows whose file is not there any more; those of somebody's file may have a copy of ours,
+        which is given by sha2-256. All at once: somebody else's cache goes whole.
+        """
+        self.forget(list(gone))
+        here: dict[bytes, BlobInfo] = {}
+        names: dict[bytes, None] = {}
+        for sha256, row in gone.items():
+            found = None if row.path is None else self._find_by_path(b"\x12\x20" + sha256)
+            if found is None:
+                names.update(dict.fromkeys(all_names(row)))
+            else:
+                here[sha256] = found
+        if names:
+            self.removed(list(names))
+        return here
+
+    def _checked(self, row: Row, gone: dict[bytes, Row]) -> BlobInfo | None:
+        """The blob of a row; None when it is not as it was, and in `gone` when it is not there."""
         path = self._layout.blob(row.sha256) if row.path is None else Path(row.path)
         try:
             stat = os.stat(path)
@@ -112,11 +136,8 @@ class Blobs:
             # by a hard link into the store, or by root: not by our hand. It stays where it is, for
             # `recheck`, `verify`, and the next pull, which keeps its good blocks
             return self.recheck(row.digest) if row.size <= BLOCK_BYTES else None
-        self.forget([row.sha256])
-        found = None if row.path is None else self._find_by_path(b"\x12\x20" + row.sha256)
-        if found is None:
-            self.removed(list(dict.fromkeys(all_names(row))))
-        return found
+        gone[row.sha256] = row
+        return None
 
     def changed(self, name: bytes) -> BlobInfo | None:
         """A stored blob whose file is no longer as we left it; what is known of it by the index."""

@@ -113,9 +113,10 @@ async def test_an_evicted_blob_is_taken_back_under_every_name_that_it_was_told_b
     async with trio.open_nursery() as nursery:
         await nursery.start(opened.chores.run)
         opened.possess([manifest.cid()])
-        world.store.watch_removed(slot._removed)
-        world.store.rm(manifest.cid())
+        nursery.start_soon(slot._tell_removed)
         await trio.testing.wait_all_tasks_blocked()
+        world.store.rm(manifest.cid())
+        await trio.sleep(0.2)
         nursery.cancel_scope.cancel()
     names = {blob.digest, sha1, root}
     assert root in told.provided
@@ -140,7 +141,8 @@ async def test_a_blob_whose_file_is_gone_is_taken_back(world, tmp_path, by):
         await nursery.start(opened.chores.run)
         nursery.start_soon(opened.take_back_stale)
         if by == "the index":
-            world.store.watch_removed(slot._removed)
+            nursery.start_soon(slot._tell_removed)
+            await trio.testing.wait_all_tasks_blocked()
         await told.stale_in.send(digest)
         await trio.sleep(0.1)
         assert not told.gone, "it is here"

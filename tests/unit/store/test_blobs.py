@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -95,6 +96,24 @@ def test_find_many_mixes_names_and_leaves_out_what_is_absent(store):
     store.publish_small(small_items(store, many))
     names = [name_of(b"a"), git_name(b"b"), name_of(b"c"), git_name(b"c")]
     assert set(store.find_many(names)) == {name_of(b"a"), git_name(b"b")}
+
+
+def test_files_of_others_that_vanish_together_are_told_of_together(store, tmp_path):
+    """Each telling makes the agent look through its index: 5,000 of them stopped it for 8 s."""
+    folder, told, names = tmp_path / "theirs", [], []
+    folder.mkdir()
+    for number in range(300):
+        path = folder / str(number)
+        path.write_bytes(b"%d" % number)
+        names.append(store.adopt(path, verified(path.read_bytes()), path.stat()).digest)
+    (kept,) = store.publish_small(small_items(store, [b"7"]))
+    store.watch_removed(told.append)
+    shutil.rmtree(folder)
+    assert store.find_many(names) == {kept.digest: kept}, "the store's own copy is as good"
+    assert len(told) == 1
+    assert set(names) - {kept.digest} <= set(told[0])
+    assert kept.digest not in told[0]
+    assert store.usage().blobs == 1
 
 
 def test_what_is_found_for_a_pull_is_held_before_its_file_is_looked_at(store):
