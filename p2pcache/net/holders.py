@@ -120,7 +120,7 @@ class Swarm:
         link_of: Callable[[PeerId], Link],
         who: Callable[[bytes], dict[PeerId, Said]],
         say: Callable[[Swarm, Part], None],
-        meet: Callable[[PeerId, Collection[str]], None],
+        meet: Callable[[PeerId, Collection[str]], bool],
     ) -> None:
         self.manifest = manifest
         self.names = tuple(dict.fromkeys(names))
@@ -143,8 +143,8 @@ class Swarm:
 
     def meet(self, peer: PeerId, addresses: Collection[str] = ()) -> None:
         """Be linked with who may hold this, also in a large network; until this swarm ends."""
-        self.met.add(peer)
-        self._meet(peer, addresses)
+        if self._meet(peer, addresses):  # anybody may be said to hold it, and contacts are bounded
+            self.met.add(peer)
 
     async def lane(self, peer: PeerId, *, name: bytes | None = None, timeout_s: float) -> Lane:
         """Where to read from a peer, with a ticket that is kept until shortly before it expires.

@@ -105,10 +105,11 @@ class Members:
             self.mesh.found(peer, addresses, trio.current_time(), by)
             self._dials.wake()
 
-    def meet(self, peer: PeerId) -> None:
-        """Have a link with this contact, also in a large network."""
-        self.mesh.meet(peer, trio.current_time())
+    def meet(self, peer: PeerId) -> bool:
+        """Have a link with this contact, also in a large network. False: it is none."""
+        is_contact = self.mesh.meet(peer, trio.current_time())
         self._dials.wake()
+        return is_contact
 
     def part(self, peer: PeerId) -> None:
         """No longer because of what it holds."""

@@ -124,13 +124,17 @@ class Mesh:
             known.tales = Bucket(self._options.tales_per_s, self._options.tales_burst, now)
         return known.tales.take(1, now)
 
-    def meet(self, peer: PeerId, now: float) -> None:
-        """A link to this contact is of use for its own sake (it holds what we want)."""
+    def meet(self, peer: PeerId, now: float) -> bool:
+        """A link to this contact is of use for its own sake (it holds what we want). False: who
+        that is nobody told.
+        """
         known = self._known.get(peer)
-        if known is not None:
-            if peer not in self._met and known.dial_at > now:  # one try, whatever happened before
-                self._plan(peer, known, now)
-            self._met[peer] = None
+        if known is None:
+            return False
+        if peer not in self._met and known.dial_at > now:  # one try, whatever happened before
+            self._plan(peer, known, now)
+        self._met[peer] = None
+        return True
 
     def part(self, peer: PeerId) -> None:
         """No longer."""

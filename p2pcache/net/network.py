@@ -162,11 +162,13 @@ class Network:
         """
         self.members_driver.found(peer, addresses, by)
 
-    def meet(self, peer: PeerId, addresses: Collection[str]) -> None:
-        """Be linked with this peer in any case. A pull meets with `Swarm.meet`, for its time."""
+    def meet(self, peer: PeerId, addresses: Collection[str]) -> bool:
+        """Be linked with this peer in any case; False when nobody says where it is. A pull meets
+        with `Swarm.meet`, for its time.
+        """
         if addresses:
             self.members_driver.found(peer, addresses, "dht")
-        self.members_driver.meet(peer)
+        return self.members_driver.meet(peer)
 
     def ban(self, peer: PeerId) -> None:
         """Cut a peer now. That it stays away is `is_banned`'s doing."""

@@ -63,6 +63,21 @@ async def test_whom_a_pull_met_it_parts_with_at_its_end(autojump_clock, ending):
         assert len(puller.knows()) <= 2 + 2
 
 
+async def test_a_pull_remembers_nobody_whom_nobody_knows(autojump_clock):
+    async with world(1, deadline_s=60) as (net, (node,)):
+        host = net.host(peer(50))
+        script = await Script.dial(host, node.peer, node.host.addresses())
+        await script.say(hello())
+        await until(lambda: node.knows() == {peer(50)}, within_s=3)
+        async with node.network.swarm(MANIFEST, NAMES) as swarm:
+            for number in range(200):
+                said = Announce(Said.POSSESS, bytes([number]) * 16, peer(60 + number), (MANIFEST,))
+                await script.say(said)
+            await until(lambda: len(node.network._interests.who(MANIFEST)) == 200, within_s=3)
+            assert not swarm.met
+        await script.stream.aclose()
+
+
 async def test_who_another_pull_needs_too_is_kept(autojump_clock):
     mesh = MeshOptions(full_mesh=1, back_to_full=1, neighbours=0, guests=8)
     async with world(3, deadline_s=60, known=False, options=NetworkOptions(mesh=mesh)) as (
