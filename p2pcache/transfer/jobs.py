@@ -61,11 +61,13 @@ class Jobs:
         self._arrived = arrived
         self._jobs: dict[int, ev.Job] = {}  # that are running
         self._seen: dict[int, int] = {}  # of each, how far it was seen to be
+        self._alone: dict[int, int] = {}  # of each, the block up to which no other job wrote
         self._scopes: dict[int, trio.CancelScope] = {}
         self._locations: dict[tuple[str, int], Location] = {}
 
     def start(self, job: ev.Job, nursery: trio.Nursery) -> None:
         """Run a job in the nursery; its end is told to the machine."""
+        self._note_others(job)
         self._jobs[job.id] = job
         self._scopes[job.id] = trio.CancelScope()
         nursery.start_soon(self._fetch, job, self._scopes[job.id])
@@ -83,6 +85,8 @@ class Jobs:
     async def look(self, blob: int, growing: GrowingBlob, live: bytes) -> None:
         """Tell the machine how far the running jobs of a blob are."""
         for job in [j for j in self._jobs.values() if j.blob == blob]:
+            if job.id not in self._jobs:
+                continue  # it ended while the machine was told of another
             done = self._look_at(job, growing, live)
             if done is not None:
                 await self._send.send(ev.Progress(job, done))
@@ -105,7 +109,7 @@ class Jobs:
         done = growing.verified_to(job.start, job.end) if report is None else report.done
         if self.swarming is not None:
             await self._learn_from(self.swarming, job, growing, report, fault)
-        del self._scopes[job.id], self._jobs[job.id]
+        del self._scopes[job.id], self._jobs[job.id], self._alone[job.id]
         self._seen.pop(job.id, None)
         await self._send.send(
             ev.Ended(
@@ -238,7 +242,9 @@ class Jobs:
         await self._send.send(outcome.ended)
 
     def _look_at(self, job: ev.Job, growing: GrowingBlob, live: bytes) -> int | None:
-        """The verified end of a running job, if it moved; its new blocks become evidence."""
+        """The verified end of a running job, if it moved. Its new blocks become evidence, as far as
+        nobody else can have written them; of the others its worker's report will tell.
+        """
         if job.whole or job.compare:
             return None
         seen = self._seen.get(job.id, job.start)
@@ -250,11 +256,24 @@ class Jobs:
             return None
         done = min(block * BLOCK_BYTES, job.end)
         self._seen[job.id] = done
-        twin = any(
-            j.blob == job.blob and j.id != job.id and j.start < job.end and job.start < j.end
-            for j in self._jobs.values()
-        )
-        if self.swarming is not None and not twin:
-            hashes = growing.hashes(first, block)
+        alone = min(block, self._alone[job.id])
+        if self.swarming is not None and alone > first:
+            hashes = growing.hashes(first, alone)
             self.swarming.brought(job.source, job.blob, first, hashes)
         return done
+
+    def _note_others(self, job: ev.Job) -> None:
+        """Before a job starts: from where on its blocks, and those of jobs that it meets, may be
+        another's. All of them write into one map, and who is cut off leaves no report of its own:
+        what it says there would be taken for the word of the wrong one, also long after the other
+        ended. The dying worker of a job that was stopped writes too.
+        """
+        first, last = job.start // BLOCK_BYTES, -(-job.end // BLOCK_BYTES)
+        here = self._growing[job.blob].live().find(1, first, last)
+        alone = last if here < 0 else here
+        for other in self._jobs.values():
+            if other.blob == job.blob and other.start < job.end and job.start < other.end:
+                met = max(first, other.start // BLOCK_BYTES)
+                alone = min(alone, met)
+                self._alone[other.id] = min(self._alone[other.id], met)
+        self._alone[job.id] = alone

@@ -321,7 +321,9 @@ class Swarming:
         return index in self._evidence and self._evidence[index].is_proven
 
     def brought(self, source: str, index: int, first: int, hashes: bytes) -> None:
-        """Blocks that a source sent, whole."""
+        """Blocks that a source sent, whole, and nobody else: they may convict it, and what an
+        origin sent is signed.
+        """
         if index in self._evidence:
             self._evidence[index].brought(source, first, hashes)
 

@@ -136,7 +136,10 @@ class Evidence:
                 self._spoken[first + at] = 1
 
     def brought(self, source: str, first: int, hashes: bytes) -> None:
-        """Blocks that came from a source, whole; also one that was refused and not kept."""
+        """Blocks that came from a source, whole; also one that was refused and not kept.
+
+        They may convict it: the caller knows that no other source can have written them.
+        """
         if source not in self._peers:
             self._origins.add(source)
         for at in range(len(hashes) // HASH_BYTES):

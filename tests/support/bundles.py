@@ -115,12 +115,14 @@ class Stop(Exception):
 
 
 class StopAfter:
-    """Progress that ends the work at its n-th word."""
+    """Progress that ends the work at its n-th word, the `last` one."""
 
     def __init__(self, count: int) -> None:
         self.left = count
+        self.last: Progress | None = None
 
-    def __call__(self, _: Progress) -> None:
+    def __call__(self, progress: Progress) -> None:
         self.left -= 1
+        self.last = progress
         if self.left < 0:
             raise Stop

@@ -39,16 +39,24 @@ class Blocks:
 
     def get(self, cid: bytes) -> bytes:
         """The bytes that a CID names. Raises Untrusted: not in the file, or not these bytes."""
+        place = self._place(cid)
+        length = place & (1 << _LENGTH_BITS) - 1
+        data = os.pread(self._descriptor, length, place >> _LENGTH_BITS)
+        verify_block(cid[4:], data)
+        return data
+
+    def length(self, cid: bytes) -> int:
+        """The bytes that its section has; nobody has read them yet. Raises Untrusted: not there."""
+        return self._place(cid) & (1 << _LENGTH_BITS) - 1
+
+    def _place(self, cid: bytes) -> int:
         place = self._places.get(cid[4:])
         if place is None:
             raise Untrusted(
                 f"the bundle lacks the block {cids.format_cid(cid)}",
                 hint="it is not whole: export it again",
             )
-        length = place & (1 << _LENGTH_BITS) - 1
-        data = os.pread(self._descriptor, length, place >> _LENGTH_BITS)
-        verify_block(cid[4:], data)
-        return data
+        return place
 
     def scan(self, at: int, go_on: Callable[[], None]) -> None:
         """Note where every block lies, from the first section on. Raises Untrusted."""

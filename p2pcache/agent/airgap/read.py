@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 MAX_EXPANSION = 1000  # times the file's own size: equal blocks are stored once, and a few kilobytes
 FREE_BYTES = 1 << 30  # could else ask for the whole disk; up to this much may
 MAX_FOREIGN_FILES = 200_000  # entries of other tools' folders; each costs 300 bytes here
+MAX_AGAIN_BYTES = 64 << 20  # of manifests and folders that are linked again; some 13 s to read
 SMALL_BATCH = 64  # files of one block that share an index transaction
 
 
@@ -96,6 +97,8 @@ class _Import:
         self._blocks = blocks
         self._tell = tell
         self._hold = hold
+        self._listed_bytes = 0
+        self._sizes: dict[bytes, int] = {}  # of files of several blocks, as their nodes say
 
     def ours(self, refs: Iterable[bundle.BundledRef]) -> tuple[list[Brought], int]:
         """A bundle: its manifests say what there is, and their digests what is right."""
@@ -103,7 +106,7 @@ class _Import:
         wanted: dict[bytes, _Wanted] = {}
         left = MAX_FILES
         for ref in refs:
-            listed = manifest.parse(self._blocks.get(ref.manifest))
+            listed = manifest.parse(self._listed(ref.manifest))
             left -= len(listed.files)
             if left < 0:
                 raise Untrusted(f"a bundle of more than {MAX_FILES} files: too many")
@@ -127,7 +130,7 @@ class _Import:
         entries = len(listed.files) + sum(file.path.count("/") for file in listed.files)
         paths = {file.path for file in listed.files}
         roots: dict[str, bytes] = {}
-        for path, cid in unixfs_read.files_below(folder, self._blocks.get, entries):
+        for path, cid in unixfs_read.files_below(folder, self._listed, entries):
             if path not in paths:
                 raise Untrusted(f"a folder of the bundle has `{path}`, its manifest does not")
             roots[path] = cid
@@ -142,6 +145,7 @@ class _Import:
             found: dict[str, _Wanted] = {}
             left = MAX_FOREIGN_FILES - sum(map(len, below.values()))
             for path, cid in self._files(root, left):
+                self._tell(Progress("reading"))
                 found[path] = _Wanted(path, self._size(cid), None, cid)
             below[root] = found
         wanted = {one.root: one for files in below.values() for one in files.values()}
@@ -149,7 +153,7 @@ class _Import:
         new_bytes = self._bring(list(wanted.values()))
         brought = []
         for root, files in below.items():
-            blobs = self._store.find_many([one.name for one in files.values()])
+            blobs = self._store.find_many(list({one.name for one in files.values()}))
             if "" in files:
                 brought.append(Brought(None, root, (), False, blobs[files[""].name]))
                 continue
@@ -166,16 +170,29 @@ class _Import:
             return [("", root)]
         if cids.codec(root) != cids.DAG_PB:
             raise Untrusted(f"{cids.format_cid(root)} is no file or folder: not supported")
-        return unixfs_read.files_below(root, self._blocks.get, most)
+        return unixfs_read.files_below(root, self._listed, most)
+
+    def _listed(self, cid: bytes) -> bytes:
+        """A block that tells what there is. A folder is read again wherever it is linked, so the
+        bytes of all that is read are bounded. Raises Untrusted.
+        """
+        self._tell(Progress("reading"))
+        block = self._blocks.get(cid)
+        self._listed_bytes += len(block)
+        if self._listed_bytes > self._blocks.size_bytes + MAX_AGAIN_BYTES:
+            raise Untrusted("a bundle whose folders repeat themselves too often")
+        return block
 
     def _size(self, root: bytes) -> int:
-        block = self._blocks.get(root)
+        """Of a file. Thousands of names may lead to it: it is looked at once, a leaf not at all."""
         if cids.codec(root) == cids.RAW:
-            return len(block)
-        size = unixfs_read.parse_node(block).size
-        if size is None or size > MAX_FILE_BYTES:
-            raise Untrusted("a file of a CAR says that it has more bytes than a file can")
-        return size
+            return self._blocks.length(root)  # its bytes are checked when they are brought
+        if root not in self._sizes:
+            size = unixfs_read.parse_node(self._blocks.get(root)).size
+            if size is None or size > MAX_FILE_BYTES:
+                raise Untrusted("a file of a CAR says that it has more bytes than a file can")
+            self._sizes[root] = size
+        return self._sizes[root]
 
     def _check_size(self, wanted: Iterable[_Wanted]) -> None:
         total = sum(one.size for one in wanted)

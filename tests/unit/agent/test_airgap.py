@@ -25,6 +25,7 @@ from p2pcache.content.unixfs_read import parse_node
 from p2pcache.errors import LocalFault, NotFound, P2PCacheError, Untrusted, UsageError
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
+from p2pcache.transfer.progress import Progress
 from tests.support.bundles import Frames, Stop, StopAfter, nothing, put, raw, read, write
 
 if TYPE_CHECKING:
@@ -137,8 +138,13 @@ def test_what_is_here_is_not_written_again(store, other, path):
 def test_the_mark_is_set_before_a_blob_is_here(store, other, path):
     planned = put(store, FILES, restricted=True)
     write(store, path, planned)
+
+    def stop_at_content(progress: Progress) -> None:
+        if progress.phase == "importing":
+            raise Stop
+
     with pytest.raises(Stop):
-        read_bundle(other, path, StopAfter(1), nothing)
+        read_bundle(other, path, stop_at_content, nothing)
     assert other.restricted_manifests() == {planned.manifest.cid()}
     read(other, path)
     assert other.hidden_manifests([planned.manifest.cid()]) == {planned.manifest.cid()}
@@ -394,6 +400,55 @@ def test_a_file_of_another_tool_is_found_by_its_root(other, path, size):
     (brought,), new_bytes = read(other, path)
     assert other.find(roots["f"].cid).path.read_bytes() == data
     assert (brought.blob.sha256, new_bytes) == (hashlib.sha256(data).digest(), size)
+
+
+def linked_often(path: Path, names: int, folders: int) -> None:
+    """A few blocks: so many folders of so many names, all of one leaf or of one larger file."""
+    data, blocks = hashlib.shake_256(b"f").digest(MIB + 1), {}
+    leaves = [data[:MIB], data[MIB:]]
+    blocks |= {raw(leaf): leaf for leaf in leaves}
+    hashes = [hashlib.sha256(leaf).digest() for leaf in leaves]
+    large = unixfs.file_root(hashes, len(data), blocks.__setitem__)
+    small = unixfs.file_root(hashes[:1], MIB, blocks.__setitem__)
+    entries = {f"{n:03}": (small, large)[n % 2] for n in range(names)}
+    folder = unixfs.directory(entries, blocks.__setitem__)
+    top = unixfs.directory({f"{n:03}": folder for n in range(folders)}, blocks.__setitem__)
+    Frames([top.cid], blocks).save(path)
+
+
+def test_what_many_names_lead_to_is_read_once(other, path, monkeypatch):
+    linked_often(path, names=100, folders=20)
+    bytes_read, get = 0, blocks_module.Blocks.get
+
+    def counting(self: blocks_module.Blocks, cid: bytes) -> bytes:
+        nonlocal bytes_read
+        block = get(self, cid)
+        bytes_read += len(block)
+        return block
+
+    monkeypatch.setattr(blocks_module.Blocks, "get", counting)
+    (brought,), new_bytes = read(other, path)
+    assert (len(brought.manifest.files), new_bytes) == (2000, 2 * MIB + 1)
+    assert bytes_read < 3 * MIB, "both files, and some folders"
+
+
+@pytest.mark.parametrize("words", [2, 15, 1500])
+def test_an_import_can_be_stopped_while_it_finds_out_what_there_is(other, path, words):
+    linked_often(path, names=100, folders=20)
+    stop = StopAfter(words)
+    with pytest.raises(Stop):
+        read_bundle(other, path, stop, nothing)
+    assert stop.last == Progress("reading")
+    assert drafts(other) == []
+
+
+def test_folders_that_are_linked_again_and_again_are_refused(other, path, monkeypatch):
+    monkeypatch.setattr(read_module, "MAX_AGAIN_BYTES", 0)
+    linked_often(path, names=1000, folders=1)
+    read(other, path)
+    linked_often(path, names=1000, folders=100)
+    with pytest.raises(Untrusted, match="repeat"):
+        read(other, path)
 
 
 def test_chunks_of_another_size_are_refused_with_what_to_do(other, path):

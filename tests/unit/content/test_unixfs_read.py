@@ -133,6 +133,19 @@ def test_folders_that_hold_one_another_a_thousandfold_are_left() -> None:
         list(unixfs_read.files_below(inner.cid, nodes.get_block, 10_000))
 
 
+def test_a_file_that_many_names_lead_to_is_read_once() -> None:
+    nodes, file, _ = made(3 * MIB)
+    root = unixfs.directory({f"{n:02}": file for n in range(50)}, nodes.__setitem__)
+    asked: list[bytes] = []
+
+    def get(cid: bytes) -> bytes:
+        asked.append(cid)
+        return nodes.get_block(cid)
+
+    assert len(list(unixfs_read.files_below(root.cid, get, 100))) == 50
+    assert sorted(asked) == sorted([root.cid, file.cid])
+
+
 @pytest.mark.parametrize(
     "name", ["..", ".", "", "a/../b", "/etc", "a/b", "c:x", "back\\slash", "\x00", "n" * 256]
 )
