@@ -107,7 +107,7 @@ class Talk:
                 job.watchers[peer] = trio.current_time() + WATCH_S
                 if len(job.watchers) > MAX_WATCHERS:
                     del job.watchers[next(iter(job.watchers))]
-                told.append(self._shown(peer, job))
+                told.append(_shown(job))
             elif job is None and not self._welcome(peer):
                 told.append(State(id_, Stage.REFUSED, 0, 0, 0, 0.0, Denied.code, ""))
         if told:
@@ -148,7 +148,7 @@ class Talk:
             self._tell_states(peer, jobs)
 
     def _tell_states(self, peer: PeerId, jobs: Iterable[Job]) -> None:
-        shown = [self._shown(peer, job) for job in jobs if self._may_hear(peer, job)]
+        shown = [_shown(job) for job in jobs if self._may_hear(peer, job)]
         for part in _parts(shown, wire.MAX_STATES):
             self._opened.network.tell_preload(wire.States(part), to=peer)
 
@@ -156,14 +156,14 @@ class Talk:
         """Who has restricted content is nobody's business but whose wish it is."""
         return job.intent.signer == peer or not job.hidden
 
-    def _shown(self, peer: PeerId, job: Job) -> State:
-        """Our state as this member may see it: of restricted content no sizes, unless it may read
-        it or is the network's admin.
-        """
-        opened, state = self._opened, job.state
-        if not job.hidden or peer == opened.admin or opened.access.may(peer, job.intent.manifest):
-            return state
-        return replace(state, done_bytes=0, total_bytes=0, origin_bytes=0, bytes_per_s=0.0)
+
+def _shown(job: Job) -> State:
+    """Our state as those may see it who may hear of it: of restricted content that is the signer,
+    which is told no sizes unless it may read it.
+    """
+    if not job.hidden or job.signer_reads:
+        return job.state
+    return replace(job.state, done_bytes=0, total_bytes=0, origin_bytes=0, bytes_per_s=0.0)
 
 
 def _parts(entries: Sequence[T], most: int) -> list[tuple[T, ...]]:

@@ -8,6 +8,7 @@ background turn (agent/turns). Nothing that a member says makes this task wait f
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,7 +29,7 @@ from p2pcache.net.sync import preloads as wire
 from p2pcache.net.sync.preloads import Stage, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.network_slot import NetworkSlot
@@ -65,10 +66,12 @@ class Preloads:
         self._now = now
         self._jobs: dict[bytes, Job] = {}
         self._complete: set[bytes] = set()
-        self._sizes: dict[bytes, int] = {}  # of what is complete, in bytes
+        self._sizes: dict[bytes, int] = {}  # in bytes, of what has its manifest here
         self._kept: tuple[set[bytes], set[bytes]] | None = None  # what stays, what is here
         self._look = trio.Event()
         self._checked_at = float("-inf")
+        self._watching: set[trio.CancelScope] = set()
+        self._stopping = False
 
     # -- operations ------------------------------------------------------------------------------
 
@@ -96,9 +99,30 @@ class Preloads:
             self.states.of(row.id),
             self.roster.here,
             self.roster.alive(),
+            frozenset(opened.network.hearsay()),
             trio.current_time(),
             asked_s,
+            self._sizes.get(row.intent.manifest),
         )
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """What is done inside ends, without an exception, as soon as the agent stops."""
+        scope = trio.CancelScope()
+        self._watching.add(scope)
+        if self._stopping:
+            scope.cancel()
+        try:
+            with scope:
+                yield
+        finally:
+            self._watching.discard(scope)
+
+    def stop(self) -> None:
+        """The agent stops: nobody watches on, or its end would wait for that."""
+        self._stopping = True
+        for scope in self._watching:
+            scope.cancel()
 
     # -- work ------------------------------------------------------------------------------------
 
@@ -172,21 +196,26 @@ class Preloads:
             job.row = row
         if rows and trio.current_time() >= self._checked_at + CHECK_S:
             self._checked_at = trio.current_time()
-            await trio.to_thread.run_sync(self._check_store)
+            await trio.to_thread.run_sync(self._check_store, opened)
             await self._keep_replicas(opened)
         for job in list(self._jobs.values()):
             self._look_at(parts, opened, nursery, job)
 
-    def _check_store(self) -> None:
-        """What is here, and what of it is restricted; in a thread."""
+    def _check_store(self, opened: AgentNetwork) -> None:
+        """What is here, what of it is restricted, and which signers may read that; in a thread."""
         jobs = list(self._jobs.values())
         self._complete = self._store.complete_manifests()
-        for cid in {job.intent.manifest for job in jobs} & self._complete - self._sizes.keys():
-            body = self._store.get_manifest(cid)
-            self._sizes[cid] = 0 if body is None else body.total_bytes
+        sizes = {}
+        for cid in {job.intent.manifest for job in jobs}:
+            body = None if cid in self._sizes else self._store.get_manifest(cid)
+            if cid in self._sizes or body is not None:
+                sizes[cid] = self._sizes[cid] if body is None else body.total_bytes
+        self._sizes = sizes
         hidden = self._store.hidden_manifests([job.intent.manifest for job in jobs])
         for job in jobs:
-            job.hidden = job.intent.manifest in hidden
+            signer, manifest = job.intent.signer, job.intent.manifest
+            job.signer_reads = signer == opened.admin or opened.access.may(signer, manifest)
+            job.hidden = manifest in hidden
 
     def _look_at(self, parts: Parts, opened: AgentNetwork, nursery: trio.Nursery, job: Job) -> None:
         intent, now = job.intent, self._now()
@@ -247,7 +276,8 @@ class Preloads:
     ) -> None:
         """One try, as often as others' turns interrupt it; its end is in the job's state."""
         intent = job.intent
-        trusted = intent.signer in (opened.peer_id, opened.admin)
+        own = intent.signer == opened.peer_id
+        trusted = own or intent.signer == opened.admin
 
         async def once() -> None:
             def watch(progress: Progress) -> None:
@@ -255,7 +285,7 @@ class Preloads:
                 job.turn(Stage.PULLING, "")
                 job.progress(progress)
 
-            one = PreloadPull(parts, intent, trusted=trusted, watch=watch)
+            one = PreloadPull(parts, intent, own=own, trusted=trusted, watch=watch)
             try:
                 await one.run()
             finally:
@@ -305,9 +335,10 @@ class Preloads:
                 or not may_evict(row.intent, opened.peer_id, self.states.holders(row.id, here))
             )
         }
-        if self._kept != (kept, kept & self._complete):
-            self._kept = kept, kept & self._complete
+        wanted = kept, kept & self._complete
+        if self._kept != wanted:
             await trio.to_thread.run_sync(self._store.keep_replicas, kept)
+            self._kept = wanted
 
     def _wake(self) -> None:
         self._look.set()
