@@ -84,7 +84,7 @@ async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         expires_at=expires,
         nonce=os.urandom(16),
     )
-    parts.preloads.issue(opened, intent)
+    await parts.preloads.issue(opened, intent)
     row = parts.preloads.book.find(intent.id)
     assert row is not None
     return {**_shown(opened, row), "notes": _notes(opened, ref, parts)}
@@ -210,7 +210,7 @@ async def preload_cancel(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]
         )
     if row.cancel is None:
         assert row.intent is not None
-        parts.preloads.cancel(opened, sign_cancel(opened.identity, row.intent))
+        await parts.preloads.cancel(opened, sign_cancel(opened.identity, row.intent))
         row = parts.preloads.book.find(row.id) or row
     return _shown(opened, row)
 

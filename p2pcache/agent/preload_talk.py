@@ -6,13 +6,12 @@ book's limits, and a bucket for the questions of each.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from p2pcache.errors import Denied, LocalFault
+from p2pcache.errors import Denied
 from p2pcache.net.sync import preloads as wire
 from p2pcache.net.sync.limits import Bucket
 from p2pcache.net.sync.preloads import Stage, State
@@ -26,14 +25,13 @@ if TYPE_CHECKING:
     from p2pcache.agent.preload_states import Roster, States
     from p2pcache.content.peerid import PeerId
 
-_log = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
 TELL_S = 1.0  # between two words on bytes, to those who watch
 RETELL_S = 15.0  # everything again: a word that found no room was left out
 WATCH_S = 60.0  # that a watcher is told without asking again
 MAX_WATCHERS = 64  # of one preload
+ASK_AGAIN_S = 60.0  # who told more than its bucket allowed: 300 more then
 QUESTIONS_PER_S, QUESTIONS_BURST = 1.0, 16.0  # of one member: some watch several preloads
 
 
@@ -57,6 +55,7 @@ class Talk:
         self._wake = wake
         self._questions: dict[PeerId, Bucket] = {}
         self._told_at = self._retold_at = float("-inf")
+        self._asked_at = trio.current_time()
 
     # -- what members say ------------------------------------------------------------------------
 
@@ -64,11 +63,7 @@ class Talk:
         """See Network.on_preload. Raises Untrusted."""
         match message:
             case wire.Records(records):
-                try:
-                    new = self._book.hear(peer, records, self._welcome)
-                except LocalFault as exc:
-                    _log.warning("a preload is not kept: %s", exc.message)
-                    return
+                new = self._book.hear(peer, records, self._welcome)
                 for part in _parts(new, wire.MAX_RECORDS):
                     self._opened.network.tell_preload(wire.Records(part), but=peer)
                 if new:
@@ -146,6 +141,11 @@ class Talk:
         self._told_at = now if bytes_too else self._told_at
         for peer, jobs in news.items():
             self._tell_states(peer, jobs)
+        if now >= self._asked_at + ASK_AGAIN_S:
+            self._asked_at = now
+            for peer in self._book.missed:
+                self._opened.network.tell_preload(wire.Watch(()), to=peer)
+            self._book.missed.clear()
 
     def _tell_states(self, peer: PeerId, jobs: Iterable[Job]) -> None:
         shown = [_shown(job) for job in jobs if self._may_hear(peer, job)]

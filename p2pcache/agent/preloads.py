@@ -16,6 +16,7 @@ import trio
 from p2pcache.agent.preload_book import Book
 from p2pcache.agent.preload_job import LAST_RETRY_S, Job
 from p2pcache.agent.preload_pull import PreloadPull
+from p2pcache.agent.preload_saver import Saver
 from p2pcache.agent.preload_states import Roster, States, View
 from p2pcache.agent.preload_talk import Talk
 from p2pcache.config.preload import format_labels
@@ -72,20 +73,23 @@ class Preloads:
         self._checked_at = float("-inf")
         self._watching: set[trio.CancelScope] = set()
         self._stopping = False
+        self._saver = Saver(self.book)
 
     # -- operations ------------------------------------------------------------------------------
 
-    def issue(self, opened: AgentNetwork, intent: Intent) -> None:
-        """Keep a preload of our own and tell everybody. Raises Unavailable, LocalFault."""
+    async def issue(self, opened: AgentNetwork, intent: Intent) -> None:
+        """Keep a preload of our own and tell everybody. Raises Unavailable."""
         self.book.issue(intent)
         opened.network.tell_preload(wire.Records((intent.record,)))
         self._wake()
+        await self._saver.save()
 
-    def cancel(self, opened: AgentNetwork, cancel: Cancel) -> None:
-        """End one of our own, everywhere. Raises LocalFault."""
+    async def cancel(self, opened: AgentNetwork, cancel: Cancel) -> None:
+        """End one of our own, everywhere."""
         self.book.cancel(cancel)
         opened.network.tell_preload(wire.Records((cancel.record,)))
         self._wake()
+        await self._saver.save()
 
     def view(self, opened: AgentNetwork, row: PreloadRow, asked_s: float) -> View:
         """What is known of a preload now."""
@@ -129,10 +133,17 @@ class Preloads:
     async def run(self, parts: Parts) -> None:
         """Until cancelled: whenever there is a network, take part in its preloads."""
         try:
-            self.book.load(await trio.to_thread.run_sync(self._store.preloads.all))
+            await self._run(parts)
+        finally:
+            with trio.CancelScope(shield=True):  # what stopped pulls took from origins
+                await self._saver.save()
+
+    async def _run(self, parts: Parts) -> None:
+        await self._saver.load()
+        try:
             await self._keep_replicas(None)
-        except LocalFault as exc:  # members tell it all again
-            _log.warning("what was kept of preloads cannot be read: %s", exc.message)
+        except LocalFault as exc:  # tried again with each look into the store
+            _log.warning("copies that are to stay may be evicted: %s", exc.message)
         while True:
             opened = await self._slot.wait_any()
             async with trio.open_nursery() as nursery:
@@ -172,6 +183,7 @@ class Preloads:
                 except LocalFault as exc:  # a full disk; everything is looked at again
                     _log.warning("preloads: %s", exc.message)
                 talk.tell()
+                await self._saver.tick()
                 self.changed.set()
                 self.changed = trio.Event()
                 with trio.move_on_after(LOOK_S):
@@ -316,10 +328,7 @@ class Preloads:
         self._wake()
 
     def _note(self, job: Job, *, done: bool) -> None:
-        try:
-            self.book.note(job.intent.id, origin_bytes=job.earlier_bytes, done=done)
-        except LocalFault as exc:
-            _log.warning("a preload's progress is not kept: %s", exc.message)
+        self.book.note(job.intent.id, origin_bytes=job.earlier_bytes, done=done)
 
     async def _keep_replicas(self, opened: AgentNetwork | None) -> None:
         """Before others can be heard, everything that a preload may need stays."""
