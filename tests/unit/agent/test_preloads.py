@@ -186,9 +186,7 @@ async def test_copies_that_are_to_stay_are_set_again_when_the_store_failed(
     assert store.replica_manifests == {CID}
 
 
-async def test_who_may_read_is_decided_in_a_thread(
-    preloads, store, slot, monkeypatch
-):
+async def test_who_may_read_is_decided_in_a_thread(preloads, store, slot, monkeypatch):
     home, asked = threading.get_ident(), []
 
     def may(peer, cid):
