@@ -10,14 +10,16 @@ import trio
 
 from p2pcache.agent import preload
 from p2pcache.agent.args import Args
+from p2pcache.agent.preload_job import Job
 from p2pcache.agent.preload_saver import AGAIN_S, Saver
+from p2pcache.agent.preload_states import SILENT_S
 from p2pcache.agent.preloads import Preloads
 from p2pcache.config.preload import PreloadSettings
 from p2pcache.content import refs
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.preload import sign_intent
 from p2pcache.errors import Interrupted, LocalFault, UsageError
-from p2pcache.net.sync.preloads import Watch
+from p2pcache.net.sync.preloads import Stage, State, Watch
 from p2pcache.store.store import Store
 from tests.support.gated import Key
 
@@ -46,7 +48,7 @@ class Net:
         return []
 
     def hearsay(self):
-        return set()
+        return {OTHER.peer_id}
 
 
 class Slot:
@@ -112,6 +114,26 @@ async def test_who_watches_asks_a_network_that_opened_anew(preloads, slot, autoj
             await watch(preloads, slot, intent)
     assert first.network.told == [Watch((intent.id,))]
     assert slot.current.network.told == [Watch((intent.id,))]
+
+
+async def test_watching_ends_though_one_that_evicted_its_copy_is_still_selected(
+    preloads, slot, autojump_clock
+):
+    intent = wish()
+    preloads.book.issue(intent)
+    evicted = State(intent.id, Stage.IDLE, 0, 0, 0, 0.0, "", "")
+    preloads._jobs[intent.id] = Job(preloads.book.find(intent.id), evicted)
+    began = trio.current_time()
+    with trio.fail_after(60):
+        answer = await watch(preloads, slot, intent)
+    assert trio.current_time() - began < SILENT_S + 2
+    assert (answer["totals"]["agents"], answer["totals"]["complete"]) == (1, 0)
+
+
+async def test_the_viewer_counts_those_without_a_link_too(preloads, slot):
+    preloads.book.issue(wish())
+    (row,) = preloads.book.intents()
+    assert preloads.view(slot.current, row, 0.0).hearsay == {OTHER.peer_id}
 
 
 async def call_later(seconds, what):
