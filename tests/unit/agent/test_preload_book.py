@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from p2pcache.agent import preload_book as module
-from p2pcache.agent.preload_book import Book, BookOptions
+from p2pcache.agent.preload import book as module
+from p2pcache.agent.preload.book import Book, BookOptions
 from p2pcache.config.preload import From, PreloadSettings
 from p2pcache.content import flat, preload
 from p2pcache.content.preload import MAX_SKEW_S, sign_cancel, sign_intent

@@ -7,14 +7,13 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from p2pcache.agent.preload_book import Book
-from p2pcache.agent.preload_job import Job
-from p2pcache.agent.preload_states import Roster, States
-from p2pcache.agent.preload_talk import ASK_AGAIN_S, QUESTIONS_BURST, Talk
+from p2pcache.agent.preload.book import Book
+from p2pcache.agent.preload.job import Job
+from p2pcache.agent.preload.reports import Attendance, Reports
+from p2pcache.agent.preload.talk import ASK_AGAIN_S, QUESTIONS_BURST, Talk
 from p2pcache.config.preload import From, PreloadSettings
 from p2pcache.content.preload import sign_intent
-from p2pcache.net.sync.preloads import Records, Stage, State, Watch
-from p2pcache.net.sync.preloads import States as Said
+from p2pcache.net.sync.preloads import Records, Stage, State, States, Watch
 from p2pcache.store.store import Store
 from tests.support.gated import Key
 
@@ -37,7 +36,7 @@ class Net:
         self.told.append((to, message))
 
     def states_to(self, peer):
-        return [s for to, m in self.told if to == peer and isinstance(m, Said) for s in m.entries]
+        return [s for to, m in self.told if to == peer and isinstance(m, States) for s in m.entries]
 
 
 @pytest.fixture
@@ -55,9 +54,9 @@ def make(store, *, who=From.MEMBERS, hidden=False, reads=False):
     book.hear(OTHER.peer_id, [WISH.record], lambda _: True)
     state = State(WISH.id, Stage.COMPLETE, 70, 70, 7, 0.0, "", "")
     jobs = {WISH.id: Job(book.find(WISH.id), state, hidden=hidden, signer_reads=reads)}
-    roster = Roster()
-    roster.see([one.peer_id for one in (SIGNER, ADMIN, READER, OTHER)], 0.0)
-    return Talk(opened, book, States(), roster, jobs, lambda: None), net, jobs[WISH.id]
+    attendance = Attendance()
+    attendance.see([one.peer_id for one in (SIGNER, ADMIN, READER, OTHER)], 0.0)
+    return Talk(opened, book, Reports(), attendance, jobs, lambda: None), net, jobs[WISH.id]
 
 
 async def test_open_content_is_told_to_all_once_for_each_turn(world, autojump_clock):

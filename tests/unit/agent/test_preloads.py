@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from p2pcache.agent import preload
 from p2pcache.agent.args import Args
-from p2pcache.agent.preload_job import Job
-from p2pcache.agent.preload_saver import AGAIN_S, Saver
-from p2pcache.agent.preload_states import SILENT_S
-from p2pcache.agent.preloads import Preloads
+from p2pcache.agent.preload import operations as preload
+from p2pcache.agent.preload.job import Job
+from p2pcache.agent.preload.preloads import Preloads
+from p2pcache.agent.preload.reports import SILENT_S
+from p2pcache.agent.preload.saver import AGAIN_S, Saver
 from p2pcache.config.preload import PreloadSettings
 from p2pcache.content import refs
 from p2pcache.content.manifest import FileEntry, Manifest

@@ -14,7 +14,7 @@ import trio
 from p2pcache.errors import LocalFault
 
 if TYPE_CHECKING:
-    from p2pcache.agent.preload_book import Book
+    from p2pcache.agent.preload.book import Book
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pcache.agent.preload_states import GONE_S, SILENT_S, Roster, States, Told, View
+from p2pcache.agent.preload.reports import GONE_S, SILENT_S, Attendance, Reports, Told, View
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.content.preload import Intent, score, sign_intent
 from p2pcache.net.sync.preloads import Stage, State
@@ -119,23 +119,23 @@ def test_labels_are_each_agents_own_word_and_nonsense_is_none():
 
 
 def test_a_member_counts_for_a_while_after_it_left():
-    roster = Roster()
-    roster.see([A, B], 0.0)
-    roster.see([A], 10.0)
-    assert roster.here == {A}
-    assert roster.alive() == {A, B}
-    roster.see([A], 10.0 + GONE_S - 1)
-    assert roster.alive() == {A, B}
-    roster.see([A], 10.0 + GONE_S)
-    assert roster.alive() == {A}
-    roster.see([A, B], 90.0)
-    assert roster.alive() == {A, B}
+    attendance = Attendance()
+    attendance.see([A, B], 0.0)
+    attendance.see([A], 10.0)
+    assert attendance.here == {A}
+    assert attendance.alive() == {A, B}
+    attendance.see([A], 10.0 + GONE_S - 1)
+    assert attendance.alive() == {A, B}
+    attendance.see([A], 10.0 + GONE_S)
+    assert attendance.alive() == {A}
+    attendance.see([A, B], 90.0)
+    assert attendance.alive() == {A, B}
 
 
 def test_holders_are_those_that_are_here_and_said_so():
-    states = States()
+    reports = Reports()
     for peer, stage in ((A, Stage.COMPLETE), (B, Stage.COMPLETE), (C, Stage.PULLING)):
-        states.hear(peer, state(stage), 0.0)
-    assert states.holders(bytes(32), {A, C}) == [A]
-    states.hear(A, state(Stage.IDLE), 1.0)
-    assert states.holders(bytes(32), {A, C}) == []
+        reports.hear(peer, state(stage), 0.0)
+    assert reports.holders(bytes(32), {A, C}) == [A]
+    reports.hear(A, state(Stage.IDLE), 1.0)
+    assert reports.holders(bytes(32), {A, C}) == []

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from p2pcache.agent.network import AgentNetwork
-    from p2pcache.agent.preload_book import Book
-    from p2pcache.agent.preload_job import Job
-    from p2pcache.agent.preload_states import Roster, States
+    from p2pcache.agent.preload.book import Book
+    from p2pcache.agent.preload.job import Job
+    from p2pcache.agent.preload.reports import Attendance, Reports
     from p2pcache.content.peerid import PeerId
 
 T = TypeVar("T")
@@ -42,15 +42,15 @@ class Talk:
         self,
         opened: AgentNetwork,
         book: Book,
-        states: States,
-        roster: Roster,
+        reports: Reports,
+        attendance: Attendance,
         jobs: Mapping[bytes, Job],
         wake: Callable[[], None],
     ) -> None:
         self._opened = opened
         self._book = book
-        self._states = states
-        self._roster = roster
+        self._reports = reports
+        self._attendance = attendance
         self._jobs = jobs
         self._wake = wake
         self._questions: dict[PeerId, Bucket] = {}
@@ -71,7 +71,7 @@ class Talk:
             case wire.States(entries):
                 for state in entries:
                     if self._book.find(state.id) is not None:
-                        self._states.hear(peer, state, trio.current_time())
+                        self._reports.hear(peer, state, trio.current_time())
                 self._wake()
             case wire.Watch(ids):
                 if self._may_ask(peer):
@@ -88,7 +88,7 @@ class Talk:
     def _may_ask(self, peer: PeerId) -> bool:
         now = trio.current_time()
         if peer not in self._questions:
-            here = self._roster.here | {peer}
+            here = self._attendance.here | {peer}
             self._questions = {who: b for who, b in self._questions.items() if who in here}
             self._questions[peer] = Bucket(QUESTIONS_PER_S, QUESTIONS_BURST, now)
         return self._questions[peer].take(1, now)
@@ -129,9 +129,9 @@ class Talk:
         for job in self._jobs.values():
             job.watchers = {peer: until for peer, until in job.watchers.items() if until > now}
             if again or job.turned:
-                to = self._roster.here
+                to = self._attendance.here
             elif bytes_too and job.told != job.state:
-                to = self._roster.here & {job.intent.signer, *job.watchers}
+                to = self._attendance.here & {job.intent.signer, *job.watchers}
             else:
                 continue
             job.told = job.state

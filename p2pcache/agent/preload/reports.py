@@ -27,7 +27,7 @@ MAX_TELLERS = 4096  # of one preload: more than a network that is linked with us
 ENDED = (Stage.COMPLETE, Stage.REFUSED, Stage.FAILED, Stage.CANCELLED)
 
 
-class Roster:
+class Attendance:
     """The members, with those that went away just now."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Told:
     at: float
 
 
-class States:
+class Reports:
     """What others said of themselves."""
 
     def __init__(self) -> None:

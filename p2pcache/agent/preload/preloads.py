@@ -2,7 +2,7 @@
 
 One task looks at every preload twice a second and whenever something changed: is it time, is this
 agent one of those that are to fetch, is it there already? Two pulls run at a time, each as a
-background turn (agent/turns). Nothing that a member says makes this task wait for anybody.
+background turn (agent/priority). Nothing that a member says makes this task wait for anybody.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.agent.preload_book import Book
-from p2pcache.agent.preload_job import LAST_RETRY_S, Job
-from p2pcache.agent.preload_pull import PreloadPull
-from p2pcache.agent.preload_saver import Saver
-from p2pcache.agent.preload_states import Roster, States, View
-from p2pcache.agent.preload_talk import Talk
+from p2pcache.agent.preload.book import Book
+from p2pcache.agent.preload.job import LAST_RETRY_S, Job
+from p2pcache.agent.preload.pull import PreloadPull
+from p2pcache.agent.preload.reports import Attendance, Reports, View
+from p2pcache.agent.preload.saver import Saver
+from p2pcache.agent.preload.talk import Talk
 from p2pcache.config.preload import format_labels
 from p2pcache.content.preload import is_chosen, may_evict
 from p2pcache.errors import (
@@ -58,8 +58,8 @@ class Preloads:
         now: Callable[[], float],
     ) -> None:
         self.book = Book(store.preloads, settings, now)
-        self.states = States()
-        self.roster = Roster()
+        self.reports = Reports()
+        self.attendance = Attendance()
         self.changed = trio.Event()  # replaced with each change
         self._store = store
         self._slot = slot
@@ -100,9 +100,9 @@ class Preloads:
             row.intent,
             opened.peer_id,
             mine if job is None else job.state,
-            self.states.of(row.id),
-            self.roster.here,
-            self.roster.alive(),
+            self.reports.of(row.id),
+            self.attendance.here,
+            self.attendance.alive(),
             frozenset(opened.network.hearsay()),
             trio.current_time(),
             asked_s,
@@ -147,13 +147,15 @@ class Preloads:
         while True:
             opened = await self._slot.wait_any()
             async with trio.open_nursery() as nursery:
-                talk = Talk(opened, self.book, self.states, self.roster, self._jobs, self._wake)
+                talk = Talk(
+                    opened, self.book, self.reports, self.attendance, self._jobs, self._wake
+                )
                 nursery.start_soon(self._follow_members, opened, talk)
                 nursery.start_soon(self._work, parts, opened, talk)
                 await self._slot.wait_closed(opened)
                 nursery.cancel_scope.cancel()
             self._jobs.clear()
-            self.roster.see((), trio.current_time())
+            self.attendance.see((), trio.current_time())
 
     async def _follow_members(self, opened: AgentNetwork, talk: Talk) -> None:
         """Tell who comes what we know, and ask those who came before we listened."""
@@ -172,7 +174,7 @@ class Preloads:
         """Who could take part: an agent of an older minor version brings nothing."""
         members = opened.network.members()
         able = (member.peer for member in members if member.version >= (1, wire.MINOR))
-        self.roster.see(able, trio.current_time())
+        self.attendance.see(able, trio.current_time())
 
     async def _work(self, parts: Parts, opened: AgentNetwork, talk: Talk) -> None:
         async with trio.open_nursery() as nursery:
@@ -261,12 +263,12 @@ class Preloads:
         there are too few copies.
         """
         intent = job.intent
-        others = self.roster.alive() | opened.network.hearsay()
+        others = self.attendance.alive() | opened.network.hearsay()
         if not is_chosen(intent, opened.peer_id, others, self._labels):
             return False
         if not job.row.done:
             return True
-        return len(self.states.holders(intent.id, self.roster.here)) < intent.replicas
+        return len(self.reports.holders(intent.id, self.attendance.here)) < intent.replicas
 
     def _running(self) -> int:
         return sum(job.scope is not None for job in self._jobs.values())
@@ -281,7 +283,7 @@ class Preloads:
         job = self._jobs.pop(id_, None)
         if job is not None and job.scope is not None:
             job.scope.cancel()
-        self.states.forget(id_)
+        self.reports.forget(id_)
 
     async def _pull(
         self, parts: Parts, opened: AgentNetwork, job: Job, scope: trio.CancelScope
@@ -303,13 +305,13 @@ class Preloads:
             finally:
                 job.count(one.origin_bytes)
                 self._note(job, done=job.row.done)
-                if parts.pulls.turns.busy:
+                if parts.pulls.priority.busy:
                     job.turn(Stage.WAITING, "foreground")
 
         error: P2PCacheError | None = None
         try:
             with scope:
-                await parts.pulls.turns.background(once)
+                await parts.pulls.priority.background(once)
         except P2PCacheError as exc:
             error = exc
         except Exception as exc:  # noqa: BLE001  # the border: one preload's bug is not everybody's
@@ -332,7 +334,7 @@ class Preloads:
 
     async def _keep_replicas(self, opened: AgentNetwork | None) -> None:
         """Before others can be heard, everything that a preload may need stays."""
-        here = self.roster.here
+        here = self.attendance.here
         kept = {
             row.intent.manifest
             for row in self.book.intents()
@@ -341,7 +343,7 @@ class Preloads:
             and row.cancel is None
             and (
                 opened is None
-                or not may_evict(row.intent, opened.peer_id, self.states.holders(row.id, here))
+                or not may_evict(row.intent, opened.peer_id, self.reports.holders(row.id, here))
             )
         }
         wanted = kept, kept & self._complete
