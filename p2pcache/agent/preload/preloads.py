@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.preload.book import Book
+from p2pcache.agent.preload.holdings import Holdings
 from p2pcache.agent.preload.job import LAST_RETRY_S, Job
 from p2pcache.agent.preload.pull import PreloadPull
 from p2pcache.agent.preload.reports import Attendance, Reports, View
 from p2pcache.agent.preload.saver import Saver
 from p2pcache.agent.preload.talk import Talk
 from p2pcache.config.preload import format_labels
-from p2pcache.content.preload import is_chosen, may_evict
+from p2pcache.content.preload import is_chosen
 from p2pcache.errors import (
     LocalFault,
     P2PCacheError,
@@ -61,14 +62,11 @@ class Preloads:
         self.reports = Reports()
         self.attendance = Attendance()
         self.changed = trio.Event()  # replaced with each change
-        self._store = store
         self._slot = slot
         self._labels = settings.labels
         self._now = now
         self._jobs: dict[bytes, Job] = {}
-        self._complete: set[bytes] = set()
-        self._sizes: dict[bytes, int] = {}  # in bytes, of what has its manifest here
-        self._kept: tuple[set[bytes], set[bytes]] | None = None  # what stays, what is here
+        self._holdings = Holdings(store)
         self._look = trio.Event()
         self._checked_at = float("-inf")
         self._watching: set[trio.CancelScope] = set()
@@ -106,7 +104,7 @@ class Preloads:
             frozenset(opened.network.hearsay()),
             trio.current_time(),
             asked_s,
-            self._sizes.get(row.intent.manifest),
+            self._holdings.sizes.get(row.intent.manifest),
         )
 
     @contextmanager
@@ -210,37 +208,22 @@ class Preloads:
             job.row = row
         if rows and trio.current_time() >= self._checked_at + CHECK_S:
             self._checked_at = trio.current_time()
-            await trio.to_thread.run_sync(self._check_store, opened)
+            jobs = list(self._jobs.values())
+            await trio.to_thread.run_sync(self._holdings.check, opened, jobs)
             await self._keep_replicas(opened)
         for job in list(self._jobs.values()):
             self._look_at(parts, opened, nursery, job)
 
-    def _check_store(self, opened: AgentNetwork) -> None:
-        """What is here, what of it is restricted, and which signers may read that; in a thread."""
-        jobs = list(self._jobs.values())
-        self._complete = self._store.complete_manifests()
-        sizes = {}
-        for cid in {job.intent.manifest for job in jobs}:
-            body = None if cid in self._sizes else self._store.get_manifest(cid)
-            if cid in self._sizes or body is not None:
-                sizes[cid] = self._sizes[cid] if body is None else body.total_bytes
-        self._sizes = sizes
-        hidden = self._store.hidden_manifests([job.intent.manifest for job in jobs])
-        for job in jobs:
-            signer, manifest = job.intent.signer, job.intent.manifest
-            job.signer_reads = signer == opened.admin or opened.access.may(signer, manifest)
-            job.hidden = manifest in hidden
-
     def _look_at(self, parts: Parts, opened: AgentNetwork, nursery: trio.Nursery, job: Job) -> None:
         intent, now = job.intent, self._now()
         runs = job.scope is not None
-        there = intent.manifest in self._complete
+        there = intent.manifest in self._holdings.complete
         if job.row.cancel is not None:
             self._stop(job, Stage.CANCELLED)
         elif there and not runs:
             if not job.row.done:
                 self._note(job, done=True)
-            job.has(self._sizes.get(intent.manifest, 0))
+            job.has(self._holdings.sizes.get(intent.manifest, 0))
             job.turn(Stage.COMPLETE, "")
         elif not self._is_wanted(opened, job):
             self._stop(job, Stage.IDLE)
@@ -333,23 +316,12 @@ class Preloads:
         self.book.note(job.intent.id, origin_bytes=job.earlier_bytes, done=done)
 
     async def _keep_replicas(self, opened: AgentNetwork | None) -> None:
-        """Before others can be heard, everything that a preload may need stays."""
-        here = self.attendance.here
-        kept = {
-            row.intent.manifest
-            for row in self.book.intents()
-            if row.intent is not None
-            and row.intent.replicas
-            and row.cancel is None
-            and (
-                opened is None
-                or not may_evict(row.intent, opened.peer_id, self.reports.holders(row.id, here))
-            )
-        }
-        wanted = kept, kept & self._complete
-        if self._kept != wanted:
-            await trio.to_thread.run_sync(self._store.keep_replicas, kept)
-            self._kept = wanted
+        await self._holdings.keep_replicas(
+            self.book.intents(),
+            None if opened is None else opened.peer_id,
+            self.reports,
+            self.attendance.here,
+        )
 
     def _wake(self) -> None:
         self._look.set()

@@ -50,9 +50,11 @@ class Saver:
                 self._is_loaded = True
 
     async def save(self) -> None:
-        """What is new. Members choose how much that is, so the trio thread does not wait for it."""
+        """What is new, once what was kept is read, for it would be written over. Members choose how
+        much that is, so the trio thread does not wait for it.
+        """
         async with self._busy:
-            changes = self._book.changes()
+            changes = self._book.changes() if self._is_loaded else None
             if changes is None:
                 return
             try:
