@@ -92,6 +92,7 @@ async def _serve(
         await service.stopping.wait()
         notify("STOPPING=1")
         agent.pulls.stop()
+        agent.preloads.stop()
         draining.deadline = trio.current_time() + DRAIN_S
         with draining:
             await agent.pulls.wait_none()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2pcache.agent.names import NetworkNames
     from p2pcache.agent.network_slot import NetworkSlot
-    from p2pcache.agent.preloads import Preloads
+    from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.settings import Config
     from p2pcache.store.store import Store

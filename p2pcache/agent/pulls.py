@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2pcache.agent.turns import Turns
+from p2pcache.agent.priority import Priority
 from p2pcache.errors import Interrupted, P2PCacheError, bug, from_wire
 from p2pcache.store.store import Hold
 from p2pcache.transfer.progress import Progress
@@ -61,7 +61,7 @@ class Pulls:
         self._hold = running
         self._running: dict[Hashable, SharedPull] = {}
         self._stopping = False
-        self.turns = Turns()
+        self.priority = Priority()
 
     def running(self) -> list[SharedPull]:
         """What runs now, oldest first."""
@@ -92,7 +92,7 @@ class Pulls:
         If cancelled, this caller leaves; the pull ends only with its last waiter, who stays until
         it has ended (END_S at most). What pulls in the background waits meanwhile.
         """
-        async with self.turns.foreground():
+        async with self.priority.foreground():
             return await self._wait_pulled(key, ref, start, emit, hold)
 
     async def _wait_pulled(

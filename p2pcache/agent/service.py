@@ -7,10 +7,11 @@ from typing import Any
 
 import trio
 
-from p2pcache.agent import get, grants, health, keep, preload, repair, share, trace
+from p2pcache.agent import get, grants, health, keep, repair, share, trace
 from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
+from p2pcache.agent.preload import operations as preload
 from p2pcache.errors import UsageError
 
 Operation = Callable[[Parts, Args, Emit], Awaitable[dict[str, Any]]]

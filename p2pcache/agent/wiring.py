@@ -14,7 +14,7 @@ from p2pcache.agent.adopt import hub_adopter
 from p2pcache.agent.names import NetworkNames
 from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.parts import Parts
-from p2pcache.agent.preloads import Preloads
+from p2pcache.agent.preload.preloads import Preloads
 from p2pcache.agent.pulls import Pulls
 from p2pcache.errors import LocalFault
 from p2pcache.sources.certificates import trusting

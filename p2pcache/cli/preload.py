@@ -31,8 +31,31 @@ ID_CHARS = 12  # of an id: enough to name one
 PEER_CHARS = 16
 
 
-class _Moment(click.ParamType[float]):
-    """`6h` (from now), `22:00` (the next), or `2026-11-22T03:00`, which is local time."""
+def moment(text: str, base: float) -> float:
+    """`6h` (after `base`), `22:00` (the next one after it), or `2026-11-22T03:00`, which is local
+    time. `base` and the result are unix seconds. Raises ValueError.
+    """
+    try:
+        return base + units.parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        clock = datetime.time.fromisoformat(text)
+    except ValueError:
+        clock = None
+    try:
+        if clock is None:
+            return datetime.datetime.fromisoformat(text).timestamp()
+        first = datetime.datetime.fromtimestamp(base).astimezone()
+        at = datetime.datetime.combine(first.date(), clock)
+        later = at if at.timestamp() > base else at + datetime.timedelta(days=1)
+        return later.timestamp()
+    except (ValueError, OverflowError, OSError) as exc:
+        raise ValueError(f"`{text}` is no time; write 6h, 22:00 or 2026-11-22T03:00") from exc
+
+
+class _Time(click.ParamType[str]):
+    """What `moment` understands, as it was typed."""
 
     name = "time"
 
@@ -41,29 +64,24 @@ class _Moment(click.ParamType[float]):
         value: Any,  # noqa: ANN401 - click's own signature
         param: click.Parameter | None,
         ctx: click.Context | None,
-    ) -> float:
-        """Unix seconds."""
-        text, now = str(value), time.time()
+    ) -> str:
+        """See above."""
         try:
-            return now + units.parse_duration(text)
-        except ValueError:
-            pass
-        try:
-            clock = datetime.time.fromisoformat(text)
-        except ValueError:
-            clock = None
-        try:
-            if clock is None:
-                return datetime.datetime.fromisoformat(text).timestamp()
-            today = datetime.datetime.fromtimestamp(now).astimezone()
-            at = datetime.datetime.combine(today.date(), clock)
-            later = at if at.timestamp() > now else at + datetime.timedelta(days=1)
-            return later.timestamp()
-        except (ValueError, OverflowError, OSError):
-            self.fail(f"`{text}` is no time; write 6h, 22:00 or 2026-11-22T03:00", param, ctx)
+            moment(str(value), time.time())
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+        return str(value)
 
 
-MOMENT = _Moment()
+TIME = _Time()
+
+
+def span(at: str | None, deadline: str | None, now: float) -> tuple[float | None, float | None]:
+    """When it begins and when it is given up, in unix seconds; the latter counts from the former.
+    Raises ValueError.
+    """
+    start = None if at is None else moment(at, now)
+    return start, None if deadline is None else moment(deadline, max(now, start or now))
 
 
 class _Preload(Group):
@@ -107,21 +125,32 @@ def preload() -> None:
     metavar="K",
     help="Evictions leave so many copies.",
 )
-@click.option("--at", type=MOMENT, metavar="TIME", help="Begin then: 22:00, 6h (from now).")
-@click.option("--deadline", type=MOMENT, metavar="TIME", help="What is missing then is given up.")
+@click.option("--at", type=TIME, metavar="TIME", help="Begin then: 22:00, 6h (from now).")
+@click.option(
+    "--deadline", type=TIME, metavar="TIME", help="Give up what is missing: 6h (after the start)."
+)
 @click.option(
     "--keep", type=EXPIRY, metavar="TIME", help="How long copies are kept from the start: 7d."
 )
 @click.option("--limit-rate", type=RATE, metavar="RATE", help="Of each agent, a second: 10M.")
 @click.option("--watch", is_flag=True, help="Show how far they are until all have it.")
 @output_options
-def start(ref: str, printer: Printer, watch: bool, keep: int | None, **options: Any) -> None:  # noqa: ANN401
+def start(
+    ref: str,
+    printer: Printer,
+    watch: bool,
+    keep: int | None,
+    at: str | None,
+    deadline: str | None,
+    **options: Any,  # noqa: ANN401
+) -> None:
     """Have agents bring what REF means now, each with its own access, behind their own pulls.
 
     The preload is signed by this agent and goes on without it. Its id is printed.
     """
+    begins, ends = span(at, deadline, time.time())
     with connect() as agent:
-        answer = agent.preload(ref, keep_s=keep, **options)
+        answer = agent.preload(ref, keep_s=keep, at=begins, deadline=ends, **options)
         for note in answer.get("notes") or []:
             printer.note(f"note: {note}")
         if not watch:

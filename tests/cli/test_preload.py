@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import io
 import json
-import time
 
 import click
 import pytest
@@ -39,23 +38,36 @@ def state(**changed):
 @pytest.mark.parametrize("text", ["2h", "90m", "1 d"])
 def test_a_duration_is_from_now(text):
     seconds = {"2h": 7200, "90m": 5400, "1 d": 86400}[text]
-    assert abs(module.MOMENT.convert(text, None, None) - time.time() - seconds) < 5
+    assert module.moment(text, 1000.0) == 1000.0 + seconds
+
+
+@pytest.mark.parametrize("hour", range(24))
+def test_a_deadline_counts_from_the_start_at_any_time_of_the_day(hour):
+    now = datetime.datetime(2030, 1, 2, hour, 30).timestamp()
+    at, deadline = module.span("22:00", "6h", now)
+    assert deadline - at == 6 * 3600
+    assert 0 < at - now <= 86400
+    at, deadline = module.span("22:00", "06:00", now)
+    assert deadline - at == 8 * 3600, "the next one after the start"
+    assert module.span(None, "6h", now) == (None, now + 6 * 3600)
+    assert module.span("2029-01-01T00:00", "6h", now)[1] == now + 6 * 3600, "it begins now"
+    assert module.span(None, None, now) == (None, None)
 
 
 def test_a_clock_time_is_the_next_one_and_a_date_is_local():
     now = datetime.datetime.now()
     past = (now - datetime.timedelta(minutes=2)).strftime("%H:%M")
-    at = module.MOMENT.convert(past, None, None)
-    assert 0 < at - time.time() <= 86400
-    date = module.MOMENT.convert("2030-01-02T03:04", None, None)
+    at = module.moment(past, now.timestamp())
+    assert 0 < at - now.timestamp() <= 86400
+    date = module.moment("2030-01-02T03:04", now.timestamp())
     assert datetime.datetime.fromtimestamp(date) == datetime.datetime(2030, 1, 2, 3, 4)
-    assert module.MOMENT.convert("2030-01-02T03:04+00:00", None, None) == 1893553440
+    assert module.moment("2030-01-02T03:04+00:00", now.timestamp()) == 1893553440
 
 
 @pytest.mark.parametrize("text", ["", "soon", "25:00", "7", "-1h", "2030-13-01"])
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(click.BadParameter, match="no time"):
-        module.MOMENT.convert(text, None, None)
+        module.TIME.convert(text, None, None)
 
 
 def test_the_short_form_is_start(capsys, monkeypatch):

@@ -229,6 +229,34 @@ def test_a_foreground_pull_has_its_lone_speed(tmp_path: Path, repo: HubRepo):
         assert watched(agents[0], preload)["totals"]["complete"] == 2, "it goes on afterwards"
 
 
+def test_an_agent_that_stops_does_not_wait_for_who_watches(tmp_path: Path, repo: HubRepo):
+    with (
+        hub_of(tmp_path, repo, 64 * 1024) as hub,
+        network(tmp_path, 2, env={"HF_ENDPOINT": hub.url}) as agents,
+    ):
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "p2pcache", "preload", REF, "--watch"],
+            cwd=REPO, env=agents[0].env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            wait_until(lambda: list_of(agents[0]), "it is under way")
+            time.sleep(1.0)
+            began = time.monotonic()
+            agents[0].stop()
+            taken_s = time.monotonic() - began
+            _, said = watching.communicate(timeout=10)
+        finally:
+            watching.kill()
+            watching.wait()
+        assert "stopping" in said
+        assert taken_s < 4.0, "less than what requests are waited for"
+
+
+def list_of(agent: Agent) -> list[Any]:
+    with agent.client() as client:
+        return list(client.preloads())
+
+
 def test_who_lets_nobody_preload_refuses_and_the_others_go_on(tmp_path: Path, repo: HubRepo):
     each = {2: {"preload.from": "nobody"}, 1: {"preload.from": "admin"}}
     with (
@@ -341,6 +369,7 @@ def test_a_path_is_not_told_and_an_address_is_asked_for_the_admin_alone(tmp_path
         with member.client() as client:
             answer = client.preload(ref)
             assert "admin" in answer["notes"][0]
+            assert "inner" not in json.dumps(answer), "an address may be a secret"
         wait_until(lambda: own(other, answer["id"])["state"] == "complete", "from who has it")
         by_admin = {line["peer"]: line for line in state_of(member, answer["id"])["agents"]}
         assert by_admin[peer_id(other)]["origin_bytes"] == 0

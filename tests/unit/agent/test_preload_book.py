@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from p2pcache.agent import preload_book as module
-from p2pcache.agent.preload_book import Book, BookOptions
+from p2pcache.agent.preload import book as module
+from p2pcache.agent.preload.book import Book, BookOptions
 from p2pcache.config.preload import From, PreloadSettings
 from p2pcache.content import flat, preload
 from p2pcache.content.preload import MAX_SKEW_S, sign_cancel, sign_intent
@@ -30,6 +30,16 @@ def wish(number=0, signer=SIGNER, issued=NOW, expires=NOW + 500):
 
 def everybody(_signer) -> bool:
     return True
+
+
+def saved(book, store):
+    """What the index has once all is written."""
+    changes = book.changes()
+    if changes is not None:
+        book.write(changes)
+        book.written(changes)
+    assert book.changes() is None
+    return store.preloads.all()
 
 
 @pytest.fixture
@@ -56,7 +66,7 @@ def test_what_is_new_is_kept_and_passed_on_once(book, store):
     made = wish()
     assert book.hear(TELLER, [made.record], everybody) == [made.record]
     assert book.hear(TELLER, [made.record], everybody) == []
-    assert [row.intent for row in store.preloads.all()] == [made]
+    assert [row.intent for row in saved(book, store)] == [made]
 
 
 def test_a_record_is_verified_once_however_often_it_is_told(book, monkeypatch):
@@ -71,7 +81,7 @@ def test_a_forged_record_is_its_tellers_lie_and_nothing_of_it_is_kept(book, stor
     forged = flat.encode(flat.decode(wish().record) | {"nodes": "1"})
     with pytest.raises(Untrusted):
         book.hear(TELLER, [forged], everybody)
-    assert store.preloads.all() == []
+    assert saved(book, store) == []
 
 
 def test_what_is_over_or_of_the_future_is_not_taken(book):
@@ -91,7 +101,7 @@ def test_a_cancel_ends_it_also_when_it_comes_first_and_outlives_retelling(book, 
     assert book.find(made.id).cancel == end
     book.hear(TELLER, [made.record], everybody)
     again = Book(store.preloads, PreloadSettings(), lambda: clock.now)
-    again.load(store.preloads.all())
+    again.load(saved(book, store))
     again.hear(TELLER, [made.record], everybody)
     assert again.find(made.id).cancel == end, "after a restart as well"
 
@@ -124,7 +134,7 @@ def test_one_member_under_many_names_leaves_room_for_others(store, clock):
     many = [wish(n, Key()).record for n in range(30)]
     for at in range(3):
         book.hear(Key().peer_id, many[at * 10 : at * 10 + 10], everybody)
-    assert len(store.preloads.all()) == 20, "and all together have a bound"
+    assert len(saved(book, store)) == 20, "and all together have a bound"
 
 
 def test_one_teller_costs_so_many_verifications_a_second(store, clock, monkeypatch):
@@ -146,7 +156,7 @@ def test_what_expired_or_whose_signer_was_banned_is_forgotten(book, store, clock
     clock.now += 500
     assert book.drop(lambda _: False) == [wish().id]
     assert book.drop(lambda who: who == OTHER.peer_id)
-    assert store.preloads.all() == []
+    assert saved(book, store) == []
 
 
 def test_settings_say_whose_preloads_count(store, clock):
@@ -161,8 +171,51 @@ def test_progress_and_the_rest_survive_a_restart_and_a_changed_file_does_not(boo
     book.issue(wish())
     book.hear(TELLER, [wish(1).record], everybody)
     book.note(wish().id, origin_bytes=77, done=True)
-    row = next(row for row in store.preloads.all() if row.id == wish().id)
+    row = next(row for row in saved(book, store) if row.id == wish().id)
     assert (row.origin_bytes, row.done) == (77, True)
     bad = replace(wish(1), record=wish(2).record)
     store.preloads.put([replace(book.find(wish(1).id), intent=bad)])
     assert [row.id for row in store.preloads.all()] == [wish().id]
+
+
+def test_nothing_is_written_before_it_is_asked_for_and_what_fails_is_not_forgotten(book, store):
+    made, other = wish(), wish(1, OTHER)
+    book.hear(TELLER, [made.record, other.record], everybody)
+    assert store.preloads.all() == [], "hearing waits for no disk"
+    taken = book.changes()
+    book.note(made.id, origin_bytes=5, done=False)
+    book.drop(lambda who: who == OTHER.peer_id)
+    book.write(taken)
+    book.written(taken)
+    assert len(store.preloads.all()) == 2
+    (row,) = saved(book, store)
+    assert row.origin_bytes == 5, "what changed while it was written is written, too"
+
+
+def test_what_expired_while_the_agent_was_away_leaves_the_file(book, store, clock):
+    book.hear(TELLER, [wish().record], everybody)
+    assert saved(book, store)
+    clock.now += 500
+    again = Book(store.preloads, PreloadSettings(), lambda: clock.now)
+    again.load(again.read())
+    assert again.intents() == []
+    assert saved(again, store) == []
+
+
+def test_what_is_to_leave_the_file_is_bounded(store, clock):
+    options = BookOptions(max_gone=3)
+    book = Book(store.preloads, PreloadSettings(), lambda: clock.now, options)
+    for n in range(5):
+        book.hear(TELLER, [wish(n, Key()).record], everybody)
+    clock.now += 500
+    book.drop(lambda _: False)
+    assert len(book.changes().gone) == 3
+
+
+def test_who_told_more_than_is_verified_at_once_is_remembered(store, clock):
+    options = BookOptions(records_burst=2)
+    book = Book(store.preloads, PreloadSettings(), lambda: clock.now, options)
+    book.hear(TELLER, [wish(n).record for n in range(2)], everybody)
+    assert book.missed == set()
+    book.hear(TELLER, [wish(n).record for n in range(3)], everybody)
+    assert book.missed == {TELLER}

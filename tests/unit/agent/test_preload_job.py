@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2pcache.agent.preload_job import LAST_RETRY_S, TRIES, Job
+from p2pcache.agent.preload.job import LAST_RETRY_S, TRIES, Job
 from p2pcache.errors import Denied, DiskFull, NotFound, Unavailable, Untrusted
 from p2pcache.net.sync.preloads import Stage, State
 from p2pcache.store.preloads import PreloadRow

@@ -5,15 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import trio
 
-from p2pcache.agent.preload_book import Book
-from p2pcache.agent.preload_job import Job
-from p2pcache.agent.preload_states import Roster, States
-from p2pcache.agent.preload_talk import QUESTIONS_BURST, Talk
+from p2pcache.agent.preload.book import Book
+from p2pcache.agent.preload.job import Job
+from p2pcache.agent.preload.reports import Attendance, Reports
+from p2pcache.agent.preload.talk import ASK_AGAIN_S, QUESTIONS_BURST, Talk
 from p2pcache.config.preload import From, PreloadSettings
 from p2pcache.content.preload import sign_intent
-from p2pcache.net.sync.preloads import Records, Stage, State, Watch
-from p2pcache.net.sync.preloads import States as Said
+from p2pcache.net.sync.preloads import Records, Stage, State, States, Watch
 from p2pcache.store.store import Store
 from tests.support.gated import Key
 
@@ -36,7 +36,7 @@ class Net:
         self.told.append((to, message))
 
     def states_to(self, peer):
-        return [s for to, m in self.told if to == peer and isinstance(m, Said) for s in m.entries]
+        return [s for to, m in self.told if to == peer and isinstance(m, States) for s in m.entries]
 
 
 @pytest.fixture
@@ -45,19 +45,18 @@ def world(tmp_path):
         yield lambda **options: make(store, **options)
 
 
-def make(store, *, who=From.MEMBERS, hidden=False):
+def make(store, *, who=From.MEMBERS, hidden=False, reads=False):
     net = Net()
     opened = SimpleNamespace(
         network=net, peer_id=ME.peer_id, admin=ADMIN.peer_id, is_banned=lambda _: False,
-        access=SimpleNamespace(may=lambda peer, _cid: peer == READER.peer_id),
     )  # fmt: skip
     book = Book(store.preloads, PreloadSettings(who), lambda: 100.0)
     book.hear(OTHER.peer_id, [WISH.record], lambda _: True)
     state = State(WISH.id, Stage.COMPLETE, 70, 70, 7, 0.0, "", "")
-    jobs = {WISH.id: Job(book.find(WISH.id), state, hidden=hidden)}
-    roster = Roster()
-    roster.see([one.peer_id for one in (SIGNER, ADMIN, READER, OTHER)], 0.0)
-    return Talk(opened, book, States(), roster, jobs, lambda: None), net, jobs[WISH.id]
+    jobs = {WISH.id: Job(book.find(WISH.id), state, hidden=hidden, signer_reads=reads)}
+    attendance = Attendance()
+    attendance.see([one.peer_id for one in (SIGNER, ADMIN, READER, OTHER)], 0.0)
+    return Talk(opened, book, Reports(), attendance, jobs, lambda: None), net, jobs[WISH.id]
 
 
 async def test_open_content_is_told_to_all_once_for_each_turn(world, autojump_clock):
@@ -84,6 +83,24 @@ async def test_restricted_content_is_the_signers_business_alone_and_without_size
         (Stage.COMPLETE, 0, 0, 0)
     }
     assert not job.watchers.keys() - {SIGNER.peer_id}
+
+
+async def test_a_signer_that_may_read_restricted_content_is_told_sizes(world, autojump_clock):
+    talk, net, _ = world(hidden=True, reads=True)
+    talk.tell()
+    assert {to for to, _ in net.told} == {SIGNER.peer_id}
+    assert [s.total_bytes for s in net.states_to(SIGNER.peer_id)] == [70]
+
+
+async def test_who_told_more_than_could_be_verified_is_asked_again(world, autojump_clock):
+    talk, net, _ = world()
+    talk.tell()
+    talk._book.missed.add(OTHER.peer_id)
+    net.told.clear()
+    for _ in range(3):
+        await trio.sleep(ASK_AGAIN_S)
+        talk.tell()
+    assert [to for to, said in net.told if said == Watch(())] == [OTHER.peer_id]
 
 
 async def test_one_that_asks_and_asks_is_answered_a_few_times(world, autojump_clock):

@@ -20,7 +20,7 @@ YIELD_S = 0.2  # for background pulls to free workers and sockets; they flush an
 #                they shared beside the foreground, which waits for the leases it needs by itself
 
 
-class Turns:
+class Priority:
     """See the module. For the trio thread."""
 
     def __init__(self) -> None:

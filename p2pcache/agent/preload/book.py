@@ -1,8 +1,9 @@
 """Which preloads this agent knows, and what it takes of what members tell of them.
 
 Any member may tell anything, so all of it is bounded: by signer, by teller and in total; a record
-is verified once, and no more of them than a bucket allows. `now` is unix seconds; the book awaits
-nothing, and writes what it learns to the index at once.
+is verified once, and no more of them than a bucket allows. `now` is unix seconds. The book awaits
+nothing and writes nothing: what changed is taken with `changes`, written in a worker thread, and
+struck off with `written`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,16 @@ class BookOptions:
     records_burst: float = 512.0  # of one teller: all that an honest one can know
     records_per_s: float = 5.0  # verifying one costs 0.2 ms
     max_tellers: int = 1024  # whose buckets are remembered
+    max_gone: int = 4096  # to be struck out of the file; what is left there expires, and is struck
+    #                       out after the next start
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the file does not say yet: rows that are new, and keys of those that are gone."""
+
+    rows: tuple[PreloadRow, ...]
+    gone: tuple[Key, ...]
 
 
 class Book:
@@ -57,12 +68,46 @@ class Book:
         self._signers: dict[bytes, PeerId] = {}  # of the intents that are known
         self._verified: dict[bytes, Intent | Cancel] = {}  # of late; told again by every member
         self._buckets: dict[PeerId, Bucket] = {}
+        self._unsaved: set[Key] = set()  # of what is known
+        self._gone: dict[Key, None] = {}  # in the order in which they went
+        self.missed: set[PeerId] = set()  # who told more than could be verified at once
 
     def load(self, rows: Iterable[PreloadRow]) -> None:
         """Begin with what was kept."""
         for row in rows:
-            if row.expires_at > self._now():
-                self._keep(row)
+            key = (row.id, row.signer)
+            if row.expires_at <= self._now():
+                self._go(key)
+            elif key not in self._known:  # what was heard meanwhile is newer
+                self._take(row)
+
+    # -- what is kept ----------------------------------------------------------------------------
+
+    def read(self) -> list[PreloadRow]:
+        """What the index has; for a worker thread. Raises LocalFault."""
+        return self._rows.all()
+
+    def changes(self) -> Changes | None:
+        """What is to be written now; None: nothing."""
+        if not self._unsaved and not self._gone:
+            return None
+        return Changes(tuple(self._known[key] for key in self._unsaved), tuple(self._gone))
+
+    def write(self, changes: Changes) -> None:
+        """Into the index; for a worker thread. Raises LocalFault."""
+        if changes.rows:
+            self._rows.put(changes.rows)
+        if changes.gone:
+            self._rows.drop(changes.gone)
+
+    def written(self, changes: Changes) -> None:
+        """These were; what changed again meanwhile is still to be."""
+        for row in changes.rows:
+            key = (row.id, row.signer)
+            if self._known.get(key) is row:
+                self._unsaved.discard(key)
+        for key in changes.gone:
+            self._gone.pop(key, None)
 
     # -- what is known ---------------------------------------------------------------------------
 
@@ -104,7 +149,8 @@ class Book:
         """Take what is new and of use; gives that, to be passed on. `welcome`: of which signers.
 
         Raises Untrusted for a record that no honest member passes on: one that is malformed or
-        forged. Raises LocalFault when it cannot be kept.
+        forged; nothing is taken of what it came with. Who told more than is verified at once is
+        in `missed` then, to be asked again.
         """
         new: dict[Key, PreloadRow] = {}
         told = []
@@ -112,7 +158,8 @@ class Book:
             made = self._verified.get(record_id(record))
             if made is None:
                 if not self._allowed(teller):
-                    break  # it, or another member, tells the rest later
+                    self.missed.add(teller)
+                    break
                 made = self._remember(record, parse(record))
             if not welcome(made.signer):
                 continue
@@ -120,14 +167,12 @@ class Book:
             if row is not None:
                 new[row.id, row.signer] = row
                 told.append(record)
-        if new:
-            self._rows.put(new.values())
-            for row in new.values():
-                self._keep(row)
+        for row in new.values():
+            self._keep(row)
         return told
 
     def issue(self, intent: Intent) -> None:
-        """Keep one of our own. Raises Unavailable when there are too many, LocalFault."""
+        """Keep one of our own. Raises Unavailable when there are too many."""
         row = self._with(intent, intent.signer, {})
         if row is None:
             raise Unavailable(
@@ -135,40 +180,45 @@ class Book:
                 hint=f"one agent may have {self._options.max_open_of_signer} under way; "
                 "`p2pcache preload list` shows them, `p2pcache preload cancel` ends one",
             )
-        self._rows.put([row])
         self._keep(row)
 
     def cancel(self, cancel: Cancel) -> None:
-        """End one of our own. Raises LocalFault."""
-        row = replace(self._known[cancel.id, cancel.signer], cancel=cancel)
-        self._rows.put([row])
-        self._keep(row)
+        """End one of our own."""
+        self._keep(replace(self._known[cancel.id, cancel.signer], cancel=cancel))
 
     def note(self, id_: bytes, *, origin_bytes: int, done: bool) -> None:
-        """How far this agent is. Raises LocalFault."""
+        """How far this agent is."""
         row = self.find(id_)
         if row is not None and (row.origin_bytes, row.done) != (origin_bytes, done):
-            row = replace(row, origin_bytes=origin_bytes, done=done)
-            self._rows.put([row])
-            self._keep(row)
+            self._keep(replace(row, origin_bytes=origin_bytes, done=done))
 
     def drop(self, unwelcome: Callable[[PeerId], bool]) -> list[bytes]:
-        """Forget what expired and who is not welcome (a ban); gives the ids. Raises LocalFault."""
+        """Forget what expired and who is not welcome (a ban); gives the ids."""
         now = self._now()
         gone = [
             key
             for key, row in self._known.items()
             if row.expires_at <= now or unwelcome(row.signer)
         ]
-        if gone:
-            self._rows.drop(gone)
         for key in gone:
             del self._known[key]
+            self._go(key)
             if self._signers.get(key[0]) == key[1]:
                 del self._signers[key[0]]
         return [id_ for id_, _ in gone]
 
     def _keep(self, row: PreloadRow) -> None:
+        self._unsaved.add((row.id, row.signer))
+        self._gone.pop((row.id, row.signer), None)
+        self._take(row)
+
+    def _go(self, key: Key) -> None:
+        self._unsaved.discard(key)
+        self._gone[key] = None
+        while len(self._gone) > self._options.max_gone:
+            del self._gone[next(iter(self._gone))]
+
+    def _take(self, row: PreloadRow) -> None:
         self._known[row.id, row.signer] = row
         if row.intent is not None:
             self._signers[row.id] = row.signer

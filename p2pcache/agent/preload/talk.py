@@ -6,13 +6,12 @@ book's limits, and a bucket for the questions of each.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from p2pcache.errors import Denied, LocalFault
+from p2pcache.errors import Denied
 from p2pcache.net.sync import preloads as wire
 from p2pcache.net.sync.limits import Bucket
 from p2pcache.net.sync.preloads import Stage, State
@@ -21,12 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from p2pcache.agent.network import AgentNetwork
-    from p2pcache.agent.preload_book import Book
-    from p2pcache.agent.preload_job import Job
-    from p2pcache.agent.preload_states import Roster, States
+    from p2pcache.agent.preload.book import Book
+    from p2pcache.agent.preload.job import Job
+    from p2pcache.agent.preload.reports import Attendance, Reports
     from p2pcache.content.peerid import PeerId
-
-_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -34,6 +31,7 @@ TELL_S = 1.0  # between two words on bytes, to those who watch
 RETELL_S = 15.0  # everything again: a word that found no room was left out
 WATCH_S = 60.0  # that a watcher is told without asking again
 MAX_WATCHERS = 64  # of one preload
+ASK_AGAIN_S = 60.0  # who told more than its bucket allowed: 300 more then
 QUESTIONS_PER_S, QUESTIONS_BURST = 1.0, 16.0  # of one member: some watch several preloads
 
 
@@ -44,19 +42,20 @@ class Talk:
         self,
         opened: AgentNetwork,
         book: Book,
-        states: States,
-        roster: Roster,
+        reports: Reports,
+        attendance: Attendance,
         jobs: Mapping[bytes, Job],
         wake: Callable[[], None],
     ) -> None:
         self._opened = opened
         self._book = book
-        self._states = states
-        self._roster = roster
+        self._reports = reports
+        self._attendance = attendance
         self._jobs = jobs
         self._wake = wake
         self._questions: dict[PeerId, Bucket] = {}
         self._told_at = self._retold_at = float("-inf")
+        self._asked_at = trio.current_time()
 
     # -- what members say ------------------------------------------------------------------------
 
@@ -64,11 +63,7 @@ class Talk:
         """See Network.on_preload. Raises Untrusted."""
         match message:
             case wire.Records(records):
-                try:
-                    new = self._book.hear(peer, records, self._welcome)
-                except LocalFault as exc:
-                    _log.warning("a preload is not kept: %s", exc.message)
-                    return
+                new = self._book.hear(peer, records, self._welcome)
                 for part in _parts(new, wire.MAX_RECORDS):
                     self._opened.network.tell_preload(wire.Records(part), but=peer)
                 if new:
@@ -76,7 +71,7 @@ class Talk:
             case wire.States(entries):
                 for state in entries:
                     if self._book.find(state.id) is not None:
-                        self._states.hear(peer, state, trio.current_time())
+                        self._reports.hear(peer, state, trio.current_time())
                 self._wake()
             case wire.Watch(ids):
                 if self._may_ask(peer):
@@ -93,7 +88,7 @@ class Talk:
     def _may_ask(self, peer: PeerId) -> bool:
         now = trio.current_time()
         if peer not in self._questions:
-            here = self._roster.here | {peer}
+            here = self._attendance.here | {peer}
             self._questions = {who: b for who, b in self._questions.items() if who in here}
             self._questions[peer] = Bucket(QUESTIONS_PER_S, QUESTIONS_BURST, now)
         return self._questions[peer].take(1, now)
@@ -107,7 +102,7 @@ class Talk:
                 job.watchers[peer] = trio.current_time() + WATCH_S
                 if len(job.watchers) > MAX_WATCHERS:
                     del job.watchers[next(iter(job.watchers))]
-                told.append(self._shown(peer, job))
+                told.append(_shown(job))
             elif job is None and not self._welcome(peer):
                 told.append(State(id_, Stage.REFUSED, 0, 0, 0, 0.0, Denied.code, ""))
         if told:
@@ -134,9 +129,9 @@ class Talk:
         for job in self._jobs.values():
             job.watchers = {peer: until for peer, until in job.watchers.items() if until > now}
             if again or job.turned:
-                to = self._roster.here
+                to = self._attendance.here
             elif bytes_too and job.told != job.state:
-                to = self._roster.here & {job.intent.signer, *job.watchers}
+                to = self._attendance.here & {job.intent.signer, *job.watchers}
             else:
                 continue
             job.told = job.state
@@ -146,9 +141,14 @@ class Talk:
         self._told_at = now if bytes_too else self._told_at
         for peer, jobs in news.items():
             self._tell_states(peer, jobs)
+        if now >= self._asked_at + ASK_AGAIN_S:
+            self._asked_at = now
+            for peer in self._book.missed:
+                self._opened.network.tell_preload(wire.Watch(()), to=peer)
+            self._book.missed.clear()
 
     def _tell_states(self, peer: PeerId, jobs: Iterable[Job]) -> None:
-        shown = [self._shown(peer, job) for job in jobs if self._may_hear(peer, job)]
+        shown = [_shown(job) for job in jobs if self._may_hear(peer, job)]
         for part in _parts(shown, wire.MAX_STATES):
             self._opened.network.tell_preload(wire.States(part), to=peer)
 
@@ -156,14 +156,14 @@ class Talk:
         """Who has restricted content is nobody's business but whose wish it is."""
         return job.intent.signer == peer or not job.hidden
 
-    def _shown(self, peer: PeerId, job: Job) -> State:
-        """Our state as this member may see it: of restricted content no sizes, unless it may read
-        it or is the network's admin.
-        """
-        opened, state = self._opened, job.state
-        if not job.hidden or peer == opened.admin or opened.access.may(peer, job.intent.manifest):
-            return state
-        return replace(state, done_bytes=0, total_bytes=0, origin_bytes=0, bytes_per_s=0.0)
+
+def _shown(job: Job) -> State:
+    """Our state as those may see it who may hear of it: of restricted content that is the signer,
+    which is told no sizes unless it may read it.
+    """
+    if not job.hidden or job.signer_reads:
+        return job.state
+    return replace(job.state, done_bytes=0, total_bytes=0, origin_bytes=0, bytes_per_s=0.0)
 
 
 def _parts(entries: Sequence[T], most: int) -> list[tuple[T, ...]]:

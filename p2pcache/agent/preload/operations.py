@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import trio
 
@@ -20,8 +22,9 @@ from p2pcache.content.preload import (
     sign_cancel,
     sign_intent,
 )
-from p2pcache.errors import Denied, NotFound, UsageError
+from p2pcache.errors import Denied, Interrupted, NotFound, UsageError
 from p2pcache.net.sync import preloads as wire
+from p2pcache.net.sync.preloads import Stage
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 KEEP_S = 7 * 86400  # after its start a preload is remembered, and its copies are kept
 EMIT_S = 0.5  # between two looks of a watcher
 ASK_S = 20.0  # between two questions of a watcher; it is told for a minute
+_SECRET_WORDS = frozenset(  # in the names of a query's fields: presigned addresses, keys, tokens
+    ("signature", "sig", "credential", "token", "accesstoken", "key", "apikey", "secret",
+     "password", "passwd", "pwd", "pass", "auth", "authorization", "jwt", "session", "policy")
+)  # fmt: skip
 
 
 async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -54,6 +61,7 @@ async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         raise UsageError(f"a preload lasts at most {MAX_LIFE_S // 86400} days")
     rate = args.positive("limit_rate")
     ref = refs.parse_ref(args.text("ref"), revision=args.optional_text("revision"))
+    told = _is_told(ref, is_admin=opened.peer_id == opened.admin)
     resolution = await parts.resolver.resolve(ref, args.credentials())
     if resolution.manifest is None:
         raise UsageError(
@@ -62,11 +70,9 @@ async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         )
     manifest = resolution.manifest.cid()
     await trio.to_thread.run_sync(parts.store.put_manifest, resolution.manifest)
-    # A path is this machine's own business; everybody else knows its content by its name alone.
-    is_path = isinstance(ref, refs.FileRef)
     intent = sign_intent(
         opened.identity,
-        ref=cids.format_cid(manifest) if is_path else resolution.canonical,
+        ref=resolution.canonical if told else cids.format_cid(manifest),
         revision=resolution.listing.immutable if isinstance(ref, refs.HfRef) else None,
         manifest=manifest,
         nodes=nodes,
@@ -78,7 +84,7 @@ async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         expires_at=expires,
         nonce=os.urandom(16),
     )
-    parts.preloads.issue(opened, intent)
+    await parts.preloads.issue(opened, intent)
     row = parts.preloads.book.find(intent.id)
     assert row is not None
     return {**_shown(opened, row), "notes": _notes(opened, ref, parts)}
@@ -93,13 +99,46 @@ def _check_settings(parts: Parts, opened: AgentNetwork) -> None:
         )
 
 
+def _is_told(ref: refs.Ref, *, is_admin: bool) -> bool:
+    """Whether others are told the ref itself; else they know its content by its CID alone: a path
+    is this machine's own business, and they ask no web address but the admin's.
+
+    Raises UsageError for an address with a secret in it: every member would get to know it.
+    """
+    if isinstance(ref, refs.FileRef):
+        return False
+    if not isinstance(ref, refs.HttpRef):
+        return True
+    if is_admin and (secret := secret_in(ref.url)) is not None:
+        raise UsageError(
+            f"this address carries a secret ({secret}), and a preload tells it to every member",
+            hint="`p2pcache get` it here, then preload its CID, which `p2pcache resolve` prints",
+        )
+    return is_admin
+
+
+def secret_in(url: str) -> str | None:
+    """What of a web address looks like a secret, for people, without its value; None: nothing."""
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None:
+        return "a user name or password"
+    for name, _ in parse_qsl(parts.query.replace(";", "&"), keep_blank_values=True):
+        words = set(re.split(r"[^a-z0-9]+", name.lower()))
+        if words & _SECRET_WORDS:
+            return f"`{name[:40]}` in its query"
+    return None
+
+
 def _notes(opened: AgentNetwork, ref: refs.Ref, parts: Parts) -> list[str]:
     notes = []
-    if isinstance(ref, refs.HttpRef) and opened.peer_id != opened.admin:
-        notes.append(
-            "other agents ask a web address only for the network's admin: they get this from "
-            "agents that have it"
-        )
+    if isinstance(ref, refs.HttpRef):
+        if opened.peer_id != opened.admin:
+            notes.append(
+                "others are told the content's CID and not its web address, which they would ask "
+                "only for the network's admin: they get this from agents that have it"
+            )
+        elif urlsplit(ref.url).query:
+            notes.append("every member is told the whole address, with its query")
     if isinstance(ref, refs.FileRef | refs.DigestRef | refs.CidRef):
         notes.append("this has no origin that others could ask: they get it from who has it")
     if not opened.network.members():
@@ -120,11 +159,20 @@ async def preload_list(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 async def preload_show(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """How far every agent is with a preload; `watch`: told again and again until it is over."""
-    opened = await opened_network(parts)
+    await opened_network(parts)
     row = _named(parts, args.text("id"))
-    watch = args.flag("watch")
-    started, asked_at = trio.current_time(), float("-inf")
+    with parts.preloads.watching():
+        return await _show(parts, row, emit, watch=args.flag("watch"))
+    raise Interrupted("the agent is stopping", hint="the preload goes on; watch it again")
+
+
+async def _show(parts: Parts, row: PreloadRow, emit: Emit, *, watch: bool) -> dict[str, Any]:
+    opened: AgentNetwork | None = None
     while True:
+        if opened is None or parts.network.current is not opened:  # one that opened anew asks anew
+            opened = await opened_network(parts)
+            started = idle_since = trio.current_time()
+            asked_at = float("-inf")
         now = trio.current_time()
         if now >= asked_at + ASK_S:
             asked_at = now
@@ -132,9 +180,16 @@ async def preload_show(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             if not watch:  # those that are here answer in milliseconds
                 await trio.sleep(EMIT_S)
         row = parts.preloads.book.find(row.id) or row
-        view = parts.preloads.view(opened, row, trio.current_time() - started)
+        now = trio.current_time()
+        view = parts.preloads.view(opened, row, now - started)
         lines = view.lines()
-        over = view.is_over(lines) or row.cancel is not None or row.expires_at <= parts.now()
+        if view.unfinished(lines) != {Stage.IDLE.value}:
+            idle_since = now
+        over = (
+            view.is_over(lines, now - idle_since)
+            or row.cancel is not None
+            or row.expires_at <= parts.now()
+        )
         value = {**_shown(opened, row), "totals": view.totals(lines), "agents": lines, "over": over}
         if over or not watch:
             return value
@@ -155,7 +210,7 @@ async def preload_cancel(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]
         )
     if row.cancel is None:
         assert row.intent is not None
-        parts.preloads.cancel(opened, sign_cancel(opened.identity, row.intent))
+        await parts.preloads.cancel(opened, sign_cancel(opened.identity, row.intent))
         row = parts.preloads.book.find(row.id) or row
     return _shown(opened, row)
 

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 GONE_S = 60.0  # after its link ended a member counts for so long: an agent restarts in 1-10 s,
 #                a machine in a minute, and a successor's first bytes would be for nothing
-SILENT_S = 10.0  # who was asked and says nothing for this long takes no part
+SILENT_S = 10.0  # who was asked and says nothing for this long takes no part; nor does who is
+#                  selected and says `idle` for so long: what it had it evicted
 MAX_TELLERS = 4096  # of one preload: more than a network that is linked with us has
 ENDED = (Stage.COMPLETE, Stage.REFUSED, Stage.FAILED, Stage.CANCELLED)
 
 
-class Roster:
+class Attendance:
     """The members, with those that went away just now."""
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ class Told:
     at: float
 
 
-class States:
+class Reports:
     """What others said of themselves."""
 
     def __init__(self) -> None:
@@ -91,16 +92,20 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one agent sees of a preload at one moment. `asked_s`: for how long it has asked."""
+    """What one agent sees of a preload at one moment. `asked_s`: for how long it has asked;
+    `size_bytes`: of the content, where its manifest is here.
+    """
 
     intent: Intent
     me: PeerId
     mine: State
     told: Mapping[PeerId, Told]
     here: frozenset[PeerId]  # members that know of preloads
-    alive: frozenset[PeerId]
+    alive: frozenset[PeerId]  # those, and who may be back in a moment
+    hearsay: frozenset[PeerId]  # in a large network: members without a link
     now: float
     asked_s: float
+    size_bytes: int | None = None
 
     def lines(self) -> list[dict[str, Any]]:
         """One for each agent that is selected, or has it, or goes on with it: ourselves first."""
@@ -129,10 +134,16 @@ class View:
         ]
 
     def totals(self, lines: list[dict[str, Any]]) -> dict[str, Any]:
-        """Sums over the selected agents; `origin_copies` of all that took something there."""
+        """Sums over the selected agents; `origin_copies` of all that took something there.
+
+        What others say counts to the size of the content, which their words alone tell only while
+        nothing is known of it here.
+        """
         chosen = [line for line in lines if line["chosen"]]
-        size = max((line["total_bytes"] for line in lines), default=0)
-        done = sum(line["done_bytes"] for line in chosen)
+        size = self.size_bytes
+        if size is None:
+            size = max((line["total_bytes"] for line in lines), default=0)
+        done = sum(min(line["done_bytes"], size) for line in chosen)
         rate = sum(line["bytes_per_s"] for line in chosen if line["state"] == Stage.PULLING.value)
         origin = sum(line["origin_bytes"] for line in lines)
         left = size * len(chosen) - done
@@ -148,22 +159,33 @@ class View:
             "origin_copies": origin / size if size else None,
         }
 
-    def is_over(self, lines: list[dict[str, Any]]) -> bool:
-        """Whether nothing more is to be expected: everybody who is selected has ended, and who was
-        asked has answered, or had the time to.
+    def unfinished(self, lines: list[dict[str, Any]]) -> set[str]:
+        """The states of those who are waited for: selected, not at an end, and linked with us or
+        gone just now, so that more may be heard of them.
         """
-        chosen = [line for line in lines if line["chosen"]]
+        near = {format_peer_id(peer) for peer in self.alive | {self.me}}
+        waited = {line["state"] for line in lines if line["chosen"] and line["peer"] in near}
+        return waited - _ENDED
+
+    def is_over(self, lines: list[dict[str, Any]], idle_s: float = 0.0) -> bool:
+        """Whether nothing more is to be expected: everybody who is selected has ended, and who was
+        asked has answered, or had the time to. `idle_s`: for how long nobody was unfinished but
+        idle ones; an agent that is selected anew because another went is idle for a moment.
+        """
+        chosen = any(line["chosen"] for line in lines)
         silent = self.here - self.told.keys()
+        idle = {Stage.IDLE.value} if idle_s >= SILENT_S else set()
         return (
             (not silent or self.asked_s >= SILENT_S)
-            and (bool(chosen) or self.asked_s >= SILENT_S)
-            and all(line["state"] in _ENDED for line in chosen)
+            and (chosen or self.asked_s >= SILENT_S)
+            and self.unfinished(lines) <= idle
         )
 
     def _is_chosen(self, peer: PeerId, state: State) -> bool:
-        if peer != self.me and peer not in self.alive:
+        members = self.alive | self.hearsay | {self.me}
+        if peer not in members:
             return False
-        others = (self.alive | {self.me}) - {peer}
+        others = members - {peer}
         return is_chosen(self.intent, peer, others, labels_of(state))
 
 

@@ -2,23 +2,26 @@
 
 One task looks at every preload twice a second and whenever something changed: is it time, is this
 agent one of those that are to fetch, is it there already? Two pulls run at a time, each as a
-background turn (agent/turns). Nothing that a member says makes this task wait for anybody.
+background turn (agent/priority). Nothing that a member says makes this task wait for anybody.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.agent.preload_book import Book
-from p2pcache.agent.preload_job import LAST_RETRY_S, Job
-from p2pcache.agent.preload_pull import PreloadPull
-from p2pcache.agent.preload_states import Roster, States, View
-from p2pcache.agent.preload_talk import Talk
+from p2pcache.agent.preload.book import Book
+from p2pcache.agent.preload.holdings import Holdings
+from p2pcache.agent.preload.job import LAST_RETRY_S, Job
+from p2pcache.agent.preload.pull import PreloadPull
+from p2pcache.agent.preload.reports import Attendance, Reports, View
+from p2pcache.agent.preload.saver import Saver
+from p2pcache.agent.preload.talk import Talk
 from p2pcache.config.preload import format_labels
-from p2pcache.content.preload import is_chosen, may_evict
+from p2pcache.content.preload import is_chosen
 from p2pcache.errors import (
     LocalFault,
     P2PCacheError,
@@ -28,7 +31,7 @@ from p2pcache.net.sync import preloads as wire
 from p2pcache.net.sync.preloads import Stage, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.network_slot import NetworkSlot
@@ -56,33 +59,35 @@ class Preloads:
         now: Callable[[], float],
     ) -> None:
         self.book = Book(store.preloads, settings, now)
-        self.states = States()
-        self.roster = Roster()
+        self.reports = Reports()
+        self.attendance = Attendance()
         self.changed = trio.Event()  # replaced with each change
-        self._store = store
         self._slot = slot
         self._labels = settings.labels
         self._now = now
         self._jobs: dict[bytes, Job] = {}
-        self._complete: set[bytes] = set()
-        self._sizes: dict[bytes, int] = {}  # of what is complete, in bytes
-        self._kept: tuple[set[bytes], set[bytes]] | None = None  # what stays, what is here
+        self._holdings = Holdings(store)
         self._look = trio.Event()
         self._checked_at = float("-inf")
+        self._watching: set[trio.CancelScope] = set()
+        self._stopping = False
+        self._saver = Saver(self.book)
 
     # -- operations ------------------------------------------------------------------------------
 
-    def issue(self, opened: AgentNetwork, intent: Intent) -> None:
-        """Keep a preload of our own and tell everybody. Raises Unavailable, LocalFault."""
+    async def issue(self, opened: AgentNetwork, intent: Intent) -> None:
+        """Keep a preload of our own and tell everybody. Raises Unavailable."""
         self.book.issue(intent)
         opened.network.tell_preload(wire.Records((intent.record,)))
         self._wake()
+        await self._saver.save()
 
-    def cancel(self, opened: AgentNetwork, cancel: Cancel) -> None:
-        """End one of our own, everywhere. Raises LocalFault."""
+    async def cancel(self, opened: AgentNetwork, cancel: Cancel) -> None:
+        """End one of our own, everywhere."""
         self.book.cancel(cancel)
         opened.network.tell_preload(wire.Records((cancel.record,)))
         self._wake()
+        await self._saver.save()
 
     def view(self, opened: AgentNetwork, row: PreloadRow, asked_s: float) -> View:
         """What is known of a preload now."""
@@ -93,32 +98,62 @@ class Preloads:
             row.intent,
             opened.peer_id,
             mine if job is None else job.state,
-            self.states.of(row.id),
-            self.roster.here,
-            self.roster.alive(),
+            self.reports.of(row.id),
+            self.attendance.here,
+            self.attendance.alive(),
+            frozenset(opened.network.hearsay()),
             trio.current_time(),
             asked_s,
+            self._holdings.sizes.get(row.intent.manifest),
         )
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """What is done inside ends, without an exception, as soon as the agent stops."""
+        scope = trio.CancelScope()
+        self._watching.add(scope)
+        if self._stopping:
+            scope.cancel()
+        try:
+            with scope:
+                yield
+        finally:
+            self._watching.discard(scope)
+
+    def stop(self) -> None:
+        """The agent stops: nobody watches on, or its end would wait for that."""
+        self._stopping = True
+        for scope in self._watching:
+            scope.cancel()
 
     # -- work ------------------------------------------------------------------------------------
 
     async def run(self, parts: Parts) -> None:
         """Until cancelled: whenever there is a network, take part in its preloads."""
         try:
-            self.book.load(await trio.to_thread.run_sync(self._store.preloads.all))
+            await self._run(parts)
+        finally:
+            with trio.CancelScope(shield=True):  # what stopped pulls took from origins
+                await self._saver.save()
+
+    async def _run(self, parts: Parts) -> None:
+        await self._saver.load()
+        try:
             await self._keep_replicas(None)
-        except LocalFault as exc:  # members tell it all again
-            _log.warning("what was kept of preloads cannot be read: %s", exc.message)
+        except LocalFault as exc:  # tried again with each look into the store
+            _log.warning("copies that are to stay may be evicted: %s", exc.message)
         while True:
             opened = await self._slot.wait_any()
             async with trio.open_nursery() as nursery:
-                talk = Talk(opened, self.book, self.states, self.roster, self._jobs, self._wake)
+                talk = Talk(
+                    opened, self.book, self.reports, self.attendance, self._jobs, self._wake
+                )
                 nursery.start_soon(self._follow_members, opened, talk)
                 nursery.start_soon(self._work, parts, opened, talk)
                 await self._slot.wait_closed(opened)
                 nursery.cancel_scope.cancel()
             self._jobs.clear()
-            self.roster.see((), trio.current_time())
+            self.attendance.see((), trio.current_time())
 
     async def _follow_members(self, opened: AgentNetwork, talk: Talk) -> None:
         """Tell who comes what we know, and ask those who came before we listened."""
@@ -137,7 +172,7 @@ class Preloads:
         """Who could take part: an agent of an older minor version brings nothing."""
         members = opened.network.members()
         able = (member.peer for member in members if member.version >= (1, wire.MINOR))
-        self.roster.see(able, trio.current_time())
+        self.attendance.see(able, trio.current_time())
 
     async def _work(self, parts: Parts, opened: AgentNetwork, talk: Talk) -> None:
         async with trio.open_nursery() as nursery:
@@ -148,6 +183,7 @@ class Preloads:
                 except LocalFault as exc:  # a full disk; everything is looked at again
                     _log.warning("preloads: %s", exc.message)
                 talk.tell()
+                await self._saver.tick()
                 self.changed.set()
                 self.changed = trio.Event()
                 with trio.move_on_after(LOOK_S):
@@ -172,32 +208,22 @@ class Preloads:
             job.row = row
         if rows and trio.current_time() >= self._checked_at + CHECK_S:
             self._checked_at = trio.current_time()
-            await trio.to_thread.run_sync(self._check_store)
+            jobs = list(self._jobs.values())
+            await trio.to_thread.run_sync(self._holdings.check, opened, jobs)
             await self._keep_replicas(opened)
         for job in list(self._jobs.values()):
             self._look_at(parts, opened, nursery, job)
 
-    def _check_store(self) -> None:
-        """What is here, and what of it is restricted; in a thread."""
-        jobs = list(self._jobs.values())
-        self._complete = self._store.complete_manifests()
-        for cid in {job.intent.manifest for job in jobs} & self._complete - self._sizes.keys():
-            body = self._store.get_manifest(cid)
-            self._sizes[cid] = 0 if body is None else body.total_bytes
-        hidden = self._store.hidden_manifests([job.intent.manifest for job in jobs])
-        for job in jobs:
-            job.hidden = job.intent.manifest in hidden
-
     def _look_at(self, parts: Parts, opened: AgentNetwork, nursery: trio.Nursery, job: Job) -> None:
         intent, now = job.intent, self._now()
         runs = job.scope is not None
-        there = intent.manifest in self._complete
+        there = intent.manifest in self._holdings.complete
         if job.row.cancel is not None:
             self._stop(job, Stage.CANCELLED)
         elif there and not runs:
             if not job.row.done:
                 self._note(job, done=True)
-            job.has(self._sizes.get(intent.manifest, 0))
+            job.has(self._holdings.sizes.get(intent.manifest, 0))
             job.turn(Stage.COMPLETE, "")
         elif not self._is_wanted(opened, job):
             self._stop(job, Stage.IDLE)
@@ -220,12 +246,12 @@ class Preloads:
         there are too few copies.
         """
         intent = job.intent
-        others = self.roster.alive() | opened.network.hearsay()
+        others = self.attendance.alive() | opened.network.hearsay()
         if not is_chosen(intent, opened.peer_id, others, self._labels):
             return False
         if not job.row.done:
             return True
-        return len(self.states.holders(intent.id, self.roster.here)) < intent.replicas
+        return len(self.reports.holders(intent.id, self.attendance.here)) < intent.replicas
 
     def _running(self) -> int:
         return sum(job.scope is not None for job in self._jobs.values())
@@ -240,14 +266,15 @@ class Preloads:
         job = self._jobs.pop(id_, None)
         if job is not None and job.scope is not None:
             job.scope.cancel()
-        self.states.forget(id_)
+        self.reports.forget(id_)
 
     async def _pull(
         self, parts: Parts, opened: AgentNetwork, job: Job, scope: trio.CancelScope
     ) -> None:
         """One try, as often as others' turns interrupt it; its end is in the job's state."""
         intent = job.intent
-        trusted = intent.signer in (opened.peer_id, opened.admin)
+        own = intent.signer == opened.peer_id
+        trusted = own or intent.signer == opened.admin
 
         async def once() -> None:
             def watch(progress: Progress) -> None:
@@ -255,19 +282,19 @@ class Preloads:
                 job.turn(Stage.PULLING, "")
                 job.progress(progress)
 
-            one = PreloadPull(parts, intent, trusted=trusted, watch=watch)
+            one = PreloadPull(parts, intent, own=own, trusted=trusted, watch=watch)
             try:
                 await one.run()
             finally:
                 job.count(one.origin_bytes)
                 self._note(job, done=job.row.done)
-                if parts.pulls.turns.busy:
+                if parts.pulls.priority.busy:
                     job.turn(Stage.WAITING, "foreground")
 
         error: P2PCacheError | None = None
         try:
             with scope:
-                await parts.pulls.turns.background(once)
+                await parts.pulls.priority.background(once)
         except P2PCacheError as exc:
             error = exc
         except Exception as exc:  # noqa: BLE001  # the border: one preload's bug is not everybody's
@@ -286,28 +313,15 @@ class Preloads:
         self._wake()
 
     def _note(self, job: Job, *, done: bool) -> None:
-        try:
-            self.book.note(job.intent.id, origin_bytes=job.earlier_bytes, done=done)
-        except LocalFault as exc:
-            _log.warning("a preload's progress is not kept: %s", exc.message)
+        self.book.note(job.intent.id, origin_bytes=job.earlier_bytes, done=done)
 
     async def _keep_replicas(self, opened: AgentNetwork | None) -> None:
-        """Before others can be heard, everything that a preload may need stays."""
-        here = self.roster.here
-        kept = {
-            row.intent.manifest
-            for row in self.book.intents()
-            if row.intent is not None
-            and row.intent.replicas
-            and row.cancel is None
-            and (
-                opened is None
-                or not may_evict(row.intent, opened.peer_id, self.states.holders(row.id, here))
-            )
-        }
-        if self._kept != (kept, kept & self._complete):
-            self._kept = kept, kept & self._complete
-            await trio.to_thread.run_sync(self._store.keep_replicas, kept)
+        await self._holdings.keep_replicas(
+            self.book.intents(),
+            None if opened is None else opened.peer_id,
+            self.reports,
+            self.attendance.here,
+        )
 
     def _wake(self) -> None:
         self._look.set()

@@ -3,7 +3,7 @@
 An agent fetches with its own access alone: the credential of its own environment, or a grant. What
 an intent names is somebody else's wish, so nothing of this machine is read for it, and no address
 of its choosing is called: only a Hugging Face hub of this agent's own settings, and the web
-addresses of preloads that are its own or the admin's. All else comes from other agents.
+addresses of preloads that are the admin's, or its own. All else comes from other agents.
 """
 
 from __future__ import annotations
@@ -37,15 +37,22 @@ if TYPE_CHECKING:
 
 
 class PreloadPull:
-    """One try. `trusted`: the intent is our own or the network admin's."""
+    """One try. `own`: the intent is this agent's; `trusted`: it is, or the network admin's."""
 
     def __init__(
-        self, parts: Parts, intent: Intent, *, trusted: bool, watch: Callable[[Progress], None]
+        self,
+        parts: Parts,
+        intent: Intent,
+        *,
+        own: bool,
+        trusted: bool,
+        watch: Callable[[Progress], None],
     ) -> None:
         self.origin_bytes = 0  # what origins sent, duplicates included
         self.hidden = True  # until it is known that this may be talked of with everybody
         self._parts = parts
         self._intent = intent
+        self._own = own
         self._trusted = trusted
         self._watch = watch
         self._report: PullReport | None = None
@@ -123,9 +130,22 @@ class PreloadPull:
         if isinstance(ref, refs.HfRef):
             if self._intent.revision is not None:
                 ref = replace(ref, revision=self._intent.revision)
+        elif self._own and isinstance(ref, refs.CidRef):
+            address = await trio.to_thread.run_sync(self._own_address)
+            if address is None:
+                return None
+            ref = address
         elif not (isinstance(ref, refs.HttpRef) and self._trusted):
             return None
         return await self._parts.resolver.resolve(ref, self._credentials)
+
+    def _own_address(self) -> refs.HttpRef | None:
+        """The web address that this agent knows what it wished by, and told nobody."""
+        for row in self._parts.store.resolutions_of(self._intent.manifest):
+            ref = refs.parse_ref(row.canonical)
+            if isinstance(ref, refs.HttpRef) and row.source != OTHERS:
+                return ref
+        return None
 
     def _is_granted(self, canonical: str) -> bool:
         network = self._parts.network.current

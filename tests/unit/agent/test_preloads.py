@@ -1,0 +1,262 @@
+"""An agent's preloads at work, with a store and no network behind them: what waits for what."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from p2pcache.agent.args import Args
+from p2pcache.agent.preload import operations as preload
+from p2pcache.agent.preload.job import Job
+from p2pcache.agent.preload.preloads import Preloads
+from p2pcache.agent.preload.reports import SILENT_S
+from p2pcache.agent.preload.saver import AGAIN_S, Saver
+from p2pcache.config.preload import PreloadSettings
+from p2pcache.content import refs
+from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.content.preload import sign_intent
+from p2pcache.errors import Interrupted, LocalFault, UsageError
+from p2pcache.net.sync.preloads import Stage, State, Watch
+from p2pcache.store.store import Store
+from tests.support.gated import Key
+
+ME, OTHER = Key(), Key()
+CID = b"\x01\x71\x12\x20" + bytes(32)
+
+
+def wish(signer=ME, replicas=0, manifest=CID):
+    return sign_intent(
+        signer, ref="hf://org/name", revision=None, manifest=manifest, nodes="all",
+        replicas=replicas, rate_bytes_per_s=None, issued_at=1, start_at=1, deadline_at=9000,
+        expires_at=9000, nonce=bytes(16),
+    )  # fmt: skip
+
+
+class Net:
+    """Nobody is here; keeps what is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def tell_preload(self, message, *, to=None, but=None):
+        self.told.append(message)
+
+    def members(self):
+        return []
+
+    def hearsay(self):
+        return {OTHER.peer_id}
+
+
+class Slot:
+    """The place of a network that is open."""
+
+    def __init__(self) -> None:
+        self.current = None
+
+    def open(self, may=None):
+        self.current = SimpleNamespace(
+            network=Net(), peer_id=ME.peer_id, admin=None, access=SimpleNamespace(may=may)
+        )
+        return self.current
+
+    async def wait_open(self, _timeout_s):
+        return self.current
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def slot():
+    made = Slot()
+    made.open()
+    return made
+
+
+@pytest.fixture
+def preloads(store, slot):
+    return Preloads(store, slot, PreloadSettings(), lambda: 100.0)
+
+
+def watch(preloads, slot, intent):
+    async def emit(_value):
+        await trio.lowlevel.checkpoint()
+
+    parts = SimpleNamespace(network=slot, preloads=preloads, now=lambda: 100.0)
+    return preload.preload_show(parts, Args({"id": intent.id.hex(), "watch": True}), emit)
+
+
+async def test_who_watches_is_told_when_the_agent_stops(preloads, slot, autojump_clock):
+    intent = wish()
+    preloads.book.issue(intent)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call_later, 5.0, preloads.stop)
+        with trio.fail_after(20), pytest.raises(Interrupted, match="stopping"):
+            await watch(preloads, slot, intent)
+    with trio.fail_after(1), pytest.raises(Interrupted):
+        await watch(preloads, slot, intent)
+
+
+async def test_who_watches_asks_a_network_that_opened_anew(preloads, slot, autojump_clock):
+    intent = wish()
+    preloads.book.issue(intent)
+    first = slot.current
+    with trio.move_on_after(8):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call_later, 4.0, slot.open)
+            await watch(preloads, slot, intent)
+    assert first.network.told == [Watch((intent.id,))]
+    assert slot.current.network.told == [Watch((intent.id,))]
+
+
+async def test_watching_ends_though_one_that_evicted_its_copy_is_still_selected(
+    preloads, slot, autojump_clock
+):
+    intent = wish()
+    preloads.book.issue(intent)
+    evicted = State(intent.id, Stage.IDLE, 0, 0, 0, 0.0, "", "")
+    preloads._jobs[intent.id] = Job(preloads.book.find(intent.id), evicted)
+    began = trio.current_time()
+    with trio.fail_after(60):
+        answer = await watch(preloads, slot, intent)
+    assert trio.current_time() - began < SILENT_S + 2
+    assert (answer["totals"]["agents"], answer["totals"]["complete"]) == (1, 0)
+
+
+async def test_the_viewer_counts_those_without_a_link_too(preloads, slot):
+    preloads.book.issue(wish())
+    (row,) = preloads.book.intents()
+    assert preloads.view(slot.current, row, 0.0).hearsay == {OTHER.peer_id}
+
+
+async def call_later(seconds, what):
+    await trio.sleep(seconds)
+    what()
+
+
+async def test_the_disk_is_not_waited_for_in_the_trio_thread_and_tried_again(
+    preloads, store, monkeypatch, autojump_clock
+):
+    home, put = threading.get_ident(), store.preloads.put
+    tried = []
+
+    def failing(rows):
+        assert threading.get_ident() != home
+        tried.append(len(rows))
+        if len(tried) == 1:
+            raise LocalFault("the disk is full")
+        put(rows)
+
+    monkeypatch.setattr(store.preloads, "put", failing)
+    saver = Saver(preloads.book)
+    preloads.book.hear(OTHER.peer_id, [wish(OTHER).record], lambda _: True)
+    await saver.tick()
+    await saver.tick()
+    assert tried == [1], "not twice a second"
+    await trio.sleep(AGAIN_S)
+    await saver.tick()
+    await saver.tick()
+    assert tried == [1, 1]
+    assert [row.intent for row in store.preloads.all()] == [wish(OTHER)]
+
+
+async def test_what_cannot_be_read_at_the_start_is_read_later(
+    store, preloads, monkeypatch, autojump_clock
+):
+    preloads.book.issue(wish())
+    await Saver(preloads.book).tick()
+    later = Preloads(store, preloads._slot, PreloadSettings(), lambda: 100.0)
+    saver, read = Saver(later.book), store.preloads.all
+
+    def failing():
+        raise LocalFault("an I/O error")
+
+    monkeypatch.setattr(store.preloads, "all", failing)
+    later.book.hear(OTHER.peer_id, [wish(OTHER).record], lambda _: True)
+    await saver.tick()
+    monkeypatch.setattr(store.preloads, "all", read)
+    assert len(later.book.intents()) == len(store.preloads.all()) == 1, "nothing is written yet"
+    await trio.sleep(AGAIN_S)
+    await saver.tick()
+    assert len(later.book.intents()) == len(store.preloads.all()) == 2
+
+
+async def test_copies_that_are_to_stay_are_set_again_when_the_store_failed(
+    preloads, store, monkeypatch
+):
+    keep, tried = store.keep_replicas, []
+
+    def failing(manifests):
+        tried.append(manifests)
+        if len(tried) == 1:
+            raise LocalFault("an I/O error")
+        keep(manifests)
+
+    monkeypatch.setattr(store, "keep_replicas", failing)
+    preloads.book.issue(wish(replicas=2))
+    with pytest.raises(LocalFault):
+        await preloads._keep_replicas(None)
+    await preloads._keep_replicas(None)
+    await preloads._keep_replicas(None)
+    assert tried == [{CID}, {CID}], "again, and not for ever"
+    assert store.replica_manifests == {CID}
+
+
+async def test_who_may_read_is_decided_in_a_thread(preloads, store, slot, monkeypatch):
+    home, asked = threading.get_ident(), []
+
+    def may(peer, cid):
+        assert threading.get_ident() != home
+        asked.append((peer, cid))
+        return True
+
+    opened = slot.open(may)
+    opened.is_banned = lambda _: False
+    digest = b"\x12\x20" + bytes(32)
+    made = Manifest((FileEntry("a", 7, digest),))
+    intent = wish(OTHER, manifest=made.cid())
+    store.restrict(made)
+    preloads.book.hear(OTHER.peer_id, [intent.record], lambda _: True)
+    monkeypatch.setattr(preloads, "_look_at", lambda *_: None)  # there is nobody to pull from
+    async with trio.open_nursery() as nursery:
+        await preloads._look_at_all(None, opened, nursery)
+    (job,) = preloads._jobs.values()
+    assert (job.hidden, job.signer_reads) == (True, True)
+    assert asked == [(OTHER.peer_id, intent.manifest)]
+    view = preloads.view(opened, job.row, 0.0)
+    assert view.totals(view.lines())["size_bytes"] == 7, "of the manifest, before any byte came"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:word@host/model",
+        "https://user@host/model",
+        "https://s3/model?X-Amz-Algorithm=x&X-Amz-Signature=abc",
+        "https://azure/model?sv=1&sig=abc",
+        "https://host/model?download=1&access_token=abc",
+        "https://host/model?api-key=",
+    ],
+)
+def test_an_address_with_a_secret_is_told_to_nobody(url):
+    ref = refs.parse_ref(url)
+    with pytest.raises(UsageError, match="secret") as caught:
+        preload._is_told(ref, is_admin=True)
+    assert "word" not in caught.value.message.replace("password", "")
+    assert "abc" not in caught.value.message
+    assert not preload._is_told(ref, is_admin=False), "others never hear a member's address"
+
+
+def test_a_plain_address_of_the_admin_is_told():
+    ref = refs.parse_ref("https://host/model?download=true&design=1")
+    assert preload._is_told(ref, is_admin=True)
+    assert not preload._is_told(ref, is_admin=False)
+    assert preload._is_told(refs.parse_ref("hf://org/name"), is_admin=False)
+    assert not preload._is_told(refs.parse_ref("/home/me/model"), is_admin=True)
