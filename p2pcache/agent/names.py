@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.network_slot import READY_S
+from p2pcache.content.address_secrets import secret_in
 from p2pcache.content.grants import covers, standing
 from p2pcache.content.manifest import MAX_MANIFEST_BYTES, Manifest, parse
 from p2pcache.errors import P2PCacheError, Untrusted
@@ -38,9 +39,11 @@ class NetworkNames:
         self.clock_skew_s = 0.0  # how far ahead of our clock a word was at most; for `doctor`
 
     async def words(self, canonical: str) -> list[SignedResolution]:
-        """Kept words, and those of the members that are here now or within seconds."""
+        """Kept words, and those of the members that are here now or within seconds. Nobody is
+        asked about an address with a secret in it: to ask is to tell.
+        """
         kept = await trio.to_thread.run_sync(self._store.others.words, canonical)
-        network = await self.network_with_somebody()
+        network = None if secret_in(canonical) else await self.network_with_somebody()
         if network is None:
             return kept
         heard = await network.resolutions(canonical, timeout_s=WORDS_S)

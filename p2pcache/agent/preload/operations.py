@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import trio
 
@@ -13,6 +12,7 @@ from p2pcache.agent.share import opened_network
 from p2pcache.config.preload import From
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
+from p2pcache.content.address_secrets import secret_in
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.content.preload import (
     ID_BYTES,
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 KEEP_S = 7 * 86400  # after its start a preload is remembered, and its copies are kept
 EMIT_S = 0.5  # between two looks of a watcher
 ASK_S = 20.0  # between two questions of a watcher; it is told for a minute
-_SECRET_WORDS = frozenset(  # in the names of a query's fields: presigned addresses, keys, tokens
-    ("signature", "sig", "credential", "token", "accesstoken", "key", "apikey", "secret",
-     "password", "passwd", "pwd", "pass", "auth", "authorization", "jwt", "session", "policy")
-)  # fmt: skip
 
 
 async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -115,18 +111,6 @@ def _is_told(ref: refs.Ref, *, is_admin: bool) -> bool:
             hint="`p2pcache get` it here, then preload its CID, which `p2pcache resolve` prints",
         )
     return is_admin
-
-
-def secret_in(url: str) -> str | None:
-    """What of a web address looks like a secret, for people, without its value; None: nothing."""
-    parts = urlsplit(url)
-    if parts.username is not None or parts.password is not None:
-        return "a user name or password"
-    for name, _ in parse_qsl(parts.query.replace(";", "&"), keep_blank_values=True):
-        words = set(re.split(r"[^a-z0-9]+", name.lower()))
-        if words & _SECRET_WORDS:
-            return f"`{name[:40]}` in its query"
-    return None
 
 
 def _notes(opened: AgentNetwork, ref: refs.Ref, parts: Parts) -> list[str]:
