@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from p2pcache.agent.names import NetworkNames
 from p2pcache.store.store import Store
@@ -33,14 +34,13 @@ async def test_nobody_is_asked_about_an_address_that_opens_what_it_leads_to(
     class Network:
         @asynccontextmanager
         async def watch(self) -> AsyncIterator[AsyncIterator[str]]:
-            yield somebody()
+            there, changes = trio.open_memory_channel[str](1)
+            there.send_nowait("somebody is there")
+            yield changes
 
         async def resolutions(self, canonical: str, *, timeout_s: float) -> list[Any]:
             asked.append(canonical)
             return []
-
-    async def somebody() -> AsyncIterator[str]:
-        yield "somebody is there"
 
     async def wait_open(timeout_s: float) -> Any:
         return SimpleNamespace(network=Network())
