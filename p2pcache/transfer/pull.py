@@ -68,6 +68,20 @@ def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
     return wanted
 
 
+def report_of(have: dict[str, BlobInfo], reused_bytes: int) -> PullReport:
+    """Of a pull that fetched nothing so far."""
+    return PullReport(
+        blobs=have,
+        statistics=NOTHING,
+        reused_bytes=reused_bytes,
+        adopted_bytes=0,
+        adopt_s=0.0,
+        fetch_s=0.0,
+        verify_s=0.0,
+        best_bytes_per_s=0.0,
+    )
+
+
 async def pull(
     context: PullContext,
     resolution: Resolution,
@@ -91,22 +105,17 @@ async def pull(
     """
     wanted = wanted_of(files)
     total = sum(w.size_bytes for w in wanted)
-    have = await trio.to_thread.run_sync(_find, context.store, wanted, hold)
+    have = await trio.to_thread.run_sync(find_here, context.store, wanted, hold)
     reused = sum(w.size_bytes for w in wanted if w.path in have)
     watch(Progress("adopting", None, reused, total, len(have), len(wanted)))
     started = trio.current_time()
     adopted = await adopt(context, resolution.ref, [f for f in files if f.path not in have], hold)
     have |= adopted
     adopt_s = trio.current_time() - started
-    report = PullReport(
-        blobs=have,
-        statistics=NOTHING,
-        reused_bytes=reused,
+    report = replace(
+        report_of(have, reused),
         adopted_bytes=sum(blob.size for blob in adopted.values()),
         adopt_s=adopt_s,
-        fetch_s=0.0,
-        verify_s=0.0,
-        best_bytes_per_s=0.0,
     )
     note(report)
     missing = [w for w in wanted if w.path not in have]
@@ -203,8 +212,8 @@ def _identity(wanted: Wanted) -> bytes | str:
     return wanted.digest if wanted.digest is not None else wanted.key
 
 
-def _find(store: Store, wanted: list[Wanted], hold: Hold) -> dict[str, BlobInfo]:
-    """The stored blob of each path that is here already."""
+def find_here(store: Store, wanted: list[Wanted], hold: Hold) -> dict[str, BlobInfo]:
+    """The stored blob of each path that is here already, held. Blocking."""
     found = store.find_held([w.digest for w in wanted if w.digest is not None], hold)
     return {w.path: found[w.digest] for w in wanted if w.digest is not None and w.digest in found}
 
