@@ -41,7 +41,6 @@ from p2pcache.net.sync.wire import (
     Answer,
     Ask,
     LaneInfo,
-    Load,
     Permits,
     Said,
 )
@@ -70,7 +69,6 @@ class NetworkOptions:
     serve_s: float = 30.0  # for the shelf to answer; a check at an origin takes seconds
     prove_s: float = 30.0  # for our own proof, and the ticket it brings
     ask: AskOptions = field(default_factory=AskOptions)
-    load_every_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +111,6 @@ class Network:
         self._interests = Interests()
         self._speech = Speech()
         self._parts = Parts()
-        self._load = Load(0.0, 0.0, 0.0)
-        self._load_told_at = float("-inf")
         self._passes = Passes(shelf, self._link, self._hosts)
         # Whoever keeps preloads; raises Untrusted for what no honest member says.
         self.on_preload: Callable[[PeerId, preloads.Message], None] | None = None
@@ -263,20 +259,6 @@ class Network:
         """We have these no more."""
         self._speech.withdraw(manifests)
 
-    def set_load(self, queue_s: float, up_bytes_per_s: float, intake_bytes_per_s: float) -> None:
-        """How busy our byte server is; told with pongs, and once a second when it changes."""
-        load = Load(float(queue_s), float(up_bytes_per_s), float(intake_bytes_per_s))
-        changed = load != self._load
-        self._load = load
-        now = trio.current_time()
-        tell = changed and now >= self._load_told_at + self._options.load_every_s
-        if tell:
-            self._load_told_at = now
-        for link in self._links():
-            link.talk.our_load = load
-            if tell:
-                link.tell(load)
-
     def possessed(self) -> list[bytes]:
         """What we said we possess."""
         return self._speech.possessed()
@@ -304,7 +286,6 @@ class Network:
 
     def member_up(self, link: Link) -> None:
         """See MembersOwner."""
-        link.talk.our_load = self._load
         for said, manifests in self._speech.standing():
             link.tell(self.members_driver.announcement(said, manifests))
         for manifest, ours in self._parts.all().items():

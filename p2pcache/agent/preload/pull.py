@@ -19,7 +19,6 @@ from p2pcache import config
 from p2pcache.agent.peering import count_received, maybe_peers, tell_complete
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
-from p2pcache.content.grants import covers, standing
 from p2pcache.errors import LocalFault, NotFound, P2PCacheError
 from p2pcache.sources.port import Credentials, SourceKind
 from p2pcache.transfer.names import OTHERS
@@ -120,7 +119,7 @@ class PreloadPull:
         which would list what it does not give; and members tell whom they know as the asker.
         """
         ref, resolver = refs.parse_ref(self._intent.ref), self._parts.resolver
-        if not await trio.to_thread.run_sync(self._is_granted, refs.canonical(ref)):
+        if not await self._parts.names.granted(refs.canonical(ref)):
             return None
         return await resolver.resolve(ref, self._credentials, offline=True)
 
@@ -146,13 +145,6 @@ class PreloadPull:
             if isinstance(ref, refs.HttpRef) and row.source != OTHERS:
                 return ref
         return None
-
-    def _is_granted(self, canonical: str) -> bool:
-        network = self._parts.network.current
-        if network is None:
-            return False
-        told = self._parts.store.others.grants(peer=network.peer_id, now=self._parts.now())
-        return any(covers(grant.repo, canonical) for grant in standing(told, network.admin))
 
     async def _from_members(self) -> Resolution:
         parts, cid = self._parts, self._intent.manifest

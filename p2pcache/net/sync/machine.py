@@ -129,13 +129,15 @@ class News:
 Action: TypeAlias = Send | Up | Serve | LookUp | Answered | Knowledge | WantRefused | News | Ended
 
 
+NO_LOAD = Load(0.0, 0.0, 0.0)  # ours is not measured yet: pongs carry this
+
+
 class Conversation:
     """One link. `now` is any steady clock in seconds."""
 
     def __init__(self, ours: Hello, options: SyncOptions, now: float) -> None:
         self.theirs: Hello | None = None
-        self.load = Load(0.0, 0.0, 0.0)  # theirs
-        self.our_load = self.load
+        self.load = NO_LOAD  # theirs
         self.rtt_s: float | None = None
         self.skipped_count = 0
         self._ours = ours
@@ -244,7 +246,7 @@ class Conversation:
             case Hello() | OtherMajor():
                 raise Untrusted("a second hello")
             case Ping(number):
-                return [Send(Pong(number, self.our_load))]
+                return [Send(Pong(number, NO_LOAD))]
             case Pong(number, load):
                 return self._pong(number, load, now)
             case Load():
