@@ -16,6 +16,7 @@ from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.preload.preloads import Preloads
 from p2pcache.agent.pulls import Pulls
+from p2pcache.agent.supervise import keep_running
 from p2pcache.errors import LocalFault
 from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
@@ -52,10 +53,10 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 FileSource(),
             ]
-            nursery.start_soon(_keep_leases, store)
+            nursery.start_soon(keep_running, _keep_leases, store)
             network = NetworkSlot(config.home, config.network, store, time.time)
             names = NetworkNames(network, store, time.time)
-            nursery.start_soon(network.run)
+            nursery.start_soon(keep_running, network.run)
             preloads = Preloads(store, network, config.preload, time.time)
             try:
                 parts = Parts(
@@ -85,7 +86,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     now=time.time,
                     started_at=time.time(),
                 )
-                nursery.start_soon(preloads.run, parts)
+                nursery.start_soon(keep_running, preloads.run, parts)
                 yield parts
             finally:
                 nursery.cancel_scope.cancel()

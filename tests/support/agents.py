@@ -34,6 +34,7 @@ class Agent:
     process: subprocess.Popen[bytes] | None = None
     prefix: tuple[str, ...] = ()  # runs it somewhere else: `namespaces.Lan.prefix`
     argv: tuple[str, ...] = ()
+    ended: bool = False  # by the test, which is the only one that may
     hub_cache: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,6 +46,7 @@ class Agent:
                 [*self.prefix, sys.executable, "-m", self.module, *self.argv],
                 cwd=REPO, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+        self.ended = False
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
@@ -67,21 +69,31 @@ class Agent:
 
     def kill(self) -> None:
         assert self.process is not None
+        self.ended = True
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> int:
         assert self.process is not None
+        self.ended = True
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
 
     def end(self) -> None:
+        """Stop it, if it runs. Raises AssertionError with its log if it ended by itself, or if it
+        logged a bug, which would else go by unseen.
+        """
         if self.process is not None and self.process.poll() is None:
             try:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise
+        elif self.process is not None and not self.ended:
+            status = self.process.returncode
+            raise AssertionError(f"an agent ended with {status}: {self.log.read_text()[-8000:]}")
+        said = self.log.read_text(errors="replace")
+        assert "a bug: please report this" not in said, said[-8000:]
 
 
 def agent_env(home: Path, **more: str) -> dict[str, str]:
