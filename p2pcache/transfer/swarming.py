@@ -211,11 +211,11 @@ class Swarming:
             await self._send.send(ev.SourceHas(name, index, self._untold.pop(key)))
 
     async def _learn_map(self, peer: PeerId, index: int, blocks: RangeSet | None) -> None:
-        evidence, wanted = self._evidence[index], self._wanted[index]
+        evidence, wanted = self._evidence.get(index), self._wanted[index]
+        if evidence is None or evidence.is_proven or wanted.name is None:
+            return  # it may have been completed since
         count = -(-wanted.size_bytes // BLOCK_BYTES)
         asked = self._asked.setdefault(index, set())
-        if evidence.is_proven or wanted.name is None:
-            return
         if blocks is None:
             if peer in asked or len(asked) >= MAP_OPINIONS:
                 return

@@ -231,3 +231,16 @@ async def test_a_late_answer_counts_and_a_silent_peer_keeps_nobody_from_being_as
         swarm.holds(late, digest_of(body), len(body), RangeSet.of((0, 1), (2, 3)))
         await trio.sleep(1)
         assert swarming.expected(0, 2 * MIB, 3 * MIB) == block_hashes(body)[64:96]
+
+
+async def test_what_is_announced_as_its_blob_is_completed_is_not_asked_about(autojump_clock):
+    body = some_bytes(4 * MIB, b"map")
+    (peer,) = attested_peers(body, 1)
+    swarm = ScriptedSwarm([peer])
+    async with listening(swarm, body) as swarming:
+        swarm.holds(peer, digest_of(body), len(body), RangeSet.of((0, 1)))
+        while not swarming._untold:  # it is heard; the task that asks has not begun
+            await trio.lowlevel.checkpoint()
+        await swarming.completed(0, SimpleNamespace(), block_hashes(body))
+        await trio.sleep(1)
+    assert swarm.map_asks == []
