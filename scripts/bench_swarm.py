@@ -2,19 +2,26 @@
 
 Every host's link carries B each way (`tc tbf`), the origin's link O. Nobody has the model. The
 bound is that of DESIGN 11, `max(F/O, F/B, N*F/(O + N*B))`, with F in bytes as the origin sends
-them; what the wire adds (TCP, IP, TLS, HTTP: 4-5 %) is part of the distance. The copies are counted
-in the origin's own log. Needs root.
+them; what the wire adds (TCP, IP, TLS, HTTP: 4-5 %) is part of the distance, and so are the names,
+the manifest and the first hello. The copies are counted in the origin's own log. Needs root.
+
+All agents share this machine's cores. Where they are too many for them the cores are the limit and
+not the links: so links are slower the more agents there are (`CORES_MOVE`), and the rate is in the
+name of each row.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,16 +35,30 @@ from tests.support.nginx import nginx, static_hub
 from tests.support.pulling import Pull
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.agents import Agent
     from tests.support.hub_repo import HubRepo
     from tests.support.namespaces import Lan
     from tests.support.nginx import Nginx
 
 REF = "hf://demo/model"
-LINK = 12_500_000  # B, bytes/s each way: 100 Mbit/s
+MBIT = 125_000  # bytes/s
+CORES_MOVE = 50  # Mbit/s of each of 8 agents on 2 cores, which leaves them half idle
+ALONE_LINK = 100 * MBIT
+SLOW_LINK = 1 * MBIT
+ARIA_BYTES = 32 * MIB  # each of N independent downloads takes N times as long as a swarm's
 ORIGIN_PORT = 8080
 MEET_S = 90.0
 PULL_S = 600.0
+
+
+class Act(Enum):
+    """What happens besides."""
+
+    NOTHING = "nobody has it"
+    KILLED = "one of them is killed at 50 %"
+    SEED = "one has it, no origin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +68,29 @@ class Case:
     nodes: int
     origin: float
     size: int
+    act: Act = Act.NOTHING
+
+    @property
+    def link(self) -> int:
+        """B, bytes/s each way."""
+        cores = len(os.sched_getaffinity(0))
+        return min(100, CORES_MOVE * 8 * cores // (2 * self.nodes)) * MBIT
 
     @property
     def name(self) -> str:
-        return f"N={self.nodes}, O={self.origin:g}B, {self.size // MIB} MiB"
+        """How its rows begin."""
+        act = "" if self.act is Act.NOTHING else f", {self.act.value}"
+        rate = f"{self.link // MBIT} Mbit/s"
+        return f"N={self.nodes} at {rate}, O={self.origin:g}B, {self.size // MIB} MiB{act}"
 
     @property
     def bound_s(self) -> float:
         """The least time that physics allows for the last node."""
-        rate = self.origin * LINK
-        shared = self.nodes * self.size / (rate + self.nodes * LINK)
-        return max(self.size / rate, self.size / LINK, shared)
+        if self.act is Act.SEED:
+            return self.size / self.link
+        rate = self.origin * self.link
+        shared = self.nodes * self.size / (rate + self.nodes * self.link)
+        return max(self.size / rate, self.size / self.link, shared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,41 +110,131 @@ def measure(options: Options) -> list[Row]:
     cases = [Case(8, 1.0, size)]
     if not options.quick:
         cases += [Case(8, o, size) for o in (0.5, 4.0)]
-        cases += [Case(16, o, size) for o in (0.5, 1.0, 4.0)]
+        cases += [Case(16, 1.0, size)]
+        cases += [Case(8, 1.0, size, Act.KILLED), Case(8, 1.0, size, Act.SEED)]
     rows: list[Row] = []
     for case in cases:
         progress(case.name)
-        rows += _rows(case, _run(case))
+        rows += _rows(case, run(case))
+    rows += _useless_peers(64 * MIB if options.quick else 2 * size)
+    if not options.quick:
+        rows += _independent(Case(8, 1.0, ARIA_BYTES))
     return rows
 
 
 def _rows(case: Case, seen: Outcome) -> list[Row]:
     last, median = max(seen.seconds), statistics.median(seen.seconds)
     total = case.size * case.nodes
+    most = 1.05 if case.act is Act.KILLED else 1.03
     rows = [
         info(f"{case.name}: the bound, s", case.bound_s),
         at_most(f"{case.name}: last node over the bound", last / case.bound_s, 1.20),
         at_most(f"{case.name}: median node over the bound", median / case.bound_s, 1.15),
-        at_most(f"{case.name}: copies that left the origin", seen.origin_bytes / case.size, 1.03),
         at_most(f"{case.name}: duplicate bytes, share", seen.duplicate_bytes / total, 0.02),
     ]
-    if case.origin * LINK * case.bound_s <= case.size * 1.001:  # the origin is the limit
-        limit = case.size / (case.origin * LINK)
-        rows.append(at_most(f"{case.name}: last node over F/O", last / limit, 1.10))
+    if case.act is not Act.SEED:
+        copies = seen.origin_bytes / case.size
+        rows.append(at_most(f"{case.name}: copies that left the origin", copies, most))
+        if case.origin * case.link * case.bound_s <= case.size * 1.001:  # the origin is the limit
+            limit = case.size / (case.origin * case.link)
+            rows.append(at_most(f"{case.name}: last node over F/O", last / limit, 1.10))
     return rows
 
 
-def _run(case: Case) -> Outcome:
+@contextlib.contextmanager
+def _place() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="p2pswarm-", dir="/dev/shm"))
     try:
-        repo = build_repo(folder / "repo", {"model.safetensors": lfs(case.size, 7)})
-        with contextlib.ExitStack() as stack:
-            net = stack.enter_context(lan(case.nodes + 1))
-            hub = stack.enter_context(_origin(net, case, repo, folder))
-            agents = _agents(stack, net, case, folder)
-            return _pull(agents, hub, repo)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(case: Case) -> Outcome:
+    """One case, with agents of its own. RuntimeError: a pull failed, or brought wrong bytes."""
+    with _place() as folder, contextlib.ExitStack() as stack:
+        repo = build_repo(folder / "repo", {"model.safetensors": lfs(case.size, 7)})
+        net = stack.enter_context(lan(case.nodes + 1))
+        origin = stack.enter_context(contextlib.ExitStack())
+        hub = origin.enter_context(_origin(net, case, repo, folder))
+        agents = _agents(stack, net, case.nodes, folder)
+        ref = REF
+        if case.act is Act.SEED:  # before the links are limited
+            seed, *agents = agents
+            ref = seed.get(REF, credentials={"hf_endpoint": hub.url}, hf_cache=False)["manifest"]
+            origin.close()
+        for number in range(case.nodes):
+            net.limit(number, case.link)
+        net.limit(case.nodes, round(case.origin * case.link))
+        kill_s = 0.5 * case.bound_s if case.act is Act.KILLED else None
+        return _pull(agents, hub, repo, ref, kill_s)
+
+
+def _useless_peers(size: int) -> list[Row]:
+    """G19: one that pulls beside a peer that has all of it behind a thin link, and one that has no
+    network, each alone at its turn.
+    """
+    progress("beside a peer of no use")
+    with _place() as folder, contextlib.ExitStack() as stack:
+        repo = build_repo(folder / "repo", {"model.safetensors": lfs(size, 7)})
+        net = stack.enter_context(lan(4))
+        hub = stack.enter_context(_origin(net, Case(3, 1.0, size), repo, folder))
+        pulls, holds = _agents(stack, net, 2, folder)
+        alone = stack.enter_context(
+            running_agent(
+                folder / "n2", settings={"network.enabled": "false"},
+                prefix=("setsid", *net.prefix(2)),
+            )
+        )  # fmt: skip
+        options = {"credentials": {"hf_endpoint": hub.url}, "hf_cache": False}
+        holds.get(REF, **options)
+        for number, link in enumerate((ALONE_LINK, SLOW_LINK, ALONE_LINK, 4 * ALONE_LINK)):
+            net.limit(number, link)
+        took = {}
+        for agent in (alone, pulls):
+            began = time.monotonic()
+            agent.get(REF, **options)
+            took[agent.home] = time.monotonic() - began
+        ratio = took[pulls.home] / took[alone.home]
+        more_s = took[pulls.home] - took[alone.home]
+        rate = f"{ALONE_LINK // MBIT} Mbit/s"
+        return [
+            info(f"a plain origin at {rate}, {size // MIB} MiB: s", took[alone.home]),
+            info("beside a peer of 1 Mbit/s that has all of it: s more", more_s),
+            at_most("beside a peer of 1 Mbit/s that has all of it: times as long", ratio, 1.05),
+        ]
+
+
+def _independent(case: Case) -> list[Row]:
+    """The same without us: everybody for himself."""
+    progress(f"{case.nodes} independent aria2c")
+    with _place() as folder, contextlib.ExitStack() as stack:
+        repo = build_repo(folder / "repo", {"model.safetensors": lfs(case.size, 7)})
+        net = stack.enter_context(lan(case.nodes + 1))
+        hub = stack.enter_context(_origin(net, case, repo, folder))
+        for number in range(case.nodes):
+            net.limit(number, case.link)
+        net.limit(case.nodes, round(case.origin * case.link))
+        url = f"{hub.url}/demo/model/resolve/main/model.safetensors"
+        began = time.monotonic()
+        running = [
+            subprocess.Popen(
+                net.argv(number, ["aria2c", "-x8", "-s8", "--quiet", "--no-conf",
+                                  "--file-allocation=none", f"--dir={folder}/a{number}", url])
+            )
+            for number in range(case.nodes)
+        ]  # fmt: skip
+        if any(process.wait(PULL_S) for process in running):
+            raise RuntimeError("aria2c failed")
+        ratio = (time.monotonic() - began) / case.bound_s
+        copies = hub.body_bytes() / case.size
+        return [
+            info(
+                f"{case.nodes} independent aria2c, {case.size // MIB} MiB: last over the bound",
+                ratio,
+            ),
+            info(f"{case.nodes} independent aria2c: copies that left the origin", copies),
+        ]
 
 
 def _origin(
@@ -119,16 +242,16 @@ def _origin(
 ) -> contextlib.AbstractContextManager[Nginx]:
     site = folder / "site"
     extra = static_hub(repo, site)
-    net.limit(case.nodes, round(case.origin * LINK))
     return nginx(
         site, folder / "nginx", extra=extra, port=ORIGIN_PORT,
         host=net.ip_of(case.nodes), prefix=("setsid", *net.prefix(case.nodes)),
     )  # fmt: skip
 
 
-def _agents(stack: contextlib.ExitStack, net: Lan, case: Case, folder: Path) -> list[Agent]:
+def _agents(stack: contextlib.ExitStack, net: Lan, count: int, folder: Path) -> list[Agent]:
+    """So many that all know each other; their links are not limited yet."""
     agents: list[Agent] = []
-    for number in range(case.nodes):
+    for number in range(count):
         place = folder / f"n{number}"
         place.mkdir(parents=True)
         home = Path(agent_env(place)["P2PCACHE_HOME"])
@@ -141,16 +264,16 @@ def _agents(stack: contextlib.ExitStack, net: Lan, case: Case, folder: Path) -> 
             with agents[0].client() as client:
                 client.init()
     for agent in agents:
-        wait_until(partial(knows, agent, case.nodes - 1), "they do not all meet", MEET_S)
-    for number in range(case.nodes):
-        net.limit(number, LINK)
+        wait_until(partial(knows, agent, count - 1), "they do not all meet", MEET_S)
     return agents
 
 
-def _pull(agents: list[Agent], hub: Nginx, repo: HubRepo) -> Outcome:
+def _pull(
+    agents: list[Agent], hub: Nginx, repo: HubRepo, ref: str, kill_s: float | None
+) -> Outcome:
     credentials = {"hf_endpoint": hub.url}
     pulls = [
-        Pull(agent, REF, credentials=credentials, hf_cache=False, patience_s=PULL_S)
+        Pull(agent, ref, credentials=credentials, hf_cache=False, patience_s=PULL_S)
         for agent in agents
     ]
     began = time.monotonic()
@@ -159,6 +282,10 @@ def _pull(agents: list[Agent], hub: Nginx, repo: HubRepo) -> Outcome:
         for pull in pulls:
             stack.enter_context(pull)
         while len(ended) < len(pulls):
+            if kill_s is not None and time.monotonic() - began >= kill_s:
+                kill_s = None
+                pulls.pop()
+                agents.pop().kill()
             for number, pull in enumerate(pulls):
                 if number not in ended and pull.is_over:
                     ended[number] = time.monotonic() - began
