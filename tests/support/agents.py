@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 REPO = Path(__file__).resolve().parents[2]
-START_S = 60.0  # several start at once, on a machine that may have other work
+START_S = STOP_S = 60.0  # several do so at once, on a machine that may have other work
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Agent:
     def stop(self) -> int:
         self.tell_to_stop()
         assert self.process is not None
-        return self.process.wait(20)
+        return self.process.wait(STOP_S)
 
     def tell_to_stop(self) -> None:
         """What `stop` begins with. One that ended by itself is left as it is."""
@@ -161,10 +161,15 @@ def running_agents(agents: Sequence[Agent]) -> Iterator[Sequence[Agent]]:
         for agent in agents:
             agent.launch()
             stack.callback(agent.end)
-        stack.callback(lambda: [agent.tell_to_stop() for agent in agents])
+        stack.callback(_tell_to_stop, agents)
         for agent in agents:
             agent.wait_ready()
         yield agents
+
+
+def _tell_to_stop(agents: Sequence[Agent]) -> None:
+    for agent in agents:
+        agent.tell_to_stop()
 
 
 @contextlib.contextmanager

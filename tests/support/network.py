@@ -73,7 +73,12 @@ def network(
         is_bad = bad is not None and number in bad
         module = "tests.support.bad_agent" if is_bad else MODULE
         variables = bad[number] if bad is not None and is_bad else env or {}
-        made.append(made_agent(folder / f"n{number}", settings=chosen, module=module, **variables))
+        made.append(
+            made_agent(
+                folder / f"n{number}", settings=chosen, prefix=(), module=module, argv=(),
+                **variables,
+            )
+        )  # fmt: skip
     with running_agents(made) as agents:
         with agents[0].client() as client:
             client.init()
