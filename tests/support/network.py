@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.support.agents import Agent, made_agent, running_agents
+from tests.support.agents import START_S, Agent, made_agent, running_agents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -85,5 +85,5 @@ def network(
         with ThreadPoolExecutor(max_workers=count) as pool:
             list(pool.map(lambda agent: join(agent, agents[0]), agents[1:]))
         for agent in agents:
-            wait_until(partial(knows, agent, count - 1), "they do not all know others")
+            wait_until(partial(knows, agent, count - 1), "they do not all know others", START_S)
         yield list(agents)
