@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
 
+_log = logging.getLogger(__name__)
 MAX_NOTES = 50  # of one answer; what is said first matters most
 
 
@@ -351,7 +352,7 @@ async def _trim(parts: Parts) -> None:
     try:
         await trio.to_thread.run_sync(parts.store.trim)
     except LocalFault as exc:
-        warnings.warn(f"the store: {exc.message}", stacklevel=1)
+        _log.warning("no room is made for the next pull: %s", exc.message)
 
 
 async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:

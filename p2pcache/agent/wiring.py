@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
-import warnings
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from p2pcache.config.settings import Config
     from p2pcache.sources.port import Source
 
+_log = logging.getLogger(__name__)
 CLOSE_S = 5.0  # for all adapters together; nothing they hold is worth waiting longer for
 
 
@@ -104,4 +105,4 @@ async def _keep_leases(store: Store) -> None:
         try:
             await trio.to_thread.run_sync(store.heartbeat)
         except LocalFault as exc:  # a lease that was lost ends its own pull, at the next flush
-            warnings.warn(f"the store: {exc.message}", stacklevel=1)
+            _log.warning("a lease was not renewed: %s", exc.message)

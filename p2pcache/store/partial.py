@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,7 @@ class Partial:
         self._on_close = on_close
         self._flushed = 0
         self._closed = False
+        self._renewing = threading.Lock()  # its lease goes with its files: not while it is renewed
 
     @property
     def size(self) -> int:
@@ -203,8 +205,10 @@ class Partial:
             os.close(descriptor)
 
     def heartbeat(self) -> None:
-        """Show other hosts that we live. Raises LeaseLost."""
-        with local_faults_at(self.dir):
+        """Show other hosts that we live. From any thread. Raises LeaseLost, also when it is closed
+        (`is_closed`).
+        """
+        with self._renewing, local_faults_at(self.dir):
             self._lease.heartbeat()
 
     def mark(self, indexes: Iterable[int]) -> None:
@@ -258,10 +262,11 @@ class Partial:
     def discard(self) -> None:
         """Remove it with everything that it holds."""
         if not self._closed:
-            with local_faults_at(self.dir):
-                if self._lease.is_held():
-                    durable.discard_dir(self.dir, self._trash)
-            self.abandon()
+            with self._renewing:
+                with local_faults_at(self.dir):
+                    if self._lease.is_held():
+                        durable.discard_dir(self.dir, self._trash)
+                self.abandon()
 
     @property
     def is_closed(self) -> bool:

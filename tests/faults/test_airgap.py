@@ -96,55 +96,57 @@ def test_gated_content_needs_the_flag_and_stays_gated_on_the_other_side(
             assert is_true(tmp_path / "c", repo)
 
 
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory, repo: HubRepo) -> tuple[Path, str]:
+    """A bundle of the model, and who signed what its name means."""
+    folder = tmp_path_factory.mktemp("signed")
+    with at_most(60), running_agent(folder / "a", settings=LOOPBACK) as a:
+        return folder / "model.car", exported(a, repo, folder / "model.car")
+
+
 def test_a_word_that_does_not_count_is_kept_and_told_and_counts_when_it_is_let(
-    tmp_path: Path, repo: HubRepo
+    tmp_path: Path, repo: HubRepo, signed: tuple[Path, str]
 ):
-    car = tmp_path / "model.car"
-    with at_most(90):
-        with running_agent(tmp_path / "a", settings=LOOPBACK) as a:
-            signer = exported(a, repo, car)
-        with running_agent(tmp_path / "b", settings={**LOOPBACK, "names.trust": "none"}) as b:
-            with b.client() as client:
-                answer = client.import_bundle(car)
-            assert not answer["refs"][0]["names"][0]["counts"]
-            assert signer in answer["notes"][0]
-            assert "names.trust" in answer["notes"][0]
-            with pytest.raises(NOTHING):
-                get(b, tmp_path / "b")
+    car, signer = signed
+    none = {**LOOPBACK, "names.trust": "none"}
+    with at_most(90), running_agent(tmp_path / "b", settings=none) as b:
+        with b.client() as client:
+            answer = client.import_bundle(car)
+        assert not answer["refs"][0]["names"][0]["counts"]
+        assert signer in answer["notes"][0]
+        assert "names.trust" in answer["notes"][0]
+        with pytest.raises(NOTHING):
+            get(b, tmp_path / "b")
+        get(b, tmp_path / "b", trust=signer)
+        assert is_true(tmp_path / "b", repo)
+
+
+def test_the_word_of_a_banned_agent_is_not_kept(tmp_path: Path, signed: tuple[Path, str]):
+    car, signer = signed
+    with at_most(90), running_agent(tmp_path / "b", settings=LOOPBACK) as b:
+        with Store.open(b.home) as store:
+            store.others.ban(parse_peer_id(signer), "it lied", 1000.0)
+        with b.client() as client:
+            answer = client.import_bundle(car)
+        assert answer["refs"][0]["names"] == []
+        assert "banned" in answer["notes"][0]
+        with pytest.raises(NOTHING):
             get(b, tmp_path / "b", trust=signer)
-            assert is_true(tmp_path / "b", repo)
 
 
-def test_the_word_of_a_banned_agent_is_not_kept(tmp_path: Path, repo: HubRepo):
-    car = tmp_path / "model.car"
-    with at_most(90):
-        with running_agent(tmp_path / "a", settings=LOOPBACK) as a:
-            signer = exported(a, repo, car)
-        with running_agent(tmp_path / "b", settings=LOOPBACK) as b:
-            with Store.open(b.home) as store:
-                store.others.ban(parse_peer_id(signer), "it lied", 1000.0)
-            with b.client() as client:
-                answer = client.import_bundle(car)
-            assert answer["refs"][0]["names"] == []
-            assert "banned" in answer["notes"][0]
-            with pytest.raises(NOTHING):
-                get(b, tmp_path / "b", trust=signer)
-
-
-def test_what_an_origin_told_here_is_not_replaced_by_a_bundle(tmp_path: Path, repo: HubRepo):
-    car = tmp_path / "model.car"
+def test_what_an_origin_told_here_is_not_replaced_by_a_bundle(
+    tmp_path: Path, signed: tuple[Path, str]
+):
+    car, _ = signed
     newer = build_repo(tmp_path / "newer", {"config.json": text("newer\n")})
-    with at_most(90):
-        with running_agent(tmp_path / "a", settings=LOOPBACK) as a:
-            exported(a, repo, car)
-        with running_agent(tmp_path / "b", settings=LOOPBACK) as b:
-            with hub_stub(newer) as hub:
-                b.get(REF, credentials={"hf_endpoint": hub.url}, hf_cache=False)
-                with b.client() as client:
-                    client.import_bundle(car)
-            there = {"hf_endpoint": hub.url}
-            b.get(REF, credentials=there, to=str(tmp_path / "b"), offline=True)
-            assert is_true(tmp_path / "b", newer)
+    with at_most(90), running_agent(tmp_path / "b", settings=LOOPBACK) as b:
+        with hub_stub(newer) as hub:
+            b.get(REF, credentials={"hf_endpoint": hub.url}, hf_cache=False)
+            with b.client() as client:
+                client.import_bundle(car)
+        there = {"hf_endpoint": hub.url}
+        b.get(REF, credentials=there, to=str(tmp_path / "b"), offline=True)
+        assert is_true(tmp_path / "b", newer)
 
 
 def big_bundle(folder: Path, size: int) -> tuple[Path, Path]:
@@ -158,9 +160,21 @@ def big_bundle(folder: Path, size: int) -> tuple[Path, Path]:
     return source / "model", folder / "x.car"
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return big_bundle(tmp_path_factory.mktemp("large"), 96 * MIB)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return big_bundle(tmp_path_factory.mktemp("small"), 2 * MIB + 1)[1]
+
+
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
-def test_a_killed_import_leaves_nothing_half_and_the_next_one_works(tmp_path: Path, share: float):
-    model, car = big_bundle(tmp_path, 96 * MIB)
+def test_a_killed_import_leaves_nothing_half_and_the_next_one_works(
+    tmp_path: Path, large: tuple[Path, Path], share: float
+):
+    model, car = large
     with at_most(120), running_agent(tmp_path / "b", settings=LOOPBACK) as b:
         began = time.monotonic()
         with b.client() as client:
@@ -208,8 +222,10 @@ def test_a_killed_export_leaves_no_bundle_and_the_next_one_works(tmp_path: Path)
         assert not car.with_name("x.car.part").exists()
 
 
-def test_ctrl_c_stops_an_import_and_leaves_an_agent_that_works(tmp_path: Path):
-    _, car = big_bundle(tmp_path, 96 * MIB)
+def test_ctrl_c_stops_an_import_and_leaves_an_agent_that_works(
+    tmp_path: Path, large: tuple[Path, Path]
+):
+    _, car = large
     with at_most(60), running_agent(tmp_path / "b", settings=LOOPBACK) as b:
         importing = subprocess.Popen(
             [sys.executable, "-m", "p2pcache", "import", str(car)],
@@ -250,9 +266,11 @@ def test_a_full_disk_is_told_on_both_sides_and_leaves_nothing(tmp_path: Path):
     ("damage", "code"),
     [("none", 0), ("cut", 12), ("flip", 12), ("noise", 12), ("gone", 2)],
 )
-def test_the_exit_code_and_the_hint_say_what_was_wrong(tmp_path: Path, damage: str, code: int):
-    _, car = big_bundle(tmp_path, 2 * MIB + 1)
-    body = bytearray(car.read_bytes())
+def test_the_exit_code_and_the_hint_say_what_was_wrong(
+    tmp_path: Path, small: Path, damage: str, code: int
+):
+    car = tmp_path / "x.car"
+    body = bytearray(small.read_bytes())
     if damage == "cut":
         body = body[:-100]
     elif damage == "flip":

@@ -166,11 +166,11 @@ def test_a_peer_that_left_while_its_record_stays_costs_seconds(tmp_path: Path, b
 
 
 def test_an_origin_that_dies_half_way_is_not_missed_when_peers_have_the_rest(tmp_path: Path):
-    files = {f"part-{n}.safetensors": lfs(12 * MIB + n, n) for n in range(3)}
+    files = {f"part-{n}.safetensors": lfs(8 * MIB + n, n) for n in range(3)}
     repo = build_repo(tmp_path / "repo", files)
     site = tmp_path / "site"
     extra = static_hub(repo, site)
-    each = {2: {"fetch.limit_rate": "1536 KiB"}}  # 24 s: agents start meanwhile
+    each = {2: {"fetch.limit_rate": "1536 KiB"}}  # 16 s: agents start meanwhile
     with (
         at_most(120),
         contextlib.ExitStack() as origin,
@@ -183,8 +183,10 @@ def test_an_origin_that_dies_half_way_is_not_missed_when_peers_have_the_rest(tmp
             agent.stop()
         with Pull(b, "hf://demo/model", credentials=credentials, to=str(tmp_path / "out")) as pull:
             pull.wait_bytes(repo.total_bytes // 6)
-            a.start()
-            c.start()
+            for agent in (a, c):
+                agent.launch()
+            for agent in (a, c):
+                agent.wait_ready()
             wait_until(lambda: len(peers_of(b)) == 2, "both are back")
             assert hub.body_bytes() > 0
             origin.close()

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.slow
 
 SIZE = 32 * MIB + 12_345
 FAIR = {"lanes.limit_up": "16 MiB"}  # so that everybody is asked for a part
+IMPATIENT = {"fetch.patience": "8s"}  # it would be asked seven times in 40 s
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_a_peer_that_advertises_what_it_lacks_costs_little_and_is_not_banned(
 
 def test_when_the_only_holder_lacks_it_the_pull_ends(tmp_path: Path, blob: ServedBlob):
     bad = {0: {"BAD_AGENT_FAULT": "Boaster", "BAD_AGENT_SIZE": str(blob.size)}}
-    with at_most(60), network(tmp_path, 2, bad=bad) as (_, b):
+    with at_most(60), network(tmp_path, 2, bad=bad, settings=IMPATIENT) as (_, b):
         with pytest.raises((errors.NotFound, errors.Unavailable)):
             b.get(f"sha256:{blob.sha256}")
         assert not blob.in_store(b.home).exists()

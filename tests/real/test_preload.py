@@ -119,13 +119,18 @@ def test_one_that_is_killed_and_comes_back_ends_complete(tmp_path: Path, repo: H
     ):
         preload = start(agents[0])
         wait_until(lambda: own(agents[3], preload)["done_bytes"] > 8 * MIB, "it pulls")
+        brought = own(agents[3], preload)["origin_bytes"]
         agents[3].kill()
         agents[3].start()
         state = watched(agents[0], preload)
         assert state["totals"]["complete"] == state["totals"]["agents"] == 4
         assert has_it(agents[3], repo)
+        # What it alone had brought the others may have to bring again, and with it the pieces that
+        # were on their way to it. From the start again it would cost a copy.
+        lost = (brought + 2 * MIB) / repo.total_bytes
         copies = hub.body_bytes() / repo.total_bytes
-        assert copies <= 1.15, copies
+        assert copies <= 1.10 + lost, (copies, lost)
+        assert lost < 0.5, "it was killed half way"
 
 
 def test_the_issuer_may_restart_and_who_joins_later_is_served(tmp_path: Path, repo: HubRepo):

@@ -17,10 +17,10 @@ from p2pcache.config import socket_path
 from tests.support.proctable import descendants
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 REPO = Path(__file__).resolve().parents[2]
-START_S = 20.0
+START_S = STOP_S = 60.0  # several do so at once, on a machine that may have other work
 
 
 @dataclass
@@ -35,18 +35,28 @@ class Agent:
     prefix: tuple[str, ...] = ()  # runs it somewhere else: `namespaces.Lan.prefix`
     argv: tuple[str, ...] = ()
     ended: bool = False  # by the test, which is the only one that may
+    stopping: bool = False  # it was told so; told twice, it does not wait for its clients
     hub_cache: Path = field(init=False)
 
     def __post_init__(self) -> None:
         self.hub_cache = Path(self.env["HF_HOME"]) / "hub"
 
     def start(self) -> Agent:
+        self.launch()
+        return self.wait_ready()
+
+    def launch(self) -> None:
+        """Start its process, and do not wait for it."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.prefix, sys.executable, "-m", self.module, *self.argv],
                 cwd=REPO, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        self.ended = False
+        self.ended = self.stopping = False
+
+    def wait_ready(self) -> Agent:
+        """Until it answers."""
+        assert self.process is not None
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
@@ -74,10 +84,15 @@ class Agent:
         self.process.wait()
 
     def stop(self) -> int:
+        self.tell_to_stop()
         assert self.process is not None
-        self.ended = True
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(STOP_S)
+
+    def tell_to_stop(self) -> None:
+        """What `stop` begins with. One that ended by itself is left as it is."""
+        if self.process is not None and self.process.poll() is None and not self.stopping:
+            self.ended = self.stopping = True
+            self.process.send_signal(signal.SIGTERM)
 
     def end(self) -> None:
         """Stop it, if it runs. Raises AssertionError with its log if it ended by itself, or if it
@@ -111,8 +126,7 @@ def agent_env(home: Path, **more: str) -> dict[str, str]:
     return env | more
 
 
-@contextlib.contextmanager
-def running_agent(
+def made_agent(
     folder: Path,
     *,
     settings: Mapping[str, str] | None = None,
@@ -120,8 +134,8 @@ def running_agent(
     module: str = "p2pcache.agent",
     argv: tuple[str, ...] = (),
     **env: str,
-) -> Iterator[Agent]:
-    """An agent with its home below `folder`. `settings`: {"fetch.no_progress": "1s"}."""
+) -> Agent:
+    """An agent with its home below `folder`, not started. `settings`: {"fetch.patience": "1s"}."""
     variables = {
         "P2PCACHE_" + key.upper().replace(".", "_"): value
         for key, value in (settings or {}).items()
@@ -129,13 +143,33 @@ def running_agent(
     environment = agent_env(folder, **variables, **env)
     home = Path(environment["P2PCACHE_HOME"])
     home.mkdir(parents=True, exist_ok=True)
-    agent = Agent(home, environment, folder / "agent.log", module, prefix=prefix, argv=argv)
     assert len(os.fsencode(socket_path(home))) <= 107
-    agent.start()
-    try:
+    return Agent(home, environment, folder / "agent.log", module, prefix=prefix, argv=argv)
+
+
+@contextlib.contextmanager
+def running_agent(folder: Path, **options: Any) -> Iterator[Agent]:
+    """A `made_agent` that runs."""
+    with running_agents([made_agent(folder, **options)]) as (agent,):
         yield agent
-    finally:
-        agent.end()
+
+
+@contextlib.contextmanager
+def running_agents(agents: Sequence[Agent]) -> Iterator[Sequence[Agent]]:
+    """They start together and end together: each alone takes seconds, most of them waiting."""
+    with contextlib.ExitStack() as stack:
+        for agent in agents:
+            agent.launch()
+            stack.callback(agent.end)
+        stack.callback(_tell_to_stop, agents)
+        for agent in agents:
+            agent.wait_ready()
+        yield agents
+
+
+def _tell_to_stop(agents: Sequence[Agent]) -> None:
+    for agent in agents:
+        agent.tell_to_stop()
 
 
 @contextlib.contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.support.agents import Agent, running_agent
+from tests.support.agents import START_S, Agent, made_agent, running_agents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -66,25 +67,23 @@ def network(
     `each`: more settings, by number. `env`: of all, such as HF_ENDPOINT. `bad`: those
     that run with a fault, with their environment (`tests.support.bad_agent`).
     """
-    with contextlib.ExitStack() as stack:
-        agents = []
-        for number in range(count):
-            chosen = {**LOOPBACK, **(settings or {}), **(each or {}).get(number, {})}
-            place = folder / f"n{number}"
-            if bad is not None and number in bad:
-                module = "tests.support.bad_agent"
-                made = running_agent(
-                    place, settings=chosen, module=module, prefix=(), argv=(), **bad[number]
-                )
-            else:
-                made = running_agent(
-                    place, settings=chosen, prefix=(), module=MODULE, argv=(), **(env or {})
-                )
-            agents.append(stack.enter_context(made))
+    made = []
+    for number in range(count):
+        chosen = {**LOOPBACK, **(settings or {}), **(each or {}).get(number, {})}
+        is_bad = bad is not None and number in bad
+        module = "tests.support.bad_agent" if is_bad else MODULE
+        variables = bad[number] if bad is not None and is_bad else env or {}
+        made.append(
+            made_agent(
+                folder / f"n{number}", settings=chosen, prefix=(), module=module, argv=(),
+                **variables,
+            )
+        )  # fmt: skip
+    with running_agents(made) as agents:
         with agents[0].client() as client:
             client.init()
-        for agent in agents[1:]:
-            join(agent, agents[0])
+        with ThreadPoolExecutor(max_workers=count) as pool:
+            list(pool.map(lambda agent: join(agent, agents[0]), agents[1:]))
         for agent in agents:
-            wait_until(partial(knows, agent, count - 1), "they do not all know others")
-        yield agents
+            wait_until(partial(knows, agent, count - 1), "they do not all know others", START_S)
+        yield list(agents)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -239,6 +240,20 @@ def test_a_lost_lease_does_not_keep_the_others_from_being_renewed(tmp_path):
         store.heartbeat()
         assert store.small_dir() != small
         assert all(claim_of(p.dir) > b for p, b in zip(partials, before, strict=True))
+
+
+def test_what_is_discarded_just_now_is_not_a_lost_lease(tmp_path):
+    """Its lease goes with its files: a heartbeat in another thread must not find it half gone."""
+    with Store.open(tmp_path / "store", StoreOptions(reserve_bytes=0)) as store:
+        partial = store.partial(name_of(b"x"), 5)
+        for number in range(20_000):  # removing them takes long enough for some heartbeats
+            (partial.dir / f"filler.{number}").touch()
+        discarding = threading.Thread(target=partial.discard)
+        discarding.start()
+        while discarding.is_alive():
+            store.heartbeat()
+        discarding.join()
+        assert partial.is_closed
 
 
 def claim_of(directory) -> int:
