@@ -62,7 +62,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             try:
                 resolver = Resolver(sources, store, config.resolve, time.time, names)
                 last_copies = LastCopies(store, network, resolver, time.time)
-                store.guard(last_copies.keep, lambda _: False)
+                store.guard(last_copies.keep, preloads.hand_over)
                 parts = Parts(
                     config=config,
                     store=store,

@@ -172,7 +172,8 @@ class Collector:
         now: float, dry_run: bool,
     ) -> GcReport:  # fmt: skip
         """Sweep, drop downloads that were given up (`now`: unix seconds), then evict down to
-        `target_bytes`, or to the low watermark when above the high.
+        `target_bytes`, or to the low watermark when above the high. Nobody waits for that room, so
+        no copies are handed over for it.
         """
         old = self._given_up(now)
         if not dry_run:
@@ -185,7 +186,7 @@ class Collector:
             need = Need(store_bytes=max(usage.used_bytes - target_bytes, 0))
         else:
             need = self._watermark_need(usage)
-        plan, _ = self._decided(need, running=running, without=without, ask=not dry_run)
+        plan, _ = self._decided(need, running=running, without=without, ask=False)
         freed = sum(victim.disk_bytes for victim in plan.victims) if dry_run else self._evict(plan)
         freed += sum(use.allocated for use in old)
         return GcReport(

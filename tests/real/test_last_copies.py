@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 WHY = "the last known copy: its origin cannot be reached"
+REPLICA = "one of the copies that a preload keeps"
 RELIED_ON = "the copy that others rely on when they evict theirs: no origin can be reached"
 
 
@@ -38,6 +40,64 @@ def random_file(path: Path, size: int, seed: int) -> Path:
 def gc(agent: Agent, target: int = 0, **options: Any) -> dict[str, Any]:
     with agent.client() as client:
         return dict(client.gc(target_bytes=target, **options))
+
+
+def test_a_copy_that_a_preload_keeps_goes_when_another_agent_took_it_over(tmp_path: Path):
+    size = 3 * MIB
+    body = random_file(tmp_path / "model.bin", size, 4)
+    other = random_file(tmp_path / "other.bin", 6 * MIB, 5)
+    with network(tmp_path, 3, settings={"store.capacity": "8 MiB"}) as agents:
+        preload = kept_twice(agents, body)
+        wait_until(lambda: sum(may_go(a) for a in agents) == 1, "one of three may go")
+        gone = next(agent for agent in agents if may_go(agent))
+        assert gc(gone)["evicted"] == 1
+        wait_until(lambda: holders(agents, preload) == 2, "and all know it")
+        leaving = next(agent for agent in agents if agent is not gone)
+        assert gc(leaving)["kept"] == {REPLICA: size}, "nobody waits for that room"
+        with leaving.client() as client:
+            client.push(other)
+        assert [entry["total_bytes"] for entry in present(leaving)] == [6 * MIB]
+        assert [entry["total_bytes"] for entry in present(gone)] == [size], "it was asked"
+        wait_until(lambda: holders(agents, preload) == 2, "there are as many as before")
+
+
+def test_a_copy_that_nobody_could_take_over_is_refused_at_once(tmp_path: Path):
+    size = 3 * MIB
+    body = random_file(tmp_path / "model.bin", size, 6)
+    other = random_file(tmp_path / "other.bin", 6 * MIB, 7)
+    with network(tmp_path, 2, settings={"store.capacity": "8 MiB"}) as agents:
+        kept_twice(agents, body)
+        began = time.monotonic()
+        with agents[0].client() as client, pytest.raises(errors.DiskFull, match=REPLICA):
+            client.push(other)
+        assert time.monotonic() - began < 8.0, "nobody is waited for"
+        assert all(present(agent) for agent in agents)
+
+
+def kept_twice(agents: list[Agent], body: Path) -> str:
+    with agents[0].client() as client:
+        client.push(body)
+        preload = client.preload(str(body), replicas=2)["id"]
+        client.preload_state(preload, watch=True)
+    return preload
+
+
+def may_go(agent: Agent) -> bool:
+    return bool(gc(agent, dry_run=True)["evicted"])
+
+
+def present(agent: Agent) -> list[dict[str, Any]]:
+    with agent.client() as client:
+        return [dict(entry) for entry in client.ls() if entry["present_bytes"]]
+
+
+def holders(agents: list[Agent], preload: str) -> int:
+    """Of how many agents all say that they have it."""
+    told = set()
+    for agent in agents:
+        with agent.client() as client:
+            told.add(client.preload_state(preload)["totals"]["complete"])
+    return told.pop() if len(told) == 1 else -1
 
 
 def kept(agent: Agent) -> list[str | None]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from p2pcache.agent.network import AgentNetwork
+    from p2pcache.agent.preload.handover import Handovers
     from p2pcache.agent.preload.job import Job
     from p2pcache.agent.preload.reports import Reports
     from p2pcache.content.peerid import PeerId
@@ -53,6 +54,7 @@ class Holdings:
         me: PeerId | None,
         reports: Reports,
         here: frozenset[PeerId],
+        handovers: Handovers,
     ) -> None:
         """Tell the store what stays for others' sake. `me`: None while there is no network: before
         others can be heard, everything that a preload may need stays. Raises LocalFault.
@@ -64,6 +66,9 @@ class Holdings:
             and row.intent.replicas
             and row.cancel is None
             and (me is None or not may_evict(row.intent, me, reports.holders(row.id, here)))
+            and not handovers.is_taken_over(
+                row.id, row.intent.replicas, reports.of(row.id), here, trio.current_time()
+            )
         }
         wanted = kept, kept & self.complete
         if self._kept != wanted:
