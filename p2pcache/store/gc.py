@@ -84,8 +84,8 @@ class Collector:
         # Which of these blobs (raw sha2-256) stay because nobody else can give them. May wait for
         # others for some seconds, so nothing that the trio thread needs is locked meanwhile.
         self.keep_last: Callable[[Collection[bytes]], Mapping[bytes, Hold]] = lambda _: {}
-        # Have others take the copies of these over; waits for it for a while. Whether any did.
-        self.hand_over: Callable[[Collection[bytes]], bool] = lambda _: False
+        # Have others take the copies of these over; waits for it for a while. Which they did.
+        self.hand_over: Callable[[Collection[bytes]], Collection[bytes]] = lambda _: ()
 
     # -- room ------------------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Collector:
                 if plan.met or not ask or Hold.REPLICA not in plan.kept:
                     return plan, set(kept)
                 ask = False
-                self.hand_over(self._in_the_way(plan))
+                asked.update(self.hand_over(self._in_the_way(plan)))  # who did relies on none
                 continue
             rounds += 1
             if rounds > _ROUNDS:

@@ -133,44 +133,60 @@ class Preloads:
 
     # -- copies that are in the way --------------------------------------------------------------
 
-    def hand_over(self, sha256s: Collection[bytes]) -> bool:
+    def hand_over(self, sha256s: Collection[bytes]) -> set[bytes]:
         """Have others take over what preloads keep of these blobs (raw sha2-256); waits WAIT_S at
-        most. Whether any may go now. For worker threads of trio.
+        most. Gives those that they did, or that nobody keeps. For worker threads of trio.
         """
-        listed = set().union(*self._store.manifests_of_blobs(sha256s).values())
-        kept = listed & self._store.replica_manifests
-        return bool(kept) and bool(trio.from_thread.run(self._hand_over, kept))
+        listed = self._store.manifests_of_blobs(sha256s)
+        kept = set().union(*listed.values()) & self._store.replica_manifests
+        if not kept:
+            return set()
+        taken = trio.from_thread.run(self._hand_over, kept)
+        return {sha256 for sha256, cids in listed.items() if cids & kept <= taken}
 
-    async def _hand_over(self, manifests: Set[bytes]) -> bool:
+    async def _hand_over(self, manifests: Set[bytes]) -> set[bytes]:
+        """Those of these manifests that others have taken over."""
         opened = self._slot.current
         if opened is None:
-            return False
-        keeping = [
-            row for row in self.book.intents()
-            if row.intent is not None and row.intent.manifest in manifests
-            and row.intent.replicas and row.cancel is None
-        ]  # fmt: skip
+            return set()
+        keeping: dict[bytes, list[PreloadRow]] = {}
+        for row in self.book.intents():
+            intent = row.intent
+            if intent is not None and intent.manifest in manifests and self._keeps(row):
+                keeping.setdefault(intent.manifest, []).append(row)
         possible = {
-            row.id for row in keeping
-            if row.intent is not None
-            and is_possible(self.view(opened, row, 0.0).lines(), row.intent.replicas)
-        }  # fmt: skip
-        stuck = {row.intent.manifest for row in keeping if row.intent and row.id not in possible}
-        if set(manifests) <= stuck:
-            return False
-        self._handovers.begin(possible, trio.current_time())
-        self._wake()
+            cid: rows
+            for cid, rows in keeping.items()
+            if all(
+                is_possible(self.view(opened, row, 0.0).lines(), row.intent.replicas)
+                for row in rows
+                if row.intent is not None
+            )
+        }
+        ids = {row.id for rows in possible.values() for row in rows}
+        self._handovers.begin(ids, trio.current_time())
+        taken: set[bytes] = set()
         with trio.move_on_after(WAIT_S):
-            while manifests <= self._store.replica_manifests:
-                await trio.sleep(ASK_S)
-                now = trio.current_time()
-                for id_ in possible & self._jobs.keys():
+            while possible and not taken:
+                for id_ in ids & self._jobs.keys():
                     self._jobs[id_].told = None  # said again: a word may be left out
-                settled = tuple(id_ for id_ in possible if self._handovers.settled(id_, now))
+                settled = [id_ for id_ in ids if self._handovers.settled(id_, trio.current_time())]
                 if settled:  # words that are heard from now on count
-                    opened.network.tell_preload(wire.Watch(settled[: wire.MAX_WATCHED]))
+                    opened.network.tell_preload(wire.Watch(tuple(settled[: wire.MAX_WATCHED])))
                 self._wake(check=True)
-        return not manifests <= self._store.replica_manifests
+                await trio.sleep(ASK_S)
+                taken = {
+                    cid
+                    for cid, rows in possible.items()
+                    if cid not in self._store.replica_manifests
+                    and all(self._keeps(row) for row in rows)
+                }
+        return taken
+
+    def _keeps(self, row: PreloadRow) -> bool:
+        """Whether a preload still wants copies to stay."""
+        known = self.book.find(row.id)
+        return known is not None and known.cancel is None and bool(row.intent and row.intent.replicas)
 
     # -- work ------------------------------------------------------------------------------------
 
