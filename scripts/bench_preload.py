@@ -15,9 +15,8 @@ from pathlib import Path
 
 from scripts.bench_support import MIB, Options, Row, at_least, at_most, info, progress
 from tests.support.namespaces import can_make_namespaces
-from tests.support.preload_run import Case, Outcome, run
+from tests.support.preload_run import MAX_COPIES, MBIT, MIN_SHARE, Case, Outcome, run
 
-MBIT = 125_000  # bytes/s
 NODES = 8
 SIZE = 256 * MIB
 
@@ -48,8 +47,10 @@ def _rows(case: Case, name: str, seen: Outcome) -> list[Row]:
     return [
         at_least(f"{name}: agents that say complete", complete, case.nodes),
         at_least(f"{name}: agents with the right bytes", seen.whole, case.nodes),
-        at_most(f"{name}: copies that left the origin", seen.origin_bytes / case.size, 1.10),
-        at_least(f"{name}: a get beside it, of its lone speed", seen.lone_s / seen.during_s, 0.80),
+        at_most(f"{name}: copies that left the origin", seen.origin_bytes / case.size, MAX_COPIES),
+        at_least(
+            f"{name}: a get beside it, of its lone speed", seen.lone_s / seen.during_s, MIN_SHARE
+        ),
         info(f"{name}: the get alone, s", seen.lone_s),
         info(f"{name}: all have it, s", seen.over_at),
         info(f"{name}: the origin's link alone needs, s", case.size / case.link),

@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
     from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.network_slot import NetworkSlot
-    from p2pcache.content.peerid import PeerId
     from p2pcache.store.records import Resolution as Row
     from p2pcache.store.store import Store
     from p2pcache.transfer.resolve import Resolver
 
 ASK_S = 5.0  # for everything: a pull that needs room waits for it
 LOOK_UP_S = 2.0  # in the DHT for who has one manifest, and to be linked with them
-LINKED_S = 0.5  # after the DHT told: a link takes milliseconds on a LAN, and says at once who has it
+LINKED_S = (
+    0.5  # after the DHT told: a link takes milliseconds on a LAN, and says at once who has it
+)
 MAX_LOOK_UPS = 16  # of one question: 8 go at a time, and members were heard of without any
 LATELY_S = 300.0  # so long an origin that answered counts as one that does
 AGAIN_S = 30.0  # after so long one that did not is asked again
@@ -42,15 +43,23 @@ HOLDS = {Copy.LAST: Hold.LAST_COPY, Copy.RELIED_ON: Hold.LAST_OF_ALL}
 
 
 class LastCopies:
-    """See the module. `keep` is for worker threads of trio, everything else for its own thread."""
+    """See the module. `keep` and `copies` are for worker threads of trio, everything else is for
+    its own thread. `spared`: manifests of which preloads keep copies, enough of them elsewhere.
+    """
 
     def __init__(
-        self, store: Store, slot: NetworkSlot, resolver: Resolver, now: Callable[[], float]
+        self,
+        store: Store,
+        slot: NetworkSlot,
+        resolver: Resolver,
+        now: Callable[[], float],
+        spared: Callable[[], Collection[bytes]],
     ) -> None:
         self._store = store
         self._slot = slot
         self._resolver = resolver
         self._now = now
+        self._spared = spared
         self._answers: dict[str, tuple[bool, float]] = {}  # of servers: whether it did, and when
 
     # -- in a worker thread ----------------------------------------------------------------------
@@ -87,11 +96,11 @@ class LastCopies:
 
     def _copy(self, manifest: bytes, *, origin: bool) -> Copy:
         opened = self._slot.current
+        if manifest in self._spared():  # by ranks of their own, which these would contradict
+            return Copy.SPARE
         if opened is None:
             return copy_of(manifest, None, (), origin=origin)
-        return copy_of(
-            manifest, opened.peer_id, opened.network.holders(manifest)[0], origin=origin
-        )
+        return copy_of(manifest, opened.peer_id, opened.network.holders(manifest)[0], origin=origin)
 
     # -- questions -------------------------------------------------------------------------------
 
@@ -182,7 +191,9 @@ class LastCopies:
                     swarm.meet(peer)
                 await opened.look_up(manifest, swarm)
                 with trio.move_on_after(LINKED_S):
-                    while swarm.met and self._copy(manifest, origin=False) is not Copy.SPARE:
+                    while swarm.met and (  # noqa: ASYNC110 - no event tells of such words
+                        self._copy(manifest, origin=False) is not Copy.SPARE
+                    ):
                         await trio.sleep(POLL_S)
 
 

@@ -61,7 +61,9 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             preloads = Preloads(store, network, config.preload, time.time)
             try:
                 resolver = Resolver(sources, store, config.resolve, time.time, names)
-                last_copies = LastCopies(store, network, resolver, time.time)
+                last_copies = LastCopies(
+                    store, network, resolver, time.time, lambda: preloads.spared
+                )
                 store.guard(last_copies.keep, preloads.hand_over)
                 parts = Parts(
                     config=config,

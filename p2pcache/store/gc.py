@@ -84,8 +84,8 @@ class Collector:
         # Which of these blobs (raw sha2-256) stay because nobody else can give them. May wait for
         # others for some seconds, so nothing that the trio thread needs is locked meanwhile.
         self.keep_last: Callable[[Collection[bytes]], Mapping[bytes, Hold]] = lambda _: {}
-        # Have others take the copies of these over; waits for it for a while. Which they did.
-        self.hand_over: Callable[[Collection[bytes]], Collection[bytes]] = lambda _: ()
+        # Have others take the copies of these over; waits for it for a while.
+        self.hand_over: Callable[[Collection[bytes]], None] = lambda _: None
 
     # -- room ------------------------------------------------------------------------------------
 
@@ -117,7 +117,10 @@ class Collector:
         return found
 
     def ensure_room(
-        self, incoming: int, *, running: Callable[[], Collection[bytes]],
+        self,
+        incoming: int,
+        *,
+        running: Callable[[], Collection[bytes]],
         without: Collection[Path] = (),
     ) -> None:
         """Evict until `incoming` bytes fit the budget and the disk. DiskFull, evicting nothing,
@@ -136,9 +139,7 @@ class Collector:
             raise self._full(incoming, usage, plan, kept)
         self._evict(plan)
 
-    def _full(
-        self, incoming: int, usage: Usage, plan: Plan, kept: Collection[bytes]
-    ) -> DiskFull:
+    def _full(self, incoming: int, usage: Usage, plan: Plan, kept: Collection[bytes]) -> DiskFull:
         capacity = self._options.capacity_bytes
         parts = [
             f"{incoming:,} bytes are needed; {usage.disk_free_bytes:,} are free on the disk",
@@ -234,7 +235,7 @@ class Collector:
                 if plan.met or not ask or Hold.REPLICA not in plan.kept:
                     return plan, set(kept)
                 ask = False
-                asked.update(self.hand_over(self._in_the_way(plan)))  # who did relies on none
+                self.hand_over(self._in_the_way(plan))
                 continue
             rounds += 1
             if rounds > _ROUNDS:

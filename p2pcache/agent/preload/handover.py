@@ -76,8 +76,8 @@ class Handovers:
 
 def is_possible(lines: Iterable[Mapping[str, Any]], replicas: int) -> bool:
     """Whether enough others are selected, here, and not unable to. `lines`: see View."""
-    able = sum(
-        not line["self"] and line["here"] and line["chosen"] and line["state"] in _ABLE
-        for line in lines
-    )
-    return able >= replicas
+    able = [
+        line for line in lines
+        if not line["self"] and line["here"] and line["chosen"] and line["state"] in _ABLE
+    ]  # fmt: skip
+    return len(able) >= replicas

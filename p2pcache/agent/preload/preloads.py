@@ -133,60 +133,43 @@ class Preloads:
 
     # -- copies that are in the way --------------------------------------------------------------
 
-    def hand_over(self, sha256s: Collection[bytes]) -> set[bytes]:
+    def hand_over(self, sha256s: Collection[bytes]) -> None:
         """Have others take over what preloads keep of these blobs (raw sha2-256); waits WAIT_S at
-        most. Gives those that they did, or that nobody keeps. For worker threads of trio.
+        most, until any was. For worker threads of trio.
         """
-        listed = self._store.manifests_of_blobs(sha256s)
-        kept = set().union(*listed.values()) & self._store.replica_manifests
-        if not kept:
-            return set()
-        taken = trio.from_thread.run(self._hand_over, kept)
-        return {sha256 for sha256, cids in listed.items() if cids & kept <= taken}
+        listed = set().union(*self._store.manifests_of_blobs(sha256s).values())
+        kept = listed & self._store.replica_manifests
+        if kept:
+            trio.from_thread.run(self._hand_over, kept)
 
-    async def _hand_over(self, manifests: Set[bytes]) -> set[bytes]:
-        """Those of these manifests that others have taken over."""
+    @property
+    def spared(self) -> frozenset[bytes]:
+        """Manifests of which preloads keep copies, enough of them elsewhere."""
+        return self._holdings.spared
+
+    async def _hand_over(self, manifests: Set[bytes]) -> None:
         opened = self._slot.current
         if opened is None:
-            return set()
-        keeping: dict[bytes, list[PreloadRow]] = {}
-        for row in self.book.intents():
-            intent = row.intent
-            if intent is not None and intent.manifest in manifests and self._keeps(row):
-                keeping.setdefault(intent.manifest, []).append(row)
+            return
         possible = {
-            cid: rows
-            for cid, rows in keeping.items()
-            if all(
-                is_possible(self.view(opened, row, 0.0).lines(), row.intent.replicas)
-                for row in rows
-                if row.intent is not None
-            )
-        }
-        ids = {row.id for rows in possible.values() for row in rows}
-        self._handovers.begin(ids, trio.current_time())
-        taken: set[bytes] = set()
+            row.id: is_possible(self.view(opened, row, 0.0).lines(), row.intent.replicas)
+            for row in self.book.intents()
+            if row.intent is not None and row.intent.manifest in manifests
+            and row.intent.replicas and row.cancel is None
+        }  # fmt: skip
+        if not all(possible.values()):
+            return
+        self._handovers.begin(possible, trio.current_time())
         with trio.move_on_after(WAIT_S):
-            while possible and not taken:
-                for id_ in ids & self._jobs.keys():
+            while manifests <= self._store.replica_manifests:
+                for id_ in possible.keys() & self._jobs.keys():
                     self._jobs[id_].told = None  # said again: a word may be left out
-                settled = [id_ for id_ in ids if self._handovers.settled(id_, trio.current_time())]
+                now = trio.current_time()
+                settled = [id_ for id_ in possible if self._handovers.settled(id_, now)]
                 if settled:  # words that are heard from now on count
                     opened.network.tell_preload(wire.Watch(tuple(settled[: wire.MAX_WATCHED])))
                 self._wake(check=True)
                 await trio.sleep(ASK_S)
-                taken = {
-                    cid
-                    for cid, rows in possible.items()
-                    if cid not in self._store.replica_manifests
-                    and all(self._keeps(row) for row in rows)
-                }
-        return taken
-
-    def _keeps(self, row: PreloadRow) -> bool:
-        """Whether a preload still wants copies to stay."""
-        known = self.book.find(row.id)
-        return known is not None and known.cancel is None and bool(row.intent and row.intent.replicas)
 
     # -- work ------------------------------------------------------------------------------------
 

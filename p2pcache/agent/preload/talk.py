@@ -32,7 +32,9 @@ T = TypeVar("T")
 class Wake(Protocol):
     """See Talk."""
 
-    def __call__(self, *, check: bool = False) -> None: ...
+    def __call__(self, *, check: bool = False) -> None:
+        """Returns at once."""
+        ...
 
 
 TELL_S = 1.0  # between two words on bytes, to those who watch

@@ -72,7 +72,7 @@ def test_pinned_running_protected_and_last_copies_stay_and_the_report_says_why(t
     with open_store(tmp_path) as store:
         infos = [store_whole(store, data) for data in blobs]
         store.pin(store.put_manifest(manifest_of(blobs[0])), "hf://a/b")
-        store.guard(lambda asked: {infos[3].sha256: Hold.LAST_COPY}, lambda _: ())
+        store.guard(lambda asked: {infos[3].sha256: Hold.LAST_COPY}, lambda _: None)
         with store.running([infos[1].sha256]):
             report = store.gc(target_bytes=0, protected=[infos[2].sha256])
         assert report.evicted == 0
@@ -325,7 +325,7 @@ def test_only_what_would_go_is_asked_about_and_the_next_oldest_goes_instead(tmp_
     with open_store(tmp_path) as store:
         infos = [store_whole(store, data) for data in blobs]
         kept = {infos[0].sha256: Hold.LAST_COPY}
-        store.guard(lambda some: asked.append(set(some)) or kept, lambda _: ())
+        store.guard(lambda some: asked.append(set(some)) or kept, lambda _: None)
         report = store.gc(target_bytes=4 * MIB)
         assert [store.find(name_of(data)) is not None for data in blobs] == [True, False, True]
         assert asked == [{infos[0].sha256}, {infos[1].sha256}]
@@ -343,7 +343,7 @@ def test_a_store_of_nothing_but_last_copies_is_asked_about_in_few_rounds(tmp_pat
             rounds.append(len(some))
             return dict.fromkeys(some, Hold.LAST_COPY)
 
-        store.guard(keep, lambda _: ())
+        store.guard(keep, lambda _: None)
         store.put_manifest(manifest_of(*many))
         with pytest.raises(DiskFull):
             store.ensure_room(4096)
@@ -357,9 +357,7 @@ def test_a_disk_full_of_last_copies_is_an_error_that_names_them(tmp_path, blobs)
         store.record_resolution(
             Resolution("hf://org/rare@main", cid, "c" * 40, "hf", "https://hub", 1.0)
         )
-        store.guard(
-            lambda some: dict.fromkeys(some, Hold.LAST_COPY), lambda _: ()
-        )
+        store.guard(lambda some: dict.fromkeys(some, Hold.LAST_COPY), lambda _: None)
         with pytest.raises(DiskFull) as caught:
             store.ensure_room(MIB)
         assert "nobody else can give `hf://org/rare@main`" in caught.value.message
@@ -375,7 +373,7 @@ def test_what_a_pull_takes_hold_of_while_others_are_asked_stays(tmp_path, blobs)
             hold([info.sha256])
             return {}
 
-        store.guard(keep, lambda _: ())
+        store.guard(keep, lambda _: None)
         assert store.gc(target_bytes=0).evicted == 0
         assert store.find(name_of(blobs[0])) is not None
 
@@ -393,7 +391,7 @@ def test_others_wait_for_no_answer_but_the_room_itself(tmp_path, blobs):
             other.join(2)
             return {}
 
-        store.guard(keep, lambda _: ())
+        store.guard(keep, lambda _: None)
         store.partial(name_of(b"new"), 3 * MIB).close()
         assert free, "a question that waits for the trio thread would wait for ever"
 
@@ -410,10 +408,8 @@ def test_copies_that_preloads_keep_are_handed_over_only_where_all_else_is_not_en
         def hand_over(some):
             handed.append(list(some))
             store.keep_replicas([])
-            return some
 
-        last = infos[0].sha256  # as one that others rely on is, but for who took it over
-        store.guard(lambda some: {last: Hold.LAST_OF_ALL} if last in some else {}, hand_over)
+        store.guard(lambda _: {}, hand_over)
         store.ensure_room(4 * MIB)
         assert not handed
         assert store.find(infos[0].digest) is not None
@@ -428,7 +424,7 @@ def test_a_copy_that_nobody_takes_over_stays(tmp_path, blobs):
     with open_store(tmp_path, capacity_bytes=2 * MIB) as store:
         info = store_whole(store, blobs[0])
         store.keep_replicas([store.put_manifest(manifest_of(blobs[0]))])
-        store.guard(lambda _: {}, lambda _: ())
+        store.guard(lambda _: {}, lambda _: None)
         with pytest.raises(DiskFull, match="a preload keeps"):
             store.ensure_room(MIB)
         assert store.find(info.digest) is not None
