@@ -134,8 +134,9 @@ class Preloads:
     # -- copies that are in the way --------------------------------------------------------------
 
     def hand_over(self, sha256s: Collection[bytes]) -> None:
-        """Have others take over what preloads keep of these blobs (raw sha2-256); waits WAIT_S at
-        most, until any was. For worker threads of trio.
+        """Have others take over what preloads keep of these blobs (raw sha2-256), and wait WAIT_S
+        for it at most; not at all where somebody would have to who cannot. For worker threads of
+        trio.
         """
         listed = set().union(*self._store.manifests_of_blobs(sha256s).values())
         kept = listed & self._store.replica_manifests
@@ -161,7 +162,7 @@ class Preloads:
             return
         self._handovers.begin(possible, trio.current_time())
         with trio.move_on_after(WAIT_S):
-            while manifests <= self._store.replica_manifests:
+            while manifests & self._store.replica_manifests:
                 for id_ in possible.keys() & self._jobs.keys():
                     self._jobs[id_].told = None  # said again: a word may be left out
                 now = trio.current_time()
