@@ -1,28 +1,31 @@
 """One conversation over a link: `net.port.Stream` on libp2p's, whose I/O nobody cancels midway.
 
 libp2p's writes are atomic by a shield (`py_libp2p_fixes`), so a deadline around them would wait.
-Here every write is a task of the host; who waits for it may leave, and then the stream is given up:
-reset, and if even that does not get through, the connection is cut.
+Here every write that may have to wait is a task of the host; who waits for it may leave, and then
+the stream is given up: reset, and if even that does not get through, the connection is cut.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 from libp2p.network.stream.exceptions import StreamEOF
 
 from p2pcache.errors import Unavailable
+from p2pcache.net.free_lock import FreeLock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from libp2p.abc import INetStream
+    from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.net.tcp import TcpConnection
 
+SMALL_BYTES = 4096  # what a socket takes whole that can be written to
 WRITE_BYTES = 65507  # with yamux's 12 it fills one noise message exactly: 65519
 READ_BYTES = 1 << 16
 GIVE_UP_S = 1.0  # for a reset to leave; a peer that does not take 12 bytes in that time is frozen
@@ -41,7 +44,7 @@ class HostStream:
         self._tcp = tcp
         self._nursery = nursery
         self._ahead = bytearray()
-        self._sending = trio.Lock()
+        self._sending = FreeLock()
         self._reading: trio.CancelScope | None = None
         self._ended = False
 
@@ -73,12 +76,15 @@ class HostStream:
         async with self._sending:
             self._check()
             writing = _Writing()
-            self._nursery.start_soon(self._write, data, writing)
-            try:
-                await writing.done.wait()
-            except trio.Cancelled:
-                self.abort()
-                raise
+            if self._is_taken_at_once(len(data)):
+                await self._write(data, writing)
+            else:
+                self._nursery.start_soon(self._write, data, writing)
+                try:
+                    await writing.done.wait()
+                except trio.Cancelled:
+                    self.abort()
+                    raise
             if writing.error is not None:
                 raise Unavailable(f"the stream broke: {writing.error}") from writing.error
 
@@ -98,6 +104,11 @@ class HostStream:
                 self._reading.cancel()  # yamux leaves the reader of a stream reset here asleep
             if not self._tcp.closed:
                 self._nursery.start_soon(how)
+
+    def _is_taken_at_once(self, count: int) -> bool:
+        """Whether so much can be written without waiting for the other end."""
+        muxed = cast("YamuxStream", vars(self._stream)["muxed_stream"])  # no other muxer is used
+        return count <= min(SMALL_BYTES, muxed.send_window) and self._tcp.takes_some()
 
     def _check(self) -> None:
         if self._ended or self._tcp.closed:

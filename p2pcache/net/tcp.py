@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -39,6 +40,9 @@ class TcpConnection(ReadWriteCloser):
         self._ahead = b""  # what was read ahead; taken up to `_taken`
         self._taken = 0
         self._closed = False
+        self._writing = False
+        self._poll = select.poll()
+        self._poll.register(self._socket.fileno(), select.POLLOUT)
         self._on_close: list[Callable[[], None]] = []
         for option, value in _KEEPALIVE:
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -77,6 +81,10 @@ class TcpConnection(ReadWriteCloser):
         for callback in callbacks:
             callback()
 
+    def takes_some(self) -> bool:
+        """Whether a small write ends at once: nobody writes, and the kernel has room."""
+        return not self._closed and not self._writing and bool(self._poll.poll(0))
+
     async def read(self, n: int | None = None) -> bytes:
         """Up to `n` bytes; b"" at the end. Raises ConnectionClosedError."""
         if n == 0:
@@ -98,7 +106,13 @@ class TcpConnection(ReadWriteCloser):
 
     async def write(self, data: bytes) -> None:
         """Send; cuts itself after `stall_s` without progress. Raises ConnectionClosedError."""
-        view = memoryview(data)
+        self._writing = True
+        try:
+            await self._write(memoryview(data))
+        finally:
+            self._writing = False
+
+    async def _write(self, view: memoryview) -> None:
         while view:
             with trio.move_on_after(self._stall_s) as scope:
                 try:

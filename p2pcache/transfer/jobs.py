@@ -109,6 +109,8 @@ class Jobs:
         done = growing.verified_to(job.start, job.end) if report is None else report.done
         if self.swarming is not None:
             await self._learn_from(self.swarming, job, growing, report, fault)
+            if growing.is_open:  # told together with the end of its "I bring it"
+                self.swarming.share(job.blob, growing, growing.live())
         del self._scopes[job.id], self._jobs[job.id], self._alone[job.id]
         self._seen.pop(job.id, None)
         await self._send.send(

@@ -72,29 +72,40 @@ class StreamTuner:
     step only if the rate rose with it, and give streams back when the cores are needed (by us or
     by anybody else on the machine). CPU time per stream is no signal: it falls just as much when
     other programs take the cores away.
+
+    A rate far below what the cores move says at once that the network is the limit. Then a request
+    costs next to nothing, and with fewer than `FEW` a link idles between two of them (in virtual
+    time, 8 nodes: 1.38, 1.14, 1.08 of the bound with 2, 3, 5).
     """
 
     IDLE_ENOUGH = 0.35  # share of the machine's CPU time: a worker at full speed needs one core
     BUSY = 0.10
     PAYS = 1.15  # a rate that rose less than this is noise
+    FEW = 5  # one to the origin, four to peers
+    NETWORK_BYTES_PER_S = 32e6  # a core: it moves and hashes 250-400 MB/s
 
     def __init__(self, cores: int, options: TransferOptions) -> None:
         self.floor = max(1, min(4, cores, options.max_streams))
         self.streams = self.floor
+        self._cores = cores
         self._ceiling = options.max_streams
         self._before: tuple[int, float] | None = None
         self._settled = False
 
     def next(self, bytes_per_s: float, idle_share: float) -> int:
         """The count from now on, given the rate and the idle share since the last call."""
+        floor = self.floor
+        if bytes_per_s < self.NETWORK_BYTES_PER_S * self._cores:
+            floor = min(max(floor, self.FEW), self._ceiling)
         if idle_share < self.BUSY:
             self._before = None
-            self.streams = max(self.floor, self.streams // 2)
+            self.streams = max(floor, self.streams // 2)
         elif self._before is not None:
             streams, rate = self._before
             self._before = None
             if bytes_per_s < self.PAYS * rate:
                 self.streams, self._settled = streams, True
+        self.streams = max(floor, self.streams)
         if (
             not self._settled
             and bytes_per_s > 0

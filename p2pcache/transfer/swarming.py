@@ -81,10 +81,12 @@ class Swarming:
         self._lanes = PeerLanes(peers.swarm)
         self._evidence: dict[int, Evidence] = {}
         self._asked: dict[int, set[PeerId]] = {}
+        self._asked_now: dict[int, dict[int, trio.Event]] = {}  # blocks, and when that is over
         self._untold: dict[tuple[str, int], RangeSet | None] = {}
         self._proofs: set[PeerId] = set()  # under way: these will tell what they hold
         self._sizes: dict[int, list[tuple[PeerId, int]]] = {}
         self._announced: dict[int, RangeSet] = {}
+        self._shared: dict[int, tuple[bytes, int]] = {}  # what the last look at a blob saw
         self._complete: set[int] = set()
         self._holders: dict[int, dict[str, RangeSet | None]] = {}
 
@@ -187,15 +189,24 @@ class Swarming:
             self._untold[key] = None if before is None or blocks is None else before | blocks
             return
         self._untold[key] = blocks
-        nursery.start_soon(self._tell, name, index)
+        nursery.start_soon(self._tell, name, index, nursery)
 
-    async def _tell(self, name: str, index: int) -> None:
-        """Ask for the hashes first, briefly, so that blocks are checked as they arrive."""
+    async def _tell(self, name: str, index: int, nursery: trio.Nursery) -> None:
+        """Ask for the hashes first, so that blocks are checked as they arrive. An answer that takes
+        longer than a block may wait still counts: what nobody vouched for is not passed on.
+        """
         key = (name, index)
         blocks = self._untold.get(key)
         if index in self._evidence:
-            with trio.move_on_after(MAP_WAIT_S):
+            learned = trio.Event()
+
+            async def learn() -> None:
                 await self._learn_map(self._peers[name], index, blocks)
+                learned.set()
+
+            nursery.start_soon(learn)
+            with trio.move_on_after(MAP_WAIT_S):
+                await learned.wait()
         if key in self._untold and name in self._up:
             await self._send.send(ev.SourceHas(name, index, self._untold.pop(key)))
 
@@ -209,10 +220,34 @@ class Swarming:
             if peer in asked or len(asked) >= MAP_OPINIONS:
                 return
             asked.add(peer)
-            spans = RangeSet.of((0, count))
-        else:
-            spans = evidence.unspoken(blocks)
-        for start, end in spans:
+            await self._ask_map(peer, index, RangeSet.of((0, count)))
+            return
+        asked_now = self._asked_now.setdefault(index, {})
+        while not evidence.is_proven and (missing := evidence.unspoken(blocks)):
+            numbers = [n for start, end in missing for n in range(start, end)]
+            mine = [n for n in numbers if n not in asked_now]
+            if not mine:  # another that holds them is being asked
+                with trio.move_on_after(MAP_WAIT_S) as patience:
+                    await asked_now[numbers[0]].wait()
+                if not patience.cancelled_caught:
+                    continue
+                mine = numbers
+            answered = trio.Event()
+            asked_now.update((n, answered) for n in mine)
+            try:
+                await self._ask_map(peer, index, RangeSet.of(*((n, n + 1) for n in mine)))
+            finally:
+                for n in mine:
+                    if asked_now.get(n) is answered:
+                        del asked_now[n]
+                answered.set()
+            return
+
+    async def _ask_map(self, peer: PeerId, index: int, blocks: RangeSet) -> None:
+        """Ask one peer for what it knows of some blocks."""
+        wanted = self._wanted[index]
+        assert wanted.name is not None
+        for start, end in blocks:
             for first in range(start, end, MAP_COUNT):
                 part = min(MAP_COUNT, end - first)
                 try:
@@ -403,6 +438,8 @@ class Swarming:
         evidence, wanted = self._evidence.get(index), self._wanted[index]
         if evidence is None or wanted.name is None:
             return
+        if self._shared.get(index) == (live, evidence.changes):
+            return  # nothing arrived, and nobody vouched for what had
         told = self._announced.get(index, RangeSet())
         new = RangeSet.of_flags(live) - told
         good: list[tuple[int, int]] = []
@@ -418,6 +455,7 @@ class Swarming:
             blocks = RangeSet.of(*good)
             self._announced[index] = told | blocks
             self._swarm.grew(wanted.name, blocks)
+        self._shared[index] = live, evidence.changes
 
     def _sign(self, evidence: Evidence, wanted: Wanted, start: int, hashes: bytes) -> None:
         """Attest runs that an origin sent us, each at most a piece long."""

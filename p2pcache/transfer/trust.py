@@ -86,6 +86,7 @@ class Evidence:
         self._excused: set[PeerId] = set() if excused is None else excused
         self._rounds = 0
         self._resent: list[tuple[str, int, bytes]] = []  # what a source sent before it sent another
+        self.changes = 0  # counts what was heard and seen: who waits for it looks no sooner
 
     @property
     def is_proven(self) -> bool:
@@ -120,6 +121,7 @@ class Evidence:
 
     def attested(self, attestation: PieceAttestation) -> None:
         """A signed word, its signature checked."""
+        self.changes += 1
         first = attestation.start >> 20
         for at in range(len(attestation.hashes) // HASH_BYTES):
             if first + at < len(self._blocks):
@@ -140,6 +142,7 @@ class Evidence:
 
         They may convict it: the caller knows that no other source can have written them.
         """
+        self.changes += 1
         if source not in self._peers:
             self._origins.add(source)
         for at in range(len(hashes) // HASH_BYTES):
@@ -157,6 +160,7 @@ class Evidence:
 
     def prove(self, hashes: bytes) -> None:
         """The map makes the root that was asked for."""
+        self.changes += 1
         self._proven = hashes
 
     # -- what follows ------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROGRESS_BEAT_S = 0.2
 TUNE_BEAT_S = 2.0  # a TCP connection over a far link is at full rate by then
+FIRST_TUNE_S = 0.5  # a fast source is known by then; until then requests are as few as the cores
 
 
 class Watching:
@@ -78,12 +79,13 @@ class Watching:
     async def adapt(self, tuner: StreamTuner, send: trio.MemorySendChannel[ev.Event]) -> None:
         """Every two seconds, see whether cores or the network are the limit."""
         idle_s, done = idle_cpu_s(), 0
-        streams = tuner.floor
+        streams, beat_s = tuner.floor, FIRST_TUNE_S
         while True:
-            await trio.sleep(TUNE_BEAT_S)
+            await trio.sleep(beat_s)
             idle_before_s, done_before, before = idle_s, done, streams
             idle_s, done = idle_cpu_s(), self.progress().done_bytes
-            idle_share = (idle_s - idle_before_s) / (TUNE_BEAT_S * machine_core_count())
-            streams = tuner.next((done - done_before) / TUNE_BEAT_S, idle_share)
+            idle_share = (idle_s - idle_before_s) / (beat_s * machine_core_count())
+            streams = tuner.next((done - done_before) / beat_s, idle_share)
+            beat_s = TUNE_BEAT_S
             if streams != before:
                 await send.send(ev.Streams(streams))

@@ -182,6 +182,26 @@ async def each_read_costs_a_frame() -> bool:
         return small > 2
 
 
+async def a_write_takes_many_steps() -> bool:
+    """Task steps of an uncontended write of one small frame, without its reader's."""
+    async with two() as (a, b, _):
+        b.set_stream_handler("/test/deaf/1", deaf)
+        stream = await a.new_stream(b.get_id(), ["/test/deaf/1"])
+        await trio.sleep(0.2)
+        steps, me = 0, trio.lowlevel.current_task()
+
+        class Count(trio.abc.Instrument):
+            def before_task_step(self, task):
+                nonlocal steps
+                steps += task is me
+
+        count = Count()
+        trio.lowlevel.add_instrument(count)
+        await stream.write(b"hello")
+        trio.lowlevel.remove_instrument(count)
+        return steps > 2
+
+
 async def root_logger_is_used() -> bool:
     async with two():
         return bool(logging.getLogger().handlers)
@@ -207,7 +227,7 @@ async def private_network_is_not_the_spec() -> bool:
 PROBES = (
     cancel_breaks_the_cipher, cancelled_open_leaks_a_stream, cancelled_close_leaks_a_stream,
     cancelled_reset_leaks_a_stream, handler_ends_the_host, window_is_not_kept, root_logger_is_used,
-    each_read_costs_a_frame, private_network_is_not_the_spec,
+    each_read_costs_a_frame, a_write_takes_many_steps, private_network_is_not_the_spec,
 )  # fmt: skip
 
 

@@ -122,6 +122,7 @@ class Link:
         self._outbox: deque[tuple[bytes, bool]] = deque()
         self._outbox_bytes = 0
         self._writing_since: float | None = None
+        self._had_room = True  # when `_watch` looked last
         self._pace_frames = Bucket(
             options.frames_per_s * options.pace, options.frames_burst * options.pace, now
         )
@@ -375,14 +376,16 @@ class Link:
             self._writing_since = None
             if self._has_room():
                 self._room.unpark_all()
-                self._alarm.set()
+                if not self._had_room:  # what is due waits for it
+                    self._alarm.set()
 
     async def _watch(self) -> None:
         while self.ended is None:
             now = trio.current_time()
             room, writing = self._has_room(), self._writing_since
             self._do(self.talk.tick(now, room=room, writing_since=writing))
-            at = self.talk.next_at(room=self._has_room(), writing_since=self._writing_since)
+            self._had_room = self._has_room()
+            at = self.talk.next_at(room=self._had_room, writing_since=self._writing_since)
             self._alarm = trio.Event()
             with trio.move_on_at(at):
                 await self._alarm.wait()

@@ -95,9 +95,12 @@ class Chooser:
             choice = self._from_origin(blob, delayed, compare)
             if choice is not None:
                 return choice
+        shared = self.shares is not None and self.shares.applies(blob)
+        own = self._from_origin(blob, target, compare) if shared else None
         return (
-            (self._from_healthy(blob, target, compare) if peers else None)
-            or self._from_origin(blob, target, compare)
+            own
+            or (self._from_healthy(blob, target, compare) if peers else None)
+            or (None if shared else self._from_origin(blob, target, compare))
             or (self._from_peers(blob, target, compare, [self._slow]) if peers else None)
         )
 
@@ -280,6 +283,8 @@ class Chooser:
             # Others fetch it too: in the same order, all would ask the origin for the same bytes.
             start = self._random_run(blob, wanted)[0] if spared else bits.first(wanted)
             end = self._end(blob, wanted, start)
+            if self.shares is not None:  # who joins later takes its part of what is not begun
+                end = min(end, start + self._peer_blocks)
             if trial:
                 end = min(end, start + self._piece_blocks)
             return Choice(source, start, end, compare)

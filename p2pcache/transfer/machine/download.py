@@ -210,7 +210,7 @@ class Download(Planning):
         if here.bit_count() <= flight.seen:
             return
         flight.seen = here.bit_count()
-        flight.moved_at = self._progress_at = now
+        flight.moved_at = flight.source.moved_at = self._progress_at = now
         flight.source.measured(now - flight.started, flight.seen)
         new = here & ~blob.done
         blob.done |= new
@@ -254,7 +254,7 @@ class Download(Planning):
             flight.twin.twin = None
         self._settle_claims(blob)
         if fresh or flight.kept_bytes > kept_before:
-            self._progress_at = now
+            source.moved_at = self._progress_at = now
         if (fresh or flight.kept_bytes) and event.fault is None:
             if source.failures:
                 self._roster.changed()

@@ -47,6 +47,9 @@ class Flight:
         return self.mask & ~self.blob.done
 
 
+CROWDED = 3  # times as long may a request wait whose source brings other blocks
+
+
 class Pace:
     """Mean and mean deviation of the seconds a block takes (as RFC 6298 does for round trips)."""
 
@@ -95,6 +98,9 @@ class Stalls:
 
     Where everybody is slow a block takes longer than `stall_s`: then three of the median's; where
     our own link is slow, three of the time that it needs for a block of each request (`link_s`).
+
+    A source that brings others of our blocks meanwhile is crowded, not frozen: with 12 requests on
+    an uplink of 100 Mbit/s a block takes a second, and TCP shares it unevenly.
     """
 
     def __init__(
@@ -114,7 +120,8 @@ class Stalls:
         most_s = self._peer_s if source.is_peer else self._origin_s
         if not self._is_measured and source.block_s is not None:
             most_s = max(most_s, 3.0 * source.block_s)
-        return flight.moved_at + most_s
+        patient = flight.moved_at + CROWDED * most_s
+        return min(patient, max(flight.moved_at, source.moved_at) + most_s)
 
 
 def lags(flight: Flight, median_s: float | None, now: float, options: TransferOptions) -> bool:

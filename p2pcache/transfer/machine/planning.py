@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 COUNT_BEAT_S = 0.1  # how often rates are taken
-RESAY_S = 0.5  # an intake that is older says nothing
+RESAY_S, RESAY_MOST_S = 0.5, 3.0  # an intake that is older says nothing, also if it is the same
+RESAY_SHARE = 0.25  # a change of our intake below this changes nothing for the others
 
 
 class Planning(PullState):
@@ -232,10 +233,15 @@ class Planning(PullState):
         out: list[ev.Action] = [ev.Suspect(*suspect) for suspect in owners.suspects]
         owners.suspects.clear()
         running = (self._origin_turn, owners.declines)
-        if running == self._said_of and now < self._said_at + RESAY_S:
+        if running == self._said_of and now < self._said_at + self._resay_s():
             return out
-        self._said_of, self._said_at = running, now
+        self._said_of, self._said_at, self._said_intake = running, now, self._intake
         return [*out, ev.Say(self._intake, owners.declines, self._brings())]
+
+    def _resay_s(self) -> float:
+        """A word to everybody costs everybody something: seldom, while it would be the same."""
+        change = abs(self._intake - self._said_intake)
+        return RESAY_S if change > RESAY_SHARE * self._said_intake else RESAY_MOST_S
 
     def _untouched(
         self, owners: Owners, shares: Shares, chooser: Chooser, now: float

@@ -37,6 +37,7 @@ class SourceState:
     queue_s: float = 0.0  # its own word...
     queue_at: float = 0.0  # ... of this time
     block_s: float | None = None
+    moved_at: float = 0.0  # when a block of its last arrived here
     ranged: bool = True
     gone: str | None = None
     left_at: float | None = None  # its connection ended; it may come back with what it holds

@@ -57,6 +57,7 @@ class PullState:
         self._chance = chance
         self._hopeful = hopeful
         self._owners = owners
+        self._said_intake = 0.0
         self._said_of: tuple[int, bool] | None = None  # `_origin_turn`, and whether we declined
         self._origin_turn = 0  # grows when a request to an origin begins or ends
         self._said_at = self._told_at = self._counted_at = now

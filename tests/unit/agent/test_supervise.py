@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 
 import pytest
@@ -25,7 +26,7 @@ async def test_a_part_that_breaks_runs_again_later_and_later(
 
     with caplog.at_level(logging.ERROR):
         await keep_running(breaks)
-    pauses = [later - one for one, later in zip(began, began[1:], strict=False)]
+    pauses = [later - one for one, later in itertools.pairwise(began)]
     assert pauses[:3] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S]
     assert pauses[8] == LAST_PAUSE_S
     assert pauses[9] == pytest.approx(GOOD_LIFE_S + 1 + FIRST_PAUSE_S), "a good life: as the first"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from p2pcache.content.ranges import RangeSet
 from p2pcache.lanes.orders import FetchLimits, FetchOrder, FetchReport, Location
 from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
@@ -42,6 +43,8 @@ def at(hashes: bytes, block: int) -> bytes:
 
 class SharedMap:
     """The open blob, as its writers left it."""
+
+    is_open = True
 
     def __init__(self) -> None:
         self.partial = SimpleNamespace(data_path=Path("d"), map_path=Path("m"), live_path=Path("l"))
@@ -72,6 +75,7 @@ class World:
 
     blob: SharedMap
     swarming: Swarming
+    swarm: ScriptedSwarm
     told: Told
     send: trio.MemorySendChannel[ev.Event]
     heard: trio.MemoryReceiveChannel[ev.Event]
@@ -151,7 +155,7 @@ async def world() -> AsyncIterator[World]:
             growing={0: blob}, send=send, arrived=None,
         )  # fmt: skip
         jobs.swarming = swarming
-        made = World(blob, swarming, told, send, heard, nursery, peers, jobs)
+        made = World(blob, swarming, swarm, told, send, heard, nursery, peers, jobs)
         workers.fetch = made.fetch
         nursery.start_soon(swarming.run)
         for peer in peers.values():
@@ -283,3 +287,13 @@ async def test_a_job_that_ends_while_the_others_are_looked_at_is_left_out(autoju
         assert (await it.ended()).job.id == 2
         await trio.sleep(0.02)
         assert await it.judged() == {it.peers[2].id}
+
+
+async def test_what_an_origin_brought_is_told_before_the_machine_hears_that_it_ended(
+    autojump_clock: trio.testing.MockClock,
+):
+    async with world() as it:
+        it.delivers(ORIGIN, RIGHT)
+        it.job(1, ORIGIN, 0, 2)
+        await it.ended()
+        assert it.swarm.announced(digest_of(BODY)) == RangeSet.of((0, 2))

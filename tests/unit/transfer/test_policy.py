@@ -39,12 +39,19 @@ def test_a_run_is_whole_pieces_within_its_bound(missing, pieces, streams):
 def test_a_far_origin_gets_more_streams_as_long_as_the_rate_rises():
     tuner = StreamTuner(2, OPTIONS)
     counts = [tuner.next(rate, 0.8) for rate in (10e6, 20e6, 40e6, 80e6, 81e6, 81e6)]
-    assert counts == [4, 8, 16, 16, 16, 16]
+    assert counts == [10, 16, 16, 16, 16, 16]
 
 
 def test_a_slow_origin_keeps_the_few_streams_that_are_as_fast():
     tuner = StreamTuner(2, OPTIONS)
-    assert [tuner.next(10e6, 0.9) for _ in range(4)] == [4, 2, 2, 2]
+    assert [tuner.next(10e6, 0.9) for _ in range(4)] == [10, 5, 5, 5]
+
+
+def test_a_network_far_below_the_cores_gets_a_few_streams_whoever_has_the_cores():
+    tuner = StreamTuner(2, OPTIONS)
+    assert tuner.next(12.5e6, 0.0) == StreamTuner.FEW
+    assert StreamTuner(2, OPTIONS).next(300e6, 0.1) == 2, "here the cores are the limit"
+    assert StreamTuner(2, TransferOptions(max_streams=3)).next(12.5e6, 0.0) == 3
 
 
 def test_busy_cores_get_no_more_streams_than_cores():
@@ -57,4 +64,5 @@ def test_streams_are_given_back_when_somebody_else_needs_the_cores():
     for rate in (10e6, 20e6, 40e6):
         tuner.next(rate, 0.8)
     assert tuner.next(5e6, 0.0) == 8
-    assert tuner.next(5e6, 0.0) == 4
+    assert tuner.next(5e6, 0.0) == 5
+    assert tuner.next(500e6, 0.0) == 2

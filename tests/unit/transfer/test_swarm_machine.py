@@ -169,6 +169,40 @@ def test_a_peer_that_moves_is_not_frozen():
         assert pull.stopped == []
 
 
+def crowded() -> tuple[Pull, ev.Job]:
+    """Two requests to p0; the first of them does not move, and p1 could bring it."""
+    pull = Pull(40 * MIB, streams=2, piece=1, peers=2, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    first, _ = pull.open(blocks=40)
+    block = first.start // MIB
+    pull.tell(ev.SourceHas("p1", 0, RangeSet.of((block, block + 1))))
+    return pull, first
+
+
+def others_end(pull: Pull, first: ev.Job) -> None:
+    for job in [job for job in pull.running.values() if job.id != first.id]:
+        pull.end(job)
+    pull.tell(ev.Tick())
+
+
+def test_a_peer_that_brings_our_other_blocks_is_crowded_and_not_frozen():
+    pull, first = crowded()
+    for at in (1.0, 2.0, 3.0, 4.0):
+        pull.now = at
+        others_end(pull, first)
+    assert pull.stopped == []
+    pull.end(first)
+    assert pull.source("p0").retries == 0
+
+
+def test_one_request_of_a_peer_that_brings_others_is_not_waited_for_without_end():
+    pull, first = crowded()
+    while first.id not in pull.stopped:
+        pull.now += 0.5
+        assert pull.now <= 3 * OPTIONS.stall_s + 0.5
+        others_end(pull, first)
+
+
 def test_a_frozen_peer_keeps_its_pieces_when_nobody_else_has_them():
     pull = Pull(8 * MIB, streams=1, origin=False)
     pull.tell(ev.SourceHas("p0", 0))
@@ -498,3 +532,43 @@ def test_who_only_says_that_it_brings_does_not_hold_up_a_pull():
                     over = action
     assert isinstance(over, ev.Finished)
     assert now < 10
+
+
+def test_what_is_ours_to_bring_is_asked_of_the_origin_before_peers_are_asked():
+    from p2pcache.transfer.machine.owners import OwnerOptions, Owners
+
+    names = ["me", "p0"]
+    owners = Owners("me", names, OwnerOptions(), 0.0)
+    owners.add_blob(0, b"\x12\x20" + bytes(32))
+    machine = Download(
+        specs(64 * MIB), piece_bytes=MIB, streams=3, options=OPTIONS, chance=lambda: HALF,
+        now=0.0, hopeful=True, owners=owners,
+    )  # fmt: skip
+    told: list[ev.Event] = [
+        ev.SourceUp("p0", SourceKind.PEER, 8, frozenset()),
+        ev.Partner("p0", 1e6, False, ()),
+        ev.SourceHas("p0", 0, RangeSet.of((0, 16))),
+        ev.SourceUp("origin", SourceKind.ORIGIN, 8),
+    ]
+    machine.handle_all(told, 1.0)
+    jobs = [a.job for a in machine.handle(ev.Opened(0, bytes(64)), 1.0) if isinstance(a, ev.Fetch)]
+    assert [job.source for job in jobs] == ["origin", "p0", "p0"]
+    assert jobs[0].start >= 16 * MIB
+
+
+def test_where_others_may_join_an_origin_is_asked_for_short_runs():
+    from p2pcache.transfer.machine.owners import OwnerOptions, Owners
+
+    def first_run(members: list[str]) -> int:
+        owners = Owners("me", members, OwnerOptions(), 0.0)
+        owners.add_blob(0, b"\x12\x20" + bytes(32))
+        machine = Download(
+            specs(64 * MIB), piece_bytes=MIB, streams=2, options=OPTIONS, chance=lambda: HALF,
+            now=0.0, hopeful=True, owners=owners,
+        )  # fmt: skip
+        machine.handle(ev.SourceUp("origin", SourceKind.ORIGIN, 8), 1.0)
+        out = machine.handle(ev.Opened(0, bytes(64)), 1.0)
+        return next(a.job.end - a.job.start for a in out if isinstance(a, ev.Fetch))
+
+    assert first_run(["me", "later"]) == MIB
+    assert first_run(["me"]) == MIB, "a member that nobody knows yet may join as well"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from p2pcache.content.ranges import RangeSet
+from p2pcache.errors import Unavailable
 from p2pcache.sources.port import PeerProof
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.sharing import Peers
@@ -24,6 +27,9 @@ from tests.support.swarms import (
     digest_of,
     wanted,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 class CompletesMeanwhile(ScriptedSwarm):
@@ -60,10 +66,10 @@ async def test_a_map_that_arrives_when_its_blob_is_complete_changes_nothing():
 
 
 class Slow(ScriptedSwarm):
-    """A peer answers for its hashes when the pull does not wait for them any more."""
+    """A peer answers for its hashes when it has sent its bytes already."""
 
     async def block_map(self, peer, name, first, count, *, timeout_s):
-        await trio.sleep(0.3)
+        await trio.sleep(2)
         return await super().block_map(peer, name, first, count, timeout_s=timeout_s)
 
 
@@ -167,3 +173,61 @@ async def test_an_origin_is_spared_while_a_proof_of_access_is_made_for_a_bounded
         await swarming.wait_hello()
         assert from_s <= trio.current_time() - began <= to_s
         nursery.cancel_scope.cancel()
+
+
+def attested_peers(body: bytes, count: int) -> list[ServedPeer]:
+    peers = [ServedPeer(Key(n + 1), SimpleNamespace()) for n in range(count)]
+    for peer in peers:
+        peer.attests(body)
+    return peers
+
+
+@asynccontextmanager
+async def listening(swarm: ScriptedSwarm, body: bytes) -> AsyncIterator[Swarming]:
+    send, _ = trio.open_memory_channel[ev.Event](1000)
+    swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
+    partial = SimpleNamespace(data_path=Path("data"), live_path=Path("live"))
+    swarming.opened(0, SimpleNamespace(proven=None, partial=partial))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarming.run)
+        yield swarming
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_block_that_many_announce_at_once_is_asked_for_once(autojump_clock):
+    body = some_bytes(4 * MIB, b"map")
+    peers = attested_peers(body, 5)
+    swarm = ScriptedSwarm(peers)
+    async with listening(swarm, body) as swarming:
+        for peer in peers:
+            swarm.holds(peer, digest_of(body), len(body), RangeSet.of((1, 2)))
+        await trio.sleep(1)
+        assert [ask[1:] for ask in swarm.map_asks] == [(1, 1)]
+        assert swarming.expected(0, MIB, 2 * MIB) == block_hashes(body)[32:64]
+
+
+class Late(ScriptedSwarm):
+    """Answers when blocks do not wait for it any more; the first peer never does."""
+
+    async def block_map(self, peer, name, first, count, *, timeout_s):
+        if peer == next(iter(self._peers)):
+            await trio.sleep(timeout_s)
+            raise Unavailable("it did not answer")
+        await trio.sleep(0.4)
+        return await super().block_map(peer, name, first, count, timeout_s=timeout_s)
+
+
+async def test_a_late_answer_counts_and_a_silent_peer_keeps_nobody_from_being_asked(autojump_clock):
+    body = some_bytes(4 * MIB, b"map")
+    silent, late = peers = attested_peers(body, 2)
+    swarm = Late(peers)
+    async with listening(swarm, body) as swarming:
+        swarm.holds(late, digest_of(body), len(body), RangeSet.of((0, 1)))
+        swarm.holds(silent, digest_of(body), len(body), RangeSet.of((2, 3)))
+        await trio.sleep(0.3)
+        assert swarming.expected(0, 0, 4 * MIB) is None
+        await trio.sleep(0.3)
+        assert swarming.expected(0, 0, MIB) == block_hashes(body)[:32]
+        swarm.holds(late, digest_of(body), len(body), RangeSet.of((0, 1), (2, 3)))
+        await trio.sleep(1)
+        assert swarming.expected(0, 2 * MIB, 3 * MIB) == block_hashes(body)[64:96]

@@ -1,0 +1,40 @@
+"""A lock that costs nothing while it is free.
+
+`trio.Lock` gives way to every other task each time it is taken, free or not. libp2p takes seven of
+them to move one frame; on two cores with eight agents that was a third of what a frame cost.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import trio
+
+
+class FreeLock:
+    """Like `trio.Lock`, but taking a free one is no checkpoint. Fair among those who wait."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+
+    async def acquire(self) -> None:
+        """Take it; waits only while somebody else has it. If cancelled, it is not taken."""
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+
+    def release(self) -> None:
+        """Give it back."""
+        self._lock.release()
+
+    def locked(self) -> bool:
+        """Whether somebody has it."""
+        return self._lock.locked()
+
+    async def __aenter__(self) -> Self:
+        await self.acquire()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.release()
