@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pcache.agent.names import MEMBERS_S
 from p2pcache.content import refs
 from p2pcache.content.last_copy import Copy, copy_of, least
 from p2pcache.errors import Denied, NotFound, P2PCacheError
@@ -175,14 +176,21 @@ class LastCopies:
             self._answers[server] = (did, self._now())
 
     async def _ask_members(self, manifests: Collection[bytes]) -> None:
-        """Until all that may have these were heard, or the time is over."""
-        opened = self._slot.current
+        """Until all that may have these were heard, or the time is over. A network that has just
+        opened, as that of an agent for one command, is given time to meet its members.
+        """
+        opened = await self._slot.wait_open(ASK_S) if manifests else None
         if opened is None:
             return
-        unsure = [cid for cid in manifests if self._copy(cid, origin=False) is not Copy.SPARE]
+        with trio.move_on_after(max(0.0, MEMBERS_S - self._slot.open_for_s)):
+            while self._unsure(manifests):  # noqa: ASYNC110 - no event tells of such words
+                await trio.sleep(POLL_S)
         async with trio.open_nursery() as nursery:
-            for cid in unsure[:MAX_LOOK_UPS]:
+            for cid in self._unsure(manifests)[:MAX_LOOK_UPS]:
                 nursery.start_soon(self._look_up, opened, cid)
+
+    def _unsure(self, manifests: Collection[bytes]) -> list[bytes]:
+        return [cid for cid in manifests if self._copy(cid, origin=False) is not Copy.SPARE]
 
     async def _look_up(self, opened: AgentNetwork, manifest: bytes) -> None:
         with trio.move_on_after(LOOK_UP_S):

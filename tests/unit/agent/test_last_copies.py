@@ -69,10 +69,26 @@ class Net:
         self.here[manifest] = {peer}
 
 
+class Slot:
+    """The place of a network that opened long ago, or just now, or of none."""
+
+    def __init__(self) -> None:
+        self.current: Any = None
+        self.opened_at = -1000.0
+
+    @property
+    def open_for_s(self) -> float:
+        return trio.current_time() - self.opened_at
+
+    async def wait_open(self, timeout_s: float) -> Any:
+        await trio.lowlevel.checkpoint()
+        return self.current
+
+
 class World:
     def __init__(self, store: Store) -> None:
         self.store, self.origin, self.net, self.now = store, Origin(), Net(), 1e6
-        self.slot: Any = SimpleNamespace(current=None)
+        self.slot: Any = Slot()
         self.spared: set[bytes] = set()
         resolver: Any = SimpleNamespace(source_for=lambda ref: self.origin)
         self.last = LastCopies(store, self.slot, resolver, lambda: self.now, lambda: self.spared)
@@ -220,3 +236,22 @@ async def test_what_preloads_keep_elsewhere_often_enough_may_go(world):
     assert await world.keep(blob) == {blob: Hold.LAST_COPY}
     world.spared.add(manifest)
     assert await world.keep(blob) == {}
+
+
+async def test_a_network_that_has_just_opened_is_given_time_to_meet_its_members(
+    world, autojump_clock
+):
+    """As that of an agent which lives for one command."""
+    world.join()
+    world.slot.opened_at = trio.current_time()
+    _, manifest = world.put(b"mine", None)
+
+    async def come():
+        await trio.sleep(2)
+        world.net.here[manifest] = {ranked(manifest, higher=True)}
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(come)
+        copies = await world.last._ask({manifest}, {})
+    assert copies == {manifest: Copy.SPARE}
+    assert not world.net.looked_up
