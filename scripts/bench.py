@@ -14,6 +14,7 @@ BENCHES = {
     "small": "5,000 files of 2-40 KB over TLS: nginx, huggingface_hub's snapshot_download, a peer",
     "pair": "1 GiB agent to agent, plain and TLS, beside a raw loop, Kubo and libtorrent",
     "swarm": "N agents in namespaces start together: time over the bound, origin copies",
+    "preload": "8 agents in namespaces preload, one is killed, one has a get: copies, its speed",
     "sim": "the pull machine of many nodes in virtual time: the bound, copies, faults",
     "latency": "first byte from a peer, cost of a miss, frozen and dead peers, push and eviction",
     "idle": "16 agents in one network with 10,000 blobs each: memory and CPU while nobody asks",

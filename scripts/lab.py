@@ -6,6 +6,8 @@
     sudo scripts/lab cable           a cable is out for 10 s in the middle of a pull
     sudo scripts/lab interface       the same, with the node's own interface taken down
     sudo scripts/lab networks        two networks on one bridge never exchange a byte
+    sudo scripts/lab preload         eight bring a model ahead of its use; one is killed meanwhile
+                                     and started again, another gets something else
 
 Every claim is checked; the status is 1 when one does not hold. Namespaces, processes and files are
 removed at the end, also after a failure or Ctrl-C; what a killed run left, the next one removes.
@@ -25,7 +27,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support import lab
+from tests.support import lab, preload_run
 from tests.support.namespaces import can_make_namespaces, namespaces, remove_namespace
 
 if TYPE_CHECKING:
@@ -33,22 +35,43 @@ if TYPE_CHECKING:
 
     from tests.support.hub_repo import HubRepo
 
-    Act = Callable[[lab.Lab, HubRepo], dict[str, Any]]
+    Act = Callable[[Path, str], object]  # given a folder, and what the namespaces' names begin with
 
-ACTS: dict[str, tuple[str, Act]] = {
-    "share": ("One key, no address: they find each other and share", lab.share),
-    "cable": ("A cable is pulled in the middle of a pull", lab.outage),
-    "interface": (
-        "A node's interface goes down in the middle of a pull",
-        lambda made, repo: lab.outage(made, repo, how="interface"),
-    ),
-    "networks": ("Two networks on one bridge", lab.two_networks),
-}
 PREFIX = "p2plab"  # of our namespaces' names; the process id follows
 
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def of_five(act: Callable[[lab.Lab, HubRepo], dict[str, Any]]) -> Act:
+    """An act on a LAN of five machines that share one model."""
+
+    def run(folder: Path, tag: str) -> object:
+        repo = lab.model(folder / "repo")
+        say(f"demo/model: {len(repo.files)} files, {repo.total_bytes / lab.MB:.0f} MB of random "
+            "bytes")  # fmt: skip
+        with lab.lab(folder, say, tag=tag) as made:
+            return act(made, repo)
+
+    return run
+
+
+def preload(folder: Path, tag: str) -> object:
+    """Eight machines and two origins."""
+    return preload_run.act(folder, say, tag=tag)
+
+
+ACTS: dict[str, tuple[str, Act]] = {
+    "share": ("One key, no address: they find each other and share", of_five(lab.share)),
+    "cable": ("A cable is pulled in the middle of a pull", of_five(lab.outage)),
+    "interface": (
+        "A node's interface goes down in the middle of a pull",
+        of_five(lambda made, repo: lab.outage(made, repo, how="interface")),
+    ),
+    "networks": ("Two networks on one bridge", of_five(lab.two_networks)),
+    "preload": ("A preload, a kill, and somebody who waits", preload),
+}
 
 
 def main() -> int:
@@ -85,8 +108,6 @@ def perform(names: list[str], folder: Path) -> int:
     """The acts, one after the other, each on a LAN of its own."""
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    repo = lab.model(folder / "repo")
-    say(f"demo/model: {len(repo.files)} files, {repo.total_bytes / lab.MB:.0f} MB of random bytes")
     broken = []
     for name in names:
         title, act = ACTS[name]
@@ -94,8 +115,7 @@ def perform(names: list[str], folder: Path) -> int:
         try:
             tag = f"{PREFIX}{os.getpid()}"
             shutil.rmtree(folder / name, ignore_errors=True)
-            with lab.lab(folder / name, say, tag=tag) as made:
-                act(made, repo)
+            act(folder / name, tag)
         except (AssertionError, OSError, RuntimeError) as exc:
             broken.append(name)
             print(f"FAILED: {name}: {exc}", file=sys.stderr, flush=True)

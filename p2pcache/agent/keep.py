@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.agent.last_copies import HOLDS
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
+from p2pcache.content.last_copy import Copy
 from p2pcache.errors import NotFound, UsageError
+from p2pcache.store.policy import Hold
 from p2pcache.units import format_bytes
 
 if TYPE_CHECKING:
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
-    from p2pcache.store.records import Resolution
+    from p2pcache.store.records import Listed, Resolution
 
 
 def manifest_named(parts: Parts, text: str) -> bytes:
@@ -52,6 +55,7 @@ async def ls(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     listed = await trio.to_thread.run_sync(parts.store.ls)
     for entry in listed:
         named = entry.resolutions or (None,)
+        kept = _why_kept(parts, entry)
         for row in named:
             value = {
                 "ref": None if row is None else row.canonical,
@@ -61,12 +65,25 @@ async def ls(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 "total_bytes": entry.total_bytes,
                 "present_bytes": entry.present_bytes,
                 "pinned": entry.pinned,
+                "kept": kept,
                 "last_used": entry.last_used,
                 "resolved_at": None if row is None else row.resolved_at,
                 "source": None if row is None else row.source,
             }
             await emit({"type": "item", "value": value})
     return {"count": len(listed)}
+
+
+def _why_kept(parts: Parts, entry: Listed) -> str | None:
+    """Why no eviction takes it, as far as that is known without asking anybody."""
+    if entry.pinned:
+        return Hold.PINNED.value
+    if not entry.present_bytes:
+        return None
+    if entry.manifest in parts.store.replica_manifests:
+        return Hold.REPLICA.value
+    hold = HOLDS.get(parts.last_copies.known(entry.manifest, entry.resolutions))
+    return None if hold is None else hold.value
 
 
 async def pin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -107,6 +124,8 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             f"`{text}` is one of the copies that a preload keeps",
             hint="`p2pcache preload list` shows it; --force removes it all the same",
         )
+    if not args.flag("force"):
+        await _check_not_last(parts, text, manifest)
     linked = await trio.to_thread.run_sync(store.linked_bytes, manifest)
     freed = await trio.to_thread.run_sync(store.rm, manifest)
     notes = []
@@ -116,6 +135,21 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             "or a folder, too"
         )
     return {"manifest": cids.format_cid(manifest), "freed_bytes": freed, "notes": notes}
+
+
+async def _check_not_last(parts: Parts, text: str, manifest: bytes) -> None:
+    """Raises UsageError when nobody else is known to have what would be removed."""
+
+    def copies() -> list[Copy]:
+        return list(parts.last_copies.copies(parts.store.only_in(manifest)).values())
+
+    if Copy.LAST in await trio.to_thread.run_sync(copies):
+        raise UsageError(
+            f"`{text}` is the last known copy: no origin of it can be asked, and no other agent "
+            "that is here says that it has it",
+            hint="`p2pcache preload` it, or `p2pcache export` it, to keep it elsewhere; --force "
+            "removes it all the same",
+        )
 
 
 async def gc(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:

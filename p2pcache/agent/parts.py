@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from p2pcache.agent.last_copies import LastCopies
     from p2pcache.agent.names import NetworkNames
     from p2pcache.agent.network_slot import NetworkSlot
     from p2pcache.agent.preload.preloads import Preloads
@@ -34,5 +35,6 @@ class Parts:
     network: NetworkSlot
     names: NetworkNames
     preloads: Preloads
+    last_copies: LastCopies
     now: Callable[[], float]
     started_at: float

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.adopt import hub_adopter
+from p2pcache.agent.last_copies import LastCopies
 from p2pcache.agent.names import NetworkNames
 from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.parts import Parts
@@ -60,17 +61,16 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             nursery.start_soon(keep_running, network.run)
             preloads = Preloads(store, network, config.preload, time.time)
             try:
+                resolver = Resolver(sources, store, config.resolve, time.time, names)
+                last_copies = LastCopies(
+                    store, network, resolver, time.time, lambda: preloads.spared
+                )
+                store.guard(last_copies.keep, preloads.hand_over)
                 parts = Parts(
                     config=config,
                     store=store,
                     workers=workers,
-                    resolver=Resolver(
-                        sources,
-                        store,
-                        config.resolve,
-                        time.time,
-                        names,
-                    ),
+                    resolver=resolver,
                     pulls=Pulls(nursery, time.time, store.running),
                     context=PullContext(
                         store=store,
@@ -84,6 +84,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     network=network,
                     names=names,
                     preloads=preloads,
+                    last_copies=last_copies,
                     now=time.time,
                     started_at=time.time(),
                 )

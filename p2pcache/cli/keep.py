@@ -11,6 +11,7 @@ from p2pcache.cli.command import BYTES, Command, counted, output_options, short,
 from p2pcache.units import format_bytes
 
 if TYPE_CHECKING:
+    from p2pcache.agent.localapi.answers import LsAnswer
     from p2pcache.cli.output import Printer
 
 
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
 )
 @output_options
 def ls(printer: Printer) -> None:
-    """List the manifests that the store knows, and how much of each is here."""
+    """List the manifests that the store knows, and how much of each is here.
+
+    What no eviction takes says why: it is pinned, a copy that a preload keeps (replica), or one
+    that neither an origin nor, as far as is known, a lasting copy elsewhere could replace (last
+    copy).
+    """
     with connect(embed=True) as agent:
         found = agent.ls()
-    rows = [("ref", "revision", "files", "size", "here", "pinned", "last used")]
+    rows = [("ref", "revision", "files", "size", "here", "stays", "last used")]
     for entry in found:
         total = entry["total_bytes"]
         share = 100 * entry["present_bytes"] // total if total else 100
@@ -33,13 +39,21 @@ def ls(printer: Printer) -> None:
                 str(entry["files"]),
                 format_bytes(total),
                 f"{share}%",
-                "yes" if entry["pinned"] else "",
+                _stays(entry),
                 when(entry["last_used"]),
             )
         )
     printer.show_table("manifest", found, rows if found else [])
     if not found:
         printer.note("the store is empty; `p2pcache get REF` fills it")
+
+
+def _stays(entry: LsAnswer) -> str:
+    """Why no eviction takes it, in a word or two; `--json` has the whole of it."""
+    if entry["pinned"]:
+        return "pinned"
+    kept = entry.get("kept") or ""  # an older agent does not say
+    return "replica" if "preload" in kept else "last copy" if kept else ""
 
 
 @click.command(
@@ -81,7 +95,7 @@ def unpin(ref: str, printer: Printer) -> None:
     exits=(10, 11),
 )
 @click.argument("ref")
-@click.option("--force", is_flag=True, help="Even if it is pinned.")
+@click.option("--force", is_flag=True, help="Even if it is pinned or the last copy.")
 @output_options
 def rm(ref: str, printer: Printer, force: bool) -> None:
     """Forget REF and remove what nothing else refers to.
@@ -109,7 +123,9 @@ def rm(ref: str, printer: Printer, force: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would go.")
 @output_options
 def gc(printer: Printer, target: int | None, dry_run: bool) -> None:
-    """Evict by last use. Pins, running downloads and what others hold are left alone."""
+    """Evict by last use. What stays is counted with the reason: pins, running downloads, copies
+    that a preload keeps, and last copies, which no origin and no other agent could give again.
+    """
     with connect(embed=True) as agent:
         answer = agent.gc(target_bytes=target, dry_run=dry_run)
     printer.show("gc", answer, ())

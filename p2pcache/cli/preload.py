@@ -12,6 +12,7 @@ from p2pcache import units
 from p2pcache.agent.localapi.client import connect
 from p2pcache.cli.command import EXPIRY, RATE, Command, Group, output_options, when
 from p2pcache.cli.output import Mode, aligned, printable, say
+from p2pcache.cli.preload_reasons import reasons
 from p2pcache.errors import P2PCacheError
 from p2pcache.units import format_bytes, format_duration, format_progress, format_rate
 
@@ -249,6 +250,8 @@ def _show(printer: Printer, state: PreloadStateAnswer) -> None:
         return
     rows = _rows(state)
     printer.show_table("agent", state["agents"], rows)
+    for reason in reasons(line for line in state["agents"] if line["chosen"]):
+        printer.note(f"  {reason}")
     printer.note(_totals(state))
 
 

@@ -263,6 +263,15 @@ class Network:
         """What we said we possess."""
         return self._speech.possessed()
 
+    def holders(self, manifest: bytes) -> tuple[set[PeerId], set[PeerId]]:
+        """Who said that it possesses a manifest: members that we are linked with, whose word is
+        taken back with the link; and others, of whom it was heard.
+        """
+        said = self._interests.who(manifest)
+        have = {peer for peer, word in said.items() if word is Said.POSSESS}
+        linked = have & self.members_driver.links.keys()
+        return linked, have - linked
+
     def possessed_by(self, peer: PeerId) -> int:
         """How many manifests a peer said it possesses (restricted ones it never says)."""
         return self._interests.possessed_count(peer)

@@ -23,7 +23,7 @@ from p2pcache.store.partial import HASH_BYTES, read_intent, read_meta
 from p2pcache.store.policy import Candidate, Hold, Need, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from p2pcache.store.blobs import Blobs
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _HASH_STEP_BYTES = 1 << 20
 _SECTOR_BYTES = 512  # the unit of st_blocks
+_ROUNDS = 3  # of questions about what would go; then all is asked about at once
+_NAMED = 3  # refs in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,11 @@ class Collector:
         self._records = records
         self._leases = leases
         self.replicas: frozenset[bytes] = frozenset()  # raw sha2-256 of what preloads keep
+        # Which of these blobs (raw sha2-256) stay because nobody else can give them. May wait for
+        # others for some seconds, so nothing that the trio thread needs is locked meanwhile.
+        self.keep_last: Callable[[Collection[bytes]], Mapping[bytes, Hold]] = lambda _: {}
+        # Have others take the copies of these over; waits for it for a while.
+        self.hand_over: Callable[[Collection[bytes]], None] = lambda _: None
 
     # -- room ------------------------------------------------------------------------------------
 
@@ -110,7 +117,11 @@ class Collector:
         return found
 
     def ensure_room(
-        self, incoming: int, *, running: Collection[bytes], without: Collection[Path] = ()
+        self,
+        incoming: int,
+        *,
+        running: Callable[[], Collection[bytes]],
+        without: Collection[Path] = (),
     ) -> None:
         """Evict until `incoming` bytes fit the budget and the disk. DiskFull, evicting nothing,
         when that cannot be reached: it says what stands in the way.
@@ -123,12 +134,12 @@ class Collector:
         )  # fmt: skip
         if need == Need():
             return
-        plan = self._plan(need, running=running, last_copies=(), without=without)
+        plan, kept = self._decided(need, running=running, without=without, ask=True)
         if not plan.met:
-            raise self._full(incoming, usage, plan)
+            raise self._full(incoming, usage, plan, kept)
         self._evict(plan)
 
-    def _full(self, incoming: int, usage: Usage, plan: Plan) -> DiskFull:
+    def _full(self, incoming: int, usage: Usage, plan: Plan, kept: Collection[bytes]) -> DiskFull:
         capacity = self._options.capacity_bytes
         parts = [
             f"{incoming:,} bytes are needed; {usage.disk_free_bytes:,} are free on the disk",
@@ -145,17 +156,25 @@ class Collector:
             for hold, size in plan.kept.items()
             if hold is not Hold.NOT_NEEDED
         )
-        return DiskFull(
-            "no room: " + "; ".join(parts),
-            hint="free disk space, unpin or rm models, or raise the store's capacity",
-        )
+        hint = "free disk space, unpin or rm models, or raise the store's capacity"
+        if kept:
+            named = self._records.names_of(kept)
+            more = len(named) - _NAMED
+            shown = ", ".join(f"`{name}`" for name in named[:_NAMED])
+            parts.append(f"nobody else can give {shown}{f' and {more} more' if more > 0 else ''}")
+            hint += (
+                "; `p2pcache preload` or `export` what nobody else has to keep it elsewhere, "
+                "`p2pcache rm REF --force` to lose it"
+            )
+        return DiskFull("no room: " + "; ".join(parts), hint=hint)
 
     def collect(
-        self, *, target_bytes: int | None, running: Collection[bytes],
-        last_copies: Collection[bytes], now: float, dry_run: bool,
+        self, *, target_bytes: int | None, running: Callable[[], Collection[bytes]],
+        now: float, dry_run: bool,
     ) -> GcReport:  # fmt: skip
         """Sweep, drop downloads that were given up (`now`: unix seconds), then evict down to
-        `target_bytes`, or to the low watermark when above the high.
+        `target_bytes`, or to the low watermark when above the high. Nobody waits for that room, so
+        no copies are handed over for it.
         """
         old = self._given_up(now)
         if not dry_run:
@@ -168,7 +187,7 @@ class Collector:
             need = Need(store_bytes=max(usage.used_bytes - target_bytes, 0))
         else:
             need = self._watermark_need(usage)
-        plan = self._plan(need, running=running, last_copies=last_copies, without=without)
+        plan, _ = self._decided(need, running=running, without=without, ask=False)
         freed = sum(victim.disk_bytes for victim in plan.victims) if dry_run else self._evict(plan)
         freed += sum(use.allocated for use in old)
         return GcReport(
@@ -181,12 +200,12 @@ class Collector:
         before = now - self._options.partial_age_s
         return [use for use in self._partials() if not use.live and use.last_used < before]
 
-    def trim(self, *, running: Collection[bytes]) -> int:
+    def trim(self, *, running: Callable[[], Collection[bytes]]) -> int:
         """Evict down to the low watermark when above the high one; bytes freed."""
         need = self._watermark_need(self.usage())
         if need == Need():
             return 0
-        return self._evict(self._plan(need, running=running, last_copies=()))
+        return self._evict(self._decided(need, running=running, ask=False)[0])
 
     def _watermark_need(self, usage: Usage) -> Need:
         options = self._options
@@ -196,14 +215,52 @@ class Collector:
         )  # fmt: skip
         return Need(need.store_bytes, max(options.reserve_bytes - usage.disk_free_bytes, 0))
 
+    def _decided(
+        self, need: Need, *, running: Callable[[], Collection[bytes]],
+        without: Collection[Path] = (), ask: bool,
+    ) -> tuple[Plan, set[bytes]]:  # fmt: skip
+        """A plan whose victims may all go, and which blobs stay because nobody else can give them.
+        `ask`: where it is not enough, others are asked to take copies over that preloads keep.
+
+        Only what would go is asked about, and the plan that is given was made after the last
+        question, so what a pull took hold of meanwhile stays.
+        """
+        kept: dict[bytes, Hold] = {}
+        asked: set[bytes] = set()
+        rounds = 0
+        while True:
+            plan = self._plan(need, running=running(), last_copies=kept, without=without)
+            new = {victim.key for victim in plan.victims if not victim.partial} - asked
+            if not new:
+                if plan.met or not ask or Hold.REPLICA not in plan.kept:
+                    return plan, set(kept)
+                ask = False
+                self.hand_over(self._in_the_way(plan))
+                continue
+            rounds += 1
+            if rounds > _ROUNDS:
+                new = {row.sha256 for row in self._index.every_row() if row.path is None} - asked
+            kept.update(self.keep_last(new))
+            asked |= new
+
+    def _in_the_way(self, plan: Plan) -> list[bytes]:
+        """Replicas, least recently used first, that would give what the plan lacks."""
+        missing = max(plan.missing.store_bytes, plan.missing.disk_bytes)
+        found = []
+        for row in sorted(self._index.every_row(), key=lambda row: row.last_used):
+            if missing > 0 and row.path is None and row.sha256 in self.replicas:
+                found.append(row.sha256)
+                missing -= row.size
+        return found
+
     def _plan(
-        self, need: Need, *, running: Collection[bytes], last_copies: Collection[bytes],
+        self, need: Need, *, running: Collection[bytes], last_copies: Mapping[bytes, Hold],
         without: Collection[Path] = (),
     ) -> Plan:  # fmt: skip
         candidates: list[Candidate] = []
         holds: dict[bytes, Hold] = {}
         if need != Need():
-            holds.update(dict.fromkeys(last_copies, Hold.LAST_COPY))
+            holds.update(last_copies)
             holds.update(dict.fromkeys(self.replicas, Hold.REPLICA))
             holds.update(dict.fromkeys(running, Hold.RUNNING))
             holds.update(dict.fromkeys(self._records.pinned(), Hold.PINNED))

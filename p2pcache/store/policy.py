@@ -23,6 +23,7 @@ class Hold(enum.Enum):
     LEASED = "in use by another process"
     RUNNING = "part of a running pull"
     LAST_COPY = "the last known copy: its origin cannot be reached"
+    LAST_OF_ALL = "the copy that others rely on when they evict theirs: no origin can be reached"
     REPLICA = "one of the copies that a preload keeps"
     LINKED = "also linked elsewhere: removing it would free nothing"
     NOT_NEEDED = "enough is free without it"

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from p2pcache.content import cid as cids
 from p2pcache.content.manifest import Manifest, parse
 from p2pcache.store.index import IN_CHUNK
 
@@ -206,6 +207,20 @@ class Records:
             ):
                 found.setdefault(bytes(digest), set()).add(bytes(cid))
         return found
+
+    def manifests_of_blobs(self, sha256s: Collection[bytes]) -> dict[bytes, set[bytes]]:
+        """For each blob (raw sha2-256) the manifests that list it; goes through all of them."""
+        found: dict[bytes, set[bytes]] = {}
+        for cid, sha256 in self._index.read(f"SELECT cid, sha256 FROM ({_NAMES_OF_FILES})"):
+            if sha256 in sha256s:
+                found.setdefault(bytes(sha256), set()).add(bytes(cid))
+        return found
+
+    def names_of(self, sha256s: Collection[bytes]) -> list[str]:
+        """What manifests that list these blobs are called: by a ref, else by their CID. Sorted."""
+        listed = set().union(*self.manifests_of_blobs(sha256s).values())
+        refs = {row.manifest: row.canonical for row in self.resolutions()}
+        return sorted(refs.get(cid) or cids.format_cid(cid) for cid in listed)
 
     def complete_manifests(self) -> set[bytes]:
         """Manifests whose blobs are all here."""

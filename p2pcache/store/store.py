@@ -31,11 +31,12 @@ from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from p2pcache.content.manifest import Manifest
     from p2pcache.content.verify import Verified, VerifiedBlob
     from p2pcache.store.index import Index, Row
+    from p2pcache.store.policy import Hold as EvictionHold
 
 Hold = Callable[[Iterable[bytes]], None]
 """Keeps blobs (raw sha2-256) from being evicted, until the scope that gave it ends."""
@@ -66,6 +67,7 @@ class Store:
         self.replica_manifests: frozenset[bytes] = frozenset()
         self._collector = Collector(layout, options, index, self._blobs, self._records, leases)
         self._lock = threading.RLock()
+        self._room = threading.Lock()
         self._open_partials: set[Partial] = set()
         self._running: Counter[bytes] = Counter()
         self._touched: dict[bytes, float] = {}
@@ -286,17 +288,20 @@ class Store:
         directory = self.layout.partial(name)
         with durable.local_faults("opening a partial"):
             lease = self._take_waiting(directory)
-        with self._lock, durable.local_faults("opening a partial"):
+        # two must not be promised the same room; `_lock` is not held while others are asked what
+        # may go, for the trio thread, which asks them, needs it
+        with self._room, durable.local_faults("opening a partial"):
             try:
                 self._room_for_partial(directory, size if total_known else 0)
-                opened = open_partial(
-                    directory, self.layout.trash, Meta(name, size, total_known, "", version), lease,
-                    boot=self._leases.who.boot, on_close=self._forget_partial,
-                )  # fmt: skip
+                with self._lock:
+                    opened = open_partial(
+                        directory, self.layout.trash, Meta(name, size, total_known, "", version),
+                        lease, boot=self._leases.who.boot, on_close=self._forget_partial,
+                    )  # fmt: skip
+                    self._open_partials.add(opened)
             except BaseException:
                 lease.release()
                 raise
-            self._open_partials.add(opened)
             return opened
 
     def others_progress(self, name: bytes) -> int:
@@ -317,7 +322,7 @@ class Store:
         except FileNotFoundError:
             allocated = 0
         self._collector.ensure_room(
-            max(size - allocated, 0), running=self._held(), without=[directory]
+            max(size - allocated, 0), running=self._held, without=[directory]
         )
 
     def _forget_partial(self, partial: Partial) -> None:
@@ -385,27 +390,27 @@ class Store:
         """Evict until that much fits. Raises DiskFull, saying what stands in the way."""
         with durable.local_faults("making room"):
             self._write_touches()
-            self._collector.ensure_room(incoming_bytes, running=self._held())
+            self._collector.ensure_room(incoming_bytes, running=self._held)
 
     def trim(self) -> int:
         """After a pull: evict what the watermarks ask for, so that the next one finds room."""
         with durable.local_faults("making room"):
             self._write_touches()
-            return self._collector.trim(running=self._held())
+            return self._collector.trim(running=self._held)
 
     def gc(
         self, *, target_bytes: int | None = None, protected: Collection[bytes] = frozenset(),
-        last_copies: Collection[bytes] = frozenset(), dry_run: bool = False,
+        dry_run: bool = False,
     ) -> GcReport:  # fmt: skip
         """Clean up and evict, least recently used first, down to `target_bytes` (or the low
         watermark, when above the high one). Downloads that nobody went on with for
-        `partial_age_s` go first. `protected`, `last_copies`: raw sha2-256 that stay.
+        `partial_age_s` go first. `protected`: raw sha2-256 that stay.
         """
         with durable.local_faults("collecting garbage"):
             self._write_touches()
             return self._collector.collect(
-                target_bytes=target_bytes, running=self._held() | set(protected),
-                last_copies=last_copies, now=self._clock(), dry_run=dry_run,
+                target_bytes=target_bytes, running=lambda: self._held() | set(protected),
+                now=self._clock(), dry_run=dry_run,
             )  # fmt: skip
 
     def keep_replicas(self, manifests: Iterable[bytes]) -> None:
@@ -415,6 +420,17 @@ class Store:
         names = [file.digest for body in bodies if body is not None for file in body.files]
         found = self.find_many(names)
         self._collector.replicas = frozenset(blob.sha256 for blob in found.values())
+
+    def guard(
+        self, keep_last: Callable[[Collection[bytes]], Mapping[bytes, EvictionHold]],
+        hand_over: Callable[[Collection[bytes]], None],
+    ) -> None:  # fmt: skip
+        """From now on `keep_last` is asked which of the blobs (raw sha2-256) that would be evicted
+        stay because nobody else can give them, and `hand_over` to have others take over copies that
+        preloads keep, where all else is not enough room. Both are called in worker threads and
+        may take seconds.
+        """
+        self._collector.keep_last, self._collector.hand_over = keep_last, hand_over
 
     def usage(self) -> Usage:
         """What the store holds now."""
@@ -491,6 +507,10 @@ class Store:
         """Manifests whose blobs are all here."""
         return self._records.complete_manifests()
 
+    def manifests_of_blobs(self, sha256s: Collection[bytes]) -> dict[bytes, set[bytes]]:
+        """For each blob (raw sha2-256) the manifests that list it."""
+        return self._records.manifests_of_blobs(sha256s)
+
     def is_complete(self, manifest: bytes) -> bool:
         """Whether that manifest is kept, and all its blobs are here."""
         return self._records.is_complete(manifest)
@@ -522,12 +542,16 @@ class Store:
         if manifest is None:
             raise NotFound("no such manifest is in the store")
         freed = self._discard_partials_of(manifest_cid, manifest)
+        freed += self._blobs.remove(self.only_in(manifest_cid))
+        self._records.forget_manifest(manifest_cid)
+        return freed
+
+    def only_in(self, manifest_cid: bytes) -> set[bytes]:
+        """The blobs (raw sha2-256) that `rm` of this manifest removes."""
         gone = self._records.only_in(manifest_cid) - self._held()
         # a git sha1 that never arrived stands for itself there: it is no blob
         present = self._index.rows([digests.sha256_digest(key) for key in gone if len(key) == 32])
-        freed += self._blobs.remove(row.sha256 for row in present.values())
-        self._records.forget_manifest(manifest_cid)
-        return freed
+        return {row.sha256 for row in present.values()}
 
     def _discard_partials_of(self, cid: bytes, manifest: Manifest) -> int:
         held = self._held()

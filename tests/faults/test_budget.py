@@ -84,12 +84,15 @@ def test_what_a_pull_brought_is_not_evicted_before_it_is_placed(tmp_path: Path) 
 
 
 def test_an_offline_get_that_cannot_be_had_evicts_nothing(tmp_path: Path) -> None:
-    first = write_blob(tmp_path / "first", 6 * MIB, seed=1)
-    second = write_blob(tmp_path / "second", 6 * MIB, seed=2)
+    first, second = (write_blob(tmp_path / "origin", 6 * MIB, seed) for seed in (1, 2))
     settings = {"store.capacity": "8 MiB", "resolve.ttl": "1h"}
-    with running_agent(tmp_path, settings=settings) as agent, agent.client() as client:
+    with (
+        nginx(tmp_path / "origin", tmp_path / "nginx") as server,
+        running_agent(tmp_path, settings=settings) as agent,
+        agent.client() as client,
+    ):
         for blob in (first, second):
-            client.push(str(blob.path.parent))
+            agent.get(blob.ref(server))
         with pytest.raises(errors.NotFound):
-            client.get(str(first.path.parent), offline=True)
+            client.get(first.ref(server), offline=True)
         assert (agent.home / "blobs-v1" / second.sha256[:2] / second.sha256).exists()

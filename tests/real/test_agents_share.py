@@ -180,7 +180,7 @@ def test_what_was_removed_is_not_offered_any_more(tmp_path: Path, blob: ServedBl
         with a.client() as client:
             pushed = client.push(blob.path)
             wait_until(lambda: held(b) == 1, "it is told")
-            client.rm(pushed["manifest"])
+            client.rm(pushed["manifest"], force=True)
         wait_until(lambda: held(b) == 0, "it is withdrawn", 1.0)
         with pytest.raises(errors.NotFound):
             b.get(f"sha256:{blob.sha256}")

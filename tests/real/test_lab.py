@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import lab
+from tests.support import lab, preload_run
 from tests.support.namespaces import can_make_namespaces, lan, mac_of, namespaces
 from tests.support.wire_count import parse
 
@@ -57,6 +57,12 @@ def test_a_link_that_is_down_for_ten_seconds_costs_time_and_no_byte(
 @pytest.mark.slow
 def test_two_networks_on_one_bridge_never_exchange_a_byte(made: lab.Lab, repo: HubRepo):
     lab.two_networks(made, repo, watch_s=8)
+
+
+@needs_root
+@pytest.mark.slow
+def test_a_preload_outlasts_a_kill_and_lets_a_get_go_first(tmp_path: Path):
+    preload_run.act(tmp_path, print)
 
 
 @needs_root

@@ -143,8 +143,8 @@ class ScriptedService:
             await emit(
                 {"type": "item", "value": {"ref": f"hf://org/m{number}", "manifest": MANIFEST,
                  "immutable": "a" * 40, "files": 2, "total_bytes": 400, "present_bytes": 200,
-                 "pinned": number == 0, "last_used": 1_760_000_000.0, "resolved_at": None,
-                 "source": "hf"}}
+                 "pinned": number == 0, "kept": "pinned" if number == 0 else None,
+                 "last_used": 1_760_000_000.0, "resolved_at": None, "source": "hf"}}
             )  # fmt: skip
         return {}
 

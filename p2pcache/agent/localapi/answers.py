@@ -145,7 +145,9 @@ class ImportAnswer(TypedDict):
 
 
 class LsAnswer(TypedDict):
-    """One manifest that the store knows."""
+    """One manifest that the store knows. `kept`: why no eviction takes it, where something keeps
+    it; `gc` asks anew.
+    """
 
     ref: str | None
     manifest: str
@@ -154,6 +156,7 @@ class LsAnswer(TypedDict):
     total_bytes: int
     present_bytes: int
     pinned: bool
+    kept: str | None
     last_used: float | None
     resolved_at: float | None
     source: str | None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from p2pcache.agent.network import AgentNetwork
+    from p2pcache.agent.preload.handover import Handovers
     from p2pcache.agent.preload.job import Job
     from p2pcache.agent.preload.reports import Reports
     from p2pcache.content.peerid import PeerId
@@ -25,6 +26,7 @@ class Holdings:
     def __init__(self, store: Store) -> None:
         self.complete: set[bytes] = set()  # manifests of which all is here
         self.sizes: dict[bytes, int] = {}  # in bytes, of what has its manifest here
+        self.spared: frozenset[bytes] = frozenset()  # of which others keep copies enough
         self._store = store
         self._kept: tuple[set[bytes], set[bytes]] | None = None  # what stays, what is here
 
@@ -53,19 +55,26 @@ class Holdings:
         me: PeerId | None,
         reports: Reports,
         here: frozenset[PeerId],
+        handovers: Handovers,
     ) -> None:
         """Tell the store what stays for others' sake. `me`: None while there is no network: before
         others can be heard, everything that a preload may need stays. Raises LocalFault.
         """
-        kept = {
-            row.intent.manifest
+        asked = [
+            (row, row.intent)
             for row in rows
-            if row.intent is not None
-            and row.intent.replicas
-            and row.cancel is None
-            and (me is None or not may_evict(row.intent, me, reports.holders(row.id, here)))
+            if row.intent is not None and row.intent.replicas and row.cancel is None
+        ]
+        kept = {
+            intent.manifest
+            for row, intent in asked
+            if (me is None or not may_evict(intent, me, reports.holders(row.id, here)))
+            and not handovers.is_taken_over(
+                row.id, intent.replicas, reports.of(row.id), here, trio.current_time()
+            )
         }
         wanted = kept, kept & self.complete
         if self._kept != wanted:
             await trio.to_thread.run_sync(self._store.keep_replicas, kept)
             self._kept = wanted
+        self.spared = frozenset(intent.manifest for _, intent in asked) - kept

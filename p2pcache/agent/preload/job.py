@@ -38,6 +38,7 @@ class Job:
     watchers: dict[PeerId, float] = field(default_factory=dict)  # until when
     told: State | None = None  # the last that everybody was told
     hidden: bool = True  # restricted content: who has it is not told to everybody
+    answered: frozenset[PeerId] = frozenset()  # who wanted it taken over when it was tried last
     signer_reads: bool = False  # its signer may read it, or is the network's admin
 
     @property

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.preload.book import Book
+from p2pcache.agent.preload.handover import HURRY_S, WAIT_S, Handovers, is_possible
 from p2pcache.agent.preload.holdings import Holdings
 from p2pcache.agent.preload.job import LAST_RETRY_S, Job
 from p2pcache.agent.preload.pull import PreloadPull
-from p2pcache.agent.preload.reports import Attendance, Reports, View
+from p2pcache.agent.preload.reports import LEAVING, Attendance, Reports, View
 from p2pcache.agent.preload.saver import Saver
 from p2pcache.agent.preload.talk import Talk
 from p2pcache.config.preload import format_labels
@@ -31,7 +32,7 @@ from p2pcache.net.sync import preloads as wire
 from p2pcache.net.sync.preloads import Stage, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Set
 
     from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.network_slot import NetworkSlot
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 LOOK_S = 0.5  # between two looks at everything, when nothing happens
 CHECK_S = 5.0  # between two looks into the store: what was evicted, what a `get` brought
+ASK_S = 1.0  # between two questions who has taken a copy over
 MAX_PULLS = 2  # one that waits for a slow origin must not hold up all others
 
 
@@ -66,9 +68,12 @@ class Preloads:
         self._labels = settings.labels
         self._now = now
         self._jobs: dict[bytes, Job] = {}
+        self._store = store
         self._holdings = Holdings(store)
+        self._handovers = Handovers()
         self._look = trio.Event()
         self._checked_at = float("-inf")
+        self._hurry = False
         self._watching: set[trio.CancelScope] = set()
         self._stopping = False
         self._saver = Saver(self.book)
@@ -125,6 +130,47 @@ class Preloads:
         self._stopping = True
         for scope in self._watching:
             scope.cancel()
+
+    # -- copies that are in the way --------------------------------------------------------------
+
+    def hand_over(self, sha256s: Collection[bytes]) -> None:
+        """Have others take over what preloads keep of these blobs (raw sha2-256), and wait WAIT_S
+        for it at most; not at all where somebody would have to who cannot. For worker threads of
+        trio.
+        """
+        listed = set().union(*self._store.manifests_of_blobs(sha256s).values())
+        kept = listed & self._store.replica_manifests
+        if kept:
+            trio.from_thread.run(self._hand_over, kept)
+
+    @property
+    def spared(self) -> frozenset[bytes]:
+        """Manifests of which preloads keep copies, enough of them elsewhere."""
+        return self._holdings.spared
+
+    async def _hand_over(self, manifests: Set[bytes]) -> None:
+        opened = self._slot.current
+        if opened is None:
+            return
+        possible = {
+            row.id: is_possible(self.view(opened, row, 0.0).lines(), row.intent.replicas)
+            for row in self.book.intents()
+            if row.intent is not None and row.intent.manifest in manifests
+            and row.intent.replicas and row.cancel is None
+        }  # fmt: skip
+        if not all(possible.values()):
+            return
+        self._handovers.begin(possible, trio.current_time())
+        with trio.move_on_after(WAIT_S):
+            while manifests & self._store.replica_manifests:
+                for id_ in possible.keys() & self._jobs.keys():
+                    self._jobs[id_].told = None  # said again: a word may be left out
+                now = trio.current_time()
+                settled = [id_ for id_ in possible if self._handovers.settled(id_, now)]
+                if settled:  # words that are heard from now on count
+                    opened.network.tell_preload(wire.Watch(tuple(settled[: wire.MAX_WATCHED])))
+                self._wake(check=True)
+                await trio.sleep(ASK_S)
 
     # -- work ------------------------------------------------------------------------------------
 
@@ -206,8 +252,9 @@ class Preloads:
                 self._jobs[row.id] = job
                 self._checked_at = float("-inf")
             job.row = row
-        if rows and trio.current_time() >= self._checked_at + CHECK_S:
-            self._checked_at = trio.current_time()
+        every_s = HURRY_S if self._hurry else CHECK_S
+        if rows and trio.current_time() >= self._checked_at + every_s:
+            self._checked_at, self._hurry = trio.current_time(), False
             jobs = list(self._jobs.values())
             await trio.to_thread.run_sync(self._holdings.check, opened, jobs)
             await self._keep_replicas(opened)
@@ -218,13 +265,16 @@ class Preloads:
         intent, now = job.intent, self._now()
         runs = job.scope is not None
         there = intent.manifest in self._holdings.complete
+        if not there:
+            self._handovers.end(intent.id)
         if job.row.cancel is not None:
             self._stop(job, Stage.CANCELLED)
         elif there and not runs:
             if not job.row.done:
                 self._note(job, done=True)
             job.has(self._holdings.sizes.get(intent.manifest, 0))
-            job.turn(Stage.COMPLETE, "")
+            leaves = self._handovers.leaves(intent.id, trio.current_time())
+            job.turn(Stage.IDLE if leaves else Stage.COMPLETE, LEAVING if leaves else "")
         elif not self._is_wanted(opened, job):
             self._stop(job, Stage.IDLE)
             if not runs:
@@ -235,8 +285,9 @@ class Preloads:
             return
         elif now < intent.start_at:
             job.turn(Stage.WAITING, "")
-        elif trio.current_time() >= job.at and self._running() < MAX_PULLS:
+        elif self._is_time(job) and self._running() < MAX_PULLS:
             job.scope, job.cut = trio.CancelScope(), False
+            job.answered = self.reports.leaving(intent.id, self.attendance.here)
             nursery.start_soon(self._pull, parts, opened, job, job.scope)
         elif job.state.stage in (Stage.IDLE, Stage.CANCELLED, Stage.COMPLETE):
             job.turn(Stage.WAITING, "")
@@ -252,6 +303,13 @@ class Preloads:
         if not job.row.done:
             return True
         return len(self.reports.holders(intent.id, self.attendance.here)) < intent.replicas
+
+    def _is_time(self, job: Job) -> bool:
+        """Whether it is tried now: also, once for each, when somebody wants its copy taken over."""
+        if trio.current_time() >= job.at:
+            return True
+        leaving = self.reports.leaving(job.intent.id, self.attendance.here)
+        return job.tries == 0 and not leaving <= job.answered
 
     def _running(self) -> int:
         return sum(job.scope is not None for job in self._jobs.values())
@@ -321,7 +379,10 @@ class Preloads:
             None if opened is None else opened.peer_id,
             self.reports,
             self.attendance.here,
+            self._handovers,
         )
 
-    def _wake(self) -> None:
+    def _wake(self, *, check: bool = False) -> None:
+        """Look at everything; with a look into the store, where that is not a moment ago."""
+        self._hurry = self._hurry or check
         self._look.set()

@@ -24,6 +24,7 @@ GONE_S = 60.0  # after its link ended a member counts for so long: an agent rest
 SILENT_S = 10.0  # who was asked and says nothing for this long takes no part; nor does who is
 #                  selected and says `idle` for so long: what it had it evicted
 MAX_TELLERS = 4096  # of one preload: more than a network that is linked with us has
+LEAVING = "leaving"  # the code of who is idle because its copy is to go; see handover.py
 ENDED = (Stage.COMPLETE, Stage.REFUSED, Stage.FAILED, Stage.CANCELLED)
 
 
@@ -84,6 +85,14 @@ class Reports:
             for peer, told in self.of(id_).items()
             if peer in here and told.state.stage is Stage.COMPLETE
         ]
+
+    def leaving(self, id_: bytes, here: Collection[PeerId]) -> frozenset[PeerId]:
+        """Who of those that are here wants somebody to take its copy over."""
+        return frozenset(
+            peer
+            for peer, told in self.of(id_).items()
+            if peer in here and told.state.code == LEAVING
+        )
 
     def forget(self, id_: bytes) -> None:
         """It is over."""

@@ -7,17 +7,18 @@ book's limits, and a bucket for the questions of each.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
+from p2pcache.agent.preload.reports import LEAVING
 from p2pcache.errors import Denied
 from p2pcache.net.sync import preloads as wire
 from p2pcache.net.sync.limits import Bucket
 from p2pcache.net.sync.preloads import Stage, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.preload.book import Book
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from p2pcache.content.peerid import PeerId
 
 T = TypeVar("T")
+
+
+class Wake(Protocol):
+    """See Talk."""
+
+    def __call__(self, *, check: bool = False) -> None:
+        """Returns at once."""
+        ...
+
 
 TELL_S = 1.0  # between two words on bytes, to those who watch
 RETELL_S = 15.0  # everything again: a word that found no room was left out
@@ -36,7 +46,9 @@ QUESTIONS_PER_S, QUESTIONS_BURST = 1.0, 16.0  # of one member: some watch severa
 
 
 class Talk:
-    """The conversation of one open network. `wake`: something is new. For the trio thread."""
+    """The conversation of one open network. `wake`: something is new, `check`: which makes a look
+    into the store worth while. For the trio thread.
+    """
 
     def __init__(
         self,
@@ -45,7 +57,7 @@ class Talk:
         reports: Reports,
         attendance: Attendance,
         jobs: Mapping[bytes, Job],
-        wake: Callable[[], None],
+        wake: Wake,
     ) -> None:
         self._opened = opened
         self._book = book
@@ -72,7 +84,7 @@ class Talk:
                 for state in entries:
                     if self._book.find(state.id) is not None:
                         self._reports.hear(peer, state, trio.current_time())
-                self._wake()
+                self._wake(check=any(state.code == LEAVING for state in entries))
             case wire.Watch(ids):
                 if self._may_ask(peer):
                     self._watched(peer, ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import pytest
@@ -21,9 +22,39 @@ async def inside(tmp_path):
 
 
 async def test_gc_down_to_nothing(inside, tmp_path):
+    listing = Listing("hf", "https://huggingface.co", "a" * 40, True, (
+        ListedFile("a", 1000, sha256_digest(hashlib.sha256(b"a" * 1000).digest()), "key"),
+    ))  # fmt: skip
+    inside.parts.resolver.record(parse_ref("hf://org/name"), listing)
     (tmp_path / "a").write_bytes(b"a" * 1000)
     await inside("push", path=str(tmp_path / "a"))
     assert (await inside("gc", target_bytes=0))["freed_bytes"] == 1000
+
+
+async def test_what_nobody_else_has_stays_and_gc_ls_and_rm_say_why(inside, tmp_path):
+    (tmp_path / "a").write_bytes(b"a" * 1000)
+    pushed = await inside("push", path=str(tmp_path / "a"))
+    why = "the last known copy: its origin cannot be reached"
+    for dry_run in (True, False):
+        answer = await inside("gc", target_bytes=0, dry_run=dry_run)
+        assert (answer["evicted"], answer["kept"]) == (0, {why: 1000})
+    await inside("ls")
+    assert [item["kept"] for item in inside.items] == [why]
+    with pytest.raises(UsageError, match="last known copy") as caught:
+        await inside("rm", ref=pushed["manifest"])
+    assert "--force" in (caught.value.hint or "")
+    assert (await inside("rm", ref=pushed["manifest"], force=True))["freed_bytes"] == 1000
+
+
+async def test_ls_says_what_a_pin_and_a_preload_keep(inside, tmp_path):
+    (tmp_path / "a").write_bytes(b"a" * 1000)
+    pushed = await inside("push", path=str(tmp_path / "a"))
+    inside.parts.store.keep_replicas([parse_cid(pushed["manifest"])])
+    await inside("ls")
+    assert [item["kept"] for item in inside.items] == ["one of the copies that a preload keeps"]
+    await inside("pin", ref=pushed["manifest"])
+    await inside("ls")
+    assert [item["kept"] for item in inside.items] == ["pinned"]
 
 
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, True, "1"])

@@ -10,14 +10,17 @@ import trio
 
 from p2pcache.agent.args import Args
 from p2pcache.agent.preload import operations as preload
+from p2pcache.agent.preload.handover import SETTLE_S, WAIT_S
 from p2pcache.agent.preload.job import Job
 from p2pcache.agent.preload.preloads import Preloads
-from p2pcache.agent.preload.reports import SILENT_S
+from p2pcache.agent.preload.reports import LEAVING, SILENT_S
 from p2pcache.agent.preload.saver import AGAIN_S, Saver
 from p2pcache.config.preload import PreloadSettings
 from p2pcache.content import refs
+from p2pcache.content.digests import sha256_digest, whole_digests
 from p2pcache.content.manifest import FileEntry, Manifest
-from p2pcache.content.preload import sign_intent
+from p2pcache.content.preload import score, sign_intent
+from p2pcache.content.verify import verify
 from p2pcache.errors import Interrupted, LocalFault, UsageError
 from p2pcache.net.sync.preloads import Stage, State, Watch
 from p2pcache.store.store import Store
@@ -260,3 +263,122 @@ def test_a_plain_address_of_the_admin_is_told():
     assert not preload._is_told(ref, is_admin=False)
     assert preload._is_told(refs.parse_ref("hf://org/name"), is_admin=False)
     assert not preload._is_told(refs.parse_ref("/home/me/model"), is_admin=True)
+
+
+# -- copies that are in the way -------------------------------------------------------------------
+
+
+class Handing:
+    """An agent with one copy that a preload keeps, and a member that has it, or may have it."""
+
+    def __init__(self, preloads, store, slot) -> None:
+        self.preloads, self.store = preloads, store
+        self.opened = slot.open(may=lambda *_: True)
+        self.opened.is_banned = lambda _: False
+        data = b"a copy"
+        self.blob = store.put_bytes(verify(sha256_digest(whole_digests(data).sha256), data))
+        body = Manifest((FileEntry("a", len(data), self.blob.digest),))
+        store.put_manifest(body)
+        self.intent = wish(replicas=1, manifest=body.cid())
+        preloads.book.issue(self.intent)
+        peers = (Key().peer_id for _ in iter(int, 1))
+        mine = score(self.intent.id, ME.peer_id)  # whose copy lets ours not go by itself
+        self.other = next(peer for peer in peers if score(self.intent.id, peer) < mine)
+        self.opened.network.members = lambda: [SimpleNamespace(peer=self.other, version=(1, 2))]
+
+    async def look(self) -> None:
+        """As the agent's task does."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self.preloads._look_at_all(None, self.opened, nursery)
+                await trio.sleep(0.2)
+
+    def hear(self, stage, code="") -> None:
+        told = State(self.intent.id, stage, 0, 0, 0, 0.0, code, "")
+        self.preloads.reports.hear(self.other, told, trio.current_time())
+
+    async def hand_over(self):
+        await self.preloads._hand_over({self.intent.manifest})
+
+    @property
+    def says(self):
+        state = self.preloads._jobs[self.intent.id].state
+        return state.stage, state.code
+
+
+@pytest.fixture
+def handing(preloads, store, slot, monkeypatch):
+    async def at_once(work, *args):  # virtual time would run on while a thread works
+        await trio.lowlevel.checkpoint()
+        return work(*args)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
+    return Handing(preloads, store, slot)
+
+
+async def test_who_wants_to_evict_says_so_and_waits_for_words_that_count(
+    handing, store, autojump_clock
+):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(handing.look)
+        await trio.sleep(1)
+        handing.hear(Stage.IDLE)
+        assert handing.says == (Stage.COMPLETE, "")
+        assert handing.intent.manifest in store.replica_manifests
+
+        async def other():
+            await trio.sleep(2)
+            assert handing.says == (Stage.IDLE, LEAVING)
+            handing.hear(Stage.COMPLETE)  # too early: it may rely on ours
+            await trio.sleep(SETTLE_S + 2)
+            assert handing.intent.manifest in store.replica_manifests
+            assert Watch((handing.intent.id,)) in handing.opened.network.told
+            handing.hear(Stage.COMPLETE)
+
+        nursery.start_soon(other)
+        began = trio.current_time()
+        await handing.hand_over()
+        assert handing.intent.manifest not in store.replica_manifests
+        assert handing.preloads.spared == {handing.intent.manifest}
+        assert SETTLE_S < trio.current_time() - began < WAIT_S
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_hears_nothing_in_time_keeps_it(handing, store, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(handing.look)
+        await trio.sleep(1)
+        handing.hear(Stage.IDLE)
+        began = trio.current_time()
+        await handing.hand_over()
+        assert trio.current_time() - began <= WAIT_S + 1
+        assert handing.intent.manifest in store.replica_manifests
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("stage", [None, Stage.REFUSED, Stage.FAILED])
+async def test_nobody_is_waited_for_where_nobody_could(handing, stage, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(handing.look)
+        await trio.sleep(1)
+        if stage is not None:
+            handing.hear(stage)
+        began = trio.current_time()
+        await handing.hand_over()
+        assert trio.current_time() - began < 1
+        assert handing.says == (Stage.COMPLETE, ""), "nor told"
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_asked_to_take_over_fetches_at_once_and_once_for_each(handing, autojump_clock):
+    preloads, (row,) = handing.preloads, handing.preloads.book.intents()
+    job = Job(row, State(row.id, Stage.IDLE, 0, 0, 0, 0.0, "", ""), at=trio.current_time() + 300)
+    preloads._see_members(handing.opened)
+    assert not preloads._is_time(job)
+    handing.hear(Stage.IDLE, LEAVING)
+    assert preloads._is_time(job)
+    job.answered = preloads.reports.leaving(row.id, preloads.attendance.here)
+    assert not preloads._is_time(job), "one whose room is too small would fetch it for ever"
+    job.answered = frozenset()
+    job.failed(LocalFault("no"), trio.current_time())
+    assert not preloads._is_time(job)

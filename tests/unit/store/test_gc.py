@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
@@ -8,6 +9,7 @@ from p2pcache.content import digests
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.errors import DiskFull, NotFound
 from p2pcache.store.layout import StoreOptions
+from p2pcache.store.policy import Hold
 from p2pcache.store.records import Resolution
 from p2pcache.store.store import Store
 from tests.support.stored import (
@@ -70,12 +72,9 @@ def test_pinned_running_protected_and_last_copies_stay_and_the_report_says_why(t
     with open_store(tmp_path) as store:
         infos = [store_whole(store, data) for data in blobs]
         store.pin(store.put_manifest(manifest_of(blobs[0])), "hf://a/b")
+        store.guard(lambda asked: {infos[3].sha256: Hold.LAST_COPY}, lambda _: None)
         with store.running([infos[1].sha256]):
-            report = store.gc(
-                target_bytes=0,
-                protected=[infos[2].sha256],
-                last_copies=[infos[3].sha256],
-            )
+            report = store.gc(target_bytes=0, protected=[infos[2].sha256])
         assert report.evicted == 0
         assert report.missing_bytes == 8 * MIB
         assert report.kept_because == {
@@ -316,3 +315,117 @@ def test_a_copy_that_a_preload_keeps_stays_as_long_as_it_is_to(tmp_path, blobs):
         assert report.kept_because == {"one of the copies that a preload keeps": 4 * MIB}
         store.keep_replicas([])
         assert store.gc(target_bytes=0).evicted == 2
+
+
+# -- what nobody else can give --------------------------------------------------------------------
+
+
+def test_only_what_would_go_is_asked_about_and_the_next_oldest_goes_instead(tmp_path, blobs):
+    asked = []
+    with open_store(tmp_path) as store:
+        infos = [store_whole(store, data) for data in blobs]
+        kept = {infos[0].sha256: Hold.LAST_COPY}
+        store.guard(lambda some: asked.append(set(some)) or kept, lambda _: None)
+        report = store.gc(target_bytes=4 * MIB)
+        assert [store.find(name_of(data)) is not None for data in blobs] == [True, False, True]
+        assert asked == [{infos[0].sha256}, {infos[1].sha256}]
+        assert report.kept_because[Hold.LAST_COPY.value] == 2 * MIB
+
+
+def test_a_store_of_nothing_but_last_copies_is_asked_about_in_few_rounds(tmp_path):
+    rounds = []
+    many = [content(4096, seed=seed) for seed in range(20)]
+    with open_store(tmp_path, capacity_bytes=20 * 4096) as store:
+        for data in many:
+            store_whole(store, data)
+
+        def keep(some):
+            rounds.append(len(some))
+            return dict.fromkeys(some, Hold.LAST_COPY)
+
+        store.guard(keep, lambda _: None)
+        store.put_manifest(manifest_of(*many))
+        with pytest.raises(DiskFull):
+            store.ensure_room(4096)
+        assert (len(rounds), sum(rounds)) == (4, 20)
+
+
+def test_a_disk_full_of_last_copies_is_an_error_that_names_them(tmp_path, blobs):
+    with open_store(tmp_path, capacity_bytes=6 * MIB) as store:
+        infos = [store_whole(store, data) for data in blobs]
+        cid = store.put_manifest(manifest_of(blobs[0]))
+        store.record_resolution(
+            Resolution("hf://org/rare@main", cid, "c" * 40, "hf", "https://hub", 1.0)
+        )
+        store.guard(lambda some: dict.fromkeys(some, Hold.LAST_COPY), lambda _: None)
+        with pytest.raises(DiskFull) as caught:
+            store.ensure_room(MIB)
+        assert "nobody else can give `hf://org/rare@main`" in caught.value.message
+        assert "rm REF --force" in (caught.value.hint or "")
+        assert all(store.find(info.digest) for info in infos)
+
+
+def test_what_a_pull_takes_hold_of_while_others_are_asked_stays(tmp_path, blobs):
+    with open_store(tmp_path) as store, store.running() as hold:
+        info = store_whole(store, blobs[0])
+
+        def keep(some):
+            hold([info.sha256])
+            return {}
+
+        store.guard(keep, lambda _: None)
+        assert store.gc(target_bytes=0).evicted == 0
+        assert store.find(name_of(blobs[0])) is not None
+
+
+def test_others_wait_for_no_answer_but_the_room_itself(tmp_path, blobs):
+    """Whoever asks others runs on the trio thread, which takes the store's lock for a pull."""
+    free = []
+    with open_store(tmp_path, capacity_bytes=5 * MIB) as store:
+        store_whole(store, blobs[0])
+        store_whole(store, blobs[1])
+
+        def keep(some):
+            other = threading.Thread(target=lambda: store.touch([], 1.0))
+            other.start()
+            other.join(2)
+            free.append(not other.is_alive())
+            return {}
+
+        store.guard(keep, lambda _: None)
+        store.partial(name_of(b"new"), 3 * MIB).close()
+        assert free == [True], "a question that waits for the trio thread would wait for ever"
+
+
+def test_copies_that_preloads_keep_are_handed_over_only_where_all_else_is_not_enough(
+    tmp_path, blobs
+):
+    handed = []
+    with open_store(tmp_path, capacity_bytes=6 * MIB) as store:
+        infos = [store_whole(store, data) for data in blobs]
+        kept = store.put_manifest(manifest_of(blobs[0]))
+        store.keep_replicas([kept])
+
+        def hand_over(some):
+            handed.append(list(some))
+            store.keep_replicas([])
+
+        store.guard(lambda _: {}, hand_over)
+        store.ensure_room(4 * MIB)
+        assert not handed
+        assert store.find(infos[0].digest) is not None
+        assert store.gc(target_bytes=0).evicted == 0
+        assert not handed, "nobody waits for that room"
+        store.ensure_room(5 * MIB)
+        assert handed == [[infos[0].sha256]]
+        assert store.find(infos[0].digest) is None
+
+
+def test_a_copy_that_nobody_takes_over_stays(tmp_path, blobs):
+    with open_store(tmp_path, capacity_bytes=2 * MIB) as store:
+        info = store_whole(store, blobs[0])
+        store.keep_replicas([store.put_manifest(manifest_of(blobs[0]))])
+        store.guard(lambda _: {}, lambda _: None)
+        with pytest.raises(DiskFull, match="a preload keeps"):
+            store.ensure_room(MIB)
+        assert store.find(info.digest) is not None

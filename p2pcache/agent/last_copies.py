@@ -1,0 +1,210 @@
+"""Copies that nobody else can give: found before an eviction, by asking origins and members.
+
+The store asks in a worker thread about what it is about to evict, and waits ASK_S at most: for an
+origin of each server one question, then, for what no origin gives, what members say and, for some,
+what the DHT tells. What is not known in time stays. Content that is restricted is announced to
+nobody, so without an origin its copies all count as last ones.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.agent.names import MEMBERS_S
+from p2pcache.content import refs
+from p2pcache.content.last_copy import Copy, copy_of, least
+from p2pcache.errors import Denied, NotFound, P2PCacheError
+from p2pcache.sources.port import Credentials
+from p2pcache.store.policy import Hold
+from p2pcache.transfer.names import OTHERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from p2pcache.agent.network import AgentNetwork
+    from p2pcache.agent.network_slot import NetworkSlot
+    from p2pcache.store.records import Resolution as Row
+    from p2pcache.store.store import Store
+    from p2pcache.transfer.resolve import Resolver
+
+ASK_S = 5.0  # for everything: a pull that needs room waits for it
+LOOK_UP_S = 2.0  # in the DHT for who has one manifest, and to be linked with them
+LINKED_S = (
+    0.5  # after the DHT told: a link takes milliseconds on a LAN, and says at once who has it
+)
+MAX_LOOK_UPS = 16  # of one question: 8 go at a time, and members were heard of without any
+LATELY_S = 300.0  # so long an origin that answered counts as one that does
+AGAIN_S = 30.0  # after so long one that did not is asked again
+POLL_S = 0.05
+
+HOLDS = {Copy.LAST: Hold.LAST_COPY, Copy.RELIED_ON: Hold.LAST_OF_ALL}
+
+
+class LastCopies:
+    """See the module. `keep` and `copies` are for worker threads of trio, everything else is for
+    its own thread. `spared`: manifests of which preloads keep copies, enough of them elsewhere.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        slot: NetworkSlot,
+        resolver: Resolver,
+        now: Callable[[], float],
+        spared: Callable[[], Collection[bytes]],
+    ) -> None:
+        self._store = store
+        self._slot = slot
+        self._resolver = resolver
+        self._now = now
+        self._spared = spared
+        self._answers: dict[str, tuple[bool, float]] = {}  # of servers: whether it did, and when
+
+    # -- in a worker thread ----------------------------------------------------------------------
+
+    def keep(self, sha256s: Collection[bytes]) -> dict[bytes, Hold]:
+        """Which of these blobs stay. Raises LocalFault, trio.Cancelled."""
+        copies = self.copies(sha256s)
+        return {sha256: HOLDS[copy] for sha256, copy in copies.items() if copy in HOLDS}
+
+    def copies(self, sha256s: Collection[bytes]) -> dict[bytes, Copy]:
+        """What our copies of these blobs are."""
+        listed = self._store.manifests_of_blobs(sha256s)
+        manifests = set().union(*listed.values())
+        if not manifests:
+            return {}
+        rows: dict[bytes, list[Row]] = defaultdict(list)
+        for row in self._store.resolutions():
+            if row.manifest in manifests:
+                rows[row.manifest].append(row)
+        known = trio.from_thread.run(self._ask, manifests, rows)
+        return {
+            sha256: least([known[cid] for cid in cids])  # restricted or not: bytes are bytes
+            for sha256, cids in listed.items()
+        }
+
+    # -- what is known, for `ls` -----------------------------------------------------------------
+
+    def known(self, manifest: bytes, rows: Iterable[Row]) -> Copy:
+        """What our copy is, as far as it is known without asking: an origin counts until it was
+        asked in vain.
+        """
+        origin = any(self._believed(server) is not False for server, _ in self._origins(rows))
+        return self._copy(manifest, origin=origin)
+
+    def _copy(self, manifest: bytes, *, origin: bool) -> Copy:
+        opened = self._slot.current
+        if manifest in self._spared():  # by ranks of their own, which these would contradict
+            return Copy.SPARE
+        if opened is None:
+            return copy_of(manifest, None, (), origin=origin)
+        return copy_of(manifest, opened.peer_id, opened.network.holders(manifest)[0], origin=origin)
+
+    # -- questions -------------------------------------------------------------------------------
+
+    async def _ask(
+        self, manifests: Collection[bytes], rows: Mapping[bytes, list[Row]]
+    ) -> dict[bytes, Copy]:
+        origins = {cid: list(self._origins(rows.get(cid, ()))) for cid in manifests}
+        gone: set[str] = set()  # refs that their origin does not know any more
+        with trio.move_on_after(ASK_S):
+            await self._ask_origins(origins, gone)
+            without = [cid for cid in manifests if not self._is_given(origins[cid], gone)]
+            await self._ask_members(without)
+        return {
+            cid: self._copy(cid, origin=self._is_given(origins[cid], gone)) for cid in manifests
+        }
+
+    def _is_given(self, origins: Iterable[tuple[str, Row]], gone: Collection[str]) -> bool:
+        return any(self._believed(server) and row.canonical not in gone for server, row in origins)
+
+    def _origins(self, rows: Iterable[Row]) -> Iterable[tuple[str, Row]]:
+        """Servers that may be asked for it, and by which ref. A path of this machine is none, nor
+        is a web address that others alone told: it may be one that only we can reach.
+        """
+        for row in rows:
+            ref, ours = refs.parse_ref(row.canonical), row.source != OTHERS
+            if not (isinstance(ref, refs.HfRef) or (ours and isinstance(ref, refs.HttpRef))):
+                continue
+            if ours:
+                self._heard(row.endpoint, row.resolved_at)
+            yield self._resolver.source_for(ref).endpoint(ref, _nobody(row)), row
+
+    def _heard(self, server: str, at: float) -> None:
+        """We resolved something there."""
+        if at > self._answers.get(server, (True, 0.0))[1]:
+            self._answers[server] = (True, at)
+
+    def _believed(self, server: str) -> bool | None:
+        """Whether it answers, by what was seen of late; None: it is not known."""
+        did, at = self._answers.get(server, (True, 0.0))
+        age_s = self._now() - at
+        return did if 0 <= age_s < (LATELY_S if did else AGAIN_S) else None
+
+    async def _ask_origins(
+        self, origins: Mapping[bytes, list[tuple[str, Row]]], gone: set[str]
+    ) -> None:
+        """One question for each server of which nothing is known."""
+        asked: dict[str, Row] = {}
+        for pairs in origins.values():
+            for server, row in pairs:
+                if self._believed(server) is None:
+                    asked.setdefault(server, row)
+        async with trio.open_nursery() as nursery:
+            for server, row in asked.items():
+                nursery.start_soon(self._ask_origin, server, row, gone)
+
+    async def _ask_origin(self, server: str, row: Row, gone: set[str]) -> None:
+        """Anything that the server says shows that it is there; who asks shows no credential."""
+        ref = refs.parse_ref(row.canonical)
+        did = False
+        try:
+            await self._resolver.source_for(ref).list(ref, _nobody(row))
+            did = True
+        except Denied:
+            did = True
+        except NotFound as exc:
+            did = True
+            if not (exc.hidden or row.gated or row.credential_used):
+                gone.add(row.canonical)
+        except P2PCacheError:
+            pass
+        finally:
+            self._answers[server] = (did, self._now())
+
+    async def _ask_members(self, manifests: Collection[bytes]) -> None:
+        """Until all that may have these were heard, or the time is over. A network that has just
+        opened, as that of an agent for one command, is given time to meet its members.
+        """
+        opened = await self._slot.wait_open(ASK_S) if manifests else None
+        if opened is None:
+            return
+        with trio.move_on_after(max(0.0, MEMBERS_S - self._slot.open_for_s)):
+            while self._unsure(manifests):  # noqa: ASYNC110 - no event tells of such words
+                await trio.sleep(POLL_S)
+        async with trio.open_nursery() as nursery:
+            for cid in self._unsure(manifests)[:MAX_LOOK_UPS]:
+                nursery.start_soon(self._look_up, opened, cid)
+
+    def _unsure(self, manifests: Collection[bytes]) -> list[bytes]:
+        return [cid for cid in manifests if self._copy(cid, origin=False) is not Copy.SPARE]
+
+    async def _look_up(self, opened: AgentNetwork, manifest: bytes) -> None:
+        with trio.move_on_after(LOOK_UP_S):
+            async with opened.network.swarm(None, (), quiet=True) as swarm:
+                for peer in opened.network.holders(manifest)[1]:
+                    swarm.meet(peer)
+                await opened.look_up(manifest, swarm)
+                with trio.move_on_after(LINKED_S):
+                    while swarm.met and (  # noqa: ASYNC110 - no event tells of such words
+                        self._copy(manifest, origin=False) is not Copy.SPARE
+                    ):
+                        await trio.sleep(POLL_S)
+
+
+def _nobody(row: Row) -> Credentials:
+    """Its own server, without anybody's token."""
+    return Credentials(None, row.endpoint if row.source == "hf" else None)

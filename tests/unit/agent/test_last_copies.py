@@ -1,0 +1,257 @@
+"""Which copies nobody else can give: what is asked of origins and members, and how long."""
+
+from __future__ import annotations
+
+import math
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+
+from p2pcache.agent.last_copies import ASK_S, LATELY_S, MAX_LOOK_UPS, LastCopies
+from p2pcache.content.digests import whole_digests
+from p2pcache.content.last_copy import Copy
+from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.content.preload import score
+from p2pcache.content.verify import verify
+from p2pcache.errors import Denied, NotFound, Unavailable
+from p2pcache.store.policy import Hold
+from p2pcache.store.records import Resolution
+from p2pcache.store.store import Store
+from p2pcache.transfer.names import OTHERS
+
+ME = b"\x00\x24\x08\x01\x12\x20" + bytes(32)
+HUB = "https://hub.example"
+
+
+class Origin:
+    """Answers, or does not; counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.trouble: Exception | None = None
+        self.takes_s = 0.0
+
+    def endpoint(self, ref, credentials):
+        return credentials.hf_endpoint or HUB
+
+    async def list(self, ref, credentials):
+        self.asked.append((ref, credentials.hf_token))
+        await trio.sleep(self.takes_s)
+        if self.trouble is not None:
+            raise self.trouble
+
+
+class Net:
+    """Members that said what they have; the DHT that knows of one more."""
+
+    def __init__(self) -> None:
+        self.here: dict[bytes, set[bytes]] = {}
+        self.in_dht: dict[bytes, bytes] = {}
+        self.looked_up: list[bytes] = []
+
+    def holders(self, manifest):
+        return self.here.get(manifest, set()), set()
+
+    @asynccontextmanager
+    async def swarm(self, manifest, names, *, quiet):
+        assert manifest is None, "nobody is told that we want it"
+        yield SimpleNamespace(met=set(), meet=lambda peer: None)
+
+    async def look_up(self, manifest, swarm):
+        self.looked_up.append(manifest)
+        peer = self.in_dht.get(manifest)
+        if peer is None:
+            await trio.sleep_forever()  # what is slow is bounded
+        swarm.met.add(peer)
+        self.here[manifest] = {peer}
+
+
+class Slot:
+    """The place of a network that opened long ago, or just now, or of none."""
+
+    def __init__(self) -> None:
+        self.current: Any = None
+        self.opened_at = -1000.0
+
+    @property
+    def open_for_s(self) -> float:
+        return trio.current_time() - self.opened_at
+
+    async def wait_open(self, timeout_s: float) -> Any:
+        await trio.lowlevel.checkpoint()
+        return self.current
+
+
+class World:
+    def __init__(self, store: Store) -> None:
+        self.store, self.origin, self.net, self.now = store, Origin(), Net(), 1e6
+        self.slot: Any = Slot()
+        self.spared: set[bytes] = set()
+        resolver: Any = SimpleNamespace(source_for=lambda ref: self.origin)
+        self.last = LastCopies(store, self.slot, resolver, lambda: self.now, lambda: self.spared)
+
+    def join(self) -> None:
+        self.slot.current = SimpleNamespace(peer_id=ME, network=self.net, look_up=self.net.look_up)
+
+    def put(self, data: bytes, ref: str | None, source: str = "hf", **more: Any):
+        """A blob, its manifest, and what is recorded of it a long time ago."""
+        digest = b"\x12\x20" + whole_digests(data).sha256
+        blob = self.store.put_bytes(verify(digest, data))
+        manifest = self.store.put_manifest(
+            Manifest.from_entries([FileEntry("f", len(data), digest)])
+        )
+        if ref is not None:
+            row = Resolution(ref, manifest, None, source, HUB, more.pop("at", 1000.0), **more)
+            self.store.record_resolution(row)
+        return blob.sha256, manifest
+
+    async def keep(self, *sha256s: bytes) -> dict[bytes, Hold]:
+        return await trio.to_thread.run_sync(self.last.keep, sha256s)
+
+
+@pytest.fixture
+def world(tmp_path):
+    with Store.open(tmp_path / "store") as store:
+        yield World(store)
+
+
+def ranked(manifest: bytes, *, higher: bool) -> bytes:
+    """A peer that ranks higher than us for this content, or lower."""
+    peers = (b"\x00\x24\x08\x01\x12\x20" + bytes([n]) * 32 for n in range(1, 256))
+    return next(p for p in peers if (score(manifest, p) > score(manifest, ME)) == higher)
+
+
+async def test_what_was_pushed_here_has_no_origin_and_stays(world):
+    blob, _ = world.put(b"mine", "file:/home/me/model.bin", "file")
+    assert await world.keep(blob) == {blob: Hold.LAST_COPY}
+    assert not world.origin.asked, "a path of this machine is nobody's origin"
+
+
+async def test_what_a_server_still_gives_may_go_and_each_is_asked_once(world):
+    one, _ = world.put(b"one", "hf://org/one@main")
+    two, _ = world.put(b"two", "hf://org/two@main")
+    assert await world.keep(one, two) == {}
+    assert await world.keep(one) == {}
+    assert len(world.origin.asked) == 1
+    assert world.origin.asked[0][1] is None, "nobody's token is shown for that"
+
+
+async def test_a_server_that_answered_lately_is_not_asked(world):
+    blob, _ = world.put(b"one", "hf://org/one@main", at=world.now - LATELY_S + 1)
+    assert await world.keep(blob) == {}
+    assert not world.origin.asked
+
+
+@pytest.mark.parametrize("trouble", [Unavailable("down"), math.inf])
+async def test_what_a_server_that_cannot_be_reached_gave_stays(world, trouble, autojump_clock):
+    if trouble is math.inf:
+        world.origin.takes_s = math.inf
+    else:
+        world.origin.trouble = trouble
+    blob, _ = world.put(b"one", "hf://org/one@main")
+    began = trio.current_time()
+    assert await world.keep(blob) == {blob: Hold.LAST_COPY}
+    assert trio.current_time() - began <= ASK_S
+
+
+@pytest.mark.parametrize(
+    ("trouble", "gated", "stays"),
+    [
+        (Denied("log in"), True, False),
+        (NotFound("no such repository", hidden=True), True, False),
+        (NotFound("no such repository"), False, True),
+    ],
+)
+async def test_what_its_own_server_lost_stays_and_what_it_hides_is_there(
+    world, trouble, gated, stays
+):
+    world.origin.trouble = trouble
+    blob, _ = world.put(b"one", "hf://org/one@main", gated=gated, credential_used=gated)
+    assert (blob in await world.keep(blob)) == stays
+
+
+async def test_no_address_is_called_that_others_alone_told(world):
+    blob, _ = world.put(b"one", "https://inner.example/x", OTHERS)
+    assert await world.keep(blob) == {blob: Hold.LAST_COPY}
+    assert not world.origin.asked
+
+
+@pytest.mark.parametrize("higher", [True, False])
+async def test_a_member_that_has_it_and_ranks_higher_lets_ours_go(world, higher, autojump_clock):
+    world.join()
+    blob, manifest = world.put(b"mine", None)
+    world.net.here[manifest] = {ranked(manifest, higher=higher)}
+    assert await world.keep(blob) == ({} if higher else {blob: Hold.LAST_OF_ALL})
+
+
+async def test_the_dht_is_asked_where_no_member_told(world):
+    world.join()
+    blob, manifest = world.put(b"mine", None)
+    world.net.in_dht[manifest] = ranked(manifest, higher=True)
+    assert await world.keep(blob) == {}
+    assert world.net.looked_up == [manifest]
+
+
+async def test_questions_are_few_and_bounded_in_time(world, autojump_clock):
+    world.join()
+    blobs = [world.put(b"%d" % n, None)[0] for n in range(2 * MAX_LOOK_UPS)]
+    began = trio.current_time()
+    assert len(await world.keep(*blobs)) == len(blobs), "what is not known stays"
+    assert trio.current_time() - began <= ASK_S
+    assert len(world.net.looked_up) == MAX_LOOK_UPS
+
+
+async def test_a_blob_that_an_origin_gives_by_another_name_may_go(world):
+    blob, _ = world.put(b"same", "file:/home/me/x", "file")
+    manifest = Manifest.from_entries(
+        [FileEntry("y", 4, b"\x12\x20" + blob), FileEntry("z", 4, b"\x12\x20" + blob)]
+    )
+    row = Resolution(
+        "hf://org/y@main", world.store.put_manifest(manifest), None, "hf", HUB, world.now
+    )
+    world.store.record_resolution(row)
+    assert await world.keep(blob) == {}
+
+
+async def test_what_no_manifest_names_is_not_kept_for_others(world):
+    digest = b"\x12\x20" + whole_digests(b"bare").sha256
+    blob = world.store.put_bytes(verify(digest, b"bare"))
+    assert await world.keep(blob.sha256) == {}
+
+
+async def test_the_list_believes_in_an_origin_until_it_was_asked_in_vain(world):
+    blob, manifest = world.put(b"one", "hf://org/one@main")
+    rows = world.store.resolutions_of(manifest)
+    assert world.last.known(manifest, rows) is Copy.SPARE
+    world.origin.trouble = Unavailable("down")
+    await world.keep(blob)
+    assert world.last.known(manifest, rows) is Copy.LAST
+
+
+async def test_what_preloads_keep_elsewhere_often_enough_may_go(world):
+    blob, manifest = world.put(b"mine", None)
+    assert await world.keep(blob) == {blob: Hold.LAST_COPY}
+    world.spared.add(manifest)
+    assert await world.keep(blob) == {}
+
+
+async def test_a_network_that_has_just_opened_is_given_time_to_meet_its_members(
+    world, autojump_clock
+):
+    """As that of an agent which lives for one command."""
+    world.join()
+    world.slot.opened_at = trio.current_time()
+    _, manifest = world.put(b"mine", None)
+
+    async def come():
+        await trio.sleep(2)
+        world.net.here[manifest] = {ranked(manifest, higher=True)}
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(come)
+        copies = await world.last._ask({manifest}, {})
+    assert copies == {manifest: Copy.SPARE}
+    assert not world.net.looked_up
