@@ -16,6 +16,7 @@ from p2pcache.sources.port import (
     PeerBrings,
     PeerGone,
     PeerHolds,
+    PeerLoad,
     PeerLost,
     PeerProof,
     SwarmEvent,
@@ -66,6 +67,8 @@ class PullSwarm:
                         await self._send.send(PeerProof(peer, under_way))
                     case shelf.PeerBrings(peer, intake, declines, brings):
                         await self._send.send(PeerBrings(peer, intake, declines, brings))
+                    case shelf.PeerLoad(peer, queue_s):
+                        await self._send.send(PeerLoad(peer, queue_s))
                     case shelf.PeerSettled(peer):
                         waiting.discard(peer)
                 if not waiting:

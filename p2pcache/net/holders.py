@@ -16,6 +16,7 @@ from p2pcache.net.shelf import (
     PeerBrings,
     PeerGone,
     PeerHolds,
+    PeerLoad,
     PeerLost,
     PeerProof,
     PeerSettled,
@@ -243,6 +244,11 @@ class Swarm:
                     if not unsettled:
                         self.events.put((peer, None), PeerSettled(peer))
         return True
+
+    def hear_load(self, link: Link, queue_s: float) -> None:
+        """How busy a member is."""
+        if self._wants.get(link):
+            self.events.put((link.peer, "load"), PeerLoad(link.peer, queue_s))
 
     def begin_proof(self, peer: PeerId) -> bool:
         """Whether to make a proof for a member now: one at a time, and few."""

@@ -35,12 +35,14 @@ from p2pcache.net.serving import answer
 from p2pcache.net.speech import Speech
 from p2pcache.net.sync import preloads
 from p2pcache.net.sync.limits import SyncOptions
-from p2pcache.net.sync.machine import WantRefused
+from p2pcache.net.sync.machine import NO_LOAD, WantRefused
 from p2pcache.net.sync.wire import (
     MAX_GRANTS,
+    MAX_QUEUE_S,
     Answer,
     Ask,
     LaneInfo,
+    Load,
     Permits,
     Said,
 )
@@ -111,6 +113,7 @@ class Network:
         self._interests = Interests()
         self._speech = Speech()
         self._parts = Parts()
+        self._load = NO_LOAD
         self._passes = Passes(shelf, self._link, self._hosts)
         # Whoever keeps preloads; raises Untrusted for what no honest member says.
         self.on_preload: Callable[[PeerId, preloads.Message], None] | None = None
@@ -245,6 +248,15 @@ class Network:
             for link in self._links():
                 link.brings(swarm.manifest, told)
 
+    def busy(self, queue_s: float, up_bytes_per_s: float) -> None:
+        """Our byte server's load changed: who wants something of us is told."""
+        parts = self._parts.all().values()
+        intake = sum(part.intake_bytes_per_s or 0.0 for part in parts)
+        load = Load(min(queue_s, MAX_QUEUE_S), up_bytes_per_s, intake)
+        self._load = load
+        for link in self._links():
+            link.busy(load)
+
     def lost(self, names: Iterable[bytes]) -> None:
         """Blobs were evicted, or lost their own source."""
         gone = tuple(names)
@@ -290,6 +302,7 @@ class Network:
             link.tell(self.members_driver.announcement(said, manifests))
         for manifest, ours in self._parts.all().items():
             link.brings(manifest, ours)
+        link.busy(self._load)
         for swarm in list(self._swarms):
             swarm.begin(link)
         for watcher in self._watchers:
@@ -318,6 +331,11 @@ class Network:
             for swarm in self._swarms:
                 if swarm.manifest in news.manifests:
                     swarm.meet(news.origin)
+
+    def loaded(self, link: Link, load: Load) -> None:
+        """See MembersOwner."""
+        for swarm in self._swarms:
+            swarm.hear_load(link, load.queue_s)
 
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
         """See MembersOwner."""

@@ -99,6 +99,14 @@ class PeerBrings:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLoad:
+    """About how long a new request would wait at a peer, in its word."""
+
+    peer: PeerId
+    queue_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PeerGone:
     """The link to a peer ended; what it held is unknown until it is back."""
 
@@ -106,7 +114,7 @@ class PeerGone:
     reason: str
 
 
-SwarmEvent = PeerHolds | PeerLost | PeerSettled | PeerProof | PeerBrings | PeerGone
+SwarmEvent = PeerHolds | PeerLost | PeerSettled | PeerProof | PeerBrings | PeerLoad | PeerGone
 
 
 class Shelf(Protocol):

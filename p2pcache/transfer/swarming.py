@@ -87,6 +87,7 @@ class Swarming:
         self._announced: dict[int, RangeSet] = {}
         self._complete: set[int] = set()
         self._holders: dict[int, dict[str, RangeSet | None]] = {}
+        self._queues: dict[str, float] = {}  # the newest word of each
 
     # -- what peers tell ---------------------------------------------------------------------------
 
@@ -140,6 +141,7 @@ class Swarming:
                 coming = tuple(self._coming(brings))
                 await self._send.send(ev.Partner(name, intake, declines, coming))
             case PeerLoad(_, queue_s):
+                self._queues[name] = queue_s
                 if name in self._up:
                     await self._send.send(ev.SourceQueue(name, queue_s))
             case _:
@@ -175,6 +177,8 @@ class Swarming:
                 evidence.knows_peer(name, event.peer)
             up = ev.SourceUp(name, SourceKind.PEER, self._requests, frozenset())
             await self._send.send(up)
+            if self._queues.get(name):
+                await self._send.send(ev.SourceQueue(name, self._queues[name]))
         blocks = event.blocks
         if blocks is not None:
             blocks &= RangeSet.of((0, -(-size_bytes // BLOCK_BYTES)))

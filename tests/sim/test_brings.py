@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pcache.content.ranges import RangeSet
-from p2pcache.net.shelf import PeerBrings
+from p2pcache.net.shelf import PeerBrings, PeerLoad
 from tests.support.members import open_node
 from tests.support.world import MANIFEST, NAMES, full, until, world
 
@@ -41,6 +41,35 @@ async def test_what_a_pull_brings_is_told_within_a_beat_and_its_end_too(autojump
                 tells.brings(2e6, True, {})
                 assert await heard(hears, 0.05) == PeerBrings(a.peer, 2e6, True, {})
             assert (await heard(hears)).intake_bytes_per_s is None, "it has ended its part"
+
+
+async def test_how_busy_a_member_is_reaches_the_pulls_that_want_something_of_it(autojump_clock):
+    async with world(2, deadline_s=60) as (net, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        a, b = nodes
+        async with b.network.swarm(MANIFEST, NAMES) as hears:
+            await trio.sleep(0.5)
+            a.network.busy(2.0, 1e6)
+            loads = [one async for one in until_load(hears, 0.5)]
+            assert loads[-1] == PeerLoad(a.peer, 2.0)
+            async with open_node(net, 9) as late:
+                late.network.found(a.peer, a.host.addresses())
+                await until(lambda: a.peer in late.knows(), within_s=3)
+                async with late.network.swarm(MANIFEST, NAMES) as hears_too:
+                    loads = [one async for one in until_load(hears_too, 0.5)]
+                    assert loads[-1] == PeerLoad(a.peer, 2.0)
+        (member,) = [one for one in b.network.members() if one.peer == a.peer]
+        assert (member.load.queue_s, member.load.up_bytes_per_s) == (2.0, 1e6)
+
+
+async def until_load(swarm, within_s):
+    """The events up to the next word on a load."""
+    with trio.fail_after(within_s):
+        while True:
+            event = await swarm.events.receive()
+            yield event
+            if isinstance(event, PeerLoad):
+                return
 
 
 async def test_who_comes_later_hears_it_with_the_first_answer(autojump_clock):

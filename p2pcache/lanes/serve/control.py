@@ -12,6 +12,7 @@ server -> agent:
     ready(number, port, fingerprint | nil) / done(number) / failed(number, text)
     statistics(number, map)
     stale(name)                          a file is gone or is another one; sent once in a while
+    load(queue_s, bytes_per_s)           how busy it is (lanes/serve/load); at most 4 a second
 
 Either end closes the socket to end the other: the agent needs no other way to stop its server,
 and a killed agent leaves none behind. Both ends are ours, so a malformed message is a LocalFault.

@@ -23,9 +23,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.lanes.serve.http import Refusal
+from p2pcache.lanes.serve.load import Load, Meter, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from p2pcache.lanes.serve.connection import Connection
     from p2pcache.lanes.serve.options import ServeOptions
@@ -44,8 +45,12 @@ class _Totals:
 class Crowd:
     """Every connection of the process. Any thread may call."""
 
-    def __init__(self, options: ServeOptions) -> None:
+    def __init__(
+        self, options: ServeOptions, tell_load: Callable[[Load], None] = lambda _: None
+    ) -> None:
         self._options = options
+        self._tell_load = tell_load  # a few times a second, from `watch`; must not block
+        self._meter = Meter(options.limit_up_bytes_per_s)
         self._lock = threading.Lock()
         self._somebody = threading.Event()  # there is a connection to watch
         self._all: dict[Connection, None] = {}  # in the order of arrival
@@ -104,8 +109,10 @@ class Crowd:
             self._refused[why] += 1
 
     @contextmanager
-    def sending(self, one: Connection, reader: bytes) -> Iterator[None]:
-        """One answer to a reader. Raises `Refusal` (503) when there are too many at once."""
+    def sending(self, one: Connection, reader: bytes, length: int) -> Iterator[None]:
+        """One answer of `length` bytes to a reader. Raises `Refusal` (503) when there are too many
+        at once.
+        """
         with self._lock:
             victim = None
             if not self._has_room(reader):
@@ -119,9 +126,10 @@ class Crowd:
                 self._leaving.add(victim)
                 self._refused["made room"] += 1
             self._sending[reader] += 1
+            self._meter.began(time.monotonic())
         if victim is not None:
             victim.cut()
-        one.answering(reader)
+        one.answering(reader, length)
         try:
             yield
         finally:
@@ -176,7 +184,7 @@ class Crowd:
             now = time.monotonic()
             with self._lock:
                 everybody = list(self._all)
-                if not everybody:
+                if not everybody and self._meter.is_quiet:
                     self._somebody.clear()
             seen = {one: seen[one] for one in everybody if one in seen}
             paces = {one: paces[one] for one in everybody if one in paces}
@@ -185,6 +193,19 @@ class Crowd:
                     self.refused("too slow")
                     one.cut()
                 self._judge_pace(one, paces, now)
+            self._measure(everybody, now)
+
+    def _measure(self, everybody: list[Connection], now: float) -> None:
+        """What the uplink does. Slow readers are owed nothing: they take no room on it."""
+        readings = [
+            Reading(one, (got := acknowledged(one)), 0 if one.is_slow else one.due_bytes - got)
+            for one in everybody
+        ]
+        with self._lock:
+            self._meter.look(readings, now)
+            news = self._meter.load if self._meter.is_news(now) else None
+        if news is not None:
+            self._tell_load(news)
 
     def _is_stalled(
         self, one: Connection, seen: dict[Connection, tuple[int, float]], now: float
@@ -192,7 +213,7 @@ class Crowd:
         if not one.is_sending:
             seen.pop(one, None)
             return False
-        got = _acknowledged(one)
+        got = acknowledged(one)
         before = seen.get(one)
         if before is None or before[0] != got:
             seen[one] = got, now
@@ -205,7 +226,7 @@ class Crowd:
         if not one.is_sending:  # it waits for us
             paces.pop(one, None)
             return
-        got = _acknowledged(one)
+        got = acknowledged(one)
         before, since = paces.setdefault(one, (got, now))
         took_s = now - since
         if took_s >= self._options.slow_s:
@@ -239,7 +260,7 @@ def _longest_idle(some: Iterable[Connection]) -> Connection | None:
     return min(idle, key=lambda each: each.idle_since, default=None)
 
 
-def _acknowledged(one: Connection) -> int:
+def acknowledged(one: Connection) -> int:
     """How many bytes the reader's machine has taken, also in the middle of one long send."""
     if sys.platform != "linux":
         return one.sent_bytes

@@ -18,6 +18,7 @@ from p2pcache.lanes.certificate import fingerprint
 from p2pcache.lanes.serve.connection import Connection
 from p2pcache.lanes.serve.control import Message, Unpacker, pack
 from p2pcache.lanes.serve.crowd import Crowd
+from p2pcache.lanes.serve.load import Load
 from p2pcache.lanes.serve.options import ServeOptions
 from p2pcache.lanes.serve.send import UploadLimit
 from p2pcache.lanes.serve.table import Entry, Table
@@ -39,10 +40,15 @@ RECEIVE_BYTES = 1 << 18
 class House:
     """What all connections share."""
 
-    def __init__(self, options: ServeOptions, tell: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        tell: Callable[[bytes], None],
+        tell_load: Callable[[Load], None],
+    ) -> None:
         self.options = options
         self.table = Table()
-        self.crowd = Crowd(options)
+        self.crowd = Crowd(options, tell_load)
         self.limit = UploadLimit(options.limit_up_bytes_per_s)
         self.banned: frozenset[bytes] = frozenset()
         self.trust: Trust | None = None
@@ -81,8 +87,14 @@ class Server:
             self._control.sendall(pack(*message))
 
     def _tell_stale(self, name: bytes) -> None:
-        """A hint: an agent that does not read just now does without it."""
-        frame = pack("stale", name)
+        self._hint("stale", name)
+
+    def _tell_load(self, load: Load) -> None:
+        self._hint("load", load.queue_s, load.bytes_per_s)
+
+    def _hint(self, *message: object) -> None:
+        """An agent that does not read just now does without it."""
+        frame = pack(*message)
         with contextlib.suppress(OSError), self._send_lock:
             sent = self._control.send(frame, socket.MSG_DONTWAIT)
             if sent < len(frame):
@@ -106,7 +118,7 @@ class Server:
 
     def _open(self, options: ServeOptions) -> tuple[int, bytes | None]:
         _allow_descriptors()
-        house = House(options, self._tell_stale)
+        house = House(options, self._tell_stale, self._tell_load)
         listeners: list[socket.socket] = []
         port = options.port
         for host in options.hosts:

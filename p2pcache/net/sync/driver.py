@@ -222,6 +222,10 @@ class Link:
         """End a want."""
         self._do(self.talk.drop(number))
 
+    def busy(self, load: Load) -> None:
+        """Our byte server's load changed."""
+        self._do(self.talk.busy(load))
+
     def grew(self, name: bytes, blocks: RangeSet | None, links: int) -> None:
         """More of a blob is held; so many links are told so."""
         self.talk.grew(name, blocks, trio.current_time(), links)

@@ -129,7 +129,7 @@ class News:
 Action: TypeAlias = Send | Up | Serve | LookUp | Answered | Knowledge | WantRefused | News | Ended
 
 
-NO_LOAD = Load(0.0, 0.0, 0.0)  # ours is not measured yet: pongs carry this
+NO_LOAD = Load(0.0, 0.0, 0.0)  # of who did not say anything: it is idle
 
 
 class Conversation:
@@ -138,6 +138,7 @@ class Conversation:
     def __init__(self, ours: Hello, options: SyncOptions, now: float) -> None:
         self.theirs: Hello | None = None
         self.load = NO_LOAD  # theirs
+        self._our_load = NO_LOAD
         self.rtt_s: float | None = None
         self.skipped_count = 0
         self._ours = ours
@@ -195,6 +196,11 @@ class Conversation:
 
     # What the peer wants
 
+    def busy(self, load: Load) -> list[Action]:
+        """Our load changed: told to who wants something of us; others hear of it by pongs."""
+        self._our_load = load
+        return [Send(load)] if len(self._their_wants) else []
+
     def served(self, answer: Answer) -> list[Action]:
         """The answer to a Serve."""
         self._serving -= 1
@@ -246,7 +252,7 @@ class Conversation:
             case Hello() | OtherMajor():
                 raise Untrusted("a second hello")
             case Ping(number):
-                return [Send(Pong(number, NO_LOAD))]
+                return [Send(Pong(number, self._our_load))]
             case Pong(number, load):
                 return self._pong(number, load, now)
             case Load():
@@ -350,7 +356,8 @@ class Conversation:
         names = wants.names_count + len(want.names)
         if len(wants) >= options.max_wants or names > options.max_wanted_names:
             return [Send(Refused(want.id, BUSY, "too many wants", None))]
-        return [wants.add(want)]
+        looked = wants.add(want)
+        return [looked] if self._our_load == NO_LOAD else [Send(self._our_load), looked]
 
     def _serve(self, ask: Ask) -> list[Action]:
         self._grows(ask.id)

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from p2pcache.content.ranges import RangeSet
-from p2pcache.sources.port import PeerProof
+from p2pcache.sources.port import PeerLoad, PeerProof
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.sharing import Peers
 from p2pcache.transfer.swarming import Swarming
@@ -167,3 +167,21 @@ async def test_an_origin_is_spared_while_a_proof_of_access_is_made_for_a_bounded
         await swarming.wait_hello()
         assert from_s <= trio.current_time() - began <= to_s
         nursery.cancel_scope.cancel()
+
+
+async def test_a_queue_that_was_told_before_anything_was_held_counts(autojump_clock):
+    body = some_bytes(4 * MIB, b"right")
+    peer = ServedPeer(Key(1), SimpleNamespace(port=1))
+    send, heard = trio.open_memory_channel[ev.Event](100)
+    swarm = ScriptedSwarm([peer])
+    swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
+    swarm.send.send_nowait(PeerLoad(peer.id, 2.5))
+    swarm.holds(peer, digest_of(body), len(body), RangeSet.of((0, 4)))
+    swarm.send.send_nowait(PeerLoad(peer.id, 0.5))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarming.run)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    events = [heard.receive_nowait() for _ in range(heard.statistics().current_buffer_used)]
+    queues = [one.queue_s for one in events if isinstance(one, ev.SourceQueue)]
+    assert queues == [2.5, 0.5]

@@ -26,6 +26,7 @@ from p2pcache.net.sync.wire.frames import (
 from p2pcache.net.sync.wire.link import (
     GENERATION_BYTES,
     MAX_CERTIFICATE_BYTES,
+    MAX_QUEUE_S,
     PROTOCOL,
     VERSION,
     Bye,
@@ -105,6 +106,7 @@ __all__ = [
     "MAX_PART_BYTES",
     "MAX_PEERS",
     "MAX_PROOF_BYTES",
+    "MAX_QUEUE_S",
     "MAX_REASON_BYTES",
     "MAX_RESOLUTIONS",
     "MAX_TOKEN_BYTES",
