@@ -279,6 +279,13 @@ class Network:
         """How many manifests a peer said it possesses (restricted ones it never says)."""
         return self._interests.possessed_count(peer)
 
+    def holders(self, manifest: bytes) -> list[PeerId]:
+        """Members that said they possess or download a manifest; the former first, else drawn."""
+        said = self._interests.who(manifest)
+        linked = [peer for peer in said if peer in self.members_driver.links]
+        order = {peer: (said[peer] is not Said.POSSESS, self._chance()) for peer in linked}
+        return sorted(linked, key=order.__getitem__)
+
     def failures(self) -> dict[PeerId, P2PCacheError]:
         """Why those who are not here were not reached at the last try."""
         driver = self.members_driver

@@ -128,6 +128,8 @@ class ByteServer:
         self._stale_in, self.stale = trio.open_memory_channel[bytes](STALE_KEPT)
         # How busy it is, when that changes; must not block.
         self.on_load: Callable[[Load], None] = lambda _: None
+        # Readers of these scopes are refused now: whom else could they ask? See `others`.
+        self.on_crowded: Callable[[list[bytes]], None] = lambda _: None
         self.port = options.port
         self.fingerprint: bytes | None = None
         self.restarts = 0
@@ -160,6 +162,10 @@ class ByteServer:
     async def drop(self, names: Iterable[bytes]) -> None:
         """These blobs are gone (evicted, aborted, about to be rewritten): readers are cut."""
         await self._tell("drop", list(names))
+
+    async def others(self, scope: bytes, names: Iterable[str]) -> None:
+        """Whom readers with tickets for `scope` may ask instead while this server is busy."""
+        await self._tell("others", scope, list(names))
 
     # -- who is served ---------------------------------------------------------------------------
 
@@ -314,6 +320,8 @@ class ByteServer:
                     self._stale_in.send_nowait(name)
             case ["load", queue_s, bytes_per_s]:
                 self.on_load(Load(queue_s, bytes_per_s))
+            case ["crowded", scopes]:
+                self.on_crowded(scopes)
             case [_, number, *_] if number == RESTORED:
                 link.restored.set()
             case ["failed", 0, text]:

@@ -68,6 +68,7 @@ class LaneServer:
         self._unpacker = Unpacker()
         self.stale: list[bytes] = []
         self.loads: list[tuple[float, float]] = []
+        self.crowded: list[bytes] = []
         self._control, theirs = socket.socketpair()
         self._control.settimeout(20)
         command = [sys.executable, "-m", "p2pcache.lanes.serve", "--control-fd"]
@@ -103,6 +104,8 @@ class LaneServer:
                     self.stale.append(message[1])
                 elif message[0] == "load":
                     self.loads.append((message[1], message[2]))
+                elif message[0] == "crowded":
+                    self.crowded += message[1]
                 elif message[1] == number:
                     answer = message
         assert answer[0] != "failed", answer

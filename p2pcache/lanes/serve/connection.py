@@ -303,7 +303,11 @@ class Connection:
             self._head(http, status, headers)
             self._end(http)
             return
-        with self._house.crowd.sending(self, ticket.reader, end - start):
+        crowd = self._house.crowd
+        with contextlib.ExitStack() as places:
+            if blob.live_fd is None:  # what still grows comes as it comes, and holds up nobody
+                places.enter_context(crowd.slot(self, ticket.reader, ticket.scope, end - start))
+            places.enter_context(crowd.sending(self, ticket.reader, end - start))
             live = None
             if blob.live_fd is not None and start < end:
                 live = LiveBlocks(blob, self._house.options.block_wait_s, self._cut)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pcache.lanes.serve.http import Refusal
 from p2pcache.lanes.serve.load import Load, Meter, Reading
+from p2pcache.lanes.serve.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     from p2pcache.lanes.serve.options import ServeOptions
 
 LOOK_S = 0.25  # between two looks at the deadlines
+CROWDED_S = 1.0  # the agent is asked this often who else holds what is asked for
+MAX_CROWDED = 8  # scopes, at once
+MAX_OTHERS = 3  # holders that are named
+MAX_SCOPES = 256  # whose other holders are remembered
+OTHERS_HEADER = "X-P2PCache-Ask"  # peer ids, separated by commas
+MAX_RETRY_S = 5
 MAX_READERS = 1024  # remembered in the statistics
 _BYTES_ACKED = slice(120, 128)  # of Linux' struct tcp_info, since 4.1
 
@@ -46,12 +53,22 @@ class Crowd:
     """Every connection of the process. Any thread may call."""
 
     def __init__(
-        self, options: ServeOptions, tell_load: Callable[[Load], None] = lambda _: None
+        self,
+        options: ServeOptions,
+        tell_load: Callable[[Load], None] = lambda _: None,
+        tell_crowded: Callable[[list[bytes]], None] = lambda _: None,
     ) -> None:
         self._options = options
         self._tell_load = tell_load  # a few times a second, from `watch`; must not block
+        self._tell_crowded = tell_crowded  # the same
+        self._slots = Slots(options)
+        self._large: dict[Connection, int] = {}  # answers that have a slot, and their length
+        self._crowded: dict[bytes, None] = {}  # scopes of which somebody was refused
+        self._crowded_at = 0.0
+        self._others: OrderedDict[bytes, tuple[tuple[str, ...], float]] = OrderedDict()
         self._meter = Meter(options.limit_up_bytes_per_s)
         self._lock = threading.Lock()
+        self._free = threading.Condition(self._lock)  # a slot, perhaps
         self._somebody = threading.Event()  # there is a connection to watch
         self._all: dict[Connection, None] = {}  # in the order of arrival
         self._sending: Counter[bytes] = Counter()
@@ -141,6 +158,78 @@ class Crowd:
                 self._account(one, reader)
             one.answering(None)
 
+    @contextmanager
+    def slot(self, one: Connection, reader: bytes, scope: bytes, length: int) -> Iterator[None]:
+        """A place on the uplink for one answer of `length` bytes; small ones need none.
+
+        Waits for it, up to `slot_wait_s`. Raises `Refusal` (503) that names other holders.
+        """
+        if length <= self._options.small_bytes:
+            yield
+            return
+        with self._lock:
+            if not self._wait_slot(one, reader, length):
+                self._refused["no slot"] += 1
+                if len(self._crowded) < MAX_CROWDED:
+                    self._crowded[scope] = None
+                raise self._elsewhere(scope)
+            self._large[one] = length
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._large.pop(one, None)
+                self._free.notify_all()
+
+    def _wait_slot(self, one: Connection, reader: bytes, length: int) -> bool:
+        give_up = time.monotonic() + self._options.slot_wait_s
+        if not self._slots.wait(one, reader):
+            return False
+        try:
+            while True:
+                owed = {
+                    each: (each.reader or b"", max(0, count - each.answer_bytes))
+                    for each, count in self._large.items()
+                    if not each.is_slow
+                }
+                now, uplink = time.monotonic(), self._meter.uplink_bytes_per_s
+                if self._slots.begins(one, length, owed, uplink, now):
+                    return True
+                left_s = give_up - now
+                if left_s <= 0:
+                    return False
+                self._free.wait(min(left_s, LOOK_S))  # what is sent makes room by and by
+        finally:
+            self._slots.leave(one)
+
+    def _elsewhere(self, scope: bytes) -> Refusal:
+        pause_s = min(max(1, math.ceil(self._meter.load.queue_s)), MAX_RETRY_S)
+        headers = [("Retry-After", str(pause_s))]
+        names, until = self._others.get(scope, ((), 0.0))
+        if names and time.monotonic() < until:
+            headers.append((OTHERS_HEADER, ",".join(names)))
+        return Refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE, "busy: ask somebody else", tuple(headers)
+        )
+
+    def others(self, scope: bytes, names: Iterable[str]) -> None:
+        """Who else may have what tickets for `scope` read: peer ids as text."""
+        with self._lock:
+            until = time.monotonic() + self._options.others_s
+            self._others[scope] = tuple(names)[:MAX_OTHERS], until
+            self._others.move_to_end(scope)
+            if len(self._others) > MAX_SCOPES:
+                self._others.popitem(last=False)
+
+    def _ask_others(self, now: float) -> None:
+        """Ask the agent who else could be asked."""
+        with self._lock:
+            if not self._crowded or now - self._crowded_at < CROWDED_S:
+                return
+            scopes, self._crowded_at = list(self._crowded), now
+            self._crowded.clear()
+        self._tell_crowded(scopes)
+
     def _has_room(self, reader: bytes) -> bool:
         options, mine = self._options, self._sending[reader]
         places = options.max_sending - (options.kept_sending if mine else 0)
@@ -194,6 +283,7 @@ class Crowd:
                     one.cut()
                 self._judge_pace(one, paces, now)
             self._measure(everybody, now)
+            self._ask_others(now)
 
     def _measure(self, everybody: list[Connection], now: float) -> None:
         """What the uplink does. Slow readers are owed nothing: they take no room on it."""

@@ -45,10 +45,11 @@ class House:
         options: ServeOptions,
         tell: Callable[[bytes], None],
         tell_load: Callable[[Load], None],
+        tell_crowded: Callable[[list[bytes]], None],
     ) -> None:
         self.options = options
         self.table = Table()
-        self.crowd = Crowd(options, tell_load)
+        self.crowd = Crowd(options, tell_load, tell_crowded)
         self.limit = UploadLimit(options.limit_up_bytes_per_s)
         self.banned: frozenset[bytes] = frozenset()
         self.trust: Trust | None = None
@@ -92,6 +93,9 @@ class Server:
     def _tell_load(self, load: Load) -> None:
         self._hint("load", load.queue_s, load.bytes_per_s)
 
+    def _tell_crowded(self, scopes: list[bytes]) -> None:
+        self._hint("crowded", scopes)
+
     def _hint(self, *message: object) -> None:
         """An agent that does not read just now does without it."""
         frame = pack(*message)
@@ -118,7 +122,7 @@ class Server:
 
     def _open(self, options: ServeOptions) -> tuple[int, bytes | None]:
         _allow_descriptors()
-        house = House(options, self._tell_stale, self._tell_load)
+        house = House(options, self._tell_stale, self._tell_load, self._tell_crowded)
         listeners: list[socket.socket] = []
         port = options.port
         for host in options.hosts:
@@ -159,6 +163,8 @@ def _obey(house: House, kind: str, fields: list[Any]) -> None:
             house.crowd.cut(identities=fingerprints)
         case "trust" | "distrust", [_]:
             pass  # nobody shows a certificate without TLS
+        case "others", [scope, names]:
+            house.crowd.others(scope, names)
         case "banned", [readers]:
             house.banned = frozenset(readers)
             house.crowd.cut(readers=readers)

@@ -32,7 +32,7 @@ from p2pcache.transfer.machine.shares import pieces_of
 from p2pcache.transfer.machine.sources import SourceState, Statistics, statistics_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from p2pcache.transfer.machine.flights import Flight
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 # So as TCP does: down to what runs when one refuses, up by a part of a request for each that ends.
 LEAST_APPETITE = 3.0  # one that arrives, one that waits, one that is asked for
 APPETITE_STEP = 0.5
+PREFERRED_S = 2.0  # for a holder that a busy one named: its own word is newer then
 
 
 class Download(Planning):
@@ -273,6 +274,7 @@ class Download(Planning):
             blame(source, blob, event, event.fault, self._options, self._chance, now, out)
             is_busy = source.is_peer and event.fault.http_status == BUSY
             if is_busy:
+                self._prefer(event.fault.instead, now)
                 self._appetite = max(LEAST_APPETITE, float(self._asked_peers))
             self._troubled(source, standing=not is_busy)
         elif flight.stalled:
@@ -280,6 +282,13 @@ class Download(Planning):
             self._troubled(source)
         self._abort_needless(blob, out)
         self._digest_when_done(blob, out)
+
+    def _prefer(self, names: Sequence[str], now: float) -> None:
+        """A busy holder named others: those that are known to hold something come first."""
+        for name in names:
+            source = self._sources.get(name)
+            if source is not None and source.is_peer:
+                source.preferred_until = now + PREFERRED_S
 
     def _take(self, flight: Flight, event: ev.Ended) -> int:
         """Mark what a job brought; returns the blocks that were learnt by it."""

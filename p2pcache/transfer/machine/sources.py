@@ -33,6 +33,7 @@ class SourceState:
     misses: int = 0  # it did not have what it told
     not_before: float = 0.0
     busy_until: float = 0.0  # its queue is full: no fault, and what it holds is there
+    preferred_until: float = 0.0  # a busy holder named it in its place
     asked_s: float = 0.0  # the longest Retry-After that is honoured
     queue_s: float = 0.0  # its own word...
     queue_at: float = 0.0  # ... of this time
@@ -93,6 +94,8 @@ class SourceState:
     def wait_s(self, typical_block_s: float, now: float) -> float:
         """About how long one more request would wait: its own word and what we asked already."""
         each = typical_block_s if self.block_s is None else self.block_s
+        if now < self.preferred_until:
+            return self.in_flight * each
         return self.queue_now_s(now) + (self.in_flight + 1) * each
 
 

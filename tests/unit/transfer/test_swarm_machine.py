@@ -139,6 +139,23 @@ def test_the_shorter_queue_of_two_is_asked():
     assert [j.source for j in pull.end(job)] == ["p0"]
 
 
+def test_whom_a_busy_holder_names_is_asked_before_others():
+    pull = Pull(40 * MIB, streams=1, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    (job,) = pull.open(blocks=40)
+    pull.tell(ev.SourceUp("p2", SourceKind.PEER, 8, frozenset()))
+    for peer in ("p1", "p2"):
+        pull.tell(ev.SourceHas(peer, 0))
+    pull.tell(ev.SourceQueue("p1", 5.0))
+    why = Fault(
+        FaultKind.UNAVAILABLE, "busy", retry_after_s=1.0, http_status=503,
+        instead=("p1", "nobody", "origin"),
+    )  # fmt: skip
+    (job,) = pull.end(job, done=0, why=why)
+    assert job.source == "p1", "although its queue was long when it was told"
+    assert pull.source("p0").left is None
+
+
 def test_no_more_than_eight_requests_are_in_flight_to_one_peer():
     pull = Pull(400 * MIB, streams=16, origin=False)
     pull.tell(ev.SourceHas("p0", 0))
