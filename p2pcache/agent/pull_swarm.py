@@ -19,6 +19,7 @@ from p2pcache.sources.port import (
     PeerLoad,
     PeerLost,
     PeerProof,
+    PeerThrottled,
     SwarmEvent,
 )
 
@@ -69,6 +70,8 @@ class PullSwarm:
                         await self._send.send(PeerBrings(peer, intake, declines, brings))
                     case shelf.PeerLoad(peer, queue_s):
                         await self._send.send(PeerLoad(peer, queue_s))
+                    case shelf.PeerThrottled(peer, origin, retry_after_s):
+                        await self._send.send(PeerThrottled(peer, origin, retry_after_s))
                     case shelf.PeerSettled(peer):
                         waiting.discard(peer)
                 if not waiting:
@@ -120,6 +123,10 @@ class PullSwarm:
     ) -> None:
         """See the port."""
         self._swarm.brings(intake_bytes_per_s, declines, blocks)
+
+    def throttled(self, origin: bytes, retry_after_s: float) -> None:
+        """See the port."""
+        self._swarm.throttled(origin, retry_after_s)
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
         """See the port."""

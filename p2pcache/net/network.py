@@ -39,6 +39,7 @@ from p2pcache.net.sync.machine import NO_LOAD, WantRefused
 from p2pcache.net.sync.wire import (
     MAX_GRANTS,
     MAX_QUEUE_S,
+    MAX_RETRY_AFTER_S,
     Answer,
     Ask,
     LaneInfo,
@@ -183,8 +184,9 @@ class Network:
         only those who are linked with us are asked; nobody is told to tell others of the manifest.
         """
         swarm = Swarm(
-            manifest, names, self._passes, self._link, self._interests.who, self._part, self.meet
-        )
+            manifest, names, self._passes, self._link, self._interests.who, self._part, self.meet,
+            self._throttled,
+        )  # fmt: skip
         self._swarms.add(swarm)
         if manifest is not None:
             self._speech.begin(manifest, quiet=quiet)
@@ -248,6 +250,14 @@ class Network:
             for link in self._links():
                 link.brings(swarm.manifest, told)
 
+    def _throttled(self, swarm: Swarm, origin: bytes, retry_after_s: float) -> None:
+        """An origin of a pull told us to wait: who takes part in the same is told."""
+        if swarm.manifest is not None:
+            retry_after_s = min(retry_after_s, MAX_RETRY_AFTER_S)
+            swarm.waits[origin] = trio.current_time() + retry_after_s
+            for link in self._links():
+                link.throttled(swarm.manifest, origin, retry_after_s)
+
     def busy(self, queue_s: float, up_bytes_per_s: float) -> None:
         """Our byte server's load changed: who wants something of us is told."""
         parts = self._parts.all().values()
@@ -310,6 +320,11 @@ class Network:
         for manifest, ours in self._parts.all().items():
             link.brings(manifest, ours)
         link.busy(self._load)
+        now = trio.current_time()
+        for swarm in self._swarms:
+            for origin, until in swarm.waits.items():
+                if swarm.manifest is not None and until > now:
+                    link.throttled(swarm.manifest, origin, until - now)
         for swarm in list(self._swarms):
             swarm.begin(link)
         for watcher in self._watchers:

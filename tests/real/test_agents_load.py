@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import faulty_http as fh
 from tests.support.blobs import MIB, write_blob
 from tests.support.network import network, wait_until
 from tests.support.pulling import Pull
@@ -44,11 +47,42 @@ def test_one_slow_seed_serves_all_its_readers_and_nobody_is_blamed_for_its_queue
         with a.client() as client:
             client.push(blob.path)
         with contextlib.ExitStack() as stack:
-            pulls = [
-                stack.enter_context(Pull(each, f"sha256:{blob.sha256}")) for each in (b, c, d)
-            ]
+            pulls = [stack.enter_context(Pull(each, f"sha256:{blob.sha256}")) for each in (b, c, d)]
         assert [pull.error for pull in pulls] == [None] * 3
         for each in (b, c, d):
             assert blob.in_store(each.home).stat().st_size == blob.size
             with each.client() as client:
                 assert list(client.bans()) == []
+
+
+def test_an_origin_that_told_two_agents_to_wait_is_not_asked_by_a_third(tmp_path: Path):
+    blob = write_blob(tmp_path / "blob", 8 * MIB)
+    good = fh.ranged(blob.path.read_bytes(), ETag='"one"')
+    opens_at = [float("inf")]
+    refused: list[float] = []
+    lock = threading.Lock()
+
+    def answer(ask: fh.Exchange) -> bool:
+        start, end = ask.range or (0, 0)
+        if end - start < MIB or time.monotonic() >= opens_at[0]:
+            return good(ask)
+        with lock:
+            refused.append(time.monotonic())
+            if len(refused) == 1:
+                opens_at[0] = refused[0] + 6.0
+        ask.head(429, Content_Length=0, Retry_After=int(opens_at[0] - time.monotonic()) + 1)
+        return True
+
+    with fh.FaultyServer() as server, network(tmp_path, 3) as (a, b, c):
+        ref = f"{server.on('/blob', answer)}#sha256={blob.sha256}"
+        with Pull(a, ref) as first, Pull(b, ref) as second:
+            wait_until(lambda: refused, "nobody asked")
+            time.sleep(2.0)
+            before = len(refused)
+            began = time.monotonic()
+            with Pull(c, ref) as third:
+                pass
+        assert [pull.error for pull in (first, second, third)] == [None] * 3
+        assert began < opens_at[0] - 1, "the machine was too busy for this test"
+        assert before >= 2, "two were told to wait"
+        assert len(refused) == before, "and the third asked nevertheless"

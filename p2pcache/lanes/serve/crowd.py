@@ -187,11 +187,11 @@ class Crowd:
             return False
         try:
             while True:
-                owed = {
-                    each: (each.reader or b"", max(0, count - each.answer_bytes))
+                owed = [
+                    (each.reader or b"", max(0, count - each.answer_bytes))
                     for each, count in self._large.items()
                     if not each.is_slow
-                }
+                ]
                 now, uplink = time.monotonic(), self._meter.uplink_bytes_per_s
                 if self._slots.begins(one, length, owed, uplink, now):
                     return True
@@ -208,9 +208,7 @@ class Crowd:
         names, until = self._others.get(scope, ((), 0.0))
         if names and time.monotonic() < until:
             headers.append((OTHERS_HEADER, ",".join(names)))
-        return Refusal(
-            HTTPStatus.SERVICE_UNAVAILABLE, "busy: ask somebody else", tuple(headers)
-        )
+        return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy: ask somebody else", tuple(headers))
 
     def others(self, scope: bytes, names: Iterable[str]) -> None:
         """Who else may have what tickets for `scope` read: peer ids as text."""

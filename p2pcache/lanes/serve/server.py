@@ -18,7 +18,6 @@ from p2pcache.lanes.certificate import fingerprint
 from p2pcache.lanes.serve.connection import Connection
 from p2pcache.lanes.serve.control import Message, Unpacker, pack
 from p2pcache.lanes.serve.crowd import Crowd
-from p2pcache.lanes.serve.load import Load
 from p2pcache.lanes.serve.options import ServeOptions
 from p2pcache.lanes.serve.send import UploadLimit
 from p2pcache.lanes.serve.table import Entry, Table
@@ -26,6 +25,8 @@ from p2pcache.lanes.serve.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from p2pcache.lanes.serve.load import Load
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Collection, Hashable
 
     from p2pcache.lanes.serve.options import ServeOptions
 
@@ -49,7 +49,7 @@ class Slots:
         self,
         one: Hashable,
         length: int,
-        owed: Mapping[Hashable, tuple[bytes, int]],
+        owed: Collection[tuple[bytes, int]],
         uplink_bytes_per_s: float | None,
         now: float,
     ) -> bool:
@@ -58,7 +58,7 @@ class Slots:
         `owed`: of the large answers under way, the reader and how many bytes are left.
         """
         reader = self._waiting[one]
-        sent = [each for each, _ in owed.values()]
+        sent = [each for each, _ in owed]
         fits = self._fits(length, owed, uplink_bytes_per_s)
         if not fits and not (
             reader not in sent
@@ -85,13 +85,11 @@ class Slots:
         self.leave(one)
         return True
 
-    def _fits(
-        self, length: int, owed: Mapping[Hashable, tuple[bytes, int]], uplink: float | None
-    ) -> bool:
+    def _fits(self, length: int, owed: Collection[tuple[bytes, int]], uplink: float | None) -> bool:
         options = self._options
         if len(owed) < options.least_slots:
             return True
         if uplink is None:
             return len(owed) < options.unmeasured_slots
-        left = sum(count for _, count in owed.values())
+        left = sum(count for _, count in owed)
         return left + length <= options.most_queue_s * uplink

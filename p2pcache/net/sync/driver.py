@@ -29,7 +29,7 @@ from p2pcache.net.sync.machine import (
     Up,
     WantRefused,
 )
-from p2pcache.net.sync.wants import Learned, LookUp, LostThere, PartThere, Settled
+from p2pcache.net.sync.wants import Learned, LookUp, LostThere, PartThere, Settled, ThrottledThere
 from p2pcache.net.sync.wire import (
     Announce,
     Answer,
@@ -236,6 +236,10 @@ class Link:
         self.talk.brings(manifest, part, trio.current_time())
         self._alarm.set()
 
+    def throttled(self, manifest: bytes, origin: bytes, retry_after_s: float) -> None:
+        """An origin told us to wait."""
+        self._do(self.talk.throttled(manifest, origin, retry_after_s, trio.current_time()))
+
     def lost(self, names: Iterable[bytes]) -> None:
         """Blobs are held no more."""
         self.talk.lost(names, trio.current_time())
@@ -274,7 +278,9 @@ class Link:
                         waiting.done.set()
                 case News(news):
                     self._owner.link_news(self, news)
-                case Learned() | LostThere() | Settled() | PartThere() | WantRefused():
+                case Learned() | LostThere() | Settled() | PartThere() | ThrottledThere():
+                    self._owner.link_knows(self, action)
+                case WantRefused():
                     self._owner.link_knows(self, action)
                 case Ended():
                     self._end(action)

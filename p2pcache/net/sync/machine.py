@@ -20,6 +20,7 @@ from p2pcache.net.sync import preloads
 from p2pcache.net.sync.limits import Bucket, SyncOptions
 from p2pcache.net.sync.wants import Knowledge, LookUp, OurWants, TheirWants
 from p2pcache.net.sync.wire import (
+    THROTTLED_MINOR,
     VERSION,
     Announce,
     Answer,
@@ -47,6 +48,7 @@ from p2pcache.net.sync.wire import (
     Ping,
     Pong,
     Refused,
+    Throttled,
     Ticket,
     TicketAsk,
     Unknown,
@@ -227,6 +229,15 @@ class Conversation:
         """Our part in bringing a manifest changed; told with the next `tick` that is due."""
         self._their_wants.brings(manifest, part, now)
 
+    def throttled(
+        self, manifest: bytes, origin: bytes, retry_after_s: float, now: float
+    ) -> list[Action]:
+        """An origin told us to wait; an older minor version has no word for it."""
+        if self.theirs is None or self.theirs.minor < THROTTLED_MINOR:
+            return []
+        told = self._their_wants.throttled(manifest, origin, retry_after_s, now)
+        return [Send(one) for one in told]
+
     def lost(self, names: Iterable[bytes], now: float) -> None:
         """Blobs are held no more; told with a `tick` that is due now."""
         self._their_wants.lost(names, now)
@@ -264,7 +275,7 @@ class Conversation:
                 return [News(heard)]
             case Bye(reason):
                 return [Ended(Cause.BYE, reason)]
-            case Holds() | HoldsEnd() | Have() | Gone() | Brings():
+            case Holds() | HoldsEnd() | Have() | Gone() | Brings() | Throttled():
                 self._given_out(heard.id)
                 return [*self._our_wants.hear(heard)]
             case Want():
@@ -301,7 +312,7 @@ class Conversation:
             return [Ended(Cause.FROZEN, f"it said nothing for {now - self._heard_at:.0f} s")]
         due_at = self._their_wants.due_at
         if room and due_at is not None and now >= due_at:
-            haves, lookups = self._their_wants.flush()
+            haves, lookups = self._their_wants.flush(now)
             out += [*(Send(have) for have in haves), *lookups]
         return out
 

@@ -30,6 +30,7 @@ from p2pcache.transfer.machine.owners import Unit
 from p2pcache.transfer.machine.planning import Planning
 from p2pcache.transfer.machine.shares import pieces_of
 from p2pcache.transfer.machine.sources import SourceState, Statistics, statistics_of
+from p2pcache.transfer.machine.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -72,6 +73,11 @@ class Download(Planning):
                 source.queue_s, source.queue_at = queue_s, now
             case ev.SourceUp():
                 self._source_up(event, now)
+                self._obey(event.name, now)
+            case ev.OriginWord(name, member, retry_after_s):
+                words = self._words.setdefault(name, Words(self._options.retry_after_cap_s))
+                words.heard(member, retry_after_s, now)
+                self._obey(name, now)
             case ev.SourceLost():
                 self._source_lost(event)
             case ev.SourceDown(name, reason, may_return):
@@ -268,6 +274,8 @@ class Download(Planning):
             self._pace.add(took_s / count)
             if self._owners is not None and not source.is_peer:
                 self._owners.took(took_s * self._piece_bytes / (count * BLOCK_BYTES))
+        if event.blame:
+            self._tried(source, flight.started, (event.fault,), now)
         if event.fault is not None and event.blame:
             if self._owners is not None and event.fault.http_status in LACKS_IT:
                 self._owners.broke(source.name)
@@ -282,6 +290,22 @@ class Download(Planning):
             self._troubled(source)
         self._abort_needless(blob, out)
         self._digest_when_done(blob, out)
+
+    def _obey(self, origin: str, now: float) -> None:
+        """Ask an origin as little as members' words say."""
+        words, source = self._words.get(origin), self._sources.get(origin)
+        if words is not None and source is not None and not source.is_peer:
+            source.busy_until, source.limited_until = words.parked_until, words.limited_until
+            source.asked_s = max(source.asked_s, words.parked_until - now)
+
+    def _tried(
+        self, source: SourceState, began: float, faults: Iterable[Fault | None], now: float
+    ) -> None:
+        """A request of ours ended: members' words on its origin were right or wrong."""
+        words = self._words.get(source.name)
+        if words is not None and not source.is_peer:
+            words.tried(began, now, well=None in faults)
+            self._obey(source.name, now)
 
     def _prefer(self, names: Sequence[str], now: float) -> None:
         """A busy holder named others: those that are known to hold something come first."""
@@ -330,6 +354,8 @@ class Download(Planning):
         source.in_flight -= 1
         self._origin_turn += not source.is_peer
         self._troubled(source)
+        if event.blame:
+            self._tried(source, now - event.seconds, event.faults, now)
         source.wire_bytes += event.wire_bytes
         source.seconds += event.seconds
         kept = 0

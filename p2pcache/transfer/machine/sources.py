@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ class SourceState:
     misses: int = 0  # it did not have what it told
     not_before: float = 0.0
     busy_until: float = 0.0  # its queue is full: no fault, and what it holds is there
+    limited_until: float = -math.inf  # of an origin: one request at a time (words)
     preferred_until: float = 0.0  # a busy holder named it in its place
     asked_s: float = 0.0  # the longest Retry-After that is honoured
     queue_s: float = 0.0  # its own word...
@@ -77,6 +79,8 @@ class SourceState:
         if now < self.busy_until or now < self.not_before:
             return False
         if self.is_peer and self.failures:
+            return self.in_flight < 1
+        if now < self.limited_until:
             return self.in_flight < 1
         return self.in_flight < (self.streams >> self.misses or 1)
 

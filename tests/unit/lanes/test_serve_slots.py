@@ -33,7 +33,7 @@ class House:
         """Let all begin that may; whose they are."""
         began = []
         for number, (reader, length) in list(self.waits.items()):
-            if self.slots.begins(number, length, self.sent, self.uplink, self.now):
+            if self.slots.begins(number, length, self.sent.values(), self.uplink, self.now):
                 self.sent[number] = self.waits.pop(number)
                 began.append(reader)
         return began

@@ -46,6 +46,7 @@ from p2pcache.net.sync.wire import (
     Pong,
     Refused,
     Said,
+    Throttled,
     Ticket,
     TicketAsk,
     Unknown,
@@ -113,6 +114,7 @@ MESSAGES = st.one_of(
         st.booleans(),
         many(st.builds(Coming, NAMES, SPANS.filter(lambda spans: spans is not None))),
     ),
+    st.builds(Throttled, IDS, st.binary(min_size=16, max_size=16), st.floats(0, 3600)),
     st.builds(Drop, IDS),
     st.builds(
         Permits,
