@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 CERTIFICATE_S = 2 * TICKET_S  # a peer's certificate after its last ticket; an answer may take long
 GREET_S = 5.0  # to connect to an address of a DNS name
 MAX_UNANSWERED = 64  # kept for `doctor`
+NAMED = 3  # other holders, to a reader that is refused
 ANNOUNCED_BLOBS = 16  # of a manifest: those that somebody may ask for by their own name
 
 
@@ -136,6 +137,15 @@ class AgentNetwork:
         self._banned.discard(peer)
         await self.tell_bans()
         return lifted
+
+    def crowded(self, scopes: Sequence[bytes]) -> None:
+        """Readers of these manifests are refused, for there are too many: the byte server is told
+        who else has them, so that it can name some: another three each time.
+        """
+        for scope in scopes:
+            holders = self.network.holders(scope)[:NAMED]
+            if names := [format_peer_id(peer) for peer in holders]:
+                self.chores.soon(None, self.server.others, scope, names)
 
     async def _admit(self, peer: PeerId) -> bytes | None:
         """What the byte server will see of this reader; it is let in before its ticket leaves."""

@@ -106,6 +106,8 @@ async def open_agent_network(
             options=NetworkOptions(mesh=_mesh(settings.full_mesh)),
         ) as network:
             opened.network = network
+            server.on_load = lambda load: network.busy(load.queue_s, load.bytes_per_s)
+            server.on_crowded = opened.crowded
             async with trio.open_nursery() as nursery:
                 await nursery.start(opened.chores.run)
                 discovery = DiscoveryOptions(

@@ -16,8 +16,10 @@ from p2pcache.sources.port import (
     PeerBrings,
     PeerGone,
     PeerHolds,
+    PeerLoad,
     PeerLost,
     PeerProof,
+    PeerThrottled,
     SwarmEvent,
 )
 
@@ -66,6 +68,10 @@ class PullSwarm:
                         await self._send.send(PeerProof(peer, under_way))
                     case shelf.PeerBrings(peer, intake, declines, brings):
                         await self._send.send(PeerBrings(peer, intake, declines, brings))
+                    case shelf.PeerLoad(peer, queue_s):
+                        await self._send.send(PeerLoad(peer, queue_s))
+                    case shelf.PeerThrottled(peer, origin, retry_after_s):
+                        await self._send.send(PeerThrottled(peer, origin, retry_after_s))
                     case shelf.PeerSettled(peer):
                         waiting.discard(peer)
                 if not waiting:
@@ -117,6 +123,10 @@ class PullSwarm:
     ) -> None:
         """See the port."""
         self._swarm.brings(intake_bytes_per_s, declines, blocks)
+
+    def throttled(self, origin: bytes, retry_after_s: float) -> None:
+        """See the port."""
+        self._swarm.throttled(origin, retry_after_s)
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
         """See the port."""

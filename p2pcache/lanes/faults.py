@@ -31,6 +31,10 @@ MAX_RETRY_AFTER_S = 3600.0  # an hour: a source that asks for more is as good as
 _OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+MAX_INSTEAD = 3  # peers that a busy one may name
+MAX_INSTEAD_CHARS = 256
+_PEER = re.compile(r"[A-Za-z0-9]{1,80}")
+
 _BY_STATUS: dict[int, tuple[FaultKind, str]] = {
     401: (FaultKind.DENIED, "wants a login"),
     403: (FaultKind.DENIED, "refuses access"),
@@ -117,7 +121,16 @@ def status_fault(
     if said := plain_text(headers.get("X-Error-Message", ""), secrets):
         message += f": {said}"
     wait_s = retry_after_s(headers, time.time()) if kind is FaultKind.UNAVAILABLE else None
-    return Fault(kind, message, retry_after_s=wait_s, http_status=status)
+    return Fault(
+        kind, message, retry_after_s=wait_s, http_status=status, instead=_instead(status, headers)
+    )
+
+
+def _instead(status: int, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Whom a busy peer names (lanes/serve/crowd)."""
+    text = headers.get("X-P2PCache-Ask", "") if status == 503 else ""
+    names = text[:MAX_INSTEAD_CHARS].split(",")
+    return tuple(name for name in names if _PEER.fullmatch(name))[:MAX_INSTEAD]
 
 
 def disk_fault(exc: OSError, what: str) -> Fault:

@@ -81,7 +81,8 @@ class Fault:
     """`message` is fit for users: it names the host, never a credential or a signed query.
 
     `arrived`: the digest of bytes that came whole, in place of those that were expected: the
-    evidence against their sender, where what was expected is proven.
+    evidence against their sender, where what was expected is proven. `instead`: peers (ids as text)
+    that a busy one names in its place; its word, no more.
     """
 
     kind: FaultKind
@@ -89,6 +90,7 @@ class Fault:
     retry_after_s: float | None = None
     http_status: int | None = None
     arrived: bytes | None = None
+    instead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,16 @@ from p2pcache.net.shelf import (
     PeerBrings,
     PeerGone,
     PeerHolds,
+    PeerLoad,
     PeerLost,
     PeerProof,
     PeerSettled,
+    PeerThrottled,
     SwarmEvent,
 )
 from p2pcache.net.sync.limits import Bucket
 from p2pcache.net.sync.machine import WantRefused
-from p2pcache.net.sync.wants import Learned, LostThere, Part, PartThere, Settled
+from p2pcache.net.sync.wants import Learned, LostThere, Part, PartThere, Settled, ThrottledThere
 from p2pcache.net.sync.wire import MAX_NAMES, Coming, Map, MapAsk, Ticket, TicketAsk
 
 if TYPE_CHECKING:
@@ -121,6 +123,7 @@ class Swarm:
         who: Callable[[bytes], dict[PeerId, Said]],
         say: Callable[[Swarm, Part], None],
         meet: Callable[[PeerId, Collection[str]], bool],
+        throttle: Callable[[Swarm, bytes, float], None],
     ) -> None:
         self.manifest = manifest
         self.names = tuple(dict.fromkeys(names))
@@ -131,6 +134,8 @@ class Swarm:
         self._who = who
         self._say = say
         self._meet = meet
+        self._throttle = throttle
+        self.waits: dict[bytes, float] = {}  # origins of this pull that told us to wait: until when
         self._parts: dict[Link, dict[int, Part]] = {}  # by number of the want
         self._wants: dict[Link, set[int]] = {}
         self._unsettled: dict[Link, set[int]] = {}
@@ -190,6 +195,10 @@ class Swarm:
         coming = tuple(Coming(name, spans) for name, spans in blocks.items())
         self._say(self, Part(intake_bytes_per_s, declines, coming))
 
+    def throttled(self, origin: bytes, retry_after_s: float) -> None:
+        """Tell that an origin told us to wait; `origin`: see `wire.Throttled`."""
+        self._throttle(self, origin, retry_after_s)
+
     # For Network
 
     def begin(self, link: Link) -> None:
@@ -232,6 +241,8 @@ class Swarm:
                 self.events.put((peer, name), PeerHolds(peer, name, size, blocks))
             case LostThere(_, name):
                 self.events.put((peer, name), PeerLost(peer, name))
+            case ThrottledThere(_, origin, retry_after_s):
+                self.events.put((peer, "wait"), PeerThrottled(peer, origin, retry_after_s))
             case PartThere(number, part):
                 parts = self._parts.setdefault(link, {})
                 parts[number] = part
@@ -243,6 +254,11 @@ class Swarm:
                     if not unsettled:
                         self.events.put((peer, None), PeerSettled(peer))
         return True
+
+    def hear_load(self, link: Link, queue_s: float) -> None:
+        """How busy a member is."""
+        if self._wants.get(link):
+            self.events.put((link.peer, "load"), PeerLoad(link.peer, queue_s))
 
     def begin_proof(self, peer: PeerId) -> bool:
         """Whether to make a proof for a member now: one at a time, and few."""

@@ -69,6 +69,10 @@ class MembersOwner(Protocol):
         """A member began to download, possesses or no longer has manifests, says this link."""
         ...
 
+    def loaded(self, link: Link, load: Load) -> None:
+        """How busy a member's byte server is."""
+        ...
+
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
         """Somebody tells grants of the admin, unchecked."""
         ...

@@ -206,7 +206,7 @@ class Members:
             case preloads.Records() | preloads.States() | preloads.Watch():
                 self._owner.preload_news(link, news)
             case Load():
-                return  # the link keeps it
+                self._owner.loaded(link, news)
 
     def link_knows(self, link: Link, known: Knowledge | WantRefused) -> None:
         """See LinkOwner."""

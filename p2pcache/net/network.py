@@ -35,12 +35,15 @@ from p2pcache.net.serving import answer
 from p2pcache.net.speech import Speech
 from p2pcache.net.sync import preloads
 from p2pcache.net.sync.limits import SyncOptions
-from p2pcache.net.sync.machine import WantRefused
+from p2pcache.net.sync.machine import NO_LOAD, WantRefused
 from p2pcache.net.sync.wire import (
     MAX_GRANTS,
+    MAX_QUEUE_S,
+    MAX_RETRY_AFTER_S,
     Answer,
     Ask,
     LaneInfo,
+    Load,
     Permits,
     Said,
 )
@@ -111,6 +114,7 @@ class Network:
         self._interests = Interests()
         self._speech = Speech()
         self._parts = Parts()
+        self._load = NO_LOAD
         self._passes = Passes(shelf, self._link, self._hosts)
         # Whoever keeps preloads; raises Untrusted for what no honest member says.
         self.on_preload: Callable[[PeerId, preloads.Message], None] | None = None
@@ -180,8 +184,9 @@ class Network:
         only those who are linked with us are asked; nobody is told to tell others of the manifest.
         """
         swarm = Swarm(
-            manifest, names, self._passes, self._link, self._interests.who, self._part, self.meet
-        )
+            manifest, names, self._passes, self._link, self._interests.who, self._part, self.meet,
+            self._throttled,
+        )  # fmt: skip
         self._swarms.add(swarm)
         if manifest is not None:
             self._speech.begin(manifest, quiet=quiet)
@@ -245,6 +250,23 @@ class Network:
             for link in self._links():
                 link.brings(swarm.manifest, told)
 
+    def _throttled(self, swarm: Swarm, origin: bytes, retry_after_s: float) -> None:
+        """An origin of a pull told us to wait: who takes part in the same is told."""
+        if swarm.manifest is not None:
+            retry_after_s = min(retry_after_s, MAX_RETRY_AFTER_S)
+            swarm.waits[origin] = trio.current_time() + retry_after_s
+            for link in self._links():
+                link.throttled(swarm.manifest, origin, retry_after_s)
+
+    def busy(self, queue_s: float, up_bytes_per_s: float) -> None:
+        """Our byte server's load changed: who wants something of us is told."""
+        parts = self._parts.all().values()
+        intake = sum(part.intake_bytes_per_s or 0.0 for part in parts)
+        load = Load(min(queue_s, MAX_QUEUE_S), up_bytes_per_s, intake)
+        self._load = load
+        for link in self._links():
+            link.busy(load)
+
     def lost(self, names: Iterable[bytes]) -> None:
         """Blobs were evicted, or lost their own source."""
         gone = tuple(names)
@@ -276,6 +298,13 @@ class Network:
         """How many manifests a peer said it possesses (restricted ones it never says)."""
         return self._interests.possessed_count(peer)
 
+    def holders(self, manifest: bytes) -> list[PeerId]:
+        """Members that said they possess or download a manifest; the former first, else drawn."""
+        said = self._interests.who(manifest)
+        linked = [peer for peer in said if peer in self.members_driver.links]
+        order = {peer: (said[peer] is not Said.POSSESS, self._chance()) for peer in linked}
+        return sorted(linked, key=order.__getitem__)
+
     def failures(self) -> dict[PeerId, P2PCacheError]:
         """Why those who are not here were not reached at the last try."""
         driver = self.members_driver
@@ -299,6 +328,12 @@ class Network:
             link.tell(self.members_driver.announcement(said, manifests))
         for manifest, ours in self._parts.all().items():
             link.brings(manifest, ours)
+        link.busy(self._load)
+        now = trio.current_time()
+        for swarm in self._swarms:
+            for origin, until in swarm.waits.items():
+                if swarm.manifest is not None and until > now:
+                    link.throttled(swarm.manifest, origin, until - now)
         for swarm in list(self._swarms):
             swarm.begin(link)
         for watcher in self._watchers:
@@ -327,6 +362,11 @@ class Network:
             for swarm in self._swarms:
                 if swarm.manifest in news.manifests:
                     swarm.meet(news.origin)
+
+    def loaded(self, link: Link, load: Load) -> None:
+        """See MembersOwner."""
+        for swarm in self._swarms:
+            swarm.hear_load(link, load.queue_s)
 
     def permitted(self, link: Link, grants: tuple[tuple[Any, ...], ...]) -> None:
         """See MembersOwner."""

@@ -99,6 +99,23 @@ class PeerBrings:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLoad:
+    """About how long a new request would wait at a peer, in its word."""
+
+    peer: PeerId
+    queue_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerThrottled:
+    """An origin told a peer to wait. `origin`: 16 bytes of the sha2-256 of its `host:port`."""
+
+    peer: PeerId
+    origin: bytes
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PeerGone:
     """The link to a peer ended; what it held is unknown until it is back."""
 
@@ -106,7 +123,16 @@ class PeerGone:
     reason: str
 
 
-SwarmEvent = PeerHolds | PeerLost | PeerSettled | PeerProof | PeerBrings | PeerGone
+SwarmEvent = (
+    PeerHolds
+    | PeerLost
+    | PeerSettled
+    | PeerProof
+    | PeerBrings
+    | PeerLoad
+    | PeerThrottled
+    | PeerGone
+)
 
 
 class Shelf(Protocol):

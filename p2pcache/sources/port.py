@@ -177,6 +177,15 @@ class PeerLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerThrottled:
+    """An origin told a peer to wait. `origin`: 16 bytes of the sha2-256 of its `host:port`."""
+
+    peer: PeerId
+    origin: bytes
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PeerBrings:
     """A peer takes part, and has these blocks, and no others, on their way from an origin.
 
@@ -190,7 +199,7 @@ class PeerBrings:
     brings: Mapping[bytes, RangeSet]
 
 
-SwarmEvent = PeerHolds | PeerLost | PeerGone | PeerProof | PeerBrings | PeerLoad
+SwarmEvent = PeerHolds | PeerLost | PeerGone | PeerProof | PeerBrings | PeerLoad | PeerThrottled
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +257,10 @@ class Swarm(Protocol):
         self, intake_bytes_per_s: float, declines: bool, blocks: Mapping[bytes, RangeSet]
     ) -> None:
         """Tell what is on its way here from an origin now, and nothing else is; see PeerBrings."""
+        ...
+
+    def throttled(self, origin: bytes, retry_after_s: float) -> None:
+        """Tell those who take part that an origin told us to wait; see PeerThrottled."""
         ...
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:

@@ -239,6 +239,9 @@ class _View:
     ) -> None:
         self._swarm.brings(intake_bytes_per_s, declines, blocks)
 
+    def throttled(self, origin: bytes, retry_after_s: float) -> None:
+        self._swarm.throttled(origin, retry_after_s)
+
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
         self._swarm.grew(name, blocks)
 

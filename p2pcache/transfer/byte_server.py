@@ -23,6 +23,7 @@ import trio
 
 from p2pcache.errors import LocalFault, plain_errors
 from p2pcache.lanes.serve.control import MAX_ENTRIES, Message, Unpacker, pack
+from p2pcache.lanes.serve.load import Load
 from p2pcache.lanes.serve.mirror import Mirror
 from p2pcache.lanes.tickets import Ticket, issue_ticket
 
@@ -125,6 +126,10 @@ class ByteServer:
         self._changed = trio.Event()  # `_link` is another one
         # names of blobs whose file is gone or is another one, for whoever announces them
         self._stale_in, self.stale = trio.open_memory_channel[bytes](STALE_KEPT)
+        # How busy it is, when that changes; must not block.
+        self.on_load: Callable[[Load], None] = lambda _: None
+        # Readers of these scopes are refused now: whom else could they ask? See `others`.
+        self.on_crowded: Callable[[list[bytes]], None] = lambda _: None
         self.port = options.port
         self.fingerprint: bytes | None = None
         self.restarts = 0
@@ -157,6 +162,10 @@ class ByteServer:
     async def drop(self, names: Iterable[bytes]) -> None:
         """These blobs are gone (evicted, aborted, about to be rewritten): readers are cut."""
         await self._tell("drop", list(names))
+
+    async def others(self, scope: bytes, names: Iterable[str]) -> None:
+        """Whom readers with tickets for `scope` may ask instead while this server is busy."""
+        await self._tell("others", scope, list(names))
 
     # -- who is served ---------------------------------------------------------------------------
 
@@ -280,6 +289,7 @@ class ByteServer:
             link.died()
             if self._link is link:
                 self._set_link(None)
+                self.on_load(Load())
             with trio.CancelScope(shield=True):
                 await _end(process, stream)
 
@@ -308,6 +318,10 @@ class ByteServer:
             case ["stale", name]:
                 with suppress(trio.WouldBlock):
                     self._stale_in.send_nowait(name)
+            case ["load", queue_s, bytes_per_s]:
+                self.on_load(Load(queue_s, bytes_per_s))
+            case ["crowded", scopes]:
+                self.on_crowded(scopes)
             case [_, number, *_] if number == RESTORED:
                 link.restored.set()
             case ["failed", 0, text]:

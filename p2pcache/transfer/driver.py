@@ -213,6 +213,10 @@ class Driver:
     async def _origins_later(self, swarming: Swarming, starting: list[ev.SourceUp]) -> None:
         """Those that are spared come last: a joiner that asks at once brings all of it again."""
         await swarming.wait_hello()
+        if swarming.was_warned:  # of places: which origin is at one of them is known when located
+            for origin in self._origins:
+                with suppress(P2PCacheError):  # it will be told when it is asked for bytes
+                    await self._jobs.locate_first(origin.name)
         for event in starting:
             await self._send.send(event)
 

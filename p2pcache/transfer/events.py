@@ -94,6 +94,17 @@ class SourceQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class OriginWord:
+    """A member says that this origin told it to wait; see `machine.words`. The origin may not be up
+    yet.
+    """
+
+    name: str
+    member: str
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class SourceDown:
     """A source left; what it was bringing comes back as `Ended` from the driver.
 
@@ -219,6 +230,7 @@ Event = (
     | SourceHas
     | SourceLost
     | SourceQueue
+    | OriginWord
     | SourceDown
     | Partner
     | PartnerLeft

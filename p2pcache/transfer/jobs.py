@@ -140,6 +140,8 @@ class Jobs:
             swarming.brought(job.source, job.blob, job.start // BLOCK_BYTES, report.digests)
             if fault is not None:
                 await swarming.refused(job.source, job.blob, report.done // BLOCK_BYTES, fault)
+        if fault is not None and not swarming.is_peer(job.source):
+            swarming.throttled(job.source, fault)
         if fault is not None and fault.kind is FaultKind.UNAVAILABLE and fault.http_status is None:
             swarming.unreachable(job.source)
         cut_off = fault is not None or report is None
@@ -166,12 +168,18 @@ class Jobs:
             return report
         return await self._workers.fetch(self._order(job, growing, fresh))
 
+    async def locate_first(self, origin: str) -> None:
+        """Find out where an origin is, before it is asked for bytes. Raises what `locate` does."""
+        await self._locate((origin, 0))
+
     async def _locate(self, key: tuple[str, int]) -> Location:
         source, blob = key
         if self.swarming is not None and self.swarming.is_peer(source):
             return await self.swarming.locate(source, blob)  # tickets are kept there
         location = await self._origins[source].locate(self._wanted[blob].key)
         self._locations[key] = location
+        if self.swarming is not None:
+            await self.swarming.asks(source, location)
         return location
 
     def _order(self, job: ev.Job, growing: GrowingBlob, location: Location) -> FetchOrder:
@@ -240,6 +248,8 @@ class Jobs:
         if self.swarming is not None:
             for blob, fault in zip(batch.blobs, outcome.ended.faults, strict=True):
                 if fault is not None:
+                    if peers is None:
+                        self.swarming.throttled(batch.source, fault)
                     await self.swarming.refused_small(batch.source, blob, fault)
         await self._send.send(outcome.ended)
 

@@ -4,6 +4,7 @@ verified is announced. It decides nothing: the machine schedules, `trust` judges
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import TYPE_CHECKING, assert_never
 
@@ -14,6 +15,7 @@ from p2pcache.content.peerid import format_peer_id
 from p2pcache.content.ranges import RangeSet
 from p2pcache.content.signed import MAX_PIECE_BLOCKS, sign_attestation
 from p2pcache.errors import P2PCacheError, Untrusted
+from p2pcache.lanes.faults import host_of
 from p2pcache.lanes.orders import BLOCK_BYTES, Location
 from p2pcache.sources.port import (
     PeerBrings,
@@ -22,6 +24,7 @@ from p2pcache.sources.port import (
     PeerLoad,
     PeerLost,
     PeerProof,
+    PeerThrottled,
     SourceKind,
 )
 from p2pcache.transfer import events as ev
@@ -50,6 +53,9 @@ HELLO_BEAT_S = 0.02
 PROOF_MAX_S = 2.0  # a far origin's token dance, redirect and 64 KiB; a holder that lies costs this
 MAP_COUNT = 4096  # hashes in one answer
 MAP_OPINIONS = 3  # peers that are asked for the map of one blob: one lies, the others tell
+THROTTLING = frozenset({429, 503})
+ORIGIN_KEY_BYTES = 16  # of a hash: enough to know the same place
+TOLD_AGAIN_S = 1.0  # a time that is so much later is told again
 MAX_CLAIMS = 64  # of other sizes, by those who have the whole blob, for the verdict
 
 
@@ -89,6 +95,10 @@ class Swarming:
         self._shared: dict[int, tuple[bytes, int]] = {}  # what the last look at a blob saw
         self._complete: set[int] = set()
         self._holders: dict[int, dict[str, RangeSet | None]] = {}
+        self._queues: dict[str, float] = {}  # the newest word of each
+        self._throttled: dict[str, tuple[bytes, float]] = {}  # by peer: which place, until when
+        self._places: dict[str, bytes] = {}  # of origins
+        self._told_until: dict[str, float] = {}  # of origins that told us to wait
 
     # -- what peers tell ---------------------------------------------------------------------------
 
@@ -142,10 +152,44 @@ class Swarming:
                 coming = tuple(self._coming(brings))
                 await self._send.send(ev.Partner(name, intake, declines, coming))
             case PeerLoad(_, queue_s):
+                self._queues[name] = queue_s
                 if name in self._up:
                     await self._send.send(ev.SourceQueue(name, queue_s))
+            case PeerThrottled(_, origin, retry_after_s):
+                self._throttled[name] = origin, trio.current_time() + retry_after_s
+                await self._tell_throttled(name)
             case _:
                 assert_never(event)
+
+    @property
+    def was_warned(self) -> bool:
+        """Whether a member said that some origin told it to wait."""
+        return bool(self._throttled)
+
+    async def asks(self, origin: str, location: Location) -> None:
+        """Where an origin of ours is asked: what members say of that place is of use now."""
+        key = hashlib.sha256(host_of(location.url).encode()).digest()[:ORIGIN_KEY_BYTES]
+        if self._places.get(origin) != key:
+            self._places[origin] = key
+            for name in list(self._throttled):
+                await self._tell_throttled(name)
+
+    async def _tell_throttled(self, name: str) -> None:
+        key, until = self._throttled[name]
+        left_s = until - trio.current_time()
+        for origin, place in self._places.items():
+            if place == key and left_s > 0:
+                await self._send.send(ev.OriginWord(origin, name, left_s))
+
+    def throttled(self, origin: str, fault: Fault) -> None:
+        """An origin refused a request of ours: the others are told when it said for how long."""
+        key, retry_after_s = self._places.get(origin), fault.retry_after_s
+        if key is None or not retry_after_s or fault.http_status not in THROTTLING:
+            return
+        until = trio.current_time() + retry_after_s
+        if until > self._told_until.get(origin, 0.0) + TOLD_AGAIN_S:
+            self._told_until[origin] = until
+            self._swarm.throttled(key, retry_after_s)
 
     def _coming(self, brings: Mapping[bytes, RangeSet]) -> Iterator[tuple[int, RangeSet]]:
         for name, blocks in brings.items():
@@ -177,6 +221,8 @@ class Swarming:
                 evidence.knows_peer(name, event.peer)
             up = ev.SourceUp(name, SourceKind.PEER, self._requests, frozenset())
             await self._send.send(up)
+            if self._queues.get(name):
+                await self._send.send(ev.SourceQueue(name, self._queues[name]))
         blocks = event.blocks
         if blocks is not None:
             blocks &= RangeSet.of((0, -(-size_bytes // BLOCK_BYTES)))

@@ -164,6 +164,7 @@ def _fault(value: Any) -> Fault:  # noqa: ANN401
         value["retry_after_s"],
         value["http_status"],
         None if arrived is None else bytes.fromhex(arrived),
+        tuple(value.get("instead", ())),  # older recordings have none
     )
 
 

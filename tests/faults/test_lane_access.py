@@ -534,3 +534,29 @@ def test_a_lane_goes_past_the_proxy_of_the_environment(
     assert pull(plain.location(), tmp_path / "a").fault is None
     there = replace(plain.location(), direct=False)
     assert refusal(pull(there, tmp_path / "b"))[0] is K.UNAVAILABLE
+
+
+def test_a_busy_server_tells_how_long_its_queue_is_and_an_idle_one_nothing(
+    tmp_path: Path,
+) -> None:
+    data = some_bytes(8 * BLOCK_BYTES)
+    path = tmp_path / "blob"
+    path.write_bytes(data)
+    with LaneServer(options={"limit_up_bytes_per_s": float(4 * BLOCK_BYTES)}) as server:
+        server.serve({NAME: Entry(str(path), len(data))})
+        time.sleep(0.6)
+        server.statistics()
+        assert not server.loads, "nobody asked for anything"
+        files = PartialFiles(tmp_path / "partial", len(data))
+        thread = threading.Thread(target=fetch, args=(files.order(server.location()),))
+        thread.start()
+        wait_until(lambda: server.statistics() and server.loads)
+        queue_s, _ = server.loads[0]
+        assert 1.0 < queue_s < 2.1, "8 MiB at 4 MiB/s"
+        thread.join(10)
+        wait_until(lambda: server.statistics() and server.loads[-1] == (0.0, 0.0))
+        count = len(server.loads)
+        assert count <= 8, "a queue that gets shorter as time passes is no news"
+        time.sleep(1.2)
+        server.statistics()
+        assert len(server.loads) == count

@@ -67,6 +67,8 @@ class LaneServer:
         self._numbers = itertools.count(1)
         self._unpacker = Unpacker()
         self.stale: list[bytes] = []
+        self.loads: list[tuple[float, float]] = []
+        self.crowded: list[bytes] = []
         self._control, theirs = socket.socketpair()
         self._control.settimeout(20)
         command = [sys.executable, "-m", "p2pcache.lanes.serve", "--control-fd"]
@@ -95,13 +97,19 @@ class LaneServer:
     def tell(self, kind: str, *fields: object) -> list[Any]:
         number = next(self._numbers)
         self._control.sendall(pack(kind, number, *fields))
-        while True:
+        answer: list[Any] | None = None
+        while answer is None:
             for message in self._unpacker.feed(self._control.recv(1 << 16)):
                 if message[0] == "stale":
                     self.stale.append(message[1])
+                elif message[0] == "load":
+                    self.loads.append((message[1], message[2]))
+                elif message[0] == "crowded":
+                    self.crowded += message[1]
                 elif message[1] == number:
-                    assert message[0] != "failed", message
-                    return message
+                    answer = message
+        assert answer[0] != "failed", answer
+        return answer
 
     def serve(self, entries: dict[bytes, Entry], scope: bytes = SCOPE) -> None:
         self.tell("add", scope, [[name, entry.to_wire()] for name, entry in entries.items()])

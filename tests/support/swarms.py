@@ -147,6 +147,7 @@ class ScriptedSwarm:
         self.map_asks: list[tuple[PeerId, int, int]] = []
         self.tickets: dict[PeerId, str] = {}  # given to us, where it is not TOKEN
         self.expired: list[PeerId] = []
+        self.throttles: list[tuple[bytes, float]] = []
 
     def holds(self, peer: ServedPeer, name: bytes, size: int, blocks: RangeSet | None = None):
         self.send.send_nowait(PeerHolds(peer.id, name, size, blocks))
@@ -187,6 +188,9 @@ class ScriptedSwarm:
 
     def peer_brings(self, peer: ServedPeer, blocks, *, intake=1e6, declines=False) -> None:
         self.send.send_nowait(PeerBrings(peer.id, intake, declines, blocks))
+
+    def throttled(self, origin: bytes, retry_after_s: float) -> None:
+        self.throttles.append((origin, retry_after_s))
 
     def grew(self, name: bytes, blocks: RangeSet | None) -> None:
         self.grown.append((time.monotonic(), name, blocks))

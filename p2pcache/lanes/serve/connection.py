@@ -23,7 +23,7 @@ from p2pcache.lanes.bundle_wire import parse_names
 from p2pcache.lanes.certificate import fingerprint
 from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.lanes.serve.bundle import gather, send_bundle
-from p2pcache.lanes.serve.crowd import tcp_info
+from p2pcache.lanes.serve.crowd import acknowledged, tcp_info
 from p2pcache.lanes.serve.growing import LiveBlocks, NotHere, send_growing
 from p2pcache.lanes.serve.http import (
     MAX_HEAD_BYTES,
@@ -60,6 +60,7 @@ class Connection:
         self.reader: bytes | None = None  # of the answer that is being sent
         self.is_slow = False  # its reader takes less than the least rate, as was seen last
         self.readers: frozenset[bytes] = frozenset()  # of all tickets shown here
+        self.due_bytes = 0  # its answers have arrived when so much is acknowledged
         self.idle_since = math.inf
         self.deadline = time.monotonic() + house.options.unknown_s
         self._house = house
@@ -85,8 +86,12 @@ class Connection:
         """Inside a send that waits for the reader."""
         return self._outlet.busy
 
-    def answering(self, reader: bytes | None) -> None:
+    def answering(self, reader: bytes | None, length: int = 0) -> None:
         """An answer to this reader begins; None: it ended."""
+        if reader is not None:
+            self.due_bytes = max(self.due_bytes, acknowledged(self)) + length
+        elif not self.answer_bytes:  # it was refused after all
+            self.due_bytes = 0
         self._before = self._outlet.sent_bytes
         self.is_slow = False
         self.reader = reader
@@ -298,7 +303,11 @@ class Connection:
             self._head(http, status, headers)
             self._end(http)
             return
-        with self._house.crowd.sending(self, ticket.reader):
+        crowd = self._house.crowd
+        with contextlib.ExitStack() as places:
+            if blob.live_fd is None:  # what still grows comes as it comes, and holds up nobody
+                places.enter_context(crowd.slot(self, ticket.reader, ticket.scope, end - start))
+            places.enter_context(crowd.sending(self, ticket.reader, end - start))
             live = None
             if blob.live_fd is not None and start < end:
                 live = LiveBlocks(blob, self._house.options.block_wait_s, self._cut)
@@ -323,8 +332,9 @@ class Connection:
         except Untrusted as exc:
             raise Refusal(HTTPStatus.BAD_REQUEST, exc.message) from exc
         house = self._house
-        with house.crowd.sending(self, ticket.reader):
+        with house.crowd.sending(self, ticket.reader, 0):
             bundle = gather(house.table, ticket.scope, names, house.options.bundle_bytes)
+            self.due_bytes += bundle.body_bytes
             for name in bundle.stale:
                 house.tell_stale(name)
             self._head(

@@ -7,11 +7,14 @@ agent -> server: (kind, number, *fields), each answered by `done` or `failed` wi
     drop([name*]) / drop-scope(scope)
     trust([DER*]) / distrust([fingerprint*])
     banned([peer id*])                   the whole list; their connections are cut
+    others(scope, [peer id as text*])    who else may have it: for whoever is refused for a while
     statistics()                         answered by `statistics`
 server -> agent:
     ready(number, port, fingerprint | nil) / done(number) / failed(number, text)
     statistics(number, map)
     stale(name)                          a file is gone or is another one; sent once in a while
+    load(queue_s, bytes_per_s)           how busy it is (lanes/serve/load); at most 4 a second
+    crowded([scope*])                    readers of these were refused: answered by `others`
 
 Either end closes the socket to end the other: the agent needs no other way to stop its server,
 and a killed agent leaves none behind. Both ends are ours, so a malformed message is a LocalFault.

@@ -23,14 +23,22 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.lanes.serve.http import Refusal
+from p2pcache.lanes.serve.load import Load, Meter, Reading
+from p2pcache.lanes.serve.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from p2pcache.lanes.serve.connection import Connection
     from p2pcache.lanes.serve.options import ServeOptions
 
 LOOK_S = 0.25  # between two looks at the deadlines
+CROWDED_S = 1.0  # the agent is asked this often who else holds what is asked for
+MAX_CROWDED = 8  # scopes, at once
+MAX_OTHERS = 3  # holders that are named
+MAX_SCOPES = 256  # whose other holders are remembered
+OTHERS_HEADER = "X-P2PCache-Ask"  # peer ids, separated by commas
+MAX_RETRY_S = 5
 MAX_READERS = 1024  # remembered in the statistics
 _BYTES_ACKED = slice(120, 128)  # of Linux' struct tcp_info, since 4.1
 
@@ -44,9 +52,23 @@ class _Totals:
 class Crowd:
     """Every connection of the process. Any thread may call."""
 
-    def __init__(self, options: ServeOptions) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        tell_load: Callable[[Load], None] = lambda _: None,
+        tell_crowded: Callable[[list[bytes]], None] = lambda _: None,
+    ) -> None:
         self._options = options
+        self._tell_load = tell_load  # a few times a second, from `watch`; must not block
+        self._tell_crowded = tell_crowded  # the same
+        self._slots = Slots(options)
+        self._large: dict[Connection, int] = {}  # answers that have a slot, and their length
+        self._crowded: dict[bytes, None] = {}  # scopes of which somebody was refused
+        self._crowded_at = 0.0
+        self._others: OrderedDict[bytes, tuple[tuple[str, ...], float]] = OrderedDict()
+        self._meter = Meter(options.limit_up_bytes_per_s)
         self._lock = threading.Lock()
+        self._free = threading.Condition(self._lock)  # a slot, perhaps
         self._somebody = threading.Event()  # there is a connection to watch
         self._all: dict[Connection, None] = {}  # in the order of arrival
         self._sending: Counter[bytes] = Counter()
@@ -104,8 +126,10 @@ class Crowd:
             self._refused[why] += 1
 
     @contextmanager
-    def sending(self, one: Connection, reader: bytes) -> Iterator[None]:
-        """One answer to a reader. Raises `Refusal` (503) when there are too many at once."""
+    def sending(self, one: Connection, reader: bytes, length: int) -> Iterator[None]:
+        """One answer of `length` bytes to a reader. Raises `Refusal` (503) when there are too many
+        at once.
+        """
         with self._lock:
             victim = None
             if not self._has_room(reader):
@@ -119,9 +143,10 @@ class Crowd:
                 self._leaving.add(victim)
                 self._refused["made room"] += 1
             self._sending[reader] += 1
+            self._meter.began(time.monotonic())
         if victim is not None:
             victim.cut()
-        one.answering(reader)
+        one.answering(reader, length)
         try:
             yield
         finally:
@@ -132,6 +157,76 @@ class Crowd:
                     del self._sending[reader]
                 self._account(one, reader)
             one.answering(None)
+
+    @contextmanager
+    def slot(self, one: Connection, reader: bytes, scope: bytes, length: int) -> Iterator[None]:
+        """A place on the uplink for one answer of `length` bytes; small ones need none.
+
+        Waits for it, up to `slot_wait_s`. Raises `Refusal` (503) that names other holders.
+        """
+        if length <= self._options.small_bytes:
+            yield
+            return
+        with self._lock:
+            if not self._wait_slot(one, reader, length):
+                self._refused["no slot"] += 1
+                if len(self._crowded) < MAX_CROWDED:
+                    self._crowded[scope] = None
+                raise self._elsewhere(scope)
+            self._large[one] = length
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._large.pop(one, None)
+                self._free.notify_all()
+
+    def _wait_slot(self, one: Connection, reader: bytes, length: int) -> bool:
+        give_up = time.monotonic() + self._options.slot_wait_s
+        if not self._slots.wait(one, reader):
+            return False
+        try:
+            while True:
+                owed = [
+                    (each.reader or b"", max(0, count - each.answer_bytes))
+                    for each, count in self._large.items()
+                    if not each.is_slow
+                ]
+                now, uplink = time.monotonic(), self._meter.uplink_bytes_per_s
+                if self._slots.begins(one, length, owed, uplink, now):
+                    return True
+                left_s = give_up - now
+                if left_s <= 0:
+                    return False
+                self._free.wait(min(left_s, LOOK_S))  # what is sent makes room by and by
+        finally:
+            self._slots.leave(one)
+
+    def _elsewhere(self, scope: bytes) -> Refusal:
+        pause_s = min(max(1, math.ceil(self._meter.load.queue_s)), MAX_RETRY_S)
+        headers = [("Retry-After", str(pause_s))]
+        names, until = self._others.get(scope, ((), 0.0))
+        if names and time.monotonic() < until:
+            headers.append((OTHERS_HEADER, ",".join(names)))
+        return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy: ask somebody else", tuple(headers))
+
+    def others(self, scope: bytes, names: Iterable[str]) -> None:
+        """Who else may have what tickets for `scope` read: peer ids as text."""
+        with self._lock:
+            until = time.monotonic() + self._options.others_s
+            self._others[scope] = tuple(names)[:MAX_OTHERS], until
+            self._others.move_to_end(scope)
+            if len(self._others) > MAX_SCOPES:
+                self._others.popitem(last=False)
+
+    def _ask_others(self, now: float) -> None:
+        """Ask the agent who else could be asked."""
+        with self._lock:
+            if not self._crowded or now - self._crowded_at < CROWDED_S:
+                return
+            scopes, self._crowded_at = list(self._crowded), now
+            self._crowded.clear()
+        self._tell_crowded(scopes)
 
     def _has_room(self, reader: bytes) -> bool:
         options, mine = self._options, self._sending[reader]
@@ -176,7 +271,7 @@ class Crowd:
             now = time.monotonic()
             with self._lock:
                 everybody = list(self._all)
-                if not everybody:
+                if not everybody and self._meter.is_quiet:
                     self._somebody.clear()
             seen = {one: seen[one] for one in everybody if one in seen}
             paces = {one: paces[one] for one in everybody if one in paces}
@@ -185,6 +280,20 @@ class Crowd:
                     self.refused("too slow")
                     one.cut()
                 self._judge_pace(one, paces, now)
+            self._measure(everybody, now)
+            self._ask_others(now)
+
+    def _measure(self, everybody: list[Connection], now: float) -> None:
+        """What the uplink does. Slow readers are owed nothing: they take no room on it."""
+        readings = [
+            Reading(one, (got := acknowledged(one)), 0 if one.is_slow else one.due_bytes - got)
+            for one in everybody
+        ]
+        with self._lock:
+            self._meter.look(readings, now)
+            news = self._meter.load if self._meter.is_news(now) else None
+        if news is not None:
+            self._tell_load(news)
 
     def _is_stalled(
         self, one: Connection, seen: dict[Connection, tuple[int, float]], now: float
@@ -192,7 +301,7 @@ class Crowd:
         if not one.is_sending:
             seen.pop(one, None)
             return False
-        got = _acknowledged(one)
+        got = acknowledged(one)
         before = seen.get(one)
         if before is None or before[0] != got:
             seen[one] = got, now
@@ -205,7 +314,7 @@ class Crowd:
         if not one.is_sending:  # it waits for us
             paces.pop(one, None)
             return
-        got = _acknowledged(one)
+        got = acknowledged(one)
         before, since = paces.setdefault(one, (got, now))
         took_s = now - since
         if took_s >= self._options.slow_s:
@@ -239,7 +348,7 @@ def _longest_idle(some: Iterable[Connection]) -> Connection | None:
     return min(idle, key=lambda each: each.idle_since, default=None)
 
 
-def _acknowledged(one: Connection) -> int:
+def acknowledged(one: Connection) -> int:
     """How many bytes the reader's machine has taken, also in the middle of one long send."""
     if sys.platform != "linux":
         return one.sent_bytes

@@ -33,6 +33,8 @@ class Mirror:
             case "distrust", (fingerprints,):
                 for each in fingerprints:
                     self._trusted.pop(each, None)
+            case "others", _:
+                pass  # old by the time it would be told again
             case "banned", (readers,):
                 self._banned = list(readers)
             case _:

@@ -25,6 +25,12 @@ class ServeOptions:
     max_sending: int = 64  # answers at once: 1 MiB of buffer each under TLS
     max_sending_per_reader: int = 16  # so that no reader can fill them all
     kept_sending: int = 16  # of them, for readers that have none: identities are free to make
+    least_slots: int = 3  # answers of whole pieces at once on a slow uplink: facts of the simulator
+    unmeasured_slots: int = 16  # before the uplink's rate is known: two readers' worth
+    most_queue_s: float = 1.0  # of sending, more waits: a reader gives a silent source up in 1.5 s
+    slot_wait_s: float = 0.5  # for a slot; then "ask somebody else"
+    small_bytes: int = 256 << 10  # a small file or the end of one: never waits for a slot
+    others_s: float = 10.0  # other holders are named for so long after the agent told them
     least_bytes_per_s: int = 64 << 10  # of an answer's reader; a slower one may have to make room
     slow_s: float = 5.0  # over which that is measured, again and again
 

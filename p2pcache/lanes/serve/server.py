@@ -26,6 +26,8 @@ from p2pcache.lanes.serve.trust import Trust
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from p2pcache.lanes.serve.load import Load
+
 log = logging.getLogger(__name__)
 
 BACKLOG = 128
@@ -39,10 +41,16 @@ RECEIVE_BYTES = 1 << 18
 class House:
     """What all connections share."""
 
-    def __init__(self, options: ServeOptions, tell: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        tell: Callable[[bytes], None],
+        tell_load: Callable[[Load], None],
+        tell_crowded: Callable[[list[bytes]], None],
+    ) -> None:
         self.options = options
         self.table = Table()
-        self.crowd = Crowd(options)
+        self.crowd = Crowd(options, tell_load, tell_crowded)
         self.limit = UploadLimit(options.limit_up_bytes_per_s)
         self.banned: frozenset[bytes] = frozenset()
         self.trust: Trust | None = None
@@ -81,8 +89,17 @@ class Server:
             self._control.sendall(pack(*message))
 
     def _tell_stale(self, name: bytes) -> None:
-        """A hint: an agent that does not read just now does without it."""
-        frame = pack("stale", name)
+        self._hint("stale", name)
+
+    def _tell_load(self, load: Load) -> None:
+        self._hint("load", load.queue_s, load.bytes_per_s)
+
+    def _tell_crowded(self, scopes: list[bytes]) -> None:
+        self._hint("crowded", scopes)
+
+    def _hint(self, *message: object) -> None:
+        """An agent that does not read just now does without it."""
+        frame = pack(*message)
         with contextlib.suppress(OSError), self._send_lock:
             sent = self._control.send(frame, socket.MSG_DONTWAIT)
             if sent < len(frame):
@@ -106,7 +123,7 @@ class Server:
 
     def _open(self, options: ServeOptions) -> tuple[int, bytes | None]:
         _allow_descriptors()
-        house = House(options, self._tell_stale)
+        house = House(options, self._tell_stale, self._tell_load, self._tell_crowded)
         listeners: list[socket.socket] = []
         port = options.port
         for host in options.hosts:
@@ -147,6 +164,8 @@ def _obey(house: House, kind: str, fields: list[Any]) -> None:
             house.crowd.cut(identities=fingerprints)
         case "trust" | "distrust", [_]:
             pass  # nobody shows a certificate without TLS
+        case "others", [scope, names]:
+            house.crowd.others(scope, names)
         case "banned", [readers]:
             house.banned = frozenset(readers)
             house.crowd.cut(readers=readers)

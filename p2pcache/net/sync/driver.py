@@ -29,7 +29,7 @@ from p2pcache.net.sync.machine import (
     Up,
     WantRefused,
 )
-from p2pcache.net.sync.wants import Learned, LookUp, LostThere, PartThere, Settled
+from p2pcache.net.sync.wants import Learned, LookUp, LostThere, PartThere, Settled, ThrottledThere
 from p2pcache.net.sync.wire import (
     Announce,
     Answer,
@@ -223,6 +223,10 @@ class Link:
         """End a want."""
         self._do(self.talk.drop(number))
 
+    def busy(self, load: Load) -> None:
+        """Our byte server's load changed."""
+        self._do(self.talk.busy(load))
+
     def grew(self, name: bytes, blocks: RangeSet | None, links: int) -> None:
         """More of a blob is held; so many links are told so."""
         self.talk.grew(name, blocks, trio.current_time(), links)
@@ -232,6 +236,10 @@ class Link:
         """Our part in bringing a manifest changed."""
         self.talk.brings(manifest, part, trio.current_time())
         self._alarm.set()
+
+    def throttled(self, manifest: bytes, origin: bytes, retry_after_s: float) -> None:
+        """An origin told us to wait."""
+        self._do(self.talk.throttled(manifest, origin, retry_after_s, trio.current_time()))
 
     def lost(self, names: Iterable[bytes]) -> None:
         """Blobs are held no more."""
@@ -271,7 +279,9 @@ class Link:
                         waiting.done.set()
                 case News(news):
                     self._owner.link_news(self, news)
-                case Learned() | LostThere() | Settled() | PartThere() | WantRefused():
+                case Learned() | LostThere() | Settled() | PartThere() | ThrottledThere():
+                    self._owner.link_knows(self, action)
+                case WantRefused():
                     self._owner.link_knows(self, action)
                 case Ended():
                     self._end(action)

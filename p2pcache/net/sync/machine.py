@@ -20,6 +20,7 @@ from p2pcache.net.sync import preloads
 from p2pcache.net.sync.limits import Bucket, SyncOptions
 from p2pcache.net.sync.wants import Knowledge, LookUp, OurWants, TheirWants
 from p2pcache.net.sync.wire import (
+    THROTTLED_MINOR,
     VERSION,
     Announce,
     Answer,
@@ -47,6 +48,7 @@ from p2pcache.net.sync.wire import (
     Ping,
     Pong,
     Refused,
+    Throttled,
     Ticket,
     TicketAsk,
     Unknown,
@@ -129,7 +131,7 @@ class News:
 Action: TypeAlias = Send | Up | Serve | LookUp | Answered | Knowledge | WantRefused | News | Ended
 
 
-NO_LOAD = Load(0.0, 0.0, 0.0)  # ours is not measured yet: pongs carry this
+NO_LOAD = Load(0.0, 0.0, 0.0)  # of who did not say anything: it is idle
 
 
 class Conversation:
@@ -138,6 +140,7 @@ class Conversation:
     def __init__(self, ours: Hello, options: SyncOptions, now: float) -> None:
         self.theirs: Hello | None = None
         self.load = NO_LOAD  # theirs
+        self._our_load = NO_LOAD
         self.rtt_s: float | None = None
         self.skipped_count = 0
         self._ours = ours
@@ -195,6 +198,11 @@ class Conversation:
 
     # What the peer wants
 
+    def busy(self, load: Load) -> list[Action]:
+        """Our load changed: told to who wants something of us; others hear of it by pongs."""
+        self._our_load = load
+        return [Send(load)] if len(self._their_wants) else []
+
     def served(self, answer: Answer) -> list[Action]:
         """The answer to a Serve."""
         self._serving -= 1
@@ -221,6 +229,15 @@ class Conversation:
         """Our part in bringing a manifest changed; told with the next `tick` that is due."""
         self._their_wants.brings(manifest, part, now)
 
+    def throttled(
+        self, manifest: bytes, origin: bytes, retry_after_s: float, now: float
+    ) -> list[Action]:
+        """An origin told us to wait; an older minor version has no word for it."""
+        if self.theirs is None or self.theirs.minor < THROTTLED_MINOR:
+            return []
+        told = self._their_wants.throttled(manifest, origin, retry_after_s, now)
+        return [Send(one) for one in told]
+
     def lost(self, names: Iterable[bytes], now: float) -> None:
         """Blobs are held no more; told with a `tick` that is due now."""
         self._their_wants.lost(names, now)
@@ -246,7 +263,7 @@ class Conversation:
             case Hello() | OtherMajor():
                 raise Untrusted("a second hello")
             case Ping(number):
-                return [Send(Pong(number, NO_LOAD))]
+                return [Send(Pong(number, self._our_load))]
             case Pong(number, load):
                 return self._pong(number, load, now)
             case Load():
@@ -258,7 +275,7 @@ class Conversation:
                 return [News(heard)]
             case Bye(reason):
                 return [Ended(Cause.BYE, reason)]
-            case Holds() | HoldsEnd() | Have() | Gone() | Brings():
+            case Holds() | HoldsEnd() | Have() | Gone() | Brings() | Throttled():
                 self._given_out(heard.id)
                 return [*self._our_wants.hear(heard)]
             case Want():
@@ -295,7 +312,7 @@ class Conversation:
             return [Ended(Cause.FROZEN, f"it said nothing for {now - self._heard_at:.0f} s")]
         due_at = self._their_wants.due_at
         if room and due_at is not None and now >= due_at:
-            haves, lookups = self._their_wants.flush()
+            haves, lookups = self._their_wants.flush(now)
             out += [*(Send(have) for have in haves), *lookups]
         return out
 
@@ -350,7 +367,8 @@ class Conversation:
         names = wants.names_count + len(want.names)
         if len(wants) >= options.max_wants or names > options.max_wanted_names:
             return [Send(Refused(want.id, BUSY, "too many wants", None))]
-        return [wants.add(want)]
+        looked = wants.add(want)
+        return [looked] if self._our_load == NO_LOAD else [Send(self._our_load), looked]
 
     def _serve(self, ask: Ask) -> list[Action]:
         self._grows(ask.id)

@@ -21,6 +21,7 @@ from p2pcache.net.sync.wire import (
     Holds,
     HoldsEnd,
     Message,
+    Throttled,
     Want,
 )
 
@@ -33,6 +34,7 @@ _REFUSALS = 8  # of one want: at first, and after each ticket that we asked for
 _REFUSALS_PER_S = 1 / 30
 MAX_BRINGS_SPANS = MAX_NAMES + MAX_COMING_SPANS  # small files, and pieces of large ones
 Entry = TypeVar("Entry", Held, Grown)
+_MAX_WAITS = 64  # origins that told us to wait, of all manifests; the oldest is forgotten
 _FRAME_SPANS = 65536  # 512 KiB of spans in one frame, beside 1024 names of 64 bytes
 
 
@@ -67,6 +69,7 @@ class _Theirs:
     refused: bool = False  # nothing is told until its rights are checked again
     cleared: bool = False  # its rights were checked, and it heard the first answer
     part: Part | None = None  # not told yet
+    warned: bool = False  # it was told which origins told us to wait
 
 
 class TheirWants:
@@ -76,6 +79,7 @@ class TheirWants:
         self._soon_s = soon_s  # what a part may wait for more
         self._wants: dict[int, _Theirs] = {}
         self._parts: dict[bytes, Part] = {}  # the newest of ours, by manifest
+        self._waits: dict[tuple[bytes, bytes], float] = {}  # manifest, origin: until
         self.names_count = 0
         self.due_at: float | None = None
 
@@ -137,6 +141,20 @@ class TheirWants:
                 if want.cleared:
                     self._due(now + self._soon_s)
 
+    def throttled(
+        self, manifest: bytes, origin: bytes, retry_after_s: float, now: float
+    ) -> list[Message]:
+        """An origin told us to wait: for those who may know that we take part, now or later."""
+        self._waits.pop((manifest, origin), None)
+        self._waits[manifest, origin] = now + retry_after_s
+        if len(self._waits) > _MAX_WAITS:
+            del self._waits[next(iter(self._waits))]
+        return [
+            Throttled(number, origin, retry_after_s)
+            for number, want in self._wants.items()
+            if want.manifest == manifest and want.cleared
+        ]
+
     def _due(self, at: float) -> None:
         self.due_at = at if self.due_at is None else min(self.due_at, at)
 
@@ -154,7 +172,7 @@ class TheirWants:
             if want.gone or want.unclear:
                 self.due_at = now
 
-    def flush(self) -> tuple[list[Message], list[LookUp]]:
+    def flush(self, now: float) -> tuple[list[Message], list[LookUp]]:
         """What is due: what is gone, haves, and names to look up first."""
         self.due_at = None
         haves: list[Message] = []
@@ -166,6 +184,13 @@ class TheirWants:
             if want.cleared and want.part is not None:
                 haves += _brings(number, want)
                 want.part = None
+            if want.cleared and not want.warned:
+                want.warned = True
+                haves += [
+                    Throttled(number, origin, until - now)
+                    for (manifest, origin), until in self._waits.items()
+                    if manifest == want.manifest and until > now
+                ]
             if want.grown:
                 entries = [Grown(name, blocks) for name, blocks in want.grown.items()]
                 haves += [Have(number, part) for part in _weighed(entries)]
@@ -196,6 +221,8 @@ class TheirWants:
             out += _brings(looked.id, want)
             want.part = None
         want.cleared = True
+        if not want.warned and self._waits:
+            self._due(0.0)
         return [*out, HoldsEnd(looked.id)] if looked.first else out
 
     def refused(self, looked: LookUp) -> None:
@@ -243,7 +270,16 @@ class PartThere:
     part: Part
 
 
-Knowledge = Learned | LostThere | Settled | PartThere
+@dataclass(frozen=True, slots=True)
+class ThrottledThere:
+    """An origin told the peer to wait: see `wire.Throttled`."""
+
+    id: int
+    origin: bytes
+    retry_after_s: float
+
+
+Knowledge = Learned | LostThere | Settled | PartThere | ThrottledThere
 
 
 @dataclass(slots=True)
@@ -295,7 +331,7 @@ class OurWants:
         if not want.refusals.take(1, now):
             raise Untrusted("a peer refuses the same again and again")
 
-    def hear(self, news: Holds | HoldsEnd | Have | Gone | Brings) -> list[Knowledge]:
+    def hear(self, news: Holds | HoldsEnd | Have | Gone | Brings | Throttled) -> list[Knowledge]:
         """What follows from a message for a want that stands."""
         want = self._wants.get(news.id)
         if want is None:
@@ -303,6 +339,8 @@ class OurWants:
         match news:
             case HoldsEnd(number):
                 return [Settled(number)]
+            case Throttled(number, origin, retry_after_s):
+                return [ThrottledThere(number, origin, retry_after_s)]
             case Brings(number, intake_bytes_per_s, declines, coming):
                 for name in (each.name for each in coming):
                     _check_wanted(want, name)

@@ -30,9 +30,10 @@ from p2pcache.transfer.machine.owners import Unit
 from p2pcache.transfer.machine.planning import Planning
 from p2pcache.transfer.machine.shares import pieces_of
 from p2pcache.transfer.machine.sources import SourceState, Statistics, statistics_of
+from p2pcache.transfer.machine.words import Words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from p2pcache.transfer.machine.flights import Flight
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 # So as TCP does: down to what runs when one refuses, up by a part of a request for each that ends.
 LEAST_APPETITE = 3.0  # one that arrives, one that waits, one that is asked for
 APPETITE_STEP = 0.5
+PREFERRED_S = 2.0  # for a holder that a busy one named: its own word is newer then
 
 
 class Download(Planning):
@@ -71,6 +73,11 @@ class Download(Planning):
                 source.queue_s, source.queue_at = queue_s, now
             case ev.SourceUp():
                 self._source_up(event, now)
+                self._obey(event.name, now)
+            case ev.OriginWord(name, member, retry_after_s):
+                words = self._words.setdefault(name, Words(self._options.retry_after_cap_s))
+                words.heard(member, retry_after_s, now)
+                self._obey(name, now)
             case ev.SourceLost():
                 self._source_lost(event)
             case ev.SourceDown(name, reason, may_return):
@@ -267,12 +274,15 @@ class Download(Planning):
             self._pace.add(took_s / count)
             if self._owners is not None and not source.is_peer:
                 self._owners.took(took_s * self._piece_bytes / (count * BLOCK_BYTES))
+        if event.blame:
+            self._tried(source, flight.started, (event.fault,), now)
         if event.fault is not None and event.blame:
             if self._owners is not None and event.fault.http_status in LACKS_IT:
                 self._owners.broke(source.name)
             blame(source, blob, event, event.fault, self._options, self._chance, now, out)
             is_busy = source.is_peer and event.fault.http_status == BUSY
             if is_busy:
+                self._prefer(event.fault.instead, now)
                 self._appetite = max(LEAST_APPETITE, float(self._asked_peers))
             self._troubled(source, standing=not is_busy)
         elif flight.stalled:
@@ -280,6 +290,29 @@ class Download(Planning):
             self._troubled(source)
         self._abort_needless(blob, out)
         self._digest_when_done(blob, out)
+
+    def _obey(self, origin: str, now: float) -> None:
+        """Ask an origin as little as members' words say."""
+        words, source = self._words.get(origin), self._sources.get(origin)
+        if words is not None and source is not None and not source.is_peer:
+            source.busy_until, source.limited_until = words.parked_until, words.limited_until
+            source.asked_s = max(source.asked_s, words.parked_until - now)
+
+    def _tried(
+        self, source: SourceState, began: float, faults: Iterable[Fault | None], now: float
+    ) -> None:
+        """A request of ours ended: members' words on its origin were right or wrong."""
+        words = self._words.get(source.name)
+        if words is not None and not source.is_peer:
+            words.tried(began, now, well=None in faults)
+            self._obey(source.name, now)
+
+    def _prefer(self, names: Sequence[str], now: float) -> None:
+        """A busy holder named others: those that are known to hold something come first."""
+        for name in names:
+            source = self._sources.get(name)
+            if source is not None and source.is_peer:
+                source.preferred_until = now + PREFERRED_S
 
     def _take(self, flight: Flight, event: ev.Ended) -> int:
         """Mark what a job brought; returns the blocks that were learnt by it."""
@@ -321,6 +354,8 @@ class Download(Planning):
         source.in_flight -= 1
         self._origin_turn += not source.is_peer
         self._troubled(source)
+        if event.blame:
+            self._tried(source, now - event.seconds, event.faults, now)
         source.wire_bytes += event.wire_bytes
         source.seconds += event.seconds
         kept = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ class SourceState:
     misses: int = 0  # it did not have what it told
     not_before: float = 0.0
     busy_until: float = 0.0  # its queue is full: no fault, and what it holds is there
+    limited_until: float = -math.inf  # of an origin: one request at a time (words)
+    preferred_until: float = 0.0  # a busy holder named it in its place
     asked_s: float = 0.0  # the longest Retry-After that is honoured
     queue_s: float = 0.0  # its own word...
     queue_at: float = 0.0  # ... of this time
@@ -78,6 +81,8 @@ class SourceState:
             return False
         if self.is_peer and self.failures:
             return self.in_flight < 1
+        if now < self.limited_until:
+            return self.in_flight < 1
         return self.in_flight < (self.streams >> self.misses or 1)
 
     def measured(self, seconds: float, blocks: int) -> None:
@@ -94,6 +99,8 @@ class SourceState:
     def wait_s(self, typical_block_s: float, now: float) -> float:
         """About how long one more request would wait: its own word and what we asked already."""
         each = typical_block_s if self.block_s is None else self.block_s
+        if now < self.preferred_until:
+            return self.in_flight * each
         return self.queue_now_s(now) + (self.in_flight + 1) * each
 
 

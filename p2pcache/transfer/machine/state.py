@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from p2pcache.transfer.machine.owners import Owners
     from p2pcache.transfer.machine.sources import SourceState
+    from p2pcache.transfer.machine.words import Words
     from p2pcache.transfer.policy import TransferOptions
 
 
@@ -73,6 +74,7 @@ class PullState:
         self._batches: dict[int, tuple[ev.Batch, float]] = {}  # with the time it may take
         self._aborted_batches: set[int] = set()
         self._next_id = 0
+        self._words: dict[str, Words] = {}  # of members, by origin
         self._progress_at = now
         self._relieved_at = now  # when one request was last tried elsewhere, as nothing moved
         self._heard_at = now  # when a source last came or told of something

@@ -109,6 +109,18 @@ def test_any_frame_is_a_sign_of_life_and_pongs_tell_the_delay():
         machine.handle(Pong(2, IDLE), 10, 14.2)
 
 
+def test_our_load_is_told_to_who_wants_something_and_in_pongs_to_the_others():
+    machine, busy = talk(), Load(2.0, 1e6, 0.0)
+    assert machine.busy(busy) == []
+    assert machine.handle(Ping(1), 10, 1.0) == [Send(Pong(1, busy))]
+    said, looked = machine.handle(Want(1, None, (b"name",)), 10, 2.0)
+    assert said == Send(busy), "a queue that stays is told to who comes later"
+    assert isinstance(looked, LookUp)
+    assert machine.busy(IDLE) == [Send(IDLE)]
+    machine.handle(Drop(1), 10, 3.0)
+    assert machine.busy(busy) == []
+
+
 def test_a_loop_of_ours_that_stood_still_is_nobodys_fault():
     machine = talk()
     assert tick(machine, 5.0) == [Send(Ping(1))]

@@ -46,6 +46,7 @@ from p2pcache.net.sync.wire import (
     Pong,
     Refused,
     Said,
+    Throttled,
     Ticket,
     TicketAsk,
     Unknown,
@@ -113,6 +114,7 @@ MESSAGES = st.one_of(
         st.booleans(),
         many(st.builds(Coming, NAMES, SPANS.filter(lambda spans: spans is not None))),
     ),
+    st.builds(Throttled, IDS, st.binary(min_size=16, max_size=16), st.floats(0, 3600)),
     st.builds(Drop, IDS),
     st.builds(
         Permits,
@@ -195,7 +197,7 @@ def test_frames_are_cut_the_same_however_they_arrive(messages, step):
 
 def test_every_kind_is_in_the_round_trip_and_has_one_number():
     kinds = {key for key, _ in CODECS.values()}
-    assert len(kinds) == len(CODECS) == 29
+    assert len(kinds) == len(CODECS) == 30
 
 
 @given(st.binary(max_size=300))

@@ -139,6 +139,52 @@ def test_the_shorter_queue_of_two_is_asked():
     assert [j.source for j in pull.end(job)] == ["p0"]
 
 
+def test_whom_a_busy_holder_names_is_asked_before_others():
+    pull = Pull(40 * MIB, streams=1, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    (job,) = pull.open(blocks=40)
+    pull.tell(ev.SourceUp("p2", SourceKind.PEER, 8, frozenset()))
+    for peer in ("p1", "p2"):
+        pull.tell(ev.SourceHas(peer, 0))
+    pull.tell(ev.SourceQueue("p1", 5.0))
+    why = Fault(
+        FaultKind.UNAVAILABLE, "busy", retry_after_s=1.0, http_status=503,
+        instead=("p1", "nobody", "origin"),
+    )  # fmt: skip
+    (job,) = pull.end(job, done=0, why=why)
+    assert job.source == "p1", "although its queue was long when it was told"
+    assert pull.source("p0").left is None
+
+
+def test_an_origin_that_one_member_may_not_ask_is_asked_for_one_thing_at_a_time():
+    pull = Pull(400 * MIB, streams=8)
+    pull.tell(ev.OriginWord("origin", "p0", 60.0))
+    jobs = pull.open(blocks=400)
+    assert len(jobs) == 1
+    pull.now += 1.0
+    assert len(pull.end(jobs[0])) > 1, "it was served: the word was wrong, or not about us"
+
+
+def test_an_origin_that_two_members_may_not_ask_is_left_alone_until_then_and_no_longer():
+    pull = Pull(40 * MIB, streams=4)
+    pull.tell(ev.OriginWord("origin", "p0", 60.0))
+    pull.tell(ev.OriginWord("origin", "p1", 1e9))
+    assert pull.open(blocks=40) == []
+    pull.now = 59.0
+    assert pull.tell(ev.Tick()) == []
+    pull.now = 60.1
+    assert [job.source for job in pull.tell(ev.Tick())] == ["origin"]
+
+
+def test_words_on_an_origin_stop_no_peer_and_end_no_pull():
+    pull = Pull(40 * MIB, streams=4)
+    pull.tell(ev.SourceHas("p0", 0))
+    for member in ("p0", "p1"):
+        pull.tell(ev.OriginWord("origin", member, 1e9))
+        pull.tell(ev.OriginWord("p0", member, 1e9))
+    assert {job.source for job in pull.open(blocks=40)} == {"p0"}
+
+
 def test_no_more_than_eight_requests_are_in_flight_to_one_peer():
     pull = Pull(400 * MIB, streams=16, origin=False)
     pull.tell(ev.SourceHas("p0", 0))

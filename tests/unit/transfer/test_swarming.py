@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +13,11 @@ import trio
 
 from p2pcache.content.ranges import RangeSet
 from p2pcache.errors import Unavailable
-from p2pcache.sources.port import PeerProof
+from p2pcache.lanes.orders import Fault, FaultKind, Location
+from p2pcache.sources.port import PeerLoad, PeerProof, PeerThrottled
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.sharing import Peers
-from p2pcache.transfer.swarming import Swarming
+from p2pcache.transfer.swarming import ORIGIN_KEY_BYTES, Swarming
 from tests.support.partial_files import block_hashes, some_bytes
 from tests.support.swarms import (
     MIB,
@@ -244,3 +246,54 @@ async def test_what_is_announced_as_its_blob_is_completed_is_not_asked_about(aut
         await swarming.completed(0, SimpleNamespace(), block_hashes(body))
         await trio.sleep(1)
     assert swarm.map_asks == []
+
+
+async def test_a_queue_that_was_told_before_anything_was_held_counts(autojump_clock):
+    body = some_bytes(4 * MIB, b"right")
+    peer = ServedPeer(Key(1), SimpleNamespace(port=1))
+    send, heard = trio.open_memory_channel[ev.Event](100)
+    swarm = ScriptedSwarm([peer])
+    swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
+    swarm.send.send_nowait(PeerLoad(peer.id, 2.5))
+    swarm.holds(peer, digest_of(body), len(body), RangeSet.of((0, 4)))
+    swarm.send.send_nowait(PeerLoad(peer.id, 0.5))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarming.run)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    events = [heard.receive_nowait() for _ in range(heard.statistics().current_buffer_used)]
+    queues = [one.queue_s for one in events if isinstance(one, ev.SourceQueue)]
+    assert queues == [2.5, 0.5]
+
+
+def refused(status: int, retry_after_s: float | None = 30.0) -> Fault:
+    return Fault(FaultKind.UNAVAILABLE, "wait", retry_after_s=retry_after_s, http_status=status)
+
+
+async def test_of_an_origin_that_refuses_others_are_told_once_and_others_words_on_it_are_used(
+    autojump_clock,
+):
+    place = hashlib.sha256(b"hub.example:8443").digest()[:ORIGIN_KEY_BYTES]
+    peer = ServedPeer(Key(1), SimpleNamespace(port=1))
+    send, heard = trio.open_memory_channel[ev.Event](100)
+    swarm = ScriptedSwarm([peer])
+    body = some_bytes(MIB, b"right")
+    swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
+    swarm.send.send_nowait(PeerThrottled(peer.id, place, 20.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarming.run)
+        await trio.sleep(5)
+        assert heard.statistics().current_buffer_used == 0, "who knows whose place this is?"
+        swarming.throttled("origin", refused(429))
+        await swarming.asks("origin", Location("https://hub.example:8443/model"))
+        assert heard.receive_nowait() == ev.OriginWord("origin", peer.name, 15.0)
+        for fault in (refused(500), refused(404), refused(429, None)):
+            swarming.throttled("origin", fault)
+        assert swarm.throttles == []
+        for status in (429, 503, 429):
+            swarming.throttled("origin", refused(status))
+        assert swarm.throttles == [(place, 30.0)]
+        swarm.send.send_nowait(PeerThrottled(peer.id, bytes(16), 20.0))
+        await trio.sleep(1)
+        assert heard.statistics().current_buffer_used == 0, "another place"
+        nursery.cancel_scope.cancel()

@@ -26,6 +26,7 @@ from p2pcache.net.sync.wire.frames import (
 from p2pcache.net.sync.wire.link import (
     GENERATION_BYTES,
     MAX_CERTIFICATE_BYTES,
+    MAX_QUEUE_S,
     PROTOCOL,
     VERSION,
     Bye,
@@ -73,6 +74,9 @@ from p2pcache.net.sync.wire.questions import (
 from p2pcache.net.sync.wire.wants import (
     MAX_COMING_SPANS,
     MAX_NAMES,
+    MAX_RETRY_AFTER_S,
+    ORIGIN_BYTES,
+    THROTTLED_MINOR,
     Brings,
     Coming,
     Drop,
@@ -82,6 +86,7 @@ from p2pcache.net.sync.wire.wants import (
     Held,
     Holds,
     HoldsEnd,
+    Throttled,
     Want,
 )
 
@@ -105,10 +110,14 @@ __all__ = [
     "MAX_PART_BYTES",
     "MAX_PEERS",
     "MAX_PROOF_BYTES",
+    "MAX_QUEUE_S",
     "MAX_REASON_BYTES",
     "MAX_RESOLUTIONS",
+    "MAX_RETRY_AFTER_S",
     "MAX_TOKEN_BYTES",
+    "ORIGIN_BYTES",
     "PROTOCOL",
+    "THROTTLED_MINOR",
     "VERSION",
     "Announce",
     "Answer",
@@ -143,6 +152,7 @@ __all__ = [
     "Pong",
     "Refused",
     "Said",
+    "Throttled",
     "Ticket",
     "TicketAsk",
     "Unknown",

@@ -23,7 +23,16 @@ from p2pcache.net.sync.wire.link import (
 )
 from p2pcache.net.sync.wire.news import Announce, Peers, Permits, Said
 from p2pcache.net.sync.wire.questions import Answer, Ask, Map
-from p2pcache.net.sync.wire.wants import Brings, Drop, Gone, Have, Holds, HoldsEnd, Want
+from p2pcache.net.sync.wire.wants import (
+    Brings,
+    Drop,
+    Gone,
+    Have,
+    Holds,
+    HoldsEnd,
+    Throttled,
+    Want,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +44,7 @@ MAX_FRAME_BYTES = 1 << 20
 
 Message: TypeAlias = (
     Hello | Ping | Pong | Want | Holds | HoldsEnd | Have | Gone | Drop | Announce | Ask | Answer
-    | Peers | Load | Bye | Permits | Brings | preloads.Message
+    | Peers | Load | Bye | Permits | Brings | Throttled | preloads.Message
 )  # fmt: skip
 Heard: TypeAlias = Message | Unknown | OtherMajor
 

@@ -17,11 +17,11 @@ from p2pcache.net.sync.wire.parts import (
     record,
 )
 
-VERSION = (1, 2)  # major: what cannot be understood; minor: additions that may be ignored
+VERSION = (1, 3)  # major: what cannot be understood; minor: additions that may be ignored
 PROTOCOL = "/p2pcache/sync/1"
 GENERATION_BYTES = 16
 MAX_CERTIFICATE_BYTES = 4096
-_MAX_QUEUE_S = 1e6
+MAX_QUEUE_S = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ _LANE = record(
     Maybe(Raw(32, 32)),
     Raw(0, MAX_CERTIFICATE_BYTES),
 )
-_LOAD = record(Load, Real(_MAX_QUEUE_S), Real(MAX_RATE), Real(MAX_RATE))
+_LOAD = record(Load, Real(MAX_QUEUE_S), Real(MAX_RATE), Real(MAX_RATE))
 
 HELLO = 1
 CODECS: Codecs = {

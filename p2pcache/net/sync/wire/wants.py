@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from p2pcache.net.sync.fields import Flag, Many, Maybe, Real, Spans
+from p2pcache.net.sync.fields import Flag, Many, Maybe, Raw, Real, Spans
 from p2pcache.net.sync.wire.parts import ID, MAX_RATE, NAME, SIZE, Codecs, record
 
 if TYPE_CHECKING:
     from p2pcache.content.ranges import RangeSet
 
 MAX_NAMES = 1024  # in one want or gone
+THROTTLED_MINOR = 3  # the first that has Throttled
+ORIGIN_BYTES = 16
+MAX_RETRY_AFTER_S = 3600.0
 MAX_COMING_SPANS = 512  # of one blob in one Brings: a blob has at most 512 pieces (DESIGN 1)
 
 
@@ -102,6 +105,18 @@ class Brings:
     entries: tuple[Coming, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """An origin of what a want is about told the sender to wait so long (429 or 503 with a
+    Retry-After). `origin`: the first 16 bytes of the sha2-256 of its `host:port`: who asks the same
+    one knows it, others are not told its name. Since minor version 3.
+    """
+
+    id: int
+    origin: bytes
+    retry_after_s: float
+
+
 CODECS: Codecs = {
     4: (Want, record(Want, ID, Maybe(NAME), Many(NAME, MAX_NAMES))),
     5: (
@@ -121,5 +136,9 @@ CODECS: Codecs = {
             Flag(),
             Many(record(Coming, NAME, Spans(MAX_COMING_SPANS)), MAX_NAMES),
         ),
+    ),
+    35: (
+        Throttled,
+        record(Throttled, ID, Raw(ORIGIN_BYTES, ORIGIN_BYTES), Real(MAX_RETRY_AFTER_S)),
     ),
 }

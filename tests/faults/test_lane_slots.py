@@ -1,0 +1,69 @@
+"""One seed is not crushed: what a byte server does when more is asked than its uplink carries.
+
+Each test was seen to fail with its protection taken out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from p2pcache.lanes.fetch import fetch
+from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind
+from p2pcache.lanes.serve.table import Entry
+from p2pcache.lanes.tickets import Ticket, address_binding, issue_ticket
+from tests.support.lane_server import NAME, READER, SCOPE, LaneServer
+from tests.support.partial_files import PartialFiles, some_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATA = some_bytes(4 * BLOCK_BYTES)
+OPTIONS = {"limit_up_bytes_per_s": 1.0 * BLOCK_BYTES}  # a second's worth is one block: three slots
+
+
+def ask(
+    stack: contextlib.ExitStack, server: LaneServer, reader: bytes, *headers: str
+) -> socket.socket:
+    ticket = Ticket(reader, SCOPE, time.monotonic() + 60)
+    token = issue_ticket(server.made.secret, ticket, address_binding("127.0.0.1"))
+    sock = stack.enter_context(socket.socket())
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    sock.settimeout(10)
+    sock.connect(("127.0.0.1", server.port))
+    server.ask(sock, f"/blob/{NAME.hex()}", "Host: x", f"Authorization: Ticket {token}", *headers)
+    return sock
+
+
+def test_what_is_too_much_is_refused_soon_and_told_whom_to_ask_and_small_parts_never(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "blob").write_bytes(DATA)
+    with LaneServer(options=OPTIONS) as server, contextlib.ExitStack() as stack:
+        server.serve({NAME: Entry(str(tmp_path / "blob"), len(DATA))})
+        for _ in range(3):
+            assert ask(stack, server, READER).recv(12).endswith(b"200")
+        began = time.monotonic()
+        order = PartialFiles(tmp_path / "partial", len(DATA)).order(server.location())
+        fault = fetch(order).fault
+        assert fault is not None
+        assert (fault.kind, fault.http_status) == (FaultKind.UNAVAILABLE, 503)
+        assert fault.retry_after_s is not None
+        assert 1 <= fault.retry_after_s <= 5
+        assert fault.instead == (), "nothing is known yet"
+        while not server.crowded:
+            server.statistics()
+            assert time.monotonic() < began + 5
+            time.sleep(0.05)
+        assert server.crowded == [SCOPE]
+        server.tell("others", SCOPE, ["12D3KooWa", "12D3KooWb", "12D3KooWc", "12D3KooWd"])
+        fault = fetch(order).fault
+        assert fault is not None
+        assert fault.instead == ("12D3KooWa", "12D3KooWb", "12D3KooWc")
+        part = ask(stack, server, READER, "Range: bytes=0-99999")
+        assert part.recv(12).endswith(b"206"), "what is small does not wait"
+        other = ask(stack, server, b"another reader")
+        assert other.recv(12).endswith(b"200"), "who has nothing yet begins"
+        assert server.statistics()["refused"] == {"no slot": 2, "503": 2}
