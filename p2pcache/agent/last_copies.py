@@ -101,7 +101,7 @@ class LastCopies:
             return Copy.SPARE
         if opened is None:
             return copy_of(manifest, None, (), origin=origin)
-        return copy_of(manifest, opened.peer_id, opened.network.holders(manifest)[0], origin=origin)
+        return copy_of(manifest, opened.peer_id, opened.network.possessors(manifest)[0], origin=origin)
 
     # -- questions -------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class LastCopies:
     async def _look_up(self, opened: AgentNetwork, manifest: bytes) -> None:
         with trio.move_on_after(LOOK_UP_S):
             async with opened.network.swarm(None, (), quiet=True) as swarm:
-                for peer in opened.network.holders(manifest)[1]:
+                for peer in opened.network.possessors(manifest)[1]:
                     swarm.meet(peer)
                 await opened.look_up(manifest, swarm)
                 with trio.move_on_after(LINKED_S):

@@ -285,7 +285,7 @@ class Network:
         """What we said we possess."""
         return self._speech.possessed()
 
-    def holders(self, manifest: bytes) -> tuple[set[PeerId], set[PeerId]]:
+    def possessors(self, manifest: bytes) -> tuple[set[PeerId], set[PeerId]]:
         """Who said that it possesses a manifest: members that we are linked with, whose word is
         taken back with the link; and others, of whom it was heard.
         """
