@@ -101,7 +101,9 @@ class LastCopies:
             return Copy.SPARE
         if opened is None:
             return copy_of(manifest, None, (), origin=origin)
-        return copy_of(manifest, opened.peer_id, opened.network.possessors(manifest)[0], origin=origin)
+        return copy_of(
+            manifest, opened.peer_id, opened.network.possessors(manifest)[0], origin=origin
+        )
 
     # -- questions -------------------------------------------------------------------------------
 
