@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from p2pcache.agent.names import NetworkNames
+    from p2pcache.agent.naming import Naming
     from p2pcache.agent.network_slot import NetworkSlot
     from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
@@ -34,5 +35,6 @@ class Parts:
     network: NetworkSlot
     names: NetworkNames
     preloads: Preloads
+    naming: Naming
     now: Callable[[], float]
     started_at: float

@@ -12,6 +12,7 @@ import trio
 
 from p2pcache.agent.adopt import hub_adopter
 from p2pcache.agent.names import NetworkNames
+from p2pcache.agent.naming import Naming
 from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.preload.preloads import Preloads
@@ -58,6 +59,8 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             names = NetworkNames(network, store, time.time)
             nursery.start_soon(keep_running, network.run)
             preloads = Preloads(store, network, config.preload, time.time)
+            pulls = Pulls(nursery, time.time, store.running)
+            naming = Naming(store, workers, pulls.priority)
             try:
                 parts = Parts(
                     config=config,
@@ -70,7 +73,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                         time.time,
                         names,
                     ),
-                    pulls=Pulls(nursery, time.time, store.running),
+                    pulls=pulls,
                     context=PullContext(
                         store=store,
                         workers=workers,
@@ -83,10 +86,12 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     network=network,
                     names=names,
                     preloads=preloads,
+                    naming=naming,
                     now=time.time,
                     started_at=time.time(),
                 )
                 nursery.start_soon(keep_running, preloads.run, parts)
+                nursery.start_soon(keep_running, naming.run)
                 yield parts
             finally:
                 nursery.cancel_scope.cancel()
