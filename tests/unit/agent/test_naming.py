@@ -59,28 +59,42 @@ async def test_what_an_earlier_agent_left_is_hashed_by_the_next(tmp_path):
             assert inside.parts.store.find(name_of(data)).path.read_bytes() == data
 
 
-async def test_it_waits_while_somebody_waits_for_a_pull(inside):
-    parts = inside.parts
-    async with parts.pulls.priority.foreground():
-        rooted(parts.store, DATA)
-        parts.naming.wake()
-        await trio.sleep(0.5)
-        assert parts.store.find(ROOT) is None
-    await wait_named(parts.store)
+@pytest.fixture
+async def quiet(tmp_path):
+    """A store, workers and a naming that nobody runs."""
+    with Store.open(tmp_path / "store", OPTIONS) as store:
+        async with open_workers(WorkerOptions()) as workers:
+            counting, priority = Counting(workers), Priority()
+            yield store, counting, priority, Naming(store, counting, priority)
 
 
-async def test_they_are_hashed_one_at_a_time(tmp_path):
-    many = [content(2 * MIB + n, n) for n in range(4)]
-    with Store.open(tmp_path, OPTIONS) as store:
+async def test_it_waits_while_somebody_waits_for_a_pull(quiet):
+    store, workers, priority, naming = quiet
+    async with trio.open_nursery() as nursery:
+        async with priority.foreground():
+            nursery.start_soon(naming.run)
+            rooted(store, DATA)
+            naming.wake()
+            await trio.sleep(0.3)
+            assert workers.most == 0
+        await wait_named(store)
+        nursery.cancel_scope.cancel()
+    assert workers.most == 1
+
+
+async def test_they_are_hashed_one_at_a_time(quiet):
+    store, workers, _, naming = quiet
+    many = [content(2 * MIB + n, n) for n in range(3)]
+    for data in many:
+        rooted(store, data)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(naming.run)
+        for data in many:  # as exports would while it runs
+            nursery.start_soon(naming.name, root_of(data))
         for data in many:
-            rooted(store, data)
-        async with open_workers(WorkerOptions()) as workers, trio.open_nursery() as nursery:
-            counting = Counting(workers)
-            nursery.start_soon(Naming(store, counting, Priority()).run)
-            for data in many:
-                await wait_named(store, data)
-            nursery.cancel_scope.cancel()
-    assert counting.most == 1
+            await wait_named(store, data)
+        nursery.cancel_scope.cancel()
+    assert workers.most == 1
 
 
 class Counting:
