@@ -152,16 +152,21 @@ class Rooted:
         return found
 
     def block_map(self, root_cid: bytes) -> bytes | None:
-        """sha2-256 of every block; None where they do not make the root (any more)."""
-        directory = self._layout.rooted(root_cid)
-        facts = _read_facts(directory)
+        """sha2-256 of every block, as it was kept; None where there is none."""
         try:
-            hashes = (directory / "map").read_bytes()
-            if facts is not None:
-                return verify_root(root_cid, facts.size, hashes).block_digests
-        except (FileNotFoundError, Untrusted):
-            pass
-        return None
+            return (self._layout.rooted(root_cid) / "map").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _proven_map(self, root_cid: bytes) -> bytes | None:
+        """The same, if it makes the root: 12 ms for a GiB."""
+        facts, hashes = _read_facts(self._layout.rooted(root_cid)), self.block_map(root_cid)
+        if facts is None or hashes is None:
+            return None
+        try:
+            return verify_root(root_cid, facts.size, hashes).block_digests
+        except Untrusted:
+            return None
 
     def publish(self, partial: Partial, blob: VerifiedRoot) -> RootedBlob:
         """Show a partial, of which every block was verified, under its root.
@@ -194,7 +199,7 @@ class Rooted:
         of it means anything.
         """
         same = self.unnamed(blob.root_cid) == blob
-        if not same or block_digests != self.block_map(blob.root_cid):
+        if not same or block_digests != self._proven_map(blob.root_cid):
             return None
         directory = blob.path.parent
         with durable.local_faults("naming a blob"):
@@ -222,7 +227,7 @@ class Rooted:
 
     def take_out(self, root_cid: bytes, partial: Partial) -> int:
         """Out of sight, and its good blocks into `partial`, which is open; how many they are."""
-        hashes = self.block_map(root_cid)
+        hashes = self._proven_map(root_cid)
         kept = 0
         directory = self._layout.rooted(root_cid)
         with durable.local_faults("taking out a damaged blob"):

@@ -194,6 +194,17 @@ def test_a_rotten_bit_never_gets_a_name(store):
     assert store.partial(ROOT, len(DATA)).live() == b"\1\0\1\1"
 
 
+def test_a_map_that_does_not_make_the_root_proves_nothing(store):
+    blob = rooted(store, DATA)
+    other = content(3 * MIB + 5, 2)
+    blob.path.with_name("map").write_bytes(b"".join(block_hashes(other)))
+    assert name(store, blob) is None
+    whole = verify.verify_whole(None, len(DATA), whole_digests(other))
+    assert store.rooted.name(blob, whole, b"".join(block_hashes(other))) is None
+    assert store.take_out_rooted(ROOT, len(DATA)) == 4, "no block is known to be good"
+    assert store.every_blob() == []
+
+
 def test_a_touch_is_no_damage_once_it_was_hashed(store):
     blob = rooted(store, DATA)
     os.utime(blob.path)
