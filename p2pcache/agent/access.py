@@ -20,12 +20,13 @@ import msgpack
 from p2pcache.content.grants import covers, standing
 from p2pcache.content.proof import NONCE_BYTES, Challenge, answer, is_proof, make_challenge
 from p2pcache.errors import Denied, NotFound
+from p2pcache.store.rooted import is_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from p2pcache.content.peerid import PeerId
-    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Access:
         refs = [row.canonical for row in self._store.resolutions_of(manifest)]
         return any(covers(grant.repo, ref) for grant in grants for ref in refs)
 
-    def readable(self, peer: PeerId, blobs: Sequence[BlobInfo]) -> list[BlobInfo]:
+    def readable(self, peer: PeerId, blobs: Sequence[AnyBlob]) -> list[AnyBlob]:
         """Those that the peer may read, whatever it asks for."""
         allowed = self.may_read(peer, [(blob.names, None) for blob in blobs])
         return [blob for blob, may in zip(blobs, allowed, strict=True) if may]
@@ -130,7 +131,9 @@ class Access:
         is in no restricted manifest, or an origin gives it to everybody, or the peer may read one
         of its manifests. That another agent lists it somewhere else opens nothing.
 
-        A blob is all names that it goes by, and the manifest that a pull brings it for, if any.
+        A blob is all names that it goes by, and the manifest that a pull brings it for, if any. One
+        that goes by its UnixFS root alone may be in any manifest: nobody reads it, where there is a
+        restricted one, before its sha2-256 is known.
         `scope`: the manifest that is asked for, where the peer may read that one: its tickets are
         good for whoever may, so what is not restricted with it is what everybody may read.
         """
@@ -141,6 +144,9 @@ class Access:
         manifests = self._store.manifests_with([name for names, _ in blobs for name in names])
         allowed = []
         for names, pulled in blobs:
+            if pulled is None and all(map(is_root, names)):
+                allowed.append(False)
+                continue
             member_of = {cid for name in names for cid in manifests.get(name, ())}
             if pulled is not None:
                 member_of.add(pulled)

@@ -20,18 +20,21 @@ from p2pcache.content import refs
 from p2pcache.content.unixfs import Root, file_dag_size, tree
 from p2pcache.errors import Interrupted, LocalFault, NotFound, P2PCacheError, UsageError
 from p2pcache.sources.port import Credentials
+from p2pcache.store.blobs import BlobInfo
+from p2pcache.store.rooted import is_root
 from p2pcache.transfer.names import OTHERS, NameOptions
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import find_here, pull, report_of, wanted_of
 from p2pcache.transfer.receipts import receipt, resumed_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.agent.pulls import Watch
     from p2pcache.sources.port import ListedFile
+    from p2pcache.store.rooted import AnyBlob, RootedBlob
     from p2pcache.store.store import Hold
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
@@ -109,7 +112,11 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     names = [f.digest for f in files if f.digest is not None]
     have = await trio.to_thread.run_sync(parts.store.find_many, names)
     for file in files:
-        blob = None if file.digest is None else have.get(file.digest)
+        blob: AnyBlob | None
+        if file.digest is not None:
+            blob = have.get(file.digest)
+        else:
+            blob = await trio.to_thread.run_sync(_rooted, parts, ref)
         await emit({"type": "item", "value": shown(file, blob)})
     return {"ref": args.text("ref"), **summary(resolution)}
 
@@ -170,6 +177,13 @@ def pull_key(
         resolution.listing.endpoint,
         request.credentials,
     )
+
+
+def _rooted(parts: Parts, ref: refs.Ref) -> RootedBlob | None:
+    """What a CID means while it is the blob's only name. Blocking."""
+    if isinstance(ref, refs.CidRef) and ref.path is None and is_root(ref.cid):
+        return parts.store.rooted.find(ref.cid)
+    return None
 
 
 def _stop_if_cancelled(path: str) -> None:
@@ -245,6 +259,9 @@ class _Run:
         Blocking.
         """
         store, manifest = self._parts.store, resolution.manifest
+        if (rooted := _rooted(self._parts, resolution.ref)) is not None:
+            hold([rooted.key])
+            return report_of({file.path: rooted for file in self.files}, self.total_bytes)
         if manifest is None or not store.is_complete(manifest.cid()):
             return None
         have = find_here(store, wanted_of(self.files), hold)
@@ -253,7 +270,7 @@ class _Run:
     def _place(self, resolution: Resolution, report: PullReport) -> Placed:
         """Blocking; one call: each way to a thread and back is 0.2 ms of a warm `get`."""
         placed = place(self._request, resolution, self.files, report.blobs, _stop_if_cancelled)
-        self._parts.store.touch([b.sha256 for b in report.blobs.values()], self._parts.now())
+        self._parts.store.touch([b.key for b in report.blobs.values()], self._parts.now())
         return placed
 
     async def _resolve(self, hold: Hold) -> Resolution:
@@ -387,24 +404,25 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         await _trim(parts)
     named = await trio.to_thread.run_sync(parts.resolver.named_by_arrival, resolution, report.blobs)
     assert named.manifest is not None
+    blobs = {path: blob for path, blob in report.blobs.items() if isinstance(blob, BlobInfo)}
     await tell_complete(parts, named)
     single = files[0] if await trio.Path(path).is_file() else None
-    root = _root(files, report, single)
+    root = _root(files, blobs, single)
     return {
         "ref": named.canonical,
         "manifest": cids.format_cid(named.manifest.cid()),
         "root": None if root is None else cids.format_cid(root),
-        "sha256": None if single is None else report.blobs[single.path].sha256.hex(),
+        "sha256": None if single is None else blobs[single.path].sha256.hex(),
         "files": len(files),
         "total_bytes": named.total_bytes,
     }
 
 
 def _root(
-    files: Sequence[ListedFile], report: PullReport, single: ListedFile | None
+    files: Sequence[ListedFile], blobs: Mapping[str, BlobInfo], single: ListedFile | None
 ) -> bytes | None:
     """The UnixFS root of what was pushed: of the file, or of the folder of files."""
-    roots = {f.path: report.blobs[f.path] for f in files}
+    roots = {f.path: blobs[f.path] for f in files}
     if single is not None:
         return roots[single.path].root_cid
     entries = {

@@ -227,7 +227,7 @@ class AgentNetwork:
             self.removed([name], gone)
 
     def _is_gone(self, name: bytes) -> bool:
-        return not self.sharing.is_growing(name) and self._store.find(name) is None
+        return not self.sharing.is_growing(name) and self._store.find_any(name) is None
 
     def _names_of(self, manifest: bytes) -> list[bytes]:
         """The manifest, and its large files where they are few: an announcement costs CPU."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2pcache.agent.last_copies import LastCopies
     from p2pcache.agent.names import NetworkNames
+    from p2pcache.agent.naming import Naming
     from p2pcache.agent.network_slot import NetworkSlot
     from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
@@ -36,5 +37,6 @@ class Parts:
     names: NetworkNames
     preloads: Preloads
     last_copies: LastCopies
+    naming: Naming
     now: Callable[[], float]
     started_at: float

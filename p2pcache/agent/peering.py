@@ -21,6 +21,7 @@ from p2pcache.sources.port import (
 )
 from p2pcache.transfer.bare import bare_name, pull_bare
 from p2pcache.transfer.names import OTHERS
+from p2pcache.transfer.resolve import path_of
 from p2pcache.transfer.sharing import Peers, PeersLater
 
 if TYPE_CHECKING:
@@ -201,6 +202,9 @@ async def bring_named(
                 watch=watch, note=note, hold=held,
             )  # fmt: skip
 
-    report = await parts.pulls.wait_pulled(("bare", asked), canonical(ref), start, emit, hold)
+    try:
+        report = await parts.pulls.wait_pulled(("bare", asked), canonical(ref), start, emit, hold)
+    finally:
+        parts.naming.wake()
     (blob,) = report.blobs.values()
-    return replace(report, blobs={blob.sha256.hex(): blob})
+    return replace(report, blobs={path_of(ref, blob): blob})

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from p2pcache.agent.get import GetRequest
     from p2pcache.sources.port import ListedFile
-    from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.placing import Placed as Shown
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.transfer.resolve import Resolution
 
 
@@ -38,7 +38,7 @@ def place(
     request: GetRequest,
     resolution: Resolution,
     files: Sequence[ListedFile],
-    blobs: Mapping[str, BlobInfo],
+    blobs: Mapping[str, AnyBlob],
     on_file: Callable[[str], None] | None = None,
 ) -> Placed:
     """Blocking. Writes links where links work; never touches what is already right.
@@ -71,7 +71,7 @@ def _in_folder(
     request: GetRequest,
     folder: Path,
     files: Sequence[ListedFile],
-    blobs: Mapping[str, BlobInfo],
+    blobs: Mapping[str, AnyBlob],
     single: ListedFile | None,
     on_file: Callable[[str], None] | None,
 ) -> Placed:
@@ -86,7 +86,7 @@ def _in_hub_cache(
     cache: Path,
     resolution: Resolution,
     files: Sequence[ListedFile],
-    blobs: Mapping[str, BlobInfo],
+    blobs: Mapping[str, AnyBlob],
     on_file: Callable[[str], None] | None,
 ) -> Placed:
     commit = resolution.listing.immutable
@@ -111,7 +111,7 @@ def _in_hub_cache(
     return _placed(done.directory if single is None else done.directory / single.path, done)
 
 
-def _linked(file: ListedFile, blob: BlobInfo | None) -> LinkedFile:
+def _linked(file: ListedFile, blob: AnyBlob | None) -> LinkedFile:
     """`blob` None: the commit has the file, but it was not selected."""
     assert file.digest is not None, "a hub names every file by its content"
     etag = digests.raw(file.digest).hex()

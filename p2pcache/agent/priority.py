@@ -55,13 +55,18 @@ class Priority:
                 self._free_since = trio.current_time()
                 self._free.set()
 
-    async def background(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work` when nobody waits for a pull; again whenever it had to stop for one."""
+    async def wait_free(self) -> None:
+        """Until nobody waits for a pull, and has not for LINGER_S."""
         while True:
             await self._free.wait()
             await trio.sleep_until(self._free_since + LINGER_S)
-            if self._foreground:
-                continue
+            if not self._foreground:
+                return
+
+    async def background(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` when nobody waits for a pull; again whenever it had to stop for one."""
+        while True:
+            await self.wait_free()
             scope = trio.CancelScope()
             self._background.add(scope)
             try:

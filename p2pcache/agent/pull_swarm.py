@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from p2pcache.content.ranges import RangeSet
     from p2pcache.content.signed import PieceAttestation
     from p2pcache.net.holders import Swarm as NetSwarm
-    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.transfer.trust import Verdict
 
 EVENTS = 256  # unread; the network's own queue behind it keeps the newest of each kind
@@ -164,7 +164,7 @@ class PullSharing:
         """See the port."""
         self._opened.chores.soon(name, self._opened.sharing.cut, name)
 
-    def complete(self, name: bytes, blob: BlobInfo) -> None:
+    def complete(self, name: bytes, blob: AnyBlob) -> None:
         """See the port."""
         self.unfinished.discard(name)
         self._opened.chores.soon(name, self._opened.sharing.complete, name, blob)

@@ -117,7 +117,7 @@ class Pulls:
                 with trio.move_on_after(EMIT_BEAT_S):
                     await shared.done.wait()
             if shared.report is not None:
-                hold(blob.sha256 for blob in shared.report.blobs.values())
+                hold(blob.key for blob in shared.report.blobs.values())
             await emit(shared.progress)
         finally:
             shared.waiters -= 1

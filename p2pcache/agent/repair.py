@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from p2pcache.agent.keep import manifest_named
+from p2pcache.agent.naming import Damaged
 from p2pcache.content import refs
+from p2pcache.content.cid import format_cid
 from p2pcache.errors import LocalFault, P2PCacheError
 from p2pcache.lanes.orders import FollowOrder
 from p2pcache.store.durable import local_faults
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.sources.port import Credentials
     from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Store
 
 
@@ -31,9 +34,12 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     Each blob that is bad or cannot be read is sent as an item.
     """
     ref = args.optional_text("ref")
+    named = await _verify_rooted(parts, emit) if ref is None else []
+    fresh = {blob.sha256 for blob in named}
     blobs = await trio.to_thread.run_sync(_chosen, parts, ref)
-    total = sum(blob.size for blob in blobs)
-    done = checked = 0
+    blobs = [blob for blob in blobs if blob.sha256 not in fresh]
+    checked, done = len(named), sum(blob.size for blob in named)
+    total = done + sum(blob.size for blob in blobs)
     repaired = 0
     for number, blob in enumerate(blobs):
         await emit(
@@ -51,7 +57,8 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             if not await trio.to_thread.run_sync(_still_here, parts.store, blob):
                 continue  # evicted while it was hashed
             unread: UnreadBlob = {
-                "sha256": blob.sha256.hex(), "path": str(blob.path), "problem": exc.message,
+                "sha256": blob.sha256.hex(), "root": _root_text(blob), "path": str(blob.path),
+                "problem": exc.message,
             }  # fmt: skip
             await emit({"type": "item", "value": {"unread": unread}})
             continue
@@ -63,6 +70,37 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             checked += 1
             done += blob.size
     return {"checked": checked, "checked_bytes": done, "repaired": repaired}
+
+
+async def _verify_rooted(parts: Parts, emit: Emit) -> list[BlobInfo]:
+    """Those that have a root and no sha2-256 yet: to name them is to verify them."""
+    named = []
+    for blob in await trio.to_thread.run_sync(parts.store.rooted.every):
+        linked = await trio.to_thread.run_sync(_other_names, blob)
+        try:
+            found = await parts.naming.name(blob.root_cid)
+        except LocalFault as exc:
+            unread: UnreadBlob = {
+                "sha256": None, "root": format_cid(blob.root_cid), "path": str(blob.path),
+                "problem": exc.message,
+            }  # fmt: skip
+            await emit({"type": "item", "value": {"unread": unread}})
+            continue
+        if isinstance(found, Damaged):
+            bad: BadBlob = {
+                "sha256": None,
+                "root": format_cid(blob.root_cid),
+                "path": str(blob.path),
+                "problem": "its blocks do not make its root",
+                "bad_blocks": found.bad_blocks,
+                "linked": linked,
+                "repaired": False,
+                "reason": "get it again by its CID: only the bad blocks are fetched",
+            }
+            await emit({"type": "item", "value": {"bad": bad}})
+        elif found is not None:
+            named.append(found)
+    return named
 
 
 def _chosen(parts: Parts, ref: str | None) -> list[BlobInfo]:
@@ -99,6 +137,7 @@ async def _mend(
     """Take a damaged blob out; when asked to, fetch its bad blocks from where it came from."""
     row: BadBlob = {
         "sha256": blob.sha256.hex(),
+        "root": _root_text(blob),
         "path": str(blob.path),
         "problem": problem,
         "bad_blocks": None,
@@ -127,12 +166,16 @@ async def _mend(
     return row
 
 
-def _other_names(blob: BlobInfo) -> int:
+def _other_names(blob: AnyBlob) -> int:
     """Hard links to our file: the repaired blob is another file."""
     try:
         return 0 if blob.adopted else blob.path.stat().st_nlink - 1
     except OSError:
         return 0
+
+
+def _root_text(blob: BlobInfo) -> str | None:
+    return None if blob.root_cid is None else format_cid(blob.root_cid)
 
 
 def _take_out(store: Store, blob: BlobInfo) -> int:

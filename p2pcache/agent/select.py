@@ -8,12 +8,13 @@ from p2pcache.content import cid as cids
 from p2pcache.content import digests
 from p2pcache.content.patterns import Selection
 from p2pcache.errors import NotFound
+from p2pcache.store.blobs import BlobInfo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from p2pcache.sources.port import ListedFile
-    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.transfer.resolve import Resolution
 
 
@@ -51,9 +52,9 @@ def summary(resolution: Resolution) -> dict[str, Any]:
     }
 
 
-def shown(file: ListedFile, blob: BlobInfo | None) -> dict[str, Any]:
+def shown(file: ListedFile, blob: AnyBlob | None) -> dict[str, Any]:
     """One file of a `resolve` answer: every name that is known for it."""
-    sha256 = None if blob is None else blob.sha256.hex()
+    sha256 = blob.sha256.hex() if isinstance(blob, BlobInfo) else None
     git_sha1 = None
     if file.digest is not None:
         raw = digests.raw(file.digest).hex()

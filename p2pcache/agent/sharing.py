@@ -22,6 +22,7 @@ from p2pcache.content.unixfs import LEAF_BYTES
 from p2pcache.errors import NotFound, P2PCacheError, Untrusted
 from p2pcache.lanes.serve.table import Entry, Guard
 from p2pcache.net.shelf import BlockMap, Holding, Pass
+from p2pcache.store.rooted import RootedBlob
 from p2pcache.transfer.names import OTHERS
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from p2pcache.content.peerid import PeerId
     from p2pcache.content.proof import Challenge
     from p2pcache.content.signed import PieceAttestation, SignedResolution, Signer
-    from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.records import Resolution
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Store
     from p2pcache.transfer.byte_server import ByteServer
 
@@ -107,13 +108,13 @@ class Sharing:
 
     async def _readable(
         self, peer: PeerId, manifest: bytes | None, names: Iterable[bytes]
-    ) -> tuple[dict[bytes, BlobInfo], list[Growing]]:
+    ) -> tuple[dict[bytes, AnyBlob], list[Growing]]:
         """What of these names is here, or grows, that the peer may read; it may read `manifest`."""
         asked = list(names)
         growing = [self._growing[name] for name in asked if name in self._growing]
 
-        def read() -> tuple[dict[bytes, BlobInfo], list[Growing]]:
-            found = self._store.find_many(asked)
+        def read() -> tuple[dict[bytes, AnyBlob], list[Growing]]:
+            found = self._store.find_any_of(asked)
             grow = [one for one in growing if one.name not in found]
             blobs: list[tuple[Collection[bytes], bytes | None]] = [
                 (blob.names, None) for blob in found.values()
@@ -150,10 +151,10 @@ class Sharing:
                 if at < end and at + len(word.hashes) // 32 > first
             ]
             return BlockMap(growing.size, first, None, tuple(words)) if words else None
-        blob = await trio.to_thread.run_sync(self._store.find, name)
+        blob = await trio.to_thread.run_sync(self._store.find_any, name)
         if blob is None or not await trio.to_thread.run_sync(self._access.readable, peer, [blob]):
             return None
-        hashes = await trio.to_thread.run_sync(self._store.block_map, blob.sha256)
+        hashes = await trio.to_thread.run_sync(_block_map, self._store, blob)
         if hashes is None:
             return None
         part = hashes[32 * first : 32 * (first + count)]
@@ -313,7 +314,7 @@ class Sharing:
             if growing is not None:
                 growing.words[word.start // LEAF_BYTES] = word
 
-    async def complete(self, name: bytes, blob: BlobInfo) -> None:
+    async def complete(self, name: bytes, blob: AnyBlob) -> None:
         """The blob is in the store now; whoever reads it goes on."""
         self._growing.pop(name, None)
         if any(name in names for names in self._scopes.values()):
@@ -340,6 +341,12 @@ class Sharing:
             self._provers[manifest] = prover
 
 
+def _block_map(store: Store, blob: AnyBlob) -> bytes | None:
+    if isinstance(blob, RootedBlob):
+        return store.rooted.block_map(blob.root_cid)
+    return store.block_map(blob.sha256)
+
+
 def own_word(signer: Signer, row: Resolution) -> SignedResolution:
     """Our word for what we learnt of an origin ourselves."""
     return sign_resolution(
@@ -363,7 +370,7 @@ def _growing_entry(growing: Growing) -> Entry:
     return Entry(growing.data_path, growing.size, None, growing.live_path)
 
 
-def _entry(blob: BlobInfo) -> Entry:
+def _entry(blob: AnyBlob) -> Entry:
     """A file of somebody else's is guarded: one that changed is not served."""
     guard = None
     if blob.adopted:

@@ -13,6 +13,7 @@ import trio
 from p2pcache.agent.adopt import hub_adopter
 from p2pcache.agent.last_copies import LastCopies
 from p2pcache.agent.names import NetworkNames
+from p2pcache.agent.naming import Naming
 from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.preload.preloads import Preloads
@@ -60,6 +61,8 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             names = NetworkNames(network, store, time.time)
             nursery.start_soon(keep_running, network.run)
             preloads = Preloads(store, network, config.preload, time.time)
+            pulls = Pulls(nursery, time.time, store.running)
+            naming = Naming(store, workers, pulls.priority)
             try:
                 resolver = Resolver(sources, store, config.resolve, time.time, names)
                 last_copies = LastCopies(
@@ -71,7 +74,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     store=store,
                     workers=workers,
                     resolver=resolver,
-                    pulls=Pulls(nursery, time.time, store.running),
+                    pulls=pulls,
                     context=PullContext(
                         store=store,
                         workers=workers,
@@ -85,10 +88,12 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     names=names,
                     preloads=preloads,
                     last_copies=last_copies,
+                    naming=naming,
                     now=time.time,
                     started_at=time.time(),
                 )
                 nursery.start_soon(keep_running, preloads.run, parts)
+                nursery.start_soon(keep_running, naming.run)
                 yield parts
             finally:
                 nursery.cancel_scope.cancel()

@@ -33,8 +33,8 @@ def verify(ref: str | None, printer: Printer, repair: bool) -> None:
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
         answer = agent.verify(ref, repair=repair, on_progress=display.update)
     bad, unread = answer["bad"], answer["unread"]
-    lines = [f"bad  {blob['sha256']}  {_extent(blob)}" for blob in bad]
-    lines += [f"unread  {blob['sha256']}  {blob['problem']}" for blob in unread]
+    lines = [f"bad  {blob['sha256'] or blob['root']}  {_extent(blob)}" for blob in bad]
+    lines += [f"unread  {blob['sha256'] or blob['root']}  {blob['problem']}" for blob in unread]
     printer.show("verify", answer, [printable(line) for line in lines])
     printer.note(f"checked {answer['checked']}, bad {len(bad)}, repaired {answer['repaired']}")
     linked = sum(blob["linked"] for blob in bad)

@@ -59,14 +59,18 @@ class RangeSet:
 
     def __sub__(self, other: RangeSet) -> RangeSet:
         out: list[tuple[int, int]] = []
+        cuts, at = other.spans, 0
         for first, last in self.spans:
             start = first
-            for cut_start, cut_end in other.spans:
-                if cut_end <= start or cut_start >= last:
-                    continue
+            while at < len(cuts) and cuts[at][1] <= start:
+                at += 1
+            near = at
+            while near < len(cuts) and cuts[near][0] < last:
+                cut_start, cut_end = cuts[near]
                 if cut_start > start:
                     out.append((start, cut_start))
-                start = max(start, cut_end)
+                start = cut_end
+                near += 1
             if start < last:
                 out.append((start, last))
         return RangeSet(tuple(out))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Literal, final
 
-from p2pcache.content import digests
+from p2pcache.content import digests, unixfs
 from p2pcache.errors import Untrusted
 
 if TYPE_CHECKING:
@@ -55,6 +55,32 @@ class VerifiedBlob:
     def digest(self) -> Digest:
         """Its sha2-256 multihash."""
         return digests.sha256_digest(self.sha256)
+
+
+@final
+class VerifiedRoot:
+    """Hashes of all blocks of a blob, computed here as they came, that make the UnixFS root which
+    was asked for: they prove the blob as its whole digest would. Only `verify_root` makes one.
+    """
+
+    __slots__ = ("block_digests", "root_cid", "size")
+
+    def __init__(self, key: object, root_cid: bytes, size: int, block_digests: bytes) -> None:
+        if key is not _KEY:
+            raise TypeError("only content.verify.verify_root makes a VerifiedRoot")
+        self.root_cid = root_cid
+        self.size = size
+        self.block_digests = block_digests
+
+
+def verify_root(root_cid: bytes, size: int, block_digests: bytes) -> VerifiedRoot:
+    """`block_digests`: 32 bytes for each block of a blob of `size` bytes. Raises Untrusted."""
+    if len(block_digests) != 32 * -(-size // unixfs.LEAF_BYTES):
+        raise Untrusted(f"{len(block_digests)} bytes of hashes do not fit a blob of {size} bytes")
+    hashes = (block_digests[at : at + 32] for at in range(0, len(block_digests), 32))
+    if unixfs.file_root(hashes, size).cid != root_cid:
+        raise Untrusted("the blocks do not make the root that was asked for")
+    return VerifiedRoot(_KEY, root_cid, size, block_digests)
 
 
 def verify(digest: Digest, data: bytes) -> Verified:

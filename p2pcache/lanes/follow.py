@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,24 @@ def follow(order: FollowOrder) -> FollowReport:
         fault=fault,
         idle_at=idle_at,
     )
+
+
+def follow_aside(order: FollowOrder) -> FollowReport:
+    """`follow` for what nobody waits for: at the lowest priority, which costs others about 2 %.
+
+    In a thread of its own: on Linux a priority is a thread's, and cannot be raised again.
+    """
+    found: list[FollowReport] = []
+
+    def work() -> None:
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, 0, 19)
+        found.append(follow(order))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 class _Idle(Exception):

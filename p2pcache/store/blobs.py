@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -47,6 +48,11 @@ class BlobInfo:
     git_sha1: bytes | None
     path: Path
     adopted: bool = False
+
+    @property
+    def key(self) -> bytes:
+        """What holds and evictions call it."""
+        return self.sha256
 
     @property
     def digest(self) -> bytes:
@@ -213,9 +219,9 @@ class Blobs:
         target = self._layout.blob(blob.sha256)
         with durable.local_faults("publishing a blob"):
             partial.heartbeat()
-            _trim(partial.map_path, partial.blocks * HASH_BYTES)
+            trim(partial.map_path, partial.blocks * HASH_BYTES)
             if partial.data_path.exists():
-                _seal(partial.data_path, blob.size)
+                seal(partial.data_path, blob.size)
                 partial.save_intent({
                     "sha256": blob.sha256.hex(), "size": blob.size,
                     "root": None if root_cid is None else root_cid.hex(),
@@ -269,6 +275,25 @@ class Blobs:
             source.unlink(missing_ok=True)
         else:
             source.rename(target)
+
+    def place_link(self, source: Path, sha256: bytes, size: int) -> None:
+        """Give a sealed file of ours its name, and leave it where it is, too."""
+        target = self._layout.blob(sha256)
+        self._make_shard(target.parent)
+        if not self._is_intact(target, size):
+            draft = source.with_name("named")
+            draft.unlink(missing_ok=True)
+            os.link(source, draft)
+            draft.rename(target)
+            draft.unlink(missing_ok=True)  # a rename onto a link of the same file does nothing
+        durable.fsync_path(target.parent)
+
+    def index_named(
+        self, map_path: Path, sha256: bytes, size: int, root: bytes, git_sha1: bytes | None
+    ) -> BlobInfo:
+        """The block map and the row of a file that was placed."""
+        self._keep_map_file(map_path, sha256)
+        return self._index_blob(sha256, size, root, git_sha1)
 
     def _is_intact(self, target: Path, size: int) -> bool:
         try:
@@ -338,7 +363,7 @@ class Blobs:
         file is where it was, or a good blob.
         """
         with durable.local_faults("publishing a blob"):
-            _seal(draft, blob.size)
+            seal(draft, blob.size)
             self._place(draft, self._layout.blob(blob.sha256), blob.size)
             durable.fsync_path(self._layout.blob(blob.sha256).parent)
         info = self._index_blob(blob.sha256, blob.size, root_cid, blob.git_sha1)
@@ -410,9 +435,17 @@ class Blobs:
             names = [digests.sha256_digest(sha256) for sha256 in gone]
             for row in self._index.rows(names).values():
                 names += all_names(row)
+                self._drop_link(row.root)
             self.forget(gone)
             self.removed(list(dict.fromkeys(names)))
         return freed
+
+    def _drop_link(self, root: bytes | None) -> None:
+        """The path that a blob had before its sha2-256 was known."""
+        directory = None if root is None else self._layout.rooted(root)
+        if directory is not None and (directory / "data").is_symlink():
+            with durable.local_faults("removing blobs"), suppress(FileNotFoundError):
+                durable.discard_dir(directory, self._layout.trash)
 
 
 def _is_as_stored(row: Row, stat: os.stat_result) -> bool:
@@ -431,7 +464,7 @@ def _check_size(found: int, expected: int, path: Path) -> None:
         raise LocalFault(f"{path.name} has {found} bytes on disk and {expected} were verified")
 
 
-def _seal(path: Path, size: int) -> None:
+def seal(path: Path, size: int) -> None:
     """Read-only, and on disk with its mode, before anybody can see it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -442,7 +475,8 @@ def _seal(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
-def _trim(path: Path, length: int) -> None:
+def trim(path: Path, length: int) -> None:
+    """Cut a file to its length."""
     if path.exists() and path.stat().st_size != length:
         os.truncate(path, length)
 

@@ -21,6 +21,7 @@ from p2pcache.store.layout import BLOCK_BYTES, Layout, StoreOptions, block_count
 from p2pcache.store.lease import Busy, Lease, LeaseBook
 from p2pcache.store.partial import HASH_BYTES, read_intent, read_meta
 from p2pcache.store.policy import Candidate, Hold, Need, Plan
+from p2pcache.store.rooted import is_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from p2pcache.store.blobs import Blobs
     from p2pcache.store.index import Index
     from p2pcache.store.records import Records
+    from p2pcache.store.rooted import Rooted, RootedBlob
 
 _HASH_STEP_BYTES = 1 << 20
 _SECTOR_BYTES = 512  # the unit of st_blocks
@@ -71,13 +73,14 @@ class Collector:
     """Eviction and cleaning of one store. Calls may run side by side with everything else."""
 
     def __init__(
-        self, layout: Layout, options: StoreOptions, index: Index, blobs: Blobs,
+        self, layout: Layout, options: StoreOptions, index: Index, blobs: Blobs, rooted: Rooted,
         records: Records, leases: LeaseBook,
     ) -> None:  # fmt: skip
         self._layout = layout
         self._options = options
         self._index = index
         self._blobs = blobs
+        self._rooted = rooted
         self._records = records
         self._leases = leases
         self.replicas: frozenset[bytes] = frozenset()  # raw sha2-256 of what preloads keep
@@ -95,10 +98,12 @@ class Collector:
             "SELECT coalesce(sum(CASE WHEN path IS NULL THEN size END), 0), "
             "count(*), count(path) FROM blobs"
         )
+        rooted = self._rooted.every()
         partials = [use for use in self._partials() if use.directory not in without]
         disk = os.statvfs(self._layout.root)
         return Usage(
-            used + sum(use.allocated for use in partials), blobs, adopted, len(partials),
+            used + sum(blob.size for blob in rooted) + sum(use.allocated for use in partials),
+            blobs + len(rooted), adopted, len(partials),
             sum(use.promised for use in partials if use.live), disk.f_bavail * disk.f_frsize,
         )  # fmt: skip
 
@@ -266,6 +271,7 @@ class Collector:
             holds.update(dict.fromkeys(self._records.pinned(), Hold.PINNED))
         stored = (row for row in self._index.every_row() if row.path is None)
         candidates.extend(self._candidate(row) for row in stored)
+        candidates.extend(_rooted_candidate(blob) for blob in self._rooted.every())
         for use in self._partials():
             key = use.directory.name.encode()
             if use.directory in without:
@@ -285,7 +291,9 @@ class Collector:
         return Candidate(row.sha256, row.size, row.size if links == 1 else 0, row.last_used)
 
     def _evict(self, plan: Plan) -> int:
-        freed = self._blobs.remove(v.key for v in plan.victims if not v.partial)
+        blobs = [v.key for v in plan.victims if not v.partial]
+        freed = self._blobs.remove(key for key in blobs if not is_root(key))
+        freed += sum(self._rooted.remove(key) for key in blobs if is_root(key))
         for victim in plan.victims:
             if victim.partial and self._discard(self._layout.partials / victim.key.decode()):
                 freed += victim.disk_bytes
@@ -383,6 +391,7 @@ class Collector:
             if rows:
                 self._index.put(rows, "rebuilding the index")
             self._drop_orphan_maps()
+            self._rooted.sweep()
         return len(rows)
 
     def _row_of(self, path: Path, sha256: bytes) -> Row | None:
@@ -418,6 +427,14 @@ class Collector:
             # a blob's file always comes before its map
             if sha256 not in adopted and not self._layout.blob(sha256).exists():
                 path.unlink(missing_ok=True)
+
+
+def _rooted_candidate(blob: RootedBlob) -> Candidate:
+    try:
+        links = blob.path.stat().st_nlink
+    except FileNotFoundError:
+        links = 0
+    return Candidate(blob.key, blob.size, blob.size if links == 1 else 0, blob.last_used)
 
 
 def _subdirectories(directory: Path) -> Iterable[Path]:

@@ -74,6 +74,11 @@ class Layout:
         return self.root / "partial-v1"
 
     @property
+    def roots(self) -> Path:
+        """One directory for each blob that was asked for by its UnixFS root (`store.rooted`)."""
+        return self.root / "roots-v1"
+
+    @property
     def quarantine(self) -> Path:
         """Blobs that no longer match their name."""
         return self.root / "quarantine-v1"
@@ -96,8 +101,8 @@ class Layout:
     def directories(self) -> tuple[Path, ...]:
         """Every directory that an open store needs."""
         return (
-            self.blobs, self.maps, self.partials, self.quarantine, self.temporary, self.trash,
-            self.rebuild,
+            self.blobs, self.maps, self.partials, self.roots, self.quarantine, self.temporary,
+            self.trash, self.rebuild,
         )  # fmt: skip
 
     def blob(self, sha256: bytes) -> Path:
@@ -112,6 +117,10 @@ class Layout:
     def partial(self, name: bytes) -> Path:
         """Directory of a partial, by the (binary) name that was asked for."""
         return self.partials / name.hex()
+
+    def rooted(self, root_cid: bytes) -> Path:
+        """Directory of a blob that was asked for by this root."""
+        return self.roots / root_cid.hex()
 
     def quarantined(self, sha256: bytes) -> Path:
         """Path of a damaged blob."""

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,7 @@ class Partial:
     def prepare(self, boot: str) -> None:
         """Make the files of a new partial, or bring those of an earlier process into order."""
         with local_faults_at(self.dir):
+            _unseal(self.data_path)
             _ensure_length(self.data_path, self.size, exact=self.total_known)
             _ensure_length(self.map_path, self.blocks * HASH_BYTES)
             known = read_meta(self.dir)
@@ -325,6 +327,14 @@ def _empty(directory: Path) -> None:
     """Remove what an earlier holder wrote; what says that it counts goes first, for a crash."""
     for name in ("have", "live", "publishing.json", "map", "data", "meta.json"):
         (directory / name).unlink(missing_ok=True)
+
+
+def _unseal(path: Path) -> None:
+    """Data that a crash left on the point of being published are read-only already."""
+    with suppress(FileNotFoundError):
+        mode = path.stat().st_mode & 0o777
+        if not mode & 0o200:
+            path.chmod(mode | 0o200)
 
 
 def _ensure_length(path: Path, length: int, *, exact: bool = False) -> None:

@@ -45,13 +45,13 @@ def take_out(layout: Layout, blobs: Blobs, info: BlobInfo, partial: Partial) -> 
         kept = 0
         if hashes is not None and len(hashes) == block_count(info.size) * HASH_BYTES:
             with suppress(FileNotFoundError):  # an adopted file that its owner removed
-                kept = _keep_good_blocks(source, partial, hashes)
+                kept = keep_good_blocks(source, partial, hashes)
         if not info.adopted:
             source.unlink(missing_ok=True)
     return kept
 
 
-def _keep_good_blocks(source: Path, partial: Partial, hashes: bytes) -> int:
+def keep_good_blocks(source: Path, partial: Partial, hashes: bytes) -> int:
     """Copy each block that still matches, one at a time; memory stays at one block."""
     good = []
     descriptor = os.open(partial.data_path, os.O_WRONLY)

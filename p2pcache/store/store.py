@@ -29,6 +29,7 @@ from p2pcache.store.others import OtherAgents
 from p2pcache.store.partial import Meta, Partial, count_live, open_partial
 from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
+from p2pcache.store.rooted import AnyBlob, Rooted, is_root
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -65,7 +66,10 @@ class Store:
         self.others = OtherAgents(index)
         self.preloads = PreloadRows(index)
         self.replica_manifests: frozenset[bytes] = frozenset()
-        self._collector = Collector(layout, options, index, self._blobs, self._records, leases)
+        self.rooted = Rooted(layout, self._blobs)
+        self._collector = Collector(
+            layout, options, index, self._blobs, self.rooted, self._records, leases
+        )
         self._lock = threading.RLock()
         self._room = threading.Lock()
         self._open_partials: set[Partial] = set()
@@ -193,6 +197,30 @@ class Store:
                     found[name] = good
         return found
 
+    def find_any(self, name: bytes) -> AnyBlob | None:
+        """`find`, and what is known by its root alone."""
+        return self.find_any_of([name]).get(name)
+
+    def find_any_of(self, names: Sequence[bytes]) -> dict[bytes, AnyBlob]:
+        """`find_many`, and what is known by its root alone."""
+        found: dict[bytes, AnyBlob] = dict(self._blobs.find_many(names))
+        for name in names:
+            if name not in found and is_root(name):
+                blob = self.rooted.find(name) or self._blobs.find(name)  # named just now?
+                if blob is not None:
+                    found[name] = blob
+        return found
+
+    def take_out_rooted(self, root_cid: bytes, size: int) -> int:
+        """A blob that is not what was proven: its good blocks stay in a partial. Gives how many are
+        bad. Raises Busy.
+        """
+        partial = self._partial(root_cid, size, True, "")
+        try:
+            return partial.blocks - self.rooted.take_out(root_cid, partial)
+        finally:
+            partial.close()
+
     def publish(
         self, partial: Partial, blob: VerifiedBlob, *, root_cid: bytes | None = None
     ) -> BlobInfo:
@@ -274,10 +302,13 @@ class Store:
         out, and its good blocks are in the partial.
         """
         partial = self._partial(name, size, total_known, version)
-        damaged = self._blobs.changed(name) if total_known and not version else None
-        if damaged is not None and damaged.size == size:
+        if total_known and not version:
             try:
-                repair.take_out(self.layout, self._blobs, damaged, partial)
+                damaged = self._blobs.changed(name)
+                if damaged is not None and damaged.size == size:
+                    repair.take_out(self.layout, self._blobs, damaged, partial)
+                elif is_root(name) and self.rooted.is_damaged(name):
+                    self.rooted.take_out(name, partial)
             except BaseException:
                 partial.close()
                 raise
@@ -330,7 +361,7 @@ class Store:
 
     def watch_removed(self, tell: Callable[[list[bytes]], None]) -> None:
         """Have all names told of blobs that were removed; called in any thread, quickly."""
-        self._blobs.removed = tell
+        self._blobs.removed = self.rooted.removed = tell
 
     def every_blob(self) -> list[BlobInfo]:
         """All blobs, adopted ones too, as the index knows them; nothing is hashed."""

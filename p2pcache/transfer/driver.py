@@ -34,7 +34,7 @@ from p2pcache.transfer.watching import PROGRESS_BEAT_S, Watching
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.account import Tally
     from p2pcache.transfer.machine import Statistics
@@ -91,7 +91,7 @@ class Driver:
         # as many answers may be on their way as there are requests and blobs being opened
         self._send, self._receive = trio.open_memory_channel[ev.Event](4 * options.max_streams)
         self._growing: dict[int, GrowingBlob] = {}
-        self.blobs: dict[int, BlobInfo] = {}
+        self.blobs: dict[int, AnyBlob] = {}
         self._jobs = Jobs(
             self._wanted, self._origins, store, workers, options=options,
             limits=limits if rate is None else _share(limits, rate / streams),
@@ -308,7 +308,7 @@ class Driver:
             suspects = await self._swarming.suspects(blob)
         await self._send.send(ev.Digested(blob, info is not None, message, suspects))
 
-    async def _arrived(self, blob: int, info: BlobInfo, hashes: bytes | None = None) -> None:
+    async def _arrived(self, blob: int, info: AnyBlob, hashes: bytes | None = None) -> None:
         """It is in the store."""
         self.blobs[blob] = info
         if self._swarming is not None:

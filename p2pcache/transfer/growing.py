@@ -18,7 +18,7 @@ from p2pcache.content.digests import (
     raw,
 )
 from p2pcache.content.unixfs import file_root
-from p2pcache.content.verify import verify_whole
+from p2pcache.content.verify import verify_root, verify_whole
 from p2pcache.errors import Untrusted
 from p2pcache.lanes.orders import BLOCK_BYTES, FollowOrder, FollowReport
 from p2pcache.store.durable import local_faults
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from p2pcache.content.verify import VerifiedBlob
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.partial import Partial
+    from p2pcache.store.rooted import AnyBlob, RootedBlob
     from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.want import Wanted
     from p2pcache.transfer.workers import Workers
@@ -63,6 +64,7 @@ class GrowingBlob:
         self._report: FollowReport | None = None
         self._followed = trio.Event()
         self._complete = trio.Event()
+        self._by_root = False  # what was asked for is proven by its blocks; it is hashed later
         self._refuted = False  # the last whole digest was wrong: what is here is somebody's lie
         self._disk = trio.Lock()  # a flush in a thread must not meet the rename of `finish`
 
@@ -72,7 +74,7 @@ class GrowingBlob:
         assert self._partial is not None, "the machine sends jobs only after Opened"
         return self._partial
 
-    async def open(self) -> BlobInfo | None:
+    async def open(self) -> AnyBlob | None:
         """Take the partial. Returns the blob instead when somebody else completed it meanwhile.
 
         While another pull or another agent on this store holds the lease, wait for it: it brings
@@ -106,16 +108,18 @@ class GrowingBlob:
                 taken, self._partial = self._partial, None
                 await trio.to_thread.run_sync(taken.discard)
                 break
+            # blocks that an earlier process left are hashed once more before they count as proven
+            self._by_root = wanted.root is not None and self._partial.have_count() == 0
             if is_sha256(name):
                 self.proven = self._store.block_map(raw(name))
             return None
         return found
 
-    def _found(self) -> BlobInfo | None:
+    def _found(self) -> AnyBlob | None:
         """The blob, held, when somebody else completed it."""
-        found = None if self.wanted.name is None else self._store.find(self.wanted.name)
+        found = None if self.wanted.name is None else self._store.find_any(self.wanted.name)
         if found is not None:
-            self._hold([found.sha256])
+            self._hold([found.key])
         return found
 
     def live(self) -> bytes:
@@ -162,8 +166,10 @@ class GrowingBlob:
 
         Slow writers lose their follower to others. A hash cannot be put aside, so the next one
         starts over, when twice as much is there: all of them together cost one more hash. What
-        has none when it is complete is hashed then.
+        has none when it is complete is hashed then. What its root proves needs no hash now.
         """
+        if self._by_root:
+            return
         size, worth = self.wanted.size_bytes, 0
         while not self._complete.is_set():
             if self.verified_to(0, size) >= min(size, worth):
@@ -208,12 +214,15 @@ class GrowingBlob:
                 flushed, since = bytes_, now
             flushed = min(flushed, bytes_)  # a refuted blob begins anew
 
-    async def finish(self, again: bool) -> BlobInfo:
-        """Check the whole digest and make the blob visible. Raises Untrusted when it differs.
+    async def finish(self, again: bool) -> AnyBlob:
+        """Check the name that was asked for and make the blob visible. Raises Untrusted when it is
+        another blob's.
 
         The first time the blocks stay, to be compared with what comes next. When the digest is
         wrong again, the source lies: nothing of it is kept, for the next one or the next pull.
         """
+        if self._by_root:
+            return await self._finish_by_root()
         if again:
             report = await self._hash()
         else:
@@ -236,6 +245,19 @@ class GrowingBlob:
             info = await trio.to_thread.run_sync(self._publish, blob, root.cid)
             self._partial = None
         return info
+
+    async def _finish_by_root(self) -> RootedBlob:
+        assert self.wanted.root is not None
+        self._refuted = True
+        self.final_map = await trio.to_thread.run_sync(self.partial.block_hashes)
+        proven = verify_root(self.wanted.root, self.wanted.size_bytes, self.final_map)
+        self._refuted = False
+        self._hold([proven.root_cid])
+        async with self._disk:
+            self._publishing = True
+            blob = await trio.to_thread.run_sync(self._store.rooted.publish, self.partial, proven)
+            self._partial = None
+        return blob
 
     def _publish(self, blob: VerifiedBlob, root_cid: bytes) -> BlobInfo:
         self._hold([blob.sha256])

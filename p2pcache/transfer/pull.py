@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import Credentials, ListedFile, Source
     from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.policy import TransferOptions
     from p2pcache.transfer.resolve import Resolution
@@ -68,10 +69,10 @@ def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
     return wanted
 
 
-def report_of(have: dict[str, BlobInfo], reused_bytes: int) -> PullReport:
+def report_of(have: Mapping[str, AnyBlob], reused_bytes: int) -> PullReport:
     """Of a pull that fetched nothing so far."""
     return PullReport(
-        blobs=have,
+        blobs=dict(have),
         statistics=NOTHING,
         reused_bytes=reused_bytes,
         adopted_bytes=0,

@@ -19,7 +19,9 @@ from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.names import safe_path
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.port import Credentials, ListedFile, Listing
+from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.records import Resolution as Record
+from p2pcache.store.rooted import is_root
 from p2pcache.transfer.known import check_sizes, with_known_digests
 from p2pcache.transfer.names import (
     OTHERS,
@@ -31,10 +33,10 @@ from p2pcache.transfer.names import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from p2pcache.sources.port import Source
-    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Store
     from p2pcache.transfer.names import Names
 
@@ -230,13 +232,13 @@ class Resolver:
             )
         return Resolution(ref, canonical, listing, manifest, resolved_at, False)
 
-    def named_by_arrival(self, resolution: Resolution, blobs: dict[str, BlobInfo]) -> Resolution:
+    def named_by_arrival(self, resolution: Resolution, blobs: Mapping[str, AnyBlob]) -> Resolution:
         """The same resolution with the digests that only the arrived bytes could tell. Blocking.
 
         When not all of it was asked for, it is narrowed to the files whose digest is known; what
         the ref means as a whole stays unrecorded.
         """
-        if resolution.manifest is not None:
+        if resolution.manifest is not None or _is_rooted(resolution):
             return resolution
         files = tuple(
             f if f.digest is not None else _named(f, blobs[f.path])
@@ -275,16 +277,22 @@ class Resolver:
         return replace(record, listing=replace(record.listing, notes=(*record.notes, note)))
 
     def held(self, ref: refs.DigestRef | refs.CidRef) -> Resolution:
-        """A digest or CID: what this store holds under that name. Blocking. Raises NotFound."""
+        """A digest or CID: what this store holds under that name. Blocking. Raises NotFound.
+
+        There is no manifest of a blob whose sha2-256 is not known yet (`store.rooted`).
+        """
         canonical = refs.canonical(ref)
         name = ref.digest if isinstance(ref, refs.DigestRef) else ref.cid
         manifest = None
         if isinstance(ref, refs.CidRef) and cids.codec(ref.cid) == cids.DAG_CBOR:
             manifest = self._store.get_manifest(ref.cid)
-        elif (found := self._store.find(name)) is not None:
-            manifest = Manifest.from_entries(
-                [FileEntry(found.sha256.hex(), found.size, found.digest)]
-            )
+        elif (found := self._store.find_any(name)) is not None:
+            path = path_of(ref, found)
+            if isinstance(found, BlobInfo):
+                manifest = Manifest.from_entries([FileEntry(path, found.size, found.digest)])
+            elif isinstance(ref, refs.CidRef) and ref.path is None:
+                listing = _here(canonical, (ListedFile(path, found.size, None, path),))
+                return Resolution(ref, canonical, listing, None, self._now(), True)
         if manifest is None:
             raise NotFound(
                 f"nobody that this agent may ask has `{canonical}`",
@@ -301,8 +309,27 @@ class Resolver:
                 f"`{below}` is not in `{cids.format_cid(name)}`",
                 hint="paths work below the CID of a manifest; folders of IPFS are not read yet",
             )
-        listing = Listing("store", "", canonical, False, files)
+        listing = _here(canonical, files)
         return Resolution(ref, canonical, listing, manifest_of(listing), self._now(), True)
+
+
+def path_of(ref: refs.DigestRef | refs.CidRef, blob: AnyBlob) -> str:
+    """The name of the one file that a digest or CID means: its sha2-256, or the root it was asked
+    by, which is known before.
+    """
+    if isinstance(ref, refs.CidRef) and is_root(ref.cid):
+        return cids.format_cid(ref.cid)
+    assert isinstance(blob, BlobInfo), "who goes by another name than the root has a sha2-256"
+    return blob.sha256.hex()
+
+
+def _is_rooted(resolution: Resolution) -> bool:
+    ref = resolution.ref
+    return isinstance(ref, refs.CidRef) and is_root(ref.cid)
+
+
+def _here(canonical: str, files: tuple[ListedFile, ...]) -> Listing:
+    return Listing("store", "", canonical, False, files)
 
 
 def _unknown_offline(canonical: str, names: NameOptions) -> NotFound:
@@ -337,7 +364,8 @@ def _checked(listing: Listing) -> Listing:
     return listing
 
 
-def _named(file: ListedFile, blob: BlobInfo) -> ListedFile:
+def _named(file: ListedFile, blob: AnyBlob) -> ListedFile:
+    assert isinstance(blob, BlobInfo), "an origin lists no roots"
     return replace(file, digest=blob.digest, size=blob.size)
 
 

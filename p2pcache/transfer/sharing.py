@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from p2pcache.content.peerid import PeerId
     from p2pcache.content.signed import PieceAttestation, Signer
     from p2pcache.sources.port import Swarm
-    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.transfer.trust import Verdict
 
 
@@ -35,7 +35,7 @@ class Sharing(Protocol):
         """Nobody brings this blob now, or its blocks are rewritten: drop who waits for them."""
         ...
 
-    def complete(self, name: bytes, blob: BlobInfo) -> None:
+    def complete(self, name: bytes, blob: AnyBlob) -> None:
         """The blob is in the store."""
         ...
 

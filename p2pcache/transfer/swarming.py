@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from p2pcache.lanes.orders import Fault
     from p2pcache.lanes.reach import Reach
     from p2pcache.sources.port import SwarmEvent
-    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.transfer.growing import GrowingBlob
     from p2pcache.transfer.sharing import Peers
     from p2pcache.transfer.want import Wanted
@@ -445,7 +445,7 @@ class Swarming:
             await self._convict(verdict)
         return evidence.suspects()
 
-    async def completed(self, index: int, blob: BlobInfo, hashes: bytes | None) -> None:
+    async def completed(self, index: int, blob: AnyBlob, hashes: bytes | None) -> None:
         """A blob is proven and stored: tell it, and name who lied about it."""
         self._complete.add(index)
         wanted = self._wanted[index]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import SourceKind
-    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.transfer.account import Tally
     from p2pcache.transfer.machine import Statistics
 
@@ -64,7 +64,7 @@ class PullReport:
     `fetch_s` went; None when nothing was missing.
     """
 
-    blobs: dict[str, BlobInfo]
+    blobs: dict[str, AnyBlob]
     statistics: Statistics
     reused_bytes: int
     adopted_bytes: int

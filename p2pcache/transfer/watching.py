@@ -13,7 +13,7 @@ from p2pcache.transfer.workers import idle_cpu_s, machine_core_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.transfer.growing import GrowingBlob
     from p2pcache.transfer.machine import Statistics
     from p2pcache.transfer.policy import StreamTuner
@@ -33,7 +33,7 @@ class Watching:
     def __init__(
         self,
         wanted: Sequence[Wanted],
-        blobs: Mapping[int, BlobInfo],
+        blobs: Mapping[int, AnyBlob],
         growing: Mapping[int, GrowingBlob],
         statistics: Callable[[], Statistics],
         watch: Callable[[Progress], None],

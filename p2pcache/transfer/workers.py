@@ -22,7 +22,7 @@ import trio_parallel
 from p2pcache.errors import LocalFault, plain_errors
 from p2pcache.lanes.bundle import fetch_bundle
 from p2pcache.lanes.fetch import fetch
-from p2pcache.lanes.follow import follow
+from p2pcache.lanes.follow import follow, follow_aside
 from p2pcache.lanes.parent import end_with_parent
 from p2pcache.lanes.small import fetch_small
 from p2pcache.transfer.fork_server import ForkServer
@@ -119,6 +119,10 @@ class Workers:
     async def follow(self, order: FollowOrder) -> FollowReport:
         """The whole digest of a blob that is complete."""
         return await self._again(self._fetchers, self._hash_limit, follow, order)
+
+    async def follow_aside(self, order: FollowOrder) -> FollowReport:
+        """The same, at the lowest priority."""
+        return await self._again(self._fetchers, self._hash_limit, follow_aside, order)
 
     async def follow_growing(self, order: FollowOrder) -> FollowReport:
         """The same behind the writers of a blob. Raises trio.WouldBlock when all slots are taken:

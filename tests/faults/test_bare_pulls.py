@@ -14,6 +14,7 @@ from p2pcache import errors
 from p2pcache.content.ranges import RangeSet
 from p2pcache.content.unixfs import file_root
 from p2pcache.lanes.orders import FetchLimits
+from p2pcache.store.rooted import RootedBlob
 from p2pcache.store.store import Store
 from p2pcache.transfer.bare import SETTLE_S, bare_name, pull_bare
 from p2pcache.transfer.policy import TransferOptions
@@ -23,6 +24,7 @@ from p2pcache.transfer.workers import WorkerOptions, open_workers
 from tests.support import faulty_http as fh
 from tests.support.blobs import sha256_file
 from tests.support.partial_files import block_hashes, some_bytes
+from tests.support.stored import fill
 from tests.support.swarms import MIB, Key, ScriptedSwarm, Told, digest_of, served_peers
 
 if TYPE_CHECKING:
@@ -79,8 +81,24 @@ async def test_a_bare_name_is_brought_from_the_swarm(tmp_path, body, by):
         async with place(tmp_path) as (context, told):
             blob = await bring(context, told, swarm, name)
             assert sha256_file(blob.path) == digest_of(body)[2:].hex()
-            assert context.store.find(name) is not None
+            assert context.store.find_any(name) == blob
+            assert isinstance(blob, RootedBlob) == (by == "root"), "a root needs no whole digest"
             assert not told.verdicts
+
+
+async def test_blocks_that_an_earlier_process_left_are_hashed_again_with_the_whole(tmp_path, body):
+    with served_peers(1) as (peer,), trio.fail_after(DEADLINE_S):
+        swarm = ScriptedSwarm([peer])
+        name = root_of(body)
+        peer.serves(body, name=name)
+        peer.maps[name] = block_hashes(body)
+        swarm.holds(peer, name, len(body))
+        async with place(tmp_path) as (context, told):
+            partial = context.store.partial(name, len(body))
+            fill(partial, body, [2])
+            partial.close()
+            blob = await bring(context, told, swarm, name)
+            assert context.store.find(name) == context.store.find(digest_of(body)) == blob
 
 
 @pytest.mark.parametrize("lie", [-1, +MIB, 1 << 45])

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,8 +20,6 @@ from tests.support.nginx import nginx, static_hub
 from tests.support.pulling import Pull
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.agents import Agent
 
 pytestmark = pytest.mark.slow
@@ -123,7 +122,36 @@ def test_a_digest_and_a_cid_are_found_among_peers(tmp_path: Path, blob: ServedBl
         ref = f"sha256:{blob.sha256}" if kind == "sha256" else pushed[kind]
         done = b.get(ref, to=str(tmp_path / "out"))
         assert done["fetched_bytes"] == blob.size
-        assert blob.in_store(b.home).stat().st_size == blob.size
+        (file,) = (tmp_path / "out").iterdir()
+        assert sha256_file(file) == blob.sha256
+        wait_until(lambda: blob.in_store(b.home).exists(), "it is hashed when it came by a root")
+
+
+def test_a_kill_before_the_hash_loses_nothing_and_others_get_it_by_its_root(
+    tmp_path: Path, blob: ServedBlob
+):
+    with network(tmp_path, 3) as (a, b, c):
+        with a.client() as client:
+            root = client.push(blob.path)["root"]
+        done = b.get(root)
+        b.kill()
+        assert not blob.in_store(b.home).exists(), "it was shown before it was hashed"
+        a.stop()
+        b.start()
+        assert sha256_file(Path(done["path"])) == blob.sha256
+        wait_until(lambda: held_peers(c), "they meet again")
+        got = c.get(root)  # perhaps before b has hashed it, perhaps after
+        assert got["fetched_bytes"] == blob.size
+        for agent in (b, c):
+            wait_until(lambda agent=agent: blob.in_store(agent.home).exists(), "it is hashed")
+            again = agent.get(f"sha256:{blob.sha256}")
+            assert again["fetched_bytes"] == 0
+        assert sha256_file(Path(done["path"])) == blob.sha256
+
+
+def held_peers(agent: Agent) -> bool:
+    with agent.client() as client:
+        return bool(client.peers())
 
 
 def test_what_nobody_has_is_not_found_and_costs_little(tmp_path: Path):

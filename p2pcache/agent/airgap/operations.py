@@ -17,6 +17,7 @@ from p2pcache.content import refs
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import Denied, P2PCacheError, UsageError, plain_errors
 from p2pcache.net.identity import load_or_create_identity
+from p2pcache.store.rooted import is_root
 from p2pcache.transfer.names import OTHERS, choose_word, listing_of
 from p2pcache.transfer.progress import Meter, Progress
 
@@ -40,6 +41,10 @@ async def export(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     texts, path = args.texts("refs"), _path(args)
     if not texts:
         raise UsageError("`refs` is missing")
+    for text in texts:
+        ref = refs.parse_ref(text)
+        if isinstance(ref, refs.CidRef) and is_root(ref.cid):
+            await parts.naming.name(ref.cid)  # a bundle has manifests, which name no roots
     with parts.store.running() as hold:
         planned = await trio.to_thread.run_sync(
             lambda: plan(

@@ -180,10 +180,12 @@ class GcAnswer(TypedDict):
 class BadBlob(TypedDict):
     """A damaged blob. `bad_blocks`: how many of its blocks, None when it could not be taken out;
     `reason`: why it is not repaired. `linked`: other names on this disk (a Hugging Face cache, a
-    folder) that show the damaged bytes until they are placed again.
+    folder) that show the damaged bytes until they are placed again. `sha256` is None where the
+    UnixFS root was asked for and is all that is known yet.
     """
 
-    sha256: str
+    sha256: str | None
+    root: str | None
     path: str
     problem: str
     bad_blocks: int | None
@@ -195,7 +197,8 @@ class BadBlob(TypedDict):
 class UnreadBlob(TypedDict):
     """A blob that could not be read, by a fault of this machine; it was left alone."""
 
-    sha256: str
+    sha256: str | None
+    root: str | None
     path: str
     problem: str
 

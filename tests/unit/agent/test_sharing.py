@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from p2pcache.agent.access import NeedsProof
+from p2pcache.agent.access import Access, AccessOptions, NeedsProof
 from p2pcache.agent.sharing import Growing, Sharing
 from p2pcache.content.digests import whole_digests
 from p2pcache.content.manifest import FileEntry, Manifest
@@ -19,6 +19,8 @@ from p2pcache.store.index import Index
 from p2pcache.store.records import OTHERS
 from p2pcache.store.store import Store
 from tests.support.gated import ADMIN, ME, PEER, REF, STRANGER, World
+from tests.support.stored import MIB, block_hashes, content, name_of, root_of, rooted
+from tests.support.stored import name as give_name
 
 WEIGHTS = b"gated weights" * 1000
 NAME = b"\x12\x20" + whole_digests(WEIGHTS).sha256
@@ -165,3 +167,45 @@ async def test_what_peers_ask_reads_the_index_in_threads_alone(shop, monkeypatch
         await sharing.resolutions(peer, REF)
         await shop.grow(gated)
     assert in_the_loop == []
+
+
+@pytest.fixture
+def open_shop(tmp_path):
+    """One with nothing gated in it."""
+    with Store.open(tmp_path / "open") as store:
+        shop = object.__new__(Shop)
+        shop.server = Server()
+        access = Access(store, ME.peer_id, AccessOptions(None), now=lambda: 0.0, choose=lambda n: 0)
+        shop.sharing = Sharing(store, access, ME, shop.server, shop.admit, lambda: 0.0)
+        yield shop, store
+
+
+async def test_a_blob_that_is_known_by_its_root_alone_is_shared_with_its_map(open_shop):
+    shop, store = open_shop
+    data = content(2 * MIB + 1)
+    root = root_of(data)
+    rooted(store, data)
+    told = [Holding(root, len(data), None)]
+    assert await shop.sharing.holding(STRANGER.peer_id, None, [root]) == told
+    told_map = await shop.sharing.block_map(STRANGER.peer_id, root, 1, 2)
+    assert told_map.hashes == b"".join(block_hashes(data))[32:]
+    await shop.sharing.ticket(STRANGER.peer_id, root, None)
+    assert shop.server.scopes[root] == {root}
+
+
+async def test_what_may_be_gated_is_not_shared_before_its_sha256_tells(shop):
+    data = content(2 * MIB + 1)
+    root = root_of(data)
+    gated = shop.names("hf://org/new@main", [name_of(data)], gated=True)
+    shop.world.let_in(PEER, gated)
+    blob = rooted(shop.world.store, data)
+    for peer in (STRANGER, PEER):
+        assert await shop.sharing.holding(peer.peer_id, None, [root]) == []
+        assert await shop.sharing.block_map(peer.peer_id, root, 0, 1) is None
+        with pytest.raises(NotFound):
+            await shop.sharing.ticket(peer.peer_id, root, None)
+    give_name(shop.world.store, blob)
+    assert await shop.sharing.holding(STRANGER.peer_id, None, [root]) == []
+    assert await shop.sharing.holding(PEER.peer_id, None, [root]) == [
+        Holding(root, len(data), None)
+    ]

@@ -163,9 +163,9 @@ def test_service_types_differ_by_network_conform_and_tell_nothing_of_the_key():
 def test_a_remote_leads_nobody_to_services_of_his_own(host, seen, may):
     text, end = f"/ip{6 if ':' in host else 4}/{host}/tcp/4001", f"/ip4/{seen}/tcp/999"
     assert reachable([text], end) == ((text,) if may else ())
-    assert reachable_hosts([host], 4001, end) == ((host,) if may else ())
+    assert reachable_hosts((host,), 4001, end) == ((host,) if may else ())
 
 
 def test_names_are_dialled_where_agents_announce_them_and_never_as_a_byte_server():
     assert reachable(["/dns4/node.example/tcp/4001"], None) == ("/dns4/node.example/tcp/4001",)
-    assert reachable_hosts(["node.example", "127.0.0.1", ""], 4001, None) == ()
+    assert reachable_hosts(("node.example", "127.0.0.1", ""), 4001, None) == ()
