@@ -52,7 +52,7 @@ class Net:
         self.in_dht: dict[bytes, bytes] = {}
         self.looked_up: list[bytes] = []
 
-    def holders(self, manifest):
+    def possessors(self, manifest):
         return self.here.get(manifest, set()), set()
 
     @asynccontextmanager
