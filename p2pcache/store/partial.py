@@ -106,7 +106,7 @@ class Partial:
         self._lease = lease
         self._on_close = on_close
         self._flushed = 0
-        self._closed = False
+        self._closed = self._leaves = False
 
     @property
     def size(self) -> int:
@@ -260,13 +260,14 @@ class Partial:
         if not self._closed:
             with local_faults_at(self.dir):
                 if self._lease.is_held():
+                    self._leaves = True
                     durable.discard_dir(self.dir, self._trash)
             self.abandon()
 
     @property
     def is_closed(self) -> bool:
-        """Whether the lease was let go."""
-        return self._closed
+        """Whether the lease was let go, or is being removed with all the rest."""
+        return self._closed or self._leaves
 
 
 def count_live(directory: Path) -> int:

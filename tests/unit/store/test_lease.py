@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import threading
 import signal
 import subprocess
 import sys
@@ -239,6 +240,24 @@ def test_a_lost_lease_does_not_keep_the_others_from_being_renewed(tmp_path):
         store.heartbeat()
         assert store.small_dir() != small
         assert all(claim_of(p.dir) > b for p, b in zip(partials, before, strict=True))
+
+
+def test_a_partial_that_is_being_removed_was_taken_over_by_nobody(tmp_path):
+    """What is renewed from another thread meanwhile finds its lease gone: that is no news."""
+    told: list[LeaseLost] = []
+    with Store.open(tmp_path / "store", StoreOptions(reserve_bytes=0)) as store:
+        partial = store.partial(name_of(b"x"), 5)
+        for number in range(4000):  # so that removing it takes a while
+            (partial.dir / f"file-{number}").touch()
+        removing = threading.Thread(target=partial.discard)
+        removing.start()
+        while removing.is_alive():
+            try:
+                store.heartbeat()
+            except LeaseLost as exc:
+                told.append(exc)
+        removing.join()
+    assert told == []
 
 
 def claim_of(directory) -> int:
