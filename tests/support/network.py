@@ -59,22 +59,25 @@ def network(
     settings: Mapping[str, str] | None = None,
     each: Mapping[int, Mapping[str, str]] | None = None,
     bad: Mapping[int, Mapping[str, str]] | None = None,
+    old: Mapping[int, Mapping[str, str]] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[list[Agent]]:
     """So many agents that all know each other; the first made the network.
 
     `each`: more settings, by number. `env`: of all, such as HF_ENDPOINT. `bad`: those
-    that run with a fault, with their environment (`tests.support.bad_agent`).
+    that run with a fault, with their environment (`tests.support.bad_agent`). `old`: those that
+    were not upgraded (`tests.support.old_agent`).
     """
     with contextlib.ExitStack() as stack:
         agents = []
         for number in range(count):
             chosen = {**LOOPBACK, **(settings or {}), **(each or {}).get(number, {})}
             place = folder / f"n{number}"
-            if bad is not None and number in bad:
-                module = "tests.support.bad_agent"
+            if number in {**(bad or {}), **(old or {})}:
+                module = f"tests.support.{'bad' if number in (bad or {}) else 'old'}_agent"
+                more = {**(bad or {}), **(old or {})}[number]
                 made = running_agent(
-                    place, settings=chosen, module=module, prefix=(), argv=(), **bad[number]
+                    place, settings=chosen, module=module, prefix=(), argv=(), **more
                 )
             else:
                 made = running_agent(

@@ -257,7 +257,10 @@ class Planning(PullState):
     def _count(self, owners: Owners, chooser: Chooser, now: float) -> None:
         exists = sum((b.done | chooser.there(b)).bit_count() for b in self._open.values())
         origins = [s for s in self._sources.values() if not s.is_peer]
-        can_ask = not origins or any(s.gone is None and now >= s.not_before for s in origins)
+        can_ask = not origins or any(
+            s.gone is None and now >= s.not_before and s.excluded.keys().isdisjoint(self._left)
+            for s in origins
+        )
         own = [f.started for f in self._flights.values() if not f.source.is_peer]
         owners.counted(
             exists * BLOCK_BYTES // self._piece_bytes,

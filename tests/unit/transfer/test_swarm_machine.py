@@ -498,3 +498,35 @@ def test_who_only_says_that_it_brings_does_not_hold_up_a_pull():
                     over = action
     assert isinstance(over, ev.Finished)
     assert now < 10
+
+
+def in_a_swarm(*sizes: int, partner: str = "other", origin: bool = True) -> Pull:
+    """A pull that takes part with one other member, past its blind time."""
+    from p2pcache.transfer.machine.owners import OwnerOptions, Owners
+
+    pull = Pull(*sizes, origin=False, peers=0)
+    owners = Owners("me", ["me", partner], OwnerOptions(), 0.0)
+    for index in range(len(sizes)):
+        owners.add_blob(index, bytes([index]) * 34)
+    pull.machine = Download(
+        specs(*sizes), piece_bytes=2 * MIB, streams=4, options=OPTIONS, chance=lambda: HALF,
+        now=0.0, hopeful=True, owners=owners,
+    )  # fmt: skip
+    pull.tell(ev.Partner(partner, 1e6, False, ()))
+    pull.now = 0.5
+    if origin:
+        pull.tell(ev.SourceUp("origin", SourceKind.ORIGIN, 8))
+    return pull
+
+
+@pytest.mark.parametrize("kind", [FaultKind.DENIED, FaultKind.NOT_FOUND])
+def test_whose_origin_refuses_a_blob_for_good_says_that_it_brings_nothing(kind):
+    """Else the others wait a lease for each of the units that are its."""
+    pull = in_a_swarm(40 * MIB)
+    jobs = pull.open(blocks=40)
+    assert jobs, "some units are its own"
+    pull.end(jobs[0], done=jobs[0].start, why=Fault(kind, "refused", http_status=403))
+    pull.now += 0.2
+    pull.tell(ev.Tick())
+    (said,) = [action for action in pull.out if isinstance(action, ev.Say)]
+    assert said.declines
