@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SLOW_SHARE = 1 / 3  # of the median intake of those that are not done: below it one owns nothing
 MAX_UNITS = 4096  # that one member may say it brings: 16 batches of 128 small files, and room
 MAX_BROKEN = 3  # promises that were not kept: then a word of this member counts for nothing
+SUSPECT_LEASES = 4.0  # at least: where an origin is slow, it is suspected for some of its units
 BRING_LEASES = 2.0  # without a block: a unit of one block shows no progress before its end
 RATE_WEIGHT = 0.2  # of the newest figure in a mean
 
@@ -295,7 +296,8 @@ class Owners:
         return min(times, default=math.inf)
 
     def _suspect(self, partner: Partner, now: float) -> None:
-        partner.suspected_until = now + self._options.suspect_s
+        least_s = SUSPECT_LEASES * self.lease_s
+        partner.suspected_until = now + max(self._options.suspect_s, least_s)
         self._named.clear()
         self._named_until = min(self._named_until, partner.suspected_until)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 COUNT_BEAT_S = 0.1  # how often rates are taken
+TAKE_OVER_S = 0.01  # after an owner is suspected, what was its is asked for
 RESAY_S = 0.5  # an intake that is older says nothing
 
 
@@ -54,6 +55,9 @@ class Planning(PullState):
                 source.gone = source.gone or fault.message
             return [*out, failed]
         wake = self._wake(chooser, now)
+        if any(isinstance(action, ev.Suspect) for action in out):
+            soon = now + TAKE_OVER_S
+            wake = ev.Wake(soon if wake is None else min(soon, wake.at))
         return [*out, wake] if wake is not None else out
 
     def _watch_flights(self, chooser: Chooser, now: float, out: list[ev.Action]) -> None:
@@ -373,7 +377,8 @@ class Planning(PullState):
         times += [until for _, until in self._batches.values()]
         if self._waits():
             if self._owners is not None:
-                times.append(self._owners.next_at(now))
+                at = self._owners.next_at(now)
+                times.append(at if at > now else self._told_at + COUNT_BEAT_S)  # looked at then
             times += self._resume_times(now)
             if not self._flights and not self._batches:
                 times.append(max(now, self._patience_ends_at()))

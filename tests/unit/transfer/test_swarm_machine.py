@@ -530,3 +530,22 @@ def test_whose_origin_refuses_a_blob_for_good_says_that_it_brings_nothing(kind):
     pull.tell(ev.Tick())
     (said,) = [action for action in pull.out if isinstance(action, ev.Say)]
     assert said.declines
+
+
+def test_an_owner_that_is_overdue_between_two_looks_is_taken_over_at_the_next():
+    """Nothing else happens: no word comes, nothing runs. Only a wake leads on."""
+    pull = in_a_swarm(40 * MIB)
+    for job in pull.open(blocks=40):
+        pull.end(job)
+    while pull.running:
+        pull.end(next(iter(pull.running.values())))
+    pull.tell(ev.Tick())
+    ticks = 0
+    while not pull.running and ticks < 100:
+        wakes = [action.at for action in pull.out if isinstance(action, ev.Wake)]
+        assert wakes, "nobody wakes it any more"
+        assert wakes[0] <= pull.now + 1.0
+        pull.now = wakes[0] if ticks != 1 else pull.now + 0.05  # and once for no reason
+        pull.tell(ev.Tick())
+        ticks += 1
+    assert pull.running
