@@ -104,6 +104,9 @@ class SwarmWorld(World):
                 self.told.setdefault((name, blob), set()).update(told)
             case ev.SourceLost(name, blob):
                 self.told[name, blob] = set()
+            case ev.Ended(job, done, fault=Fault(kind=FaultKind.UNTRUSTED, arrived=bytes())):
+                if event.blame and job.source in self.peers:
+                    self.barred.add((job.source, job.blob, done // MIB))
         super().tell(event)
 
     @property
@@ -279,11 +282,6 @@ class SwarmWorld(World):
         if isinstance(action, ev.Fetch) and not action.job.whole and not action.job.compare:
             for block in self.held[action.job.blob] - before[action.job.blob]:
                 self.verified.add((action.job.source, action.job.blob, block))
-
-    def a_fault(self, source: str, blob: int, *, batch: bool = False) -> Fault:
-        fault = super().a_fault(source, blob, batch=batch)
-        self.last_fault = fault
-        return fault
 
     # -- the end ------------------------------------------------------------------------------
 
