@@ -194,3 +194,20 @@ def test_those_that_are_cut_off_end_by_themselves_and_say_who_had_it(
         kept = agents[2].why()["fetched_bytes"]
         assert kept >= 4 * MIB
         assert texts(agents[2].why())
+
+
+def test_who_has_it_in_our_zone_is_asked_and_not_the_one_in_another(
+    tmp_path: Path, blob: ServedBlob
+):
+    each = {n: {"network.zone": zone} for n, zone in enumerate(["eu-1a", "eu-1b", "eu-1b"])}
+    with at_most(60), network(tmp_path, 3, each=each) as (far, near, agent):
+        for holder in (far, near):
+            with holder.client() as client:
+                client.push(blob.path)
+        with agent.client() as client:
+            zones = {peer["peer"]: peer["zone"] for peer in client.peers()}
+        assert zones == {peer_id(far): "eu-1a", peer_id(near): "eu-1b"}
+        agent.get(f"sha256:{blob.sha256}")
+        sent = {s["name"]: s["bytes"] for s in agent.why()["sources"]}
+        assert sent.get(peer_id(near)) == SIZE
+        assert is_whole(blob, agent)

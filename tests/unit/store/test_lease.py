@@ -3,10 +3,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import threading
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 

@@ -11,6 +11,7 @@ import trio
 from p2pcache.content.ranges import RangeSet
 from p2pcache.sources.port import PeerProof
 from p2pcache.transfer import events as ev
+from p2pcache.transfer.machine.zones import FAR
 from p2pcache.transfer.sharing import Peers
 from p2pcache.transfer.swarming import Swarming
 from tests.support.partial_files import block_hashes, some_bytes
@@ -167,3 +168,25 @@ async def test_an_origin_is_spared_while_a_proof_of_access_is_made_for_a_bounded
         await swarming.wait_hello()
         assert from_s <= trio.current_time() - began <= to_s
         nursery.cancel_scope.cancel()
+
+
+async def test_how_far_a_peer_is_is_told_before_what_it_holds_and_once(autojump_clock):
+    body = some_bytes(4 * MIB, b"far")
+    near, far = ServedPeer(Key(1), SimpleNamespace()), ServedPeer(Key(2), SimpleNamespace())
+    send, heard = trio.open_memory_channel[ev.Event](100)
+    swarm = ScriptedSwarm([near])
+    swarm.distances[far.id] = FAR
+    swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
+    assert swarming.places() == []
+    for peer in (near, far):
+        swarm.peer_brings(peer, {})
+        swarm.holds(peer, digest_of(body), len(body))
+    swarm.send.close()
+    await swarming.run()
+    told = []
+    while heard.statistics().current_buffer_used:
+        told.append(heard.receive_nowait())
+    placed = [event for event in told if isinstance(event, ev.Placed)]
+    assert placed == [ev.Placed(far.name, FAR)]
+    first = next(event for event in told if getattr(event, "name", None) == far.name)
+    assert first == placed[0]
