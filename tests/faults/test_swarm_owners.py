@@ -36,7 +36,7 @@ SIZE = 24 * MIB + 12_345
 RATE = 6 * MIB  # of each connection to an origin: a unit needs a sixth of a second
 LEASE_S = OwnerOptions().lease_s
 PROMISE_S = BRING_LEASES * LEASE_S
-BUSY_S = 3.0  # of a loaded machine
+BUSY_S = 8.0  # of a loaded machine; the faults would cost 20 s and more
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,6 @@ class Site:
     @property
     def ref(self) -> str:
         return f"{self.server.url('/model.bin')}#sha256={self.blob.sha256}"
-
-    @property
-    def name(self) -> str:
-        return "http"
 
 
 @contextlib.contextmanager
@@ -106,7 +102,7 @@ def texts(receipt: Mapping[str, Any]) -> list[str]:
 def test_who_has_a_thin_origin_delays_nobody_for_longer_than_its_word_is_believed(
     tmp_path: Path, blob: ServedBlob
 ):
-    with at_most(60), sites(blob, 3) as origins, network(tmp_path, 3) as agents:
+    with at_most(110), sites(blob, 3) as origins, network(tmp_path, 3) as agents:
         origins[2].answers(dripping(blob.path.read_bytes(), 10_000))
         receipts, took_s = together(agents, origins)
         assert is_whole(blob, *agents)
@@ -123,26 +119,22 @@ def test_who_has_a_thin_origin_delays_nobody_for_longer_than_its_word_is_believe
 def test_an_owner_whose_token_is_refused_says_so_and_the_others_bring_its_part(
     tmp_path: Path, blob: ServedBlob
 ):
-    with at_most(60), sites(blob, 3) as origins, network(tmp_path, 3) as agents:
+    with at_most(110), sites(blob, 3) as origins, network(tmp_path, 3) as agents:
         origins[2].answers(fh.status(403))
         receipts, took_s = together(agents, origins)
         assert is_whole(blob, *agents)
         name = peer_id(agents[2])
     assert max(took_s) < SIZE / 2 / RATE + LEASE_S + BUSY_S
     assert copies(receipts) < 1.15
-    row = next(s for s in receipts[2]["sources"] if s["name"] not in map(peer_of, receipts[2:]))
+    row = next(s for s in receipts[2]["sources"] if s["kind"] == "origin")
     assert "403" in " ".join(texts(receipts[2]))
     assert row["requests"] <= 2, "what is refused is not asked for again"
     for receipt in receipts[:2]:
         assert any(name in text and "owns nothing now" in text for text in texts(receipt))
 
 
-def peer_of(receipt: dict[str, Any]) -> str:
-    return receipt["id"]
-
-
 def test_with_all_refused_but_one_that_one_brings_it_for_all(tmp_path: Path, blob: ServedBlob):
-    with at_most(60), sites(blob, 4) as origins, network(tmp_path, 4) as agents:
+    with at_most(110), sites(blob, 4) as origins, network(tmp_path, 4) as agents:
         for site in origins[1:]:
             site.answers(fh.status(403))
         receipts, took_s = together(agents, origins)
@@ -159,7 +151,7 @@ def test_an_agent_of_an_older_minor_version_gets_it_too_and_delays_nobody(
     tmp_path: Path, blob: ServedBlob, minor: int
 ):
     old = {2: {"OLD_MINOR": str(minor)}}
-    with at_most(60), sites(blob, 3) as origins, network(tmp_path, 3, old=old) as agents:
+    with at_most(110), sites(blob, 3) as origins, network(tmp_path, 3, old=old) as agents:
         receipts, took_s = together(agents, origins)
         assert is_whole(blob, *agents)
     assert max(took_s) < SIZE / RATE + LEASE_S + BUSY_S
@@ -173,7 +165,7 @@ def test_those_that_are_cut_off_end_by_themselves_and_say_who_had_it(
     """Half of the network and the origin are gone from one moment to the next."""
     settings = {"fetch.patience": "4s", "fetch.peer_return": "4s", "fetch.no_progress": "1s"}
     with (
-        at_most(60),
+        at_most(110),
         sites(blob, 4) as origins,
         network(tmp_path, 4, settings=settings) as agents,
     ):
@@ -200,7 +192,7 @@ def test_who_has_it_in_our_zone_is_asked_and_not_the_one_in_another(
     tmp_path: Path, blob: ServedBlob
 ):
     each = {n: {"network.zone": zone} for n, zone in enumerate(["eu-1a", "eu-1b", "eu-1b"])}
-    with at_most(60), network(tmp_path, 3, each=each) as (far, near, agent):
+    with at_most(110), network(tmp_path, 3, each=each) as (far, near, agent):
         for holder in (far, near):
             with holder.client() as client:
                 client.push(blob.path)
