@@ -22,6 +22,7 @@ from p2pcache.content.signed import parse_grant
 from p2pcache.errors import LocalFault, P2PCacheError
 from p2pcache.lanes.certificate import fingerprint
 from p2pcache.lanes.tickets import address_binding, certificate_binding
+from p2pcache.transfer.machine.zones import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,6 +71,7 @@ class AgentNetwork:
         self.host = host
         self.server = server
         self.book = book
+        self.place = Place()  # where we are
         self.client_tls = tls  # who we are on lanes; None: lanes are plain
         self.network: Network  # set once it is open; it needs `sharing` first
         self.dht: Dht | None = None

@@ -21,6 +21,7 @@ from p2pcache.lanes.certificate import make_certificate
 from p2pcache.lanes.orders import Tls
 from p2pcache.lanes.serve.options import ServeOptions
 from p2pcache.transfer.byte_server import open_byte_server
+from p2pcache.transfer.machine.zones import Place
 from p2pcache.version import __version__
 
 if TYPE_CHECKING:
@@ -103,11 +104,14 @@ async def open_agent_network(
             agent=AGENT,
             is_banned=opened.is_banned,
             on_grants=opened.heard_grants,
-            options=NetworkOptions(mesh=_mesh(settings.full_mesh)),
+            options=NetworkOptions(
+                mesh=_mesh(settings.full_mesh), zone=settings.zone, rack=settings.rack
+            ),
         ) as network:
             opened.network = network
             server.on_load = lambda load: network.busy(load.queue_s, load.bytes_per_s)
             server.on_crowded = opened.crowded
+            opened.place = Place(settings.zone, settings.rack)
             async with trio.open_nursery() as nursery:
                 await nursery.start(opened.chores.run)
                 discovery = DiscoveryOptions(

@@ -22,6 +22,7 @@ from p2pcache.sources.port import (
     PeerThrottled,
     SwarmEvent,
 )
+from p2pcache.transfer.machine.zones import Place, distance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,6 +118,13 @@ class PullSwarm:
     def members(self) -> list[PeerId]:
         """See the port."""
         return [member.peer for member in self._opened.network.members()]
+
+    def distance(self, peer: PeerId) -> int:
+        """See the port."""
+        member = self._opened.network.member(peer)
+        return (
+            0 if member is None else distance(self._opened.place, Place(member.zone, member.rack))
+        )
 
     def brings(
         self, intake_bytes_per_s: float, declines: bool, blocks: Mapping[bytes, RangeSet]

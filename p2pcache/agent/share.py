@@ -162,6 +162,8 @@ async def peers(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                     "addresses": list(member.addresses),
                     "connection": seen,
                     "agent": member.agent,
+                    "zone": member.zone,
+                    "rack": member.rack,
                     "connected_s": now - member.since,
                     "lane": f"{'plain' if lane.fingerprint is None else 'tls'}:{lane.port}",
                     "round_trip_s": member.rtt_s,

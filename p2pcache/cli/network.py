@@ -132,13 +132,16 @@ def peers(printer: Printer, banned: bool) -> None:
             printer.show_table("ban", bans, banned_rows)
             return
         members = agent.peers()
-    rows = [("peer", "address", "version", "for", "ping", "up", "sent", "received", "holds")]
+    rows = [
+        ("peer", "address", "zone", "version", "for", "ping", "up", "sent", "received", "holds")
+    ]
     for m in members:
         ping = m["round_trip_s"]
         rows.append(
             (
                 m["peer"],
                 m["address"] or "-",
+                "/".join(filter(None, (m["zone"], m["rack"]))) or "-",
                 m["agent"],
                 format_duration(m["connected_s"]),
                 "-" if ping is None else f"{ping * 1000:.1f}ms",

@@ -23,6 +23,8 @@ class NetworkSettings:
     dns: tuple[str, ...] = ()
     mdns: bool = True
     dht: bool = True
+    zone: str = ""  # where this agent is; "": not known
+    rack: str = ""
     full_mesh: int = 64  # as `net.mesh.MeshOptions` has it
     lane_tls: bool = True
     lane_port: int = 0
@@ -33,6 +35,17 @@ def words(text: str) -> tuple[str, ...]:
     """`a, b` as ("a", "b"); `none` and the empty text are no words."""
     found = tuple(word.strip() for word in text.split(",") if word.strip())
     return () if found == ("none",) else found
+
+
+MAX_PLACE_BYTES = 64  # a Kubernetes label has 63; as `net.sync.wire` has it
+
+
+def place(text: str) -> str:
+    """The name of a zone or a rack; `none` and the empty text are no name."""
+    name = text.strip()
+    if len(name.encode()) > MAX_PLACE_BYTES or not name.isprintable():
+        raise ValueError(f"`{text}` is not a name of at most {MAX_PLACE_BYTES} bytes")
+    return "" if name == "none" else name
 
 
 def hosts(text: str) -> tuple[str, ...]:

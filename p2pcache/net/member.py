@@ -33,6 +33,8 @@ class Member:
     rtt_s: float | None
     since: float
     opened_by_us: bool
+    zone: str = ""  # in its own word, as `rack`
+    rack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +110,6 @@ def member_of(link: Link, addresses: tuple[str, ...]) -> Member:
         rtt_s=link.talk.rtt_s,
         since=link.up_at or 0.0,
         opened_by_us=link.opened_by_us,
+        zone=hello.zone,
+        rack=hello.rack,
     )

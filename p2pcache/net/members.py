@@ -70,6 +70,8 @@ class Members:
         mesh_options: MeshOptions,
         sync_options: SyncOptions,
         chance: Callable[[], float],
+        zone: str = "",
+        rack: str = "",
     ) -> None:
         self.links: dict[PeerId, Link] = {}
         self.mesh = Mesh(host.peer_id, mesh_options, chance)
@@ -78,6 +80,7 @@ class Members:
         self._owner = owner
         self._lane = lane
         self._agent = agent
+        self._place = (zone, rack)
         self._is_banned = is_banned
         self._sync_options = sync_options
         self._tales = Tales(self.mesh, mesh_options, self.links.values)
@@ -287,6 +290,8 @@ class Members:
             agent=self._agent,
             addresses=tuple(self._host.addresses()[:MAX_ADDRESSES]),
             lane=self._lane,
+            zone=self._place[0],
+            rack=self._place[1],
         )
 
     def _refusal(self, peer: PeerId) -> str | None:

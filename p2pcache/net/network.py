@@ -72,6 +72,8 @@ class NetworkOptions:
     serve_s: float = 30.0  # for the shelf to answer; a check at an origin takes seconds
     prove_s: float = 30.0  # for our own proof, and the ticket it brings
     ask: AskOptions = field(default_factory=AskOptions)
+    zone: str = ""  # where we are, for the others; "": not told
+    rack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class Network:
             mesh_options=options.mesh,
             sync_options=options.sync,
             chance=chance,
+            zone=options.zone,
+            rack=options.rack,
         )
 
     @property

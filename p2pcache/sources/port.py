@@ -253,6 +253,10 @@ class Swarm(Protocol):
         """Everybody that may take part, as far as is known now."""
         ...
 
+    def distance(self, peer: PeerId) -> int:
+        """How far a member is, as `transfer.machine.zones` has it; 0 where that is not known."""
+        ...
+
     def brings(
         self, intake_bytes_per_s: float, declines: bool, blocks: Mapping[bytes, RangeSet]
     ) -> None:

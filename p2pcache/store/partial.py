@@ -272,7 +272,7 @@ class Partial:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the lease was let go."""
+        """Whether the lease was let go, or is being removed with all the rest."""
         return self._closed
 
 

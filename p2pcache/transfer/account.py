@@ -28,6 +28,7 @@ from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import bits
+from p2pcache.transfer.machine.zones import FAR
 from p2pcache.transfer.progress import Meter
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class Account:
         self._working: set[tuple[str, int]] = set()  # partials being opened, digests
         self._members: dict[str, _Member] = {}
         self._took_part: set[str] = set()
+        self._is_zoned = False
         self._known: dict[int, int] = {}  # blocks that anybody has, we among them
         self._origin_bytes = self._heard_bytes = 0
         self._meter = Meter()
@@ -179,6 +181,8 @@ class Account:
         match event:
             case ev.SourceUp(name, kind):
                 self._kinds[name] = kind
+            case ev.Placed(_, distance):
+                self._is_zoned = self._is_zoned or distance == FAR
             case ev.SourceHas(name, blob, blocks):
                 self._has(self._member(name), blob, blocks, now)
             case ev.SourceDown(name, reason):
@@ -274,6 +278,8 @@ class Account:
         mask = self._full(blob) if blocks is None else bits.of_ranges(blocks)
         fresh = mask & ~member.has.get(blob, 0)
         member.has[blob] = member.has.get(blob, 0) | mask
+        if self._is_zoned:  # who carries into its zone says that it brings it, too
+            fresh &= ~self._known.get(blob, 0)
         dropped, at = member.dropped.get(blob, (0, now))
         late = fresh & dropped & ~self._known.get(blob, 0) if now <= at + LATE_S else 0
         self._known[blob] = self._known.get(blob, 0) | mask

@@ -234,6 +234,10 @@ class _View:
     def members(self) -> list[PeerId]:
         return self._swarm.members()
 
+    def distance(self, peer: PeerId) -> int:
+        """See the port."""
+        return self._swarm.distance(peer)
+
     def brings(
         self, intake_bytes_per_s: float, declines: bool, blocks: Mapping[bytes, RangeSet]
     ) -> None:

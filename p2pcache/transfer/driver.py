@@ -190,7 +190,7 @@ class Driver:
         starting = [ev.SourceUp(o.name, o.kind, o.streams) for o in self._origins]
         pending: list[ev.Event] = [*starting, ev.Tick()]
         if self._swarming is not None:
-            pending = [ev.Tick()]
+            pending = [*self._swarming.places(), ev.Tick()]
             nursery.start_soon(self._origins_later, self._swarming, starting)
         while True:
             for action in self._steps.take(pending, reached):

@@ -117,6 +117,16 @@ class SourceDown:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """How far a member is (`zones`), before or after it is a source or takes part. Not told of one:
+    it is near.
+    """
+
+    name: str
+    distance: int
+
+
+@dataclass(frozen=True, slots=True)
 class Partner:
     """Another member takes part in this pull; these blocks, and no others, are on their way to it
     from an origin. `intake_bytes_per_s` None: it has ended its part. See `owners`.
@@ -232,6 +242,7 @@ Event = (
     | SourceQueue
     | OriginWord
     | SourceDown
+    | Placed
     | Partner
     | PartnerLeft
     | Listening

@@ -94,6 +94,7 @@ class Swarming:
         self._announced: dict[int, RangeSet] = {}
         self._shared: dict[int, tuple[bytes, int]] = {}  # what the last look at a blob saw
         self._complete: set[int] = set()
+        self._placed: dict[str, int] = {}  # how far those are that are not near
         self._holders: dict[int, dict[str, RangeSet | None]] = {}
         self._queues: dict[str, float] = {}  # the newest word of each
         self._throttled: dict[str, tuple[bytes, float]] = {}  # by peer: which place, until when
@@ -107,6 +108,13 @@ class Swarming:
         async with trio.open_nursery() as nursery:
             async for event in self._swarm.events:
                 await self._heard(event, nursery)
+
+    def places(self) -> list[ev.Event]:
+        """How far the members are that are known at the start; before anything else is told."""
+        for peer in self._swarm.members():
+            if far := self._swarm.distance(peer):
+                self._placed[format_peer_id(peer)] = far
+        return [ev.Placed(name, far) for name, far in self._placed.items()]
 
     async def wait_hello(self) -> None:
         """Until those who hold something have said so. A pull that nobody can help waits HELLO_S
@@ -125,6 +133,10 @@ class Swarming:
         name = format_peer_id(event.peer)
         if name in self._down or self._sharing.is_banned(event.peer):
             return
+        far = self._swarm.distance(event.peer)
+        if self._placed.get(name, 0) != far:
+            self._placed[name] = far
+            await self._send.send(ev.Placed(name, far))
         match event:
             case PeerHolds():
                 await self._holds(name, event, nursery)

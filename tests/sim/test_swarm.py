@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from p2pcache.cli.main import main
+from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.simulate import MIB, Case, Outcome, Simulation, svg
 
 LINK = 12.5e6
@@ -83,9 +84,37 @@ def test_beyond_the_neighbours_a_node_links_a_few_and_all_end():
     assert seen.last < 2.0
 
 
-def test_copies_between_zones_are_counted():
+ZONES = {"size": 64 * MIB, "zone_link": LINK / 2, "zone_latency_s": 0.03}
+
+
+@pytest.mark.parametrize(("nodes", "zones"), [(8, 2), (9, 3), (8, 8)])
+def test_one_copy_crosses_into_each_further_zone_and_spreads_inside(nodes, zones):
+    seen = run(nodes=nodes, zones=zones, **ZONES)
+    assert seen.crossings <= 1.05
+    assert seen.copies <= 1.03
+    assert seen.last <= 1.7
     assert run(size=32 * MIB).crossings == 0.0
-    assert 1.0 <= run(size=32 * MIB, zones=2).crossings <= 4.0
+
+
+def test_one_copy_crosses_a_thin_border_also_when_an_owner_is_killed():
+    seen = run(nodes=8, zones=2, kill_at=0.5, **ZONES)
+    assert seen.crossings <= 1.1
+    assert seen.copies <= 1.1
+    assert seen.last <= 2.0
+
+
+def test_a_zone_that_is_cut_off_gives_up_by_itself_and_the_others_go_on():
+    seen = run(nodes=8, zones=2, cut_at=0.4, **ZONES)
+    assert seen.cut_off == 4
+    assert seen.median < 2.0
+    assert seen.samples[-1].at_s < 1.2 * TransferOptions().patience_s + 30
+
+
+def test_a_zone_that_was_cut_off_goes_on_when_it_is_healed_and_carries_about_one_copy():
+    seen = run(nodes=8, zones=2, cut_at=0.4, cut_s=20.0, **ZONES)
+    assert seen.cut_off == 0
+    assert seen.last < 12.0, "of it 3.5 bounds were the cut"
+    assert seen.crossings <= 1.6
 
 
 def test_the_plot_is_the_same_for_the_same_seed_and_is_well_formed():

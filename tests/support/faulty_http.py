@@ -83,10 +83,7 @@ class FaultyServer:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        with self._lock:
-            for sock in list(self._open):
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+        self.cut()
         for thread in self._threads:
             thread.join(5)
 
@@ -94,6 +91,13 @@ class FaultyServer:
         """Script a path; its URL."""
         self._answers[path] = answer
         return self.url(path)
+
+    def cut(self) -> None:
+        """End every connection at once; new ones are answered as scripted."""
+        with self._lock:
+            for sock in list(self._open):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def url(self, path: str) -> str:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}{path}"

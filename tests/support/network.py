@@ -60,19 +60,21 @@ def network(
     settings: Mapping[str, str] | None = None,
     each: Mapping[int, Mapping[str, str]] | None = None,
     bad: Mapping[int, Mapping[str, str]] | None = None,
+    old: Mapping[int, Mapping[str, str]] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[list[Agent]]:
     """So many agents that all know each other; the first made the network.
 
     `each`: more settings, by number. `env`: of all, such as HF_ENDPOINT. `bad`: those
-    that run with a fault, with their environment (`tests.support.bad_agent`).
+    that run with a fault, with their environment (`tests.support.bad_agent`). `old`: those that
+    were not upgraded (`tests.support.old_agent`).
     """
     made = []
     for number in range(count):
         chosen = {**LOOPBACK, **(settings or {}), **(each or {}).get(number, {})}
-        is_bad = bad is not None and number in bad
-        module = "tests.support.bad_agent" if is_bad else MODULE
-        variables = bad[number] if bad is not None and is_bad else env or {}
+        kind = next((k for k, them in (("bad", bad), ("old", old)) if number in (them or {})), None)
+        module = MODULE if kind is None else f"tests.support.{kind}_agent"
+        variables = {**(bad or {}), **(old or {})}.get(number, env or {})
         made.append(
             made_agent(
                 folder / f"n{number}", settings=chosen, prefix=(), module=module, argv=(),

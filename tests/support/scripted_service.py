@@ -197,9 +197,10 @@ class ScriptedService:
         await emit(
             {"type": "item", "value": {"peer": PEER, "address": "/ip4/192.0.2.7/tcp/4801",
              "addresses": ["/ip4/192.0.2.7/tcp/4801"], "connection": None,
-             "agent": "p2pcache/0.1.0", "connected_s": 61.0, "lane": "tls:4802",
-             "round_trip_s": 0.0012, "queue_s": 0.0, "up_bytes_per_s": 0.0,
-             "intake_bytes_per_s": 0.0, "sent_bytes": 3 << 20, "received_bytes": 0, "holds": 2}}
+             "agent": "p2pcache/0.1.0", "zone": "eu-1a", "rack": "",
+             "connected_s": 61.0, "lane": "tls:4802", "round_trip_s": 0.0012,
+             "queue_s": 0.0, "up_bytes_per_s": 0.0, "intake_bytes_per_s": 0.0,
+             "sent_bytes": 3 << 20, "received_bytes": 0, "holds": 2}}
         )  # fmt: skip
         return {}
 

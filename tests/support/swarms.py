@@ -148,6 +148,7 @@ class ScriptedSwarm:
         self.tickets: dict[PeerId, str] = {}  # given to us, where it is not TOKEN
         self.expired: list[PeerId] = []
         self.throttles: list[tuple[bytes, float]] = []
+        self.distances: dict[PeerId, int] = {}
 
     def holds(self, peer: ServedPeer, name: bytes, size: int, blocks: RangeSet | None = None):
         self.send.send_nowait(PeerHolds(peer.id, name, size, blocks))
@@ -182,6 +183,9 @@ class ScriptedSwarm:
 
     def members(self) -> list[PeerId]:
         return list(self._peers)
+
+    def distance(self, peer: PeerId) -> int:
+        return self.distances.get(peer, 0)
 
     def brings(self, intake_bytes_per_s, declines, blocks) -> None:
         self.said.append((intake_bytes_per_s, declines, dict(blocks)))

@@ -68,3 +68,12 @@ def test_a_list_in_the_file_is_refused_with_how_to_write_it(tmp_path):
     with pytest.raises(UsageError, match="not a plain value") as caught:
         settings.load(tmp_path, {})
     assert "one text with commas" in (caught.value.hint or "")
+
+
+def test_a_zone_is_a_short_name_and_an_empty_label_of_kubernetes_is_none(tmp_path):
+    said = {"P2PCACHE_NETWORK_ZONE": " eu-1a ", "P2PCACHE_NETWORK_RACK": ""}
+    placed = settings.load(tmp_path, said)
+    assert (placed.network.zone, placed.network.rack) == ("eu-1a", "")
+    for wrong in ("z" * 65, "a\nb"):
+        with pytest.raises(UsageError, match=r"network\.zone"):
+            settings.load(tmp_path, {"P2PCACHE_NETWORK_ZONE": wrong})

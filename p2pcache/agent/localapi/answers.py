@@ -282,6 +282,8 @@ class PeerAnswer(TypedDict):
     addresses: list[str]
     connection: str | None
     agent: str
+    zone: str
+    rack: str
     connected_s: float
     lane: str | None
     round_trip_s: float | None

@@ -245,12 +245,13 @@ class Record(Generic[T]):
     make: Callable[..., T]
     fields: tuple[Field[Any], ...]
     parts: Callable[[T], tuple[Any, ...]]
+    later: int = 0  # so many of the last came with later versions: they have defaults
 
     def read(self, values: Values) -> T:
         """See Field."""
-        count = values.enter(len(self.fields), MAX_FIELDS)
-        made = self.make(*[field.read(values) for field in self.fields])
-        values.skip(count - len(self.fields))
+        count = values.enter(len(self.fields) - self.later, MAX_FIELDS)
+        made = self.make(*[field.read(values) for field in self.fields[:count]])
+        values.skip(max(0, count - len(self.fields)))
         return made
 
     def plain(self, value: T) -> list[object]:

@@ -11,6 +11,7 @@ returning [0, 1).
     roster.py     the sources as a plan sees them, sorted once for many plans
     owners.py     who brings which unit from the origin when nobody has it
     shares.py     the same on sets of blocks
+    zones.py      how far members are: one copy crosses into a zone
     blame.py      what a fault costs its source
     flights.py    requests on their way: stalls, slow ones, the bounded duplicates of the endgame
     blobs.py      which blocks of a blob are here, on their way, or to be compared again

@@ -7,6 +7,8 @@ The rules, and where they come from:
 * among peers the shorter queue of two that are drawn, and a random run among what it has: rarest
   first lost (facts/swarm.md 5);
 * what nobody has is brought by its owner (`shares`), the others wait for him;
+* who is near is asked before who is far, and another zone for nothing that ours has; into a zone
+  with several members each unit is carried by one of them (`zones`);
 * runs of whole pieces where the holder has them, shorter near the end (`policy.run_limit`); of a
   peer no more than what comes in `peer_run_s`, so that nobody queues behind a long one;
 * peers so slow that the origin may be faster: one piece measures it, once;
@@ -108,7 +110,10 @@ class Chooser:
         """Who is asked for a small blob now."""
         peers = [s for s in self._healthy if s.held(blob)]
         if peers:
-            return self._shorter_queue([s for s in peers if s.has_room(self._now)])
+            near = [s for s in peers if not s.is_far]
+            if not near and self.shares is not None and not self.shares.is_mine(blob, across=True):
+                return None
+            return self._shorter_queue([s for s in near or peers if s.has_room(self._now)])
         origins = [s for s in self._origins if s.held(blob) and s.has_room(self._now)]
         if origins and (self.shares is None or self.shares.is_mine(blob)):
             return self._best_origin(origins)
@@ -119,6 +124,10 @@ class Chooser:
         """Whether an origin is not asked for a small blob: a healthy peer has it, or it is another
         member's to bring.
         """
+        if source.is_far:
+            if any(s.held(blob) for s in self._healthy if not s.is_far):
+                return True
+            return self.shares is not None and not self.shares.is_mine(blob, across=True)
         if source.is_peer:
             return False
         if any(s.held(blob) for s in self._healthy):
@@ -150,11 +159,16 @@ class Chooser:
     def second(self, blob: BlobState, left: int, first: SourceState) -> Choice | None:
         """Somebody else for blocks that are late; peers first."""
         shared = self.shares is not None and self.shares.applies(blob)
+        zoned = shared and self.shares is not None and self.shares.is_zoned
         for group in (self._healthy, [] if shared else self._origins):
             able = [
                 s
                 for s in group
-                if s is not first and s.ranged and s.has_room(self._now) and s.held(blob) & left
+                if s is not first
+                and not (zoned and s.is_far)
+                and s.ranged
+                and s.has_room(self._now)
+                and s.held(blob) & left
             ]
             best = self._shorter_queue(able)
             if best is not None:
@@ -180,12 +194,33 @@ class Chooser:
         self, blob: BlobState, target: int, compare: bool, groups: list[list[SourceState]]
     ) -> Choice | None:
         for group in groups:
+            if group[:1] and group[0].is_far:
+                target = self._from_far(blob, target)
             two = list(islice(self._able(blob, target, group), 2))
             if two:
                 source, wanted = min(two, key=lambda one: one[0].wait_s(self._typical_s, self._now))
                 start, end = self._random_run(blob, wanted)
                 return Choice(source, start, min(end, start + self._peer_blocks), compare)
         return None
+
+    def _from_far(self, blob: BlobState, target: int) -> int:
+        """What may be asked of another zone: what nobody in ours has; of that, our share."""
+        near = self.near(blob)
+        target &= ~near
+        shares = self.shares
+        if not target or shares is None or not (shares.is_zoned and shares.applies(blob)):
+            return target
+        asked = sum(s.in_flight for s in self._healthy if s.is_far)
+        if asked >= shares.streams:
+            return 0
+        far = target & self._roster.reach(blob)
+        run = shares.run(blob, far, blob.done | near, across=True)
+        return 0 if run is None else bits.span(*run)
+
+    def near(self, blob: BlobState) -> int:
+        """Blocks that healthy peers of our zone have and do not fail to deliver."""
+        near = self._roster.near(blob)
+        return near & ~blob.delayed if self._roster.has_risky or self._standing else near
 
     def _able(
         self, blob: BlobState, target: int, group: list[SourceState]

@@ -31,6 +31,7 @@ from p2pcache.transfer.machine.planning import Planning
 from p2pcache.transfer.machine.shares import pieces_of
 from p2pcache.transfer.machine.sources import SourceState, Statistics, statistics_of
 from p2pcache.transfer.machine.words import Words
+from p2pcache.transfer.machine.zones import FAR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -83,6 +84,8 @@ class Download(Planning):
             case ev.SourceDown(name, reason, may_return):
                 self._leave(self._sources[name], reason, out)
                 self._sources[name].left_at = now if may_return else None
+            case ev.Placed(name, distance):
+                self._placed(name, distance)
             case ev.Partner():
                 self._partner(event, now, out)
             case ev.PartnerLeft(name):
@@ -136,10 +139,19 @@ class Download(Planning):
         known = self._sources.get(event.name)
         if known is None:
             made = SourceState(event.name, event.kind, event.streams, holds)
+            made.distance = self._distances.get(event.name, 0)
             self._sources[event.name] = made
         else:  # it came back
             known.gone, known.holds, known.failures = None, holds, 0
             known.left_at = None
+
+    def _placed(self, name: str, distance: int) -> None:
+        self._distances[name] = distance
+        if name in self._sources:
+            self._sources[name].distance = distance
+            self._roster.changed()
+        if self._owners is not None:
+            self._owners.placed(name, far=distance == FAR)
 
     def _source_has(self, event: ev.SourceHas, now: float) -> None:
         source, index = self._sources[event.name], event.blob
@@ -183,11 +195,12 @@ class Download(Planning):
             now=now,
         )
         for flight in list(self._flights.values()):
-            if flight.source.is_peer or not flight.left or not flight.is_watched:
+            far = flight.source.is_far
+            if (flight.source.is_peer and not far) or not flight.left or not flight.is_watched:
                 continue
             index = flight.blob.spec.index
             units = self._units(index, flight.left)
-            if owners.knows(index) and any(owners.yields(unit, now) for unit in units):
+            if owners.knows(index) and any(owners.yields(unit, now, across=far) for unit in units):
                 self._abort(flight, out, ev.Cause.RACE)
 
     def _leave(self, source: SourceState, reason: str, out: list[ev.Action]) -> None:
@@ -272,7 +285,7 @@ class Download(Planning):
             took_s = max(now - flight.started, event.seconds)
             source.measured(took_s, count)
             self._pace.add(took_s / count)
-            if self._owners is not None and not source.is_peer:
+            if self._owners is not None and (source.is_far or not source.is_peer):
                 self._owners.took(took_s * self._piece_bytes / (count * BLOCK_BYTES))
         if event.blame:
             self._tried(source, flight.started, (event.fault,), now)

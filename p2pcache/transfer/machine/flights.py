@@ -117,7 +117,7 @@ class Stalls:
     def at(self, flight: Flight) -> float:
         """When it counts as stalled, unless a block arrives before."""
         source = flight.source
-        most_s = self._peer_s if source.is_peer else self._origin_s
+        most_s = self._peer_s if source.is_peer and not source.is_far else self._origin_s
         if not self._is_measured and source.block_s is not None:
             most_s = max(most_s, 3.0 * source.block_s)
         patient = flight.moved_at + CROWDED * most_s
@@ -128,6 +128,6 @@ def lags(flight: Flight, median_s: float | None, now: float, options: TransferOp
     """Whether this request has moved under a tenth of the median rate for long enough to tell."""
     spent = now - flight.started
     least = options.stall_s if flight.source.is_peer else options.origin_stall_s
-    if median_s is None or spent < least:
+    if median_s is None or spent < least or flight.source.is_far:  # its border is thin, not it
         return False
     return spent / max(flight.seen, 1) * options.slow_share > median_s

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SLOW_SHARE = 1 / 3  # of the median intake of those that are not done: below it one owns nothing
 MAX_UNITS = 4096  # that one member may say it brings: 16 batches of 128 small files, and room
 MAX_BROKEN = 3  # promises that were not kept: then a word of this member counts for nothing
+SUSPECT_LEASES = 4.0  # at least: where an origin is slow, it is suspected for some of its units
 BRING_LEASES = 2.0  # without a block: a unit of one block shows no progress before its end
 RATE_WEIGHT = 0.2  # of the newest figure in a mean
 
@@ -70,6 +71,7 @@ class Partner:
     intake: float | None = None  # bytes/s, its own word; None: not heard, or it is done
     brings: frozenset[Unit] = frozenset()
     since: dict[Unit, float] = field(default_factory=dict)  # when first said, or a block came
+    is_far: bool = False  # of another zone (`zones`)
     moved_at: float = -math.inf  # when a block of its was last heard of
     broken: int = 0  # units that it said it brings, and did not
 
@@ -109,7 +111,10 @@ class Owners:
         self._order = order
         self._keys: dict[int, bytes] = {}
         self._ranks: dict[Unit, Sequence[str]] = {}
-        self._named: dict[Unit, str] = {}  # owners, as long as nobody's standing changes
+        self._far: set[str] = set()
+        self._named: dict[
+            tuple[Unit, bool], str
+        ] = {}  # owners, as long as nobody's standing changes
         self._named_until = now
         self._bringers: dict[Unit, dict[str, Partner]] = {}
         self._bringing: dict[str, Partner] = {}  # those that say they bring anything
@@ -148,12 +153,27 @@ class Owners:
         """Whether it is too early to have heard who takes part."""
         return now < self._started + self._options.blind_s
 
+    def placed(self, name: str, *, far: bool) -> None:
+        """A member is in another zone than we, or is not."""
+        (self._far.add if far else self._far.discard)(name)
+        partner = self._partners.get(name)
+        if partner is not None:
+            partner.is_far = far
+            self._named.clear()
+
+    def is_zoned(self, now: float) -> bool:
+        """Whether others of our zone take part, as far as is known, while there are other zones."""
+        if not self._far:
+            return False
+        blind = self.is_blind(now)
+        return any(not p.is_far and (blind or p.takes_part) for p in self._partners.values())
+
     def joined(self, name: str) -> None:
         """A member takes part."""
         if name != self.me:
             known = self._partners.get(name)
             if known is None:
-                self._partners[name] = Partner(takes_part=True)
+                self._partners[name] = Partner(takes_part=True, is_far=name in self._far)
                 if name not in self._everyone:
                     self._everyone |= {name}
                     self._ranks.clear()
@@ -221,9 +241,13 @@ class Owners:
                 self._named.clear()
             partner.moved_at = now
             if partner.since:
+                kept = False
                 for unit in units:
                     if unit in partner.since:
-                        partner.since[unit] = now
+                        partner.since[unit], kept = now, True
+                if kept and partner.broken:  # an origin that was silent makes all break their word
+                    partner.broken -= 1
+                    self._named.clear()
 
     def broke(self, name: str) -> None:
         """A member did not have what it told."""
@@ -277,15 +301,35 @@ class Owners:
         ahead = int(4 + self._options.window_ahead_s * self._exists_rate)
         return max(self._options.window_least, ahead)
 
-    def owner(self, unit: Unit, now: float) -> str:
-        """The first of the rank that can bring a unit; us, if nobody else can."""
+    def owner(self, unit: Unit, now: float, *, across: bool = False) -> str:
+        """The first of the rank that can bring a unit; us, if nobody else can. `across`: into our
+        zone, from another.
+        """
         if now >= self._named_until:
             self._named.clear()
             self._named_until = self._changes_at(now)
-        name = self._named.get(unit)
+        name = self._named.get((unit, across))
         if name is None:
-            name = self._named[unit] = self._first_of(unit, now)
+            name = self._carrier_of(unit, now) if across else self._first_of(unit, now)
+            self._named[unit, across] = name
         return name
+
+    def _carrier_of(self, unit: Unit, now: float) -> str:
+        """Of our zone. Who declines may carry where all decline: it needs no origin for that."""
+        blind = self.is_blind(now)
+        spare = None
+        for name in self._rank(unit):
+            partner = self._partners.get(name)
+            declines = self.declines if partner is None else partner.declines
+            if name != self.me:
+                if partner is None or partner.is_far:
+                    continue
+                if not blind and not (partner.takes_part and self._is_believed(partner, now)):
+                    continue
+            if blind or not declines:
+                return name
+            spare = spare or name
+        return spare or self.me
 
     def _changes_at(self, now: float) -> float:
         """When who owns what may change by time alone."""
@@ -295,7 +339,8 @@ class Owners:
         return min(times, default=math.inf)
 
     def _suspect(self, partner: Partner, now: float) -> None:
-        partner.suspected_until = now + self._options.suspect_s
+        least_s = SUSPECT_LEASES * self.lease_s
+        partner.suspected_until = now + max(self._options.suspect_s, least_s)
         self._named.clear()
         self._named_until = min(self._named_until, partner.suspected_until)
 
@@ -311,18 +356,22 @@ class Owners:
                 return name
         return self.me
 
-    def is_mine(self, unit: Unit, now: float) -> bool:
-        """Whether we may ask the origin for a unit that nobody has."""
-        return not self.is_brought(unit, now) and self.owner(unit, now) == self.me
+    def is_mine(self, unit: Unit, now: float, *, across: bool = False) -> bool:
+        """Whether we may ask the origin for a unit that nobody has (`across`: those of another
+        zone, for one that nobody in ours has).
+        """
+        brought = self.is_brought(unit, now, across=across)
+        return not brought and self.owner(unit, now, across=across) == self.me
 
-    def is_brought(self, unit: Unit, now: float) -> bool:
+    def is_brought(self, unit: Unit, now: float, *, across: bool = False) -> bool:
         """Whether a member is heard to bring a unit from its origin, and moved within a lease.
+        `across`: into our zone.
 
         Who announces and brings nothing is suspected from then on.
         """
         found = now < self._arriving.get(unit, 0.0)
         for partner in self._bringers.get(unit, {}).values():
-            if not self._is_believed(partner, now):
+            if not self._is_believed(partner, now) or (across and partner.is_far):
                 continue
             if self._is_in_time(partner, unit, now):
                 found = True
@@ -350,21 +399,27 @@ class Owners:
         name = next(n for n, p in self._partners.items() if p is partner)
         self.suspects.append((name, waited_s, promised))
 
-    def yields(self, unit: Unit, now: float) -> bool:
-        """Whether somebody ranked before us brings the same unit: the lower rank stops."""
+    def yields(self, unit: Unit, now: float, *, across: bool = False) -> bool:
+        """Whether somebody ranked before us brings the same unit: the lower rank stops. `across`:
+        both into our zone.
+        """
         bringers = self._bringers.get(unit)
         if not bringers:
             return False
         for name in self._rank(unit):
             if name == self.me:
                 return False
-            if name in bringers and self._is_believed(bringers[name], now):
+            other = bringers.get(name)
+            if other is None or (across and other.is_far):
+                continue
+            if self._is_believed(other, now):
                 return True
         return False
 
-    def watch(self, lowest: Unit | None, now: float) -> None:
-        """Tell the lowest unit that nobody has or brings; its owner loses it after a lease in which
-        nothing of its was heard to arrive: to say that one is busy with another is not enough.
+    def watch(self, lowest: Unit | None, now: float, *, across: bool = False) -> None:
+        """Tell the lowest unit that nobody (`across`: of our zone) has or brings; its owner loses
+        it after a lease in which nothing of its was heard to arrive: to say that one is busy with
+        another is not enough.
         """
         self._arriving = {unit: at for unit, at in self._arriving.items() if at > now}
         for other in self._bringing.values():
@@ -376,7 +431,7 @@ class Owners:
         if now < since + self.lease_s:
             return
         self._stuck = (lowest, now)
-        name = self.owner(lowest, now)
+        name = self.owner(lowest, now, across=across)
         partner = self._partners.get(name)
         if partner is not None and partner.moved_at <= since:
             self._note_suspect(partner, now - since, promised=False)

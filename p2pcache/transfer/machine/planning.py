@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 COUNT_BEAT_S = 0.1  # how often rates are taken
+TAKE_OVER_S = 0.01  # after an owner is suspected, what was its is asked for
 RESAY_S, RESAY_MOST_S = 0.5, 3.0  # an intake that is older says nothing, also if it is the same
 RESAY_SHARE = 0.25  # a change of our intake below this changes nothing for the others
 
@@ -55,6 +56,9 @@ class Planning(PullState):
                 source.gone = source.gone or fault.message
             return [*out, failed]
         wake = self._wake(chooser, now)
+        if any(isinstance(action, ev.Suspect) for action in out):
+            soon = now + TAKE_OVER_S
+            wake = ev.Wake(soon if wake is None else min(soon, wake.at))
         return [*out, wake] if wake is not None else out
 
     def _watch_flights(self, chooser: Chooser, now: float, out: list[ev.Action]) -> None:
@@ -228,11 +232,13 @@ class Planning(PullState):
         if now >= self._told_at + COUNT_BEAT_S:
             self._told_at = now
             self._count(owners, chooser, now)
-            lowest = self._untouched(owners, shares, chooser, now) if shares.is_shared else None
-            owners.watch(lowest, now)
+            found = self._untouched(owners, shares, chooser, now) if shares.is_shared else None
+            lowest, across = (None, False) if found is None else found
+            owners.watch(lowest, now, across=across)
         out: list[ev.Action] = [ev.Suspect(*suspect) for suspect in owners.suspects]
         owners.suspects.clear()
-        running = (self._origin_turn, owners.declines)
+        carried = frozenset(f.job.id for f in self._flights.values() if f.source.is_far)
+        running = (self._origin_turn, owners.declines, carried)
         if running == self._said_of and now < self._said_at + self._resay_s():
             return out
         self._said_of, self._said_at, self._said_intake = running, now, self._intake
@@ -245,26 +251,34 @@ class Planning(PullState):
 
     def _untouched(
         self, owners: Owners, shares: Shares, chooser: Chooser, now: float
-    ) -> Unit | None:
-        """The lowest unit that nobody has or brings; of small blobs too, so that all watch one."""
+    ) -> tuple[Unit, bool] | None:
+        """The lowest unit that nobody has or brings (of our zone: then True); of small blobs too,
+        so that all watch one.
+        """
         for blob in self._open.values():
             if blob.phase is Phase.FETCHING and shares.applies(blob):
-                lowest = shares.untouched(blob, blob.done | chooser.there(blob))
+                there = chooser.there(blob)
+                here = chooser.near(blob) if shares.is_zoned else there
+                lowest = shares.untouched(blob, blob.done | here, there & ~here)
                 if lowest is not None:
                     return lowest
         for index in sorted(self._small):
-            unit = Unit(index, 0)
-            if not owners.knows(index) or owners.is_brought(unit, now):
+            unit, there = Unit(index, 0), chooser.there(self._blobs[index])
+            across = bool(there) and shares.is_zoned and not chooser.near(self._blobs[index])
+            if not owners.knows(index) or owners.is_brought(unit, now, across=across):
                 continue
-            if not chooser.there(self._blobs[index]):
-                return unit
+            if not there or across:
+                return unit, across
         return None
 
     def _count(self, owners: Owners, chooser: Chooser, now: float) -> None:
         exists = sum((b.done | chooser.there(b)).bit_count() for b in self._open.values())
         origins = [s for s in self._sources.values() if not s.is_peer]
-        can_ask = not origins or any(s.gone is None and now >= s.not_before for s in origins)
-        own = [f.started for f in self._flights.values() if not f.source.is_peer]
+        can_ask = not origins or any(
+            s.gone is None and now >= s.not_before and s.excluded.keys().isdisjoint(self._left)
+            for s in origins
+        )
+        own = [f.started for f in self._flights.values() if f.source.is_far or not f.source.is_peer]
         owners.counted(
             exists * BLOCK_BYTES // self._piece_bytes,
             self._intake,
@@ -274,14 +288,15 @@ class Planning(PullState):
         )
 
     def _brings(self) -> tuple[tuple[int, RangeSet], ...]:
-        """What is on its way from origins, by blob."""
+        """What is on its way from origins and into our zone, by blob."""
         masks: dict[int, int] = {}
         for flight in self._flights.values():
-            if not flight.source.is_peer and not flight.is_aborted:
+            if (flight.source.is_far or not flight.source.is_peer) and not flight.is_aborted:
                 index = flight.blob.spec.index
                 masks[index] = masks.get(index, 0) | flight.mask
         for batch, _ in self._batches.values():
-            if not self._sources[batch.source].is_peer:
+            source = self._sources[batch.source]
+            if source.is_far or not source.is_peer:
                 masks |= {i: 1 for i in batch.blobs if self._blobs[i].phase is not Phase.COMPLETE}
         return tuple((i, bits.to_ranges(mask)) for i, mask in sorted(masks.items()))
 
@@ -376,7 +391,8 @@ class Planning(PullState):
         times += [until for _, until in self._batches.values()]
         if self._waits():
             if self._owners is not None:
-                times.append(self._owners.next_at(now))
+                at = self._owners.next_at(now)
+                times.append(at if at > now else self._told_at + COUNT_BEAT_S)  # looked at then
             times += self._resume_times(now)
             if not self._flights and not self._batches:
                 times.append(max(now, self._patience_ends_at()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from p2pcache.sources.port import SourceKind
+from p2pcache.transfer.machine.zones import FAR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +44,7 @@ class SourceState:
     moved_at: float = 0.0  # when a block of its last arrived here
     ranged: bool = True
     gone: str | None = None
+    distance: int = 0  # `zones`
     left_at: float | None = None  # its connection ended; it may come back with what it holds
     last_fault: Fault | None = None
     excluded: dict[int, Fault] = field(default_factory=dict)
@@ -58,6 +60,11 @@ class SourceState:
 
     def __post_init__(self) -> None:
         self.is_peer = self.kind is not SourceKind.ORIGIN
+
+    @property
+    def is_far(self) -> bool:
+        """In another zone than ours."""
+        return self.distance == FAR
 
     def held(self, blob: BlobState) -> int:
         """Blocks of a blob that it can be asked for, ever."""

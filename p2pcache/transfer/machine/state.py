@@ -59,11 +59,12 @@ class PullState:
         self._hopeful = hopeful
         self._owners = owners
         self._said_intake = 0.0
-        self._said_of: tuple[int, bool] | None = None  # `_origin_turn`, and whether we declined
+        self._said_of: tuple[object, ...] | None = None  # what ran then, and whether we declined
         self._origin_turn = 0  # grows when a request to an origin begins or ends
         self._said_at = self._told_at = self._counted_at = now
         self._counted_bytes = 0
         self._intake = 0.0
+        self._distances: dict[str, int] = {}  # of members: see `zones`
         self._flights: dict[int, Flight] = {}
         self._running = 0  # of them, those that are not aborted...
         self._asked_peers = 0  # ... and those of these that peers bring

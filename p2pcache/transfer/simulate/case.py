@@ -37,7 +37,13 @@ class Case:
     boasters: int = 0  # of the nodes: they announce to bring, and bring nothing
     liars: float = 0.0  # of the nodes: they send other bytes than the map wants
     split: bool = False  # two halves that never hear of each other
-    zones: int = 1  # only counted: how often a copy crosses from one to another
+    zones: int = 1  # a node's: its number modulo this
+    zone_link: float = math.inf  # bytes/s from one zone to another, each way, shared by all
+    zone_latency_s: float = 0.0  # beside, for bytes and for words
+    cut_at: float = (
+        0.0  # of the file in the swarm: then the last zone is cut off from everything...
+    )
+    cut_s: float = math.inf  # ... for so long
     options: TransferOptions = field(default_factory=TransferOptions)
     owners: OwnerOptions = field(default_factory=OwnerOptions)
 
@@ -45,7 +51,9 @@ class Case:
     def bound_s(self) -> float:
         """The least time that physics allows for the last node (DESIGN 11)."""
         shared = self.nodes * self.size / (self.origin + self.nodes * self.link)
-        return max(self.size / self.origin, self.size / self.link, shared)
+        # of one copy that left the origin into all zones alike, a zone's part goes to each other
+        borders = self.size / self.zones / self.zone_link if self.zones > 1 else 0.0
+        return max(self.size / self.origin, self.size / self.link, shared, borders)
 
     @property
     def blocks(self) -> int:
@@ -84,7 +92,8 @@ class Outcome:
     unbanned: int = 0  # ...and that nobody did
     wrong_bytes: int = 0  # sent by liars...
     kept_wrong_bytes: int = 0  # ... and, at the end, part of a complete file
-    crossings: float = 0.0  # copies that entered a zone from another, the mean of the zones
+    crossings: float = 0.0  # copies that crossed into each zone but one
+    cut_off: int = 0  # nodes that gave up
     pieces: int = 0  # that arrived anywhere
     samples: tuple[Sample, ...] = ()
 
@@ -101,6 +110,7 @@ class Outcome:
             "wrong_bytes_sent": self.wrong_bytes,
             "wrong_bytes_kept": self.kept_wrong_bytes,
             "zone_copies": self.crossings,
+            "gave_up": self.cut_off,
         }
 
 

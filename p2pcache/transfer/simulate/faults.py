@@ -41,6 +41,8 @@ def make_nodes(case: Case, chance: random.Random) -> tuple[list[Node], dict[int,
     for node in chance.sample(nodes, round(case.nodes * case.churn)):
         kills[node.number] = case.bound_s * (0.1 + 0.8 * chance.random())
         nodes.append(Node(len(nodes), case.link, kills[node.number], late=True))
+    for node in nodes:
+        node.zone = node.number % case.zones
     _link(nodes, case, chance)
     return nodes, kills
 

@@ -9,6 +9,7 @@ from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import Download, bits
 from p2pcache.transfer.machine.owners import Owners
+from p2pcache.transfer.machine.zones import FAR
 from p2pcache.transfer.policy import piece_bytes
 
 if TYPE_CHECKING:
@@ -46,13 +47,16 @@ class Node:
         self.fresh = 0  # blocks that were not said yet
         self.boasts = False
         self.lies = False
+        self.zone = 0
+        self.failed = False
         self.met: set[int] = set()  # whom it is linked with and heard of
         self.banned: set[int] = set()
 
     @property
     def works(self) -> bool:
         """Whether it is still to be waited for."""
-        return self.ended is None and self.dead is None and not self.boasts and not self.lies
+        over = self.ended is not None or self.dead is not None or self.failed
+        return not over and not self.boasts and not self.lies
 
     @property
     def hears(self) -> bool:
@@ -75,6 +79,10 @@ class Node:
             piece_bytes=piece_bytes(case.size), streams=case.streams, options=case.options,
             chance=chance, now=now, hopeful=True, owners=owners,
         )  # fmt: skip
+
+    def places(self, others: Sequence[Node]) -> list[ev.Event]:
+        """Who of the others is in another zone."""
+        return [ev.Placed(other.name, FAR) for other in others if other.zone != self.zone]
 
     def got(self, blocks: int) -> None:
         """Blocks arrived and verified."""

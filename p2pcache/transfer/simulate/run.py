@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 import statistics
 from functools import cache, partial
@@ -30,6 +31,7 @@ LIMIT, LIMIT_S = 30, 120.0  # bounds, and patience: then whoever has not ended n
 SAMPLES = 100  # in one bound
 HEARD = 0.5  # of a beat, after it was said
 WRONG = b"x" * 32
+SILENT_S = 10.0  # until a request to an origin that cannot be reached is over
 
 
 class Simulation:
@@ -48,6 +50,8 @@ class Simulation:
         self.nodes, self._kills = make_nodes(case, self._random)
         self._left = sum(node.works for node in self.nodes)
         self._everyone = frozenset(node.name for node in self.nodes)
+        self._borders: dict[tuple[int, int], float] = {}  # when each is free
+        self._cut_from = self._cut_until = math.inf
         self._samples: list[Sample] = []
         self._duplicate_bytes = self._wrong_bytes = self._crossed_bytes = self._pieces = 0
 
@@ -89,7 +93,8 @@ class Simulation:
             unbanned=len(liars - found),
             wrong_bytes=self._wrong_bytes,
             kept_wrong_bytes=self._kept_wrong_bytes(),
-            crossings=self._crossed_bytes / case.size / case.zones,
+            crossings=self._crossed_bytes / case.size / max(1, case.zones - 1),
+            cut_off=sum(n.failed for n in self.nodes),
             pieces=self._pieces,
             samples=tuple(self._samples),
         )
@@ -121,7 +126,7 @@ class Simulation:
         case = self.case
         node.start(case, self._everyone, self._order, self._random.random, self.now)
         if node.works:
-            self._tell(node, ev.Tick())
+            self._tell(node, *node.places(self.nodes), ev.Tick())
             origin = ev.SourceUp(ORIGIN, SourceKind.ORIGIN, ORIGIN_STREAMS)
             self._at(self.now + case.hello_s, lambda: self._tell(node, origin))
         for other in self.nodes:
@@ -141,7 +146,17 @@ class Simulation:
             node.met.add(other.number)
             self._tell(node, *other.greeting())
 
-        self._at(self.now + 0.005 + self.case.beat_s * self._random.random(), meet)
+        heard_s = 0.005 + self.case.beat_s * self._random.random()
+        self._at(self.now + heard_s + self._away_s(node, other), meet)
+
+    def _away_s(self, node: Node, other: Node) -> float:
+        return self.case.zone_latency_s if node.zone != other.zone else 0.0
+
+    def _is_cut(self, zone: int, other: int | None = None) -> bool:
+        """Whether nothing passes between two zones now; None: the origin."""
+        last = self.case.zones - 1
+        is_off = self._cut_from <= self.now < self._cut_until
+        return is_off and zone != other and last in (zone, other)
 
     def _beat(self, node: Node) -> None:
         """Say what is new; hear what the others said."""
@@ -154,7 +169,8 @@ class Simulation:
             for number in node.links:
                 other = self.nodes[number]
                 if other.hears and node.number in other.met:
-                    other.inbox.extend((at, event) for event in news)
+                    heard_at = at + self._away_s(node, other)
+                    other.inbox.extend((heard_at, event) for event in news)
         if node.inbox and node.inbox[0][0] <= self.now:
             self._tell(node)
 
@@ -183,6 +199,10 @@ class Simulation:
             case ev.Wake(at):
                 node.wake = at
                 self._arm(node, at)
+            case ev.Failed():
+                node.failed = True
+                self._left -= 1
+                self._say(node, None)
             case ev.Finished():
                 node.ended = self.now
                 self._left -= 1
@@ -218,19 +238,24 @@ class Simulation:
                 or half_of(other, self.case) != half_of(node, self.case)
             ):
                 continue
-            if node.number in other.met or node.number not in other.links:
-                other.inbox.append((at, partner))
+            heard = node.number in other.met or node.number not in other.links
+            if heard and not self._is_cut(node.zone, other.zone):
+                other.inbox.append((at + self._away_s(node, other), partner))
 
     # -- requests -------------------------------------------------------------------------------
 
     def _fetch(self, node: Node, job: ev.Job) -> None:
         if job.source == ORIGIN:
             flow = node.flows[job.id] = Flow(job, node.number, None, self.case.grain_bytes)
-            self._origin.ask(flow, self.now)
+            if self._is_cut(node.zone):
+                silent = Fault(FaultKind.UNAVAILABLE, "the origin is silent")
+                self._at(self.now + SILENT_S, lambda: self._end(node, job, silent))
+            else:
+                self._origin.ask(flow, self.now)
             return
         sender = self.nodes[int(job.source[4:])]
         flow = node.flows[job.id] = Flow(job, node.number, sender.number, self.case.grain_bytes)
-        if sender.dead is not None:
+        if sender.dead is not None or self._is_cut(node.zone, sender.zone):
             return  # nothing comes; noticed when its link ends
         unit_s = (job.end - job.start) / sender.rate
         if sender.up_free - self.now > self.case.busy_s * unit_s:
@@ -251,11 +276,18 @@ class Simulation:
             return
         sender.sent += size
         flow.sent += size
-        if sender.number % self.case.zones != node.number % self.case.zones:
-            self._crossed_bytes += size
         if flow.next_bytes:
             self._send(sender, flow)
-        self._deliver(flow, size)
+        if sender.zone == node.zone:
+            self._deliver(flow, size)
+            return
+        if self._is_cut(node.zone, sender.zone):
+            return
+        self._crossed_bytes += size
+        border = (sender.zone, node.zone)
+        free = max(self.now, self._borders.get(border, 0.0)) + size / self.case.zone_link
+        self._borders[border] = free
+        self._at(free + self.case.zone_latency_s, lambda: self._deliver(flow, size))
 
     def _deliver(self, flow: Flow, size: int) -> None:
         node = self.nodes[flow.node]
@@ -279,6 +311,8 @@ class Simulation:
             node.brought += size
         if self.case.kill_at:
             self._maybe_kill()
+        if self.case.cut_at and self._cut_from == math.inf:
+            self._maybe_cut()
         if job.start + flow.arrived >= job.end:
             self._pieces += 1
             self._end(node, job, None)
@@ -310,7 +344,41 @@ class Simulation:
             self._origin.stop(flow, self.now)
         self._at(self.now, lambda: self._end(node, job, None, blame=False))
 
-    # -- death ----------------------------------------------------------------------------------
+    # -- cables, death --------------------------------------------------------------------------
+
+    def _maybe_cut(self) -> None:
+        """The last zone is alone: what is under way is lost, and links end after `dead_s`."""
+        if self._exists.bit_count() < self.case.cut_at * self.case.blocks:
+            return
+        self._cut_from, self._cut_until = self.now, self.now + self.case.cut_s
+        last = self.case.zones - 1
+        silent = Fault(FaultKind.UNAVAILABLE, "the origin is silent")
+        for node in [n for n in self.nodes if n.zone == last]:
+            for flow in self._origin.of(node.number):
+                self._origin.stop(flow, self.now)
+                self._at(self.now + SILENT_S, partial(self._end, node, flow.job, silent))
+        self._at(self.now + self.case.dead_s, lambda: self._part(last))
+        if math.isfinite(self._cut_until):
+            self._at(self._cut_until, lambda: self._heal(last))
+
+    def _across(self, zone: int) -> list[tuple[Node, Node]]:
+        """Pairs of which one is in this zone, both ways."""
+        inside = [n for n in self.nodes if n.zone == zone and n.dead is None]
+        outside = [n for n in self.nodes if n.zone != zone and n.dead is None]
+        pairs = [(one, other) for one in inside for other in outside]
+        return pairs + [(other, one) for one, other in pairs]
+
+    def _part(self, zone: int) -> None:
+        for node, other in self._across(zone):
+            if other.number in node.met:
+                node.met.discard(other.number)
+                down = ev.SourceDown(other.name, "its link ended", may_return=True)
+                self._tell(node, down, ev.PartnerLeft(other.name))
+
+    def _heal(self, zone: int) -> None:
+        for node, other in self._across(zone):
+            if other.number in node.links:
+                self._introduce(node, other)
 
     def _maybe_kill(self) -> None:
         wanted = self.case.kill_at * self.case.blocks

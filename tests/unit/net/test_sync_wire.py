@@ -325,6 +325,20 @@ def test_newer_minors_may_add_kinds_and_fields_but_older_ones_lack_nothing():
         parse(msgpack.packb([1, 1, 0, bytes(16)]))
 
 
+def test_where_an_agent_is_came_later_and_is_bounded():
+    placed = Hello(*VERSION, bytes(16), "a", (), LaneInfo(1, (), None, b""), 0, "eu-1a", "r7")
+    plain = msgpack.unpackb(encode(placed)[4:])
+    assert parse(msgpack.packb(plain)) == placed
+    older = parse(msgpack.packb(plain[:-2]))
+    assert (older.zone, older.rack) == ("", "")
+    with pytest.raises(Untrusted):
+        parse(msgpack.packb([*plain[:-1], "r" * 65]))
+    with pytest.raises(Untrusted):
+        parse(msgpack.packb([*plain[:-1], 7]))
+    with pytest.raises(Untrusted):
+        parse(msgpack.packb(plain[:-3]))
+
+
 def test_what_peers_would_refuse_is_not_sent():
     for wrong in (
         Want(0, None, ()),

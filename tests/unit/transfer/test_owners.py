@@ -188,6 +188,23 @@ def test_who_breaks_its_word_again_and_again_is_not_heard_any_more():
     assert view.owner(owned(0, "peer1"), at) != "peer1"
 
 
+def test_who_keeps_its_word_after_all_is_heard_again():
+    """An origin that was silent makes everybody break it: once it is back, one copy is enough."""
+    view = all_take_part(owners("peer0"))
+    at = 1.0
+    for _ in range(MAX_BROKEN):
+        unit = owned(0, "peer0")
+        view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=at)
+        assert view.is_mine(unit, at + 2.1)
+        view.moved("peer1", [Unit(0, 9999)], at + 2.2)
+        view.heard("peer1", intake=1.0, declines=False, brings=[], now=at + 2.3)
+        at += 3.0
+    mine = owned(0, "peer1")
+    assert view.owner(mine, at) != "peer1"
+    view.moved("peer1", [unit], at)
+    assert view.owner(mine, at) == "peer1"
+
+
 def test_a_member_may_bring_more_units_than_are_remembered():
     view = all_take_part(owners("peer0"))
     at = 1.0
@@ -260,3 +277,13 @@ def test_alone_until_somebody_is_heard():
     assert not view.alone
     view.left("peer1")
     assert view.alone
+
+
+def test_where_the_origin_is_slow_an_owner_is_suspected_for_longer_than_a_lease():
+    unit = owned(0, "peer1")
+    view = all_take_part(owners("peer0"))
+    view.took(3.0)
+    view.watch(unit, LATE)
+    view.watch(unit, LATE + 12.1)
+    assert view.owner(unit, LATE + 12.1) != "peer1"
+    assert view.owner(unit, LATE + 12.1 + 1.5 * view.lease_s) != "peer1"

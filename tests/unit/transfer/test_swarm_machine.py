@@ -618,3 +618,55 @@ def test_where_others_may_join_an_origin_is_asked_for_short_runs():
 
     assert first_run(["me", "later"]) == MIB
     assert first_run(["me"]) == MIB, "a member that nobody knows yet may join as well"
+
+
+def in_a_swarm(*sizes: int, partner: str = "other", origin: bool = True) -> Pull:
+    """A pull that takes part with one other member, past its blind time."""
+    from p2pcache.transfer.machine.owners import OwnerOptions, Owners
+
+    pull = Pull(*sizes, origin=False, peers=0)
+    owners = Owners("me", ["me", partner], OwnerOptions(), 0.0)
+    for index in range(len(sizes)):
+        owners.add_blob(index, bytes([index]) * 34)
+    pull.machine = Download(
+        specs(*sizes), piece_bytes=2 * MIB, streams=4, options=OPTIONS, chance=lambda: HALF,
+        now=0.0, hopeful=True, owners=owners,
+    )  # fmt: skip
+    pull.tell(ev.Partner(partner, 1e6, False, ()))
+    pull.now = 0.5
+    if origin:
+        pull.tell(ev.SourceUp("origin", SourceKind.ORIGIN, 8))
+    return pull
+
+
+@pytest.mark.parametrize("kind", [FaultKind.DENIED, FaultKind.NOT_FOUND])
+def test_whose_origin_refuses_a_blob_for_good_says_that_it_brings_nothing(kind):
+    """Else the others wait a lease for each of the units that are its."""
+    pull = in_a_swarm(40 * MIB)
+    jobs = pull.open(blocks=40)
+    assert jobs, "some units are its own"
+    pull.end(jobs[0], done=jobs[0].start, why=Fault(kind, "refused", http_status=403))
+    pull.now += 0.2
+    pull.tell(ev.Tick())
+    (said,) = [action for action in pull.out if isinstance(action, ev.Say)]
+    assert said.declines
+
+
+def test_an_owner_that_is_overdue_between_two_looks_is_taken_over_at_the_next():
+    """Nothing else happens: no word comes, nothing runs. Only a wake leads on."""
+    pull = in_a_swarm(40 * MIB)
+    for job in pull.open(blocks=40):
+        pull.end(job)
+    while pull.running:
+        pull.end(next(iter(pull.running.values())))
+    pull.tell(ev.Tick())
+    ticks = 0
+    while not pull.running and ticks < 100:
+        suspected = any(isinstance(action, ev.Suspect) for action in pull.out)
+        wakes = [action.at for action in pull.out if isinstance(action, ev.Wake)]
+        assert wakes, "nobody wakes it any more"
+        assert wakes[0] <= pull.now + (0.02 if suspected else 1.0)
+        pull.now = wakes[0] if ticks != 1 else pull.now + 0.05  # and once for no reason
+        pull.tell(ev.Tick())
+        ticks += 1
+    assert pull.running

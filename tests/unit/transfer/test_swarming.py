@@ -16,6 +16,7 @@ from p2pcache.errors import Unavailable
 from p2pcache.lanes.orders import Fault, FaultKind, Location
 from p2pcache.sources.port import PeerLoad, PeerProof, PeerThrottled
 from p2pcache.transfer import events as ev
+from p2pcache.transfer.machine.zones import FAR
 from p2pcache.transfer.sharing import Peers
 from p2pcache.transfer.swarming import ORIGIN_KEY_BYTES, Swarming
 from tests.support.partial_files import block_hashes, some_bytes
@@ -297,3 +298,25 @@ async def test_of_an_origin_that_refuses_others_are_told_once_and_others_words_o
         await trio.sleep(1)
         assert heard.statistics().current_buffer_used == 0, "another place"
         nursery.cancel_scope.cancel()
+
+
+async def test_how_far_a_peer_is_is_told_before_what_it_holds_and_once(autojump_clock):
+    body = some_bytes(4 * MIB, b"far")
+    near, far = ServedPeer(Key(1), SimpleNamespace()), ServedPeer(Key(2), SimpleNamespace())
+    send, heard = trio.open_memory_channel[ev.Event](100)
+    swarm = ScriptedSwarm([near])
+    swarm.distances[far.id] = FAR
+    swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
+    assert swarming.places() == []
+    for peer in (near, far):
+        swarm.peer_brings(peer, {})
+        swarm.holds(peer, digest_of(body), len(body))
+    swarm.send.close()
+    await swarming.run()
+    told = []
+    while heard.statistics().current_buffer_used:
+        told.append(heard.receive_nowait())
+    placed = [event for event in told if isinstance(event, ev.Placed)]
+    assert placed == [ev.Placed(far.name, FAR)]
+    first = next(event for event in told if getattr(event, "name", None) == far.name)
+    assert first == placed[0]

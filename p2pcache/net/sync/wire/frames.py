@@ -95,7 +95,7 @@ def _parse(values: Values) -> Heard:
         values.skip(count)
         return Unknown(kind)
     codec = known[1]
-    if count < len(codec.fields):
+    if count < len(codec.fields) - codec.later:
         raise Untrusted("a message that lacks fields")
     first: list[Any] = []
     if kind == HELLO:
@@ -103,8 +103,8 @@ def _parse(values: Values) -> Heard:
         if first[0] != VERSION[0]:
             values.skip(count - 2)
             return OtherMajor(first[0], first[1])
-    rest = [field.read(values) for field in codec.fields[len(first) :]]
-    values.skip(count - len(codec.fields))
+    rest = [field.read(values) for field in codec.fields[len(first) : count]]
+    values.skip(max(0, count - len(codec.fields)))
     made: Message = codec.make(*first, *rest)
     if isinstance(made, Map) and made.hashes is not None and len(made.hashes) % 32:
         raise Untrusted("block hashes of the wrong length")

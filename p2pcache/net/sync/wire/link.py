@@ -22,6 +22,7 @@ PROTOCOL = "/p2pcache/sync/1"
 GENERATION_BYTES = 16
 MAX_CERTIFICATE_BYTES = 4096
 MAX_QUEUE_S = 1e6
+MAX_PLACE_BYTES = 64  # of a zone or a rack: a Kubernetes label has at most 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,9 @@ class LaneInfo:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who speaks. `generation`: random for each start of an agent; `flags`: none yet."""
+    """Who speaks. `generation`: random for each start of an agent; `flags`: none yet; `zone` and
+    `rack`: where it is, "" where it does not say. These since minor version 3.
+    """
 
     major: int
     minor: int
@@ -45,6 +48,8 @@ class Hello:
     addresses: tuple[str, ...]
     lane: LaneInfo
     flags: int = 0
+    zone: str = ""
+    rack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,9 @@ CODECS: Codecs = {
             ADDRESSES,
             _LANE,
             Whole(0, MAX_ID),
+            Text(MAX_PLACE_BYTES),
+            Text(MAX_PLACE_BYTES),
+            later=2,
         ),
     ),
     2: (Ping, record(Ping, ID)),

@@ -28,13 +28,13 @@ Codecs: TypeAlias = dict[int, tuple[Any, Record[Any]]]
 """By number: the class of a frame (of announcements: what is said), and its fields in order."""
 
 
-def record(kind: type, *codecs: Field[Any]) -> Record[Any]:
-    """The fields of a dataclass, in order."""
+def record(kind: type, *codecs: Field[Any], later: int = 0) -> Record[Any]:
+    """The fields of a dataclass, in order. `later`: see Record."""
     names = [field.name for field in fields(kind)]
     if len(names) != len(codecs):
         raise TypeError(f"{kind.__name__} has {len(names)} fields, {len(codecs)} are described")
     get = operator.attrgetter(*names)
-    return Record(kind, codecs, (lambda value: (get(value),)) if len(names) == 1 else get)
+    return Record(kind, codecs, (lambda value: (get(value),)) if len(names) == 1 else get, later)
 
 
 def plain_tuple(*codecs: Field[Any]) -> Record[tuple[Any, ...]]:
