@@ -75,9 +75,13 @@ class NetworkSlot:
 
     async def run(self) -> None:
         """Open the network whenever there is a key for one; until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tell_removed)
-            await self._keep_open()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell_removed)
+                await self._keep_open()
+        finally:  # nobody is handed a network that has closed
+            self._opening = False
+            self._set(None)
 
     async def _keep_open(self) -> None:
         while True:

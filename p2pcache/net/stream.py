@@ -73,6 +73,7 @@ class HostStream:
 
     async def send_all(self, data: bytes) -> None:
         """Send all. Raises Unavailable. If cancelled while sending, the stream ends."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         async with self._sending:
             self._check()
             writing = _Writing()
@@ -108,7 +109,9 @@ class HostStream:
     def _is_taken_at_once(self, count: int) -> bool:
         """Whether so much can be written without waiting for the other end."""
         muxed = cast("YamuxStream", vars(self._stream)["muxed_stream"])  # no other muxer is used
-        return count <= min(SMALL_BYTES, muxed.send_window) and self._tcp.takes_some()
+        if count > min(SMALL_BYTES, muxed.send_window) or muxed.conn._write_lock.locked():
+            return False  # also when its next owner has not begun
+        return self._tcp.takes_some()
 
     def _check(self) -> None:
         if self._ended or self._tcp.closed:

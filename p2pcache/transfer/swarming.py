@@ -87,7 +87,7 @@ class Swarming:
         self._lanes = PeerLanes(peers.swarm)
         self._evidence: dict[int, Evidence] = {}
         self._asked: dict[int, set[PeerId]] = {}
-        self._asked_now: dict[int, dict[int, trio.Event]] = {}  # blocks, and when that is over
+        self._asked_now: dict[int, list[tuple[RangeSet, trio.Event]]] = {}  # set when it is over
         self._untold: dict[tuple[str, int], RangeSet | None] = {}
         self._proofs: set[PeerId] = set()  # under way: these will tell what they hold
         self._sizes: dict[int, list[tuple[PeerId, int]]] = {}
@@ -259,7 +259,8 @@ class Swarming:
             learned = trio.Event()
 
             async def learn() -> None:
-                await self._learn_map(self._peers[name], index, blocks)
+                with trio.move_on_after(MAP_S):  # a slow peer's asks must not pile up
+                    await self._learn_map(self._peers[name], index, blocks)
                 learned.set()
 
             nursery.start_soon(learn)
@@ -280,25 +281,25 @@ class Swarming:
             asked.add(peer)
             await self._ask_map(peer, index, RangeSet.of((0, count)))
             return
-        asked_now = self._asked_now.setdefault(index, {})
+        asked_now = self._asked_now.setdefault(index, [])
         while not evidence.is_proven and (missing := evidence.unspoken(blocks)):
-            numbers = [n for start, end in missing for n in range(start, end)]
-            mine = [n for n in numbers if n not in asked_now]
-            if not mine:  # another that holds them is being asked
+            mine = missing
+            for asked_for, _ in asked_now:
+                mine -= asked_for
+            if not mine:  # others that hold them are being asked
+                answered = next(event for asked_for, event in asked_now if asked_for & missing)
                 with trio.move_on_after(MAP_WAIT_S) as patience:
-                    await asked_now[numbers[0]].wait()
+                    await answered.wait()
                 if not patience.cancelled_caught:
                     continue
-                mine = numbers
-            answered = trio.Event()
-            asked_now.update((n, answered) for n in mine)
+                mine = missing
+            mark = (mine, trio.Event())
+            asked_now.append(mark)
             try:
-                await self._ask_map(peer, index, RangeSet.of(*((n, n + 1) for n in mine)))
+                await self._ask_map(peer, index, mine)
             finally:
-                for n in mine:
-                    if asked_now.get(n) is answered:
-                        del asked_now[n]
-                answered.set()
+                asked_now.remove(mark)
+                mark[1].set()
             return
 
     async def _ask_map(self, peer: PeerId, index: int, blocks: RangeSet) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from p2pcache.net.free_lock import FreeLock
+from p2pcache.net.free_lock import GIVES_WAY, FreeLock
 
 
 async def test_a_free_one_is_taken_without_giving_way():
@@ -48,3 +48,18 @@ async def test_somebody_elses_lock_cannot_be_given_back():
     lock = FreeLock()
     with pytest.raises(RuntimeError):
         lock.release()
+
+
+async def test_a_loop_over_a_free_one_gives_way_now_and_then():
+    lock, others = FreeLock(), 0
+
+    async def other() -> None:
+        nonlocal others
+        others += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for _ in range(GIVES_WAY):
+            async with lock:
+                pass
+        assert others == 1
