@@ -147,15 +147,11 @@ class SwarmWorld(World):
                 self.barred = {one for one in self.barred if one[1:] != (job.blob, block)}
 
     def others(self, but: str, blob: int, block: int) -> list[str]:
-        able = [p for p in self.peers if block in self.told.get((p, blob), ())]
-        return [
-            name
-            for name in [*able, *self.origins]
-            if name != but
-            and name not in self.gone
-            and (name, blob) not in self.excluded
-            and (name, blob, block) not in self.barred
-        ]
+        """Who else could be asked, as the machine has it: what is told, and who is left alone."""
+        state = self.machine._blobs[blob]
+        sources = self.machine._sources.values()
+        able = [s.name for s in sources if s.name != but and s.held(state) >> block & 1]
+        return [name for name in able if (name, blob, block) not in self.barred]
 
     def check_share(self, job: ev.Job) -> None:
         if job.source in self.peers or job.whole or not self.is_shared:
