@@ -11,7 +11,6 @@ from typing import Self
 
 import trio
 
-
 GIVES_WAY = 16  # times that a free one is taken between two checkpoints: 5 ms of tiny frames
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import trio
 from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.peer.id import ID
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
+from p2pcache.net import py_libp2p_fixes
+from p2pcache.net.stream import HostStream
 from p2pcache.net.tcp import TcpConnection
 
 
@@ -100,3 +105,32 @@ async def test_close_still_sends_what_was_written(pair):
     await tcp.close()
     assert await far.receive_some() == b"goodbye"
     assert await far.receive_some() == b""
+
+
+class Sent:
+    """What noise and the private network are above a connection: here, nothing."""
+
+    is_initiator = True
+
+    def __init__(self, tcp: TcpConnection) -> None:
+        self._tcp = tcp
+
+    async def write(self, data: bytes) -> None:
+        await self._tcp.write(data)
+
+
+async def test_a_small_write_behind_another_writer_ends_when_its_caller_leaves(pair):
+    """The other may be one whose turn has come and who has not begun: the socket looks free."""
+    py_libp2p_fixes.apply()
+    tcp, _ = pair
+    muxer = Yamux(Sent(tcp), ID(b"\x12\x20" + bytes(32)), is_initiator=True)
+    muxed = YamuxStream(1, muxer, True)
+    plain = SimpleNamespace(muxed_stream=muxed, write=muxed.write, reset=trio.lowlevel.checkpoint)
+    async with trio.open_nursery() as nursery:
+        stream = HostStream(plain, b"peer", tcp, nursery)
+        async with muxer._write_lock:
+            assert tcp.takes_some()
+            with trio.fail_after(5), trio.move_on_after(0.1) as patience:
+                await stream.send_all(b"hello")
+            assert patience.cancelled_caught
+        nursery.cancel_scope.cancel()

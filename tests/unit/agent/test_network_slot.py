@@ -13,6 +13,7 @@ import trio
 from p2pcache.agent.network_files import Files
 from p2pcache.agent.network_open import open_agent_network
 from p2pcache.agent.network_slot import NetworkSlot
+from p2pcache.agent.supervise import keep_running
 from p2pcache.config.network import NetworkSettings
 from p2pcache.errors import LocalFault, plain_errors
 from p2pcache.net.identity import load_or_create_identity
@@ -160,3 +161,26 @@ async def test_a_home_that_cannot_be_written_is_a_fault_of_this_machine_and_no_b
     with pytest.raises(LocalFault, match="cannot write into"):
         async with open_agent_network(tmp_path, NetworkSettings(), store, lambda: 0.0, run):
             raise AssertionError("it opened")
+
+
+async def test_after_a_bug_nobody_is_handed_the_network_that_it_closed(
+    autojump_clock, tmp_path, key
+):
+    key()
+    slot = make_slot(tmp_path, takes_s=1.0)
+    told: list[Any] = []
+
+    def index_with_a_bug() -> set[bytes]:
+        raise ValueError("a bug")
+
+    slot._store = SimpleNamespace(
+        watch_removed=told.append, complete_manifests=index_with_a_bug
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_running, slot.run)
+        first = await slot.wait_any()
+        told[0]([b"blob"])
+        await slot.wait_closed(first)
+        assert slot.current is None
+        assert await slot.wait_any() is not first
+        nursery.cancel_scope.cancel()
