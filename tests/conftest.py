@@ -5,11 +5,13 @@ from __future__ import annotations
 import compileall
 from pathlib import Path
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 PACKAGE = Path(__file__).parents[1] / "p2pcache"
 
-settings.register_profile("any machine", deadline=None)
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 
