@@ -8,6 +8,7 @@ nobody, so without an origin its copies all count as last ones.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ class LastCopies:
         self._now = now
         self._spared = spared
         self._answers: dict[str, tuple[bool, float]] = {}  # of servers: whether it did, and when
+        self._gone: dict[str, float] = {}  # refs that their origin lost, and when it said so
 
     # -- in a worker thread ----------------------------------------------------------------------
 
@@ -92,7 +94,10 @@ class LastCopies:
         """What our copy is, as far as it is known without asking: an origin counts until it was
         asked in vain.
         """
-        origin = any(self._believed(server) is not False for server, _ in self._origins(rows))
+        origin = any(
+            self._believed(server) is not False and row.canonical not in self._gone
+            for server, row in self._origins(rows)
+        )
         return self._copy(manifest, origin=origin)
 
     def _copy(self, manifest: bytes, *, origin: bool) -> Copy:
@@ -111,17 +116,17 @@ class LastCopies:
         self, manifests: Collection[bytes], rows: Mapping[bytes, list[Row]]
     ) -> dict[bytes, Copy]:
         origins = {cid: list(self._origins(rows.get(cid, ()))) for cid in manifests}
-        gone: set[str] = set()  # refs that their origin does not know any more
         with trio.move_on_after(ASK_S):
-            await self._ask_origins(origins, gone)
-            without = [cid for cid in manifests if not self._is_given(origins[cid], gone)]
+            await self._ask_origins(origins)
+            without = [cid for cid in manifests if not self._is_given(origins[cid])]
             await self._ask_members(without)
-        return {
-            cid: self._copy(cid, origin=self._is_given(origins[cid], gone)) for cid in manifests
-        }
+        return {cid: self._copy(cid, origin=self._is_given(origins[cid])) for cid in manifests}
 
-    def _is_given(self, origins: Iterable[tuple[str, Row]], gone: Collection[str]) -> bool:
-        return any(self._believed(server) and row.canonical not in gone for server, row in origins)
+    def _is_given(self, origins: Iterable[tuple[str, Row]]) -> bool:
+        """What a server said it lost it does not give, until it said otherwise of that ref."""
+        return any(
+            self._believed(server) and row.canonical not in self._gone for server, row in origins
+        )
 
     def _origins(self, rows: Iterable[Row]) -> Iterable[tuple[str, Row]]:
         """Servers that may be asked for it, and by which ref. A path of this machine is none, nor
@@ -133,6 +138,8 @@ class LastCopies:
                 continue
             if ours:
                 self._heard(row.endpoint, row.resolved_at)
+                if row.resolved_at > self._gone.get(row.canonical, math.inf):
+                    del self._gone[row.canonical]
             yield self._resolver.source_for(ref).endpoint(ref, _nobody(row)), row
 
     def _heard(self, server: str, at: float) -> None:
@@ -146,9 +153,7 @@ class LastCopies:
         age_s = self._now() - at
         return did if 0 <= age_s < (LATELY_S if did else AGAIN_S) else None
 
-    async def _ask_origins(
-        self, origins: Mapping[bytes, list[tuple[str, Row]]], gone: set[str]
-    ) -> None:
+    async def _ask_origins(self, origins: Mapping[bytes, list[tuple[str, Row]]]) -> None:
         """One question for each server of which nothing is known."""
         asked: dict[str, Row] = {}
         for pairs in origins.values():
@@ -157,21 +162,22 @@ class LastCopies:
                     asked.setdefault(server, row)
         async with trio.open_nursery() as nursery:
             for server, row in asked.items():
-                nursery.start_soon(self._ask_origin, server, row, gone)
+                nursery.start_soon(self._ask_origin, server, row)
 
-    async def _ask_origin(self, server: str, row: Row, gone: set[str]) -> None:
+    async def _ask_origin(self, server: str, row: Row) -> None:
         """Anything that the server says shows that it is there; who asks shows no credential."""
         ref = refs.parse_ref(row.canonical)
         did = False
         try:
             await self._resolver.source_for(ref).list(ref, _nobody(row))
             did = True
+            self._gone.pop(row.canonical, None)
         except Denied:
             did = True
         except NotFound as exc:
             did = True
             if not (exc.hidden or row.gated or row.credential_used):
-                gone.add(row.canonical)
+                self._gone[row.canonical] = self._now()
         except P2PCacheError:
             pass
         finally:

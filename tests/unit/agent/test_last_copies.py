@@ -173,6 +173,19 @@ async def test_what_its_own_server_lost_stays_and_what_it_hides_is_there(
     assert (blob in await world.keep(blob)) == stays
 
 
+async def test_what_its_origin_lost_stays_at_every_later_question_until_it_is_there_again(world):
+    world.origin.trouble = NotFound("no such revision")
+    blob, manifest = world.put(b"one", "hf://org/one@main")
+    for _ in range(2):
+        assert await world.keep(blob) == {blob: Hold.LAST_COPY}
+    rows = world.store.resolutions_of(manifest)
+    assert world.last.known(manifest, rows) is Copy.LAST, "`ls` says so too"
+    world.now += 1
+    again = Resolution("hf://org/one@main", manifest, None, "hf", HUB, world.now)
+    world.store.record_resolution(again)
+    assert await world.keep(blob) == {}
+
+
 async def test_no_address_is_called_that_others_alone_told(world):
     blob, _ = world.put(b"one", "https://inner.example/x", OTHERS)
     assert await world.keep(blob) == {blob: Hold.LAST_COPY}
