@@ -1,8 +1,8 @@
 """Copies that nobody else can give: found before an eviction, by asking origins and members.
 
-The store asks in a worker thread about what it is about to evict, and waits ASK_S at most: for an
-origin of each server one question, then, for what no origin gives, what members say and, for some,
-what the DHT tells. What is not known in time stays. Content that is restricted is announced to
+The store asks in a worker thread about what it is about to evict, and waits ASK_S at most: for
+origins, by each ref, then, for what no origin gives, what members say and, for some, what the DHT
+tells. What is not known in time stays. Content that is restricted is announced to
 nobody, so without an origin its copies all count as last ones.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from p2pcache.transfer.resolve import Resolver
 
 ASK_S = 5.0  # for everything: a pull that needs room waits for it
+ORIGINS_S = 2.5  # of it for the origins: one that is away leaves members the rest
+MAX_REFS = 16  # of one server and question: a hub allows an address some hundred in 5 minutes
+REFS_AT_ONCE = 4
 LOOK_UP_S = 2.0  # in the DHT for who has one manifest, and to be linked with them
 LINKED_S = (
     0.5  # after the DHT told: a link takes milliseconds on a LAN, and says at once who has it
@@ -63,6 +67,7 @@ class LastCopies:
         self._now = now
         self._spared = spared
         self._answers: dict[str, tuple[bool, float]] = {}  # of servers: whether it did, and when
+        self._said: dict[str, float] = {}  # refs: when their origin last said whether it has them
         self._gone: dict[str, float] = {}  # refs that their origin lost, and when it said so
 
     # -- in a worker thread ----------------------------------------------------------------------
@@ -138,6 +143,7 @@ class LastCopies:
                 continue
             if ours:
                 self._heard(row.endpoint, row.resolved_at)
+                self._said[row.canonical] = max(row.resolved_at, self._said.get(row.canonical, 0.0))
                 if row.resolved_at > self._gone.get(row.canonical, math.inf):
                     del self._gone[row.canonical]
             yield self._resolver.source_for(ref).endpoint(ref, _nobody(row)), row
@@ -154,34 +160,56 @@ class LastCopies:
         return did if 0 <= age_s < (LATELY_S if did else AGAIN_S) else None
 
     async def _ask_origins(self, origins: Mapping[bytes, list[tuple[str, Row]]]) -> None:
-        """One question for each server of which nothing is known."""
-        asked: dict[str, Row] = {}
+        """Of each server that is not known to be away, by each ref that it did not speak of of
+        late, MAX_REFS at most. What is not asked or answered is given if its server answers.
+        """
+        asked: dict[str, dict[str, Row]] = defaultdict(dict)
         for pairs in origins.values():
             for server, row in pairs:
-                if self._believed(server) is None:
-                    asked.setdefault(server, row)
+                lately = 0 <= self._now() - self._said.get(row.canonical, 0.0) < LATELY_S
+                away = self._believed(server) is False
+                if not lately and not away and len(asked[server]) < MAX_REFS:
+                    asked[server][row.canonical] = row
         async with trio.open_nursery() as nursery:
-            for server, row in asked.items():
-                nursery.start_soon(self._ask_origin, server, row)
+            for server, rows in asked.items():
+                if rows:
+                    nursery.start_soon(self._ask_server, server, list(rows.values()))
 
-    async def _ask_origin(self, server: str, row: Row) -> None:
-        """Anything that the server says shows that it is there; who asks shows no credential."""
-        ref = refs.parse_ref(row.canonical)
+    async def _ask_server(self, server: str, rows: list[Row]) -> None:
+        """The first question alone tells whether it answers: one that does not gets no other."""
         did = False
-        try:
-            await self._resolver.source_for(ref).list(ref, _nobody(row))
-            did = True
-            self._gone.pop(row.canonical, None)
-        except Denied:
-            did = True
-        except NotFound as exc:
-            did = True
-            if not (exc.hidden or row.gated or row.credential_used):
-                self._gone[row.canonical] = self._now()
-        except P2PCacheError:
-            pass
-        finally:
+        with trio.move_on_after(ORIGINS_S) as scope:
+            did = await self._ask_origin(rows[0])
             self._answers[server] = (did, self._now())
+            if did:
+                limit = trio.CapacityLimiter(REFS_AT_ONCE)
+                async with trio.open_nursery() as nursery:
+                    for row in rows[1:]:
+                        nursery.start_soon(self._ask_origin, row, limit)
+        if scope.cancelled_caught and not did:  # not when whoever asks was cancelled
+            self._answers[server] = (False, self._now())
+
+    async def _ask_origin(self, row: Row, limit: trio.CapacityLimiter | None = None) -> bool:
+        """Whether the server says anything: that shows that it is there. Who asks shows no
+        credential, so what only some may read can look lost, and counts as given.
+        """
+        ref = refs.parse_ref(row.canonical)
+        async with nullcontext() if limit is None else limit:
+            try:
+                await self._resolver.source_for(ref).list(ref, _nobody(row))
+                lost = False
+            except Denied:
+                lost = False
+            except NotFound:  # also `hidden`, as a hub says of all that it does not show to nobody
+                lost = not (row.gated or row.credential_used)
+            except P2PCacheError:
+                return False
+        self._said[row.canonical] = self._now()
+        if lost:
+            self._gone[row.canonical] = self._now()
+        else:
+            self._gone.pop(row.canonical, None)
+        return True
 
     async def _ask_members(self, manifests: Collection[bytes]) -> None:
         """Until all that may have these were heard, or the time is over. A network that has just

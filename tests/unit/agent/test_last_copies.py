@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import trio
 
-from p2pcache.agent.last_copies import ASK_S, LATELY_S, MAX_LOOK_UPS, LastCopies
+from p2pcache.agent.last_copies import (
+    AGAIN_S,
+    ASK_S,
+    LATELY_S,
+    MAX_LOOK_UPS,
+    MAX_REFS,
+    LastCopies,
+)
+from p2pcache.content import refs
 from p2pcache.content.digests import whole_digests
 from p2pcache.content.last_copy import Copy
 from p2pcache.content.manifest import FileEntry, Manifest
@@ -32,6 +40,7 @@ class Origin:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.trouble: Exception | None = None
+        self.lost: set[str] = set()  # repositories
         self.takes_s = 0.0
 
     def endpoint(self, ref, credentials):
@@ -42,6 +51,8 @@ class Origin:
         await trio.sleep(self.takes_s)
         if self.trouble is not None:
             raise self.trouble
+        if isinstance(ref, refs.HfRef) and ref.repo_id in self.lost:
+            raise NotFound("no public repository", hidden=True)
 
 
 class Net:
@@ -130,12 +141,12 @@ async def test_what_was_pushed_here_has_no_origin_and_stays(world):
     assert not world.origin.asked, "a path of this machine is nobody's origin"
 
 
-async def test_what_a_server_still_gives_may_go_and_each_is_asked_once(world):
+async def test_what_a_server_still_gives_may_go_and_of_each_ref_it_is_asked_once(world):
     one, _ = world.put(b"one", "hf://org/one@main")
     two, _ = world.put(b"two", "hf://org/two@main")
     assert await world.keep(one, two) == {}
     assert await world.keep(one) == {}
-    assert len(world.origin.asked) == 1
+    assert len(world.origin.asked) == 2
     assert world.origin.asked[0][1] is None, "nobody's token is shown for that"
 
 
@@ -163,6 +174,7 @@ async def test_what_a_server_that_cannot_be_reached_gave_stays(world, trouble, a
         (Denied("log in"), True, False),
         (NotFound("no such repository", hidden=True), True, False),
         (NotFound("no such repository"), False, True),
+        (NotFound("no public repository", hidden=True), False, True),
     ],
 )
 async def test_what_its_own_server_lost_stays_and_what_it_hides_is_there(
@@ -184,6 +196,39 @@ async def test_what_its_origin_lost_stays_at_every_later_question_until_it_is_th
     again = Resolution("hf://org/one@main", manifest, None, "hf", HUB, world.now)
     world.store.record_resolution(again)
     assert await world.keep(blob) == {}
+
+
+async def test_of_one_server_what_it_lost_stays_and_what_it_has_may_go(world):
+    blobs = [world.put(b"%d" % n, f"hf://org/r{n}@main")[0] for n in range(3)]
+    world.origin.lost = {"org/r1"}
+    assert await world.keep(*blobs) == {blobs[1]: Hold.LAST_COPY}
+
+
+async def test_one_server_is_asked_few_questions_and_one_if_it_does_not_answer(world):
+    blobs = [world.put(b"%d" % n, f"hf://org/r{n}@main")[0] for n in range(MAX_REFS + 9)]
+    world.origin.trouble = Unavailable("down")
+    assert len(await world.keep(*blobs)) == len(blobs)
+    assert len(world.origin.asked) == 1
+    world.now += AGAIN_S
+    world.origin.trouble = None
+    assert await world.keep(*blobs) == {}
+    assert len(world.origin.asked) == 1 + MAX_REFS
+
+
+async def test_a_dead_server_leaves_members_their_time(world, autojump_clock):
+    world.join()
+    world.origin.takes_s = math.inf
+    blob, manifest = world.put(b"one", "hf://org/one@main")
+    world.net.in_dht[manifest] = ranked(manifest, higher=True)
+    assert await world.keep(blob) == {}
+
+
+async def test_who_is_cancelled_learns_nothing_of_a_server(world, autojump_clock):
+    blob, manifest = world.put(b"one", "hf://org/one@main")
+    world.origin.takes_s = 1.0
+    with trio.move_on_after(0.5):
+        await world.last._ask({manifest}, {manifest: world.store.resolutions_of(manifest)})
+    assert await world.keep(blob) == {}, "it is asked again at once"
 
 
 async def test_no_address_is_called_that_others_alone_told(world):
