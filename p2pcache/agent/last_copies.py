@@ -22,6 +22,7 @@ from p2pcache.errors import Denied, NotFound, P2PCacheError
 from p2pcache.sources.port import Credentials
 from p2pcache.store.policy import Hold
 from p2pcache.transfer.names import OTHERS
+from p2pcache.transfer.resolve import hub_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -135,18 +136,23 @@ class LastCopies:
 
     def _origins(self, rows: Iterable[Row]) -> Iterable[tuple[str, Row]]:
         """Servers that may be asked for it, and by which ref. A path of this machine is none, nor
-        is a web address that others alone told: it may be one that only we can reach.
+        is a web address that others alone told: it may be one that only we can reach. Of a hub's
+        name that others told, our own hub is asked, if it was theirs: at another hub, a mirror or
+        a private one, it may mean something else, or nothing.
         """
         for row in rows:
             ref, ours = refs.parse_ref(row.canonical), row.source != OTHERS
             if not (isinstance(ref, refs.HfRef) or (ours and isinstance(ref, refs.HttpRef))):
+                continue
+            server = self._resolver.source_for(ref).endpoint(ref, _nobody(row))
+            if not ours and hub_of(row) != server:
                 continue
             if ours:
                 self._heard(row.endpoint, row.resolved_at)
                 self._said[row.canonical] = max(row.resolved_at, self._said.get(row.canonical, 0.0))
                 if row.resolved_at > self._gone.get(row.canonical, math.inf):
                     del self._gone[row.canonical]
-            yield self._resolver.source_for(ref).endpoint(ref, _nobody(row)), row
+            yield server, row
 
     def _heard(self, server: str, at: float) -> None:
         """We resolved something there."""

@@ -25,9 +25,11 @@ from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.preload import score
 from p2pcache.content.verify import verify
 from p2pcache.errors import Denied, NotFound, Unavailable
+from p2pcache.sources.port import Listing
 from p2pcache.store.policy import Hold
 from p2pcache.store.records import Resolution
 from p2pcache.store.store import Store
+from p2pcache.transfer import resolve
 from p2pcache.transfer.names import OTHERS
 
 ME = b"\x00\x24\x08\x01\x12\x20" + bytes(32)
@@ -235,6 +237,15 @@ async def test_no_address_is_called_that_others_alone_told(world):
     blob, _ = world.put(b"one", "https://inner.example/x", OTHERS)
     assert await world.keep(blob) == {blob: Hold.LAST_COPY}
     assert not world.origin.asked
+
+
+@pytest.mark.parametrize("asked", [HUB, "https://mirror.example", ""])
+async def test_a_hubs_name_that_others_told_counts_only_if_our_hub_was_asked(world, asked):
+    listing = Listing(OTHERS, "a peer", "c" * 40, True, (), asked=asked)
+    packed = resolve._pack(listing)
+    blob, _ = world.put(b"one", "hf://org/one@main", OTHERS, extras=packed)
+    assert await world.keep(blob) == ({} if asked == HUB else {blob: Hold.LAST_COPY})
+    assert len(world.origin.asked) == (asked == HUB)
 
 
 @pytest.mark.parametrize("higher", [True, False])
