@@ -158,7 +158,7 @@ class Preloads:
             if row.intent is not None and row.intent.manifest in manifests
             and row.intent.replicas and row.cancel is None
         }  # fmt: skip
-        if not all(possible.values()):
+        if not possible or not all(possible.values()):  # or it expired since the last look
             return
         self._handovers.begin(possible, trio.current_time())
         with trio.move_on_after(WAIT_S):
@@ -253,11 +253,12 @@ class Preloads:
                 self._checked_at = float("-inf")
             job.row = row
         every_s = HURRY_S if self._hurry else CHECK_S
-        if rows and trio.current_time() >= self._checked_at + every_s:
+        if trio.current_time() >= self._checked_at + every_s:
             self._checked_at, self._hurry = trio.current_time(), False
-            jobs = list(self._jobs.values())
-            await trio.to_thread.run_sync(self._holdings.check, opened, jobs)
-            await self._keep_replicas(opened)
+            if rows:
+                jobs = list(self._jobs.values())
+                await trio.to_thread.run_sync(self._holdings.check, opened, jobs)
+            await self._keep_replicas(opened)  # also after the last one: its copies may go
         for job in list(self._jobs.values()):
             self._look_at(parts, opened, nursery, job)
 
