@@ -8,6 +8,7 @@ nobody, so without an origin its copies all count as last ones.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ import trio
 from p2pcache.agent.names import MEMBERS_S
 from p2pcache.content import refs
 from p2pcache.content.last_copy import Copy, copy_of, least
-from p2pcache.errors import Denied, NotFound, P2PCacheError
+from p2pcache.errors import Denied, LocalFault, NotFound, P2PCacheError
 from p2pcache.sources.port import Credentials
 from p2pcache.store.policy import Hold
 from p2pcache.transfer.names import OTHERS
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from p2pcache.store.records import Resolution as Row
     from p2pcache.store.store import Store
     from p2pcache.transfer.resolve import Resolver
+
+_log = logging.getLogger(__name__)
 
 ASK_S = 5.0  # for everything: a pull that needs room waits for it
 ORIGINS_S = 2.5  # of it for the origins: one that is away leaves members the rest
@@ -74,8 +77,16 @@ class LastCopies:
     # -- in a worker thread ----------------------------------------------------------------------
 
     def keep(self, sha256s: Collection[bytes]) -> dict[bytes, Hold]:
-        """Which of these blobs stay. Raises LocalFault, trio.Cancelled."""
-        copies = self.copies(sha256s)
+        """Which of these blobs stay: all, if that cannot be found out, as a pull that only makes
+        room for the next must not fail. Raises LocalFault, trio.Cancelled.
+        """
+        try:
+            copies = self.copies(sha256s)
+        except LocalFault:
+            raise
+        except Exception:  # noqa: BLE001  # the border: a bug in here is not the pull's
+            _log.exception("nothing is evicted: which copies are the last ones is not known")
+            return dict.fromkeys(sha256s, Hold.LAST_COPY)
         return {sha256: HOLDS[copy] for sha256, copy in copies.items() if copy in HOLDS}
 
     def copies(self, sha256s: Collection[bytes]) -> dict[bytes, Copy]:

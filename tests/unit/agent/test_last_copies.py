@@ -324,3 +324,11 @@ async def test_a_network_that_has_just_opened_is_given_time_to_meet_its_members(
         copies = await world.last._ask({manifest}, {})
     assert copies == {manifest: Copy.SPARE}
     assert not world.net.looked_up
+
+
+@pytest.mark.parametrize("where", ["origin", "ref"])
+async def test_if_it_cannot_be_found_out_all_stay(world, where, caplog):
+    blob, _ = world.put(b"one", "hf://org/one@main" if where == "origin" else "hf://")
+    world.origin.trouble = ValueError("a bug")
+    assert await world.keep(blob) == {blob: Hold.LAST_COPY}
+    assert "nothing is evicted" in caplog.text
