@@ -131,17 +131,20 @@ class Collector:
         """Evict until `incoming` bytes fit the budget and the disk. DiskFull, evicting nothing,
         when that cannot be reached: it says what stands in the way.
         """
-        usage = self.usage(without=without)
-        need = policy.room_need(
-            incoming, used=usage.used_bytes, capacity=self._options.capacity_bytes,
-            promised=usage.promised_bytes, disk_free=usage.disk_free_bytes,
-            reserve=self._options.reserve_bytes,
-        )  # fmt: skip
-        if need == Need():
+
+        def needed() -> Need:
+            usage = self.usage(without=without)
+            return policy.room_need(
+                incoming, used=usage.used_bytes, capacity=self._options.capacity_bytes,
+                promised=usage.promised_bytes, disk_free=usage.disk_free_bytes,
+                reserve=self._options.reserve_bytes,
+            )  # fmt: skip
+
+        if needed() == Need():
             return
-        plan, kept = self._decided(need, running=running, without=without, ask=True)
+        plan, kept = self._decided(needed, running=running, without=without, ask=True)
         if not plan.met:
-            raise self._full(incoming, usage, plan, kept)
+            raise self._full(incoming, self.usage(without=without), plan, kept)
         self._evict(plan)
 
     def _full(self, incoming: int, usage: Usage, plan: Plan, kept: Collection[bytes]) -> DiskFull:
@@ -192,7 +195,7 @@ class Collector:
             need = Need(store_bytes=max(usage.used_bytes - target_bytes, 0))
         else:
             need = self._watermark_need(usage)
-        plan, _ = self._decided(need, running=running, without=without, ask=False)
+        plan, _ = self._decided(lambda: need, running=running, without=without, ask=False)
         freed = sum(victim.disk_bytes for victim in plan.victims) if dry_run else self._evict(plan)
         freed += sum(use.allocated for use in old)
         return GcReport(
@@ -210,7 +213,7 @@ class Collector:
         need = self._watermark_need(self.usage())
         if need == Need():
             return 0
-        return self._evict(self._decided(need, running=running, ask=False)[0])
+        return self._evict(self._decided(lambda: need, running=running, ask=False)[0])
 
     def _watermark_need(self, usage: Usage) -> Need:
         options = self._options
@@ -221,18 +224,19 @@ class Collector:
         return Need(need.store_bytes, max(options.reserve_bytes - usage.disk_free_bytes, 0))
 
     def _decided(
-        self, need: Need, *, running: Callable[[], Collection[bytes]],
+        self, needed: Callable[[], Need], *, running: Callable[[], Collection[bytes]],
         without: Collection[Path] = (), ask: bool,
     ) -> tuple[Plan, set[bytes]]:  # fmt: skip
         """A plan whose victims may all go, and which blobs stay because nobody else can give them.
         `ask`: where it is not enough, others are asked to take copies over that preloads keep.
 
         Only what would go is asked about, and the plan that is given was made after the last
-        question, so what a pull took hold of meanwhile stays.
+        question, so what a pull took hold of meanwhile stays. A hand-over takes so long that what
+        was needed and answered before it counts no more.
         """
         kept: dict[bytes, Hold] = {}
         asked: set[bytes] = set()
-        rounds = 0
+        need, rounds = needed(), 0
         while True:
             plan = self._plan(need, running=running(), last_copies=kept, without=without)
             new = {victim.key for victim in plan.victims if not victim.partial} - asked
@@ -241,6 +245,8 @@ class Collector:
                     return plan, set(kept)
                 ask = False
                 self.hand_over(self._in_the_way(plan))
+                kept, asked = {}, set()
+                need, rounds = needed(), 0
                 continue
             rounds += 1
             if rounds > _ROUNDS:

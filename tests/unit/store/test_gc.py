@@ -429,3 +429,31 @@ def test_a_copy_that_nobody_takes_over_stays(tmp_path, blobs):
         with pytest.raises(DiskFull, match="a preload keeps"):
             store.ensure_room(MIB)
         assert store.find(info.digest) is not None
+
+
+def test_what_was_answered_and_needed_before_a_hand_over_counts_no_more(tmp_path, blobs):
+    """It takes up to a minute: who else had a copy may be gone since, and room may be free."""
+    with open_store(tmp_path, capacity_bytes=8 * MIB) as store:
+        infos = [store_whole(store, data) for data in blobs]
+        cids = [store.put_manifest(manifest_of(data)) for data in blobs]
+        store.keep_replicas(cids[1:])
+        handed = []
+
+        def keep(some):
+            last = {infos[0].sha256} & set(some) if handed else ()
+            return dict.fromkeys(last, Hold.LAST_COPY)
+
+        def hand_over(some):
+            handed.append(some)
+            store.keep_replicas(cids[2:])
+            if len(handed) == 2:
+                store.rm(cids[1])
+
+        store.guard(keep, hand_over)
+        with pytest.raises(DiskFull):
+            store.ensure_room(6 * MIB)
+        assert all(store.find(info.digest) for info in infos)
+        store.keep_replicas(cids)
+        store.ensure_room(4 * MIB)
+        assert len(handed) == 2
+        assert [store.find(info.digest) is not None for info in infos] == [True, False, True]
