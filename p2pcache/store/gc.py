@@ -244,7 +244,7 @@ class Collector:
                 if plan.met or not ask or Hold.REPLICA not in plan.kept:
                     return plan, set(kept)
                 ask = False
-                self.hand_over(self._in_the_way(plan))
+                self.hand_over(self._in_the_way(plan, running()))
                 kept, asked = {}, set()
                 need, rounds = needed(), 0
                 continue
@@ -254,12 +254,15 @@ class Collector:
             kept.update(self.keep_last(new))
             asked |= new
 
-    def _in_the_way(self, plan: Plan) -> list[bytes]:
-        """Replicas, least recently used first, that would give what the plan lacks."""
+    def _in_the_way(self, plan: Plan, running: Collection[bytes]) -> list[bytes]:
+        """Replicas, least recently used first, that would give what the plan lacks; none that
+        stays for another reason too.
+        """
+        may = self.replicas - self._records.pinned() - set(running)
         missing = max(plan.missing.store_bytes, plan.missing.disk_bytes)
         found = []
         for row in sorted(self._index.every_row(), key=lambda row: row.last_used):
-            if missing > 0 and row.path is None and row.sha256 in self.replicas:
+            if missing > 0 and row.path is None and row.sha256 in may:
                 found.append(row.sha256)
                 missing -= row.size
         return found

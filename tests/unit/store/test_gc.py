@@ -457,3 +457,16 @@ def test_what_was_answered_and_needed_before_a_hand_over_counts_no_more(tmp_path
         store.ensure_room(4 * MIB)
         assert len(handed) == 2
         assert [store.find(info.digest) is not None for info in infos] == [True, False, True]
+
+
+def test_no_copy_is_handed_over_that_is_pinned_or_part_of_a_pull(tmp_path, blobs):
+    handed = []
+    with open_store(tmp_path, capacity_bytes=6 * MIB) as store:
+        infos = [store_whole(store, data) for data in blobs]
+        cids = [store.put_manifest(manifest_of(data)) for data in blobs]
+        store.keep_replicas(cids)
+        store.pin(cids[0])
+        store.guard(lambda _: {}, handed.append)
+        with store.running([infos[1].sha256]), pytest.raises(DiskFull):
+            store.ensure_room(2 * MIB)
+        assert handed == [[infos[2].sha256]]
