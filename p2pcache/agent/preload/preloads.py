@@ -184,11 +184,11 @@ class Preloads:
 
     async def _run(self, parts: Parts) -> None:
         await self._saver.load()
-        try:
-            await self._keep_replicas(None)
-        except LocalFault as exc:  # tried again with each look into the store
-            _log.warning("copies that are to stay may be evicted: %s", exc.message)
         while True:
+            try:
+                await self._keep_replicas(None)  # nobody can be heard: all that is kept stays
+            except LocalFault as exc:  # tried again with each look into the store
+                _log.warning("copies that are to stay may be evicted: %s", exc.message)
             opened = await self._slot.wait_any()
             async with trio.open_nursery() as nursery:
                 talk = Talk(

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+import trio.testing
 
 from p2pcache.agent.args import Args
 from p2pcache.agent.preload import operations as preload
@@ -402,3 +403,36 @@ async def test_after_the_last_preload_its_copies_may_go_and_nobody_waits(
         assert not rows()
         assert not store.replica_manifests
         assert not preloads.spared
+
+
+async def test_without_a_network_everything_stays_that_others_were_to_keep(
+    handing, store, slot, monkeypatch, autojump_clock
+):
+    preloads, opened, closing = handing.preloads, trio.Event(), trio.Event()
+
+    async def idle(*_):
+        await trio.sleep_forever()
+
+    async def wait_any():
+        if opened.is_set():
+            await trio.sleep_forever()
+        opened.set()
+        return handing.opened
+
+    async def wait_closed(_):
+        await closing.wait()
+
+    monkeypatch.setattr(preloads, "_work", idle)
+    monkeypatch.setattr(preloads, "_follow_members", idle)
+    slot.wait_any, slot.wait_closed = wait_any, wait_closed
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(preloads.run, None)
+        await opened.wait()
+        store.keep_replicas([])  # members had said that they have it
+        preloads._holdings._kept = (set(), set())
+        preloads._holdings.spared = frozenset({handing.intent.manifest})
+        closing.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert store.replica_manifests == {handing.intent.manifest}
+        assert not preloads.spared
+        nursery.cancel_scope.cancel()
