@@ -21,6 +21,7 @@ from p2pcache.content import refs
 from p2pcache.content.last_copy import Copy, copy_of, least
 from p2pcache.errors import Denied, LocalFault, NotFound, P2PCacheError
 from p2pcache.sources.port import Credentials
+from p2pcache.store.gc import ASK_S
 from p2pcache.store.policy import Hold
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.resolve import hub_of
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-ASK_S = 5.0  # for everything: a pull that needs room waits for it
 ORIGINS_S = 2.5  # of it for the origins: one that is away leaves members the rest
 MAX_REFS = 16  # of one server and question: a hub allows an address some hundred in 5 minutes
 REFS_AT_ONCE = 4
@@ -76,12 +76,12 @@ class LastCopies:
 
     # -- in a worker thread ----------------------------------------------------------------------
 
-    def keep(self, sha256s: Collection[bytes]) -> dict[bytes, Hold]:
+    def keep(self, sha256s: Collection[bytes], within_s: float = ASK_S) -> dict[bytes, Hold]:
         """Which of these blobs stay: all, if that cannot be found out, as a pull that only makes
         room for the next must not fail. Raises LocalFault, trio.Cancelled.
         """
         try:
-            copies = self.copies(sha256s)
+            copies = self.copies(sha256s, within_s)
         except LocalFault:
             raise
         except Exception:  # noqa: BLE001  # the border: a bug in here is not the pull's
@@ -89,8 +89,8 @@ class LastCopies:
             return dict.fromkeys(sha256s, Hold.LAST_COPY)
         return {sha256: HOLDS[copy] for sha256, copy in copies.items() if copy in HOLDS}
 
-    def copies(self, sha256s: Collection[bytes]) -> dict[bytes, Copy]:
-        """What our copies of these blobs are."""
+    def copies(self, sha256s: Collection[bytes], within_s: float = ASK_S) -> dict[bytes, Copy]:
+        """What our copies of these blobs are, as far as it is known or told `within_s`."""
         listed = self._store.manifests_of_blobs(sha256s)
         manifests = set().union(*listed.values())
         if not manifests:
@@ -99,7 +99,7 @@ class LastCopies:
         for row in self._store.resolutions():
             if row.manifest in manifests:
                 rows[row.manifest].append(row)
-        known = trio.from_thread.run(self._ask, manifests, rows)
+        known = trio.from_thread.run(self._ask, manifests, rows, within_s)
         return {
             sha256: least([known[cid] for cid in cids])  # restricted or not: bytes are bytes
             for sha256, cids in listed.items()
@@ -130,10 +130,11 @@ class LastCopies:
     # -- questions -------------------------------------------------------------------------------
 
     async def _ask(
-        self, manifests: Collection[bytes], rows: Mapping[bytes, list[Row]]
+        self, manifests: Collection[bytes], rows: Mapping[bytes, list[Row]], within_s: float = ASK_S
     ) -> dict[bytes, Copy]:
         origins = {cid: list(self._origins(rows.get(cid, ()))) for cid in manifests}
-        with trio.move_on_after(ASK_S):
+        with trio.move_on_after(within_s):
+            await trio.lowlevel.checkpoint()  # no time, no question
             await self._ask_origins(origins)
             without = [cid for cid in manifests if not self._is_given(origins[cid])]
             await self._ask_members(without)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _HASH_STEP_BYTES = 1 << 20
 _SECTOR_BYTES = 512  # the unit of st_blocks
+ASK_S = 5.0  # for all questions of one eviction: a pull that needs room waits for it
 _ROUNDS = 3  # of questions about what would go; then all is asked about at once
 _NAMED = 3  # refs in an error
 
@@ -85,8 +86,8 @@ class Collector:
         self._leases = leases
         self.replicas: frozenset[bytes] = frozenset()  # raw sha2-256 of what preloads keep
         # Which of these blobs (raw sha2-256) stay because nobody else can give them. May wait for
-        # others for some seconds, so nothing that the trio thread needs is locked meanwhile.
-        self.keep_last: Callable[[Collection[bytes]], Mapping[bytes, Hold]] = lambda _: {}
+        # others so many seconds, so nothing that the trio thread needs is locked meanwhile.
+        self.keep_last: Callable[[Collection[bytes], float], Mapping[bytes, Hold]] = lambda *_: {}
         # Have others take the copies of these over; waits for it for a while.
         self.hand_over: Callable[[Collection[bytes]], None] = lambda _: None
 
@@ -231,12 +232,13 @@ class Collector:
         `ask`: where it is not enough, others are asked to take copies over that preloads keep.
 
         Only what would go is asked about, and the plan that is given was made after the last
-        question, so what a pull took hold of meanwhile stays. A hand-over takes so long that what
-        was needed and answered before it counts no more.
+        question, so what a pull took hold of meanwhile stays. All questions together have ASK_S. A
+        hand-over takes so long that what was needed and answered before it counts no more.
         """
+        clock = self._leases.monotonic
         kept: dict[bytes, Hold] = {}
         asked: set[bytes] = set()
-        need, rounds = needed(), 0
+        need, rounds, until = needed(), 0, clock() + ASK_S
         while True:
             plan = self._plan(need, running=running(), last_copies=kept, without=without)
             new = {victim.key for victim in plan.victims if not victim.partial} - asked
@@ -246,12 +248,12 @@ class Collector:
                 ask = False
                 self.hand_over(self._in_the_way(plan, running()))
                 kept, asked = {}, set()
-                need, rounds = needed(), 0
+                need, rounds, until = needed(), 0, clock() + ASK_S
                 continue
             rounds += 1
             if rounds > _ROUNDS:
                 new = {row.sha256 for row in self._index.every_row() if row.path is None} - asked
-            kept.update(self.keep_last(new))
+            kept.update(self.keep_last(new, max(0.0, until - clock())))
             asked |= new
 
     def _in_the_way(self, plan: Plan, running: Collection[bytes]) -> list[bytes]:

@@ -453,13 +453,13 @@ class Store:
         self._collector.replicas = frozenset(blob.sha256 for blob in found.values())
 
     def guard(
-        self, keep_last: Callable[[Collection[bytes]], Mapping[bytes, EvictionHold]],
+        self, keep_last: Callable[[Collection[bytes], float], Mapping[bytes, EvictionHold]],
         hand_over: Callable[[Collection[bytes]], None],
     ) -> None:  # fmt: skip
         """From now on `keep_last` is asked which of the blobs (raw sha2-256) that would be evicted
-        stay because nobody else can give them, and `hand_over` to have others take over copies that
-        preloads keep, where all else is not enough room. Both are called in worker threads and
-        may take seconds.
+        stay because nobody else can give them, to be answered in so many seconds, and `hand_over`
+        to have others take over copies that preloads keep, where all else is not enough room. Both
+        are called in worker threads and may take seconds.
         """
         self._collector.keep_last, self._collector.hand_over = keep_last, hand_over
 

@@ -332,3 +332,18 @@ async def test_if_it_cannot_be_found_out_all_stay(world, where, caplog):
     world.origin.trouble = ValueError("a bug")
     assert await world.keep(blob) == {blob: Hold.LAST_COPY}
     assert "nothing is evicted" in caplog.text
+
+
+async def test_without_time_nobody_is_asked_and_what_is_not_known_stays(world):
+    world.join()
+    blob, _ = world.put(b"one", "hf://org/one@main")
+    known, _ = world.put(b"two", "hf://org/two@main", at=world.now)
+    other, _ = world.put(b"three", None)
+    await world.keep(known)
+
+    def keep():
+        return world.last.keep([blob, known, other], 0.0)
+
+    world.last._answers.clear()
+    assert set(await trio.to_thread.run_sync(keep)) == {other}, "its server answers"
+    assert not world.origin.asked
