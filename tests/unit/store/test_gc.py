@@ -488,3 +488,41 @@ def test_all_questions_of_one_eviction_have_one_deadline(tmp_path):
         store.guard(keep, lambda _: None)
         assert store.gc(target_bytes=19 * 4096).evicted == 0
         assert given == [5.0, 3.0, 1.0, 0.0]
+
+
+def test_others_begin_while_one_asks_what_may_go_and_nobody_gets_its_room(tmp_path, blobs):
+    asks, goes_on, opened, asked = threading.Event(), threading.Event(), [], set()
+    with open_store(tmp_path, capacity_bytes=8 * MIB) as store:
+        for data in blobs:
+            store_whole(store, data)
+        every = {blob.sha256 for blob in store.every_blob()}
+
+        def keep(some, within_s):
+            asked.update(some)
+            asks.set()
+            goes_on.wait(20)
+            return {}
+
+        store.guard(keep, lambda _: None)
+        one = threading.Thread(
+            target=lambda: opened.append(store.partial(name_of(b"1"), 4 * MIB)), daemon=True
+        )
+        one.start()
+        assert asks.wait(20)
+        two = threading.Thread(
+            target=lambda: opened.append(store.partial(name_of(b"2"), 2 * MIB)), daemon=True
+        )
+        two.start()
+        two.join(10)
+        assert len(opened) == 1, "there was room for it"
+        (lease,) = store._waiting
+        before = lease._claim.counter
+        store.heartbeat()
+        assert lease._claim.counter == before + 1, "who waits is alive"
+        goes_on.set()
+        one.join(20)
+        assert len(opened) == 2
+        assert store.usage().used_bytes + store.usage().promised_bytes <= 8 * MIB
+        assert not store._waiting
+        assert every - {blob.sha256 for blob in store.every_blob()} == asked
+        assert len(asked) == 2, "as much as is needed now"
