@@ -80,7 +80,7 @@ def test_pinned_running_protected_and_last_copies_stay_and_the_report_says_why(t
         assert report.kept_because == {
             "pinned": 2 * MIB,
             "part of a running pull": 4 * MIB,
-            "the last known copy: its origin cannot be reached": 2 * MIB,
+            "the last known copy: no origin that answers has it": 2 * MIB,
         }
 
 
