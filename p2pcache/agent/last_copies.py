@@ -1,14 +1,17 @@
 """Copies that nobody else can give: found before an eviction, by asking origins and members.
 
-The store asks in a worker thread about what it is about to evict, and waits ASK_S at most: for an
-origin of each server one question, then, for what no origin gives, what members say and, for some,
-what the DHT tells. What is not known in time stays. Content that is restricted is announced to
+The store asks in a worker thread about what it is about to evict, and waits ASK_S at most: for
+origins, by each ref, then, for what no origin gives, what members say and, for some, what the DHT
+tells. What is not known in time stays. Content that is restricted is announced to
 nobody, so without an origin its copies all count as last ones.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import defaultdict
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,10 +19,12 @@ import trio
 from p2pcache.agent.names import MEMBERS_S
 from p2pcache.content import refs
 from p2pcache.content.last_copy import Copy, copy_of, least
-from p2pcache.errors import Denied, NotFound, P2PCacheError
+from p2pcache.errors import Denied, LocalFault, NotFound, P2PCacheError
 from p2pcache.sources.port import Credentials
+from p2pcache.store.gc import ASK_S
 from p2pcache.store.policy import Hold
 from p2pcache.transfer.names import OTHERS
+from p2pcache.transfer.resolve import hub_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -30,7 +35,11 @@ if TYPE_CHECKING:
     from p2pcache.store.store import Store
     from p2pcache.transfer.resolve import Resolver
 
-ASK_S = 5.0  # for everything: a pull that needs room waits for it
+_log = logging.getLogger(__name__)
+
+ORIGINS_S = 2.5  # of it for the origins: one that is away leaves members the rest
+MAX_REFS = 16  # of one server and question: a hub allows an address some hundred in 5 minutes
+REFS_AT_ONCE = 4
 LOOK_UP_S = 2.0  # in the DHT for who has one manifest, and to be linked with them
 LINKED_S = (
     0.5  # after the DHT told: a link takes milliseconds on a LAN, and says at once who has it
@@ -62,16 +71,26 @@ class LastCopies:
         self._now = now
         self._spared = spared
         self._answers: dict[str, tuple[bool, float]] = {}  # of servers: whether it did, and when
+        self._said: dict[str, float] = {}  # refs: when their origin last said whether it has them
+        self._gone: dict[str, float] = {}  # refs that their origin lost, and when it said so
 
     # -- in a worker thread ----------------------------------------------------------------------
 
-    def keep(self, sha256s: Collection[bytes]) -> dict[bytes, Hold]:
-        """Which of these blobs stay. Raises LocalFault, trio.Cancelled."""
-        copies = self.copies(sha256s)
+    def keep(self, sha256s: Collection[bytes], within_s: float = ASK_S) -> dict[bytes, Hold]:
+        """Which of these blobs stay: all, if that cannot be found out, as a pull that only makes
+        room for the next must not fail. Raises LocalFault, trio.Cancelled.
+        """
+        try:
+            copies = self.copies(sha256s, within_s)
+        except LocalFault:
+            raise
+        except Exception:  # noqa: BLE001  # the border: a bug in here is not the pull's
+            _log.exception("nothing is evicted: which copies are the last ones is not known")
+            return dict.fromkeys(sha256s, Hold.LAST_COPY)
         return {sha256: HOLDS[copy] for sha256, copy in copies.items() if copy in HOLDS}
 
-    def copies(self, sha256s: Collection[bytes]) -> dict[bytes, Copy]:
-        """What our copies of these blobs are."""
+    def copies(self, sha256s: Collection[bytes], within_s: float = ASK_S) -> dict[bytes, Copy]:
+        """What our copies of these blobs are, as far as it is known or told `within_s`."""
         listed = self._store.manifests_of_blobs(sha256s)
         manifests = set().union(*listed.values())
         if not manifests:
@@ -80,7 +99,7 @@ class LastCopies:
         for row in self._store.resolutions():
             if row.manifest in manifests:
                 rows[row.manifest].append(row)
-        known = trio.from_thread.run(self._ask, manifests, rows)
+        known = trio.from_thread.run(self._ask, manifests, rows, within_s)
         return {
             sha256: least([known[cid] for cid in cids])  # restricted or not: bytes are bytes
             for sha256, cids in listed.items()
@@ -92,7 +111,10 @@ class LastCopies:
         """What our copy is, as far as it is known without asking: an origin counts until it was
         asked in vain.
         """
-        origin = any(self._believed(server) is not False for server, _ in self._origins(rows))
+        origin = any(
+            self._believed(server) is not False and row.canonical not in self._gone
+            for server, row in self._origins(rows)
+        )
         return self._copy(manifest, origin=origin)
 
     def _copy(self, manifest: bytes, *, origin: bool) -> Copy:
@@ -108,32 +130,41 @@ class LastCopies:
     # -- questions -------------------------------------------------------------------------------
 
     async def _ask(
-        self, manifests: Collection[bytes], rows: Mapping[bytes, list[Row]]
+        self, manifests: Collection[bytes], rows: Mapping[bytes, list[Row]], within_s: float = ASK_S
     ) -> dict[bytes, Copy]:
         origins = {cid: list(self._origins(rows.get(cid, ()))) for cid in manifests}
-        gone: set[str] = set()  # refs that their origin does not know any more
-        with trio.move_on_after(ASK_S):
-            await self._ask_origins(origins, gone)
-            without = [cid for cid in manifests if not self._is_given(origins[cid], gone)]
+        with trio.move_on_after(within_s):
+            await trio.lowlevel.checkpoint()  # no time, no question
+            await self._ask_origins(origins)
+            without = [cid for cid in manifests if not self._is_given(origins[cid])]
             await self._ask_members(without)
-        return {
-            cid: self._copy(cid, origin=self._is_given(origins[cid], gone)) for cid in manifests
-        }
+        return {cid: self._copy(cid, origin=self._is_given(origins[cid])) for cid in manifests}
 
-    def _is_given(self, origins: Iterable[tuple[str, Row]], gone: Collection[str]) -> bool:
-        return any(self._believed(server) and row.canonical not in gone for server, row in origins)
+    def _is_given(self, origins: Iterable[tuple[str, Row]]) -> bool:
+        """What a server said it lost it does not give, until it said otherwise of that ref."""
+        return any(
+            self._believed(server) and row.canonical not in self._gone for server, row in origins
+        )
 
     def _origins(self, rows: Iterable[Row]) -> Iterable[tuple[str, Row]]:
         """Servers that may be asked for it, and by which ref. A path of this machine is none, nor
-        is a web address that others alone told: it may be one that only we can reach.
+        is a web address that others alone told: it may be one that only we can reach. Of a hub's
+        name that others told, our own hub is asked, if it was theirs: at another hub, a mirror or
+        a private one, it may mean something else, or nothing.
         """
         for row in rows:
             ref, ours = refs.parse_ref(row.canonical), row.source != OTHERS
             if not (isinstance(ref, refs.HfRef) or (ours and isinstance(ref, refs.HttpRef))):
                 continue
+            server = self._resolver.source_for(ref).endpoint(ref, _nobody(row))
+            if not ours and hub_of(row) != server:
+                continue
             if ours:
                 self._heard(row.endpoint, row.resolved_at)
-            yield self._resolver.source_for(ref).endpoint(ref, _nobody(row)), row
+                self._said[row.canonical] = max(row.resolved_at, self._said.get(row.canonical, 0.0))
+                if row.resolved_at > self._gone.get(row.canonical, math.inf):
+                    del self._gone[row.canonical]
+            yield server, row
 
     def _heard(self, server: str, at: float) -> None:
         """We resolved something there."""
@@ -146,36 +177,57 @@ class LastCopies:
         age_s = self._now() - at
         return did if 0 <= age_s < (LATELY_S if did else AGAIN_S) else None
 
-    async def _ask_origins(
-        self, origins: Mapping[bytes, list[tuple[str, Row]]], gone: set[str]
-    ) -> None:
-        """One question for each server of which nothing is known."""
-        asked: dict[str, Row] = {}
+    async def _ask_origins(self, origins: Mapping[bytes, list[tuple[str, Row]]]) -> None:
+        """Of each server that is not known to be away, by each ref that it did not speak of of
+        late, MAX_REFS at most. What is not asked or answered is given if its server answers.
+        """
+        asked: dict[str, dict[str, Row]] = defaultdict(dict)
         for pairs in origins.values():
             for server, row in pairs:
-                if self._believed(server) is None:
-                    asked.setdefault(server, row)
+                lately = 0 <= self._now() - self._said.get(row.canonical, 0.0) < LATELY_S
+                away = self._believed(server) is False
+                if not lately and not away and len(asked[server]) < MAX_REFS:
+                    asked[server][row.canonical] = row
         async with trio.open_nursery() as nursery:
-            for server, row in asked.items():
-                nursery.start_soon(self._ask_origin, server, row, gone)
+            for server, rows in asked.items():
+                if rows:
+                    nursery.start_soon(self._ask_server, server, list(rows.values()))
 
-    async def _ask_origin(self, server: str, row: Row, gone: set[str]) -> None:
-        """Anything that the server says shows that it is there; who asks shows no credential."""
-        ref = refs.parse_ref(row.canonical)
+    async def _ask_server(self, server: str, rows: list[Row]) -> None:
+        """The first question alone tells whether it answers: one that does not gets no other."""
         did = False
-        try:
-            await self._resolver.source_for(ref).list(ref, _nobody(row))
-            did = True
-        except Denied:
-            did = True
-        except NotFound as exc:
-            did = True
-            if not (exc.hidden or row.gated or row.credential_used):
-                gone.add(row.canonical)
-        except P2PCacheError:
-            pass
-        finally:
+        with trio.move_on_after(ORIGINS_S) as scope:
+            did = await self._ask_origin(rows[0])
             self._answers[server] = (did, self._now())
+            if did:
+                limit = trio.CapacityLimiter(REFS_AT_ONCE)
+                async with trio.open_nursery() as nursery:
+                    for row in rows[1:]:
+                        nursery.start_soon(self._ask_origin, row, limit)
+        if scope.cancelled_caught and not did:  # not when whoever asks was cancelled
+            self._answers[server] = (False, self._now())
+
+    async def _ask_origin(self, row: Row, limit: trio.CapacityLimiter | None = None) -> bool:
+        """Whether the server says anything: that shows that it is there. Who asks shows no
+        credential, so what only some may read can look lost, and counts as given.
+        """
+        ref = refs.parse_ref(row.canonical)
+        async with nullcontext() if limit is None else limit:
+            try:
+                await self._resolver.source_for(ref).list(ref, _nobody(row))
+                lost = False
+            except Denied:
+                lost = False
+            except NotFound:  # also `hidden`, as a hub says of all that it does not show to nobody
+                lost = not (row.gated or row.credential_used)
+            except P2PCacheError:
+                return False
+        self._said[row.canonical] = self._now()
+        if lost:
+            self._gone[row.canonical] = self._now()
+        else:
+            self._gone.pop(row.canonical, None)
+        return True
 
     async def _ask_members(self, manifests: Collection[bytes]) -> None:
         """Until all that may have these were heard, or the time is over. A network that has just

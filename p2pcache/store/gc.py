@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 
 _HASH_STEP_BYTES = 1 << 20
 _SECTOR_BYTES = 512  # the unit of st_blocks
+ASK_S = 5.0  # for all questions of one eviction: a pull that needs room waits for it
 _ROUNDS = 3  # of questions about what would go; then all is asked about at once
+_TRIES = 2  # to find room without making others wait
 _NAMED = 3  # refs in an error
 
 
@@ -69,6 +72,14 @@ class _PartialUse:
     live: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Which blobs stay because nobody else can give them, of those that were asked about."""
+
+    kept: dict[bytes, Hold]
+    asked: set[bytes]
+
+
 class Collector:
     """Eviction and cleaning of one store. Calls may run side by side with everything else."""
 
@@ -83,10 +94,11 @@ class Collector:
         self._rooted = rooted
         self._records = records
         self._leases = leases
+        self._room = threading.Lock()  # who finds room, until it is promised
         self.replicas: frozenset[bytes] = frozenset()  # raw sha2-256 of what preloads keep
         # Which of these blobs (raw sha2-256) stay because nobody else can give them. May wait for
-        # others for some seconds, so nothing that the trio thread needs is locked meanwhile.
-        self.keep_last: Callable[[Collection[bytes]], Mapping[bytes, Hold]] = lambda _: {}
+        # others so many seconds, so nothing that the trio thread needs is locked meanwhile.
+        self.keep_last: Callable[[Collection[bytes], float], Mapping[bytes, Hold]] = lambda *_: {}
         # Have others take the copies of these over; waits for it for a while.
         self.hand_over: Callable[[Collection[bytes]], None] = lambda _: None
 
@@ -121,27 +133,60 @@ class Collector:
             found.append(_PartialUse(directory, allocated, max(promised, 0), stat.st_mtime, live))
         return found
 
-    def ensure_room(
+    def ensure_room(self, incoming: int, *, running: Callable[[], Collection[bytes]]) -> None:
+        """Evict until `incoming` bytes fit; see `room`."""
+        with self.room(incoming, running=running):
+            pass
+
+    @contextmanager
+    def room(
         self,
         incoming: int,
         *,
         running: Callable[[], Collection[bytes]],
         without: Collection[Path] = (),
-    ) -> None:
-        """Evict until `incoming` bytes fit the budget and the disk. DiskFull, evicting nothing,
-        when that cannot be reached: it says what stands in the way.
+    ) -> Iterator[None]:
+        """Evict until `incoming` bytes fit the budget and the disk; nobody else is given that room
+        inside. DiskFull, evicting nothing, when it cannot be reached: it says what is in the way.
+
+        While others are asked what may go, other downloads begin. If they take what was found, it
+        is looked for again, and the last time they wait, for ASK_S at most.
         """
-        usage = self.usage(without=without)
-        need = policy.room_need(
-            incoming, used=usage.used_bytes, capacity=self._options.capacity_bytes,
-            promised=usage.promised_bytes, disk_free=usage.disk_free_bytes,
-            reserve=self._options.reserve_bytes,
-        )  # fmt: skip
-        if need == Need():
-            return
-        plan, kept = self._decided(need, running=running, without=without, ask=True)
+
+        def needed() -> Need:
+            usage = self.usage(without=without)
+            return policy.room_need(
+                incoming, used=usage.used_bytes, capacity=self._options.capacity_bytes,
+                promised=usage.promised_bytes, disk_free=usage.disk_free_bytes,
+                reserve=self._options.reserve_bytes,
+            )  # fmt: skip
+
+        def decided(*, ask: bool) -> tuple[Plan, _Answers]:
+            return self._decided(needed, running=running, without=without, ask=ask)
+
+        for _ in range(_TRIES):
+            with self._room:
+                if needed() == Need():
+                    yield
+                    return
+            found, answers = decided(ask=True)
+            with self._room:
+                plan = self._plan(
+                    needed(), running=running(), last_copies=answers.kept, without=without
+                )
+                if answers.asked >= _blobs_of(plan) and plan.met >= found.met:
+                    self._make(incoming, plan, answers, without)
+                    yield
+                    return
+        with self._room:
+            self._make(incoming, *decided(ask=False), without)
+            yield
+
+    def _make(
+        self, incoming: int, plan: Plan, answers: _Answers, without: Collection[Path]
+    ) -> None:
         if not plan.met:
-            raise self._full(incoming, usage, plan, kept)
+            raise self._full(incoming, self.usage(without=without), plan, answers.kept)
         self._evict(plan)
 
     def _full(self, incoming: int, usage: Usage, plan: Plan, kept: Collection[bytes]) -> DiskFull:
@@ -192,7 +237,7 @@ class Collector:
             need = Need(store_bytes=max(usage.used_bytes - target_bytes, 0))
         else:
             need = self._watermark_need(usage)
-        plan, _ = self._decided(need, running=running, without=without, ask=False)
+        plan, _ = self._decided(lambda: need, running=running, without=without, ask=False)
         freed = sum(victim.disk_bytes for victim in plan.victims) if dry_run else self._evict(plan)
         freed += sum(use.allocated for use in old)
         return GcReport(
@@ -210,7 +255,7 @@ class Collector:
         need = self._watermark_need(self.usage())
         if need == Need():
             return 0
-        return self._evict(self._decided(need, running=running, ask=False)[0])
+        return self._evict(self._decided(lambda: need, running=running, ask=False)[0])
 
     def _watermark_need(self, usage: Usage) -> Need:
         options = self._options
@@ -221,39 +266,46 @@ class Collector:
         return Need(need.store_bytes, max(options.reserve_bytes - usage.disk_free_bytes, 0))
 
     def _decided(
-        self, need: Need, *, running: Callable[[], Collection[bytes]],
+        self, needed: Callable[[], Need], *, running: Callable[[], Collection[bytes]],
         without: Collection[Path] = (), ask: bool,
-    ) -> tuple[Plan, set[bytes]]:  # fmt: skip
-        """A plan whose victims may all go, and which blobs stay because nobody else can give them.
+    ) -> tuple[Plan, _Answers]:  # fmt: skip
+        """A plan whose victims may all go, and what was answered.
         `ask`: where it is not enough, others are asked to take copies over that preloads keep.
 
         Only what would go is asked about, and the plan that is given was made after the last
-        question, so what a pull took hold of meanwhile stays.
+        question, so what a pull took hold of meanwhile stays. All questions together have ASK_S. A
+        hand-over takes so long that what was needed and answered before it counts no more.
         """
+        clock = self._leases.monotonic
         kept: dict[bytes, Hold] = {}
         asked: set[bytes] = set()
-        rounds = 0
+        need, rounds, until = needed(), 0, clock() + ASK_S
         while True:
             plan = self._plan(need, running=running(), last_copies=kept, without=without)
-            new = {victim.key for victim in plan.victims if not victim.partial} - asked
+            new = _blobs_of(plan) - asked
             if not new:
                 if plan.met or not ask or Hold.REPLICA not in plan.kept:
-                    return plan, set(kept)
+                    return plan, _Answers(kept, asked)
                 ask = False
-                self.hand_over(self._in_the_way(plan))
+                self.hand_over(self._in_the_way(plan, running()))
+                kept, asked = {}, set()
+                need, rounds, until = needed(), 0, clock() + ASK_S
                 continue
             rounds += 1
             if rounds > _ROUNDS:
                 new = {row.sha256 for row in self._index.every_row() if row.path is None} - asked
-            kept.update(self.keep_last(new))
+            kept.update(self.keep_last(new, max(0.0, until - clock())))
             asked |= new
 
-    def _in_the_way(self, plan: Plan) -> list[bytes]:
-        """Replicas, least recently used first, that would give what the plan lacks."""
+    def _in_the_way(self, plan: Plan, running: Collection[bytes]) -> list[bytes]:
+        """Replicas, least recently used first, that would give what the plan lacks; none that
+        stays for another reason too.
+        """
+        may = self.replicas - self._records.pinned() - set(running)
         missing = max(plan.missing.store_bytes, plan.missing.disk_bytes)
         found = []
         for row in sorted(self._index.every_row(), key=lambda row: row.last_used):
-            if missing > 0 and row.path is None and row.sha256 in self.replicas:
+            if missing > 0 and row.path is None and row.sha256 in may:
                 found.append(row.sha256)
                 missing -= row.size
         return found
@@ -427,6 +479,11 @@ class Collector:
             # a blob's file always comes before its map
             if sha256 not in adopted and not self._layout.blob(sha256).exists():
                 path.unlink(missing_ok=True)
+
+
+def _blobs_of(plan: Plan) -> set[bytes]:
+    """Those that would go."""
+    return {victim.key for victim in plan.victims if not victim.partial}
 
 
 def _rooted_candidate(blob: RootedBlob) -> Candidate:

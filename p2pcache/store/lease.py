@@ -151,7 +151,7 @@ class LeaseBook:
     ) -> None:
         self.who = who or this_process()
         self._stale_after_s = stale_after_s
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._seen: dict[str, tuple[int, float]] = {}
         self._lock = threading.Lock()
 
@@ -168,7 +168,7 @@ class LeaseBook:
         return self._stood_still(claim)
 
     def _stood_still(self, claim: Claim) -> bool:
-        now = self._monotonic()
+        now = self.monotonic()
         with self._lock:
             counter, since = self._seen.get(claim.owner, (-1, now))
             if counter != claim.counter:

@@ -22,8 +22,10 @@ class Hold(enum.Enum):
     PINNED = "pinned"
     LEASED = "in use by another process"
     RUNNING = "part of a running pull"
-    LAST_COPY = "the last known copy: its origin cannot be reached"
-    LAST_OF_ALL = "the copy that others rely on when they evict theirs: no origin can be reached"
+    LAST_COPY = "the last known copy: no origin that answers has it"
+    LAST_OF_ALL = (
+        "the copy that others rely on when they evict theirs: no origin that answers has it"
+    )
     REPLICA = "one of the copies that a preload keeps"
     LINKED = "also linked elsewhere: removing it would free nothing"
     NOT_NEEDED = "enough is free without it"

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ class Store:
             layout, options, index, self._blobs, self.rooted, self._records, leases
         )
         self._lock = threading.RLock()
-        self._room = threading.Lock()
+        self._waiting: set[Lease] = set()
         self._open_partials: set[Partial] = set()
         self._running: Counter[bytes] = Counter()
         self._touched: dict[bytes, float] = {}
@@ -155,6 +155,7 @@ class Store:
         lost: LeaseLost | None = None
         with self._lock:
             partials = list(self._open_partials)
+            waiting = list(self._waiting)
             small = self._small
         with durable.local_faults("renewing leases"):
             if small is not None:
@@ -163,6 +164,11 @@ class Store:
                 except LeaseLost as exc:
                     lost = exc
                     self._leave_small_dir(small)
+            for lease in waiting:
+                try:
+                    lease.heartbeat()
+                except LeaseLost as exc:
+                    lost = exc if lease in self._waiting else lost
             for partial in partials:
                 try:
                     partial.heartbeat()
@@ -319,21 +325,26 @@ class Store:
         directory = self.layout.partial(name)
         with durable.local_faults("opening a partial"):
             lease = self._take_waiting(directory)
-        # two must not be promised the same room; `_lock` is not held while others are asked what
-        # may go, for the trio thread, which asks them, needs it
-        with self._room, durable.local_faults("opening a partial"):
-            try:
-                self._room_for_partial(directory, size if total_known else 0)
-                with self._lock:
-                    opened = open_partial(
-                        directory, self.layout.trash, Meta(name, size, total_known, "", version),
-                        lease, boot=self._leases.who.boot, on_close=self._forget_partial,
-                    )  # fmt: skip
-                    self._open_partials.add(opened)
-            except BaseException:
-                lease.release()
-                raise
-            return opened
+        with self._lock:
+            self._waiting.add(lease)  # for room: it beats while others are asked what may go
+        try:
+            with (
+                durable.local_faults("opening a partial"),
+                self._room_for_partial(directory, size if total_known else 0),
+                self._lock,
+            ):
+                opened = open_partial(
+                    directory, self.layout.trash, Meta(name, size, total_known, "", version),
+                    lease, boot=self._leases.who.boot, on_close=self._forget_partial,
+                )  # fmt: skip
+                self._open_partials.add(opened)
+                self._waiting.discard(lease)
+        except BaseException:
+            with self._lock:
+                self._waiting.discard(lease)
+            lease.release()
+            raise
+        return opened
 
     def others_progress(self, name: bytes) -> int:
         """Verified blocks of a partial, whoever holds it: what a waiter sees of the holder."""
@@ -347,12 +358,13 @@ class Store:
                 time.sleep(_SWEEP_WAIT_S)
         return self._leases.take(directory)
 
-    def _room_for_partial(self, directory: Path, size: int) -> None:
+    def _room_for_partial(self, directory: Path, size: int) -> AbstractContextManager[None]:
+        """No two are promised the same room."""
         try:
             allocated = (directory / "data").stat().st_blocks * 512
         except FileNotFoundError:
             allocated = 0
-        self._collector.ensure_room(
+        return self._collector.room(
             max(size - allocated, 0), running=self._held, without=[directory]
         )
 
@@ -453,13 +465,13 @@ class Store:
         self._collector.replicas = frozenset(blob.sha256 for blob in found.values())
 
     def guard(
-        self, keep_last: Callable[[Collection[bytes]], Mapping[bytes, EvictionHold]],
+        self, keep_last: Callable[[Collection[bytes], float], Mapping[bytes, EvictionHold]],
         hand_over: Callable[[Collection[bytes]], None],
     ) -> None:  # fmt: skip
         """From now on `keep_last` is asked which of the blobs (raw sha2-256) that would be evicted
-        stay because nobody else can give them, and `hand_over` to have others take over copies that
-        preloads keep, where all else is not enough room. Both are called in worker threads and
-        may take seconds.
+        stay because nobody else can give them, to be answered in so many seconds, and `hand_over`
+        to have others take over copies that preloads keep, where all else is not enough room. Both
+        are called in worker threads and may take seconds.
         """
         self._collector.keep_last, self._collector.hand_over = keep_last, hand_over
 

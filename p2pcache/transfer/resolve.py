@@ -369,6 +369,11 @@ def _named(file: ListedFile, blob: AnyBlob) -> ListedFile:
     return replace(file, digest=blob.digest, size=blob.size)
 
 
+def hub_of(row: Record) -> str:
+    """The origin whose name a recorded one is, whoever told us; "" where that is not recorded."""
+    return _unpack(row.extras).hub if row.extras else ""
+
+
 def _pack(listing: Listing) -> bytes:
     """A listing for the index: our own plain values, read back by `_unpack` alone."""
     packed: bytes = msgpack.packb(

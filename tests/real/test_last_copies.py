@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-WHY = "the last known copy: its origin cannot be reached"
+WHY = "the last known copy: no origin that answers has it"
 REPLICA = "one of the copies that a preload keeps"
-RELIED_ON = "the copy that others rely on when they evict theirs: no origin can be reached"
+RELIED_ON = "the copy that others rely on when they evict theirs: no origin that answers has it"
 
 
 @pytest.fixture(autouse=True)

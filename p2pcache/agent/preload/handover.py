@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from p2pcache.agent.preload.reports import LEAVING
 from p2pcache.net.sync.preloads import Stage
 
 if TYPE_CHECKING:
@@ -75,9 +76,12 @@ class Handovers:
 
 
 def is_possible(lines: Iterable[Mapping[str, Any]], replicas: int) -> bool:
-    """Whether enough others are selected, here, and not unable to. `lines`: see View."""
+    """Whether enough others are selected, here, and not unable to, as one is that wants its own
+    copy taken over. `lines`: see View.
+    """
     able = [
         line for line in lines
         if not line["self"] and line["here"] and line["chosen"] and line["state"] in _ABLE
+        and line["code"] != LEAVING
     ]  # fmt: skip
     return len(able) >= replicas

@@ -158,7 +158,7 @@ class Preloads:
             if row.intent is not None and row.intent.manifest in manifests
             and row.intent.replicas and row.cancel is None
         }  # fmt: skip
-        if not all(possible.values()):
+        if not possible or not all(possible.values()):  # or it expired since the last look
             return
         self._handovers.begin(possible, trio.current_time())
         with trio.move_on_after(WAIT_S):
@@ -184,11 +184,11 @@ class Preloads:
 
     async def _run(self, parts: Parts) -> None:
         await self._saver.load()
-        try:
-            await self._keep_replicas(None)
-        except LocalFault as exc:  # tried again with each look into the store
-            _log.warning("copies that are to stay may be evicted: %s", exc.message)
         while True:
+            try:
+                await self._keep_replicas(None)  # nobody can be heard: all that is kept stays
+            except LocalFault as exc:  # tried again with each look into the store
+                _log.warning("copies that are to stay may be evicted: %s", exc.message)
             opened = await self._slot.wait_any()
             async with trio.open_nursery() as nursery:
                 talk = Talk(
@@ -253,11 +253,12 @@ class Preloads:
                 self._checked_at = float("-inf")
             job.row = row
         every_s = HURRY_S if self._hurry else CHECK_S
-        if rows and trio.current_time() >= self._checked_at + every_s:
+        if trio.current_time() >= self._checked_at + every_s:
             self._checked_at, self._hurry = trio.current_time(), False
-            jobs = list(self._jobs.values())
-            await trio.to_thread.run_sync(self._holdings.check, opened, jobs)
-            await self._keep_replicas(opened)
+            if rows:
+                jobs = list(self._jobs.values())
+                await trio.to_thread.run_sync(self._holdings.check, opened, jobs)
+            await self._keep_replicas(opened)  # also after the last one: its copies may go
         for job in list(self._jobs.values()):
             self._look_at(parts, opened, nursery, job)
 

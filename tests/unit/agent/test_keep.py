@@ -34,7 +34,7 @@ async def test_gc_down_to_nothing(inside, tmp_path):
 async def test_what_nobody_else_has_stays_and_gc_ls_and_rm_say_why(inside, tmp_path):
     (tmp_path / "a").write_bytes(b"a" * 1000)
     pushed = await inside("push", path=str(tmp_path / "a"))
-    why = "the last known copy: its origin cannot be reached"
+    why = "the last known copy: no origin that answers has it"
     for dry_run in (True, False):
         answer = await inside("gc", target_bytes=0, dry_run=dry_run)
         assert (answer["evicted"], answer["kept"]) == (0, {why: 1000})

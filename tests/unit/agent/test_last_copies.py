@@ -10,16 +10,26 @@ from typing import Any
 import pytest
 import trio
 
-from p2pcache.agent.last_copies import ASK_S, LATELY_S, MAX_LOOK_UPS, LastCopies
+from p2pcache.agent.last_copies import (
+    AGAIN_S,
+    ASK_S,
+    LATELY_S,
+    MAX_LOOK_UPS,
+    MAX_REFS,
+    LastCopies,
+)
+from p2pcache.content import refs
 from p2pcache.content.digests import whole_digests
 from p2pcache.content.last_copy import Copy
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.preload import score
 from p2pcache.content.verify import verify
 from p2pcache.errors import Denied, NotFound, Unavailable
+from p2pcache.sources.port import Listing
 from p2pcache.store.policy import Hold
 from p2pcache.store.records import Resolution
 from p2pcache.store.store import Store
+from p2pcache.transfer import resolve
 from p2pcache.transfer.names import OTHERS
 
 ME = b"\x00\x24\x08\x01\x12\x20" + bytes(32)
@@ -32,6 +42,7 @@ class Origin:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.trouble: Exception | None = None
+        self.lost: set[str] = set()  # repositories
         self.takes_s = 0.0
 
     def endpoint(self, ref, credentials):
@@ -42,6 +53,8 @@ class Origin:
         await trio.sleep(self.takes_s)
         if self.trouble is not None:
             raise self.trouble
+        if isinstance(ref, refs.HfRef) and ref.repo_id in self.lost:
+            raise NotFound("no public repository", hidden=True)
 
 
 class Net:
@@ -130,12 +143,12 @@ async def test_what_was_pushed_here_has_no_origin_and_stays(world):
     assert not world.origin.asked, "a path of this machine is nobody's origin"
 
 
-async def test_what_a_server_still_gives_may_go_and_each_is_asked_once(world):
+async def test_what_a_server_still_gives_may_go_and_of_each_ref_it_is_asked_once(world):
     one, _ = world.put(b"one", "hf://org/one@main")
     two, _ = world.put(b"two", "hf://org/two@main")
     assert await world.keep(one, two) == {}
     assert await world.keep(one) == {}
-    assert len(world.origin.asked) == 1
+    assert len(world.origin.asked) == 2
     assert world.origin.asked[0][1] is None, "nobody's token is shown for that"
 
 
@@ -163,6 +176,7 @@ async def test_what_a_server_that_cannot_be_reached_gave_stays(world, trouble, a
         (Denied("log in"), True, False),
         (NotFound("no such repository", hidden=True), True, False),
         (NotFound("no such repository"), False, True),
+        (NotFound("no public repository", hidden=True), False, True),
     ],
 )
 async def test_what_its_own_server_lost_stays_and_what_it_hides_is_there(
@@ -173,10 +187,65 @@ async def test_what_its_own_server_lost_stays_and_what_it_hides_is_there(
     assert (blob in await world.keep(blob)) == stays
 
 
+async def test_what_its_origin_lost_stays_at_every_later_question_until_it_is_there_again(world):
+    world.origin.trouble = NotFound("no such revision")
+    blob, manifest = world.put(b"one", "hf://org/one@main")
+    for _ in range(2):
+        assert await world.keep(blob) == {blob: Hold.LAST_COPY}
+    rows = world.store.resolutions_of(manifest)
+    assert world.last.known(manifest, rows) is Copy.LAST, "`ls` says so too"
+    world.now += 1
+    again = Resolution("hf://org/one@main", manifest, None, "hf", HUB, world.now)
+    world.store.record_resolution(again)
+    assert await world.keep(blob) == {}
+
+
+async def test_of_one_server_what_it_lost_stays_and_what_it_has_may_go(world):
+    blobs = [world.put(b"%d" % n, f"hf://org/r{n}@main")[0] for n in range(3)]
+    world.origin.lost = {"org/r1"}
+    assert await world.keep(*blobs) == {blobs[1]: Hold.LAST_COPY}
+
+
+async def test_one_server_is_asked_few_questions_and_one_if_it_does_not_answer(world):
+    blobs = [world.put(b"%d" % n, f"hf://org/r{n}@main")[0] for n in range(MAX_REFS + 9)]
+    world.origin.trouble = Unavailable("down")
+    assert len(await world.keep(*blobs)) == len(blobs)
+    assert len(world.origin.asked) == 1
+    world.now += AGAIN_S
+    world.origin.trouble = None
+    assert await world.keep(*blobs) == {}
+    assert len(world.origin.asked) == 1 + MAX_REFS
+
+
+async def test_a_dead_server_leaves_members_their_time(world, autojump_clock):
+    world.join()
+    world.origin.takes_s = math.inf
+    blob, manifest = world.put(b"one", "hf://org/one@main")
+    world.net.in_dht[manifest] = ranked(manifest, higher=True)
+    assert await world.keep(blob) == {}
+
+
+async def test_who_is_cancelled_learns_nothing_of_a_server(world, autojump_clock):
+    blob, manifest = world.put(b"one", "hf://org/one@main")
+    world.origin.takes_s = 1.0
+    with trio.move_on_after(0.5):
+        await world.last._ask({manifest}, {manifest: world.store.resolutions_of(manifest)})
+    assert await world.keep(blob) == {}, "it is asked again at once"
+
+
 async def test_no_address_is_called_that_others_alone_told(world):
     blob, _ = world.put(b"one", "https://inner.example/x", OTHERS)
     assert await world.keep(blob) == {blob: Hold.LAST_COPY}
     assert not world.origin.asked
+
+
+@pytest.mark.parametrize("asked", [HUB, "https://mirror.example", ""])
+async def test_a_hubs_name_that_others_told_counts_only_if_our_hub_was_asked(world, asked):
+    listing = Listing(OTHERS, "a peer", "c" * 40, True, (), asked=asked)
+    packed = resolve._pack(listing)
+    blob, _ = world.put(b"one", "hf://org/one@main", OTHERS, extras=packed)
+    assert await world.keep(blob) == ({} if asked == HUB else {blob: Hold.LAST_COPY})
+    assert len(world.origin.asked) == (asked == HUB)
 
 
 @pytest.mark.parametrize("higher", [True, False])
@@ -255,3 +324,26 @@ async def test_a_network_that_has_just_opened_is_given_time_to_meet_its_members(
         copies = await world.last._ask({manifest}, {})
     assert copies == {manifest: Copy.SPARE}
     assert not world.net.looked_up
+
+
+@pytest.mark.parametrize("where", ["origin", "ref"])
+async def test_if_it_cannot_be_found_out_all_stay(world, where, caplog):
+    blob, _ = world.put(b"one", "hf://org/one@main" if where == "origin" else "hf://")
+    world.origin.trouble = ValueError("a bug")
+    assert await world.keep(blob) == {blob: Hold.LAST_COPY}
+    assert "nothing is evicted" in caplog.text
+
+
+async def test_without_time_nobody_is_asked_and_what_is_not_known_stays(world):
+    world.join()
+    blob, _ = world.put(b"one", "hf://org/one@main")
+    known, _ = world.put(b"two", "hf://org/two@main", at=world.now)
+    other, _ = world.put(b"three", None)
+    await world.keep(known)
+
+    def keep():
+        return world.last.keep([blob, known, other], 0.0)
+
+    world.last._answers.clear()
+    assert set(await trio.to_thread.run_sync(keep)) == {other}, "its server answers"
+    assert not world.origin.asked

@@ -76,8 +76,8 @@ def test_after_a_while_it_is_kept_after_all_and_asking_again_begins_anew():
     assert not made.settled(ID, late)
 
 
-def line(state: str, **more: bool) -> dict[str, object]:
-    return {"self": False, "here": True, "chosen": True, "state": state} | more
+def line(state: str, code: str | None = None, **more: bool) -> dict[str, object]:
+    return {"self": False, "here": True, "chosen": True, "state": state, "code": code} | more
 
 
 def test_nobody_is_asked_where_too_few_could_take_it_over():
@@ -88,6 +88,7 @@ def test_nobody_is_asked_where_too_few_could_take_it_over():
     assert is_possible(lines, 1)
     assert not is_possible(lines, 2)
     assert is_possible([*lines, line("idle")], 2)
+    assert not is_possible([*lines, line("idle", LEAVING)], 2), "it waits for us, too"
 
 
 def test_who_wants_its_copy_taken_over_is_known():

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+import trio.testing
 
 from p2pcache.agent.args import Args
 from p2pcache.agent.preload import operations as preload
 from p2pcache.agent.preload.handover import SETTLE_S, WAIT_S
 from p2pcache.agent.preload.job import Job
-from p2pcache.agent.preload.preloads import Preloads
+from p2pcache.agent.preload.preloads import CHECK_S, Preloads
 from p2pcache.agent.preload.reports import LEAVING, SILENT_S
 from p2pcache.agent.preload.saver import AGAIN_S, Saver
 from p2pcache.config.preload import PreloadSettings
@@ -382,3 +383,56 @@ async def test_who_is_asked_to_take_over_fetches_at_once_and_once_for_each(handi
     job.answered = frozenset()
     job.failed(LocalFault("no"), trio.current_time())
     assert not preloads._is_time(job)
+
+
+async def test_after_the_last_preload_its_copies_may_go_and_nobody_waits(
+    handing, store, autojump_clock
+):
+    preloads, rows = handing.preloads, handing.preloads.book.intents
+    async with trio.open_nursery() as nursery:
+        await preloads._look_at_all(None, handing.opened, nursery)
+        assert store.replica_manifests == {handing.intent.manifest}
+        preloads._now = lambda: 10000.0
+        preloads.book._now = preloads._now
+        preloads.book.drop(lambda _: False)
+        began = trio.current_time()
+        await handing.hand_over()
+        assert trio.current_time() == began
+        await trio.sleep(CHECK_S)
+        await preloads._look_at_all(None, handing.opened, nursery)
+        assert not rows()
+        assert not store.replica_manifests
+        assert not preloads.spared
+
+
+async def test_without_a_network_everything_stays_that_others_were_to_keep(
+    handing, store, slot, monkeypatch, autojump_clock
+):
+    preloads, opened, closing = handing.preloads, trio.Event(), trio.Event()
+
+    async def idle(*_):
+        await trio.sleep_forever()
+
+    async def wait_any():
+        if opened.is_set():
+            await trio.sleep_forever()
+        opened.set()
+        return handing.opened
+
+    async def wait_closed(_):
+        await closing.wait()
+
+    monkeypatch.setattr(preloads, "_work", idle)
+    monkeypatch.setattr(preloads, "_follow_members", idle)
+    slot.wait_any, slot.wait_closed = wait_any, wait_closed
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(preloads.run, None)
+        await opened.wait()
+        store.keep_replicas([])  # members had said that they have it
+        preloads._holdings._kept = (set(), set())
+        preloads._holdings.spared = frozenset({handing.intent.manifest})
+        closing.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert store.replica_manifests == {handing.intent.manifest}
+        assert not preloads.spared
+        nursery.cancel_scope.cancel()

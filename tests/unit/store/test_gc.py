@@ -72,7 +72,7 @@ def test_pinned_running_protected_and_last_copies_stay_and_the_report_says_why(t
     with open_store(tmp_path) as store:
         infos = [store_whole(store, data) for data in blobs]
         store.pin(store.put_manifest(manifest_of(blobs[0])), "hf://a/b")
-        store.guard(lambda asked: {infos[3].sha256: Hold.LAST_COPY}, lambda _: None)
+        store.guard(lambda asked, _: {infos[3].sha256: Hold.LAST_COPY}, lambda _: None)
         with store.running([infos[1].sha256]):
             report = store.gc(target_bytes=0, protected=[infos[2].sha256])
         assert report.evicted == 0
@@ -80,7 +80,7 @@ def test_pinned_running_protected_and_last_copies_stay_and_the_report_says_why(t
         assert report.kept_because == {
             "pinned": 2 * MIB,
             "part of a running pull": 4 * MIB,
-            "the last known copy: its origin cannot be reached": 2 * MIB,
+            "the last known copy: no origin that answers has it": 2 * MIB,
         }
 
 
@@ -325,7 +325,7 @@ def test_only_what_would_go_is_asked_about_and_the_next_oldest_goes_instead(tmp_
     with open_store(tmp_path) as store:
         infos = [store_whole(store, data) for data in blobs]
         kept = {infos[0].sha256: Hold.LAST_COPY}
-        store.guard(lambda some: asked.append(set(some)) or kept, lambda _: None)
+        store.guard(lambda some, _: asked.append(set(some)) or kept, lambda _: None)
         report = store.gc(target_bytes=4 * MIB)
         assert [store.find(name_of(data)) is not None for data in blobs] == [True, False, True]
         assert asked == [{infos[0].sha256}, {infos[1].sha256}]
@@ -339,7 +339,7 @@ def test_a_store_of_nothing_but_last_copies_is_asked_about_in_few_rounds(tmp_pat
         for data in many:
             store_whole(store, data)
 
-        def keep(some):
+        def keep(some, within_s):
             rounds.append(len(some))
             return dict.fromkeys(some, Hold.LAST_COPY)
 
@@ -357,7 +357,7 @@ def test_a_disk_full_of_last_copies_is_an_error_that_names_them(tmp_path, blobs)
         store.record_resolution(
             Resolution("hf://org/rare@main", cid, "c" * 40, "hf", "https://hub", 1.0)
         )
-        store.guard(lambda some: dict.fromkeys(some, Hold.LAST_COPY), lambda _: None)
+        store.guard(lambda some, _: dict.fromkeys(some, Hold.LAST_COPY), lambda _: None)
         with pytest.raises(DiskFull) as caught:
             store.ensure_room(MIB)
         assert "nobody else can give `hf://org/rare@main`" in caught.value.message
@@ -369,7 +369,7 @@ def test_what_a_pull_takes_hold_of_while_others_are_asked_stays(tmp_path, blobs)
     with open_store(tmp_path) as store, store.running() as hold:
         info = store_whole(store, blobs[0])
 
-        def keep(some):
+        def keep(some, within_s):
             hold([info.sha256])
             return {}
 
@@ -385,7 +385,7 @@ def test_others_wait_for_no_answer_but_the_room_itself(tmp_path, blobs):
         store_whole(store, blobs[0])
         store_whole(store, blobs[1])
 
-        def keep(some):
+        def keep(some, within_s):
             other = threading.Thread(target=lambda: store.touch([], 1.0))
             other.start()
             other.join(2)
@@ -410,7 +410,7 @@ def test_copies_that_preloads_keep_are_handed_over_only_where_all_else_is_not_en
             handed.append(list(some))
             store.keep_replicas([])
 
-        store.guard(lambda _: {}, hand_over)
+        store.guard(lambda *_: {}, hand_over)
         store.ensure_room(4 * MIB)
         assert not handed
         assert store.find(infos[0].digest) is not None
@@ -425,7 +425,104 @@ def test_a_copy_that_nobody_takes_over_stays(tmp_path, blobs):
     with open_store(tmp_path, capacity_bytes=2 * MIB) as store:
         info = store_whole(store, blobs[0])
         store.keep_replicas([store.put_manifest(manifest_of(blobs[0]))])
-        store.guard(lambda _: {}, lambda _: None)
+        store.guard(lambda *_: {}, lambda _: None)
         with pytest.raises(DiskFull, match="a preload keeps"):
             store.ensure_room(MIB)
         assert store.find(info.digest) is not None
+
+
+def test_what_was_answered_and_needed_before_a_hand_over_counts_no_more(tmp_path, blobs):
+    """It takes up to a minute: who else had a copy may be gone since, and room may be free."""
+    with open_store(tmp_path, capacity_bytes=8 * MIB) as store:
+        infos = [store_whole(store, data) for data in blobs]
+        cids = [store.put_manifest(manifest_of(data)) for data in blobs]
+        store.keep_replicas(cids[1:])
+        handed = []
+
+        def keep(some, within_s):
+            last = {infos[0].sha256} & set(some) if handed else ()
+            return dict.fromkeys(last, Hold.LAST_COPY)
+
+        def hand_over(some):
+            handed.append(some)
+            store.keep_replicas(cids[2:])
+            if len(handed) == 2:
+                store.rm(cids[1])
+
+        store.guard(keep, hand_over)
+        with pytest.raises(DiskFull):
+            store.ensure_room(6 * MIB)
+        assert all(store.find(info.digest) for info in infos)
+        store.keep_replicas(cids)
+        store.ensure_room(4 * MIB)
+        assert len(handed) == 2
+        assert [store.find(info.digest) is not None for info in infos] == [True, False, True]
+
+
+def test_no_copy_is_handed_over_that_is_pinned_or_part_of_a_pull(tmp_path, blobs):
+    handed = []
+    with open_store(tmp_path, capacity_bytes=6 * MIB) as store:
+        infos = [store_whole(store, data) for data in blobs]
+        cids = [store.put_manifest(manifest_of(data)) for data in blobs]
+        store.keep_replicas(cids)
+        store.pin(cids[0])
+        store.guard(lambda *_: {}, handed.append)
+        with store.running([infos[1].sha256]), pytest.raises(DiskFull):
+            store.ensure_room(2 * MIB)
+        assert handed == [[infos[2].sha256]]
+
+
+def test_all_questions_of_one_eviction_have_one_deadline(tmp_path):
+    many, now, given = [content(4096, seed=seed) for seed in range(20)], [0.0], []
+    with Store.open(
+        tmp_path / "home", StoreOptions(reserve_bytes=0), clock=Clock(), monotonic=lambda: now[0]
+    ) as store:
+        for data in many:
+            store_whole(store, data)
+
+        def keep(some, within_s):
+            given.append(within_s)
+            now[0] += 2.0
+            return dict.fromkeys(some, Hold.LAST_COPY)
+
+        store.guard(keep, lambda _: None)
+        assert store.gc(target_bytes=19 * 4096).evicted == 0
+        assert given == [5.0, 3.0, 1.0, 0.0]
+
+
+def test_others_begin_while_one_asks_what_may_go_and_nobody_gets_its_room(tmp_path, blobs):
+    asks, goes_on, opened, asked = threading.Event(), threading.Event(), [], set()
+    with open_store(tmp_path, capacity_bytes=8 * MIB) as store:
+        for data in blobs:
+            store_whole(store, data)
+        every = {blob.sha256 for blob in store.every_blob()}
+
+        def keep(some, within_s):
+            asked.update(some)
+            asks.set()
+            goes_on.wait(20)
+            return {}
+
+        store.guard(keep, lambda _: None)
+        one = threading.Thread(
+            target=lambda: opened.append(store.partial(name_of(b"1"), 4 * MIB)), daemon=True
+        )
+        one.start()
+        assert asks.wait(20)
+        two = threading.Thread(
+            target=lambda: opened.append(store.partial(name_of(b"2"), 2 * MIB)), daemon=True
+        )
+        two.start()
+        two.join(10)
+        assert len(opened) == 1, "there was room for it"
+        (lease,) = store._waiting
+        before = lease._claim.counter
+        store.heartbeat()
+        assert lease._claim.counter == before + 1, "who waits is alive"
+        goes_on.set()
+        one.join(20)
+        assert len(opened) == 2
+        assert store.usage().used_bytes + store.usage().promised_bytes <= 8 * MIB
+        assert not store._waiting
+        assert every - {blob.sha256 for blob in store.every_blob()} == asked
+        assert len(asked) == 2, "as much as is needed now"
