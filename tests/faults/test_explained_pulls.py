@@ -162,7 +162,7 @@ async def test_a_swarm_s_pull_has_the_bound_with_what_it_was_made_of(tmp_path, b
         swarm.holds(peers[0], name, len(body), RangeSet.of((0, BLOCKS // 2)))
         origin = origin_of(web, body, swarms.paced(body, 2 * MIB))
         async with pulling(
-            tmp_path, [wanted(body)], [origin], swarm, streams=1
+            tmp_path, [wanted(body)], [origin], swarm, streams=1, most_streams=1
         ) as (driver, _, _told):  # fmt: skip
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(driver.run)

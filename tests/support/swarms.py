@@ -276,6 +276,7 @@ async def pulling(
     swarm: ScriptedSwarm,
     *,
     streams: int = 4,
+    most_streams: int = 16,
     patience_s: float = 8.0,
     told_s: float | None = None,
     stall_s: float = TransferOptions().stall_s,
@@ -290,7 +291,9 @@ async def pulling(
             await workers.warm_up(streams)
             driver = Driver(
                 want, origins, store, workers,
-                options=TransferOptions(patience_s=patience_s, hope_s=2.0, stall_s=stall_s),
+                options=TransferOptions(
+                    patience_s=patience_s, hope_s=2.0, stall_s=stall_s, max_streams=most_streams
+                ),
                 limits=FetchLimits(connect_timeout_s=5.0, no_progress_s=8.0),
                 cores=streams, chance=random.Random(7).random, watch=watch,
                 peers=Peers(swarm, told, Key(99), told_s), hold=lambda _: None, trace=trace,
