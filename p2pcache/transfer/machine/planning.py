@@ -75,8 +75,8 @@ class Planning(PullState):
                 flight.stalled = True
                 if standing:
                     self._relieved_at, standing = now, False
-                flight.blob.delayed |= flight.left
                 if flight.source.is_peer:  # it is not asked on, also before this one has ended
+                    flight.blob.delayed |= flight.left  # what an origin delays, peers may bring
                     stalled(flight.source, self._options, self._chance, now)
                     self._troubled(flight.source)
                 self._abort(flight, out)

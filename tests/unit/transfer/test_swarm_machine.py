@@ -670,3 +670,19 @@ def test_an_owner_that_is_overdue_between_two_looks_is_taken_over_at_the_next():
         pull.tell(ev.Tick())
         ticks += 1
     assert pull.running
+
+
+def test_what_an_origin_does_not_bring_is_asked_of_a_peer_that_has_it():
+    """Also when nothing else is on its way: an origin that drips would be asked for ever."""
+    pull = Pull(2 * MIB, streams=1, piece=2, peers=1)
+    (slow,) = pull.open(blocks=2)
+    assert slow.source == "origin"
+    pull.tell(ev.SourceHas("p0", 0))
+    asked = []
+    while not asked and pull.now < 12.0:
+        pull.now += 0.5
+        asked += pull.tell(ev.Tick())
+        if slow.id in pull.stopped:
+            asked += pull.end(slow, done=0, blame=False)
+            pull.stopped.clear()
+    assert [job.source for job in asked] == ["p0"]
