@@ -30,7 +30,8 @@ SEEDS = 1 << 53  # exact in JSON, and in the float that chance is
 class Setup:
     """All that a machine starts from. `names`: of each blob among peers, None where it has none.
 
-    `me` None: origins are not shared with anybody; else our name and those of the `members`.
+    `origins`: how many are to come up. `me` None: origins are not shared with anybody; else our
+    name and those of the `members`.
     """
 
     blobs: tuple[ev.BlobSpec, ...]
@@ -40,6 +41,7 @@ class Setup:
     options: TransferOptions
     seed: int
     hopeful: bool
+    origins: int
     me: str | None
     members: tuple[str, ...]
     owners: OwnerOptions
@@ -60,6 +62,7 @@ class Setup:
             chance=random.Random(self.seed).random,
             now=0.0,
             hopeful=self.hopeful,
+            origins=self.origins,
             owners=owners,
         )
 

@@ -300,6 +300,16 @@ class SwarmWorld(World):
         for name in [*self.peers, *self.ghosts]:
             self.tell(ev.PartnerLeft(name))
 
+    def check_end(self) -> None:
+        """Nobody who is well, and would be asked if he were told of, was left out until the end."""
+        if self.dies or not isinstance(self.end, ev.Failed):
+            return
+        for source in self.machine._sources.values():
+            for blob in self.end.blobs:
+                state = self.machine._blobs[blob]
+                left = state.full if state.spec.small else state.missing
+                assert not source.held(state) & left, f"{source.name} has it and was not asked"
+
     def run(self, most_steps: int = 20_000) -> None:
         for _ in range(self.random.choice([0, 10, 40, 150])):
             if self.end is not None:
@@ -309,5 +319,6 @@ class SwarmWorld(World):
             self.settle()
         if self.end is None:
             super().run(most_steps)
+            self.check_end()
         waited_s = self.now - self.settled_at
         assert waited_s < self.options.patience_s + 2 * PARKED_S, "it waits for ever"

@@ -82,6 +82,7 @@ class Chooser:
         self._slow = roster.slow
         self._typical_s = self.median_s or TYPICAL_BLOCK_S
         self._there: dict[int, int] = {}
+        self._unrisked: dict[int, int] = {}
 
     def of_large(self, blob: BlobState, *, peers: bool = True) -> Choice | None:
         """The next run of a blob, or None when nobody can bring any now.
@@ -247,9 +248,25 @@ class Chooser:
         if not peer.has_room(self._now):
             return 0
         wanted = peer.held(blob) & target
-        if peer.failures or self._standing:  # what stalled once is not risked again
-            wanted &= ~blob.delayed
+        if wanted & blob.delayed and (peer.failures or self._standing):
+            wanted &= ~self._not_risked(blob)
         return wanted
+
+    def _not_risked(self, blob: BlobState) -> int:
+        """What stalled once and somebody safer can be asked for: an origin, or while others move a
+        peer that never failed. Without any, a risk is better than to wait for ever.
+        """
+        known = self._unrisked.get(blob.spec.index)
+        if known is None:
+            safer = 0
+            for origin in self._origins:
+                if self._now >= origin.not_before:
+                    safer |= origin.held(blob)
+            if not self._standing:
+                for peer in self._healthy:
+                    safer |= 0 if peer.failures else peer.held(blob)
+            known = self._unrisked[blob.spec.index] = blob.delayed & safer
+        return known
 
     def _shorter_queue(self, able: list[SourceState]) -> SourceState | None:
         """Of two that are drawn; kinds in their order, who never failed before who did."""

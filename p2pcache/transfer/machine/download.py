@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind
+from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import bits
 from p2pcache.transfer.machine.blame import BUSY, LACKS_IT, blame, cause_of, stalled
@@ -49,7 +50,7 @@ class Download(Planning):
     """Decides who brings what. Feed it events, do the actions it returns, in order.
 
     `hopeful` (or a later `Listening`): a swarm is listened to, so somebody may still
-    appear with what nobody has.
+    appear with what nobody has. `origins`: so many are still to come up, whatever time it takes.
     """
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
@@ -138,6 +139,7 @@ class Download(Planning):
             holds = {i: self._blobs[i].full for i in event.holds}
         known = self._sources.get(event.name)
         if known is None:
+            self._to_come -= event.kind is SourceKind.ORIGIN
             made = SourceState(event.name, event.kind, event.streams, holds)
             made.distance = self._distances.get(event.name, 0)
             self._sources[event.name] = made

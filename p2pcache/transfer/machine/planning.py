@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.machine.sources import SourceState
 
 
+MOST_WAITING = 16  # blobs that are open while nobody brings any of them
 COUNT_BEAT_S = 0.1  # how often rates are taken
 TAKE_OVER_S = 0.01  # after an owner is suspected, what was its is asked for
 RESAY_S, RESAY_MOST_S = 0.5, 3.0  # an intake that is older says nothing, also if it is the same
@@ -210,7 +211,12 @@ class Planning(PullState):
         working = opening + fetching
         ranged = any(s.ranged and s.gone is None for s in self._sources.values())
         ahead = 1 if ranged else self._streams
-        if not opening and self._idle_streams > 0 and working < self._streams:
+        is_idle = not self._flights and not self._batches
+        if (
+            not opening
+            and self._idle_streams > 0
+            and working < (max(self._streams, MOST_WAITING) if is_idle else self._streams)
+        ):
             ahead = working + 1  # what is open is all asked for, or waits for its sources
         chosen: list[int] = []
         for index in self._unopened:
@@ -338,7 +344,7 @@ class Planning(PullState):
         stuck = [
             i for i in self._doubtful if i in self._unopened or self._needs_source(self._blobs[i])
         ]
-        if stuck and self._hopeful and now < self._hope_ends_at():
+        if self._to_come > 0 or (stuck and self._hopeful and now < self._hope_ends_at()):
             stuck = []
         impatient = (
             not stuck

@@ -41,6 +41,7 @@ class PullState:
         chance: Callable[[], float],
         now: float,
         hopeful: bool = False,
+        origins: int = 0,
         owners: Owners | None = None,
     ) -> None:
         self._blobs = {spec.index: BlobState(spec) for spec in blobs}
@@ -57,6 +58,7 @@ class PullState:
         self._options = options
         self._chance = chance
         self._hopeful = hopeful
+        self._to_come = origins
         self._owners = owners
         self._said_intake = 0.0
         self._said_of: tuple[object, ...] | None = None  # what ran then, and whether we declined

@@ -11,59 +11,8 @@ from p2pcache.lanes.orders import Fault, FaultKind
 from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import Download
-from p2pcache.transfer.policy import TransferOptions
 from tests.support.machine_world import MIB, World, specs
-
-OPTIONS = TransferOptions(patience_s=60.0)
-HALF = 0.5
-
-
-class Pull:
-    """A machine with peers, told by hand. `now` is moved by the test."""
-
-    def __init__(
-        self,
-        *sizes: int,
-        streams: int = 2,
-        origin: bool = True,
-        peers: int = 2,
-        hopeful: bool = True,
-        piece: int = 2,
-    ) -> None:
-        self.now = 0.0
-        self.running: dict[int, ev.Job] = {}
-        self.out: list[ev.Action] = []
-        self.stopped: list[int] = []
-        self.machine = Download(
-            specs(*sizes), piece_bytes=piece * MIB, streams=streams, options=OPTIONS,
-            chance=lambda: HALF, now=0.0, hopeful=hopeful,
-        )  # fmt: skip
-        if origin:
-            self.tell(ev.SourceUp("origin", SourceKind.ORIGIN, 8))
-        for n in range(peers):
-            self.tell(ev.SourceUp(f"p{n}", SourceKind.PEER, 8, frozenset()))
-
-    def tell(self, event: ev.Event) -> list[ev.Job]:
-        """The new jobs."""
-        self.out = self.machine.handle(event, self.now)
-        made = [a.job for a in self.out if isinstance(a, ev.Fetch)]
-        self.running |= {job.id: job for job in made}
-        for action in self.out:
-            if isinstance(action, ev.Abort):
-                self.stopped.append(action.job.id)
-                self.running.pop(action.job.id, None)
-        return made
-
-    def open(self, blob: int = 0, blocks: int = 0) -> list[ev.Job]:
-        return self.tell(ev.Opened(blob, bytes(blocks)))
-
-    def end(self, job: ev.Job, done: int | None = None, why: Fault | None = None, **more: bool):
-        self.running.pop(job.id, None)
-        done = job.end if done is None else done
-        return self.tell(ev.Ended(job, done, done - job.start, 0.01, why, **more))
-
-    def source(self, name: str):
-        return next(s for s in self.machine.statistics().sources if s.name == name)
+from tests.support.told_pull import HALF, OPTIONS, Pull
 
 
 @settings(max_examples=300, deadline=None)
@@ -189,90 +138,6 @@ def test_no_more_than_eight_requests_are_in_flight_to_one_peer():
     pull = Pull(400 * MIB, streams=16, origin=False)
     pull.tell(ev.SourceHas("p0", 0))
     assert len(pull.open(blocks=400)) == 8
-
-
-def test_a_frozen_peer_loses_its_pieces_within_two_seconds_and_is_not_asked_for_them_again():
-    pull = Pull(8 * MIB, streams=1, origin=False)
-    pull.tell(ev.SourceHas("p0", 0))
-    (job,) = pull.open(blocks=8)
-    pull.tell(ev.SourceHas("p1", 0))
-    pull.now = 1.6
-    made = pull.tell(ev.Tick())
-    assert pull.stopped == [job.id]
-    assert [j.source for j in made] == ["p1"]
-    assert pull.end(job, done=0, blame=False) == []
-    assert pull.source("p0").retries == 1
-
-
-def test_a_peer_that_moves_is_not_frozen():
-    pull = Pull(8 * MIB, streams=1, origin=False)
-    pull.tell(ev.SourceHas("p0", 0))
-    (job,) = pull.open(blocks=8)
-    pull.tell(ev.SourceHas("p1", 0))
-    for block in range(1, (job.end - job.start) // MIB):
-        pull.now += 1.0
-        pull.tell(ev.Progress(job, job.start + block * MIB))
-        assert pull.stopped == []
-
-
-def crowded() -> tuple[Pull, ev.Job]:
-    """Two requests to p0; the first of them does not move, and p1 could bring it."""
-    pull = Pull(40 * MIB, streams=2, piece=1, peers=2, origin=False)
-    pull.tell(ev.SourceHas("p0", 0))
-    first, _ = pull.open(blocks=40)
-    block = first.start // MIB
-    pull.tell(ev.SourceHas("p1", 0, RangeSet.of((block, block + 1))))
-    return pull, first
-
-
-def others_end(pull: Pull, first: ev.Job) -> None:
-    for job in [job for job in pull.running.values() if job.id != first.id]:
-        pull.end(job)
-    pull.tell(ev.Tick())
-
-
-def test_a_peer_that_brings_our_other_blocks_is_crowded_and_not_frozen():
-    pull, first = crowded()
-    for at in (1.0, 2.0, 3.0, 4.0):
-        pull.now = at
-        others_end(pull, first)
-    assert pull.stopped == []
-    pull.end(first)
-    assert pull.source("p0").retries == 0
-
-
-def test_one_request_of_a_peer_that_brings_others_is_not_waited_for_without_end():
-    pull, first = crowded()
-    while first.id not in pull.stopped:
-        pull.now += 0.5
-        assert pull.now <= 3 * OPTIONS.stall_s + 0.5
-        others_end(pull, first)
-
-
-def test_a_frozen_peer_keeps_its_pieces_when_nobody_else_has_them():
-    pull = Pull(8 * MIB, streams=1, origin=False)
-    pull.tell(ev.SourceHas("p0", 0))
-    pull.open(blocks=8)
-    pull.now = 5.0
-    pull.tell(ev.Tick())
-    assert pull.stopped == []
-
-
-def test_a_source_under_a_tenth_of_the_median_rate_loses_its_pieces():
-    pull = Pull(900 * MIB, streams=2, piece=16)
-    pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 16))))
-    slow, _ = pull.open(blocks=900)
-    assert slow.source == "p0"
-    pull.tell(ev.SourceHas("p1", 0, RangeSet.of((0, 16))))
-    for beat in range(1, 40):
-        pull.now += 0.05
-        if beat % 5 == 0:
-            pull.tell(ev.Progress(slow, slow.start + beat // 5 * MIB))
-        if pull.stopped:
-            break
-        pull.end(next(j for j in pull.running.values() if j.source == "origin"))
-    assert pull.stopped == [slow.id]
-    assert 1.5 <= pull.now < 2.0
 
 
 def test_an_advert_that_was_not_true_is_forgotten_and_the_peer_is_asked_less():
@@ -494,6 +359,16 @@ def test_agents_that_fetch_together_ask_the_origin_for_different_bytes():
     assert jobs["origin"].start == 20 * MIB, "somewhere among what nobody has, not next"
 
 
+def test_an_origin_that_is_still_to_come_is_waited_for_longer_than_hoped():
+    """A process that stood still, or an origin that is slow to say where it has something."""
+    pull = Pull(4 * MIB, origin=False, peers=0, to_come=1)
+    pull.now = 2 * OPTIONS.hope_s
+    pull.tell(ev.Tick())
+    assert not any(isinstance(action, ev.Failed) for action in pull.out)
+    pull.tell(ev.SourceUp("origin", SourceKind.ORIGIN, 8))
+    assert [a.blob for a in pull.out if isinstance(a, ev.Open)] == [0]
+
+
 def test_nobody_is_left_and_nobody_comes_ends_the_pull_soon():
     pull = Pull(4 * MIB, origin=False, peers=0)
     pull.open(blocks=4)
@@ -528,27 +403,6 @@ def test_an_empty_file_is_asked_for_too():
     pull = Pull(0, peers=0)
     (batch,) = [a.batch for a in pull.out if isinstance(a, ev.FetchBatch)] or [None]
     assert batch is not None or pull.source("origin").requests == 1
-
-
-def test_with_all_holders_frozen_the_origin_is_asked_after_one_stall():
-    pull = Pull(64 * MIB, streams=4, peers=3)
-    for name in ("p0", "p1", "p2"):
-        pull.tell(ev.SourceHas(name, 0))
-    pull.open(blocks=64)
-    assert {job.source for job in pull.running.values()} <= {"p0", "p1", "p2"}
-    asked: list[ev.Job] = []
-    while not asked and pull.now < 10:
-        pull.now += 0.05
-        flying = dict(pull.running)
-        asked = [job for job in pull.tell(ev.Tick()) if job.source == "origin"]
-        for number in pull.stopped:
-            if number in flying:
-                asked += [
-                    job
-                    for job in pull.end(flying[number], done=flying[number].start, blame=False)
-                    if job.source == "origin"
-                ]
-    assert pull.now < 2.0
 
 
 def test_who_only_says_that_it_brings_does_not_hold_up_a_pull():
@@ -670,19 +524,3 @@ def test_an_owner_that_is_overdue_between_two_looks_is_taken_over_at_the_next():
         pull.tell(ev.Tick())
         ticks += 1
     assert pull.running
-
-
-def test_what_an_origin_does_not_bring_is_asked_of_a_peer_that_has_it():
-    """Also when nothing else is on its way: an origin that drips would be asked for ever."""
-    pull = Pull(2 * MIB, streams=1, piece=2, peers=1)
-    (slow,) = pull.open(blocks=2)
-    assert slow.source == "origin"
-    pull.tell(ev.SourceHas("p0", 0))
-    asked = []
-    while not asked and pull.now < 12.0:
-        pull.now += 0.5
-        asked += pull.tell(ev.Tick())
-        if slow.id in pull.stopped:
-            asked += pull.end(slow, done=0, blame=False)
-            pull.stopped.clear()
-    assert [job.source for job in asked] == ["p0"]
