@@ -333,3 +333,16 @@ class Index:
 def _chunks(items: list[bytes]) -> Iterator[list[bytes]]:
     for start in range(0, len(items), IN_CHUNK):
         yield items[start : start + IN_CHUNK]
+
+
+def insert_many(connection: sqlite3.Connection, insert: str, rows: Sequence[Sequence[Any]]) -> None:
+    """`insert` ends with VALUES. Many rows a statement: between two short ones a thread takes the
+    interpreter's lock again before any other wakes, so that `executemany` makes the agent deaf.
+    """
+    columns = len(rows[0]) if rows else 1
+    marks = "(" + ",".join("?" * columns) + ")"
+    together = IN_CHUNK // columns
+    for start in range(0, len(rows), together):
+        part = rows[start : start + together]
+        values = [value for row in part for value in row]
+        connection.execute(f"{insert} {','.join([marks] * len(part))}", values)

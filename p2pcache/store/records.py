@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pcache.content import cid as cids
 from p2pcache.content.manifest import Manifest, parse
-from p2pcache.store.index import IN_CHUNK
+from p2pcache.store.index import IN_CHUNK, insert_many
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -99,10 +99,8 @@ class Records:
                 "INSERT OR IGNORE INTO manifests VALUES (?,?,?,?)",
                 (cid, manifest.encode(), manifest.total_bytes, len(manifest.files)),
             )
-            connection.executemany(
-                "INSERT OR IGNORE INTO manifest_files VALUES (?,?)",
-                ((cid, file.digest) for file in manifest.files),
-            )
+            pairs = [(cid, file.digest) for file in manifest.files]
+            insert_many(connection, "INSERT OR IGNORE INTO manifest_files VALUES", pairs)
         return cid
 
     def get_manifest(self, cid: bytes) -> Manifest | None:
@@ -378,7 +376,6 @@ def _carry(old: sqlite3.Connection, index: Index, table: str) -> int:
         rows.extend(old.execute(f"SELECT * FROM {table}"))
     if not rows:
         return 0
-    marks = ",".join("?" * len(rows[0]))
     with index.write("salvaging the index") as connection:
-        connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", rows)
+        insert_many(connection, f"INSERT OR IGNORE INTO {table} VALUES", rows)
     return len(rows)

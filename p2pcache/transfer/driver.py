@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 SAY_BEAT_S = 0.05  # among peers: a block that is announced late is a link that idles
 MAX_TOGETHER = 256  # events that the machine is told before it plans again
+DRY_TURNS = 3  # of the loop, without an event: no more come together
 LIMITED_SINGLE_STREAM = 32 << 20  # bytes/s: below this limit one stream is enough and more exact
 
 
@@ -204,12 +205,24 @@ class Driver:
             pending, reached = [], 0.0
             with trio.move_on_at(self._steps.deadline(wake)):
                 pending = [await self._receive.receive()]
-            with suppress(trio.WouldBlock):  # peers tell of thousands of files at once
-                while pending and len(pending) < MAX_TOGETHER:
-                    pending.append(self._receive.receive_nowait())
-            if not pending:
+            if pending:
+                await self._gather(pending)
+            else:
                 wake, reached = math.inf, wake
                 pending = [ev.Tick()]
+
+    async def _gather(self, pending: list[ev.Event]) -> None:
+        """What comes within a few turns of the loop is planned for together: peers tell of
+        thousands of files at once, and small files travel in batches of what is known by then.
+        """
+        dry = 0
+        while len(pending) < MAX_TOGETHER and dry < DRY_TURNS:
+            try:
+                pending.append(self._receive.receive_nowait())
+                dry = 0
+            except trio.WouldBlock:
+                dry += 1
+                await trio.lowlevel.checkpoint()
 
     async def _origins_later(self, swarming: Swarming, starting: list[ev.SourceUp]) -> None:
         """Those that are spared come last: a joiner that asks at once brings all of it again."""

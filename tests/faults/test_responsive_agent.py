@@ -96,8 +96,9 @@ def resolver(parts: Parts, source: ListOnly) -> Resolver:
 
 
 async def test_a_long_listing_is_recorded_beside_the_loop(tmp_path: Path) -> None:
+    source = ListOnly(40_000)
     async with agent(tmp_path) as (parts, pulse):
-        asked = resolver(parts, ListOnly(40_000))
+        asked = resolver(parts, source)
         ref = refs.parse_ref("org/x")
         for _ in range(2):  # afresh, and from the record
             resolution = await asked.resolve(ref, Credentials())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.machine.sources import SourceState
 
 
+LEAST_BUNDLE = 16  # files that are asked of a peer together, as far as it has them
 MOST_WAITING = 16  # blobs that are open while nobody brings any of them
 COUNT_BEAT_S = 0.1  # how often rates are taken
 TAKE_OVER_S = 0.01  # after an owner is suspected, what was its is asked for
@@ -168,6 +169,8 @@ class Planning(PullState):
         if source is None:
             return None
         share = -(-len(self._small) // max(1, self._streams))
+        if source.is_peer:  # one request brings them all; of an origin each is one
+            share = max(share, LEAST_BUNDLE)
         most_bytes = self._batch_bytes(source)
         chosen: list[int] = []
         size = 0
@@ -340,11 +343,13 @@ class Planning(PullState):
 
     def _hopeless(self, now: float) -> ev.Failed | None:
         """A blob that nobody can ever bring, or patience at its end."""
+        if self._to_come > 0:
+            return None
         self._doubtful = {i for i in self._doubtful if not self._has_source(i)}
         stuck = [
             i for i in self._doubtful if i in self._unopened or self._needs_source(self._blobs[i])
         ]
-        if self._to_come > 0 or (stuck and self._hopeful and now < self._hope_ends_at()):
+        if stuck and self._hopeful and now < self._hope_ends_at():
             stuck = []
         impatient = (
             not stuck
