@@ -1,0 +1,86 @@
+"""All tests: `python -m scripts.suite MARKS [pytest arguments]`.
+
+Those that start real servers wait a third of the time. What needs no server runs beside them, at a
+low priority, so that no deadline of theirs is missed for it; arguments of pytest make it one run.
+What fails is run once more, alone: a machine that is busy with something else breaks deadlines.
+Both results are printed; what fails twice fails.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+REPO = Path(__file__).parents[1]
+BESIDE = ["tests/unit", "tests/sim"]
+NICENESS = "15"
+ENDS_S = 30.0
+FAILED = 1  # of pytest: some tests did
+AGAIN = ["--last-failed", "--last-failed-no-failures", "none"]
+
+
+def pytest(marks: str, *arguments: str, cache: str) -> list[str]:
+    """The command of one run, which remembers what failed in a folder of its own."""
+    return [
+        sys.executable, "-m", "pytest", "-m", marks, "--durations=25",
+        "-o", f"cache_dir=.pytest_cache/{cache}", *arguments,
+    ]  # fmt: skip
+
+
+def run(command: list[str]) -> int:
+    """Its exit status."""
+    return subprocess.run(command, cwd=REPO, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Where the run is interrupted, it is too: it has servers to end."""
+    if process.poll() is None:
+        try:
+            process.wait(ENDS_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def both(marks: str) -> dict[str, tuple[list[str], int]]:
+    """Run everything in two halves: by name, the command and its status."""
+    ignored = [f"--ignore={folder}" for folder in BESIDE]
+    servers = pytest(marks, "tests", *ignored, cache="servers")
+    plain = pytest(marks, *BESIDE, cache="plain")
+    with tempfile.TemporaryFile() as log:
+        beside = subprocess.Popen(
+            ["nice", "-n", NICENESS, *plain],
+            cwd=REPO, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            status = run(servers)
+            beside_status = beside.wait()
+        finally:
+            stop(beside)
+        print(f"\nscripts/test: {' and '.join(BESIDE)}, which ran beside the others:", flush=True)
+        log.seek(0)
+        sys.stdout.buffer.write(log.read())
+        sys.stdout.flush()
+    return {"servers": (servers, status), "plain": (plain, beside_status)}
+
+
+def main(marks: str, *arguments: str) -> int:
+    """0 when all passed, at the second time at last."""
+    if arguments:
+        command = pytest(marks, *arguments, cache="chosen")
+        runs = {"chosen": (command, run(command))}
+    else:
+        runs = both(marks)
+    worst = 0
+    for command, status in runs.values():
+        if status == FAILED:
+            print("scripts/test: what failed is run once more, alone", flush=True)
+            status = run([*command, *AGAIN])
+        worst = max(worst, abs(status))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
