@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 from p2pcache.content import digests, verify
 from p2pcache.errors import NotFound
 from p2pcache.store import durable, recovery, repair
+from p2pcache.store.at_work import AtWork
 from p2pcache.store.blobs import BlobInfo, Blobs, CopyMode
 from p2pcache.store.gc import Collector, GcReport, Usage
 from p2pcache.store.index import canonical_name
 from p2pcache.store.layout import Layout, StoreOptions
-from p2pcache.store.lease import Busy, Lease, LeaseBook, LeaseLost
+from p2pcache.store.lease import LeaseBook
 from p2pcache.store.others import OtherAgents
-from p2pcache.store.partial import Meta, Partial, count_live, open_partial
+from p2pcache.store.partial import Meta, Partial, count_live
 from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 from p2pcache.store.rooted import AnyBlob, Rooted, is_root
@@ -43,8 +44,6 @@ Hold = Callable[[Iterable[bytes]], None]
 """Keeps blobs (raw sha2-256) from being evicted, until the scope that gave it ends."""
 
 _TOUCHES_KEPT = 4096  # last-use times held in memory before they are written in one transaction
-_SWEEP_WAIT_S = 0.02  # another process's sweep holds a lease for about a millisecond...
-_SWEEP_WAITS = 5  # ...so a real holder is reported after a tenth of a second
 
 
 class Store:
@@ -71,11 +70,9 @@ class Store:
             layout, options, index, self._blobs, self.rooted, self._records, leases
         )
         self._lock = threading.RLock()
-        self._waiting: set[Lease] = set()
-        self._open_partials: set[Partial] = set()
+        self._at_work = AtWork(layout, leases)
         self._running: Counter[bytes] = Counter()
         self._touched: dict[bytes, float] = {}
-        self._small: tuple[Path, Lease] | None = None
 
     @classmethod
     def open(
@@ -126,56 +123,15 @@ class Store:
         # last in, first out: the index is closed whatever the others raise
         with self._lock, durable.local_faults("closing the store"), ExitStack() as steps:
             steps.callback(self._index.close)
-            steps.callback(self._discard_small_dir)
             steps.callback(self._write_touches)
-            for partial in self._open_partials:
-                steps.callback(partial.close)
-
-    def _discard_small_dir(self) -> None:
-        if self._small is not None:
-            directory, lease = self._small
-            self._small = None
-            try:
-                durable.discard_dir(directory, self.layout.trash)
-            finally:
-                lease.release()
-
-    def _leave_small_dir(self, lost: tuple[Path, Lease]) -> None:
-        """It is another process's to remove; the next small files get a new one."""
-        with self._lock:
-            if self._small is lost:
-                self._small = None
-            lost[1].withdraw()
+            steps.callback(self._at_work.close)
 
     def heartbeat(self) -> None:
         """Call every `options.heartbeat_s`: shows other hosts that this process lives.
 
         Raises LeaseLost, after all others were renewed, when another host took a partial over.
         """
-        lost: LeaseLost | None = None
-        with self._lock:
-            partials = list(self._open_partials)
-            waiting = list(self._waiting)
-            small = self._small
-        with durable.local_faults("renewing leases"):
-            if small is not None:
-                try:
-                    small[1].heartbeat()
-                except LeaseLost as exc:
-                    lost = exc
-                    self._leave_small_dir(small)
-            for lease in waiting:
-                try:
-                    lease.heartbeat()
-                except LeaseLost as exc:
-                    lost = exc if lease in self._waiting else lost
-            for partial in partials:
-                try:
-                    partial.heartbeat()
-                except LeaseLost as exc:
-                    lost = lost if partial.is_closed else exc
-        if lost is not None:
-            raise lost
+        self._at_work.heartbeat()
 
     # -- blobs -----------------------------------------------------------------------------------
 
@@ -247,11 +203,7 @@ class Store:
 
     def small_dir(self) -> Path:
         """Where small files are written before `publish_small`; removed when we close or die."""
-        with self._lock, durable.local_faults("making a directory for small files"):
-            if self._small is None:
-                directory = self.layout.temporary / secrets.token_hex(8)
-                self._small = (directory, self._leases.take(directory))
-            return self._small[0]
+        return self._at_work.small_dir()
 
     def put_bytes(self, verified: Verified) -> BlobInfo:
         """Store bytes that passed the door."""
@@ -320,56 +272,16 @@ class Store:
                 raise
         return partial
 
-    def _partial(self, name: bytes, size: int, total_known: bool, version: str) -> Partial:
-        name = canonical_name(name)
-        directory = self.layout.partial(name)
-        with durable.local_faults("opening a partial"):
-            lease = self._take_waiting(directory)
-        with self._lock:
-            self._waiting.add(lease)  # for room: it beats while others are asked what may go
-        try:
-            with (
-                durable.local_faults("opening a partial"),
-                self._room_for_partial(directory, size if total_known else 0),
-                self._lock,
-            ):
-                opened = open_partial(
-                    directory, self.layout.trash, Meta(name, size, total_known, "", version),
-                    lease, boot=self._leases.who.boot, on_close=self._forget_partial,
-                )  # fmt: skip
-                self._open_partials.add(opened)
-                self._waiting.discard(lease)
-        except BaseException:
-            with self._lock:
-                self._waiting.discard(lease)
-            lease.release()
-            raise
-        return opened
-
     def others_progress(self, name: bytes) -> int:
         """Verified blocks of a partial, whoever holds it: what a waiter sees of the holder."""
         return count_live(self.layout.partial(canonical_name(name)))
 
-    def _take_waiting(self, directory: Path) -> Lease:
-        for _ in range(_SWEEP_WAITS):
-            try:
-                return self._leases.take(directory)
-            except Busy:
-                time.sleep(_SWEEP_WAIT_S)
-        return self._leases.take(directory)
+    def _partial(self, name: bytes, size: int, total_known: bool, version: str) -> Partial:
+        meta = Meta(canonical_name(name), size, total_known, "", version)
+        return self._at_work.partial(meta, self._room)
 
-    def _room_for_partial(self, directory: Path, size: int) -> AbstractContextManager[None]:
-        """No two are promised the same room."""
-        try:
-            allocated = (directory / "data").stat().st_blocks * 512
-        except FileNotFoundError:
-            allocated = 0
-        return self._collector.room(
-            max(size - allocated, 0), running=self._held, without=[directory]
-        )
-
-    def _forget_partial(self, partial: Partial) -> None:
-        self._open_partials.discard(partial)
+    def _room(self, incoming_bytes: int, directory: Path) -> AbstractContextManager[None]:
+        return self._collector.room(incoming_bytes, running=self._held, without=[directory])
 
     def watch_removed(self, tell: Callable[[list[bytes]], None]) -> None:
         """Have all names told of blobs that were removed; called in any thread, quickly."""

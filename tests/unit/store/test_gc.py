@@ -515,7 +515,7 @@ def test_others_begin_while_one_asks_what_may_go_and_nobody_gets_its_room(tmp_pa
         two.start()
         two.join(10)
         assert len(opened) == 1, "there was room for it"
-        (lease,) = store._waiting
+        (lease,) = store._at_work._waiting
         before = lease._claim.counter
         store.heartbeat()
         assert lease._claim.counter == before + 1, "who waits is alive"
@@ -523,6 +523,6 @@ def test_others_begin_while_one_asks_what_may_go_and_nobody_gets_its_room(tmp_pa
         one.join(20)
         assert len(opened) == 2
         assert store.usage().used_bytes + store.usage().promised_bytes <= 8 * MIB
-        assert not store._waiting
+        assert not store._at_work._waiting
         assert every - {blob.sha256 for blob in store.every_blob()} == asked
         assert len(asked) == 2, "as much as is needed now"
