@@ -22,16 +22,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.bench_support import MIB, Options, Row, at_most, info, progress
-from tests.support.agents import agent_env, running_agent
+from tests.support.agents import running_agent
+from tests.support.fleet import fleet, lan_hub
 from tests.support.hub_repo import build_repo, lfs
 from tests.support.namespaces import can_make_namespaces, lan
-from tests.support.network import knows, wait_until
-from tests.support.nginx import nginx, static_hub
 from tests.support.pulling import Pull
 
 if TYPE_CHECKING:
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 
     from tests.support.agents import Agent
     from tests.support.hub_repo import HubRepo
-    from tests.support.namespaces import Lan
     from tests.support.nginx import Nginx
 
 REF = "hf://demo/model"
@@ -48,8 +45,8 @@ CORES_MOVE = 50  # Mbit/s of each of 8 agents on 2 cores, which leaves them half
 ALONE_LINK = 100 * MBIT
 SLOW_LINK = 1 * MBIT
 ARIA_BYTES = 32 * MIB  # each of N independent downloads takes N times as long as a swarm's
-ORIGIN_PORT = 8080
-MEET_S = 90.0
+
+
 PULL_S = 600.0
 
 
@@ -156,8 +153,8 @@ def run(case: Case) -> Outcome:
         repo = build_repo(folder / "repo", {"model.safetensors": lfs(case.size, 7)})
         net = stack.enter_context(lan(case.nodes + 1))
         origin = stack.enter_context(contextlib.ExitStack())
-        hub = origin.enter_context(_origin(net, case, repo, folder))
-        agents = _agents(stack, net, case.nodes, folder)
+        hub = origin.enter_context(lan_hub(net, case.nodes, repo, folder))
+        agents = fleet(stack, net, case.nodes, folder)
         ref = REF
         if case.act is Act.SEED:  # before the links are limited
             seed, *agents = agents
@@ -178,8 +175,8 @@ def _useless_peers(size: int) -> list[Row]:
     with _place() as folder, contextlib.ExitStack() as stack:
         repo = build_repo(folder / "repo", {"model.safetensors": lfs(size, 7)})
         net = stack.enter_context(lan(4))
-        hub = stack.enter_context(_origin(net, Case(3, 1.0, size), repo, folder))
-        pulls, holds = _agents(stack, net, 2, folder)
+        hub = stack.enter_context(lan_hub(net, 3, repo, folder))
+        pulls, holds = fleet(stack, net, 2, folder)
         alone = stack.enter_context(
             running_agent(
                 folder / "n2", settings={"network.enabled": "false"},
@@ -211,7 +208,7 @@ def _independent(case: Case) -> list[Row]:
     with _place() as folder, contextlib.ExitStack() as stack:
         repo = build_repo(folder / "repo", {"model.safetensors": lfs(case.size, 7)})
         net = stack.enter_context(lan(case.nodes + 1))
-        hub = stack.enter_context(_origin(net, case, repo, folder))
+        hub = stack.enter_context(lan_hub(net, case.nodes, repo, folder))
         for number in range(case.nodes):
             net.limit(number, case.link)
         net.limit(case.nodes, round(case.origin * case.link))
@@ -235,37 +232,6 @@ def _independent(case: Case) -> list[Row]:
             ),
             info(f"{case.nodes} independent aria2c: copies that left the origin", copies),
         ]
-
-
-def _origin(
-    net: Lan, case: Case, repo: HubRepo, folder: Path
-) -> contextlib.AbstractContextManager[Nginx]:
-    site = folder / "site"
-    extra = static_hub(repo, site)
-    return nginx(
-        site, folder / "nginx", extra=extra, port=ORIGIN_PORT,
-        host=net.ip_of(case.nodes), prefix=("setsid", *net.prefix(case.nodes)),
-    )  # fmt: skip
-
-
-def _agents(stack: contextlib.ExitStack, net: Lan, count: int, folder: Path) -> list[Agent]:
-    """So many that all know each other; their links are not limited yet."""
-    agents: list[Agent] = []
-    for number in range(count):
-        place = folder / f"n{number}"
-        place.mkdir(parents=True)
-        home = Path(agent_env(place)["P2PCACHE_HOME"])
-        if agents:
-            home.mkdir(parents=True)
-            shutil.copy2(agents[0].home / "network.key", home / "network.key")
-        made = running_agent(place, prefix=("setsid", *net.prefix(number)))
-        agents.append(stack.enter_context(made))
-        if number == 0:
-            with agents[0].client() as client:
-                client.init()
-    for agent in agents:
-        wait_until(partial(knows, agent, count - 1), "they do not all meet", MEET_S)
-    return agents
 
 
 def _pull(
