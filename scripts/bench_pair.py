@@ -40,6 +40,7 @@ from scripts.bench_support import (
     on_tmpfs,
     progress,
 )
+from scripts.libtorrent_nodes import libtorrent_python, make_torrent, torrent_node
 from tests.support.certs import make_server_cert
 from tests.support.kubo_daemon import kubo_daemon
 
@@ -95,14 +96,18 @@ def _loop(folder: Path, file: Path, tls: tuple[Path, Path] | None) -> float:
 
 
 def _torrent(folder: Path, file: Path, python: str) -> float:
-    out = folder / "torrent"
-    out.mkdir()
-    script = str(ROOT / "scripts" / "pair_torrent.py")
-    done = gauge.run([python, "-W", "ignore", script, str(file), str(out)], environment())
+    out, torrent = folder / "torrent", folder / "model.torrent"
+    make_torrent(python, file, torrent)
+    with torrent_node(python, torrent, file.parent, "127.0.0.1", []) as seed:
+        seed.start()
+        peers = [f"127.0.0.1:{seed.port}"]
+        with torrent_node(python, torrent, out, "127.0.0.1", peers) as leech:
+            leech.start()
+            seconds = leech.seconds()
     if (out / file.name).stat().st_size != file.stat().st_size:
         raise RuntimeError("libtorrent left another file")
     shutil.rmtree(out)
-    return float(done.stdout.split()[-1])
+    return seconds
 
 
 def _kubo(folder: Path, file: Path, rounds: int) -> list[float]:
@@ -188,14 +193,6 @@ def _agents(figures: Figures, folder: Path, file: Path, scheme: str, rounds: int
         return [info(f"{scheme}: local requests/s of the busy agent while it serves", rate)]
 
 
-def _libtorrent() -> str | None:
-    done = subprocess.run(
-        [ROOT / "scripts" / "setup", "--tool", "libtorrent"],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def measure(options: Options) -> list[Row]:
     """Every row of this benchmark."""
     size, rounds = (256 * MIB, 1) if options.quick else (GIB, 3)
@@ -205,7 +202,7 @@ def measure(options: Options) -> list[Row]:
         file = folder / "model.safetensors"
         _file(file, size)
         cert = make_server_cert(folder / "cert")
-        torrent = _libtorrent()
+        torrent = libtorrent_python()
         for scheme in SCHEMES:
             progress(f"{scheme}: raw loop")
             pair = (cert.cert_file, cert.key_file) if scheme == "tls" else None

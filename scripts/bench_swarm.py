@@ -17,14 +17,14 @@ import hashlib
 import os
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts import bench_swarm_others as others
 from scripts.bench_support import MIB, Options, Row, at_most, info, progress
 from tests.support.agents import running_agent
 from tests.support.fleet import fleet, lan_hub
@@ -115,7 +115,7 @@ def measure(options: Options) -> list[Row]:
         rows += _rows(case, run(case))
     rows += _useless_peers(64 * MIB if options.quick else 2 * size)
     if not options.quick:
-        rows += _independent(Case(8, 1.0, ARIA_BYTES))
+        rows += _others(Case(8, 1.0, size))
     return rows
 
 
@@ -202,36 +202,24 @@ def _useless_peers(size: int) -> list[Row]:
         ]
 
 
-def _independent(case: Case) -> list[Row]:
-    """The same without us: everybody for himself."""
-    progress(f"{case.nodes} independent aria2c")
+def _others(case: Case) -> list[Row]:
+    """The same without us."""
     with _place() as folder, contextlib.ExitStack() as stack:
-        repo = build_repo(folder / "repo", {"model.safetensors": lfs(case.size, 7)})
+        repo = build_repo(folder / "repo", {"model.safetensors": lfs(ARIA_BYTES, 7)})
         net = stack.enter_context(lan(case.nodes + 1))
         hub = stack.enter_context(lan_hub(net, case.nodes, repo, folder))
         for number in range(case.nodes):
             net.limit(number, case.link)
         net.limit(case.nodes, round(case.origin * case.link))
-        url = f"{hub.url}/demo/model/resolve/main/model.safetensors"
-        began = time.monotonic()
-        running = [
-            subprocess.Popen(
-                net.argv(number, ["aria2c", "-x8", "-s8", "--quiet", "--no-conf",
-                                  "--file-allocation=none", f"--dir={folder}/a{number}", url])
-            )
-            for number in range(case.nodes)
-        ]  # fmt: skip
-        if any(process.wait(PULL_S) for process in running):
-            raise RuntimeError("aria2c failed")
-        ratio = (time.monotonic() - began) / case.bound_s
-        copies = hub.body_bytes() / case.size
-        return [
-            info(
-                f"{case.nodes} independent aria2c, {case.size // MIB} MiB: last over the bound",
-                ratio,
-            ),
-            info(f"{case.nodes} independent aria2c: copies that left the origin", copies),
-        ]
+        alike = replace(case, size=ARIA_BYTES)
+        rows = others.aria2c(net, hub, case.nodes, alike.size, alike.bound_s, folder)
+    seed = replace(case, act=Act.SEED)
+    for rows_of in (others.libtorrent, others.kubo):
+        with _place() as folder, lan(case.nodes) as net:
+            repo = build_repo(folder / "repo", {"model.safetensors": lfs(case.size, 7)})
+            file = repo.plain / "model.safetensors"
+            rows += rows_of(net, case.nodes, file, case.link, seed.bound_s, folder)
+    return rows
 
 
 def _pull(
