@@ -1,35 +1,33 @@
-"""Room and order: evict by policy, sweep what dead processes left, rebuild lost index rows.
+"""Room: how much there is, what may go for more by policy, and its eviction.
 
-Everything here may run while other processes use the store: directories are only removed under
-their lease, and a blob that is evicted under a reader stays readable through its open file.
+Everything here may run while other processes use the store: a blob that is evicted under a reader
+stays readable through its open file.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from p2pcache.content import cid as cids
-from p2pcache.content import digests, unixfs
 from p2pcache.errors import DiskFull
-from p2pcache.store import durable, policy
-from p2pcache.store.index import Row
-from p2pcache.store.layout import BLOCK_BYTES, Layout, StoreOptions, block_count
-from p2pcache.store.lease import Busy, Lease, LeaseBook
-from p2pcache.store.partial import HASH_BYTES, read_intent, read_meta
+from p2pcache.store import policy
+from p2pcache.store.order import subdirectories
+from p2pcache.store.partial import read_meta
 from p2pcache.store.policy import Candidate, Hold, Need, Plan
 from p2pcache.store.rooted import is_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from p2pcache.store.blobs import Blobs
-    from p2pcache.store.index import Index
+    from p2pcache.store.index import Index, Row
+    from p2pcache.store.layout import Layout, StoreOptions
+    from p2pcache.store.lease import LeaseBook
+    from p2pcache.store.order import Order
     from p2pcache.store.records import Records
     from p2pcache.store.rooted import Rooted, RootedBlob
 
@@ -81,11 +79,11 @@ class _Answers:
 
 
 class Collector:
-    """Eviction and cleaning of one store. Calls may run side by side with everything else."""
+    """Eviction of one store. Calls may run side by side with everything else."""
 
     def __init__(
         self, layout: Layout, options: StoreOptions, index: Index, blobs: Blobs, rooted: Rooted,
-        records: Records, leases: LeaseBook,
+        records: Records, leases: LeaseBook, order: Order,
     ) -> None:  # fmt: skip
         self._layout = layout
         self._options = options
@@ -94,6 +92,7 @@ class Collector:
         self._rooted = rooted
         self._records = records
         self._leases = leases
+        self._order = order
         self._room = threading.Lock()  # who finds room, until it is promised
         self.replicas: frozenset[bytes] = frozenset()  # raw sha2-256 of what preloads keep
         # Which of these blobs (raw sha2-256) stay because nobody else can give them. May wait for
@@ -121,7 +120,7 @@ class Collector:
 
     def _partials(self) -> list[_PartialUse]:
         found = []
-        for directory in _subdirectories(self._layout.partials):
+        for directory in subdirectories(self._layout.partials):
             meta = read_meta(directory)
             try:
                 stat = (directory / "data").stat()
@@ -228,9 +227,9 @@ class Collector:
         """
         old = self._given_up(now)
         if not dry_run:
-            self.sweep()
-            self.reconcile()
-            old = [use for use in old if self._discard(use.directory)]
+            self._order.sweep()
+            self._order.reconcile()
+            old = [use for use in old if self._order.discard(use.directory)]
         without = {use.directory for use in old}
         usage = self.usage(without=without)
         if target_bytes is not None:
@@ -347,7 +346,7 @@ class Collector:
         freed = self._blobs.remove(key for key in blobs if not is_root(key))
         freed += sum(self._rooted.remove(key) for key in blobs if is_root(key))
         for victim in plan.victims:
-            if victim.partial and self._discard(self._layout.partials / victim.key.decode()):
+            if victim.partial and self._order.discard(self._layout.partials / victim.key.decode()):
                 freed += victim.disk_bytes
         return freed
 
@@ -358,127 +357,7 @@ class Collector:
             allocated = (directory / "data").stat().st_blocks * _SECTOR_BYTES
         except FileNotFoundError:
             return 0
-        return allocated if self._discard(directory) else 0
-
-    # -- order -----------------------------------------------------------------------------------
-
-    def sweep(self) -> bool:
-        """Remove what dead processes left; whether one of them died with work in hand.
-
-        Never touches what a live process holds. Progress of unfinished downloads is kept.
-        """
-        with durable.local_faults("cleaning the store"):
-            for grave in _subdirectories(self._layout.trash):
-                shutil.rmtree(grave, ignore_errors=True)
-            crashed = False
-            for directory in _subdirectories(self._layout.temporary):
-                crashed = self._discard(directory) or crashed
-            for directory in _subdirectories(self._layout.partials):
-                self._sweep_partial(directory)
-            for path in _files(self._layout.quarantine):
-                name = b"\x12\x20" + bytes.fromhex(path.name)
-                with self._leased(self._layout.partial(name), make=False) as lease:
-                    if lease is not None:
-                        path.unlink(missing_ok=True)
-        return crashed
-
-    def _sweep_partial(self, directory: Path) -> None:
-        intent = read_intent(directory)
-        if intent is None and _has_progress(directory):
-            return
-        with self._leased(directory) as lease:
-            if lease is None:
-                return
-            if intent is not None and self._blobs.finish_publish(intent) is None:
-                (directory / "publishing.json").unlink(missing_ok=True)
-                return  # it died before the rename: the data are still here and complete
-            if intent is not None or not _has_progress(directory):
-                durable.discard_dir(directory, self._layout.trash)
-
-    def _discard(self, directory: Path) -> bool:
-        with self._leased(directory) as lease:
-            if lease is None:
-                return False
-            durable.discard_dir(directory, self._layout.trash)
-            return True
-
-    @contextmanager
-    def _leased(self, directory: Path, *, make: bool = True) -> Iterator[Lease | bool | None]:
-        """The lease of a directory, None when somebody alive holds it.
-
-        `make` False: a directory that is not there yields True (nobody holds it).
-        """
-        if not make and not directory.exists():
-            yield True
-            return
-        if self._leases.holder(directory) is not None:
-            yield None
-            return
-        try:
-            lease = self._leases.take(directory)
-        except Busy:
-            yield None
-            return
-        try:
-            yield lease
-        finally:
-            lease.release()
-
-    def reconcile(self) -> int:
-        """Give blob files without a row their row again; gives their number.
-
-        Small ones are hashed for it: that brings their git sha1 back, and costs little. One that
-        does not match its name is moved to quarantine.
-        """
-        known = {row.sha256 for row in self._index.every_row() if row.path is None}
-        rows = []
-        with durable.local_faults("rebuilding the index"):
-            for shard in _subdirectories(self._layout.blobs):
-                for path in _files(shard):
-                    sha256 = bytes.fromhex(path.name)
-                    if sha256 not in known:
-                        row = self._row_of(path, sha256)
-                        if row is not None:
-                            rows.append(row)
-            if rows:
-                self._index.put(rows, "rebuilding the index")
-            self._drop_orphan_maps()
-            self._rooted.sweep()
-        return len(rows)
-
-    def _row_of(self, path: Path, sha256: bytes) -> Row | None:
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            return None  # evicted meanwhile
-        if stat.st_size > BLOCK_BYTES:
-            return Row(
-                sha256, stat.st_size, self._root_from_map(sha256, stat.st_size), None, stat.st_mtime
-            )
-        hasher = digests.WholeHasher(stat.st_size, git=True)
-        with path.open("rb") as file:
-            while chunk := file.read(_HASH_STEP_BYTES):
-                hasher.update(chunk)
-        whole = hasher.digests()
-        if whole.sha256 != sha256:
-            path.rename(self._layout.quarantined(sha256))
-            return None
-        return Row(sha256, stat.st_size, cids.raw_cid(sha256), whole.git_sha1, stat.st_mtime)
-
-    def _root_from_map(self, sha256: bytes, size: int) -> bytes | None:
-        hashes = self._blobs.block_map(sha256)
-        if hashes is None or len(hashes) != block_count(size) * HASH_BYTES:
-            return None
-        starts = range(0, len(hashes), HASH_BYTES)
-        return unixfs.file_root((hashes[at : at + HASH_BYTES] for at in starts), size).cid
-
-    def _drop_orphan_maps(self) -> None:
-        adopted = {row.sha256 for row in self._index.every_row() if row.path is not None}
-        for path in _files(self._layout.maps):
-            sha256 = bytes.fromhex(path.name)
-            # a blob's file always comes before its map
-            if sha256 not in adopted and not self._layout.blob(sha256).exists():
-                path.unlink(missing_ok=True)
+        return allocated if self._order.discard(directory) else 0
 
 
 def _blobs_of(plan: Plan) -> set[bytes]:
@@ -492,34 +371,3 @@ def _rooted_candidate(blob: RootedBlob) -> Candidate:
     except FileNotFoundError:
         links = 0
     return Candidate(blob.key, blob.size, blob.size if links == 1 else 0, blob.last_used)
-
-
-def _subdirectories(directory: Path) -> Iterable[Path]:
-    try:
-        return [entry for entry in directory.iterdir() if entry.is_dir()]
-    except FileNotFoundError:
-        return []
-
-
-def _files(directory: Path) -> Iterable[Path]:
-    """Files whose name is a sha2-256; anything else is not ours to touch."""
-    try:
-        entries = list(os.scandir(directory))
-    except FileNotFoundError:
-        return []
-    return [directory / entry.name for entry in entries if _is_sha256_hex(entry.name)]
-
-
-def _is_sha256_hex(name: str) -> bool:
-    return len(name) == 64 and not set(name) - set("0123456789abcdef")
-
-
-def _has_progress(directory: Path) -> bool:
-    for name in ("live", "have"):
-        try:
-            data = (directory / name).read_bytes()
-        except FileNotFoundError:
-            continue
-        if data.count(0) != len(data):
-            return True
-    return False

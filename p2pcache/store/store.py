@@ -26,6 +26,7 @@ from p2pcache.store.gc import Collector, GcReport, Usage
 from p2pcache.store.index import canonical_name
 from p2pcache.store.layout import Layout, StoreOptions
 from p2pcache.store.lease import LeaseBook
+from p2pcache.store.order import Order
 from p2pcache.store.others import OtherAgents
 from p2pcache.store.partial import Meta, Partial, count_live
 from p2pcache.store.preloads import PreloadRows
@@ -66,8 +67,9 @@ class Store:
         self.preloads = PreloadRows(index)
         self.replica_manifests: frozenset[bytes] = frozenset()
         self.rooted = Rooted(layout, self._blobs)
+        self._order = Order(layout, index, self._blobs, self.rooted, leases)
         self._collector = Collector(
-            layout, options, index, self._blobs, self.rooted, self._records, leases
+            layout, options, index, self._blobs, self.rooted, self._records, leases, self._order
         )
         self._lock = threading.RLock()
         self._at_work = AtWork(layout, leases)
@@ -99,8 +101,8 @@ class Store:
         store = cls(layout, options, index, leases, clock)
         try:
             found = 0
-            if not readonly and (store._collector.sweep() or fresh):
-                found = store._collector.reconcile()
+            if not readonly and (store._order.sweep() or fresh):
+                found = store._order.reconcile()
             if fresh and had_index:
                 store.index_lost = "the index was damaged; what could be read of it was kept"
             elif fresh and found:
