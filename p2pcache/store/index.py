@@ -1,7 +1,7 @@
 """The SQLite index (WAL): which blobs there are and by which names they go.
 
-For blobs it is a cache: the files are the truth, and `order.reconcile` rebuilds their rows. Reads and
-writes go over two connections, because a reader of a WAL never waits for a writer; each has a
+For blobs it is a cache: the files are the truth, and `order.reconcile` rebuilds their rows. Reads
+and writes go over two connections, because a reader of a WAL never waits for a writer; each has a
 lock, so any thread may call. One host at a time: a WAL does not work across a network file system.
 """
 

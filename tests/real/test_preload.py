@@ -163,7 +163,7 @@ def test_the_issuer_may_restart_and_who_joins_later_is_served(tmp_path: Path, re
 
 def test_a_cancel_stops_everybody_and_outlives_retelling(tmp_path: Path, repo: HubRepo):
     with (
-        hub_of(tmp_path, repo, MIB) as hub,
+        hub_of(tmp_path, repo, MIB // 4) as hub,  # each request gets a second's share at once
         network(tmp_path, 3, env={"HF_ENDPOINT": hub.url}) as agents,
     ):
         preload = start(agents[0])

@@ -12,6 +12,7 @@ from tests.support.network import knows, wait_until
 from tests.support.nginx import nginx, static_hub
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager, ExitStack
 
     from tests.support.agents import Agent
@@ -32,8 +33,13 @@ def lan_hub(net: Lan, host: int, repo: HubRepo, folder: Path) -> AbstractContext
     )  # fmt: skip
 
 
-def fleet(stack: ExitStack, net: Lan, count: int, folder: Path, **env: str) -> list[Agent]:
-    """So many agents, on the first hosts, that all know each other by mDNS. `env`: of all."""
+def fleet(
+    stack: ExitStack, net: Lan, count: int, folder: Path,
+    *, each: Sequence[Mapping[str, str]] = (), **env: str,
+) -> list[Agent]:  # fmt: skip
+    """So many agents, on the first hosts, that all know each other by mDNS. `env`: of all;
+    `each`: settings, by number.
+    """
     agents: list[Agent] = []
     for number in range(count):
         place = folder / f"n{number}"
@@ -42,7 +48,10 @@ def fleet(stack: ExitStack, net: Lan, count: int, folder: Path, **env: str) -> l
         if agents:
             home.mkdir(parents=True)
             shutil.copy2(agents[0].home / "network.key", home / "network.key")
-        made = running_agent(place, prefix=("setsid", *net.prefix(number)), **env)
+        made = running_agent(
+            place, settings=each[number] if each else None,
+            prefix=("setsid", *net.prefix(number)), **env,
+        )  # fmt: skip
         agents.append(stack.enter_context(made))
         if number == 0:
             with agents[0].client() as client:

@@ -11,7 +11,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 
 def _ip(*words: str) -> None:
@@ -34,9 +34,11 @@ class Lan:
     """`hosts[i]` is a namespace with the address 10.77.0.<i+1>/24 on `eth0`.
 
     Its cable ends at port `p<i>` of a bridge in the namespace `switch`, which has no address.
+    `far`: hosts at a second bridge, behind one cable (`border`).
     """
 
-    def __init__(self, count: int, *, tag: str | None = None) -> None:
+    def __init__(self, count: int, *, tag: str | None = None, far: Collection[int] = ()) -> None:
+        self._far = frozenset(far)
         tag = tag or f"p2pc{uuid.uuid4().hex[:6]}"
         self.switch = f"{tag}sw"
         self.hosts = [f"{tag}h{index}" for index in range(count)]
@@ -53,20 +55,30 @@ class Lan:
 
     def make(self) -> None:
         _ip("netns", "add", self.switch)
-        _ip("-n", self.switch, "link", "add", "br0", "type", "bridge")
-        _ip("-n", self.switch, "link", "set", "br0", "up")
+        for bridge in ("br0", "br1") if self._far else ("br0",):
+            _ip("-n", self.switch, "link", "add", bridge, "type", "bridge")
+            _ip("-n", self.switch, "link", "set", bridge, "up")
+        if self._far:
+            _ip("-n", self.switch, "link", "add", "near", "type", "veth", "peer", "name", "far")
+            _ip("-n", self.switch, "link", "set", "near", "master", "br0", "up")
+            _ip("-n", self.switch, "link", "set", "far", "master", "br1", "up")
         for index, host in enumerate(self.hosts):
             _ip("netns", "add", host)
             _ip("-n", host, "link", "set", "lo", "up")
             _ip("-n", host, "link", "add", "eth0", "address", mac_of(index), "type", "veth",
                 "peer", "name", f"p{index}", "netns", self.switch)  # fmt: skip
-            _ip("-n", self.switch, "link", "set", f"p{index}", "master", "br0", "up")
+            bridge = "br1" if index in self._far else "br0"
+            _ip("-n", self.switch, "link", "set", f"p{index}", "master", bridge, "up")
             _ip("-n", host, "addr", "add", f"{self.ip_of(index)}/24", "dev", "eth0")
             _ip("-n", host, "link", "set", "eth0", "up")
 
     def cable(self, index: int, *, plugged: bool) -> None:
         """Pull a host's cable out of the switch or put it back: the host loses its carrier."""
         _ip("-n", self.switch, "link", "set", f"p{index}", "up" if plugged else "down")
+
+    def border(self, *, plugged: bool) -> None:
+        """Pull the cable between the two switches or put it back: no host loses its carrier."""
+        _ip("-n", self.switch, "link", "set", "near", "up" if plugged else "down")
 
     def interface(self, index: int, *, up: bool) -> None:
         """Take the host's own interface down or up: with it go its routes."""
@@ -147,9 +159,9 @@ def _pids(name: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def lan(count: int, *, tag: str | None = None) -> Iterator[Lan]:
+def lan(count: int, *, tag: str | None = None, far: Collection[int] = ()) -> Iterator[Lan]:
     """The LAN, until the block ends. `tag`: what its namespaces' names begin with."""
-    made = Lan(count, tag=tag)
+    made = Lan(count, tag=tag, far=far)
     try:
         made.make()
         yield made

@@ -212,7 +212,7 @@ class Download(Planning):
         for flight in list(self._flights.values()):
             if flight.source is source:
                 self._abort(flight, out, ev.Cause.LEFT)
-        for batch, _ in self._batches.values():
+        for batch, _, _ in self._batches.values():
             if batch.source == source.name and source.is_peer:
                 self._abort_batch(batch, out)
 

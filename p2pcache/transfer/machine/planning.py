@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 LEAST_BUNDLE = 16  # files that are asked of a peer together, as far as it has them
+LAST_TRY_S = 10.0  # for what is begun after the patience: as long as a connection may take
 MOST_WAITING = 16  # blobs that are open while nobody brings any of them
 COUNT_BEAT_S = 0.1  # how often rates are taken
 TAKE_OVER_S = 0.01  # after an owner is suspected, what was its is asked for
@@ -82,7 +83,7 @@ class Planning(PullState):
                     stalled(flight.source, self._options, self._chance, now)
                     self._troubled(flight.source)
                 self._abort(flight, out)
-        for batch, until in list(self._batches.values()):
+        for batch, _, until in list(self._batches.values()):
             source = self._sources[batch.source]
             if now >= until and source.is_peer and self._is_relieved(chooser, batch):
                 self._abort_batch(batch, out)
@@ -189,7 +190,7 @@ class Planning(PullState):
         batch = ev.Batch(self._next_id, tuple(chosen), source.name)
         each = source.block_s or self._options.peer_batch_s
         takes_s = max(self._options.stall_s, 4 * each * -(-size // BLOCK_BYTES))
-        self._batches[batch.id] = (batch, now + takes_s)
+        self._batches[batch.id] = (batch, now, now + takes_s)
         source.in_flight += 1
         source.requests += 1
         self._origin_turn += not source.is_peer
@@ -303,7 +304,7 @@ class Planning(PullState):
             if (flight.source.is_far or not flight.source.is_peer) and not flight.is_aborted:
                 index = flight.blob.spec.index
                 masks[index] = masks.get(index, 0) | flight.mask
-        for batch, _ in self._batches.values():
+        for batch, _, _ in self._batches.values():
             source = self._sources[batch.source]
             if source.is_far or not source.is_peer:
                 masks |= {i: 1 for i in batch.blobs if self._blobs[i].phase is not Phase.COMPLETE}
@@ -351,14 +352,7 @@ class Planning(PullState):
         ]
         if stuck and self._hopeful and now < self._hope_ends_at():
             stuck = []
-        impatient = (
-            not stuck
-            and not self._flights
-            and not self._batches
-            and self._waits()
-            and now >= self._patience_ends_at()
-        )
-        if not stuck and not impatient:
+        if not stuck and not self._is_impatient(now):
             return None
         blobs = tuple(sorted(stuck or self._left))
         faults = {s.name: s.excluded.get(blobs[0]) or s.last_fault for s in self._sources.values()}
@@ -371,6 +365,25 @@ class Planning(PullState):
         ]
         lost.sort(key=lambda pair: pair[1])
         return ev.Failed(blobs, tuple(known), tuple(lost))
+
+    def _is_impatient(self, now: float) -> bool:
+        """Nothing came for so long. All that is begun since has LAST_TRY_S together: where sources
+        take turns in failing, something is always on its way.
+        """
+        ends_at = self._patience_ends_at()
+        if now < ends_at:
+            return False
+        begun = self._begun()
+        if not begun:
+            return self._waits()
+        if self._last_try_at < ends_at:  # also after this process stood still for long
+            self._last_try_at = now
+        return now >= self._last_try_at + LAST_TRY_S and min(begun) >= ends_at
+
+    def _begun(self) -> list[float]:
+        """When each request that is on its way began."""
+        started = [f.started for f in self._flights.values()]
+        return started + [at for _, at, _ in self._batches.values()]
 
     def _hope_ends_at(self) -> float:
         left = [
@@ -399,7 +412,7 @@ class Planning(PullState):
                     times.append(max(flight.started, self._twin_at) + usual_s)
         if times:
             times.append(self._relief_at())
-        times += [until for _, until in self._batches.values()]
+        times += [until for _, _, until in self._batches.values()]
         if self._waits():
             if self._owners is not None:
                 at = self._owners.next_at(now)
@@ -407,6 +420,9 @@ class Planning(PullState):
             times += self._resume_times(now)
             if not self._flights and not self._batches:
                 times.append(max(now, self._patience_ends_at()))
+        if self._flights or self._batches:
+            ends_at = self._patience_ends_at()
+            times.append(ends_at if now < ends_at else self._last_try_at + LAST_TRY_S)
         if self._hopeful and self._doubtful:
             times.append(self._hope_ends_at())
         return ev.Wake(min(later)) if (later := [t for t in times if t > now]) else None

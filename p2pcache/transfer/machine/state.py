@@ -74,11 +74,12 @@ class PullState:
         self._roster = Roster(self._sources, options)
         self._paused: dict[str, SourceState] = {}  # left alone until a time that may be over
         self._has_barred = False  # some source is not asked for some block again
-        self._batches: dict[int, tuple[ev.Batch, float]] = {}  # with the time it may take
+        self._batches: dict[int, tuple[ev.Batch, float, float]] = {}  # begun, and until when
         self._aborted_batches: set[int] = set()
         self._next_id = 0
         self._words: dict[str, Words] = {}  # of members, by origin
         self._progress_at = now
+        self._last_try_at = -math.inf  # the first request after the patience began
         self._relieved_at = now  # when one request was last tried elsewhere, as nothing moved
         self._heard_at = now  # when a source last came or told of something
         self._over = False

@@ -219,6 +219,33 @@ def test_patience_ends_when_nothing_comes_any_more():
     pytest.fail("it never gave up")
 
 
+def test_patience_ends_also_when_sources_take_turns_in_failing():
+    """Each answers after 9 s that it cannot: some request is always on its way."""
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1, sources=8)
+    (job,) = jobs(opened(d, out, sizes))
+    now = 0.0
+    for _ in range(100):
+        now += 9.0
+        out = d.handle(ended(job, done=0, why=fault(FaultKind.UNAVAILABLE)), now)
+        if any(isinstance(action, ev.Failed) for action in out):
+            break
+        (job,) = jobs(out)
+    assert OPTIONS.patience_s <= now < OPTIONS.patience_s + 3 * 9.0
+
+
+def test_who_stood_still_longer_than_its_patience_tries_once_more():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1, sources=2)
+    (job,) = jobs(opened(d, out, sizes))
+    now = 3 * OPTIONS.patience_s
+    out = d.handle(ended(job, done=0, why=fault(FaultKind.UNAVAILABLE)), now)
+    (job,) = jobs(out)
+    assert not any(isinstance(action, ev.Failed) for action in out)
+    out = d.handle(ended(job), now + 2.0)
+    assert not any(isinstance(action, ev.Failed) for action in out)
+
+
 def test_patience_outlasts_the_longest_wait_that_a_source_asks_for():
     sizes = (4 * MIB,)
     d, out = machine(*sizes, streams=1)
