@@ -123,7 +123,7 @@ class Driver:
             options=self._options,
             seed=seed,
             hopeful=peers is not None,
-            origins=len(self._origins),
+            origins=tuple(origin.name for origin in self._origins),
             me=me,
             members=members,
             owners=_owner_options(None if peers is None else peers.told_s),

@@ -30,7 +30,7 @@ SEEDS = 1 << 53  # exact in JSON, and in the float that chance is
 class Setup:
     """All that a machine starts from. `names`: of each blob among peers, None where it has none.
 
-    `origins`: how many are to come up. `me` None: origins are not shared with anybody; else our
+    `origins`: those that will come up. `me` None: origins are not shared with anybody; else our
     name and those of the `members`.
     """
 
@@ -41,7 +41,7 @@ class Setup:
     options: TransferOptions
     seed: int
     hopeful: bool
-    origins: int
+    origins: tuple[str, ...]
     me: str | None
     members: tuple[str, ...]
     owners: OwnerOptions

@@ -53,7 +53,7 @@ class RecordedWorld(World):
             blobs=tuple(specs(*self.sizes)),
             names=tuple(bytes([0x12, 0x20, n]) for n in range(len(self.sizes))),
             piece_bytes=2 * MIB, streams=self.streams, options=self.options,
-            seed=self.random.randrange(1 << 53), hopeful=peers > 0, origins=0,
+            seed=self.random.randrange(1 << 53), hopeful=peers > 0, origins=(),
             me="me" if peers else None, members=tuple(f"p{n}" for n in range(peers)),
             owners=OwnerOptions(blind_s=0.2),
         )  # fmt: skip

@@ -28,7 +28,7 @@ class Pull:
         peers: int = 2,
         hopeful: bool = True,
         piece: int = 2,
-        to_come: int = 0,
+        to_come: tuple[str, ...] = (),
     ) -> None:
         self.now = 0.0
         self.running: dict[int, ev.Job] = {}

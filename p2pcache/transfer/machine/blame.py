@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.policy import TransferOptions
 
 BUSY_S = 0.5  # a full queue of a peer moves on in about this time; others are asked meanwhile
+BUSY_MOST_S = 5.0  # that a peer may ask for: what our own byte server says at most
 MAX_MISSES = 3  # a peer's limit of 8 is then 1
 LACKS_IT = frozenset({404, 409, 410, 416})  # what a peer answers that has not what it told
 BUSY = 503
@@ -114,7 +115,9 @@ def _unavailable(
     asked = min(fault.retry_after_s or 0.0, options.retry_after_cap_s)
     if source.is_peer and fault.http_status == BUSY:
         source.retries += 1
-        source.busy_until = now + max(BUSY_S, asked) * (0.5 + 0.5 * chance())
+        source.busy_until = now + min(max(BUSY_S, asked), BUSY_MOST_S) * (0.5 + 0.5 * chance())
+        if source.refuses_since is None:
+            source.refuses_since = now
         return
     source.failures += 1
     source.retries += 1

@@ -79,7 +79,7 @@ class Chooser:
         self.median_s = roster.median_s
         self._origins = roster.origins
         self._healthy = roster.healthy
-        self._slow = roster.slow
+        self._last = [roster.slow, roster.slow_far]
         self._typical_s = self.median_s or TYPICAL_BLOCK_S
         self._there: dict[int, int] = {}
         self._unrisked: dict[int, int] = {}
@@ -104,12 +104,12 @@ class Chooser:
             own
             or (self._from_healthy(blob, target, compare) if peers else None)
             or (None if shared else self._from_origin(blob, target, compare))
-            or (self._from_peers(blob, target, compare, [self._slow]) if peers else None)
+            or (self._from_peers(blob, target, compare, self._last) if peers else None)
         )
 
     def of_small(self, blob: BlobState) -> SourceState | None:
         """Who is asked for a small blob now."""
-        peers = [s for s in self._healthy if s.held(blob)]
+        peers = self._having(blob)
         if peers:
             near = [s for s in peers if not s.is_far]
             if not near and self.shares is not None and not self.shares.is_mine(blob, across=True):
@@ -118,22 +118,27 @@ class Chooser:
         origins = [s for s in self._origins if s.held(blob) and s.has_room(self._now)]
         if origins and (self.shares is None or self.shares.is_mine(blob)):
             return self._best_origin(origins)
-        slow = [s for s in self._slow if s.held(blob) and s.has_room(self._now)]
-        return self._shorter_queue(slow)
+        last = (s for group in self._last for s in group)
+        return self._shorter_queue([s for s in last if s.held(blob) and s.has_room(self._now)])
 
     def is_spared(self, source: SourceState, blob: BlobState) -> bool:
         """Whether an origin is not asked for a small blob: a healthy peer has it, or it is another
         member's to bring.
         """
         if source.is_far:
-            if any(s.held(blob) for s in self._healthy if not s.is_far):
+            if any(not s.is_far for s in self._having(blob)):
                 return True
             return self.shares is not None and not self.shares.is_mine(blob, across=True)
         if source.is_peer:
             return False
-        if any(s.held(blob) for s in self._healthy):
+        if self._having(blob):
             return True
         return self.shares is not None and not self.shares.is_mine(blob)
+
+    def _having(self, blob: BlobState) -> list[SourceState]:
+        """Healthy peers that have a small blob; see `there` for those whose queue is full."""
+        shared = self.shares is not None and self.shares.applies(blob)
+        return [s for s in self._healthy if s.held(blob) and (shared or self._now >= s.busy_until)]
 
     def there(self, blob: BlobState) -> int:
         """Blocks that a healthy peer has and has not failed to deliver.
@@ -180,7 +185,7 @@ class Chooser:
     def can_relieve(self, blob: BlobState, left: int, first: SourceState) -> bool:
         """Whether anybody else in good standing has any of these blocks."""
         return any(
-            s is not first and s.held(blob) & left and self._now >= s.not_before
+            s is not first and s.held(blob) & left and self._now >= s.asked_again_at()
             for s in (*self._healthy, *self._origins)
         )
 
@@ -260,7 +265,7 @@ class Chooser:
         if known is None:
             safer = 0
             for origin in self._origins:
-                if self._now >= origin.not_before:
+                if self._now >= origin.asked_again_at():
                     safer |= origin.held(blob)
             if not self._standing:
                 for peer in self._healthy:

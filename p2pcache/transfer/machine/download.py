@@ -22,7 +22,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind
-from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import bits
 from p2pcache.transfer.machine.blame import BUSY, LACKS_IT, blame, cause_of, stalled
@@ -50,7 +49,7 @@ class Download(Planning):
     """Decides who brings what. Feed it events, do the actions it returns, in order.
 
     `hopeful` (or a later `Listening`): a swarm is listened to, so somebody may still
-    appear with what nobody has. `origins`: so many are still to come up, whatever time it takes.
+    appear with what nobody has. `origins`: those that are still to come up, whatever time it takes.
     """
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
@@ -139,13 +138,13 @@ class Download(Planning):
             holds = {i: self._blobs[i].full for i in event.holds}
         known = self._sources.get(event.name)
         if known is None:
-            self._to_come -= event.kind is SourceKind.ORIGIN
+            self._to_come.discard(event.name)
             made = SourceState(event.name, event.kind, event.streams, holds)
             made.distance = self._distances.get(event.name, 0)
             self._sources[event.name] = made
         else:  # it came back
             known.gone, known.holds, known.failures = None, holds, 0
-            known.left_at = None
+            known.left_at = known.refuses_since = None
 
     def _placed(self, name: str, distance: int) -> None:
         self._distances[name] = distance
@@ -161,10 +160,14 @@ class Download(Planning):
             return
         blob = self._blobs[index]
         more = blob.full if event.blocks is None else bits.of_ranges(event.blocks) & blob.full
-        held = source.holds.get(index, 0)
         if self._owners is not None:
-            self._owners.moved(event.name, self._units(index, more & ~held), now)
-        source.holds[index] = held | more
+            roster = self._roster
+            here = roster.reach(blob) if source.is_far else roster.near(blob)
+            fresh = more & ~source.told.get(index, 0) & ~blob.done & ~here
+            if fresh:  # that others had, or that it told before, is no sign that it brings anything
+                self._owners.moved(event.name, self._units(index, fresh), now)
+            source.told[index] = source.told.get(index, 0) | more
+        source.holds[index] = source.holds.get(index, 0) | more
         self._roster.told(source, blob)
         self._heard_at = now
 
@@ -233,6 +236,7 @@ class Download(Planning):
             return
         flight.seen = here.bit_count()
         flight.moved_at = flight.source.moved_at = self._progress_at = now
+        flight.source.refuses_since = None
         flight.source.measured(now - flight.started, flight.seen)
         new = here & ~blob.done
         blob.done |= new
@@ -277,6 +281,7 @@ class Download(Planning):
         self._settle_claims(blob)
         if fresh or flight.kept_bytes > kept_before:
             source.moved_at = self._progress_at = now
+            source.refuses_since = None
         if (fresh or flight.kept_bytes) and event.fault is None:
             if source.failures:
                 self._roster.changed()
@@ -312,6 +317,7 @@ class Download(Planning):
         if words is not None and source is not None and not source.is_peer:
             source.busy_until, source.limited_until = words.parked_until, words.limited_until
             source.asked_s = max(source.asked_s, words.parked_until - now)
+            self._paused[origin] = source
 
     def _tried(
         self, source: SourceState, began: float, faults: Iterable[Fault | None], now: float
@@ -378,6 +384,7 @@ class Download(Planning):
             blob = self._blobs[index]
             if fault is None:
                 kept += blob.spec.size_bytes
+                source.refuses_since = None
                 self._complete(index, now)
                 continue
             if blob.phase is not Phase.COMPLETE:

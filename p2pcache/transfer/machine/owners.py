@@ -213,8 +213,6 @@ class Owners:
                 if self._is_in_time(partner, unit, now):
                     self._arriving[unit] = now + self._options.arrives_s
         self._set_brings(name, partner, told)
-        if len(partner.since) > MAX_UNITS:  # the oldest go: a large file has more units
-            partner.since = {u: at for u, at in partner.since.items() if u in partner.brings}
         for unit in partner.brings:  # said again, it is no newer
             partner.since.setdefault(unit, now)
 
@@ -412,7 +410,7 @@ class Owners:
             other = bringers.get(name)
             if other is None or (across and other.is_far):
                 continue
-            if self._is_believed(other, now):
+            if self._is_believed(other, now) and self._is_in_time(other, unit, now):
                 return True
         return False
 

@@ -344,7 +344,7 @@ class Planning(PullState):
 
     def _hopeless(self, now: float) -> ev.Failed | None:
         """A blob that nobody can ever bring, or patience at its end."""
-        if self._to_come > 0:
+        if self._to_come:
             return None
         self._doubtful = {i for i in self._doubtful if not self._has_source(i)}
         stuck = [

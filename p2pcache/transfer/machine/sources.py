@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from p2pcache.lanes.orders import Fault
     from p2pcache.transfer.machine.blobs import BlobState
 
+REFUSES_S = 5.0  # a queue that is this long is no help; two turns of our own byte server
 BLOCK_S_WEIGHT = 0.25  # of the newest block in the mean; four blocks make a new opinion
 
 
@@ -30,12 +31,14 @@ class SourceState:
     kind: SourceKind
     streams: int
     holds: dict[int, int] | None
+    told: dict[int, int] = field(default_factory=dict)  # `holds`, and what was taken back
     in_flight: int = 0
     failures: int = 0
     misses: int = 0  # it did not have what it told
     not_before: float = 0.0
     busy_until: float = 0.0  # its queue is full: no fault, and what it holds is there
     limited_until: float = -math.inf  # of an origin: one request at a time (words)
+    refuses_since: float | None = None  # a full queue, and nothing came of it since
     preferred_until: float = 0.0  # a busy holder named it in its place
     asked_s: float = 0.0  # the longest Retry-After that is honoured
     queue_s: float = 0.0  # its own word...
@@ -65,6 +68,14 @@ class SourceState:
     def is_far(self) -> bool:
         """In another zone than ours."""
         return self.distance == FAR
+
+    def only_refuses(self, now: float) -> bool:
+        """Whether it has been too busy for us for so long that others are better asked."""
+        return self.refuses_since is not None and now >= self.refuses_since + REFUSES_S
+
+    def asked_again_at(self) -> float:
+        """When it may be asked, as far as time alone decides."""
+        return max(self.not_before, self.busy_until)
 
     def held(self, blob: BlobState) -> int:
         """Blocks of a blob that it can be asked for, ever."""

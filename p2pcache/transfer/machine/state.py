@@ -14,7 +14,7 @@ from p2pcache.transfer.machine.roster import Roster
 from p2pcache.transfer.machine.shares import Shares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from p2pcache.transfer.machine.owners import Owners
     from p2pcache.transfer.machine.sources import SourceState
@@ -41,7 +41,7 @@ class PullState:
         chance: Callable[[], float],
         now: float,
         hopeful: bool = False,
-        origins: int = 0,
+        origins: Collection[str] = (),
         owners: Owners | None = None,
     ) -> None:
         self._blobs = {spec.index: BlobState(spec) for spec in blobs}
@@ -58,7 +58,7 @@ class PullState:
         self._options = options
         self._chance = chance
         self._hopeful = hopeful
-        self._to_come = origins
+        self._to_come = set(origins)
         self._owners = owners
         self._said_intake = 0.0
         self._said_of: tuple[object, ...] | None = None  # what ran then, and whether we declined

@@ -23,17 +23,18 @@ class Words:
         self._cap_s = cap_s
         self._until: dict[str, float] = {}  # by member
         self._unheard: dict[str, float] = {}  # members that were wrong, until when
-        self._heard_at = -math.inf
+        self._since: dict[str, float] = {}  # when each of these spoke first
         self._parked_at = -math.inf
         self._tried = True  # since the last pause
 
     def heard(self, member: str, retry_after_s: float, now: float) -> None:
         """A member was told to wait."""
         self._until = {who: until for who, until in self._until.items() if until > now}
+        self._since = {who: at for who, at in self._since.items() if who in self._until}
         self._unheard = {who: until for who, until in self._unheard.items() if until > now}
         if member in self._unheard or len(self._until) >= MAX_MEMBERS:
             return
-        self._heard_at = now
+        self._since.setdefault(member, now)
         self._until[member] = now + min(max(0.0, retry_after_s), self._cap_s)
         live = sorted(self._until.values(), reverse=True)
         self.limited_until = live[0]
@@ -47,10 +48,16 @@ class Words:
 
     def tried(self, began: float, now: float, *, well: bool) -> None:
         """A request of ours ended. `well`: the origin served it."""
-        if began < self._heard_at:
-            return  # it was let in before
+        before = [who for who, at in self._since.items() if at <= began]
+        if not before:
+            return  # it was let in before anybody spoke
         self._tried = True
-        if well:
-            self._unheard |= dict.fromkeys(self._until, now + self._cap_s)
-            self._until.clear()
-            self.parked_until = self.limited_until = -math.inf
+        if not well:
+            return
+        for who in before:
+            self._unheard[who] = now + self._cap_s
+            del self._until[who], self._since[who]
+        live = sorted(self._until.values(), reverse=True)
+        self.limited_until = live[0] if live else -math.inf
+        if len(live) < 2:
+            self.parked_until = -math.inf

@@ -38,7 +38,7 @@ def test_a_wake_that_was_waited_for_is_reached_whatever_rounding_says():
     at = next(n / 7 for n in range(1, 100) if (zero + n / 7) - zero < n / 7)
     clock, noted = [zero], Noted()
     setup = Setup(
-        tuple(specs(MIB)), (None,), MIB, 1, TransferOptions(), 7, True, 0, None, (), OwnerOptions()
+        tuple(specs(MIB)), (None,), MIB, 1, TransferOptions(), 7, True, (), None, (), OwnerOptions()
     )
     steps = Steps(setup, ["a"], lambda: clock[0], noted)
     clock[0] = steps.deadline(at)

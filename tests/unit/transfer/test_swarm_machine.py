@@ -361,12 +361,23 @@ def test_agents_that_fetch_together_ask_the_origin_for_different_bytes():
 
 def test_an_origin_that_is_still_to_come_is_waited_for_longer_than_hoped():
     """A process that stood still, or an origin that is slow to say where it has something."""
-    pull = Pull(4 * MIB, origin=False, peers=0, to_come=1)
+    pull = Pull(4 * MIB, origin=False, peers=0, to_come=("origin",))
     pull.now = 2 * OPTIONS.hope_s
     pull.tell(ev.Tick())
     assert not any(isinstance(action, ev.Failed) for action in pull.out)
     pull.tell(ev.SourceUp("origin", SourceKind.ORIGIN, 8))
     assert [a.blob for a in pull.out if isinstance(a, ev.Open)] == [0]
+
+
+def test_a_blob_that_waits_for_its_sources_holds_up_no_other():
+    """One request at a time, and the first blob has a block that nobody has yet."""
+    pull = Pull(4 * MIB, 2 * MIB, streams=1, origin=False, peers=1)
+    pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 2))))
+    pull.tell(ev.SourceHas("p0", 1))
+    (first,) = pull.open(0, blocks=4)
+    pull.end(first)
+    assert [a.blob for a in pull.out if isinstance(a, ev.Open)] == [1]
+    assert [job.blob for job in pull.open(1, blocks=2)] == [1]
 
 
 def test_nobody_is_left_and_nobody_comes_ends_the_pull_soon():
