@@ -51,10 +51,12 @@ class Roster:
     def told(self, source: SourceState, blob: BlobState) -> None:
         """A source has more of a blob."""
         index = blob.spec.index
-        if index in self._reach and source.name in self._healthy:
+        if source.name not in self._healthy:
+            return
+        if index in self._reach:
             self._reach[index] |= source.held(blob)
-            if index in self._near and not source.is_far:
-                self._near[index] |= source.held(blob)
+        if index in self._near and not source.is_far:
+            self._near[index] |= source.held(blob)
 
     def reach(self, blob: BlobState) -> int:
         """Blocks that a healthy peer holds, at least."""
