@@ -76,3 +76,15 @@ def test_no_swarm_breaks_a_promise(seed, nodes, blocks, origin, kill_at, shares,
     if not (kill_at or slow or late or churn or liars or boasters or split):
         most = case.size + piece_bytes(case.size) * 0.1
         assert outcome.copies * case.size <= most, "one copy, where nothing goes wrong"
+
+
+@pytest.mark.parametrize("origin", [0.25, 1.0, 4.0])
+@pytest.mark.parametrize("nodes", [3, 5, 8])
+def test_of_a_small_model_exactly_one_copy_leaves_the_origin(nodes, origin):
+    """A unit is a tenth of it: one that is asked for twice shows. Also where the origin is so thin
+    that the first units take longer than a lease, and where the last node has only seeds left.
+    """
+    for blocks in (3, 8, 10):
+        case = Case(nodes=nodes, size=blocks * MIB - 5, origin=origin * 12.5e6)
+        outcome = Simulation(case, 0).run()
+        assert outcome.copies * case.size <= case.size + MIB * 0.1

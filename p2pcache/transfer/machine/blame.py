@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.policy import TransferOptions
 
 BUSY_S = 0.5  # a full queue of a peer moves on in about this time; others are asked meanwhile
+REFUSES_S = 5.0  # a queue that is this long is no help: asked again as seldom
 BUSY_MOST_S = 5.0  # that a peer may ask for: what our own byte server says at most
 MAX_MISSES = 3  # a peer's limit of 8 is then 1
 LACKS_IT = frozenset({404, 409, 410, 416})  # what a peer answers that has not what it told
@@ -118,6 +119,8 @@ def _unavailable(
         source.busy_until = now + min(max(BUSY_S, asked), BUSY_MOST_S) * (0.5 + 0.5 * chance())
         if source.refuses_since is None:
             source.refuses_since = now
+        elif now >= source.refuses_since + REFUSES_S:  # what it holds is as good as not there
+            source.not_before = now + REFUSES_S
         return
     source.failures += 1
     source.retries += 1

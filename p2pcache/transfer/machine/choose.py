@@ -79,7 +79,7 @@ class Chooser:
         self.median_s = roster.median_s
         self._origins = roster.origins
         self._healthy = roster.healthy
-        self._last = [roster.slow, roster.slow_far]
+        self._slow = roster.slow
         self._typical_s = self.median_s or TYPICAL_BLOCK_S
         self._there: dict[int, int] = {}
         self._unrisked: dict[int, int] = {}
@@ -104,7 +104,7 @@ class Chooser:
             own
             or (self._from_healthy(blob, target, compare) if peers else None)
             or (None if shared else self._from_origin(blob, target, compare))
-            or (self._from_peers(blob, target, compare, self._last) if peers else None)
+            or (self._from_peers(blob, target, compare, [self._slow]) if peers else None)
         )
 
     def of_small(self, blob: BlobState) -> SourceState | None:
@@ -118,8 +118,8 @@ class Chooser:
         origins = [s for s in self._origins if s.held(blob) and s.has_room(self._now)]
         if origins and (self.shares is None or self.shares.is_mine(blob)):
             return self._best_origin(origins)
-        last = (s for group in self._last for s in group)
-        return self._shorter_queue([s for s in last if s.held(blob) and s.has_room(self._now)])
+        slow = [s for s in self._slow if s.held(blob) and s.has_room(self._now)]
+        return self._shorter_queue(slow)
 
     def is_spared(self, source: SourceState, blob: BlobState) -> bool:
         """Whether an origin is not asked for a small blob: a healthy peer has it, or it is another
@@ -137,7 +137,7 @@ class Chooser:
 
     def _having(self, blob: BlobState) -> list[SourceState]:
         """Healthy peers that have a small blob; see `there` for those whose queue is full."""
-        shared = self.shares is not None and self.shares.applies(blob)
+        shared = self.shares is not None and self.shares.had_company(blob)
         return [s for s in self._healthy if s.held(blob) and (shared or self._now >= s.busy_until)]
 
     def there(self, blob: BlobState) -> int:
@@ -152,7 +152,7 @@ class Chooser:
         return known
 
     def _spared(self, blob: BlobState) -> int:
-        shared = self.shares is not None and self.shares.applies(blob)
+        shared = self.shares is not None and self.shares.had_company(blob)
         if shared and not self._standing and not self._roster.has_risky:
             return self._roster.reach(blob)
         spared = 0
@@ -164,7 +164,7 @@ class Chooser:
 
     def second(self, blob: BlobState, left: int, first: SourceState) -> Choice | None:
         """Somebody else for blocks that are late; peers first."""
-        shared = self.shares is not None and self.shares.applies(blob)
+        shared = self.shares is not None and self.shares.had_company(blob)
         zoned = shared and self.shares is not None and self.shares.is_zoned
         for group in (self._healthy, [] if shared else self._origins):
             able = [

@@ -161,11 +161,12 @@ class Download(Planning):
         blob = self._blobs[index]
         more = blob.full if event.blocks is None else bits.of_ranges(event.blocks) & blob.full
         if self._owners is not None:
-            roster = self._roster
-            here = roster.reach(blob) if source.is_far else roster.near(blob)
-            fresh = more & ~source.told.get(index, 0) & ~blob.done & ~here
-            if fresh:  # that others had, or that it told before, is no sign that it brings anything
-                self._owners.moved(event.name, self._units(index, fresh), now)
+            fresh = more & ~source.told.get(index, 0)
+            if fresh:  # what it told before is no sign of anything
+                roster = self._roster
+                known = roster.reach(blob) if source.is_far else roster.near(blob)
+                new = bool(fresh & ~known & ~blob.done)
+                self._owners.moved(event.name, self._units(index, fresh), now, new=new)
             source.told[index] = source.told.get(index, 0) | more
         source.holds[index] = source.holds.get(index, 0) | more
         self._roster.told(source, blob)
@@ -304,7 +305,7 @@ class Download(Planning):
             if is_busy:
                 self._prefer(event.fault.instead, now)
                 self._appetite = max(LEAST_APPETITE, float(self._asked_peers))
-            self._troubled(source, standing=not is_busy)
+            self._troubled(source, standing=now < source.not_before or not is_busy)
         elif flight.stalled:
             stalled(source, self._options, self._chance, now)
             self._troubled(source)
@@ -401,6 +402,8 @@ class Download(Planning):
         cause = cause_of(event)
         self._duplicates[cause] = self._duplicates.get(cause, 0) + max(0, event.wire_bytes - kept)
         if not any(event.faults):
+            if self._owners is not None and not source.is_peer:
+                self._owners.took(event.seconds)
             source.failures = source.misses = 0
             source.measured(event.seconds, -(-kept // BLOCK_BYTES))
 

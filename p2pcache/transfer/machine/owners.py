@@ -33,6 +33,8 @@ SLOW_SHARE = 1 / 3  # of the median intake of those that are not done: below it 
 MAX_UNITS = 4096  # that one member may say it brings: 16 batches of 128 small files, and room
 MAX_BROKEN = 3  # promises that were not kept: then a word of this member counts for nothing
 SUSPECT_LEASES = 4.0  # at least: where an origin is slow, it is suspected for some of its units
+TAKES_LEASES = 8.0  # that a member may take blocks of others while its own unit is waited for
+FIRST_LEASES = 4.0  # while nothing came to anybody: how slow the origin is nobody knows
 BRING_LEASES = 2.0  # without a block: a unit of one block shows no progress before its end
 RATE_WEIGHT = 0.2  # of the newest figure in a mean
 
@@ -71,8 +73,11 @@ class Partner:
     intake: float | None = None  # bytes/s, its own word; None: not heard, or it is done
     brings: frozenset[Unit] = frozenset()
     since: dict[Unit, float] = field(default_factory=dict)  # when first said, or a block came
+    said: dict[Unit, float] = field(default_factory=dict)  # when first said, until a block comes
+    unit_s: float | None = None  # from that to the first block, the last time
     is_far: bool = False  # of another zone (`zones`)
     moved_at: float = -math.inf  # when a block of its was last heard of
+    new_at: float = -math.inf  # when one was that nobody was known to have
     broken: int = 0  # units that it said it brings, and did not
 
 
@@ -120,6 +125,7 @@ class Owners:
         self._bringing: dict[str, Partner] = {}  # those that say they bring anything
         self._arriving: dict[Unit, float] = {}  # said no more: until when it counts as brought
         self._stuck: tuple[Unit | None, float] = (None, now)
+        self._stuck_first = now
         self._unit_s: float | None = None  # usual time from ask to end, of our own origin units
         self._exists_rate = 0.0  # units/s that appear anywhere
         self._exists = (0, now)
@@ -127,6 +133,7 @@ class Owners:
         self._oldest_s = 0.0
         self.suspects: list[tuple[str, float, bool]] = []  # see `ev.Suspect`; the reader empties it
         self.intake = 0.0  # ours, bytes/s
+        self.had_company = False  # somebody took part, and may be done
         self.declines = False
 
     # -- what is heard ------------------------------------------------------------------------
@@ -181,6 +188,7 @@ class Owners:
             elif not known.takes_part:
                 known.takes_part = True
                 self._named.clear()
+            self.had_company = True
 
     def left(self, name: str) -> None:
         """A member is gone, and all that was known only through it."""
@@ -213,8 +221,9 @@ class Owners:
                 if self._is_in_time(partner, unit, now):
                     self._arriving[unit] = now + self._options.arrives_s
         self._set_brings(name, partner, told)
-        for unit in partner.brings:  # said again, it is no newer
-            partner.since.setdefault(unit, now)
+        for unit in partner.brings:
+            if unit not in partner.since:  # said again, it is no newer
+                partner.since[unit] = partner.said[unit] = now
 
     def _set_brings(self, name: str, partner: Partner, brings: frozenset[Unit]) -> None:
         old, partner.brings = partner.brings, brings
@@ -230,19 +239,24 @@ class Owners:
         else:
             self._bringing.pop(name, None)
 
-    def moved(self, name: str, units: Iterable[Unit], now: float) -> None:
-        """Blocks of these units arrived at a member: its word is good. `units` may be lazy."""
+    def moved(self, name: str, units: Iterable[Unit], now: float, *, new: bool = True) -> None:
+        """Blocks of these units arrived at a member: its word is good. `units` may be lazy. `new`:
+        nobody was known to have some of them.
+        """
         partner = self._partners.get(name)
         if partner is not None:
             if partner.suspected_until:
                 partner.suspected_until = 0.0
                 self._named.clear()
             partner.moved_at = now
+            partner.new_at = now if new else partner.new_at
             if partner.since:
                 kept = False
                 for unit in units:
                     if unit in partner.since:
                         partner.since[unit], kept = now, True
+                        if (said := partner.said.pop(unit, None)) is not None and new:
+                            partner.unit_s = now - said
                 if kept and partner.broken:  # an origin that was silent makes all break their word
                     partner.broken -= 1
                     self._named.clear()
@@ -417,29 +431,42 @@ class Owners:
     def watch(self, lowest: Unit | None, now: float, *, across: bool = False) -> None:
         """Tell the lowest unit that nobody (`across`: of our zone) has or brings; its owner loses
         it after a lease in which nothing of its was heard to arrive: to say that one is busy with
-        another is not enough.
+        another is not enough; and after some in which nothing arrived there that was new to us:
+        who only takes brings nothing.
         """
         self._arriving = {unit: at for unit, at in self._arriving.items() if at > now}
         for other in self._bringing.values():
             self._keep_to_word(other, now)
         unit, since = self._stuck
         if lowest is None or lowest != unit:
-            self._stuck = (lowest, now)
+            self._stuck, self._stuck_first = (lowest, now), now
             return
         if now < since + self.lease_s:
             return
         self._stuck = (lowest, now)
         name = self.owner(lowest, now, across=across)
         partner = self._partners.get(name)
-        if partner is not None and partner.moved_at <= since:
+        if partner is None:
+            return
+        only_takes = now >= max(self._stuck_first, partner.new_at) + TAKES_LEASES * self.lease_s
+        if partner.moved_at <= since or only_takes:
+            partner.broken += only_takes
             self._note_suspect(partner, now - since, promised=False)
             self._suspect(partner, now)
 
     @property
     def lease_s(self) -> float:
         """How long a unit may wait for its owner; an origin that is slow for us is so for all."""
-        usual_s = max(self._unit_s or 0.0, self._oldest_s)
-        return max(self._options.lease_s, self._options.lease_units * usual_s)
+        usual_s = max(self._oldest_s, self._usual_s())
+        least_s = self._options.lease_s * (1.0 if usual_s else FIRST_LEASES)
+        return max(least_s, self._options.lease_units * usual_s)
+
+    def _usual_s(self) -> float:
+        """How long a unit takes us; where we brought none, the quickest other: none can stretch it."""
+        if self._unit_s is not None:
+            return self._unit_s
+        others = [p.unit_s for p in self._partners.values() if p.unit_s is not None]
+        return min(others, default=0.0)
 
     def next_at(self, now: float) -> float:
         """When something may change by time alone."""

@@ -32,8 +32,7 @@ class Roster:
         self.median_s: float | None = None
         self.origins: list[SourceState] = []
         self.healthy: list[SourceState] = []
-        self.slow: list[SourceState] = []  # or too busy for us: asked last
-        self.slow_far: list[SourceState] = []
+        self.slow: list[SourceState] = []
         self.groups: list[list[SourceState]] = []  # the healthy, those to be asked first first
         self.has_far = False  # one of the healthy is in another zone
         self.has_risky = False  # one of the healthy failed before
@@ -87,15 +86,13 @@ class Roster:
         up = [s for s in self._sources.values() if s.gone is None]
         self.median_s = median_block_s([s for s in up if not s.is_far])
         self.origins = [s for s in up if not s.is_peer]
-        self.healthy, self.slow, self.slow_far = [], [], []
+        self.healthy, self.slow = [], []
         groups: dict[tuple[int, int, bool], list[SourceState]] = {}
         self._until = now + FRESH_S
         for peer in up:
             if not peer.is_peer:
                 continue
-            if peer.only_refuses(now) and now >= peer.not_before:
-                (self.slow_far if peer.is_far else self.slow).append(peer)
-            elif not peer.is_far and is_slow(peer, self.median_s, self._options):
+            if not peer.is_far and is_slow(peer, self.median_s, self._options):
                 self.slow.append(peer)
             elif now >= peer.not_before:
                 self.healthy.append(peer)

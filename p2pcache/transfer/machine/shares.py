@@ -32,6 +32,13 @@ class Shares:
         """Whether others may bring some of this blob."""
         return self.is_shared and self._owners.knows(blob.spec.index)
 
+    def had_company(self, blob: BlobState) -> bool:
+        """Whether others take part in this blob, or did: then what they hold is not asked of an
+        origin only because they are busy at this moment.
+        """
+        known = self._owners.knows(blob.spec.index)
+        return known and (self.is_shared or self._owners.had_company)
+
     def run(
         self, blob: BlobState, wanted: int, exists: int, *, across: bool = False
     ) -> tuple[int, int] | None:

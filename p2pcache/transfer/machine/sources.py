@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from p2pcache.lanes.orders import Fault
     from p2pcache.transfer.machine.blobs import BlobState
 
-REFUSES_S = 5.0  # a queue that is this long is no help; two turns of our own byte server
 BLOCK_S_WEIGHT = 0.25  # of the newest block in the mean; four blocks make a new opinion
 
 
@@ -68,10 +67,6 @@ class SourceState:
     def is_far(self) -> bool:
         """In another zone than ours."""
         return self.distance == FAR
-
-    def only_refuses(self, now: float) -> bool:
-        """Whether it has been too busy for us for so long that others are better asked."""
-        return self.refuses_since is not None and now >= self.refuses_since + REFUSES_S
 
     def asked_again_at(self) -> float:
         """When it may be asked, as far as time alone decides."""

@@ -8,7 +8,7 @@ from p2pcache.content.ranges import RangeSet
 from p2pcache.lanes.orders import Fault, FaultKind
 from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
-from p2pcache.transfer.machine.sources import REFUSES_S
+from p2pcache.transfer.machine.blame import REFUSES_S
 from p2pcache.transfer.machine.words import Words
 from tests.support.machine_world import MIB
 from tests.support.timed_pull import ORIGIN, TimedPull, brings, refuses

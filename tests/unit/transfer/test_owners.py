@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pcache.transfer.machine.owners import (
+    FIRST_LEASES,
     MAX_BROKEN,
     MAX_UNITS,
+    TAKES_LEASES,
     OwnerOptions,
     Owners,
     Unit,
@@ -24,6 +26,7 @@ LATE = OPTIONS.blind_s + 0.01
 def owners(me: str, members=NAMES, now: float = 0.0) -> Owners:
     made = Owners(me, members, OPTIONS, now)
     made.add_blob(0, KEY)
+    made.took(0.1)  # the origin is quick: see the last tests for when nobody knows yet
     return made
 
 
@@ -251,8 +254,8 @@ def test_a_slow_agent_declines_and_so_does_one_that_may_ask_nobody():
 
 
 def test_the_lease_grows_where_the_origin_is_slow():
-    view = owners("peer0")
-    assert view.lease_s == 1.0
+    view = Owners("peer0", NAMES, OPTIONS, 0.0)
+    assert view.lease_s == FIRST_LEASES, "nobody knows how slow it is"
     view.took(3.0)
     assert view.lease_s == 12.0
     view.counted(0, 1.0, can_ask=True, oldest_s=5.0, now=1.0)
@@ -287,3 +290,29 @@ def test_where_the_origin_is_slow_an_owner_is_suspected_for_longer_than_a_lease(
     view.watch(unit, LATE + 12.1)
     assert view.owner(unit, LATE + 12.1) != "peer1"
     assert view.owner(unit, LATE + 12.1 + 1.5 * view.lease_s) != "peer1"
+
+
+def test_who_asks_no_origin_learns_of_the_quickest_other_how_slow_it_is():
+    view = all_take_part(Owners("peer0", NAMES, OPTIONS, 0.0))
+    view.add_blob(0, KEY)
+    for name, piece, took_s in (("peer1", 1, 2.0), ("peer2", 2, 9.0)):
+        view.heard(name, intake=1.0, declines=False, brings=[Unit(0, piece)], now=1.0)
+        view.moved(name, [Unit(0, piece)], 1.0 + took_s)
+    assert view.lease_s == OPTIONS.lease_units * 2.0
+    view.moved("peer1", [Unit(0, 1)], 20.0)
+    assert view.lease_s == OPTIONS.lease_units * 2.0, "its other blocks tell nothing of the first"
+
+
+def test_who_only_takes_what_others_brought_loses_its_units_after_some_leases():
+    view = all_take_part(owners("peer0"))
+    unit, at = owned(0, "peer1"), 1.0
+    while view.owner(unit, at) == "peer1":
+        view.watch(unit, at)
+        view.moved("peer1", [Unit(0, 999)], at + 0.5, new=False)
+        at += 1.0
+    assert TAKES_LEASES <= at <= TAKES_LEASES + 4.0
+    view = all_take_part(owners("peer0"))
+    for second in range(1, 30):
+        view.watch(unit, float(second))
+        view.moved("peer1", [Unit(0, 999)], second + 0.5, new=True)
+    assert view.owner(unit, 30.0) == "peer1", "it brings what is new"

@@ -25,6 +25,7 @@ def view_of(me: str, zones: dict[str, str] = ZONE_OF) -> Owners:
     """What a member knows when all take part."""
     view = Owners(me, NAMES, OwnerOptions(), 0.0)
     view.add_blob(0, KEY)
+    view.took(0.1)
     for name in NAMES:
         view.placed(name, far=zones[name] != zones[me])
         if name != me:
