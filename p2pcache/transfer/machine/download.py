@@ -351,6 +351,10 @@ class Download(Planning):
             blob.recheck &= ~covered
         else:
             mine = fresh | (blob.unclear & covered & flight.mask)
+            if flight.is_aborted and event.wire_bytes < blob.bytes_of(fresh):
+                blob.unclear |= fresh  # who was asked instead was quicker than the end of this one
+                blob.done |= covered
+                return 0
             if not event.wire_bytes and flight.twin is not None:  # no report: the other one's tells
                 blob.unclear |= fresh
                 mine = 0

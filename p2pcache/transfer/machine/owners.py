@@ -462,7 +462,7 @@ class Owners:
         return max(least_s, self._options.lease_units * usual_s)
 
     def _usual_s(self) -> float:
-        """How long a unit takes us; where we brought none, the quickest other: none can stretch it."""
+        """How long a unit takes: us, or where we brought none the quickest other."""
         if self._unit_s is not None:
             return self._unit_s
         others = [p.unit_s for p in self._partners.values() if p.unit_s is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from p2pcache.lanes.orders import BLOCK_BYTES
@@ -73,6 +74,7 @@ class Planning(PullState):
             late = now >= stalls.at(flight)
             if not late and standing and now >= flight.moved_at + self._options.stall_s:
                 late = True  # one of them: if our own link is slow, the others go on
+            late = late or now >= self._left_behind_at(flight)
             late = late or lags(flight, chooser.median_s, now, self._options)
             if late and chooser.can_relieve(flight.blob, flight.left, flight.source):
                 flight.stalled = True
@@ -80,6 +82,7 @@ class Planning(PullState):
                     self._relieved_at, standing = now, False
                 if flight.source.is_peer:  # it is not asked on, also before this one has ended
                     flight.blob.delayed |= flight.left  # what an origin delays, peers may bring
+                    flight.source.stalled_at = now
                     stalled(flight.source, self._options, self._chance, now)
                     self._troubled(flight.source)
                 self._abort(flight, out)
@@ -87,6 +90,15 @@ class Planning(PullState):
             source = self._sources[batch.source]
             if now >= until and source.is_peer and self._is_relieved(chooser, batch):
                 self._abort_batch(batch, out)
+
+    def _left_behind_at(self, flight: Flight) -> float:
+        """When a request is late whose source stalled with another one of ours, while something
+        came of elsewhere since: our own link is not what all wait for. Else never.
+        """
+        source = flight.source
+        if flight.started < source.stalled_at < self._progress_at:
+            return max(flight.moved_at, source.moved_at) + self._options.stall_s
+        return math.inf
 
     def _relief_at(self) -> float:
         """When nothing came of anybody for so long that one request is tried elsewhere."""
@@ -406,7 +418,8 @@ class Planning(PullState):
         late = self._is_endgame and self._idle_streams > 0
         for flight in self._flights.values():
             if flight.is_watched and flight.left:
-                times.append(max(stalls.at(flight), now + 0.1))
+                at = min(stalls.at(flight), self._left_behind_at(flight))
+                times.append(max(at, now + 0.1))
                 usual_s = self._pace.usual_s(flight.mask.bit_count()) if late else None
                 if usual_s is not None and not flight.had_twin:
                     times.append(max(flight.started, self._twin_at) + usual_s)

@@ -44,6 +44,7 @@ class SourceState:
     queue_at: float = 0.0  # ... of this time
     block_s: float | None = None
     moved_at: float = 0.0  # when a block of its last arrived here
+    stalled_at: float = -math.inf  # when a request of its was last given to another
     ranged: bool = True
     gone: str | None = None
     distance: int = 0  # `zones`

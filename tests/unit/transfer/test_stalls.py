@@ -175,3 +175,36 @@ def test_a_lone_holder_that_stalled_is_asked_again_for_the_same():
         pull.now += 0.5
         asked = pull.tell(ev.Tick())
     assert [job.source for job in asked] == ["p0"]
+
+
+def test_what_another_brought_before_a_stopped_request_ended_is_not_its():
+    """The end of a request is read from what is here, whoever brought it."""
+    pull = Pull(2 * MIB, streams=1, peers=2, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    (first,) = pull.open(blocks=2)
+    pull.tell(ev.SourceHas("p1", 0))
+    pull.now = OPTIONS.stall_s + 0.1
+    (second,) = pull.tell(ev.Tick())
+    pull.tell(ev.Ended(first, first.end, 1000, 0.1, None, blame=False))
+    pull.end(second)
+    assert pull.source("p0").kept_bytes == 0
+    assert pull.source("p1").kept_bytes == 2 * MIB
+    assert pull.machine._sources["p0"].failures == 1
+
+
+def test_the_other_requests_of_who_stalled_follow_as_soon_as_something_came_of_elsewhere():
+    """One was tried elsewhere to see whether our own link is slow; it is not."""
+    pull = Pull(4 * MIB, streams=2, peers=2, origin=False, piece=1)
+    pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 2))))
+    pull.open(blocks=4)
+    assert [job.source for job in pull.running.values()] == ["p0", "p0"]
+    pull.tell(ev.SourceHas("p1", 0))
+    pull.machine._intake = 2e6  # of what came before: a link this thin may need seconds for a block
+    brought: list[ev.Job] = []
+    while len(brought) < 4 and pull.now < 10.0:
+        pull.now += 0.1
+        pull.tell(ev.Tick())
+        for job in [job for job in pull.running.values() if job.source == "p1"]:
+            brought.append(job)
+            pull.end(job)
+    assert pull.now < OPTIONS.stall_s + 0.5
