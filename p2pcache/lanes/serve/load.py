@@ -158,5 +158,5 @@ class Meter:
 def _best(
     rate: float, before: float, busy_s: float, half_life_s: float, limit: float | None
 ) -> float:
-    best = max(rate, before * 0.5 ** (busy_s / half_life_s))
+    best: float = max(rate, before * 0.5 ** (busy_s / half_life_s))
     return best if limit is None else min(best, limit)
