@@ -88,7 +88,7 @@ class Slots(Generic[One]):
             self._turn += 1
             self._served[reader] = self._turn
         self._served.move_to_end(reader)
-        if len(self._served) > MAX_REMEMBERED:
+        while len(self._served) > MAX_REMEMBERED:
             self._served.popitem(last=False)
         return refused
 
