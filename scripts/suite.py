@@ -3,21 +3,25 @@
 Those that start real servers wait a third of the time. What needs no server runs beside them, at a
 low priority, so that no deadline of theirs is missed for it; arguments of pytest make it one run.
 What fails is run once more, alone: a machine that is busy with something else breaks deadlines.
-Both results are printed; what fails twice fails.
+Both results are printed; what fails twice fails. SIGTERM ends both as Ctrl-C does: with what they
+started.
 """
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 REPO = Path(__file__).parents[1]
 BESIDE = ["tests/unit", "tests/sim"]
 NICENESS = "15"
 ENDS_S = 30.0
 FAILED = 1  # of pytest: some tests did
+running: list[subprocess.Popen[bytes]] = []
 AGAIN = ["--last-failed", "--last-failed-no-failures", "none"]
 
 
@@ -29,9 +33,22 @@ def pytest(marks: str, *arguments: str, cache: str) -> list[str]:
     ]  # fmt: skip
 
 
+def start(command: list[str], log: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """One run; its output goes to ours, or to a log."""
+    process = subprocess.Popen(
+        command, cwd=REPO, stdin=subprocess.DEVNULL, stdout=log, stderr=log and subprocess.STDOUT
+    )
+    running.append(process)
+    return process
+
+
 def run(command: list[str]) -> int:
     """Its exit status."""
-    return subprocess.run(command, cwd=REPO, stdin=subprocess.DEVNULL, check=False).returncode
+    process = start(command)
+    try:
+        return process.wait()
+    finally:
+        stop(process)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -44,16 +61,22 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
+def end(number: int, _frame: object) -> None:
+    """A terminal's Ctrl-C reaches all; what is sent to us alone has to be passed on."""
+    signal.signal(number, signal.SIG_IGN)
+    for process in running:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    sys.exit(128 + number)
+
+
 def both(marks: str) -> dict[str, tuple[list[str], int]]:
     """Run everything in two halves: by name, the command and its status."""
     ignored = [f"--ignore={folder}" for folder in BESIDE]
     servers = pytest(marks, "tests", *ignored, cache="servers")
     plain = pytest(marks, *BESIDE, cache="plain")
     with tempfile.TemporaryFile() as log:
-        beside = subprocess.Popen(
-            ["nice", "-n", NICENESS, *plain],
-            cwd=REPO, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        beside = start(["nice", "-n", NICENESS, *plain], log)
         try:
             status = run(servers)
             beside_status = beside.wait()
@@ -68,6 +91,8 @@ def both(marks: str) -> dict[str, tuple[list[str], int]]:
 
 def main(marks: str, *arguments: str) -> int:
     """0 when all passed, at the second time at last."""
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
     if arguments:
         command = pytest(marks, *arguments, cache="chosen")
         runs = {"chosen": (command, run(command))}

@@ -109,8 +109,13 @@ class HostStream:
     def _is_taken_at_once(self, count: int) -> bool:
         """Whether so much can be written without waiting for the other end."""
         muxed = cast("YamuxStream", vars(self._stream)["muxed_stream"])  # no other muxer is used
-        if count > min(SMALL_BYTES, muxed.send_window) or muxed.conn._write_lock.locked():
-            return False  # also when its next owner has not begun
+        locks = cast(
+            "tuple[FreeLock, ...]", (vars(self._stream)["_state_lock"], muxed.conn._write_lock)
+        )
+        if count > min(SMALL_BYTES, muxed.send_window):
+            return False
+        if not all(lock.is_at_hand() for lock in locks):
+            return False  # somebody else may write first, also one who has not begun
         return self._tcp.takes_some()
 
     def _check(self) -> None:

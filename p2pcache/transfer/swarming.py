@@ -133,10 +133,8 @@ class Swarming:
         name = format_peer_id(event.peer)
         if name in self._down or self._sharing.is_banned(event.peer):
             return
-        far = self._swarm.distance(event.peer)
-        if self._placed.get(name, 0) != far:
-            self._placed[name] = far
-            await self._send.send(ev.Placed(name, far))
+        if not isinstance(event, PeerGone):  # nobody knows where one is that left
+            await self._place(name, event.peer)
         match event:
             case PeerHolds():
                 await self._holds(name, event, nursery)
@@ -151,6 +149,8 @@ class Swarming:
                 self._untold = {k: v for k, v in self._untold.items() if k[0] != name}
                 self._proofs.discard(event.peer)
                 self._lanes.forget(name)
+                self._queues.pop(name, None)
+                self._throttled.pop(name, None)
                 await self._send.send(ev.PartnerLeft(name))
                 if name in self._up:
                     self._up.discard(name)
@@ -173,6 +173,12 @@ class Swarming:
             case _:
                 assert_never(event)
 
+    async def _place(self, name: str, peer: PeerId) -> None:
+        far = self._swarm.distance(peer)
+        if self._placed.get(name, 0) != far:
+            self._placed[name] = far
+            await self._send.send(ev.Placed(name, far))
+
     @property
     def was_warned(self) -> bool:
         """Whether a member said that some origin told it to wait."""
@@ -187,9 +193,11 @@ class Swarming:
                 await self._tell_throttled(name)
 
     async def _tell_throttled(self, name: str) -> None:
+        if name not in self._throttled:
+            return  # it left while others' words were told
         key, until = self._throttled[name]
         left_s = until - trio.current_time()
-        for origin, place in self._places.items():
+        for origin, place in list(self._places.items()):
             if place == key and left_s > 0:
                 await self._send.send(ev.OriginWord(origin, name, left_s))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from types import SimpleNamespace
 
 import pytest
 import trio
@@ -12,6 +11,7 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 from p2pcache.net import py_libp2p_fixes
+from p2pcache.net.free_lock import GIVES_WAY, FreeLock
 from p2pcache.net.stream import HostStream
 from p2pcache.net.tcp import TcpConnection
 
@@ -119,18 +119,62 @@ class Sent:
         await self._tcp.write(data)
 
 
-async def test_a_small_write_behind_another_writer_ends_when_its_caller_leaves(pair):
-    """The other may be one whose turn has come and who has not begun: the socket looks free."""
+class Plain:
+    """A libp2p stream that is open."""
+
+    def __init__(self, muxed: YamuxStream) -> None:
+        self.muxed_stream = muxed
+        self._state_lock = FreeLock()
+
+    async def write(self, data: bytes) -> None:
+        async with self._state_lock:
+            pass
+        await self.muxed_stream.write(data)
+
+    async def reset(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+def plain(pair) -> Plain:
     py_libp2p_fixes.apply()
+    muxer = Yamux(Sent(pair[0]), ID(b"\x12\x20" + bytes(32)), is_initiator=True)
+    return Plain(YamuxStream(1, muxer, True))
+
+
+async def test_a_small_write_behind_another_writer_ends_when_its_caller_leaves(pair, plain):
+    """The other may be one whose turn has come and who has not begun: the socket looks free."""
     tcp, _ = pair
-    muxer = Yamux(Sent(tcp), ID(b"\x12\x20" + bytes(32)), is_initiator=True)
-    muxed = YamuxStream(1, muxer, True)
-    plain = SimpleNamespace(muxed_stream=muxed, write=muxed.write, reset=trio.lowlevel.checkpoint)
     async with trio.open_nursery() as nursery:
         stream = HostStream(plain, b"peer", tcp, nursery)
-        async with muxer._write_lock:
+        async with plain.muxed_stream.conn._write_lock:
             assert tcp.takes_some()
             with trio.fail_after(5), trio.move_on_after(0.1) as patience:
                 await stream.send_all(b"hello")
             assert patience.cancelled_caught
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("which", ["state", "write"])
+async def test_a_small_write_that_gives_way_to_a_large_one_ends_when_its_caller_leaves(
+    pair, plain, which: str
+):
+    tcp, _ = pair
+    lock = plain._state_lock if which == "state" else plain.muxed_stream.conn._write_lock
+    async with trio.open_nursery() as nursery:
+        stream = HostStream(plain, b"peer", tcp, nursery)
+        for _ in range(GIVES_WAY - 1):
+            async with lock:
+                pass
+
+        async def fill() -> None:
+            with suppress(BlockingIOError):
+                while True:
+                    tcp._socket._sock.send(bytes(1 << 20))
+
+        nursery.start_soon(fill)
+        assert tcp.takes_some()
+        with trio.fail_after(5), trio.move_on_after(0.1) as patience:
+            await stream.send_all(b"hello")
+        assert patience.cancelled_caught
         nursery.cancel_scope.cancel()

@@ -304,8 +304,10 @@ class Connection:
             self._end(http)
             return
         crowd = self._house.crowd
+        is_large = end - start > self._house.options.small_bytes
         with contextlib.ExitStack() as places:
-            if blob.live_fd is None:  # what still grows comes as it comes, and holds up nobody
+            # what still grows comes as it comes, and holds up nobody
+            if is_large and blob.live_fd is None:
                 places.enter_context(crowd.slot(self, ticket.reader, ticket.scope, end - start))
             places.enter_context(crowd.sending(self, ticket.reader, end - start))
             live = None
@@ -332,20 +334,23 @@ class Connection:
         except Untrusted as exc:
             raise Refusal(HTTPStatus.BAD_REQUEST, exc.message) from exc
         house = self._house
-        with house.crowd.sending(self, ticket.reader, 0):
-            bundle = gather(house.table, ticket.scope, names, house.options.bundle_bytes)
-            self.due_bytes += bundle.body_bytes
-            for name in bundle.stale:
-                house.tell_stale(name)
+        bundle = gather(house.table, ticket.scope, names, house.options.bundle_bytes)
+        length = bundle.body_bytes
+        for name in bundle.stale:
+            house.tell_stale(name)
+        with contextlib.ExitStack() as places:
+            if length > house.options.small_bundle_bytes:
+                places.enter_context(house.crowd.slot(self, ticket.reader, ticket.scope, length))
+            places.enter_context(house.crowd.sending(self, ticket.reader, length))
             self._head(
                 http, HTTPStatus.OK,
                 [
-                    ("Content-Length", str(bundle.body_bytes)),
+                    ("Content-Length", str(length)),
                     ("Content-Type", "application/octet-stream"),
                 ],
             )  # fmt: skip
             send_bundle(self._outlet, bundle)
-            self._sent(http, bundle.body_bytes)
+            self._sent(http, length)
 
 
 class _Passed:

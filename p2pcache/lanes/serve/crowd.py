@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pcache.lanes.serve.http import Refusal
 from p2pcache.lanes.serve.load import Load, Meter, Reading
-from p2pcache.lanes.serve.slots import Slots
+from p2pcache.lanes.serve.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -61,14 +61,12 @@ class Crowd:
         self._options = options
         self._tell_load = tell_load  # a few times a second, from `watch`; must not block
         self._tell_crowded = tell_crowded  # the same
-        self._slots = Slots(options)
-        self._large: dict[Connection, int] = {}  # answers that have a slot, and their length
         self._crowded: dict[bytes, None] = {}  # scopes of which somebody was refused
         self._crowded_at = 0.0
         self._others: OrderedDict[bytes, tuple[tuple[str, ...], float]] = OrderedDict()
         self._meter = Meter(options.limit_up_bytes_per_s)
         self._lock = threading.Lock()
-        self._free = threading.Condition(self._lock)  # a slot, perhaps
+        self._turns = Turns(options, self._meter, self._lock)
         self._somebody = threading.Event()  # there is a connection to watch
         self._all: dict[Connection, None] = {}  # in the order of arrival
         self._sending: Counter[bytes] = Counter()
@@ -160,47 +158,20 @@ class Crowd:
 
     @contextmanager
     def slot(self, one: Connection, reader: bytes, scope: bytes, length: int) -> Iterator[None]:
-        """A place on the uplink for one answer of `length` bytes; small ones need none.
+        """A place on the uplink for one large answer of `length` bytes.
 
         Waits for it, up to `slot_wait_s`. Raises `Refusal` (503) that names other holders.
         """
-        if length <= self._options.small_bytes:
-            yield
-            return
-        with self._lock:
-            if not self._wait_slot(one, reader, length):
+        if not self._turns.wait(one, reader, length):
+            with self._lock:
                 self._refused["no slot"] += 1
                 if len(self._crowded) < MAX_CROWDED:
                     self._crowded[scope] = None
                 raise self._elsewhere(scope)
-            self._large[one] = length
         try:
             yield
         finally:
-            with self._lock:
-                self._large.pop(one, None)
-                self._free.notify_all()
-
-    def _wait_slot(self, one: Connection, reader: bytes, length: int) -> bool:
-        give_up = time.monotonic() + self._options.slot_wait_s
-        if not self._slots.wait(one, reader):
-            return False
-        try:
-            while True:
-                owed = [
-                    (each.reader or b"", max(0, count - each.answer_bytes))
-                    for each, count in self._large.items()
-                    if not each.is_slow
-                ]
-                now, uplink = time.monotonic(), self._meter.uplink_bytes_per_s
-                if self._slots.begins(one, length, owed, uplink, now):
-                    return True
-                left_s = give_up - now
-                if left_s <= 0:
-                    return False
-                self._free.wait(min(left_s, LOOK_S))  # what is sent makes room by and by
-        finally:
-            self._slots.leave(one)
+            self._turns.end(one)
 
     def _elsewhere(self, scope: bytes) -> Refusal:
         pause_s = min(max(1, math.ceil(self._meter.load.queue_s)), MAX_RETRY_S)
@@ -291,6 +262,7 @@ class Crowd:
         ]
         with self._lock:
             self._meter.look(readings, now)
+            self._turns.look()
             news = self._meter.load if self._meter.is_news(now) else None
         if news is not None:
             self._tell_load(news)

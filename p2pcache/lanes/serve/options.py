@@ -30,6 +30,7 @@ class ServeOptions:
     most_queue_s: float = 1.0  # of sending, more waits: a reader gives a silent source up in 1.5 s
     slot_wait_s: float = 0.5  # for a slot; then "ask somebody else"
     small_bytes: int = 256 << 10  # a small file or the end of one: never waits for a slot
+    small_bundle_bytes: int = 2 << 20  # nor does what is asked of a source of unknown rate: 1 MiB
     others_s: float = 10.0  # other holders are named for so long after the agent told them
     least_bytes_per_s: int = 64 << 10  # of an answer's reader; a slower one may have to make room
     slow_s: float = 5.0  # over which that is measured, again and again

@@ -119,11 +119,15 @@ class Outlet:
         self._cut = cut
 
     def send(self, data: bytes | memoryview) -> None:
-        """Send everything."""
-        self.busy = True
-        self._sock.sendall(data)
-        self.busy = False
-        self._sent(len(data))
+        """Send everything; in steps where there is a limit, so that all get on at once."""
+        view = memoryview(data)
+        step = self._limit.step_bytes or max(1, len(view))
+        for start in range(0, len(view), step):
+            part = view[start : start + step]
+            self.busy = True
+            self._sock.sendall(part)
+            self.busy = False
+            self._sent(len(part))
 
     def send_span(self, blob: OpenBlob, start: int, end: int) -> None:
         """Send bytes `[start, end)`. Raises Stale when the file turns out to be another."""

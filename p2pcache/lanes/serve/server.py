@@ -36,6 +36,7 @@ SHORT_OF_DESCRIPTORS_S = 0.05
 STALE_AGAIN_S = 1.0  # the agent hears of one stale blob at most this often
 MAX_STALE = 1024
 RECEIVE_BYTES = 1 << 18
+HINT_S = 0.01  # that a hint waits for an answer to be sent
 
 
 class House:
@@ -75,6 +76,7 @@ class Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._send_lock = threading.Lock()
+        self._unsent = b""  # the rest of a hint that was sent in part
         self._house: House | None = None
 
     def run(self) -> None:
@@ -86,7 +88,8 @@ class Server:
 
     def _send(self, *message: object) -> None:
         with self._send_lock:
-            self._control.sendall(pack(*message))
+            unsent, self._unsent = self._unsent, b""
+            self._control.sendall(unsent + pack(*message))
 
     def _tell_stale(self, name: bytes) -> None:
         self._hint("stale", name)
@@ -98,12 +101,23 @@ class Server:
         self._hint("crowded", scopes)
 
     def _hint(self, *message: object) -> None:
-        """An agent that does not read just now does without it."""
-        frame = pack(*message)
-        with contextlib.suppress(OSError), self._send_lock:
-            sent = self._control.send(frame, socket.MSG_DONTWAIT)
-            if sent < len(frame):
-                self._control.sendall(frame[sent:])
+        """An agent that does not read just now does without it. Nearly never blocks: who calls
+        keeps the deadlines of all connections.
+        """
+        if not self._send_lock.acquire(timeout=HINT_S):
+            return  # an answer waits for the agent to read
+        try:
+            with contextlib.suppress(OSError):
+                if self._unsent:
+                    self._unsent = self._send_some(self._unsent)
+                if not self._unsent:
+                    self._unsent = self._send_some(pack(*message))
+        finally:
+            self._send_lock.release()
+
+    def _send_some(self, data: bytes) -> bytes:
+        """What the agent has no room for. Raises OSError when that is all."""
+        return data[self._control.send(data, socket.MSG_DONTWAIT) :]
 
     def _handle(self, message: Message) -> Message:
         kind, number, *fields = message

@@ -41,12 +41,12 @@ def test_an_idle_server_says_nothing():
 
 def test_the_queue_is_what_is_owed_at_the_measured_rate():
     uplink = Uplink(10 * MIB)
-    uplink.ask(25 * MIB)
+    uplink.ask(15 * MIB)
     assert uplink.beat()
-    assert uplink.meter.load.queue_s == pytest.approx(2.25)
+    assert uplink.meter.load.queue_s == pytest.approx(1.25)
     assert uplink.meter.load.bytes_per_s == pytest.approx(0.0)  # there is no window yet
     uplink.beat()
-    assert uplink.meter.load == Load(pytest.approx(2.0), pytest.approx(10 * MIB))
+    assert uplink.meter.load == Load(pytest.approx(1.0), pytest.approx(10 * MIB))
 
 
 def test_a_queue_that_only_gets_shorter_is_told_once_and_its_end_once():
@@ -102,6 +102,48 @@ def test_a_link_that_became_slow_is_known_after_a_while():
     for _ in range(4 * 240):
         uplink.beat()
     assert uplink.meter.uplink_bytes_per_s == pytest.approx(MIB, rel=0.05)
+
+
+def test_of_a_whole_blob_a_piece_is_owed_and_of_a_slow_reader_what_it_takes_in_ten_seconds():
+    meter, now, slow = Meter(100 * MIB), 100.0, 0.0
+    meter.began(now)
+    for beat in range(8):
+        owed = [Reading(n, int(slow), 5 << 30) for n in range(3)]
+        if beat == 0:
+            owed.append(Reading("fast", 0, 5 << 30))
+        meter.look(owed, now)
+        if beat == 0:
+            assert meter.load.queue_s == pytest.approx(4 * 0.16), "not minutes"
+        now += BEAT_S
+        slow += BEAT_S * 70_000
+    assert meter.load.queue_s == pytest.approx(3 * 700_000 / (100 * MIB), rel=0.1)
+
+
+def test_the_pace_of_a_reader_is_that_of_the_last_second():
+    meter = Meter()
+    assert meter.pace_bytes_per_s("a") is None
+    done, now = 0, 100.0
+    for rate in [8 * MIB] * 8 + [MIB] * 5:
+        meter.look([Reading("a", done, 100 * MIB)], now)
+        now += BEAT_S
+        done += int(rate * BEAT_S)
+    assert meter.pace_bytes_per_s("a") == pytest.approx(MIB)
+    meter.look([Reading("a", done, 0)], now)
+    meter.look([Reading("a", done, 4 * MIB)], now + BEAT_S)
+    assert meter.pace_bytes_per_s("a") is None, "what was idle between two answers tells nothing"
+
+
+def test_the_end_of_a_queue_is_told_also_when_its_reader_vanished():
+    meter = Meter(10 * MIB)
+    meter.began(0.0)
+    meter.look([Reading("a", 0, 2 * MIB)], 0.1)
+    assert meter.is_news(0.1)
+    told = 0
+    for beat in range(1, 40):
+        meter.look([], 0.1 + beat * BEAT_S)
+        told += meter.is_news(0.1 + beat * BEAT_S)
+    assert told == 1
+    assert meter.is_quiet
 
 
 def test_a_limit_is_known_before_anything_is_sent_and_never_exceeded():

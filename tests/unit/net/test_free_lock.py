@@ -63,3 +63,22 @@ async def test_a_loop_over_a_free_one_gives_way_now_and_then():
             async with lock:
                 pass
         assert others == 1
+
+
+async def test_it_tells_when_taking_it_gives_way():
+    lock = FreeLock()
+    said = []
+    for _ in range(3 * GIVES_WAY):
+        at_hand, others = lock.is_at_hand(), 0
+
+        async def other() -> None:
+            nonlocal others
+            others += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            async with lock:
+                assert not lock.is_at_hand()
+                assert not (at_hand and others)
+        said.append(at_hand)
+    assert said.count(False) == 3

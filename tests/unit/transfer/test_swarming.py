@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from p2pcache.content.ranges import RangeSet
 from p2pcache.errors import Unavailable
@@ -320,3 +321,70 @@ async def test_how_far_a_peer_is_is_told_before_what_it_holds_and_once(autojump_
     assert placed == [ev.Placed(far.name, FAR)]
     first = next(event for event in told if getattr(event, "name", None) == far.name)
     assert first == placed[0]
+
+
+async def test_who_left_is_as_far_as_it_was_and_what_it_said_is_forgotten(autojump_clock):
+    body = some_bytes(4 * MIB, b"left")
+    far = ServedPeer(Key(2), SimpleNamespace())
+    send, heard = trio.open_memory_channel[ev.Event](100)
+    swarm = ScriptedSwarm([])
+    swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
+    swarm.distances[far.id] = FAR
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarming.run)
+        swarm.send.send_nowait(PeerLoad(far.id, 2.5))
+        swarm.send.send_nowait(PeerThrottled(far.id, bytes(16), 20.0))
+        swarm.holds(far, digest_of(body), len(body))
+        await trio.sleep(1)
+        assert swarming.was_warned
+        del swarm.distances[far.id]  # who knows where it is now
+        swarm.gone(far)
+        await trio.sleep(1)
+        assert not swarming.was_warned
+        swarm.distances[far.id] = FAR
+        swarm.holds(far, digest_of(body), len(body))
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    told = [heard.receive_nowait() for _ in range(heard.statistics().current_buffer_used)]
+    assert [event for event in told if isinstance(event, ev.Placed)] == [ev.Placed(far.name, FAR)]
+    queues = [event for event in told if isinstance(event, ev.SourceQueue)]
+    assert queues == [ev.SourceQueue(far.name, 2.5)]
+
+
+async def test_an_origin_that_is_first_asked_while_a_word_is_told_and_a_member_that_leaves(
+    autojump_clock,
+):
+    body = some_bytes(4 * MIB, b"word")
+    peers = [ServedPeer(Key(n), SimpleNamespace()) for n in (1, 2)]
+    send, heard = trio.open_memory_channel[ev.Event](0)
+    swarm = ScriptedSwarm(peers)
+    swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
+    place = hashlib.sha256(b"hub.example").digest()[:ORIGIN_KEY_BYTES]
+    here = Location("https://hub.example/a")
+    await swarming.asks("one", here)
+    told: list[ev.Event] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarming.run)
+        swarm.send.send_nowait(PeerThrottled(peers[0].id, place, 20.0))
+        swarm.send.send_nowait(PeerThrottled(peers[1].id, place, 20.0))
+        await trio.testing.wait_all_tasks_blocked()  # the first word of the first waits
+        nursery.start_soon(swarming.asks, "two", here)
+        await trio.testing.wait_all_tasks_blocked()
+        await drain(heard, told)
+        nursery.start_soon(swarming.asks, "three", here)
+        await trio.testing.wait_all_tasks_blocked()  # the word of the first, with the other behind
+        swarm.gone(peers[1])
+        await trio.testing.wait_all_tasks_blocked()
+        await drain(heard, told)
+        nursery.cancel_scope.cancel()
+    words = [(one.name, one.member) for one in told if isinstance(one, ev.OriginWord)]
+    assert set(words) == {
+        *((origin, peers[0].name) for origin in ("one", "two", "three")),
+        *((origin, peers[1].name) for origin in ("one", "two")),
+    }
+
+
+async def drain(heard: trio.MemoryReceiveChannel[ev.Event], told: list[ev.Event]) -> None:
+    with trio.move_on_after(0.1):
+        while True:
+            told.append(await heard.receive())

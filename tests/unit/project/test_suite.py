@@ -1,0 +1,66 @@
+"""The tests' own runner, on a project of two tests that each start a server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+START = (
+    "import pathlib, sys; from scripts import suite; suite.REPO = pathlib.Path(sys.argv[1]);"
+    "sys.exit(suite.main('not lab'))"
+)
+TEST = """
+import pathlib, subprocess, sys
+
+def test_with_a_server():
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]) as server:
+        try:
+            pathlib.Path(__file__ + ".pid").write_text(str(server.pid))
+            server.wait()
+        finally:
+            server.kill()
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_sigterm_ends_both_runs_and_what_they_started(tmp_path: Path) -> None:
+    tests = [tmp_path / "tests" / "test_a.py", tmp_path / "tests" / "unit" / "test_b.py"]
+    (tmp_path / "tests" / "sim").mkdir(parents=True)
+    for test in tests:
+        test.parent.mkdir(exist_ok=True)
+        test.write_text(TEST)
+    pids = [Path(f"{test}.pid") for test in tests]
+    servers: list[int] = []
+    suite = subprocess.Popen(
+        [sys.executable, "-c", START, str(tmp_path)],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as of a shell's `&`
+    )  # fmt: skip
+    try:
+        give_up = time.monotonic() + 40
+        while not all(pid.is_file() and pid.read_text() for pid in pids):
+            assert suite.poll() is None
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        servers = [int(pid.read_text()) for pid in pids]
+        suite.send_signal(signal.SIGTERM)
+        assert suite.wait(20) == 128 + signal.SIGTERM
+        assert not any(is_alive(pid) for pid in servers)
+    finally:
+        suite.kill()
+        suite.wait()
+        for pid in servers:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
