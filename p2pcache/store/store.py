@@ -175,6 +175,17 @@ class Store:
                     found[name] = blob
         return found
 
+    def find_any_held(self, name: bytes, hold: Hold) -> AnyBlob | None:
+        """`find_any` for a pull: what is found is held, and was here after that."""
+        blob = self.find_any(name)
+        while blob is not None:
+            hold([blob.key])
+            now = self.find_any(name)
+            if now is None or now.key == blob.key:
+                return now
+            blob = now  # it was named, or came back, meanwhile
+        return None
+
     def take_out_rooted(self, root_cid: bytes, size: int) -> int:
         """A blob that is not what was proven: its good blocks stay in a partial. Gives how many are
         bad. Raises Busy.

@@ -117,10 +117,8 @@ class GrowingBlob:
 
     def _found(self) -> AnyBlob | None:
         """The blob, held, when somebody else completed it."""
-        found = None if self.wanted.name is None else self._store.find_any(self.wanted.name)
-        if found is not None:
-            self._hold([found.key])
-        return found
+        name = self.wanted.name
+        return None if name is None else self._store.find_any_held(name, self._hold)
 
     def live(self) -> bytes:
         """One byte a block, nonzero when verified."""

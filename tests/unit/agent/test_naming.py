@@ -17,7 +17,7 @@ from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
 from p2pcache.transfer.workers import WorkerOptions, open_workers
 from tests.support.inside import agent_inside
-from tests.support.stored import MIB, content, name_of, root_of, rooted
+from tests.support.stored import MIB, content, name, name_of, root_of, rooted
 
 OPTIONS = StoreOptions(reserve_bytes=0)
 DATA = content(3 * MIB + 5, 1)
@@ -174,6 +174,42 @@ async def test_the_path_that_a_get_printed_stays_good(held):
     again = await held("get", ref=REF)
     assert again["manifest"] is not None
     assert (await trio.Path(again["path"]).read_bytes()) == DATA
+
+
+class NamesAfterwards:
+    """A resolver; a hash that runs beside it ends as soon as it has answered."""
+
+    def __init__(self, inner, store) -> None:
+        self._inner, self._store = inner, store
+
+    def __getattr__(self, attribute):
+        return getattr(self._inner, attribute)
+
+    async def resolve(self, *args, **options):
+        resolution = await self._inner.resolve(*args, **options)
+        for blob in self._store.rooted.every():
+            name(self._store, blob)
+        return resolution
+
+
+@pytest.mark.parametrize("op", ["get", "dry", "resolve"])
+async def test_one_that_gets_its_name_behind_the_resolving_is_still_here(held, op):
+    slow = NamesAfterwards(held.parts.resolver, held.parts.store)
+    held.parts = replace(held.parts, resolver=slow)
+    answer = await held(op if op != "dry" else "get", ref=REF, dry_run=op == "dry")
+    assert held.parts.store.find(ROOT) is not None
+    if op == "get":
+        assert (await trio.Path(answer["path"]).read_bytes()) == DATA
+    elif op == "dry":
+        assert answer["dry_run"]["missing_bytes"] == 0
+    else:
+        assert held.items[0]["present"]
+
+
+async def test_a_dry_run_says_that_it_is_here(held):
+    answer = await held("get", ref=REF, dry_run=True)
+    assert (answer["dry_run"]["missing_bytes"], answer["reused_bytes"]) == (0, len(DATA))
+    assert held.items == []
 
 
 async def test_resolve_shows_that_it_is_here(held):
