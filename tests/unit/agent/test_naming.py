@@ -141,6 +141,34 @@ async def test_one_that_is_damaged_is_taken_out_and_its_good_blocks_stay(held):
     assert await held.parts.naming.name(ROOT) is None
 
 
+class Touching:
+    """Workers beside whom somebody touches the file while it is hashed, so many times."""
+
+    def __init__(self, inner, path, times: int) -> None:
+        self.inner, self.path, self.times = inner, path, times
+
+    async def follow_aside(self, order):
+        report = await self.inner.follow_aside(order)
+        if self.times:
+            self.times -= 1
+            os.utime(self.path)
+        return report
+
+
+@pytest.mark.parametrize("times", [1, 99])
+async def test_a_touch_while_it_is_hashed_takes_nothing_out(quiet, times):
+    store, workers, priority, _ = quiet
+    path = rooted(store, DATA).path
+    naming = Naming(store, Touching(workers, path, times), priority)
+    if times == 1:
+        assert await naming.name(ROOT) == store.find(name_of(DATA)) is not None
+    else:
+        with pytest.raises(LocalFault, match="written to"):
+            await naming.name(ROOT)
+        assert store.others_progress(ROOT) == 0
+    assert path.read_bytes() == DATA
+
+
 async def test_verify_reports_a_damaged_one_by_its_root(held):
     blob = held.parts.store.find_any(ROOT)
     blob.path.chmod(0o644)
