@@ -148,9 +148,7 @@ class LastCopies:
             self._believed(server) and row.canonical not in self._gone for server, row in origins
         )
 
-    def _origins(
-        self, rows: Iterable[Row], hubs: Mapping[str, str]
-    ) -> Iterable[tuple[str, Row]]:
+    def _origins(self, rows: Iterable[Row], hubs: Mapping[str, str]) -> Iterable[tuple[str, Row]]:
         """Servers that may be asked for it, and by which ref. A path of this machine is none, nor
         is a web address that others alone told: it may be one that only we can reach. Of a hub's
         name that others told, our own hub is asked, if it was theirs: at another hub, a mirror or

@@ -85,7 +85,8 @@ def list_hf(request: HfListRequest) -> Listing:
             _check_access(api, request)
         # a tuple here: a generator would be run down outside the bounds and the translation
         files = () if request.commit_only else tuple(_files(api, request, commit))
-        if not (files or request.commit_only) and info.siblings:  # the library takes an empty object for an empty list
+        # the library takes an empty object for an empty list
+        if not (files or request.commit_only) and info.siblings:
             raise Untrusted(f"{request.endpoint} names files of {request.repo_id} and lists none")
     return Listing(
         source="hf",

@@ -14,9 +14,7 @@ REF = "hf://org/m_1@main/sub"
 
 def kept(store, immutable: str | None, ref: str = REF, **more) -> bytes:
     data = f"{immutable}".encode()
-    manifest = store.put_manifest(
-        Manifest.from_entries([FileEntry("f", len(data), name_of(data))])
-    )
+    manifest = store.put_manifest(Manifest.from_entries([FileEntry("f", len(data), name_of(data))]))
     row = Resolution(ref, manifest, immutable, "hf", "https://hub.example", 1.0, **more)
     store.record_resolution(row)
     return manifest
