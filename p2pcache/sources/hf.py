@@ -73,8 +73,8 @@ class HfSource:
         return await self._run_sync(list_hf, self._request(ref, credentials))
 
     async def gives(self, ref: Ref, immutable: str | None, credentials: Credentials) -> bool:
-        """Whether the hub has that commit still, whatever the branch means now: one request. What
-        nobody can read that has no token counts as there.
+        """Whether the hub has that commit still, whatever the branch means now: one request, which
+        raises NotFound where it has not.
         """
         request = self._request(ref, credentials)
         request = replace(request, revision=immutable or request.revision, commit_only=True)
