@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.agent.pulls import Watch
     from p2pcache.sources.port import ListedFile
-    from p2pcache.store.rooted import AnyBlob, RootedBlob
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Hold
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
@@ -116,7 +116,9 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         if file.digest is not None:
             blob = have.get(file.digest)
         else:
-            blob = await trio.to_thread.run_sync(_rooted, parts, ref)
+            root = _root_of(ref)
+            find = parts.store.find_any
+            blob = None if root is None else await trio.to_thread.run_sync(find, root)
         await emit({"type": "item", "value": shown(file, blob)})
     return {"ref": args.text("ref"), **summary(resolution)}
 
@@ -179,10 +181,10 @@ def pull_key(
     )
 
 
-def _rooted(parts: Parts, ref: refs.Ref) -> RootedBlob | None:
-    """What a CID means while it is the blob's only name. Blocking."""
+def _root_of(ref: refs.Ref) -> bytes | None:
+    """The root that a ref is, of a blob that may have no other name, or get one meanwhile."""
     if isinstance(ref, refs.CidRef) and ref.path is None and is_root(ref.cid):
-        return parts.store.rooted.find(ref.cid)
+        return ref.cid
     return None
 
 
@@ -259,9 +261,9 @@ class _Run:
         Blocking.
         """
         store, manifest = self._parts.store, resolution.manifest
-        if (rooted := _rooted(self._parts, resolution.ref)) is not None:
-            hold([rooted.key])
-            return report_of({file.path: rooted for file in self.files}, self.total_bytes)
+        root = _root_of(resolution.ref) if manifest is None else None
+        if root is not None and (blob := store.find_any_held(root, hold)) is not None:
+            return report_of({file.path: blob for file in self.files}, self.total_bytes)
         if manifest is None or not store.is_complete(manifest.cid()):
             return None
         have = find_here(store, wanted_of(self.files), hold)
@@ -322,10 +324,12 @@ class _Run:
         from p2pcache.transfer.pull import NOTHING
         from p2pcache.transfer.want import PullReport
 
-        named = [f.digest for f in self.files if f.digest is not None]
-        have = await trio.to_thread.run_sync(self._parts.store.find_many, named)
-        missing = [f for f in self.files if f.digest is None or f.digest not in have]
-        present = [f for f in self.files if f.digest is not None and f.digest in have]
+        root = _root_of(self._request.ref)
+        names = {f.path: root if f.digest is None else f.digest for f in self.files}
+        asked = [name for name in names.values() if name is not None]
+        have = await trio.to_thread.run_sync(self._parts.store.find_any_of, asked)
+        missing = [f for f in self.files if names[f.path] not in have]
+        present = [f for f in self.files if names[f.path] in have]
         self.dry = {"missing_bytes": sum(f.size or 0 for f in missing)}
         for file in missing:
             await self._emit({"type": "item", "value": {"path": file.path, "size": file.size}})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pcache.agent.last_copies import HOLDS
+from p2pcache.agent.last_copies import HOLDS, hubs_of
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.last_copy import Copy
@@ -16,6 +16,8 @@ from p2pcache.store.policy import Hold
 from p2pcache.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.store.records import Listed, Resolution
@@ -52,10 +54,10 @@ def _known(parts: Parts, ref: refs.Ref) -> Resolution | None:
 
 async def ls(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """What is here, by manifest, newest use first."""
-    listed = await trio.to_thread.run_sync(parts.store.ls)
+    listed, hubs = await trio.to_thread.run_sync(_listed, parts)
     for entry in listed:
         named = entry.resolutions or (None,)
-        kept = _why_kept(parts, entry)
+        kept = _why_kept(parts, entry, hubs)
         for row in named:
             value = {
                 "ref": None if row is None else row.canonical,
@@ -74,7 +76,12 @@ async def ls(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     return {"count": len(listed)}
 
 
-def _why_kept(parts: Parts, entry: Listed) -> str | None:
+def _listed(parts: Parts) -> tuple[list[Listed], dict[str, str]]:
+    listed = parts.store.ls()
+    return listed, hubs_of(row for entry in listed for row in entry.resolutions)
+
+
+def _why_kept(parts: Parts, entry: Listed, hubs: Mapping[str, str]) -> str | None:
     """Why no eviction takes it, as far as that is known without asking anybody."""
     if entry.pinned:
         return Hold.PINNED.value
@@ -82,7 +89,7 @@ def _why_kept(parts: Parts, entry: Listed) -> str | None:
         return None
     if entry.manifest in parts.store.replica_manifests:
         return Hold.REPLICA.value
-    hold = HOLDS.get(parts.last_copies.known(entry.manifest, entry.resolutions))
+    hold = HOLDS.get(parts.last_copies.known(entry.manifest, entry.resolutions, hubs))
     return None if hold is None else hold.value
 
 

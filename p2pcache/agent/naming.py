@@ -24,10 +24,12 @@ from p2pcache.transfer.faults import local_error
 if TYPE_CHECKING:
     from p2pcache.agent.priority import Priority
     from p2pcache.store.blobs import BlobInfo
+    from p2pcache.store.rooted import RootedBlob
     from p2pcache.store.store import Store
     from p2pcache.transfer.workers import Workers
 
 _log = logging.getLogger(__name__)
+TRIES = 3  # to hash one that somebody touches meanwhile; then at the next start, or when needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +68,36 @@ class Naming:
     async def name(self, root_cid: bytes) -> BlobInfo | Damaged | None:
         """The blob of a root with its sha2-256; None when it is not here.
 
-        Raises LocalFault when it cannot be read now. If cancelled, nothing has changed.
+        Raises LocalFault when it cannot be read now, or somebody writes to it again and again. If
+        cancelled, nothing has changed.
         """
+        unnamed = partial(self._store.rooted.unnamed, root_cid)
         async with self._one:
-            blob = await trio.to_thread.run_sync(self._store.rooted.unnamed, root_cid)
-            if blob is None:
-                return await trio.to_thread.run_sync(self._store.find, root_cid)
-            report = await self._workers.follow_aside(FollowOrder(str(blob.path), None, blob.size))
-            if report.fault is not None:
-                if await trio.to_thread.run_sync(self._store.rooted.unnamed, root_cid) is None:
-                    return None  # evicted meanwhile
-                raise local_error(report.fault)
-            whole = verify_whole(None, blob.size, WholeDigests(blob.size, report.sha256, None))
-            assert report.block_digests is not None, "nothing is writing it"
-            name = partial(self._store.rooted.name, blob, whole, report.block_digests)
-            info = await trio.to_thread.run_sync(name)
-            if info is not None:
-                return info
-            return await trio.to_thread.run_sync(self._take_out, root_cid, blob.size)
+            for _ in range(TRIES):
+                blob = await trio.to_thread.run_sync(unnamed)
+                if blob is None:
+                    return await trio.to_thread.run_sync(self._store.find, root_cid)
+                info = await self._hash(blob)
+                if info is not None:
+                    return info
+                if await trio.to_thread.run_sync(unnamed) == blob:
+                    return await trio.to_thread.run_sync(self._take_out, root_cid, blob.size)
+        raise LocalFault(f"{format_cid(root_cid)} is being written to on this disk")
+
+    async def _hash(self, blob: RootedBlob) -> BlobInfo | None:
+        """With its name; None when it is not what was proven, or was touched or evicted meanwhile.
+
+        A touch alone is no damage, but what was read then may be neither of two versions.
+        """
+        report = await self._workers.follow_aside(FollowOrder(str(blob.path), None, blob.size))
+        if report.fault is not None:
+            if await trio.to_thread.run_sync(self._store.rooted.unnamed, blob.root_cid) is None:
+                return None
+            raise local_error(report.fault)
+        whole = verify_whole(None, blob.size, WholeDigests(blob.size, report.sha256, None))
+        assert report.block_digests is not None, "nothing is writing it"
+        name = partial(self._store.rooted.name, blob, whole, report.block_digests)
+        return await trio.to_thread.run_sync(name)
 
     def _take_out(self, root_cid: bytes, size: int) -> Damaged | None:
         if self._store.rooted.unnamed(root_cid) is None:

@@ -30,6 +30,7 @@ _PREFIX: dict[str, RepoType] = {"datasets": "dataset", "spaces": "space", "model
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")  # huggingface_hub validate_repo_id
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}")  # git ref names that hubs give out
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +251,16 @@ def canonical(ref: Ref) -> str:
             return digests.describe(digest)
         case CidRef(cid, path):
             return f"ipfs://{cids.format_cid(cid)}" + (f"/{path}" if path else "")
+
+
+def at_commit(canonical_text: str, immutable: str | None) -> str | None:
+    """The canonical text of what a ref means at a hub's commit, for ever; None for what is no ref
+    of a hub, or where `immutable` is no commit.
+    """
+    ref = parse_ref(canonical_text)
+    if not isinstance(ref, HfRef) or not _COMMIT.fullmatch(immutable or ""):
+        return None
+    return canonical(HfRef(ref.repo_type, ref.repo_id, immutable, ref.path))
 
 
 def _hub_text(start: str, revision: str, path: str | None) -> str:

@@ -14,6 +14,8 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from p2pcache.lanes.faults import Ended, disk_fault, ended
@@ -63,17 +65,21 @@ def follow_aside(order: FollowOrder) -> FollowReport:
 
     In a thread of its own: on Linux a priority is a thread's, and cannot be raised again.
     """
-    found: list[FollowReport] = []
+    found: Future[FollowReport] = Future()
 
     def work() -> None:
-        if sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, 0, 19)
-        found.append(follow(order))
+        try:
+            if sys.platform == "linux":
+                with suppress(OSError):  # a sandbox may forbid it: then it costs others more
+                    os.setpriority(os.PRIO_PROCESS, 0, 19)
+            found.set_result(follow(order))
+        except BaseException as exc:  # noqa: BLE001  (raised where it is waited for)
+            found.set_exception(exc)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    return found[0]
+    return found.result()
 
 
 class _Idle(Exception):

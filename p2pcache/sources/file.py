@@ -78,6 +78,10 @@ class FileSource:
         )
         return listing
 
+    async def gives(self, ref: Ref, immutable: str | None, credentials: Credentials) -> bool:
+        """Whether it lists the same; see `Source`."""
+        return (await self.list(ref, credentials)).immutable == immutable
+
     async def locate(self, listing: Listing, key: str, credentials: Credentials) -> Location:
         """`file:///absolute/path`, percent-encoded. Pure."""
         return Location(Path(key).as_uri())

@@ -7,7 +7,7 @@ its hashes do not verify what we store, and plain /resolve always works.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -70,11 +70,23 @@ class HfSource:
 
         If cancelled, the worker may go on until its own deadline; nothing depends on it.
         """
+        return await self._run_sync(list_hf, self._request(ref, credentials))
+
+    async def gives(self, ref: Ref, immutable: str | None, credentials: Credentials) -> bool:
+        """Whether the hub has that commit still, whatever the branch means now: one request, which
+        raises NotFound where it has not.
+        """
+        request = self._request(ref, credentials)
+        request = replace(request, revision=immutable or request.revision, commit_only=True)
+        listing = await self._run_sync(list_hf, request)
+        return immutable in (None, listing.immutable)
+
+    def _request(self, ref: Ref, credentials: Credentials) -> HfListRequest:
         if not isinstance(ref, HfRef):
             raise UsageError(f"not a Hugging Face ref: {ref}")
         endpoint = self.endpoint(ref, credentials)
         options = self._options
-        request = HfListRequest(
+        return HfListRequest(
             endpoint=endpoint,
             repo_type=ref.repo_type,
             repo_id=ref.repo_id,
@@ -86,7 +98,6 @@ class HfSource:
             deadline_s=options.deadline_s,
             max_files=options.max_files,
         )
-        return await self._run_sync(list_hf, request)
 
     async def locate(self, listing: Listing, key: str, credentials: Credentials) -> Location:
         """`{endpoint}/[datasets/|spaces/]id/resolve/{commit}/{path}`: no request is made."""

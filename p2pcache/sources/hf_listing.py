@@ -33,7 +33,9 @@ COMMIT_HEX_CHARS = 40
 
 @dataclass(frozen=True, slots=True)
 class HfListRequest:
-    """One question to a hub. `path`: only this file, or what is below this folder."""
+    """One question to a hub. `path`: only this file, or what is below this folder. `commit_only`:
+    which commit it is, and no files.
+    """
 
     endpoint: str
     repo_type: str  # "model", "dataset" or "space"
@@ -45,6 +47,7 @@ class HfListRequest:
     request_timeout_s: float = 10.0  # the Hub answers in well under 1 s; its own client waits 10
     deadline_s: float = 120.0  # 1e6 files are 1000 pages at 0.1 s
     max_files: int = 1_000_000  # as a manifest
+    commit_only: bool = False
     max_body_bytes: int = 512 << 20  # of all replies together: 1e6 entries of 300 bytes, and room
 
     @property
@@ -78,11 +81,12 @@ def list_hf(request: HfListRequest) -> Listing:
         )
         commit = _commit(info.sha, request)
         gated = bool(getattr(info, "gated", False))
-        if gated:
+        if gated and not request.commit_only:
             _check_access(api, request)
         # a tuple here: a generator would be run down outside the bounds and the translation
-        files = tuple(_files(api, request, commit))
-        if not files and info.siblings:  # the library takes an empty object for an empty list
+        files = () if request.commit_only else tuple(_files(api, request, commit))
+        # the library takes an empty object for an empty list
+        if not (files or request.commit_only) and info.siblings:
             raise Untrusted(f"{request.endpoint} names files of {request.repo_id} and lists none")
     return Listing(
         source="hf",

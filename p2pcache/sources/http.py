@@ -104,6 +104,20 @@ class HttpSource:
             notes=tuple(notes),
         )
 
+    async def gives(self, ref: Ref, immutable: str | None, credentials: Credentials) -> bool:
+        """Whether the ETag, or the list of sums, is what it was. A list that is not the pinned one
+        says no too. A pin on one file is taken at its word: only all its bytes could tell.
+        """
+        if not isinstance(ref, HttpRef):
+            raise UsageError(f"not a URL: {ref}")
+        try:
+            listing = await self.list(ref, credentials)
+        except Untrusted:
+            if ref.sha256 is None:
+                raise
+            return False
+        return immutable in (None, listing.immutable)
+
     async def locate(self, listing: Listing, key: str, credentials: Credentials) -> Location:
         """The URL itself. Pure."""
         return Location(key, (), Tls(ca_file=self._options.ca_file))

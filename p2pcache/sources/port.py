@@ -114,6 +114,13 @@ class Source(Protocol):
         """Resolve the ref now. Raises NotFound, Denied, Unavailable, Untrusted, UsageError."""
         ...
 
+    async def gives(self, ref: Ref, immutable: str | None, credentials: Credentials) -> bool:
+        """Whether it still gives what the ref meant when `Listing.immutable` was this, by as few
+        requests as can tell; where that is None nothing tells versions apart. Errors as of `list`:
+        NotFound where it has nothing of that name.
+        """
+        ...
+
     async def locate(self, listing: Listing, key: str, credentials: Credentials) -> Location:
         """A URL for one file of a listing; cheap (no request where the URL is a pure function).
 

@@ -113,7 +113,7 @@ class AtWork:
         """Close open partials and remove the folder of small files, whatever any of them raises."""
         with self._lock, ExitStack() as steps:
             steps.callback(self._discard_small_dir)
-            for partial in self._partials:
+            for partial in list(self._partials):  # others discard theirs meanwhile
                 steps.callback(partial.close)
 
     def _discard_small_dir(self) -> None:

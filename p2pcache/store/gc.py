@@ -173,7 +173,7 @@ class Collector:
                 plan = self._plan(
                     needed(), running=running(), last_copies=answers.kept, without=without
                 )
-                if answers.asked >= _blobs_of(plan) and plan.met >= found.met:
+                if answers.asked >= _in_question(plan) and plan.met >= found.met:
                     self._make(incoming, plan, answers, without)
                     yield
                     return
@@ -281,7 +281,7 @@ class Collector:
         need, rounds, until = needed(), 0, clock() + ASK_S
         while True:
             plan = self._plan(need, running=running(), last_copies=kept, without=without)
-            new = _blobs_of(plan) - asked
+            new = _in_question(plan) - asked
             if not new:
                 if plan.met or not ask or Hold.REPLICA not in plan.kept:
                     return plan, _Answers(kept, asked)
@@ -292,7 +292,7 @@ class Collector:
                 continue
             rounds += 1
             if rounds > _ROUNDS:
-                new = {row.sha256 for row in self._index.every_row() if row.path is None} - asked
+                new |= {row.sha256 for row in self._index.every_row() if row.path is None} - asked
             kept.update(self.keep_last(new, max(0.0, until - clock())))
             asked |= new
 
@@ -360,9 +360,11 @@ class Collector:
         return allocated if self._order.discard(directory) else 0
 
 
-def _blobs_of(plan: Plan) -> set[bytes]:
-    """Those that would go."""
-    return {victim.key for victim in plan.victims if not victim.partial}
+def _in_question(plan: Plan) -> set[bytes]:
+    """Blobs that would go, and that others may have. What has no other name than its root is in no
+    manifest, so it is nobody's last copy.
+    """
+    return {v.key for v in plan.victims if not v.partial and not is_root(v.key)}
 
 
 def _rooted_candidate(blob: RootedBlob) -> Candidate:

@@ -7,12 +7,14 @@ still gives.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.content import cid as cids
+from p2pcache.content import refs
 from p2pcache.content.manifest import Manifest, parse
 from p2pcache.store.index import IN_CHUNK, insert_many
 
@@ -109,12 +111,14 @@ class Records:
         return parse(found[0][0]) if found else None
 
     def record_resolution(self, row: Resolution) -> None:
-        """Remember what a ref means now; replaces what it meant before.
+        """Remember what a ref means now; replaces what it meant before. What a branch meant is kept
+        by its commit, for as long as its manifest: its hub may still give it.
 
         A manifest that was gated once stays restricted when the ref moves on, until an origin that
         we asked says that it is open, and none says that it is not.
         """
         with self._index.write("recording a resolution") as connection:
+            _keep_by_commit(connection, row)
             connection.execute(
                 "INSERT OR REPLACE INTO resolutions VALUES (?,?,?,?,?,?,?,?,?)",
                 (
@@ -345,6 +349,28 @@ class Records:
             return None
         receipt: dict[str, Any] = json.loads(found[0][0])
         return receipt
+
+
+def _keep_by_commit(connection: sqlite3.Connection, row: Resolution) -> None:
+    """Of a ref that is about to mean something else. One that is gated now is so at all commits."""
+    found = connection.execute(
+        "SELECT immutable FROM resolutions WHERE canonical = ? AND manifest != ?",
+        (row.canonical, row.manifest),
+    ).fetchone()
+    kept = None if found is None else refs.at_commit(row.canonical, found[0])
+    if kept is not None:
+        connection.execute(
+            "INSERT OR IGNORE INTO resolutions SELECT ?, manifest, immutable, source, endpoint, "
+            "resolved_at, gated, credential_used, extras FROM resolutions WHERE canonical = ?",
+            (kept, row.canonical),
+        )
+    any_commit = refs.at_commit(row.canonical, "0" * 40) if row.gated else None
+    if any_commit is not None:
+        escaped = re.sub(r"([\\%_])", r"\\\1", any_commit)
+        connection.execute(
+            "UPDATE resolutions SET gated = 1 WHERE canonical LIKE ? ESCAPE '\\'",
+            (escaped.replace("@" + "0" * 40, "@" + "_" * 40),),
+        )
 
 
 def salvage(damaged: Path, index: Index) -> int:

@@ -17,6 +17,7 @@ from p2pcache.store.layout import BLOCK_BYTES, block_count
 from p2pcache.store.partial import HASH_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from p2pcache.store.blobs import BlobInfo, Blobs
@@ -69,6 +70,13 @@ def keep_good_blocks(source: Path, partial: Partial, hashes: bytes) -> int:
     partial.mark(good)
     partial.flush()
     return len(good)
+
+
+def block_hashes(source: Path, size: int) -> Iterator[bytes]:
+    """sha2-256 of each block that is there now."""
+    with source.open("rb", buffering=0) as file:
+        for index in range(block_count(size)):
+            yield hashlib.sha256(_read_block(file.fileno(), index)).digest()
 
 
 def _read_block(descriptor: int, index: int) -> bytes:

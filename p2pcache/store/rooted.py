@@ -19,7 +19,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from stat import S_ISLNK
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from p2pcache.content import cid as cids
 from p2pcache.content.verify import verify_root
@@ -27,10 +27,10 @@ from p2pcache.errors import Untrusted
 from p2pcache.store import durable
 from p2pcache.store.blobs import BlobInfo, seal, trim
 from p2pcache.store.partial import HASH_BYTES
-from p2pcache.store.repair import keep_good_blocks
+from p2pcache.store.repair import block_hashes, keep_good_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from p2pcache.content.verify import VerifiedBlob, VerifiedRoot
@@ -94,13 +94,32 @@ class _Facts:
 
 
 def _read_facts(directory: Path) -> _Facts | None:
+    """None where there are none that we understand. Raises LocalFault: what cannot be read now is
+    not gone.
+    """
+    found = _read_any_facts(directory)
     try:
-        found = json.loads((directory / "proven.json").read_bytes())
-        if found["version"] != FACTS_VERSION:
+        if found.get("version") != FACTS_VERSION:
             return None
         return _Facts(int(found["size"]), int(found["mtime_ns"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
+
+
+def _read_any_facts(directory: Path) -> dict[str, Any]:
+    """Of whatever version; empty where there are none, or no JSON."""
+    with durable.local_faults("reading what proves a blob"):
+        try:
+            found = json.loads((directory / "proven.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _are_of_others(directory: Path) -> bool:
+    """Whether a later version of this program proved it by facts that only that understands."""
+    version = _read_any_facts(directory).get("version")
+    return isinstance(version, int) and version > FACTS_VERSION
 
 
 class Rooted:
@@ -110,6 +129,8 @@ class Rooted:
         self._layout = layout
         self._blobs = blobs
         self.removed: Callable[[list[bytes]], None] = lambda names: None
+        # Told of a root and the raw sha2-256 that it is about to get.
+        self.named: Callable[[bytes, bytes], None] = lambda root_cid, sha256: None
 
     def find(self, root_cid: bytes) -> RootedBlob | None:
         """The blob of a root, while it has no other name and nobody wrote to it."""
@@ -139,6 +160,10 @@ class Rooted:
         found = [self.unnamed(root) for root in self._roots()]
         return sorted((b for b in found if b is not None), key=lambda b: (b.last_used, b.root_cid))
 
+    def here_of(self, roots: Iterable[bytes]) -> set[bytes]:
+        """Those of these roots that may be found: one look for all of them."""
+        return set(self._roots()).intersection(roots)
+
     def _roots(self) -> list[bytes]:
         try:
             names = os.listdir(self._layout.roots)
@@ -158,15 +183,18 @@ class Rooted:
         except FileNotFoundError:
             return None
 
-    def _proven_map(self, root_cid: bytes) -> bytes | None:
-        """The same, if it makes the root: 12 ms for a GiB."""
-        facts, hashes = _read_facts(self._layout.rooted(root_cid)), self.block_map(root_cid)
-        if facts is None or hashes is None:
-            return None
+    def _proven_map(self, blob: RootedBlob) -> bytes | None:
+        """The same, if it makes the root: 12 ms for a GiB. Where it rotted, the blob's own blocks
+        may still make it.
+        """
+        kept = self.block_map(blob.root_cid)
+        if kept is not None and _makes(blob, kept):
+            return kept
         try:
-            return verify_root(root_cid, facts.size, hashes).block_digests
-        except Untrusted:
+            read = b"".join(block_hashes(blob.path, blob.size))
+        except OSError:
             return None
+        return read if _makes(blob, read) else None
 
     def publish(self, partial: Partial, blob: VerifiedRoot) -> RootedBlob:
         """Show a partial, of which every block was verified, under its root.
@@ -195,14 +223,16 @@ class Rooted:
     def name(self, blob: RootedBlob, whole: VerifiedBlob, block_digests: bytes) -> BlobInfo | None:
         """Give it its sha2-256, of the same reading as `block_digests`. Can be done again.
 
-        `blob`: as it was before that. None when it is gone, or not what was proven: then no digest
-        of it means anything.
+        `blob`: as it was before that. None when it is gone, was touched, or its blocks do not make
+        the root: then no digest of it means anything.
         """
-        same = self.unnamed(blob.root_cid) == blob
-        if not same or block_digests != self._proven_map(blob.root_cid):
+        if self.unnamed(blob.root_cid) != blob or not _makes(blob, block_digests):
             return None
         directory = blob.path.parent
+        self.named(blob.root_cid, whole.sha256)
         with durable.local_faults("naming a blob"):
+            if self.block_map(blob.root_cid) != block_digests:  # it rotted; those make the root
+                durable.replace_file(directory / "map", block_digests)
             try:
                 self._blobs.place_link(blob.path, whole.sha256, blob.size)
             except FileNotFoundError:
@@ -220,14 +250,17 @@ class Rooted:
                     (directory / left).unlink(missing_ok=True)
         return info
 
-    def is_damaged(self, root_cid: bytes) -> bool:
-        """Whether its file is there, and not as it was when it was proven."""
+    def is_damaged(self, root_cid: bytes, size: int) -> bool:
+        """Whether its file is there, and not as it was when it was proven; never at another size
+        than was proven: who tells that one of a root is wrong.
+        """
         found = self._look(root_cid)
-        return found is not None and not found[1]
+        return found is not None and not found[1] and found[0].size == size
 
     def take_out(self, root_cid: bytes, partial: Partial) -> int:
         """Out of sight, and its good blocks into `partial`, which is open; how many they are."""
-        hashes = self._proven_map(root_cid)
+        blob = self.unnamed(root_cid)
+        hashes = None if blob is None else self._proven_map(blob)
         kept = 0
         directory = self._layout.rooted(root_cid)
         with durable.local_faults("taking out a damaged blob"):
@@ -255,6 +288,16 @@ class Rooted:
         for root in self._roots():
             directory = self._layout.rooted(root)
             data = directory / "data"
-            if not data.exists() or not (data.is_symlink() or _read_facts(directory)):
+            proven = data.is_symlink() or _read_facts(directory) or _are_of_others(directory)
+            if not data.exists() or not proven:
                 with suppress(FileNotFoundError):
                     durable.discard_dir(directory, self._layout.trash)
+
+
+def _makes(blob: RootedBlob, hashes: bytes) -> bool:
+    """Whether blocks of these hashes are that blob."""
+    try:
+        verify_root(blob.root_cid, blob.size, hashes)
+    except Untrusted:
+        return False
+    return True

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 Hold = Callable[[Iterable[bytes]], None]
 """Keeps blobs (raw sha2-256) from being evicted, until the scope that gave it ends."""
 
+_LOOKED_FOR_ONE_BY_ONE = 8  # roots, at 0.1 ms each; more of them cost one look at the folder
 _TOUCHES_KEPT = 4096  # last-use times held in memory before they are written in one transaction
 
 
@@ -67,6 +68,7 @@ class Store:
         self.preloads = PreloadRows(index)
         self.replica_manifests: frozenset[bytes] = frozenset()
         self.rooted = Rooted(layout, self._blobs)
+        self.rooted.named = self._named
         self._order = Order(layout, index, self._blobs, self.rooted, leases)
         self._collector = Collector(
             layout, options, index, self._blobs, self.rooted, self._records, leases, self._order
@@ -74,6 +76,7 @@ class Store:
         self._lock = threading.RLock()
         self._at_work = AtWork(layout, leases)
         self._running: Counter[bytes] = Counter()
+        self._new_names: dict[bytes, bytes] = {}  # roots that are held -> the sha2-256 they got
         self._touched: dict[bytes, float] = {}
 
     @classmethod
@@ -168,12 +171,26 @@ class Store:
     def find_any_of(self, names: Sequence[bytes]) -> dict[bytes, AnyBlob]:
         """`find_many`, and what is known by its root alone."""
         found: dict[bytes, AnyBlob] = dict(self._blobs.find_many(names))
+        left = {name for name in names if name not in found and is_root(name)}
+        if len(left) > _LOOKED_FOR_ONE_BY_ONE:
+            left = self.rooted.here_of(left)
         for name in names:
-            if name not in found and is_root(name):
+            if name in left:
                 blob = self.rooted.find(name) or self._blobs.find(name)  # named just now?
                 if blob is not None:
                     found[name] = blob
         return found
+
+    def find_any_held(self, name: bytes, hold: Hold) -> AnyBlob | None:
+        """`find_any` for a pull: what is found is held, and was here after that."""
+        blob = self.find_any(name)
+        while blob is not None:
+            hold([blob.key])
+            now = self.find_any(name)
+            if now is None or now.key == blob.key:
+                return now
+            blob = now  # it was named, or came back, meanwhile
+        return None
 
     def take_out_rooted(self, root_cid: bytes, size: int) -> int:
         """A blob that is not what was proven: its good blocks stay in a partial. Gives how many are
@@ -267,7 +284,7 @@ class Store:
                 damaged = self._blobs.changed(name)
                 if damaged is not None and damaged.size == size:
                     repair.take_out(self.layout, self._blobs, damaged, partial)
-                elif is_root(name) and self.rooted.is_damaged(name):
+                elif is_root(name) and self.rooted.is_damaged(name, size):
                     self.rooted.take_out(name, partial)
             except BaseException:
                 partial.close()
@@ -338,10 +355,18 @@ class Store:
             with self._lock:
                 self._running.subtract(keys)
                 self._running += Counter()
+                for root in self._new_names.keys() - self._running.keys():
+                    del self._new_names[root]
+
+    def _named(self, root_cid: bytes, sha256: bytes) -> None:
+        """What is held by its root is held by the name that it is about to get, too."""
+        with self._lock:
+            if root_cid in self._running:
+                self._new_names[root_cid] = sha256
 
     def _held(self) -> set[bytes]:
         with self._lock:
-            return set(self._running)
+            return {*self._running, *self._new_names.values()}
 
     def ensure_room(self, incoming_bytes: int) -> None:
         """Evict until that much fits. Raises DiskFull, saying what stands in the way."""

@@ -6,6 +6,7 @@ the locations with urllib, on purpose: not with the library that the adapter its
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import ssl
@@ -17,7 +18,7 @@ import trio
 
 from p2pcache.content.digests import git_sha1_digest, sha256_digest
 from p2pcache.content.names import safe_path
-from p2pcache.errors import P2PCacheError, UsageError
+from p2pcache.errors import NotFound, P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.port import Credentials, Listing, Source, SourceKind
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ async def check_source(
         body = await trio.to_thread.run_sync(read, location)
         assert body == truth.files[file.path], f"{file.path}: other bytes than the origin has"
     assert await source.list(ref, credentials) == listing, "nothing changed, and the listing did"
+    assert await source.gives(ref, listing.immutable, credentials)
+    with contextlib.suppress(NotFound, Unavailable):  # say no, too: olah has a fault (500) then
+        assert not await source.gives(ref, "d" * 40, credentials)
     with pytest.raises(missing.error) as seen:
         await source.list(missing.ref, credentials)
     assert isinstance(seen.value, P2PCacheError)

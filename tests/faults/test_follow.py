@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from p2pcache.lanes.follow import follow
+from p2pcache.lanes.follow import follow, follow_aside
 from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FollowOrder
 from tests.support.partial_files import PartialFiles, block_hashes, some_bytes
 
@@ -110,3 +110,19 @@ def test_a_follower_whose_writers_fall_idle_gives_its_process_back(tmp_path: Pat
     partial.write("live", b"\x01\x01\x01")
     report = follow(order)
     assert (report.sha256, report.idle_at) == (hashlib.sha256(data).digest(), None)
+
+
+def test_a_hash_aside_is_done_where_no_priority_may_be_set_and_passes_its_error_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError("not in this sandbox")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    data = some_bytes(BLOCK_BYTES + 1)
+    path = tmp_path / "data"
+    path.write_bytes(data)
+    report = follow_aside(FollowOrder(str(path), None, len(data)))
+    assert report.sha256 == hashlib.sha256(data).digest()
+    with pytest.raises(ValueError, match="null"):
+        follow_aside(FollowOrder("\0", None, 1))

@@ -14,6 +14,7 @@ import trio
 
 from p2pcache import errors
 from p2pcache.content.digests import sha256_digest
+from p2pcache.errors import LocalFault, Untrusted
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
 from p2pcache.transfer.growing import CLOSE_S, GrowingBlob
@@ -27,6 +28,7 @@ from tests.support.nginx import nginx, static_hub
 from tests.support.proctable import tree_pss_bytes
 from tests.support.pulling import Pull
 from tests.support.second_agent import start_and_end
+from tests.support.stored import content, fill, root_of
 from tests.support.tmpfs import tmpfs
 from tests.support.wallclock import wall_clock
 
@@ -429,6 +431,67 @@ async def test_a_disk_that_hangs_does_not_hang_the_end_of_a_pull(
         while directory.exists() and time.monotonic() < give_up:
             time.sleep(0.01)  # noqa: ASYNC251  (real time: the virtual one would run away)
         assert not directory.exists(), "done after all, when the disk answers"
+
+
+class FaultyMap:
+    """A partial whose map cannot be read now."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+    def block_hashes(self) -> bytes:
+        raise LocalFault("Too many open files")
+
+
+class FaultyMaps:
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+    def partial(self, *args, **options) -> FaultyMap:
+        return FaultyMap(self._inner.partial(*args, **options))
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "cannot be read"])
+async def test_a_download_that_ends_before_its_root_was_checked_is_kept(tmp_path: Path, ends: str):
+    data = content(3 * MIB + 5, 1)
+    root = root_of(data)
+    with Store.open(tmp_path, StoreOptions(reserve_bytes=0)) as store:
+        given: Any = FaultyMaps(store) if ends == "cannot be read" else store
+        nobody: Any = None
+        wanted = Wanted("p", len(data), None, "p", root=root)
+        growing = GrowingBlob(wanted, given, nobody, lambda _: None, 5.0)
+        assert await growing.open() is None
+        fill(growing.partial, data)
+        if ends == "cancelled":
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await growing.finish(again=False)
+            assert scope.cancelled_caught
+        else:
+            with pytest.raises(LocalFault, match="Too many"):
+                await growing.finish(again=False)
+        await growing.aclose()
+        assert store.others_progress(root) == 4, "nothing said that a block is wrong"
+
+
+async def test_a_download_that_is_not_the_root_that_was_asked_for_is_not_kept(tmp_path: Path):
+    data = content(3 * MIB + 5, 1)
+    with Store.open(tmp_path, StoreOptions(reserve_bytes=0)) as store:
+        nobody: Any = None
+        wanted = Wanted("p", len(data), None, "p", root=root_of(data))
+        growing = GrowingBlob(wanted, store, nobody, lambda _: None, 5.0)
+        assert await growing.open() is None
+        fill(growing.partial, content(3 * MIB + 5, 2))
+        with pytest.raises(Untrusted):
+            await growing.finish(again=False)
+        await growing.aclose()
+        assert store.others_progress(root_of(data)) == 0
 
 
 # -- our own settings ------------------------------------------------------------------------------

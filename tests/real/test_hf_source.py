@@ -67,6 +67,16 @@ async def ask(
     return await HfSource(trio.to_thread.run_sync, chosen).list(ref, credentials)
 
 
+async def test_whether_a_commit_is_there_costs_one_request_and_lists_nothing(
+    stub: HubStub, repo: HubRepo
+) -> None:
+    source = HfSource(trio.to_thread.run_sync, HfOptions(endpoint=stub.url))
+    assert await source.gives(MODEL, repo.commit, ANONYMOUS)
+    assert len(stub.asked) == 1
+    with pytest.raises(NotFound):  # whatever the branch means now
+        await source.gives(MODEL, "d" * 40, ANONYMOUS)
+
+
 async def refusal(
     kind: type[P2PCacheError],
     stub: HubStub,

@@ -44,17 +44,19 @@ class Origin:
         self.trouble: Exception | None = None
         self.lost: set[str] = set()  # repositories
         self.takes_s = 0.0
+        self.has = "e" * 40  # commit, or ETag
 
     def endpoint(self, ref, credentials):
         return credentials.hf_endpoint or HUB
 
-    async def list(self, ref, credentials):
+    async def gives(self, ref, immutable, credentials):
         self.asked.append((ref, credentials.hf_token))
         await trio.sleep(self.takes_s)
         if self.trouble is not None:
             raise self.trouble
         if isinstance(ref, refs.HfRef) and ref.repo_id in self.lost:
             raise NotFound("no public repository", hidden=True)
+        return immutable in (None, self.has)
 
 
 class Net:
@@ -117,7 +119,8 @@ class World:
             Manifest.from_entries([FileEntry("f", len(data), digest)])
         )
         if ref is not None:
-            row = Resolution(ref, manifest, None, source, HUB, more.pop("at", 1000.0), **more)
+            immutable, at = more.pop("immutable", None), more.pop("at", 1000.0)
+            row = Resolution(ref, manifest, immutable, source, HUB, at, **more)
             self.store.record_resolution(row)
         return blob.sha256, manifest
 
@@ -193,7 +196,7 @@ async def test_what_its_origin_lost_stays_at_every_later_question_until_it_is_th
     for _ in range(2):
         assert await world.keep(blob) == {blob: Hold.LAST_COPY}
     rows = world.store.resolutions_of(manifest)
-    assert world.last.known(manifest, rows) is Copy.LAST, "`ls` says so too"
+    assert world.last.known(manifest, rows, {}) is Copy.LAST, "`ls` says so too"
     world.now += 1
     again = Resolution("hf://org/one@main", manifest, None, "hf", HUB, world.now)
     world.store.record_resolution(again)
@@ -229,8 +232,28 @@ async def test_who_is_cancelled_learns_nothing_of_a_server(world, autojump_clock
     blob, manifest = world.put(b"one", "hf://org/one@main")
     world.origin.takes_s = 1.0
     with trio.move_on_after(0.5):
-        await world.last._ask({manifest}, {manifest: world.store.resolutions_of(manifest)})
+        await world.last._ask({manifest}, {manifest: world.store.resolutions_of(manifest)}, {})
     assert await world.keep(blob) == {}, "it is asked again at once"
+
+
+@pytest.mark.parametrize("ref", ["hf://org/one@main", "https://hub.example/latest.bin"])
+async def test_what_its_origin_calls_so_no_more_stays(world, ref):
+    """A branch that was squashed; a web address that gives another file."""
+    source = "hf" if ref.startswith("hf") else "http"
+    blob, _ = world.put(b"one", ref, source, immutable="d" * 40)
+    assert await world.keep(blob) == {blob: Hold.LAST_COPY}
+    world.origin.has = "d" * 40
+    world.now += LATELY_S
+    assert await world.keep(blob) == {}
+
+
+async def test_what_a_branch_meant_before_may_go_while_its_hub_has_that_commit(world):
+    old, _ = world.put(b"v1", "hf://org/two@main", immutable="e" * 40)
+    new, _ = world.put(b"v2", "hf://org/two@main", immutable="f" * 40, at=world.now)
+    assert await world.keep(old) == {}
+    (asked,) = world.origin.asked
+    assert refs.canonical(asked[0]) == f"hf://org/two@{'e' * 40}"
+    assert await world.keep(new) == {}, "it was resolved just now"
 
 
 async def test_no_address_is_called_that_others_alone_told(world):
@@ -294,10 +317,10 @@ async def test_what_no_manifest_names_is_not_kept_for_others(world):
 async def test_the_list_believes_in_an_origin_until_it_was_asked_in_vain(world):
     blob, manifest = world.put(b"one", "hf://org/one@main")
     rows = world.store.resolutions_of(manifest)
-    assert world.last.known(manifest, rows) is Copy.SPARE
+    assert world.last.known(manifest, rows, {}) is Copy.SPARE
     world.origin.trouble = Unavailable("down")
     await world.keep(blob)
-    assert world.last.known(manifest, rows) is Copy.LAST
+    assert world.last.known(manifest, rows, {}) is Copy.LAST
 
 
 async def test_what_preloads_keep_elsewhere_often_enough_may_go(world):
@@ -321,7 +344,7 @@ async def test_a_network_that_has_just_opened_is_given_time_to_meet_its_members(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(come)
-        copies = await world.last._ask({manifest}, {})
+        copies = await world.last._ask({manifest}, {}, {})
     assert copies == {manifest: Copy.SPARE}
     assert not world.net.looked_up
 

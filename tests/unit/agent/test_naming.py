@@ -17,7 +17,7 @@ from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
 from p2pcache.transfer.workers import WorkerOptions, open_workers
 from tests.support.inside import agent_inside
-from tests.support.stored import MIB, content, name_of, root_of, rooted
+from tests.support.stored import MIB, content, name, name_of, root_of, rooted
 
 OPTIONS = StoreOptions(reserve_bytes=0)
 DATA = content(3 * MIB + 5, 1)
@@ -141,6 +141,34 @@ async def test_one_that_is_damaged_is_taken_out_and_its_good_blocks_stay(held):
     assert await held.parts.naming.name(ROOT) is None
 
 
+class Touching:
+    """Workers beside whom somebody touches the file while it is hashed, so many times."""
+
+    def __init__(self, inner, path, times: int) -> None:
+        self.inner, self.path, self.times = inner, path, times
+
+    async def follow_aside(self, order):
+        report = await self.inner.follow_aside(order)
+        if self.times:
+            self.times -= 1
+            os.utime(self.path)
+        return report
+
+
+@pytest.mark.parametrize("times", [1, 99])
+async def test_a_touch_while_it_is_hashed_takes_nothing_out(quiet, times):
+    store, workers, priority, _ = quiet
+    path = rooted(store, DATA).path
+    naming = Naming(store, Touching(workers, path, times), priority)
+    if times == 1:
+        assert await naming.name(ROOT) == store.find(name_of(DATA)) is not None
+    else:
+        with pytest.raises(LocalFault, match="written to"):
+            await naming.name(ROOT)
+        assert store.others_progress(ROOT) == 0
+    assert path.read_bytes() == DATA
+
+
 async def test_verify_reports_a_damaged_one_by_its_root(held):
     blob = held.parts.store.find_any(ROOT)
     blob.path.chmod(0o644)
@@ -174,6 +202,42 @@ async def test_the_path_that_a_get_printed_stays_good(held):
     again = await held("get", ref=REF)
     assert again["manifest"] is not None
     assert (await trio.Path(again["path"]).read_bytes()) == DATA
+
+
+class NamesAfterwards:
+    """A resolver; a hash that runs beside it ends as soon as it has answered."""
+
+    def __init__(self, inner, store) -> None:
+        self._inner, self._store = inner, store
+
+    def __getattr__(self, attribute):
+        return getattr(self._inner, attribute)
+
+    async def resolve(self, *args, **options):
+        resolution = await self._inner.resolve(*args, **options)
+        for blob in self._store.rooted.every():
+            name(self._store, blob)
+        return resolution
+
+
+@pytest.mark.parametrize("op", ["get", "dry", "resolve"])
+async def test_one_that_gets_its_name_behind_the_resolving_is_still_here(held, op):
+    slow = NamesAfterwards(held.parts.resolver, held.parts.store)
+    held.parts = replace(held.parts, resolver=slow)
+    answer = await held(op if op != "dry" else "get", ref=REF, dry_run=op == "dry")
+    assert held.parts.store.find(ROOT) is not None
+    if op == "get":
+        assert (await trio.Path(answer["path"]).read_bytes()) == DATA
+    elif op == "dry":
+        assert answer["dry_run"]["missing_bytes"] == 0
+    else:
+        assert held.items[0]["present"]
+
+
+async def test_a_dry_run_says_that_it_is_here(held):
+    answer = await held("get", ref=REF, dry_run=True)
+    assert (answer["dry_run"]["missing_bytes"], answer["reused_bytes"]) == (0, len(DATA))
+    assert held.items == []
 
 
 async def test_resolve_shows_that_it_is_here(held):

@@ -18,6 +18,7 @@ from tests.support.stored import (
     file_count,
     fill,
     name_of,
+    rooted,
     small_items,
     store_whole,
     verified,
@@ -348,6 +349,24 @@ def test_a_store_of_nothing_but_last_copies_is_asked_about_in_few_rounds(tmp_pat
         with pytest.raises(DiskFull):
             store.ensure_room(4096)
         assert (len(rounds), sum(rounds)) == (4, 20)
+
+
+def test_what_has_only_a_root_is_not_asked_about_and_goes_after_last_copies(tmp_path):
+    with open_store(tmp_path) as store:
+        infos = [store_whole(store, content(MIB + 1, seed)) for seed in range(6)]
+        blob = rooted(store, content(3 * MIB, 99))
+        asked: list[set[bytes]] = []
+
+        def keep(some, _):
+            asked.append(set(some))
+            assert len(asked) < 100, "it asks for ever"
+            return dict.fromkeys(some, Hold.LAST_COPY)
+
+        store.guard(keep, lambda _: None)
+        report = store.gc(target_bytes=store.usage().used_bytes - 1)
+        assert store.find_any(blob.root_cid) is None
+        assert report.evicted == 1
+        assert set().union(*asked) == {info.sha256 for info in infos}, "no manifest lists a root"
 
 
 def test_a_disk_full_of_last_copies_is_an_error_that_names_them(tmp_path, blobs):

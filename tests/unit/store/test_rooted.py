@@ -14,7 +14,7 @@ import pytest
 from p2pcache.content import cid as cids
 from p2pcache.content import verify
 from p2pcache.content.digests import whole_digests
-from p2pcache.errors import Untrusted
+from p2pcache.errors import LocalFault, Untrusted
 from p2pcache.store import durable
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
@@ -194,15 +194,96 @@ def test_a_rotten_bit_never_gets_a_name(store):
     assert store.partial(ROOT, len(DATA)).live() == b"\1\0\1\1"
 
 
+def rotten_map(blob) -> None:
+    path = blob.path.with_name("map")
+    hashes = bytearray(path.read_bytes())
+    hashes[40] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(hashes)
+
+
 def test_a_map_that_does_not_make_the_root_proves_nothing(store):
     blob = rooted(store, DATA)
+    rotten_map(blob)
+    damage(blob.path)
     other = content(3 * MIB + 5, 2)
-    blob.path.with_name("map").write_bytes(b"".join(block_hashes(other)))
-    assert name(store, blob) is None
     whole = verify.verify_whole(None, len(DATA), whole_digests(other))
     assert store.rooted.name(blob, whole, b"".join(block_hashes(other))) is None
+    assert name(store, blob) is None
     assert store.take_out_rooted(ROOT, len(DATA)) == 4, "no block is known to be good"
     assert store.every_blob() == []
+
+
+def test_a_rotten_map_costs_no_good_blob(store):
+    """What was read proves itself, if its blocks make the root."""
+    blob = rooted(store, DATA)
+    rotten_map(blob)
+    assert name(store, blob) == store.find(name_of(DATA))
+    assert store.block_map(name_of(DATA)[2:]) == b"".join(block_hashes(DATA))
+
+
+def test_a_rotten_map_costs_no_good_block_of_what_somebody_touched(store):
+    blob = rooted(store, DATA)
+    rotten_map(blob)
+    os.utime(blob.path)
+    assert store.partial(ROOT, len(DATA)).have_count() == 4
+
+
+def test_a_size_that_a_liar_told_takes_nothing_out(store):
+    blob = rooted(store, DATA)
+    os.utime(blob.path)
+    partial = store.partial(ROOT, 9 * MIB)
+    assert partial.have_count() == 0
+    partial.discard()
+    assert blob.path.read_bytes() == DATA
+    assert store.partial(ROOT, len(DATA)).have_count() == 4
+
+
+def test_a_disk_that_cannot_be_read_now_takes_no_blob_for_one_that_was_taken_out(store):
+    blob = rooted(store, DATA)
+    facts = blob.path.with_name("proven.json")
+    kept = facts.read_bytes()
+    facts.unlink()
+    facts.mkdir()  # every read of it is an error
+    with pytest.raises(LocalFault):
+        store.gc()
+    facts.rmdir()
+    facts.write_bytes(kept)
+    assert store.find_any(ROOT) == blob
+
+
+def test_a_blob_that_a_later_version_proved_is_left_alone(store):
+    blob = rooted(store, DATA)
+    facts = blob.path.with_name("proven.json")
+    facts.write_bytes(b'{"version": 2, "length": 7}')
+    store.gc()
+    assert blob.path.read_bytes() == DATA
+    assert store.find_any(ROOT) is None
+    facts.write_bytes(b'{"version": 1, "si')
+    store.gc()
+    assert not blob.path.exists()
+
+
+def test_a_pull_that_holds_a_root_holds_what_it_is_called_next(store):
+    blob = rooted(store, DATA)
+    with store.running([blob.key]):
+        name(store, blob)
+        assert store.gc(target_bytes=0).evicted == 0
+        assert store.find(ROOT) is not None
+    assert store.gc(target_bytes=0).evicted == 1
+
+
+def test_of_many_names_only_those_are_looked_for_that_are_here(store, monkeypatch):
+    rooted(store, DATA)
+    named = content(2 * MIB, 2)
+    name(store, rooted(store, named))
+    unknown = [ROOT[:4] + bytes([n]) * 32 for n in range(100)]
+    looked = []
+    find = store.rooted.find
+    monkeypatch.setattr(store.rooted, "find", lambda root: looked.append(root) or find(root))
+    found = store.find_any_of([*unknown, ROOT, root_of(named)])
+    assert set(found) == {ROOT, root_of(named)}
+    assert looked == [ROOT]
 
 
 def test_a_touch_is_no_damage_once_it_was_hashed(store):
