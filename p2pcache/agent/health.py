@@ -54,6 +54,13 @@ async def status(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     }
 
 
+async def origins(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
+    """What the network fetched of each origin this month, and what it may."""
+    for origin in parts.origins.shown():
+        await emit({"type": "item", "value": origin})
+    return {}
+
+
 async def why(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """The receipt of a pull."""
     ref = args.optional_text("ref") or "last"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.names import NetworkNames
     from p2pcache.agent.naming import Naming
     from p2pcache.agent.network_slot import NetworkSlot
+    from p2pcache.agent.origins import Origins
     from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.settings import Config
@@ -38,5 +39,6 @@ class Parts:
     preloads: Preloads
     last_copies: LastCopies
     naming: Naming
+    origins: Origins
     now: Callable[[], float]
     started_at: float

@@ -42,6 +42,7 @@ OPERATIONS: dict[str, Operation] = {
     "gc": keep.gc,
     "verify": repair.verify,
     "status": health.status,
+    "origins": health.origins,
     "why": health.why,
     "trace": trace.trace,
     "doctor": health.doctor,

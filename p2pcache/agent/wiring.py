@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,15 +15,18 @@ from p2pcache.agent.last_copies import LastCopies
 from p2pcache.agent.names import NetworkNames
 from p2pcache.agent.naming import Naming
 from p2pcache.agent.network_slot import NetworkSlot
+from p2pcache.agent.origins import Origins
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.preload.preloads import Preloads
 from p2pcache.agent.pulls import Pulls
 from p2pcache.agent.supervise import keep_running
 from p2pcache.errors import LocalFault
+from p2pcache.lanes.odometer import open_odometer
 from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
+from p2pcache.store.durable import local_faults
 from p2pcache.store.store import Store
 from p2pcache.transfer.pull import PullContext
 from p2pcache.transfer.resolve import Resolver
@@ -49,7 +52,11 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
     if config.ca_file is not None:  # once and first, or every origin would be blamed for it
         await trio.to_thread.run_sync(trusting, config.ca_file)
     store = await trio.to_thread.run_sync(Store.open, config.store_path, config.store)
+    closing = ExitStack()
     try:
+        spent = await trio.to_thread.run_sync(store.spent.all)
+        with local_faults("making the file that downloads are counted in"):
+            odometer = closing.enter_context(open_odometer(config.home / "run" / "odometer"))
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
             sources: list[Source] = [
                 HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
@@ -60,6 +67,9 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             network = NetworkSlot(config.home, config.network, store, time.time)
             names = NetworkNames(network, store, time.time)
             nursery.start_soon(keep_running, network.run)
+            origins = Origins(store, network, dict(config.budgets), time.time, odometer, spent)
+            closing.callback(origins.close)
+            nursery.start_soon(keep_running, origins.run)
             preloads = Preloads(store, network, config.preload, time.time)
             pulls = Pulls(nursery, time.time, store.running)
             naming = Naming(store, workers, pulls.priority)
@@ -83,12 +93,14 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                         cores=core_count(),
                         chance=random.random,
                         adopters=[hub_adopter(hub_cache)],
+                        spending=origins.spending,
                     ),
                     network=network,
                     names=names,
                     preloads=preloads,
                     last_copies=last_copies,
                     naming=naming,
+                    origins=origins,
                     now=time.time,
                     started_at=time.time(),
                 )
@@ -101,6 +113,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     for source in sources:
                         await source.aclose()
     finally:
+        closing.close()
         store.close()
 
 

@@ -8,6 +8,7 @@ import click
 
 from p2pcache.agent.localapi.client import connect
 from p2pcache.cli.command import Command, counted, output_options
+from p2pcache.cli.origins import origin_lines
 from p2pcache.cli.output import Printer, printable
 from p2pcache.cli.receipt import receipt_lines
 from p2pcache.units import format_bytes, format_duration, format_progress, format_rate
@@ -19,12 +20,21 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command, short_help="Show the agent now.", example="p2pcache status --json", exits=(10, 11)
 )
+@click.option("--origins", is_flag=True, help="What was fetched of each origin, and by whom.")
 @output_options
-def status(printer: Printer) -> None:
-    """Show the running agent: its store, pulls, clients and network. Starts none."""
+def status(printer: Printer, *, origins: bool) -> None:
+    """Show the running agent: its store, pulls, clients and network. Starts none.
+
+    With --origins: the budget of each origin, what the network fetched of it this month and which
+    agent how much, who asks it now, and who was told to wait.
+    """
     with connect() as agent:
-        answer = agent.status()
-    printer.show("status", answer, status_lines(answer))
+        if origins:
+            rows = agent.origins()
+            printer.show("origins", {"origins": rows}, origin_lines(rows))
+        else:
+            answer = agent.status()
+            printer.show("status", answer, status_lines(answer))
 
 
 def status_lines(answer: StatusAnswer) -> list[str]:

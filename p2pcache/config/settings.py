@@ -26,6 +26,7 @@ from p2pcache.config.network import (
     trust,
     words,
 )
+from p2pcache.config.origins import Budgets, budgets, format_budgets
 from p2pcache.config.preload import PreloadSettings, format_labels, labels, who
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
@@ -165,6 +166,13 @@ SETTINGS: tuple[Setting, ...] = (
         _RESOLVE.ttl_s,
         "a branch resolved this recently is not asked again",
     ),
+    Setting(
+        "origins.budgets",
+        budgets,
+        (),
+        "what all agents of the network together may ask of an origin",
+        format_budgets,
+    ),
     Setting("resolve.timeout", _some_time, _RESOLVE.timeout_s, "how long a listing may take"),
     Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
     Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
@@ -263,6 +271,7 @@ class Config:
     links: bool
     network: NetworkSettings
     preload: PreloadSettings
+    budgets: Budgets
     values: Mapping[str, Any]
     origins: Mapping[str, str]
     unknown: tuple[str, ...] = ()
@@ -383,6 +392,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             limit_up_bytes_per_s=values["lanes.limit_up"],
         ),
         preload=PreloadSettings(values["preload.from"], values["agent.labels"]),
+        budgets=values["origins.budgets"],
         values=values,
         origins=origins,
     )

@@ -4,6 +4,7 @@
 |-----------|----------------------------------------------------------------------------------|
 | `orders`  | what the agent asks and what a worker reports (plain values that pickle)         |
 | `fetch`   | `fetch(FetchOrder)`: one ranged GET into a partial blob, block by block          |
+| `odometer` | what running requests have received, where the agent sees it at any moment     |
 | `small`   | `fetch_small(orders, limits, threads)`: a batch of blobs of at most one block    |
 | `bundle`  | `fetch_bundle(order, limits)`: many small blobs of one peer with one request     |
 | `follow`  | `follow(FollowOrder)`: the whole digest, in order, behind the writers            |

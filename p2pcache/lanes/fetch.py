@@ -27,12 +27,15 @@ from urllib.parse import unquote, urlsplit
 
 from p2pcache.lanes import http
 from p2pcache.lanes.faults import Ended, disk_fault, ended, host_of, plain_text
+from p2pcache.lanes.odometer import counting
 from p2pcache.lanes.orders import Fault, FaultKind, FetchOrder, FetchReport, file_validator
 from p2pcache.lanes.pace import Guard, Pacer
 from p2pcache.lanes.receive import receive_blocks, receive_rest
 from p2pcache.lanes.sink import BlockSink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from p2pcache.lanes.http import Body
     from p2pcache.lanes.orders import FetchLimits
 
@@ -52,9 +55,13 @@ class _Progress:
 
 def fetch(order: FetchOrder) -> FetchReport:
     """Run one order in this process and report. Never raises for the remote or the disk."""
+    with counting(order.limits.counted) as count:
+        return _fetch(order, guard_for(order.limits, count))
+
+
+def _fetch(order: FetchOrder, guard: Guard) -> FetchReport:
     began, cpu_began = time.monotonic(), time.process_time()
     progress, fault = _Progress(), None
-    guard = guard_for(order.limits)
     sink = BlockSink(order)
     try:
         with sink:
@@ -79,10 +86,10 @@ def fetch(order: FetchOrder) -> FetchReport:
     )
 
 
-def guard_for(limits: FetchLimits) -> Guard:
-    """The watchdog and rate limit of one request made alone."""
+def guard_for(limits: FetchLimits, count: Callable[[int], None] = lambda _: None) -> Guard:
+    """The watchdog and rate limit of one request made alone; `count` hears of its body's bytes."""
     rate = limits.rate_bytes_per_s
-    return Guard(limits, None if rate is None else Pacer(rate))
+    return Guard(limits, None if rate is None else Pacer(rate), count=count)
 
 
 def _from_server(order: FetchOrder, sink: BlockSink, guard: Guard, progress: _Progress) -> None:

@@ -54,14 +54,26 @@ def file_validator(status: os.stat_result) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a worker counts what one order receives: see `odometer`."""
+
+    path: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class FetchLimits:
-    """Bounds of one request. `rate_bytes_per_s` is this worker's share; None is no limit."""
+    """Bounds of one request. `rate_bytes_per_s` is this worker's share; None is no limit.
+    `at_once`: requests of a batch that run side by side; None: as many as the worker has threads.
+    """
 
     connect_timeout_s: float = 10.0
     no_progress_s: float = 10.0  # no byte for this long, or slower than the floor: socket closed
     floor_bytes_per_s: float = 256.0  # averaged over no_progress_s; slow-drip servers end here
     rate_bytes_per_s: float | None = None
     max_redirects: int = 8  # hub -> CDN is 1-2; more is a loop
+    at_once: int | None = None
+    counted: Slot | None = None
 
 
 class FaultKind(enum.Enum):
@@ -74,6 +86,8 @@ class FaultKind(enum.Enum):
     UNTRUSTED = "untrusted"  # wrong bytes, wrong Content-Range, encoded, too long, loop
     LOCAL = "local"  # our disk or memory
     DISK_FULL = "disk-full"  # ENOSPC, EDQUOT
+    SPENT = "spent"  # not asked: the network's budget of this origin is used up for this month
+    TURN = "turn"  # not asked: other members' requests are all that its budget allows at once
 
 
 @dataclass(frozen=True, slots=True)

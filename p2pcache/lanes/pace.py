@@ -70,7 +70,9 @@ class Guard:
         pacer: Pacer | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        count: Callable[[int], None] = lambda _: None,
     ) -> None:
+        self._count = count  # is told of every byte of a body (odometer)
         self.step_bytes = pacer.step_bytes if pacer else None
         self.first_byte_s: float | None = None
         self._pacer = pacer
@@ -110,6 +112,7 @@ class Guard:
     def body(self, count: int) -> None:
         """`count` bytes of what was received were body."""
         self._envelope_bytes = 0
+        self._count(count)
         self._move(self._clock(), count)
 
     def received(self, count: int) -> None:

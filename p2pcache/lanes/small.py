@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from p2pcache.lanes import http
 from p2pcache.lanes.faults import Ended, disk_fault, ended, host_of
 from p2pcache.lanes.fetch import open_file, refuse_encoded
+from p2pcache.lanes.odometer import counting
 from p2pcache.lanes.orders import (
     BLOCK_BYTES,
     BatchReport,
@@ -36,7 +37,7 @@ from p2pcache.lanes.orders import (
 from p2pcache.lanes.pace import Guard, Pacer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def fetch_small(orders: tuple[SmallOrder, ...], limits: FetchLimits, threads: int) -> BatchReport:
@@ -48,21 +49,26 @@ def fetch_small(orders: tuple[SmallOrder, ...], limits: FetchLimits, threads: in
     rate = limits.rate_bytes_per_s
     pacer = None if rate is None else Pacer(rate)
 
-    def one(order: SmallOrder) -> SmallReport:
-        return _fetch_one(order, limits, pacer)
+    threads = min(threads, len(orders), threads if limits.at_once is None else limits.at_once)
+    with counting(limits.counted) as count:
 
-    if threads > 1 and len(orders) > 1:
-        with ThreadPoolExecutor(min(threads, len(orders))) as pool:
-            reports = list(pool.map(one, orders))
-    else:
-        reports = [one(order) for order in orders]
+        def one(order: SmallOrder) -> SmallReport:
+            return _fetch_one(order, limits, pacer, count)
+
+        if threads > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                reports = list(pool.map(one, orders))
+        else:
+            reports = [one(order) for order in orders]
     sync_all(orders, reports)
     return BatchReport(tuple(reports), time.process_time() - cpu_began)
 
 
-def _fetch_one(order: SmallOrder, limits: FetchLimits, pacer: Pacer | None) -> SmallReport:
+def _fetch_one(
+    order: SmallOrder, limits: FetchLimits, pacer: Pacer | None, count: Callable[[int], None]
+) -> SmallReport:
     began = time.monotonic()
-    guard = Guard(limits, pacer)
+    guard = Guard(limits, pacer, count=count)
     wire_bytes, fault = 0, None
     size, sha256, git = 0, None, None
     try:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from p2pcache.content.peerid import PeerId
-    from p2pcache.net.sync import preloads
+    from p2pcache.net.sync import preloads, spending
     from p2pcache.net.sync.driver import Link
     from p2pcache.net.sync.machine import Ended, WantRefused
     from p2pcache.net.sync.wants import Knowledge, LookUp
@@ -81,6 +81,10 @@ class MembersOwner(Protocol):
 
     def preload_news(self, link: Link, news: preloads.Message) -> None:
         """Somebody says something of preloads, unchecked."""
+        ...
+
+    def spends(self, link: Link, news: spending.Message) -> None:
+        """A member says what it fetched of origins."""
         ...
 
     def knows(self, link: Link, known: Knowledge | WantRefused) -> None:

@@ -17,7 +17,7 @@ from p2pcache.net.dials import Dials
 from p2pcache.net.mesh import Mesh, MeshOptions, Standing
 from p2pcache.net.port import Down, Up
 from p2pcache.net.remote_address import reachable
-from p2pcache.net.sync import preloads
+from p2pcache.net.sync import preloads, spending
 from p2pcache.net.sync.driver import Link
 from p2pcache.net.sync.machine import Cause, Ended
 from p2pcache.net.sync.wire import (
@@ -180,7 +180,9 @@ class Members:
         self._dials.wake()
 
     def link_news(
-        self, link: Link, news: Announce | Peers | Load | Permits | preloads.Message
+        self,
+        link: Link,
+        news: Announce | Peers | Load | Permits | preloads.Message | spending.Message,
     ) -> None:
         """See LinkOwner."""
         match news:
@@ -208,6 +210,8 @@ class Members:
                 self._owner.permitted(link, grants)
             case preloads.Records() | preloads.States() | preloads.Watch():
                 self._owner.preload_news(link, news)
+            case spending.Spends():
+                self._owner.spends(link, news)
             case Load():
                 self._owner.loaded(link, news)
 

@@ -33,7 +33,7 @@ from p2pcache.net.mesh import MeshOptions
 from p2pcache.net.parts import NO_PART, Parts
 from p2pcache.net.serving import answer
 from p2pcache.net.speech import Speech
-from p2pcache.net.sync import preloads
+from p2pcache.net.sync import preloads, spending
 from p2pcache.net.sync.limits import SyncOptions
 from p2pcache.net.sync.machine import NO_LOAD, WantRefused
 from p2pcache.net.sync.wire import (
@@ -120,6 +120,8 @@ class Network:
         self._passes = Passes(shelf, self._link, self._hosts)
         # Whoever keeps preloads; raises Untrusted for what no honest member says.
         self.on_preload: Callable[[PeerId, preloads.Message], None] | None = None
+        # Whoever keeps the accounts of origins; before anybody does, words are lost and said again.
+        self.on_spends: Callable[[PeerId, spending.Spends], None] = lambda _peer, _news: None
         self.members_driver = Members(
             host,
             self,
@@ -409,6 +411,16 @@ class Network:
                     link.pass_on(message)
                 else:
                     link.tell(message)
+
+    def spends(self, link: Link, news: spending.Message) -> None:
+        """See MembersOwner."""
+        self.on_spends(link.peer, news)
+
+    def tell_spends(self, message: spending.Spends) -> None:
+        """Tell everybody what we fetched of origins; left out where much waits, and said again."""
+        for link in self._links():
+            if link.hello.minor >= spending.MINOR:
+                link.pass_on(message)
 
     def hearsay(self) -> set[PeerId]:
         """In a large network: members that were linked once and are heard of, without a link."""

@@ -75,8 +75,16 @@ CREATE TABLE preloads (
   PRIMARY KEY (id, signer)
 ) WITHOUT ROWID;
 """
+# What was fetched of origins, by month and member; `member` is empty for this agent.
+_SCHEMA_5 = """
+CREATE TABLE spent (
+  origin BLOB NOT NULL, month INTEGER NOT NULL, member BLOB NOT NULL, host TEXT NOT NULL,
+  bytes_total INTEGER NOT NULL, requests_total INTEGER NOT NULL,
+  PRIMARY KEY (origin, month, member)
+) WITHOUT ROWID;
+"""
 # step n turns schema n into schema n + 1; an empty file is schema 0
-_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4)
+_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5)
 SCHEMA_VERSION = len(_STEPS)
 
 

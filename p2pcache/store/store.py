@@ -32,6 +32,7 @@ from p2pcache.store.partial import Meta, Partial, count_live
 from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 from p2pcache.store.rooted import AnyBlob, Rooted, is_root
+from p2pcache.store.spent import SpentRows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ class Store:
         self._records = Records(index, max_receipts=options.max_receipts)
         self.others = OtherAgents(index)
         self.preloads = PreloadRows(index)
+        self.spent = SpentRows(index)
         self.replica_manifests: frozenset[bytes] = frozenset()
         self.rooted = Rooted(layout, self._blobs)
         self.rooted.named = self._named

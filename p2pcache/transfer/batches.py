@@ -13,16 +13,24 @@ import trio
 from p2pcache.content import digests
 from p2pcache.content.verify import VerifiedBlob, verify_whole
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
-from p2pcache.lanes.orders import BundleOrder, Fault, FaultKind, SmallOrder
+from p2pcache.lanes.orders import (
+    BatchReport,
+    BundleOrder,
+    Fault,
+    FaultKind,
+    SmallOrder,
+    SmallReport,
+)
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.faults import OURS, fault_of, local_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from p2pcache.lanes.orders import BatchReport, FetchLimits, Location, SmallReport
+    from p2pcache.lanes.orders import FetchLimits, Location
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.store import Hold, Store
+    from p2pcache.transfer.spending import Spending
     from p2pcache.transfer.want import Wanted
     from p2pcache.transfer.workers import Workers
 
@@ -43,6 +51,7 @@ async def fetch_batch(
     workers: Workers,
     limits: FetchLimits,
     hold: Hold,
+    spending: Spending,
     *,
     again: Callable[[Location], Awaitable[Location]] | None = None,
 ) -> BatchOutcome:
@@ -68,7 +77,7 @@ async def fetch_batch(
     incoming_bytes = sum(wanted[blob].size_bytes for blob in orders)
     await trio.to_thread.run_sync(store.ensure_room, incoming_bytes)
     try:
-        report = await _fetch(orders, wanted, workers, limits, again)
+        report = await _fetch(orders, wanted, workers, limits, spending, again)
         good: dict[int, tuple[Path, VerifiedBlob]] = {}
         for (blob, order), small in zip(orders.items(), report.reports, strict=True):
             faults[blob] = small.fault
@@ -97,11 +106,14 @@ async def _fetch(
     wanted: Sequence[Wanted],
     workers: Workers,
     limits: FetchLimits,
+    spending: Spending,
     again: Callable[[Location], Awaitable[Location]] | None,
 ) -> BatchReport:
     small = tuple(orders.values())
+    if again is None:
+        return await _of_origin(small, workers, limits, spending)
     names = tuple(name for blob in orders if (name := wanted[blob].name) is not None)
-    if not (again is not None and small and len(names) == len(small)):
+    if not (small and len(names) == len(small)):
         return await workers.fetch_small(small, limits)
     # One location for all: a ticket that was renewed in between is good for the others too.
     place = small[-1].location
@@ -112,6 +124,31 @@ async def _fetch(
             if fresh != place:
                 return await workers.fetch_bundle(BundleOrder(fresh, names, small), limits)
     return report
+
+
+async def _of_origin(
+    orders: tuple[SmallOrder, ...], workers: Workers, limits: FetchLimits, spending: Spending
+) -> BatchReport:
+    """As many at a time as the origin's budget allows; what it does not is a fault of each."""
+    reports: list[SmallReport] = []
+    cpu_s = 0.0
+    while len(reports) < len(orders):
+        rest = orders[len(reports) :]
+        place = rest[0].location
+        part = rest[: spending.together(place, len(rest))]
+        try:
+            async with spending.request(place, limits, len(part)) as allowed:
+                report = await workers.fetch_small(part, allowed)
+        except OURS:
+            raise
+        except P2PCacheError as exc:
+            reports += [SmallReport(0, None, None, 0, 0.0, fault_of(exc))] * len(rest)
+            break
+        for small in report.reports:
+            spending.answered(place, small.fault)
+        reports += report.reports
+        cpu_s += report.cpu_s
+    return BatchReport(tuple(reports), cpu_s)
 
 
 def _remove(paths: Iterable[str]) -> None:

@@ -27,6 +27,7 @@ from p2pcache.transfer.jobs import Jobs
 from p2pcache.transfer.machine.owners import OwnerOptions
 from p2pcache.transfer.policy import StreamTuner, TransferOptions, piece_bytes
 from p2pcache.transfer.sharing import Peers
+from p2pcache.transfer.spending import uncounted
 from p2pcache.transfer.steps import SEEDS, Setup, Steps
 from p2pcache.transfer.swarming import HELLO_S, Swarming
 from p2pcache.transfer.watching import PROGRESS_BEAT_S, Watching
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.machine import Statistics
     from p2pcache.transfer.progress import Progress
     from p2pcache.transfer.sharing import PeersLater
+    from p2pcache.transfer.spending import Spending
     from p2pcache.transfer.steps import Watcher
     from p2pcache.transfer.want import Origin, Wanted
     from p2pcache.transfer.workers import Workers
@@ -68,6 +70,7 @@ class Driver:
         hold: Hold,
         peers: Peers | PeersLater | None = None,
         total_bytes: int | None = None,
+        spending: Spending | None = None,
         trace: Watcher | None = None,
     ) -> None:
         self._wanted = list(wanted)
@@ -76,6 +79,7 @@ class Driver:
         self._workers = workers
         self._options = options
         self._hold = hold
+        self._spending = spending or uncounted()
         self._tuner = StreamTuner(cores, options)
         streams = self._tuner.floor
         rate = limits.rate_bytes_per_s
@@ -97,6 +101,7 @@ class Driver:
             self._wanted, self._origins, store, workers, options=options,
             limits=limits if rate is None else _share(limits, rate / streams),
             hold=hold, growing=self._growing, send=self._send, arrived=self._arrived,
+            spending=self._spending,
         )  # fmt: skip
         self._swarming = self._swarm(peers) if isinstance(peers, Peers) else None
         self._jobs.swarming = self._swarming
@@ -148,7 +153,10 @@ class Driver:
         return self._steps.tally()
 
     def _swarm(self, peers: Peers) -> Swarming:
-        return Swarming(peers, self._wanted, self._send, requests=self._options.peer_requests)
+        return Swarming(
+            peers, self._wanted, self._send, requests=self._options.peer_requests,
+            heard_throttled=self._spending.heard_throttled,
+        )  # fmt: skip
 
     async def run(self) -> None:
         """Bring everything into the store. Raises the one error that ended the pull."""

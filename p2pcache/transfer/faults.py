@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from p2pcache import errors
 from p2pcache.lanes.orders import Fault, FaultKind
+from p2pcache.transfer.budgets import BudgetSpent, OthersTurn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,8 @@ _ERROR_OF: dict[FaultKind, type[errors.P2PCacheError]] = {
     FaultKind.UNTRUSTED: errors.Untrusted,
     FaultKind.LOCAL: errors.LocalFault,
     FaultKind.DISK_FULL: errors.DiskFull,
+    FaultKind.SPENT: errors.Unavailable,
+    FaultKind.TURN: errors.Unavailable,
 }
 _HINT_OF: dict[FaultKind, str] = {
     FaultKind.UNAVAILABLE: "try again later: what was verified is kept",
@@ -25,6 +28,10 @@ _HINT_OF: dict[FaultKind, str] = {
     FaultKind.DENIED: "log in (HF_TOKEN or `hf auth login`) or ask for access, then try again",
     FaultKind.UNTRUSTED: "the source sends other bytes than it promised; those were dropped",
     FaultKind.LOCAL: "look at `p2pcache doctor`",
+    FaultKind.SPENT: "raise its `month=` in the setting `origins.budgets` of every agent, or wait "
+    "until it renews: what was verified is kept",
+    FaultKind.TURN: "raise its `concurrent=` in the setting `origins.budgets` of every agent, or "
+    "try later: what was verified is kept",
     FaultKind.DISK_FULL: "free space (`p2pcache gc`), then try again: what was verified is kept",
 }
 
@@ -37,7 +44,11 @@ OURS = (errors.LocalFault, errors.UsageError)
 
 def fault_of(exc: errors.P2PCacheError) -> Fault:
     """The fault that an adapter's error stands for; those of `OURS` end the pull before."""
+    if isinstance(exc, BudgetSpent):
+        return Fault(FaultKind.SPENT, exc.message)
     retry_after_s = exc.retry_after_s if isinstance(exc, errors.Unavailable) else None
+    if isinstance(exc, OthersTurn):
+        return Fault(FaultKind.TURN, exc.message, retry_after_s=retry_after_s)
     for kind in (
         FaultKind.DISK_FULL,  # before LOCAL: it is a subclass
         FaultKind.LOCAL,

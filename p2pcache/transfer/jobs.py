@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.growing import GrowingBlob
     from p2pcache.transfer.policy import TransferOptions
+    from p2pcache.transfer.spending import Spending
     from p2pcache.transfer.swarming import Swarming
     from p2pcache.transfer.want import Origin, Wanted
     from p2pcache.transfer.workers import Workers
@@ -47,6 +48,7 @@ class Jobs:
         growing: Mapping[int, GrowingBlob],
         send: trio.MemorySendChannel[ev.Event],
         arrived: Callable[[int, BlobInfo], Awaitable[None]],
+        spending: Spending,
     ) -> None:
         self.swarming: Swarming | None = None
         self._wanted = wanted
@@ -59,6 +61,7 @@ class Jobs:
         self._growing = growing
         self._send = send
         self._arrived = arrived
+        self._spending = spending
         self._jobs: dict[int, ev.Job] = {}  # that are running
         self._seen: dict[int, int] = {}  # of each, how far it was seen to be
         self._alone: dict[int, int] = {}  # of each, the block up to which no other job wrote
@@ -155,7 +158,7 @@ class Jobs:
         key = (job.source, job.blob)
         known = self._locations.get(key)
         location = known or await self._locate(key)
-        report = await self._workers.fetch(self._order(job, growing, location))
+        report = await self._ask(job, growing, location)
         if report.fault is None or report.fault.kind is not FaultKind.DENIED:
             return report
         fresh = location
@@ -166,7 +169,16 @@ class Jobs:
             fresh = await self._locate(key)
         if fresh == location:
             return report
-        return await self._workers.fetch(self._order(job, growing, fresh))
+        return await self._ask(job, growing, fresh)
+
+    async def _ask(self, job: ev.Job, growing: GrowingBlob, location: Location) -> FetchReport:
+        """One request; one of an origin when and as its budget allows it."""
+        if self.swarming is not None and self.swarming.is_peer(job.source):
+            return await self._workers.fetch(self._order(job, growing, location, self._limits))
+        async with self._spending.request(location, self._limits) as limits:
+            report = await self._workers.fetch(self._order(job, growing, location, limits))
+        self._spending.answered(location, report.fault)
+        return report
 
     async def locate_first(self, origin: str) -> None:
         """Find out where an origin is, before it is asked for bytes. Raises what `locate` does."""
@@ -182,7 +194,9 @@ class Jobs:
             await self.swarming.asks(source, location)
         return location
 
-    def _order(self, job: ev.Job, growing: GrowingBlob, location: Location) -> FetchOrder:
+    def _order(
+        self, job: ev.Job, growing: GrowingBlob, location: Location, limits: FetchLimits
+    ) -> FetchOrder:
         return FetchOrder(
             location=location,
             data_path=str(growing.partial.data_path),
@@ -194,7 +208,7 @@ class Jobs:
             expected=self._expected(job, growing),
             whole=job.whole,
             compare=job.compare,
-            limits=self._limits,
+            limits=limits,
             validator=growing.wanted.validator,
         )
 
@@ -234,7 +248,7 @@ class Jobs:
         with scope:
             outcome = await fetch_batch(
                 batch, self._wanted, locate, self._store, self._workers, limits, self._hold,
-                again=None if peers is None else again,
+                self._spending, again=None if peers is None else again,
             )  # fmt: skip
         del self._scopes[batch.id]
         if outcome is None:

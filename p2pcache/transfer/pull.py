@@ -19,6 +19,7 @@ from p2pcache.lanes.orders import FetchLimits, FollowOrder
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.machine import Statistics
 from p2pcache.transfer.progress import Progress
+from p2pcache.transfer.spending import Spending, uncounted
 from p2pcache.transfer.tracing import Traces
 from p2pcache.transfer.want import Origin, PullReport, Wanted
 
@@ -54,6 +55,7 @@ class PullContext:
     chance: Callable[[], float]
     adopters: Sequence[Adopter]
     traces: Traces = field(default_factory=Traces)
+    spending: Spending = field(default_factory=uncounted)
 
 
 def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
@@ -125,7 +127,8 @@ async def pull(
     origins = []
     if source is not None:
         locate = partial(_locate, source, resolution, credentials)
-        origins = [Origin(source.name, source.kind, ORIGIN_STREAMS, locate)]
+        streams = context.spending.streams(resolution.listing.endpoint, ORIGIN_STREAMS)
+        origins = [Origin(source.name, source.kind, streams, locate)]
     here = sum(w.size_bytes for w in wanted if w.path in have)
     files_here = len(have)
 
@@ -188,6 +191,7 @@ async def fetch(
             watch=watch,
             hold=hold,
             peers=peers,
+            spending=context.spending,
             trace=trace,
         )
         try:

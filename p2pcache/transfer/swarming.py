@@ -32,7 +32,7 @@ from p2pcache.transfer.peer_lanes import PeerLanes
 from p2pcache.transfer.trust import Evidence, Verdict, size_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.lanes.orders import Fault
@@ -69,6 +69,7 @@ class Swarming:
         send: trio.MemorySendChannel[ev.Event],
         *,
         requests: int,
+        heard_throttled: Callable[[PeerId, bytes, float], None] = lambda *_: None,
     ) -> None:
         self._swarm = peers.swarm
         self._sharing = peers.sharing
@@ -76,6 +77,7 @@ class Swarming:
         self._wanted = wanted
         self._send = send
         self._requests = requests
+        self._heard_throttled = heard_throttled
         self._indexes: dict[bytes, int] = {
             w.name: i for i, w in enumerate(wanted) if w.name is not None
         }
@@ -169,6 +171,7 @@ class Swarming:
                     await self._send.send(ev.SourceQueue(name, queue_s))
             case PeerThrottled(_, origin, retry_after_s):
                 self._throttled[name] = origin, trio.current_time() + retry_after_s
+                self._heard_throttled(event.peer, origin, retry_after_s)
                 await self._tell_throttled(name)
             case _:
                 assert_never(event)

@@ -17,9 +17,16 @@ from p2pcache.agent.localapi.client import Client
 from p2pcache.agent.localapi.server import ServerOptions
 from p2pcache.cli.look import status_lines
 from p2pcache.cli.main import ALIASES, COMMANDS, FIRST_SCREEN, cli, main
+from p2pcache.cli.origins import origin_lines
 from p2pcache.errors import ALL_ERRORS
 from tests.support.agent_thread import running_agent
-from tests.support.scripted_service import ADDRESS, LAST_ITEM_COUNT, MANIFEST, PEER
+from tests.support.scripted_service import (
+    ADDRESS,
+    LAST_ITEM_COUNT,
+    MANIFEST,
+    OTHER_PEER,
+    PEER,
+)
 
 EVERY_DATA_COMMAND = [
     ["get", "org/model"], ["resolve", "org/model"], ["push", "."], ["ls"], ["pin", "org/model"],
@@ -28,7 +35,7 @@ EVERY_DATA_COMMAND = [
     ["join", "p2pcache1-token"], ["peers"], ["peers", "--banned"], ["unban", PEER],
     ["grant", "hf://org/gated", PEER], ["grant", "--list"],
     ["grant", "--revoke", "hf://org/gated", PEER], ["export", "org/model", "-o", "x.car"],
-    ["import", __file__],
+    ["import", __file__], ["status", "--origins"],
 ]  # fmt: skip
 
 
@@ -200,8 +207,8 @@ def test_ls_in_quiet_mode_is_data_alone(agent, capsys):
 
 def test_what_looks_at_a_running_agent_exits_10_without_one_and_starts_none(home, capsys):
     for command in (
-        ["status"], ["agent", "status"], ["agent", "stop"], ["peers"], ["peers", "--banned"],
-        ["invite"], ["grant", "hf://org/gated", PEER], ["grant", "--list"],
+        ["status"], ["status", "--origins"], ["agent", "status"], ["agent", "stop"], ["peers"],
+        ["peers", "--banned"], ["invite"], ["grant", "hf://org/gated", PEER], ["grant", "--list"],
         ["grant", "--revoke", "hf://org/gated", PEER],
     ):  # fmt: skip
         assert main(command) == 10
@@ -404,6 +411,20 @@ def test_peers_shows_who_is_there_and_why_somebody_is_not_talked_to(agent, capsy
     assert heading.index("sent") == row.index("3.0 MiB")
     assert main(["peers", "--banned"]) == 0
     assert "sent\\nwrong bytes" in capsys.readouterr().out
+
+
+def test_status_shows_who_spent_the_budget_of_an_origin(agent, capsys):
+    assert main(["status", "--origins"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "huggingface.co  1.0/1.0 TiB in 2026-11, 10 requests",
+        "  budget  50 requests/s, 8 at once, 100 MiB/s, 1.0 TiB a month; "
+        "the month renews on 2026-12-01 (UTC)",
+        "  used up: no agent asks it before then",
+        f"  {PEER} (this agent)  1.0 TiB, 9 requests  asks now",
+        f"  {OTHER_PEER}  5.0 MiB, 1 request  (not counted)",
+        f"  {PEER} (this agent)  was told to wait, 1m30s more",
+    ]
+    assert origin_lines([]) == ["no origin has a budget, and none was asked this month"]
 
 
 def test_one_blob_is_no_blobs():

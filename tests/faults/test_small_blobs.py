@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from p2pcache.lanes.odometer import open_odometer
 from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, Location, SmallOrder
 from p2pcache.lanes.small import fetch_small
 from tests.support import faulty_http as fh
@@ -168,6 +169,29 @@ def test_a_file_that_is_there_already_is_never_touched(
     assert report.fault is not None
     assert report.fault.kind is K.LOCAL
     assert (tmp_path / "out").read_bytes() == b"mine"
+
+
+def test_a_batch_may_be_told_to_ask_for_one_file_at_a_time_and_what_it_brings_is_counted(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    running, most = [0], [0]
+
+    def slow(ask: fh.Exchange) -> bool:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        ask.wait(0.05)
+        running[0] -= 1
+        return fh.ranged(BODY)(ask)
+
+    url = server.on("/f", slow)
+    orders = tuple(order(url, tmp_path, str(number)) for number in range(6))
+    with open_odometer(tmp_path / "count") as odometer:
+        slot = odometer.begin()
+        assert slot is not None
+        batch = fetch_small(orders, replace(PATIENT, at_once=1, counted=slot), threads=4)
+        assert odometer.read(slot) == 6 * len(BODY)
+    assert all(report.fault is None for report in batch.reports)
+    assert most == [1]
 
 
 def test_threads_share_one_rate(server: FaultyServer, tmp_path: Path) -> None:

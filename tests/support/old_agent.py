@@ -14,13 +14,14 @@ def main() -> int:
     """Run it. Returns the exit code."""
     from p2pcache.agent import __main__ as product
     from p2pcache.net import members
-    from p2pcache.net.sync import driver, machine, preloads
+    from p2pcache.net.sync import driver, machine, preloads, spending
     from p2pcache.net.sync.wire import Brings, frames, link
 
     minor = int(os.environ["OLD_MINOR"])
     for module in (link, frames, machine, members):
         module.VERSION = (1, minor)
     later = [kind for kind in preloads.CODECS if minor < preloads.MINOR]
+    later += [kind for kind in spending.CODECS if minor < spending.MINOR]
     if minor < 1:
         later += [kind for kind, (made, _) in frames.CODECS.items() if made is Brings]
         driver.Link.brings = lambda *_: None

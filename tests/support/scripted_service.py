@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ RECEIPT = {
     "notes": ["the manifest was recorded 3 days ago"],
 }  # fmt: skip
 PEER = "12D3KooWFTGUTqiLGmhuTnVxRqVXY17w222kPm5ezCZGSpPCiq5t"
+OTHER_PEER = "12D3KooWPcfGdBCrdxX9nqGAdPAdkPMqfKEDjbZWGA4UFBJuY4rP"
 ADDRESS = f"/ip4/192.0.2.7/tcp/4801/p2p/{PEER}"
 NETWORK = {
     "network": "2f5996096c987138a1f4f8c4a1edb038", "peer": PEER, "admin": PEER,
@@ -201,6 +203,23 @@ class ScriptedService:
              "connected_s": 61.0, "lane": "tls:4802", "round_trip_s": 0.0012,
              "queue_s": 0.0, "up_bytes_per_s": 0.0, "intake_bytes_per_s": 0.0,
              "sent_bytes": 3 << 20, "received_bytes": 0, "holds": 2}}
+        )  # fmt: skip
+        return {}
+
+    async def op_origins(self, args, emit):
+        members = [
+            {"peer": PEER, "ours": True, "bytes": 1 << 40, "requests": 9, "asks_now": True,
+             "heard": True},
+            {"peer": OTHER_PEER, "ours": False, "bytes": 5 << 20, "requests": 1, "asks_now": False,
+             "heard": False},
+        ]  # fmt: skip
+        await emit(
+            {"type": "item", "value": {
+                "host": "huggingface.co", "month": "2026-11", "renews_at": 1_796_083_200.0,
+                "limits": {"requests_per_s": 50.0, "concurrent": 8,
+                           "bytes_per_s": 100.0 * (1 << 20), "month_bytes": 1 << 40},
+                "bytes": 1 << 40, "requests": 10, "used_up": True, "members": members,
+                "parked": [{"peer": PEER, "ours": True, "until": time.time() + 90.0}]}}
         )  # fmt: skip
         return {}
 

@@ -239,6 +239,45 @@ class NetworkStatus(TypedDict):
     lanes: NotRequired[LanesStatus]
 
 
+class OriginMember(TypedDict):
+    """What one agent fetched of an origin this month. `peer` None: this agent, without a network.
+
+    `asks_now`: it has requests there, or wants to. `heard`: its word counts (see `except=`).
+    """
+
+    peer: str | None
+    ours: bool
+    bytes: int
+    requests: int
+    asks_now: bool
+    heard: bool
+
+
+class ParkedMember(TypedDict):
+    """An agent that an origin told to wait, until a unix time."""
+
+    peer: str | None
+    ours: bool
+    until: float
+
+
+class OriginStatus(TypedDict):
+    """One origin in this month (UTC), as far as is known here. `limits`: `requests_per_s`,
+    `concurrent`, `bytes_per_s` and `month_bytes`, each None where there is none; `renews_at`: unix
+    time; `used_up`: nobody asks it any more before that. `members`: those that fetched most.
+    """
+
+    host: str
+    month: str
+    renews_at: float
+    limits: dict[str, float | None]
+    bytes: int
+    requests: int
+    used_up: bool
+    members: list[OriginMember]
+    parked: list[ParkedMember]
+
+
 class StatusAnswer(TypedDict):
     """The agent now."""
 

@@ -215,6 +215,10 @@ class Client:
         """The agent now."""
         return cast("answers.StatusAnswer", self.call("status", {})[0])
 
+    def origins(self) -> list[answers.OriginStatus]:
+        """What the network fetched of each origin this month, by whom, and what it may."""
+        return cast("list[answers.OriginStatus]", self.call("origins", {})[1])
+
     def why(self, ref: str = "last") -> dict[str, Any]:
         """The receipt of the last pull, or of a ref's."""
         return self._on_ref("why", ref)

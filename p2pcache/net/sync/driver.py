@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from p2pcache.content.ranges import RangeSet
     from p2pcache.net.port import Host, Stream
-    from p2pcache.net.sync import preloads
+    from p2pcache.net.sync import preloads, spending
     from p2pcache.net.sync.wants import Knowledge, Part
     from p2pcache.net.sync.wire import Held, ManifestPart, Ticket
 
@@ -73,7 +73,9 @@ class LinkOwner(Protocol):
         ...
 
     def link_news(
-        self, link: Link, news: Announce | Peers | Load | Permits | preloads.Message
+        self,
+        link: Link,
+        news: Announce | Peers | Load | Permits | preloads.Message | spending.Message,
     ) -> None:
         """The peer said something unasked."""
         ...

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from p2pcache.errors import Untrusted
-from p2pcache.net.sync import preloads
+from p2pcache.net.sync import preloads, spending
 from p2pcache.net.sync.limits import Bucket, SyncOptions
 from p2pcache.net.sync.wants import Knowledge, LookUp, OurWants, TheirWants
 from p2pcache.net.sync.wire import (
@@ -125,7 +125,7 @@ class WantRefused:
 class News:
     """For whoever owns the link."""
 
-    message: Announce | Peers | Load | Permits | preloads.Message
+    message: Announce | Peers | Load | Permits | preloads.Message | spending.Message
 
 
 Action: TypeAlias = Send | Up | Serve | LookUp | Answered | Knowledge | WantRefused | News | Ended
@@ -271,7 +271,7 @@ class Conversation:
                 return [News(heard)]
             case Announce() | Peers() | Permits():
                 return [News(heard)]
-            case preloads.Records() | preloads.States() | preloads.Watch():
+            case preloads.Records() | preloads.States() | preloads.Watch() | spending.Spends():
                 return [News(heard)]
             case Bye(reason):
                 return [Ended(Cause.BYE, reason)]

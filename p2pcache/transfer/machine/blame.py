@@ -20,14 +20,18 @@ BUSY_S = 0.5  # a full queue of a peer moves on in about this time; others are a
 REFUSES_S = 5.0  # a queue that is this long is no help: asked again as seldom
 BUSY_MOST_S = 5.0  # that a peer may ask for: what our own byte server says at most
 MAX_MISSES = 3  # a peer's limit of 8 is then 1
+TURN_BEAT_S = 1.0  # a turn may come sooner than was said: others end
+UNASKED = frozenset({FaultKind.SPENT, FaultKind.TURN})  # it was our doing: no request was made
 LACKS_IT = frozenset({404, 409, 410, 416})  # what a peer answers that has not what it told
 BUSY = 503
 
 WORST_FIRST = [
     FaultKind.DENIED,
     FaultKind.UNTRUSTED,
+    FaultKind.SPENT,
     FaultKind.NOT_FOUND,
     FaultKind.UNAVAILABLE,
+    FaultKind.TURN,
     FaultKind.RANGE_IGNORED,
     FaultKind.LOCAL,
     FaultKind.DISK_FULL,
@@ -84,7 +88,7 @@ def blame(
             source.ranged = False
             if source.is_peer:  # lanes of ours have ranges
                 source.excluded[index] = fault
-        case FaultKind.NOT_FOUND | FaultKind.DENIED:
+        case FaultKind.NOT_FOUND | FaultKind.DENIED | FaultKind.SPENT:
             source.excluded[index] = fault
         case FaultKind.UNTRUSTED:
             if source.is_peer and fault.arrived is not None and ended is not None:
@@ -98,6 +102,10 @@ def blame(
             if source.strikes[index] >= enough:
                 source.excluded[index] = fault
                 out.append(ev.Banned(source.name, fault.message))
+        case FaultKind.TURN:
+            wait_s = fault.retry_after_s or 0.0
+            source.asked_s = max(source.asked_s, min(wait_s, options.retry_after_cap_s))
+            source.not_before = max(source.not_before, now + min(wait_s, TURN_BEAT_S))
         case FaultKind.LOCAL | FaultKind.DISK_FULL:
             pass  # the driver ends the pull with it; the source did nothing wrong
         case _:

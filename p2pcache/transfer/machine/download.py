@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, assert_never
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import bits
-from p2pcache.transfer.machine.blame import BUSY, LACKS_IT, blame, cause_of, stalled
+from p2pcache.transfer.machine.blame import (
+    BUSY,
+    LACKS_IT,
+    UNASKED,
+    blame,
+    cause_of,
+    stalled,
+)
 from p2pcache.transfer.machine.blobs import BlobState, Phase
 from p2pcache.transfer.machine.owners import Unit
 from p2pcache.transfer.machine.planning import Planning
@@ -321,11 +328,12 @@ class Download(Planning):
             self._paused[origin] = source
 
     def _tried(
-        self, source: SourceState, began: float, faults: Iterable[Fault | None], now: float
+        self, source: SourceState, began: float, faults: Sequence[Fault | None], now: float
     ) -> None:
         """A request of ours ended: members' words on its origin were right or wrong."""
         words = self._words.get(source.name)
-        if words is not None and not source.is_peer:
+        asked = not all(fault is not None and fault.kind in UNASKED for fault in faults)
+        if words is not None and not source.is_peer and asked:
             words.tried(began, now, well=None in faults)
             self._obey(source.name, now)
 

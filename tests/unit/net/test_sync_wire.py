@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from p2pcache.content.ranges import RangeSet
 from p2pcache.errors import LocalFault, Untrusted
-from p2pcache.net.sync import preloads
+from p2pcache.net.sync import preloads, spending
 from p2pcache.net.sync.fields import MAX_SPANS
 from p2pcache.net.sync.wire import (
     MAX_FRAME_BYTES,
@@ -55,6 +55,7 @@ from p2pcache.net.sync.wire import (
     parse,
 )
 from p2pcache.net.sync.wire.frames import CODECS
+from p2pcache.units import MAX_BYTES
 
 
 def many(inner, most=4, least=0):
@@ -168,6 +169,21 @@ MESSAGES = st.one_of(
         ),
     ),
     st.builds(preloads.Watch, many(st.binary(min_size=32, max_size=32))),
+    st.builds(
+        spending.Spends,
+        many(
+            st.builds(
+                spending.Entry,
+                st.binary(min_size=16, max_size=16),
+                st.integers(0, spending.MAX_MONTH),
+                st.integers(0, MAX_BYTES),
+                st.integers(0, spending.MAX_REQUESTS),
+                st.booleans(),
+                st.integers(0, spending.MAX_RUNNING),
+            ),
+            least=1,
+        ),
+    ),
 )
 
 
@@ -197,7 +213,7 @@ def test_frames_are_cut_the_same_however_they_arrive(messages, step):
 
 def test_every_kind_is_in_the_round_trip_and_has_one_number():
     kinds = {key for key, _ in CODECS.values()}
-    assert len(kinds) == len(CODECS) == 30
+    assert len(kinds) == len(CODECS) == 31
 
 
 @given(st.binary(max_size=300))
@@ -337,6 +353,30 @@ def test_where_an_agent_is_came_later_and_is_bounded():
         parse(msgpack.packb([*plain[:-1], 7]))
     with pytest.raises(Untrusted):
         parse(msgpack.packb(plain[:-3]))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"origin": b"x" * 15}, {"month": spending.MAX_MONTH + 1}, {"bytes_total": MAX_BYTES + 1},
+        {"bytes_total": -1}, {"requests_total": spending.MAX_REQUESTS + 1},
+        {"running": spending.MAX_RUNNING + 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_figures_of_origins_are_bounded(wrong):
+    good = spending.Entry(b"x" * 16, 24311, 5, 1, True, 1)
+    values = [good.origin, good.month, good.bytes_total, good.requests_total, 1, good.running]
+    kind = next(number for number, (made, _) in CODECS.items() if made is spending.Spends)
+    assert parse(msgpack.packb([kind, [values]])) == spending.Spends((good,))
+    names = [field.name for field in dataclasses.fields(good)]
+    bad = [wrong.get(name, value) for name, value in zip(names, values, strict=True)]
+    with pytest.raises(Untrusted):
+        parse(msgpack.packb([kind, [bad]]))
+    with pytest.raises(Untrusted):
+        parse(msgpack.packb([kind, [values] * (spending.MAX_ENTRIES + 1)]))
+    with pytest.raises(LocalFault):
+        encode(spending.Spends((dataclasses.replace(good, **wrong),)))
 
 
 def test_what_peers_would_refuse_is_not_sent():

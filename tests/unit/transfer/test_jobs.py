@@ -21,6 +21,7 @@ from p2pcache.transfer import events as ev
 from p2pcache.transfer.jobs import Jobs
 from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.sharing import Peers
+from p2pcache.transfer.spending import uncounted
 from p2pcache.transfer.swarming import Swarming
 from p2pcache.transfer.want import Origin
 from tests.support.partial_files import block_hashes, some_bytes
@@ -153,6 +154,7 @@ async def world() -> AsyncIterator[World]:
             [wanted(BODY)], [Origin("web", SourceKind.ORIGIN, 8, locate)], None, workers,
             options=TransferOptions(), limits=FetchLimits(), hold=lambda _: None,
             growing={0: blob}, send=send, arrived=None,
+            spending=uncounted(),
         )  # fmt: skip
         jobs.swarming = swarming
         made = World(blob, swarming, swarm, told, send, heard, nursery, peers, jobs)

@@ -133,7 +133,7 @@ def test_retry_after_is_honoured_and_capped():
         assert least <= wake.at <= most
 
 
-@pytest.mark.parametrize("kind", [FaultKind.DENIED, FaultKind.NOT_FOUND])
+@pytest.mark.parametrize("kind", [FaultKind.DENIED, FaultKind.NOT_FOUND, FaultKind.SPENT])
 def test_a_permanent_answer_is_not_repeated_and_ends_the_pull(kind):
     sizes = (4 * MIB,)
     d, out = machine(*sizes, streams=1)
@@ -141,6 +141,22 @@ def test_a_permanent_answer_is_not_repeated_and_ends_the_pull(kind):
     (failed,) = d.handle(ended(job, done=0, why=fault(kind)), 1.0)
     assert isinstance(failed, ev.Failed)
     assert failed.faults[0][1].kind is kind
+
+
+def test_an_origin_that_is_others_turn_is_asked_again_soon_however_often():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    (job,) = jobs(opened(d, out, sizes))
+    now = 1.0
+    for _ in range(20):
+        why = fault(FaultKind.TURN, retry_after_s=250.0)
+        out = d.handle(ended(job, done=0, why=why), now)
+        (wake,) = [a for a in out if isinstance(a, ev.Wake)]
+        assert now + 0.5 <= wake.at <= now + 1.5
+        now = wake.at
+        (job,) = jobs(d.handle(ev.Tick(), now))
+    out = d.handle(ended(job, done=0, why=why), now + 200.0)
+    assert not any(isinstance(a, ev.Failed) for a in out), "patience is for who may ask"
 
 
 def test_another_source_takes_over_what_one_does_not_have():

@@ -125,6 +125,20 @@ def test_an_origin_that_two_members_may_not_ask_is_left_alone_until_then_and_no_
     assert [job.source for job in pull.tell(ev.Tick())] == ["origin"]
 
 
+def test_a_request_that_was_never_made_refutes_and_tries_nothing():
+    pull = Pull(40 * MIB, streams=1)
+    for member in ("p0", "p1"):
+        pull.tell(ev.OriginWord("origin", member, 60.0))
+    assert pull.open(blocks=40) == []
+    pull.now = 61.0
+    (job,) = pull.tell(ev.Tick())
+    assert pull.end(job, done=0, why=Fault(FaultKind.TURN, "turn", retry_after_s=1.0)) == []
+    for member in ("p0", "p1"):
+        pull.tell(ev.OriginWord("origin", member, 60.0))
+    pull.now = 62.5
+    assert [job.source for job in pull.tell(ev.Tick())] == ["origin"]
+
+
 def test_words_on_an_origin_stop_no_peer_and_end_no_pull():
     pull = Pull(40 * MIB, streams=4)
     pull.tell(ev.SourceHas("p0", 0))

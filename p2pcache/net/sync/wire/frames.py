@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgpack
 
 from p2pcache.errors import LocalFault, Untrusted
-from p2pcache.net.sync import preloads
+from p2pcache.net.sync import preloads, spending
 from p2pcache.net.sync.fields import MAX_FIELDS, Record, Values
 from p2pcache.net.sync.wire import link, news, questions, wants
 from p2pcache.net.sync.wire.link import (
@@ -45,6 +45,7 @@ MAX_FRAME_BYTES = 1 << 20
 Message: TypeAlias = (
     Hello | Ping | Pong | Want | Holds | HoldsEnd | Have | Gone | Drop | Announce | Ask | Answer
     | Peers | Load | Bye | Permits | Brings | Throttled | preloads.Message
+    | spending.Message
 )  # fmt: skip
 Heard: TypeAlias = Message | Unknown | OtherMajor
 
@@ -54,6 +55,7 @@ CODECS: Codecs = {
     **questions.CODECS,
     **news.CODECS,
     **preloads.CODECS,
+    **spending.CODECS,
 }
 _KINDS: dict[type | Said, tuple[int, Record[Any]]] = {
     key: (kind, codec) for kind, (key, codec) in CODECS.items()

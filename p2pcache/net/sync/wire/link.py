@@ -17,7 +17,7 @@ from p2pcache.net.sync.wire.parts import (
     record,
 )
 
-VERSION = (1, 3)  # major: what cannot be understood; minor: additions that may be ignored
+VERSION = (1, 4)  # major: what cannot be understood; minor: additions that may be ignored
 PROTOCOL = "/p2pcache/sync/1"
 GENERATION_BYTES = 16
 MAX_CERTIFICATE_BYTES = 4096

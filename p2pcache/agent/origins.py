@@ -1,0 +1,234 @@
+"""The accounts of origins, kept on the disk and told to the members; `transfer.spending` decides.
+
+A crash loses what was counted within FLUSH_S. A disk that does not take it loses nothing while the
+agent runs: it is written later.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from p2pcache.content.peerid import format_peer_id
+from p2pcache.errors import LocalFault
+from p2pcache.store.spent import SpentRow
+from p2pcache.transfer.budgets import (
+    NO_LIMITS,
+    OURS,
+    Figure,
+    Spent,
+    begins_at,
+    month_of,
+    month_text,
+)
+from p2pcache.transfer.origin_use import OriginUse
+from p2pcache.transfer.spending import Spending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from p2pcache.agent.network import AgentNetwork
+    from p2pcache.agent.network_slot import NetworkSlot
+    from p2pcache.content.peerid import PeerId
+    from p2pcache.lanes.odometer import Odometer
+    from p2pcache.net.sync import spending as wire
+    from p2pcache.store.store import Store
+    from p2pcache.transfer.budgets import Limits
+
+_log = logging.getLogger(__name__)
+
+FLUSH_S = 1.0  # between two looks at what arrived; then it is kept and told
+AGAIN_S = 10.0  # after the disk failed
+COALESCE_S = 0.02  # requests that begin and end together are told together
+KEEP_MONTHS = 12  # that are over: a clock that jumps for a moment must not lose this one
+MAX_SHOWN = 256  # members of one origin in a status; the local socket's frames are bounded
+
+
+class Origins:
+    """See the module. Made with `load_origins`."""
+
+    def __init__(
+        self,
+        store: Store,
+        slot: NetworkSlot,
+        budgets: Mapping[str, Limits],
+        now: Callable[[], float],
+        odometer: Odometer,
+        rows: Iterable[SpentRow],
+    ) -> None:
+        kept = list(rows)
+        self.spending = Spending(budgets, now, map(_figure, kept), odometer)
+        self._hosts = {row.origin: row.host for row in kept}
+        self._store = store
+        self._slot = slot
+        self._now = now
+        self._keep_at = -math.inf
+
+    async def run(self) -> None:
+        """Count, keep and tell until cancelled; what came last is `close`'s to keep."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._with_networks)
+            nursery.start_soon(self._tell)
+            while True:
+                await self.spending.work.wait()
+                self.spending.work = trio.Event()
+                await trio.sleep(FLUSH_S)
+                self.spending.look()
+                await self._keep()
+
+    def close(self) -> None:
+        """Keep what is not kept yet, when no pull runs any more. Blocking."""
+        if rows := self._rows(self.spending.take_dirty()):
+            try:
+                self._put(rows)
+            except LocalFault as exc:
+                _log.warning("what was fetched of origins is not kept: %s", exc.message)
+
+    async def _keep(self) -> None:
+        if trio.current_time() < self._keep_at:
+            self.spending.work.set()
+            return
+        taken = self.spending.take_dirty()
+        rows = self._rows(taken)
+        if not rows:
+            return
+        try:
+            await trio.to_thread.run_sync(self._put, rows)
+        except LocalFault as exc:
+            self.spending.not_kept(taken)
+            self._keep_at = trio.current_time() + AGAIN_S
+            _log.warning("what was fetched of origins is not kept yet: %s", exc.message)
+
+    def _rows(self, taken: list[tuple[str, Figure]]) -> list[SpentRow]:
+        rows = [
+            SpentRow(f.origin, f.month, f.member, host, f.spent.bytes_total, f.spent.requests_total)
+            for host, f in taken
+        ]
+        self._hosts |= {row.origin: row.host for row in rows}
+        return rows
+
+    def _put(self, rows: list[SpentRow]) -> None:
+        self._store.spent.put(rows, since=month_of(self._now()) - KEEP_MONTHS)
+
+    # -- members ---------------------------------------------------------------------------------
+
+    async def _with_networks(self) -> None:
+        while True:
+            opened = await self._slot.wait_any()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, opened)
+                await self._slot.wait_closed(opened)
+                nursery.cancel_scope.cancel()
+
+    async def _listen(self, opened: AgentNetwork) -> None:
+        from p2pcache.net.member import MemberDown
+
+        self.spending.me = opened.peer_id
+        self.spending.has_members = lambda: bool(opened.network.members())
+        opened.network.on_spends = self._heard
+        try:
+            async with opened.network.watch() as changes:
+                async for change in changes:
+                    if isinstance(change, MemberDown):
+                        self.spending.left(change.peer)
+                    else:
+                        self.spending.news.set()
+        finally:
+            self.spending.has_members = lambda: False
+
+    def _heard(self, peer: PeerId, news: wire.Spends) -> None:
+        for entry in news.entries:
+            spent = Spent(entry.bytes_total, entry.requests_total)
+            figure = Figure(entry.origin, entry.month, peer, spent)
+            self.spending.hear(peer, figure, asks=entry.asks, running=entry.running)
+
+    async def _tell(self) -> None:
+        """Say what changed, soon; and again while an origin is asked, for words lapse."""
+        from p2pcache.net.sync import spending as wire
+
+        while True:
+            await self.spending.news.wait()
+            await trio.sleep(COALESCE_S)
+            self.spending.news = trio.Event()
+            opened = self._slot.current
+            entries = tuple(
+                wire.Entry(
+                    figure.origin,
+                    figure.month,
+                    figure.spent.bytes_total,
+                    figure.spent.requests_total,
+                    asks,
+                    min(running, wire.MAX_RUNNING),
+                )
+                for figure, asks, running in self.spending.said()
+            )
+            if opened is not None and entries:
+                opened.network.tell_spends(wire.Spends(entries))
+
+    # -- what is shown ---------------------------------------------------------------------------
+
+    def shown(self) -> list[dict[str, Any]]:
+        """For `status --origins`: each origin with a budget, or that was asked this month."""
+        spending, month = self.spending, month_of(self._now())
+        uses = {use.key: use for use in spending.origins()}
+        figures = dict(spending.ledger.of_month(month))
+        for key in figures:
+            if key not in uses:
+                uses[key] = OriginUse(self._hosts.get(key) or key.hex(), NO_LIMITS, key)
+        return [
+            self._row(use, month, figures.get(key, {}))
+            for key, use in uses.items()
+            if use.limits is not NO_LIMITS or key in figures
+        ]
+
+    def _row(self, use: OriginUse, month: int, figures: dict[bytes, Spent]) -> dict[str, Any]:
+        limits, now, wall = use.limits, trio.current_time(), self._now()
+        total = use.total_bytes(self.spending.ledger, month)
+        asking = use.askers.members(now)
+        if use.asks(now):
+            asking.add(OURS)
+        most = sorted(figures, key=lambda who: (who != OURS, -figures[who].bytes_total))
+        members = [*most, *sorted(asking - figures.keys())][:MAX_SHOWN]
+        return {
+            "host": use.host,
+            "month": month_text(month),
+            "renews_at": begins_at(month + 1),
+            "limits": {
+                "requests_per_s": limits.requests_per_s,
+                "concurrent": limits.concurrent,
+                "bytes_per_s": limits.bytes_per_s,
+                "month_bytes": limits.month_bytes,
+            },
+            "bytes": total,
+            "requests": sum(spent.requests_total for spent in figures.values()),
+            "used_up": limits.month_bytes is not None and total >= limits.month_bytes,
+            "members": [
+                {
+                    "peer": self._name(who),
+                    "ours": who == OURS,
+                    "bytes": figures.get(who, Spent()).bytes_total,
+                    "requests": figures.get(who, Spent()).requests_total,
+                    "asks_now": who in asking,
+                    "heard": who not in limits.unheard,
+                }
+                for who in members
+            ],
+            "parked": [
+                {"peer": self._name(who), "ours": who == OURS, "until": until}
+                for who, until in sorted(use.parked.items())
+                if until > wall
+            ],
+        }
+
+    def _name(self, member: bytes) -> str | None:
+        """A peer id; None: this agent, which has no network."""
+        who = self.spending.me if member == OURS else member
+        return None if who == OURS else format_peer_id(who)
+
+
+def _figure(row: SpentRow) -> Figure:
+    spent = Spent(row.bytes_total, row.requests_total)
+    return Figure(row.origin, row.month, row.member, spent)
