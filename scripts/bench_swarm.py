@@ -24,7 +24,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts import bench_swarm_others as others
+from scripts import swarm_others as others
 from scripts.bench_support import MIB, Options, Row, at_most, info, progress
 from tests.support.agents import running_agent
 from tests.support.fleet import fleet, lan_hub
