@@ -17,7 +17,7 @@ from p2pcache.transfer.machine.planning import LAST_TRY_S
 from tests.support.blobs import MIB
 from tests.support.fleet import fleet, lan_hub
 from tests.support.hub_repo import build_repo, lfs
-from tests.support.namespaces import can_make_namespaces, lan
+from tests.support.namespaces import can_limit_links, lan
 from tests.support.pulling import Pull
 from tests.support.watched_pull import at_most
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not can_make_namespaces(), reason="needs network namespaces"),
+    pytest.mark.skipif(not can_limit_links(), reason="needs network namespaces and tc"),
 ]
 
 SIZE = 16 * MIB

@@ -118,6 +118,18 @@ class Lan:
             remove_namespace(name)
 
 
+def can_limit_links() -> bool:
+    """Whether this kernel has what `Lan.limit` needs."""
+    if not can_make_namespaces():
+        return False
+    with lan(1) as net:
+        try:
+            net.limit_up(0, 1_000_000)
+        except (AssertionError, OSError):
+            return False
+    return True
+
+
 def mac_of(index: int) -> str:
     """The hardware address of a host of a `Lan`."""
     return f"02:70:32:70:00:{index + 1:02x}"
