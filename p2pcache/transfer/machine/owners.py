@@ -34,7 +34,7 @@ MAX_UNITS = 4096  # that one member may say it brings: 16 batches of 128 small f
 MAX_BROKEN = 3  # promises that were not kept: then a word of this member counts for nothing
 SUSPECT_LEASES = 4.0  # at least: where an origin is slow, it is suspected for some of its units
 TAKES_LEASES = 8.0  # that a member may take blocks of others while its own unit is waited for
-FIRST_LEASES = 4.0  # while nothing came to anybody: how slow the origin is nobody knows
+FIRST_LEASES = 2.5  # while nothing came to anybody: how slow the origin is nobody knows
 BRING_LEASES = 2.0  # without a block: a unit of one block shows no progress before its end
 RATE_WEIGHT = 0.2  # of the newest figure in a mean
 
