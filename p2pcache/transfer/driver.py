@@ -131,7 +131,9 @@ class Driver:
             origins=tuple(origin.name for origin in self._origins),
             me=me,
             members=members,
-            owners=_owner_options(None if peers is None else peers.told_s),
+            owners=_owner_options(
+                None if peers is None else peers.told_s, self._options.patience_s
+            ),
         )
 
     @property
@@ -354,12 +356,14 @@ def _share(limits: FetchLimits, rate_bytes_per_s: float) -> FetchLimits:
     return replace(limits, rate_bytes_per_s=rate_bytes_per_s, floor_bytes_per_s=floor)
 
 
-def _owner_options(told_s: float | None) -> OwnerOptions:
+def _owner_options(told_s: float | None, patience_s: float) -> OwnerOptions:
     """Blind as long as a word of who starts beside us may be on its way. Ours is said when the pull
     begins, HELLO_S before anybody asks an origin; where all members just answered, theirs takes no
     longer than that did, twice for safety. A member that starts later hears ours first.
     """
     usual = OwnerOptions()
+    lease_most_s = min(usual.lease_most_s, patience_s / 3)
     if told_s is None:
-        return usual
-    return OwnerOptions(blind_s=min(usual.blind_s, HELLO_S + 2 * told_s))
+        return replace(usual, lease_most_s=lease_most_s)
+    blind_s = min(usual.blind_s, HELLO_S + 2 * told_s)
+    return replace(usual, blind_s=blind_s, lease_most_s=lease_most_s)

@@ -54,6 +54,7 @@ class OwnerOptions:
     arrives_s: float = 0.2  # from "I bring it no more" to "I have it": two says, and room
     lease_s: float = 1.0
     lease_units: float = 4.0  # ... or so many usual units, if that is longer
+    lease_most_s: float = 40.0  # a third of the patience: a promise must not outlast it
     suspect_s: float = 10.0
     window_least: int = 12
     window_ahead_s: float = 0.4  # of what arrives anywhere: 8 says of 50 ms
@@ -459,7 +460,8 @@ class Owners:
         """How long a unit may wait for its owner; an origin that is slow for us is so for all."""
         usual_s = max(self._oldest_s, self._usual_s())
         least_s = self._options.lease_s * (1.0 if usual_s else FIRST_LEASES)
-        return max(least_s, self._options.lease_units * usual_s)
+        lease_s = max(least_s, self._options.lease_units * usual_s)
+        return min(lease_s, self._options.lease_most_s)
 
     def _usual_s(self) -> float:
         """How long a unit takes: us, or where we brought none the quickest other."""

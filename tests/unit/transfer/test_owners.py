@@ -260,6 +260,8 @@ def test_the_lease_grows_where_the_origin_is_slow():
     assert view.lease_s == 12.0
     view.counted(0, 1.0, can_ask=True, oldest_s=5.0, now=1.0)
     assert view.lease_s == 20.0, "the unit under way tells before its end"
+    view.took(1e9)
+    assert view.lease_s == OPTIONS.lease_most_s, "nobody's patience ends while a promise counts"
 
 
 def test_the_window_grows_with_what_appears():
