@@ -26,6 +26,7 @@ from p2pcache.lanes.tickets import address_binding, certificate_binding
 from p2pcache.transfer.byte_server import open_byte_server
 from tests.support.lane_server import NAME, SCOPE, LaneServer, Reader
 from tests.support.partial_files import PartialFiles, some_bytes
+from tests.support.processes import is_alive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,14 +62,6 @@ def kill(server: ByteServer, signum: int = signal.SIGKILL) -> int:
     pid = server.pid
     os.kill(pid, signum)
     return pid
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def test_it_serves_and_ends_with_its_scope(blob: Entry, tmp_path: Path) -> None:

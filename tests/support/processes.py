@@ -70,6 +70,15 @@ def running(
         stop(process)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process that we started: politely, then for certain."""
     process.terminate()

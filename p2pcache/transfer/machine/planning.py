@@ -442,7 +442,7 @@ class Planning(PullState):
 
     def _resume_times(self, now: float) -> list[float]:
         """When those that are left alone for a while may be asked again."""
-        at = {s.name: max(s.not_before, s.busy_until) for s in self._paused.values()}
+        at = {s.name: s.asked_again_at() for s in self._paused.values()}
         for name in [name for name, until in at.items() if until <= now]:
             del self._paused[name]
         return [at[name] for name, source in self._paused.items() if source.gone is None]

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.support.processes import is_alive
+
 ROOT = Path(__file__).resolve().parents[3]
 START = (
     "import pathlib, sys; from scripts import suite; suite.REPO = pathlib.Path(sys.argv[1]);"
@@ -25,14 +27,6 @@ def test_with_a_server():
         finally:
             server.kill()
 """
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_sigterm_ends_both_runs_and_what_they_started(tmp_path: Path) -> None:
