@@ -308,7 +308,7 @@ def test_who_asks_no_origin_learns_of_the_quickest_other_how_slow_it_is():
 def test_who_only_takes_what_others_brought_loses_its_units_after_some_leases():
     view = all_take_part(owners("peer0"))
     unit, at = owned(0, "peer1"), 1.0
-    while view.owner(unit, at) == "peer1":
+    while view.owner(unit, at) == "peer1" and at < 100.0:
         view.watch(unit, at)
         view.moved("peer1", [Unit(0, 999)], at + 0.5, new=False)
         at += 1.0
