@@ -96,6 +96,8 @@ class Body:
         else:
             count = self._reply.sock.recv_into(view)
             self._guard.received(count)
+            if count < len(view):
+                self._guard.gather(self._left - count)
         self._left -= count
         self._over = count == 0 or self._left == 0
         return count

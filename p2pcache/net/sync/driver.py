@@ -227,7 +227,8 @@ class Link:
 
     def busy(self, load: Load) -> None:
         """Our byte server's load changed."""
-        self._do(self.talk.busy(load))
+        self.talk.busy(load, trio.current_time())
+        self._alarm.set()
 
     def grew(self, name: bytes, blocks: RangeSet | None, links: int) -> None:
         """More of a blob is held; so many links are told so."""

@@ -17,7 +17,9 @@ class SyncOptions:
     have_every_s: float = 0.05  # DESIGN 6: a say every 20-100 ms...
     have_link_s: float = 0.0125  # ...and 80 frames/s in all: a frame costs both sides 0.5 ms, and
     have_most_s: float = 0.2  # 8 and 16 nodes end no later with 0.1 and 0.2 s (simulate.beat_s)
-    part_every_s: float = 0.02  # what we bring is told sooner: it keeps others from bringing it
+    soon_s: float = 0.02  # what we bring is told sooner: it keeps others from bringing it...
+    part_every_s: float = 0.1  # ...once, then with other news or so often
+    load_every_s: float = 0.5  # and so is our load
     frames_per_s: float = 1000.0  # 20 haves/s for each of 20 busy swarms, twice, and asks
     frames_burst: float = 4000.0
     bytes_per_s: float = 8 * 2**20  # answers to our own asks are not counted

@@ -12,6 +12,7 @@ Untrusted.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -141,6 +142,8 @@ class Conversation:
         self.theirs: Hello | None = None
         self.load = NO_LOAD  # theirs
         self._our_load = NO_LOAD
+        self._load_at: float | None = None  # when it is told at the latest
+        self._load_told_at = -math.inf
         self.rtt_s: float | None = None
         self.skipped_count = 0
         self._ours = ours
@@ -155,7 +158,7 @@ class Conversation:
         self._their_number = 0
         self._asks: dict[int, Ask] = {}
         self._serving = 0
-        self._their_wants = TheirWants(options.part_every_s)
+        self._their_wants = TheirWants(options.soon_s, options.part_every_s)
         self._our_wants = OurWants(options.max_spans)
         self._frames = Bucket(options.frames_per_s, options.frames_burst, now)
         self._bytes = Bucket(options.bytes_per_s, options.bytes_burst, now)
@@ -198,10 +201,14 @@ class Conversation:
 
     # What the peer wants
 
-    def busy(self, load: Load) -> list[Action]:
-        """Our load changed: told to who wants something of us; others hear of it by pongs."""
+    def busy(self, load: Load, now: float) -> None:
+        """Our load changed: told with the next `tick` that is due to who wants something of us;
+        others hear of it by pongs.
+        """
         self._our_load = load
-        return [Send(load)] if len(self._their_wants) else []
+        if self._load_at is None and len(self._their_wants):
+            options = self._options
+            self._load_at = max(now + options.soon_s, self._load_told_at + options.load_every_s)
 
     def served(self, answer: Answer) -> list[Action]:
         """The answer to a Serve."""
@@ -310,11 +317,22 @@ class Conversation:
                 out.append(self._ping(now))
         elif now >= pinged + options.ping_limit_s and not patient:
             return [Ended(Cause.FROZEN, f"it said nothing for {now - self._heard_at:.0f} s")]
-        due_at = self._their_wants.due_at
+        due_at = self._due_at
         if room and due_at is not None and now >= due_at:
+            if self._load_at is not None:
+                self._load_at = None
+                if len(self._their_wants):
+                    self._load_told_at = now
+                    out.append(Send(self._our_load))
             haves, lookups = self._their_wants.flush(now)
             out += [*(Send(have) for have in haves), *lookups]
         return out
+
+    @property
+    def _due_at(self) -> float | None:
+        """When what is new has to be told; all of it together."""
+        load_at, wants_at = self._load_at, self._their_wants.due_at
+        return min((at for at in (load_at, wants_at) if at is not None), default=None)
 
     def next_at(self, *, room: bool, writing_since: float | None) -> float:
         """When `tick` is due."""
@@ -330,8 +348,8 @@ class Conversation:
             if writing_since is not None:
                 at = min(at, writing_since + options.write_limit_s)
             at = max(at, self._patient_until)
-            if room and self._their_wants.due_at is not None:
-                at = min(at, self._their_wants.due_at)
+            if room and (due_at := self._due_at) is not None:
+                at = min(at, due_at)
         self._next_at = at
         return at
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -75,8 +76,9 @@ class _Theirs:
 class TheirWants:
     """What a peer wants to hear of. Only what a LookUp cleared is ever told, by name."""
 
-    def __init__(self, soon_s: float) -> None:
-        self._soon_s = soon_s  # what a part may wait for more
+    def __init__(self, soon_s: float, every_s: float) -> None:
+        self._soon_s, self._every_s = soon_s, every_s  # what a part may wait for more
+        self._part_at = -math.inf  # when one was told
         self._wants: dict[int, _Theirs] = {}
         self._parts: dict[bytes, Part] = {}  # the newest of ours, by manifest
         self._waits: dict[tuple[bytes, bytes], float] = {}  # manifest, origin: until
@@ -139,7 +141,7 @@ class TheirWants:
             if want.manifest == manifest and not want.refused:
                 want.part = part
                 if want.cleared:
-                    self._due(now + self._soon_s)
+                    self.due(max(now + self._soon_s, self._part_at + self._every_s))
 
     def throttled(
         self, manifest: bytes, origin: bytes, retry_after_s: float, now: float
@@ -155,7 +157,8 @@ class TheirWants:
             if want.manifest == manifest and want.cleared
         ]
 
-    def _due(self, at: float) -> None:
+    def due(self, at: float) -> None:
+        """Something is to be told by then."""
         self.due_at = at if self.due_at is None else min(self.due_at, at)
 
     def lost(self, names: Iterable[bytes], now: float) -> None:
@@ -184,6 +187,7 @@ class TheirWants:
             if want.cleared and want.part is not None:
                 haves += _brings(number, want)
                 want.part = None
+                self._part_at = now
             if want.cleared and not want.warned:
                 want.warned = True
                 haves += [
@@ -222,7 +226,7 @@ class TheirWants:
             want.part = None
         want.cleared = True
         if not want.warned and self._waits:
-            self._due(0.0)
+            self.due(0.0)
         return [*out, HoldsEnd(looked.id)] if looked.first else out
 
     def refused(self, looked: LookUp) -> None:

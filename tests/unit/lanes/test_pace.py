@@ -152,3 +152,26 @@ def test_a_paced_stream_never_runs_ahead_of_its_rate(
         allowed = rate * (clock.now - began)
         assert total <= allowed * (1 + 1e-9) + 1
     assert pacer.step_bytes <= MAX_STEP_BYTES
+
+
+@pytest.mark.parametrize(
+    ("rate", "most_receives", "most_more_s"),
+    [(1e6, 80, 0.02), (10e6, 100, 0.02), (500e6, 300, 0.0)],
+)
+def test_behind_a_thin_link_more_is_let_arrive_before_it_is_received(
+    rate: float, most_receives: int, most_more_s: float
+) -> None:
+    """A packet at a time comes in; so many receives for a mebibyte, ended no later than that."""
+    clock, size, got, receives = Clock(), 1 << 20, 0, 0
+    watch = guard(clock)
+    watch.head_over()
+    began = clock.now
+    while got < size:
+        clock.now = max(clock.now, began + min(size, got + 4096) / rate)
+        count = min(size, int((clock.now - began) * rate)) - got or 1
+        got, receives = got + count, receives + 1
+        watch.received(count)
+        watch.body(count)
+        watch.gather(size - got)
+    assert receives <= most_receives
+    assert clock.now <= began + size / rate + most_more_s + 1e-6

@@ -111,14 +111,48 @@ def test_any_frame_is_a_sign_of_life_and_pongs_tell_the_delay():
 
 def test_our_load_is_told_to_who_wants_something_and_in_pongs_to_the_others():
     machine, busy = talk(), Load(2.0, 1e6, 0.0)
-    assert machine.busy(busy) == []
+    machine.busy(busy, 0.0)
+    assert tick(machine, 0.9) == []
     assert machine.handle(Ping(1), 10, 1.0) == [Send(Pong(1, busy))]
     said, looked = machine.handle(Want(1, None, (b"name",)), 10, 2.0)
     assert said == Send(busy), "a queue that stays is told to who comes later"
     assert isinstance(looked, LookUp)
-    assert machine.busy(IDLE) == [Send(IDLE)]
+    machine.busy(IDLE, 2.0)
+    assert tick(machine, 2.0 + OPTIONS.soon_s) == [Send(IDLE)], "at once"
+    machine.busy(busy, 2.1)
     machine.handle(Drop(1), 10, 3.0)
-    assert machine.busy(busy) == []
+    assert tick(machine, 3.0) == [], "nobody wants it any more"
+
+
+def test_our_load_waits_for_other_news_when_it_was_told_lately():
+    machine, busy, busier = talk(), Load(2.0, 1e6, 0.0), Load(3.0, 1e6, 0.0)
+    (looked,) = machine.handle(Want(1, None, (NAME,)), 10, 0.0)
+    machine.found(looked, [Holding(NAME, 1 << 21, RangeSet.of((0, 1)))])
+    machine.busy(busy, 1.0)
+    assert tick(machine, 1.1) == [Send(busy)]
+    machine.busy(busy, 1.2)
+    machine.busy(busier, 1.3)
+    assert tick(machine, 1.5) == []
+    machine.grew(NAME, RangeSet.of((0, 1)), 1.35, links=1)
+    said = tick(machine, 1.41)
+    assert said == [Send(busier), Send(Have(1, (Grown(NAME, RangeSet.of((0, 1))),)))]
+    machine.busy(busy, 1.5)
+    assert tick(machine, 1.9) == []
+    assert tick(machine, 1.42 + OPTIONS.load_every_s) == [Send(busy)], "no other news came"
+
+
+def test_our_part_is_told_soon_and_then_with_other_news():
+    machine = talk()
+    (looked,) = machine.handle(Want(1, MANIFEST, (NAME,)), 10, 0.0)
+    machine.found(looked, [Holding(NAME, 1 << 21, RangeSet.of((0, 1)))])
+    parts = [Part(1.0, False, (Coming(NAME, RangeSet.of((n, n + 1))),)) for n in range(3)]
+    told = [Send(Brings(1, part.intake_bytes_per_s, False, part.brings)) for part in parts]
+    machine.brings(MANIFEST, parts[0], 1.0)
+    assert tick(machine, 1.0 + OPTIONS.soon_s) == [told[0]]
+    machine.brings(MANIFEST, parts[1], 1.03)
+    assert tick(machine, 1.06) == []
+    machine.brings(MANIFEST, parts[2], 1.06)
+    assert tick(machine, 1.021 + OPTIONS.part_every_s) == [told[2]], "the newest alone"
 
 
 def test_a_loop_of_ours_that_stood_still_is_nobodys_fault():
