@@ -19,7 +19,8 @@ from p2pcache.sources.port import PeerLoad, PeerProof, PeerThrottled
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine.zones import FAR
 from p2pcache.transfer.sharing import Peers
-from p2pcache.transfer.swarming import ORIGIN_KEY_BYTES, Swarming
+from p2pcache.transfer.swarming import Swarming
+from p2pcache.transfer.throttle_words import ORIGIN_KEY_BYTES
 from tests.support.partial_files import block_hashes, some_bytes
 from tests.support.swarms import (
     MIB,
