@@ -38,7 +38,9 @@ class FreeLock:
         """Give it back; the first who waits has it at once."""
         if not self._held:
             raise RuntimeError("a lock is given back that nobody has")
-        if not self._waiting.unpark():
+        if self._waiting:
+            self._waiting.unpark()
+        else:
             self._held = False
 
     def locked(self) -> bool:
