@@ -59,24 +59,31 @@ class PullSwarm:
                 match event:
                     case shelf.PeerHolds(peer, name, size, blocks):
                         self.somebody_holds = True
-                        await self._send.send(PeerHolds(peer, name, size, blocks))
+                        await self._pass_on(PeerHolds(peer, name, size, blocks))
                     case shelf.PeerLost(peer, name):
-                        await self._send.send(PeerLost(peer, name))
+                        await self._pass_on(PeerLost(peer, name))
                     case shelf.PeerGone(peer, reason):
                         waiting.discard(peer)
-                        await self._send.send(PeerGone(peer, reason))
+                        await self._pass_on(PeerGone(peer, reason))
                     case shelf.PeerProof(peer, under_way):
-                        await self._send.send(PeerProof(peer, under_way))
+                        await self._pass_on(PeerProof(peer, under_way))
                     case shelf.PeerBrings(peer, intake, declines, brings):
-                        await self._send.send(PeerBrings(peer, intake, declines, brings))
+                        await self._pass_on(PeerBrings(peer, intake, declines, brings))
                     case shelf.PeerLoad(peer, queue_s):
-                        await self._send.send(PeerLoad(peer, queue_s))
+                        await self._pass_on(PeerLoad(peer, queue_s))
                     case shelf.PeerThrottled(peer, origin, retry_after_s):
-                        await self._send.send(PeerThrottled(peer, origin, retry_after_s))
+                        await self._pass_on(PeerThrottled(peer, origin, retry_after_s))
                     case shelf.PeerSettled(peer):
                         waiting.discard(peer)
                 if not waiting:
                     self.first_round.set()
+
+    async def _pass_on(self, event: SwarmEvent) -> None:
+        """Waits, and gives way to other tasks, only behind a pull that does not read."""
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            await self._send.send(event)
 
     async def look_up(self, name: bytes) -> None:
         """Ask the DHT who has it; whoever it names becomes a member that is asked."""

@@ -7,6 +7,8 @@ Other key types are hashed ids; agents of ours never have them, so they are refu
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import base58
 
 from p2pcache.errors import Untrusted, UsageError
@@ -17,6 +19,7 @@ _PREFIX = bytes.fromhex("002408011220")  # identity multihash, 36 bytes: {1: Ed2
 KEY_BYTES = 32
 PEER_ID_BYTES = len(_PREFIX) + KEY_BYTES
 MAX_TEXT_CHARS = 64  # ours have 52
+MAX_KEPT_TEXTS = 4096  # 0.6 MB; a base58 text costs 10 us to make, and a pull asks for it often
 
 
 def peer_id_of(public_key: bytes) -> PeerId:
@@ -39,6 +42,7 @@ def check_peer_id(peer: bytes) -> PeerId:
     return peer
 
 
+@lru_cache(maxsize=MAX_KEPT_TEXTS)
 def format_peer_id(peer: PeerId) -> str:
     """The usual text: base58, `12D3KooW...`."""
     return base58.b58encode(peer).decode()

@@ -15,10 +15,14 @@ GIVES_WAY = 16  # times that a free one is taken between two checkpoints: 5 ms o
 
 
 class FreeLock:
-    """Like `trio.Lock`, but taking a free one is seldom a checkpoint. Fair among those who wait."""
+    """Like `trio.Lock`, but taking a free one is seldom a checkpoint. Fair among those who wait.
+
+    It does not know who has it: only its owner may give it back.
+    """
 
     def __init__(self) -> None:
-        self._lock = trio.Lock()
+        self._held = False
+        self._waiting = trio.lowlevel.ParkingLot()
         self._taken = 0
 
     async def acquire(self) -> None:
@@ -26,22 +30,26 @@ class FreeLock:
         self._taken += 1
         if self._taken % GIVES_WAY == 0:
             await trio.lowlevel.checkpoint()
-        try:
-            self._lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._lock.acquire()
+        if self._held:
+            await self._waiting.park()  # who gives it back leaves it to us, still held
+        self._held = True
 
     def release(self) -> None:
-        """Give it back."""
-        self._lock.release()
+        """Give it back; the first who waits has it at once."""
+        if not self._held:
+            raise RuntimeError("a lock is given back that nobody has")
+        if self._waiting:
+            self._waiting.unpark()
+        else:
+            self._held = False
 
     def locked(self) -> bool:
         """Whether somebody has it."""
-        return self._lock.locked()
+        return self._held
 
     def is_at_hand(self) -> bool:
         """Whether who takes it now has it before anybody else does anything."""
-        return not self.locked() and (self._taken + 1) % GIVES_WAY != 0
+        return not self._held and (self._taken + 1) % GIVES_WAY != 0
 
     async def __aenter__(self) -> Self:
         await self.acquire()

@@ -20,6 +20,7 @@ from libp2p.network.connection import swarm_connection
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.stream.net_stream import NetStream
+from libp2p.security.secure_session import SecureSession
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
@@ -156,6 +157,12 @@ def _bound_unread() -> None:
         unread = sum(map(len, self.stream_buffers.values()))
         if unread + length > MAX_UNREAD_BYTES:
             raise trio.TooSlowError(f"{self.peer_id} sent more than its window")
+        session = self.secured_conn
+        if (
+            isinstance(session, SecureSession)
+            and session.high_watermark - session.low_watermark >= length
+        ):
+            return session._drain(length)  # it came with its header: nothing to wait for
         return await method(self, length)
 
     Yamux._read_data_body = bounded  # type: ignore[method-assign]
@@ -210,7 +217,8 @@ class PrivateConnection(RawConnection):
         self._secret = secret
         self._write_cipher: Salsa20.Salsa20Cipher | None = None
         self._read_cipher: Salsa20.Salsa20Cipher | None = None
-        self._greeting = b""  # the proven start of what came, not yet taken
+        self._ahead = b""  # what came, decrypted, starting with the greeting
+        self._taken = 0  # so many bytes of it
         self.is_initiator = conn.is_initiator
 
     async def write(self, data: bytes) -> None:
@@ -223,17 +231,23 @@ class PrivateConnection(RawConnection):
             await self._conn.write(self._write_cipher.encrypt(data))
 
     async def read(self, n: int | None = None) -> bytes:
-        """Up to `n` bytes, b"" at the end. Raises OtherNetwork."""
+        """Up to `n` bytes, b"" at the end. Raises OtherNetwork. Decrypts all that came at once: a
+        call of the cipher costs as much as a kilobyte.
+        """
         if self._read_cipher is None:
             self._read_cipher = await self._start_reading()
             if self._read_cipher is None:
                 return b""
-        if self._greeting:
-            count = len(self._greeting) if n is None else n
-            taken, self._greeting = self._greeting[:count], self._greeting[count:]
-            return taken
-        data = await self._conn.read(n)
-        return self._read_cipher.decrypt(data) if data else b""
+        if n == 0:
+            return b""
+        if self._taken == len(self._ahead):
+            self._taken = 0
+            self._ahead = b""
+            data = await self._conn.read()
+            self._ahead = self._read_cipher.decrypt(data) if data else b""
+        start = self._taken
+        self._taken = len(self._ahead) if n is None else min(start + n, len(self._ahead))
+        return self._ahead[start : self._taken]
 
     async def _start_reading(self) -> Salsa20.Salsa20Cipher | None:
         nonce = await self._exactly(8)
@@ -248,7 +262,7 @@ class PrivateConnection(RawConnection):
             if len(greeting) < len(_HELLO):
                 raise OtherNetwork("it hung up at our network key")
             raise OtherNetwork("its network key is another one")
-        self._greeting = greeting
+        self._ahead = greeting
         return cipher
 
     async def _exactly(self, count: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import select
 import socket
 import struct
@@ -92,11 +93,7 @@ class TcpConnection(ReadWriteCloser):
         if self._taken == len(self._ahead):
             self._taken = 0
             self._ahead = b""
-            try:
-                self._ahead = await self._stream.receive_some(_CHUNK_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                self.cut()
-                raise ConnectionClosedError(f"{self.remote} is gone", transport="tcp") from exc
+            self._ahead = await self._receive()
             if not self._ahead:
                 self.cut(reset=False)
                 return b""
@@ -104,13 +101,44 @@ class TcpConnection(ReadWriteCloser):
         self._taken = len(self._ahead) if n is None else min(start + n, len(self._ahead))
         return bytes(self._ahead[start : self._taken])
 
+    async def _receive(self) -> bytes:
+        """What came; b"" at the end. trio's own would try before it waits, mostly in vain, which
+        costs more than the message that comes then.
+        """
+        while not self._closed:
+            try:
+                await trio.lowlevel.wait_readable(self._socket)
+                return os.read(self._socket.fileno(), _CHUNK_BYTES)
+            except BlockingIOError:
+                continue
+            except (OSError, trio.ClosedResourceError) as exc:
+                self.cut()
+                raise ConnectionClosedError(f"{self.remote} is gone", transport="tcp") from exc
+        raise ConnectionClosedError(f"{self.remote} is gone", transport="tcp")
+
     async def write(self, data: bytes) -> None:
-        """Send; cuts itself after `stall_s` without progress. Raises ConnectionClosedError."""
+        """Send; cuts itself after `stall_s` without progress. Raises ConnectionClosedError.
+
+        No checkpoint while the kernel has room: who writes on and on gives way by its own locks.
+        """
+        sent = 0 if self._writing else self._send_at_once(data)
+        if sent == len(data):
+            return
         self._writing = True
         try:
-            await self._write(memoryview(data))
+            await self._write(memoryview(data)[sent:])
         finally:
             self._writing = False
+
+    def _send_at_once(self, data: bytes) -> int:
+        """How many bytes the kernel took."""
+        try:
+            return 0 if self._closed else os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            self.cut()
+            raise ConnectionClosedError(f"{self.remote} is gone", transport="tcp") from exc
 
     async def _write(self, view: memoryview) -> None:
         while view:

@@ -4,7 +4,6 @@ verified is announced. It decides nothing: the machine schedules, `trust` judges
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from typing import TYPE_CHECKING, assert_never
 
@@ -15,8 +14,7 @@ from p2pcache.content.peerid import format_peer_id
 from p2pcache.content.ranges import RangeSet
 from p2pcache.content.signed import MAX_PIECE_BLOCKS, sign_attestation
 from p2pcache.errors import P2PCacheError, Untrusted
-from p2pcache.lanes.faults import host_of
-from p2pcache.lanes.orders import BLOCK_BYTES, Location
+from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.sources.port import (
     PeerBrings,
     PeerGone,
@@ -29,13 +27,14 @@ from p2pcache.sources.port import (
 )
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.peer_lanes import PeerLanes
+from p2pcache.transfer.throttle_words import ThrottleWords
 from p2pcache.transfer.trust import Evidence, Verdict, size_verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from p2pcache.content.peerid import PeerId
-    from p2pcache.lanes.orders import Fault
+    from p2pcache.lanes.orders import Fault, Location
     from p2pcache.lanes.reach import Reach
     from p2pcache.sources.port import SwarmEvent
     from p2pcache.store.rooted import AnyBlob
@@ -53,9 +52,6 @@ HELLO_BEAT_S = 0.02
 PROOF_MAX_S = 2.0  # a far origin's token dance, redirect and 64 KiB; a holder that lies costs this
 MAP_COUNT = 4096  # hashes in one answer
 MAP_OPINIONS = 3  # peers that are asked for the map of one blob: one lies, the others tell
-THROTTLING = frozenset({429, 503})
-ORIGIN_KEY_BYTES = 16  # of a hash: enough to know the same place
-TOLD_AGAIN_S = 1.0  # a time that is so much later is told again
 MAX_CLAIMS = 64  # of other sizes, by those who have the whole blob, for the verdict
 
 
@@ -99,9 +95,7 @@ class Swarming:
         self._placed: dict[str, int] = {}  # how far those are that are not near
         self._holders: dict[int, dict[str, RangeSet | None]] = {}
         self._queues: dict[str, float] = {}  # the newest word of each
-        self._throttled: dict[str, tuple[bytes, float]] = {}  # by peer: which place, until when
-        self._places: dict[str, bytes] = {}  # of origins
-        self._told_until: dict[str, float] = {}  # of origins that told us to wait
+        self._throttles = ThrottleWords(peers.swarm.throttled)
 
     # -- what peers tell ---------------------------------------------------------------------------
 
@@ -146,17 +140,17 @@ class Swarming:
                 if index is not None and name in self._up:
                     self._untold.pop((name, index), None)
                     self._holders.get(index, {}).pop(name, None)
-                    await self._send.send(ev.SourceLost(name, index))
+                    await self._tell_machine(ev.SourceLost(name, index))
             case PeerGone(_, reason):
                 self._untold = {k: v for k, v in self._untold.items() if k[0] != name}
                 self._proofs.discard(event.peer)
                 self._lanes.forget(name)
                 self._queues.pop(name, None)
-                self._throttled.pop(name, None)
-                await self._send.send(ev.PartnerLeft(name))
+                self._throttles.forget(name)
+                await self._tell_machine(ev.PartnerLeft(name))
                 if name in self._up:
                     self._up.discard(name)
-                    await self._send.send(ev.SourceDown(name, reason, may_return=True))
+                    await self._tell_machine(ev.SourceDown(name, reason, may_return=True))
             case PeerProof(peer, under_way):
                 if under_way and name not in self._up:
                     self._proofs.add(peer)
@@ -164,55 +158,48 @@ class Swarming:
                     self._proofs.discard(peer)
             case PeerBrings(_, intake, declines, brings):
                 coming = tuple(self._coming(brings))
-                await self._send.send(ev.Partner(name, intake, declines, coming))
+                await self._tell_machine(ev.Partner(name, intake, declines, coming))
             case PeerLoad(_, queue_s):
                 self._queues[name] = queue_s
                 if name in self._up:
-                    await self._send.send(ev.SourceQueue(name, queue_s))
+                    await self._tell_machine(ev.SourceQueue(name, queue_s))
             case PeerThrottled(_, origin, retry_after_s):
-                self._throttled[name] = origin, trio.current_time() + retry_after_s
                 self._heard_throttled(event.peer, origin, retry_after_s)
+                self._throttles.heard(name, origin, retry_after_s)
                 await self._tell_throttled(name)
             case _:
                 assert_never(event)
+
+    async def _tell_machine(self, event: ev.Event) -> None:
+        """Waits, and gives way to other tasks, only while the machine has too much to read."""
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            await self._send.send(event)
 
     async def _place(self, name: str, peer: PeerId) -> None:
         far = self._swarm.distance(peer)
         if self._placed.get(name, 0) != far:
             self._placed[name] = far
-            await self._send.send(ev.Placed(name, far))
+            await self._tell_machine(ev.Placed(name, far))
 
     @property
     def was_warned(self) -> bool:
         """Whether a member said that some origin told it to wait."""
-        return bool(self._throttled)
+        return self._throttles.was_warned
 
     async def asks(self, origin: str, location: Location) -> None:
         """Where an origin of ours is asked: what members say of that place is of use now."""
-        key = hashlib.sha256(host_of(location.url).encode()).digest()[:ORIGIN_KEY_BYTES]
-        if self._places.get(origin) != key:
-            self._places[origin] = key
-            for name in list(self._throttled):
-                await self._tell_throttled(name)
+        for name in self._throttles.asks(origin, location):
+            await self._tell_throttled(name)
 
     async def _tell_throttled(self, name: str) -> None:
-        if name not in self._throttled:
-            return  # it left while others' words were told
-        key, until = self._throttled[name]
-        left_s = until - trio.current_time()
-        for origin, place in list(self._places.items()):
-            if place == key and left_s > 0:
-                await self._send.send(ev.OriginWord(origin, name, left_s))
+        for word in self._throttles.words_of(name):
+            await self._tell_machine(word)
 
     def throttled(self, origin: str, fault: Fault) -> None:
         """An origin refused a request of ours: the others are told when it said for how long."""
-        key, retry_after_s = self._places.get(origin), fault.retry_after_s
-        if key is None or not retry_after_s or fault.http_status not in THROTTLING:
-            return
-        until = trio.current_time() + retry_after_s
-        if until > self._told_until.get(origin, 0.0) + TOLD_AGAIN_S:
-            self._told_until[origin] = until
-            self._swarm.throttled(key, retry_after_s)
+        self._throttles.refused(origin, fault)
 
     def _coming(self, brings: Mapping[bytes, RangeSet]) -> Iterator[tuple[int, RangeSet]]:
         for name, blocks in brings.items():
@@ -243,9 +230,9 @@ class Swarming:
             for evidence in self._evidence.values():
                 evidence.knows_peer(name, event.peer)
             up = ev.SourceUp(name, SourceKind.PEER, self._requests, frozenset())
-            await self._send.send(up)
+            await self._tell_machine(up)
             if self._queues.get(name):
-                await self._send.send(ev.SourceQueue(name, self._queues[name]))
+                await self._tell_machine(ev.SourceQueue(name, self._queues[name]))
         blocks = event.blocks
         if blocks is not None:
             blocks &= RangeSet.of((0, -(-size_bytes // BLOCK_BYTES)))
@@ -257,8 +244,21 @@ class Swarming:
             before = self._untold[key]
             self._untold[key] = None if before is None or blocks is None else before | blocks
             return
+        if not self._has_to_learn(event.peer, index, blocks):
+            await self._tell_machine(ev.SourceHas(name, index, blocks))
+            return
         self._untold[key] = blocks
         nursery.start_soon(self._tell, name, index, nursery)
+
+    def _has_to_learn(self, peer: PeerId, index: int, blocks: RangeSet | None) -> bool:
+        """Whether a question for hashes comes before what a peer told of a blob."""
+        evidence = self._evidence.get(index)
+        if evidence is None or evidence.is_proven:
+            return False
+        if blocks is None:
+            asked = self._asked.get(index, ())
+            return peer not in asked and len(asked) < MAP_OPINIONS
+        return bool(evidence.unspoken(blocks))
 
     async def _tell(self, name: str, index: int, nursery: trio.Nursery) -> None:
         """Ask for the hashes first, so that blocks are checked as they arrive. An answer that takes
@@ -278,7 +278,7 @@ class Swarming:
             with trio.move_on_after(MAP_WAIT_S):
                 await learned.wait()
         if key in self._untold and name in self._up:
-            await self._send.send(ev.SourceHas(name, index, self._untold.pop(key)))
+            await self._tell_machine(ev.SourceHas(name, index, self._untold.pop(key)))
 
     async def _learn_map(self, peer: PeerId, index: int, blocks: RangeSet | None) -> None:
         evidence, wanted = self._evidence.get(index), self._wanted[index]
@@ -443,7 +443,7 @@ class Swarming:
             if found is not None:
                 await self._convict(found)
         if verdict is None and evidence.contradicted():
-            await self._send.send(ev.Cleared(index))
+            await self._tell_machine(ev.Cleared(index))
 
     async def refused_small(self, source: str, index: int, fault: Fault) -> None:
         """A small blob did not have the digest that was asked for: proof at once."""
@@ -499,7 +499,7 @@ class Swarming:
         if name in self._up:
             self._up.discard(name)
             what = "banned" if verdict.bans else "left out of this pull"
-            await self._send.send(ev.SourceDown(name, f"{what}: {verdict.reason}"))
+            await self._tell_machine(ev.SourceDown(name, f"{what}: {verdict.reason}"))
 
     # -- what we share -----------------------------------------------------------------------------
 

@@ -116,3 +116,24 @@ def test_an_end_before_anything_was_said_is_just_an_end(count):
 def test_an_end_at_our_nonce_means_that_it_did_not_fit(count):
     with pytest.raises(OtherNetwork, match="hung up"):
         play(said(HELLO)[:count])
+
+
+def test_what_came_at_once_is_taken_in_parts_and_nothing_is_taken_without_waiting():
+    came = said(HELLO, b"frame")
+
+    async def run():
+        conn = PrivateConnection(Silent([came]), KEY)
+        with trio.fail_after(1):
+            assert await conn.read(len(HELLO)) == HELLO
+            assert await conn.read(2) == b"fr"
+            assert await conn.read() == b"ame"
+            assert await conn.read(0) == b""
+
+    trio.run(run)
+
+
+class Silent(Recorded):
+    """Says no more than it has said."""
+
+    async def read(self, n=None):
+        return await super().read(n) if self.pieces else await trio.sleep_forever()

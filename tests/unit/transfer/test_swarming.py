@@ -19,7 +19,8 @@ from p2pcache.sources.port import PeerLoad, PeerProof, PeerThrottled
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine.zones import FAR
 from p2pcache.transfer.sharing import Peers
-from p2pcache.transfer.swarming import ORIGIN_KEY_BYTES, Swarming
+from p2pcache.transfer.swarming import Swarming
+from p2pcache.transfer.throttle_words import ORIGIN_KEY_BYTES
 from tests.support.partial_files import block_hashes, some_bytes
 from tests.support.swarms import (
     MIB,
@@ -388,3 +389,25 @@ async def drain(heard: trio.MemoryReceiveChannel[ev.Event], told: list[ev.Event]
     with trio.move_on_after(0.1):
         while True:
             told.append(await heard.receive())
+
+
+async def test_what_needs_no_question_is_told_before_what_waits_for_an_answer(autojump_clock):
+    body = some_bytes(4 * MIB, b"spoken")
+    first, second = (ServedPeer(Key(n), SimpleNamespace(port=n)) for n in (1, 2))
+    first.attests(body)
+    send, heard = trio.open_memory_channel[ev.Event](100)
+    swarm = ScriptedSwarm([first, second])
+    swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
+    partial = SimpleNamespace(data_path=Path("data"), live_path=Path("live"))
+    swarming.opened(0, SimpleNamespace(proven=None, partial=partial))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(swarming.run)
+        swarm.holds(first, digest_of(body), len(body), RangeSet.of((0, 4)))
+        await trio.sleep(1)
+        asked = len(swarm.map_asks)
+        swarm.holds(second, digest_of(body), len(body), RangeSet.of((1, 2)))
+        await trio.testing.wait_all_tasks_blocked()  # not a moment of time has passed
+        told = [heard.receive_nowait() for _ in range(heard.statistics().current_buffer_used)]
+        nursery.cancel_scope.cancel()
+    assert ev.SourceHas(second.name, 0, RangeSet.of((1, 2))) in told
+    assert len(swarm.map_asks) == asked == 1
