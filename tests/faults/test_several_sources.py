@@ -43,7 +43,7 @@ def driver_of(
         origins,
         store,
         workers,
-        options=TransferOptions(patience_s=5.0),
+        options=TransferOptions(patience_s=30.0, stall_s=30.0, origin_stall_s=30.0),
         limits=FetchLimits(),
         cores=1,
         chance=random.random,
@@ -65,7 +65,7 @@ async def test_who_comes_after_a_liar_is_asked_for_each_byte_once(tmp_path: Path
         ]
         async with open_workers(WorkerOptions()) as workers:
             driver = driver_of(wanted, origins, store, workers)
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 await driver.run()
         assert driver.blobs[0].path.read_bytes() == data
         by_name = {s.name: s for s in driver.statistics().sources}
@@ -86,7 +86,7 @@ async def test_after_two_liars_nothing_of_theirs_is_left_for_the_third(tmp_path:
         ]
         async with open_workers(WorkerOptions()) as workers:
             driver = driver_of(wanted, origins, store, workers)
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 await driver.run()
         assert driver.blobs[0].path.read_bytes() == data
         by_name = {s.name: s for s in driver.statistics().sources}

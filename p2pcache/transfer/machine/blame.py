@@ -9,7 +9,7 @@ from p2pcache.transfer import events as ev
 from p2pcache.transfer.policy import backoff_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from p2pcache.lanes.orders import Fault
     from p2pcache.transfer.machine.blobs import BlobState
@@ -63,6 +63,35 @@ def stalled(
     source.retries += 1
     pause_s = options.stall_backoff_s * 2.0 ** min(source.failures - 1, 6)
     source.not_before = now + pause_s * (1.0 + 0.2 * chance())
+
+
+def accuse(
+    blob: BlobState, sources: Mapping[str, SourceState], fault: Fault, out: list[ev.Action]
+) -> None:
+    """The whole digest was wrong, also with everything fetched twice; all of it is to come again.
+
+    Who sent all of it alone lied. Of several nobody knows who, and some may be honest: each that
+    has all of it, origins first, is asked for it alone, once. Where nobody is left, all that sent
+    some are left out.
+    """
+    index = blob.spec.index
+    senders = sorted(name for name, mask in blob.by.items() if mask) or sorted(sources)
+    whole = [
+        each
+        for each in sources.values()
+        if each.name not in blob.alone and each.may(index) and each.has(blob) == blob.full
+    ]
+    if len(senders) == 1 or not whole:
+        for name in senders:
+            sources[name].excluded[index] = fault
+            out.append(ev.Banned(name, fault.message))
+        whole = [each for each in whole if each.name not in senders] if blob.alone else []
+    if whole:
+        chosen = min(whole, key=lambda each: (each.is_peer, each.name))
+        blob.alone.add(chosen.name)
+        for each in sources.values():
+            each.barred[index] = blob.full
+        del chosen.barred[index]
 
 
 def blame(

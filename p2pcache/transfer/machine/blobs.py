@@ -44,6 +44,7 @@ class BlobState:
         self.audited = False  # all of it is being compared, after a wrong whole digest
         self.digested = False  # a whole digest came out wrong before: hash again from the start
         self.by: dict[str, int] = {}
+        self.alone: set[str] = set()  # who was asked for all of it, and nobody else, to find a liar
 
     @property
     def missing(self) -> int:
@@ -81,3 +82,4 @@ class BlobState:
         self.phase = Phase.COMPLETE
         self.full = self.done = self.claimed = self.recheck = self.delayed = self.unclear = 0
         self.by.clear()
+        self.alone.clear()

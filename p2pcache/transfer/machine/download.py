@@ -28,6 +28,7 @@ from p2pcache.transfer.machine.blame import (
     BUSY,
     LACKS_IT,
     UNASKED,
+    accuse,
     blame,
     cause_of,
     stalled,
@@ -436,12 +437,9 @@ class Download(Planning):
             blob.audited = True
             self._compare(blob, blob.full)
             return
-        fault = Fault(FaultKind.UNTRUSTED, event.message)
-        for name in sorted(name for name, mask in blob.by.items() if mask) or sorted(self._sources):
-            self._sources[name].excluded[event.blob] = fault
-            out.append(ev.Banned(name, event.message))
-        blob.audited = False  # another source starts afresh
         self._compare(blob, blob.full)
+        accuse(blob, self._sources, Fault(FaultKind.UNTRUSTED, event.message), out)
+        blob.audited = bool(blob.alone)  # else another source starts afresh
         blob.by = {}
 
     def _compare(self, blob: BlobState, blocks: int) -> None:

@@ -78,8 +78,12 @@ class SourceState:
         index = blob.spec.index
         if self.gone is not None or index in self.excluded:
             return 0
-        mask = blob.full if self.holds is None else self.holds.get(index, 0)
+        mask = self.has(blob)
         return mask & ~self.barred[index] if index in self.barred else mask
+
+    def has(self, blob: BlobState) -> int:
+        """Blocks of a blob that it says it has."""
+        return blob.full if self.holds is None else self.holds.get(blob.spec.index, 0)
 
     def may(self, blob: int) -> bool:
         """Whether it could bring some of this blob."""

@@ -206,6 +206,41 @@ def test_a_wrong_digest_has_everything_compared_and_then_names_the_source():
     assert isinstance(out[-1], ev.Failed)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    lies=st.lists(
+        st.lists(st.sampled_from(["a lie", "another lie", ""]), min_size=4, max_size=4),
+        min_size=1, max_size=3,
+    ),
+    order=st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_one_honest_source_is_found_among_liars_whoever_is_asked_first(lies, order):
+    """`lies`: what each source sends instead of each block; one more sends the truth."""
+    sizes, count = (4 * MIB,), 4
+    sent = [*lies, [""] * count]
+    order.shuffle(sent)
+    d, out = machine(*sizes, streams=3, sources=len(sent))
+    disk, queue, now, turns = [""] * count, jobs(opened(d, out, sizes)), 1.0, 0
+    while not isinstance(out[-1] if out else None, ev.Finished):
+        assert not any(isinstance(one, ev.Failed) for one in out), "an honest one is left"
+        now, turns = now + 0.1, turns + 1
+        assert turns < 400, "it never ends"
+        if any(isinstance(one, ev.Digest) for one in out):
+            told: ev.Event = ev.Digested(0, disk == [""] * count, "wrong")
+        elif queue:
+            job = queue.pop(order.randrange(len(queue)))
+            blocks = range(job.start // MIB, job.end // MIB)
+            mine = sent[int(job.source[1:])]
+            changed = tuple(b for b in blocks if job.compare and disk[b] != mine[b])
+            for block in blocks:
+                disk[block] = mine[block]
+            told = ended(job, changed=changed)
+        else:
+            told = ev.Tick()
+        out = d.handle(told, now)
+        queue += jobs(out)
+
+
 def test_a_compare_that_mends_the_blob_completes_it():
     sizes = (2 * MIB,)
     d, out = machine(*sizes, streams=1)
