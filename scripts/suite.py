@@ -21,7 +21,11 @@ REPO = Path(__file__).parents[1]
 BESIDE = [
     "tests/unit", "tests/sim",
     # these start servers, and nothing in them is judged by how long it took
-    "tests/cli", "tests/contract",
+    "tests/cli/test_commands.py", "tests/cli/test_damage.py", "tests/cli/test_docs.py",
+    "tests/cli/test_one_agent.py", "tests/cli/test_output.py", "tests/cli/test_preload.py",
+    "tests/cli/test_preload_reasons.py", "tests/cli/test_program.py",
+    "tests/cli/test_real_agent.py", "tests/cli/test_streams.py", "tests/contract",
+    "tests/faults/test_budget.py", "tests/faults/test_disk_faults.py",
     "tests/faults/test_proxies.py", "tests/faults/test_redirects.py",
     "tests/faults/test_store_crash.py", "tests/faults/test_store_disk_full.py",
     "tests/real/test_airgap_kubo.py", "tests/real/test_get.py", "tests/real/test_hf_cache.py",

@@ -16,6 +16,8 @@ from p2pcache.agent.localapi.client import Client
 from p2pcache.agent.localapi.server import ServerOptions
 from tests.support.agent_thread import running_agent
 
+PATIENCE_S = 60.0  # nothing here is judged by how long it took
+
 
 def run(*args, **options):
     """The program in a process of its own."""
@@ -31,7 +33,7 @@ def test_an_agent_that_another_started_meanwhile_is_not_ours(home):
     connecting.start()
     wait_until((home / "embedded-agent.log").exists)
     with running_agent(home):
-        connecting.join(20)
+        connecting.join(PATIENCE_S)
         assert not client.embedded
         client.close()
 
@@ -46,7 +48,7 @@ def test_ctrl_c_in_join_says_whether_the_key_is_kept(agent, home, kept):
     )  # fmt: skip
     wait_until(lambda: agent.calls)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=10)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert (child.returncode, out) == (130, "")
     assert ("the network's key is kept" if kept else "no key is kept") in err
 
@@ -90,11 +92,11 @@ def test_the_upload_limit_of_the_command_line_reaches_a_real_agent(home):
         env={**os.environ, "P2PCACHE_LANES_LIMIT_UP": "1 MiB"},
     )  # fmt: skip
     try:
-        wait_until(lambda: run("status").returncode == 0, 20.0)
+        wait_until(lambda: run("status").returncode == 0)
         shown = [json.loads(line) for line in run("config", "show", "--json").stdout.splitlines()]
     finally:
         agent.terminate()
-        agent.wait(20)
+        agent.wait(PATIENCE_S)
     (limit,) = [setting for setting in shown if setting["name"] == "lanes.limit_up"]
     assert limit["value"] == 10 << 20
 
@@ -106,7 +108,7 @@ def test_ctrl_c_stops_the_pull_in_the_agent_and_exits_130(agent):
     )  # fmt: skip
     wait_until(lambda: agent.calls)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=10)
+    out, err = child.communicate(timeout=PATIENCE_S)
     assert (child.returncode, out) == (130, "")
     assert err == "error: interrupted; what was verified is kept\n"
     assert agent.cancelled == ["hang"]
@@ -119,7 +121,7 @@ def test_a_reader_that_had_enough_is_no_failure(agent):
     child.stdout.close()  # before it has written anything
     err = child.stderr.read()
     child.stderr.close()
-    assert (child.wait(10), err) == (0, b"")
+    assert (child.wait(PATIENCE_S), err) == (0, b"")
 
 
 def test_on_a_terminal_progress_is_one_line_that_is_taken_back(agent):
@@ -157,7 +159,7 @@ def test_thirty_programs_at_once_all_get_their_answer(home):
             )
             for n in range(30)
         ]  # fmt: skip
-        answers = [child.communicate(timeout=60)[0] for child in children]
+        answers = [child.communicate(timeout=PATIENCE_S)[0] for child in children]
     assert answers == [f"/{n}\n" for n in range(30)]
     assert len(service.calls) == 30
 
@@ -192,13 +194,13 @@ def on_a_terminal(args, environment):
         if not data:
             break
         shown += data
-    child.wait(10)
+    child.wait(PATIENCE_S)
     os.close(ours)
     return shown.decode().replace("\r\n", "\n")
 
 
-def wait_until(holds, seconds=10.0):
-    deadline = time.monotonic() + seconds
+def wait_until(holds):
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -250,7 +250,7 @@ async def test_a_disk_that_hangs_does_not_hang_the_end_of_a_pull(
         assert trio.current_time() - began == pytest.approx(CLOSE_S)
         answers.set()
         directory = store.layout.partial(sha256_digest(bytes(32)))
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 60
         while directory.exists() and time.monotonic() < give_up:
             time.sleep(0.01)  # noqa: ASYNC251  (real time: the virtual one would run away)
         assert not directory.exists(), "done after all, when the disk answers"
