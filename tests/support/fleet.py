@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.support.agents import made_agent, running_agents
-from tests.support.network import knows, wait_until
+from tests.support.network import MODULE, knows, wait_until
 from tests.support.nginx import nginx, static_hub
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def fleet(
     made = [
         made_agent(
             folder / f"n{number}", settings=each[number] if each else None,
-            prefix=("setsid", *net.prefix(number)), **env,
+            prefix=("setsid", *net.prefix(number)), module=MODULE, argv=(), **env,
         )
         for number in range(count)
     ]  # fmt: skip
