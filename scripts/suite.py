@@ -1,7 +1,8 @@
 """All tests: `python -m scripts.suite MARKS [pytest arguments]`.
 
-Those that start real servers wait a third of the time. What needs no server runs beside them, at a
-low priority, so that no deadline of theirs is missed for it; arguments of pytest make it one run.
+Those that start real servers wait most of the time. What needs no server, or has no deadline, runs
+beside them, at a low priority, so that no deadline of theirs is missed for it; arguments of pytest
+make it one run.
 What fails is run once more, alone: a machine that is busy with something else breaks deadlines.
 Both results are printed; what fails twice fails. SIGTERM ends both as Ctrl-C does: with what they
 started.
@@ -17,7 +18,22 @@ from pathlib import Path
 from typing import IO
 
 REPO = Path(__file__).parents[1]
-BESIDE = ["tests/unit", "tests/sim"]
+BESIDE = [
+    "tests/unit", "tests/sim",
+    # these start servers, and nothing in them is judged by how long it took
+    "tests/cli/test_commands.py", "tests/cli/test_damage.py", "tests/cli/test_docs.py",
+    "tests/cli/test_one_agent.py", "tests/cli/test_output.py", "tests/cli/test_preload.py",
+    "tests/cli/test_preload_reasons.py", "tests/cli/test_program.py",
+    "tests/cli/test_real_agent.py", "tests/cli/test_streams.py", "tests/contract",
+    "tests/faults/test_budget.py", "tests/faults/test_disk_faults.py",
+    "tests/faults/test_proxies.py", "tests/faults/test_redirects.py",
+    "tests/faults/test_store_crash.py", "tests/faults/test_store_disk_full.py",
+    "tests/real/test_airgap_kubo.py", "tests/real/test_get.py", "tests/real/test_hf_cache.py",
+    "tests/real/test_hf_source.py", "tests/real/test_http_source.py",
+    "tests/real/test_lanes_nginx.py", "tests/real/test_lean_libp2p.py",
+    "tests/real/test_origins.py", "tests/real/test_py_libp2p_fixes.py",
+    "tests/real/test_unixfs_kubo.py",
+]  # fmt: skip
 NICENESS = "15"
 ENDS_S = 30.0
 FAILED = 1  # of pytest: some tests did
@@ -82,7 +98,7 @@ def both(marks: str) -> dict[str, tuple[list[str], int]]:
             beside_status = beside.wait()
         finally:
             stop(beside)
-        print(f"\nscripts/test: {' and '.join(BESIDE)}, which ran beside the others:", flush=True)
+        print("\nscripts/test: what ran beside the others:", flush=True)
         log.seek(0)
         sys.stdout.buffer.write(log.read())
         sys.stdout.flush()

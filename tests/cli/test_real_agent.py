@@ -185,8 +185,9 @@ def test_an_unpinned_url_without_a_strong_etag_is_downloaded_every_time(
 
 def test_a_local_folder_is_read_again_only_where_it_changed(p2pcache, tmp_path):
     folder = folder_of(tmp_path / "www", old="unchanged", new="changed a moment ago")
-    long_ago = time.time() - 60
+    long_ago, soon = time.time() - 60, time.time() + 60  # also where the command takes seconds
     os.utime(folder / "old", (long_ago, long_ago))
+    os.utime(folder / "new", (soon, soon))
     p2pcache("get", "./www", "--to", "out")
     time.sleep(0.01)
     again = p2pcache("get", "./www", "--to", "out")

@@ -103,7 +103,7 @@ def test_ctrl_c_while_a_command_starts_is_130_and_one_line(env, agent, delay_ms)
     child = starting(env, "p2pcache.__main__", "get", "hang")
     time.sleep(delay_ms / 1000)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=20)
+    out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (130, "")
     assert err == "error: interrupted; what was verified is kept\n"
 
@@ -113,7 +113,7 @@ def test_ctrl_c_while_an_agent_starts_is_one_line(env, delay_ms):
     child = starting(env, "p2pcache.agent.__main__")
     time.sleep(delay_ms / 1000)
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=60)
     assert child.returncode in (0, 130)
     assert len(err.splitlines()) <= 1
     assert "Traceback" not in err
@@ -151,5 +151,5 @@ def test_two_quick_ctrl_c_end_an_agent_without_a_traceback(env, gap_s):
     child.send_signal(signal.SIGINT)
     time.sleep(gap_s)
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=20)
+    _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (0, "")

@@ -182,7 +182,7 @@ def test_an_origin_that_dies_half_way_is_not_missed_when_peers_have_the_rest(tmp
             agent.get("hf://demo/model", credentials=credentials, include=[names])
             agent.stop()
         with Pull(b, "hf://demo/model", credentials=credentials, to=str(tmp_path / "out")) as pull:
-            pull.wait_bytes(repo.total_bytes // 6)
+            pull.wait_bytes(MIB)
             for agent in (a, c):
                 agent.launch()
             for agent in (a, c):

@@ -97,11 +97,11 @@ def test_agents_share_while_they_download(tmp_path: Path, blob: ServedBlob):
 
 
 def test_a_pull_that_began_without_a_network_gains_its_peers(tmp_path: Path, blob: ServedBlob):
-    slow = {**LOOPBACK, "fetch.limit_rate": "8 MiB"}
+    slow = MIB // 2  # bytes/s; each request gets a second's share at once
     with (
-        nginx(blob.path.parent, tmp_path / "nginx") as server,
+        nginx(blob.path.parent, tmp_path / "nginx", limit_rate_bytes_per_s=slow) as server,
         network(tmp_path, 1) as (a,),
-        running_agent(tmp_path / "b", settings=slow) as b,
+        running_agent(tmp_path / "b", settings=LOOPBACK) as b,
     ):
         with a.client() as client:
             client.push(blob.path)

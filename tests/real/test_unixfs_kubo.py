@@ -80,29 +80,22 @@ def file_root_of(content: bytes) -> Root:
 
 
 @pytest.mark.parametrize("size", INTERESTING_SIZES)
-def test_a_file_has_the_root_that_kubo_gives_it(kubo: Kubo, tmp_path: Path, size: int) -> None:
-    path = sparse_file(tmp_path / "file", size)
-
-    root = file_root((block for block, _ in block_hashes(path, size)), size)
-
-    assert format_cid(root.cid) == kubo.only_hash(path)
-    assert root.size == size
-
-
-@pytest.mark.parametrize("size", INTERESTING_SIZES)
-def test_leaf_by_leaf_makes_the_root_and_the_size_that_kubo_stores(
+def test_a_file_has_the_root_and_the_size_that_kubo_stores_also_leaf_by_leaf(
     kubo: Kubo, tmp_path: Path, size: int
 ) -> None:
     path = sparse_file(tmp_path / "file", size)
+    blocks = list(block_hashes(path, size))
     importer = FileImporter()
-    for block, length in block_hashes(path, size):
+    for block, length in blocks:
         importer.add_leaf(block, length)
 
-    root = importer.finish()
+    root = file_root((block for block, _ in blocks), size)
+    by_leaf = importer.finish()
 
     stored = kubo.add(path)
-    assert format_cid(root.cid) == stored
-    assert root.dag_size == file_dag_size(size) == kubo.dag_size(stored)
+    assert format_cid(root.cid) == format_cid(by_leaf.cid) == stored
+    assert root.size == size
+    assert by_leaf.dag_size == file_dag_size(size) == kubo.dag_size(stored)
 
 
 def test_bytes_on_stdin_have_the_same_root_as_the_file(kubo: Kubo) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shutil
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.agents import agent_env, running_agent
-from tests.support.network import knows, wait_until
+from tests.support.agents import made_agent, running_agents
+from tests.support.network import MODULE, knows, wait_until
 from tests.support.nginx import nginx, static_hub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager, ExitStack
+    from pathlib import Path
 
     from tests.support.agents import Agent
     from tests.support.hub_repo import HubRepo
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ORIGIN_PORT = 8080
 MEET_S = 90.0
+AT_ONCE = 4  # agents that start together: each wants a core for a second
 
 
 def lan_hub(net: Lan, host: int, repo: HubRepo, folder: Path) -> AbstractContextManager[Nginx]:
@@ -40,22 +41,23 @@ def fleet(
     """So many agents, on the first hosts, that all know each other by mDNS. `env`: of all;
     `each`: settings, by number.
     """
-    agents: list[Agent] = []
-    for number in range(count):
-        place = folder / f"n{number}"
-        place.mkdir(parents=True)
-        home = Path(agent_env(place)["P2PCACHE_HOME"])
-        if agents:
-            home.mkdir(parents=True)
-            shutil.copy2(agents[0].home / "network.key", home / "network.key")
-        made = running_agent(
-            place, settings=each[number] if each else None,
-            prefix=("setsid", *net.prefix(number)), **env,
-        )  # fmt: skip
-        agents.append(stack.enter_context(made))
-        if number == 0:
-            with agents[0].client() as client:
-                client.init()
-    for agent in agents:
+    made = [
+        made_agent(
+            folder / f"n{number}", settings=each[number] if each else None,
+            prefix=("setsid", *net.prefix(number)), module=MODULE, argv=(), **env,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    (first,) = stack.enter_context(running_agents(made[:1]))
+    with first.client() as client:
+        client.init()
+    for start in range(1, count, AT_ONCE):
+        some = made[start : start + AT_ONCE]
+        for agent in some:
+            shutil.copy2(first.home / "network.key", agent.home / "network.key")
+        stack.enter_context(running_agents(some))
+    for agent in made:
+        stack.callback(agent.tell_to_stop)
+    for agent in made:
         wait_until(partial(knows, agent, count - 1), "they do not all meet", MEET_S)
-    return agents
+    return made

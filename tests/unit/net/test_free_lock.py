@@ -50,35 +50,23 @@ async def test_somebody_elses_lock_cannot_be_given_back():
         lock.release()
 
 
-async def test_a_loop_over_a_free_one_gives_way_now_and_then():
-    lock, others = FreeLock(), 0
+async def test_a_loop_over_a_free_one_gives_way_now_and_then_and_it_tells_when():
+    lock, others, said = FreeLock(), 0, []
 
     async def other() -> None:
         nonlocal others
-        others += 1
+        while True:
+            others += 1
+            await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        for _ in range(2 * GIVES_WAY):  # those of one pass run in any order
-            async with lock:
-                pass
-        assert others == 1
-
-
-async def test_it_tells_when_taking_it_gives_way():
-    lock = FreeLock()
-    said = []
-    for _ in range(3 * GIVES_WAY):
-        at_hand, others = lock.is_at_hand(), 0
-
-        async def other() -> None:
-            nonlocal others
-            others += 1
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
+        for _ in range(3 * GIVES_WAY):
+            at_hand, before = lock.is_at_hand(), others
             async with lock:
                 assert not lock.is_at_hand()
-                assert not (at_hand and others)
-        said.append(at_hand)
+                assert others == before or not at_hand
+            said.append(at_hand)
+        nursery.cancel_scope.cancel()
     assert said.count(False) == 3
+    assert others in (2, 3), "once each time; those of the last pass run in any order"

@@ -14,6 +14,7 @@ from tests.support.processes import is_alive
 ROOT = Path(__file__).resolve().parents[3]
 START = (
     "import pathlib, sys; from scripts import suite; suite.REPO = pathlib.Path(sys.argv[1]);"
+    "suite.BESIDE = ['tests/unit'];"
     "sys.exit(suite.main('not lab'))"
 )
 TEST = """
@@ -31,7 +32,6 @@ def test_with_a_server():
 
 def test_sigterm_ends_both_runs_and_what_they_started(tmp_path: Path) -> None:
     tests = [tmp_path / "tests" / "test_a.py", tmp_path / "tests" / "unit" / "test_b.py"]
-    (tmp_path / "tests" / "sim").mkdir(parents=True)
     for test in tests:
         test.parent.mkdir(exist_ok=True)
         test.write_text(TEST)
