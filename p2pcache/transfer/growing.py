@@ -38,6 +38,7 @@ BUSY_BEAT_S = 0.1  # how often to look whether the other holder of a lease is do
 FOLLOW_BEAT_S = 0.1
 FOLLOW_IDLE_S = 1.0  # without a block for so long, a follower's process is worth more elsewhere
 FLUSH_BEAT_S = 0.05  # at 1 GB/s this is 50 MB: with the flush size it bounds what a crash costs
+SLOW_BEAT_S = 0.2  # while less than a quarter of the flush size comes in that time
 CLOSE_S = 30.0  # 64 MiB to a disk that others keep busy; what hangs for longer may never end
 FLUSH_AGE_S = 2.0  # slow transfers are flushed by age
 
@@ -130,7 +131,8 @@ class GrowingBlob:
             return self.wanted.size_bytes  # its files are on their way out
         if self._partial is None:
             return 0
-        blocks = len(self.live()) - self.live().count(0)
+        live = self.live()
+        blocks = len(live) - live.count(0)
         return min(blocks * BLOCK_BYTES, self.wanted.size_bytes)
 
     def verified_to(self, start: int, end: int) -> int:
@@ -200,9 +202,13 @@ class GrowingBlob:
     async def keep_flushed(self) -> None:
         """Make progress durable every so many bytes, and by age when it is slow."""
         flushed, since = self.live_bytes(), trio.current_time()
+        before, beat_s = flushed, FLUSH_BEAT_S
         while True:
-            await trio.sleep(FLUSH_BEAT_S)
+            await trio.sleep(beat_s)
             now, bytes_ = trio.current_time(), self.live_bytes()
+            rate = (bytes_ - before) / beat_s
+            slow = rate * SLOW_BEAT_S < self._store.options.flush_bytes / 4
+            before, beat_s = bytes_, SLOW_BEAT_S if slow else FLUSH_BEAT_S
             old = now - since >= FLUSH_AGE_S
             if bytes_ - flushed >= self._store.options.flush_bytes or (old and bytes_ > flushed):
                 async with self._disk:
