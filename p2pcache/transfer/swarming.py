@@ -4,7 +4,6 @@ verified is announced. It decides nothing: the machine schedules, `trust` judges
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from typing import TYPE_CHECKING, assert_never
 
@@ -15,7 +14,7 @@ from p2pcache.content.peerid import format_peer_id
 from p2pcache.content.ranges import RangeSet
 from p2pcache.content.signed import MAX_PIECE_BLOCKS, sign_attestation
 from p2pcache.errors import P2PCacheError, Untrusted
-from p2pcache.lanes.faults import host_of
+from p2pcache.lanes.faults import THROTTLING, host_of
 from p2pcache.lanes.orders import BLOCK_BYTES, Location
 from p2pcache.sources.port import (
     PeerBrings,
@@ -28,6 +27,7 @@ from p2pcache.sources.port import (
     SourceKind,
 )
 from p2pcache.transfer import events as ev
+from p2pcache.transfer.budgets import origin_key
 from p2pcache.transfer.peer_lanes import PeerLanes
 from p2pcache.transfer.trust import Evidence, Verdict, size_verdicts
 
@@ -53,8 +53,6 @@ HELLO_BEAT_S = 0.02
 PROOF_MAX_S = 2.0  # a far origin's token dance, redirect and 64 KiB; a holder that lies costs this
 MAP_COUNT = 4096  # hashes in one answer
 MAP_OPINIONS = 3  # peers that are asked for the map of one blob: one lies, the others tell
-THROTTLING = frozenset({429, 503})
-ORIGIN_KEY_BYTES = 16  # of a hash: enough to know the same place
 TOLD_AGAIN_S = 1.0  # a time that is so much later is told again
 MAX_CLAIMS = 64  # of other sizes, by those who have the whole blob, for the verdict
 
@@ -189,7 +187,7 @@ class Swarming:
 
     async def asks(self, origin: str, location: Location) -> None:
         """Where an origin of ours is asked: what members say of that place is of use now."""
-        key = hashlib.sha256(host_of(location.url).encode()).digest()[:ORIGIN_KEY_BYTES]
+        key = origin_key(host_of(location.url))
         if self._places.get(origin) != key:
             self._places[origin] = key
             for name in list(self._throttled):
