@@ -37,15 +37,18 @@ def aria2c(net: Lan, hub: Nginx, nodes: int, size: int, bound_s: float, folder: 
     progress(f"{nodes} independent aria2c")
     url = f"{hub.url}/demo/model/resolve/main/model.safetensors"
     began = time.monotonic()
-    running = [
-        subprocess.Popen(
-            net.argv(number, ["aria2c", "-x8", "-s8", "--quiet", "--no-conf",
-                              "-d", str(folder / f"a{number}"), "-o", "model", url])
-        )
-        for number in range(nodes)
-    ]  # fmt: skip
-    if any(process.wait(END_S) for process in running):
-        raise RuntimeError("aria2c failed")
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(
+                _running(
+                    net.argv(number, ["aria2c", "-x8", "-s8", "--quiet", "--no-conf",
+                                      "-d", str(folder / f"a{number}"), "-o", "model", url])
+                )
+            )
+            for number in range(nodes)
+        ]  # fmt: skip
+        if any(process.wait(END_S) for process in running):
+            raise RuntimeError("aria2c failed")
     ratio = (time.monotonic() - began) / bound_s
     copies = hub.body_bytes() / size
     return [
@@ -107,18 +110,29 @@ def kubo(net: Lan, nodes: int, file: Path, link: int, bound_s: float, folder: Pa
             net.limit(number, link)
         began = time.monotonic()
         pins = [
-            subprocess.Popen(
-                net.argv(n, [str(ipfs_binary()), "pin", "add", root]),
-                env=_env(repos[n]), stdout=subprocess.DEVNULL,
+            stack.enter_context(
+                _running(net.argv(n, [str(ipfs_binary()), "pin", "add", root]), _env(repos[n]))
             )
             for n in range(1, nodes)
-        ]  # fmt: skip
+        ]
         if any(pin.wait(END_S) for pin in pins):
             raise RuntimeError("ipfs pin add failed")
         ratio = (time.monotonic() - began) / bound_s
     for repo in repos:
         shutil.rmtree(repo)
     return [info(f"{name}: last over the bound", ratio)]
+
+
+@contextmanager
+def _running(
+    argv: list[str], env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Ended at the end, whatever becomes of the others."""
+    process = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        stop(process)
 
 
 def _env(repo: Path) -> dict[str, str]:

@@ -68,6 +68,19 @@ class NetworkSlot:
         """Whether there should be one."""
         return self.settings.enabled and self.files.network.exists()
 
+    def own_id(self) -> bytes:
+        """Our peer id, also while no network is open; empty while there is none, or none that can
+        be read.
+        """
+        from p2pcache.net.identity import load_identity
+
+        if not self.files.identity.exists():
+            return b""
+        try:
+            return load_identity(self.files.identity).peer_id
+        except LocalFault:
+            return b""  # the network says what is wrong with it
+
     @property
     def open_for_s(self) -> float:
         """For how long there has been one now; of a young one not all members are met yet."""

@@ -1,7 +1,7 @@
 """The accounts of origins, kept on the disk and told to the members; `transfer.spending` decides.
 
 A crash loses what was counted within FLUSH_S. A disk that does not take it loses nothing while the
-agent runs: it is written later.
+agent runs: it is written later. Of what other members told it loses OTHERS_S: they tell it again.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from p2pcache.content.peerid import format_peer_id
-from p2pcache.errors import LocalFault
+from p2pcache.errors import LocalFault, Untrusted
+from p2pcache.net.sync.limits import Bucket
 from p2pcache.store.spent import SpentRow
 from p2pcache.transfer.budgets import (
+    KEEP_MONTHS,
     NO_LIMITS,
     OURS,
     Figure,
@@ -42,13 +44,15 @@ _log = logging.getLogger(__name__)
 
 FLUSH_S = 1.0  # between two looks at what arrived; then it is kept and told
 AGAIN_S = 10.0  # after the disk failed
+OTHERS_S = 60.0  # between two times that others' figures are kept: theirs may grow all the time
 COALESCE_S = 0.02  # requests that begin and end together are told together
-KEEP_MONTHS = 12  # that are over: a clock that jumps for a moment must not lose this one
+TELL_S = 0.1  # between two words, at least; the network's beat, where it has many links
+WORDS_PER_S, WORDS_BURST = 20.0, 40.0  # of one member: twice what one says
 MAX_SHOWN = 256  # members of one origin in a status; the local socket's frames are bounded
 
 
 class Origins:
-    """See the module. Made with `load_origins`."""
+    """See the module. `rows`: what was kept before; `me`: see `Spending`."""
 
     def __init__(
         self,
@@ -56,16 +60,18 @@ class Origins:
         slot: NetworkSlot,
         budgets: Mapping[str, Limits],
         now: Callable[[], float],
-        odometer: Odometer,
+        odometer: Odometer | None,
         rows: Iterable[SpentRow],
+        me: bytes = OURS,
     ) -> None:
         kept = list(rows)
-        self.spending = Spending(budgets, now, map(_figure, kept), odometer)
+        self.spending = Spending(budgets, now, map(_figure, kept), odometer, me)
         self._hosts = {row.origin: row.host for row in kept}
         self._store = store
         self._slot = slot
         self._now = now
-        self._keep_at = -math.inf
+        self._keep_at = self._others_at = -math.inf
+        self._words: dict[PeerId, Bucket] = {}
 
     async def run(self) -> None:
         """Count, keep and tell until cancelled; what came last is `close`'s to keep."""
@@ -88,13 +94,19 @@ class Origins:
                 _log.warning("what was fetched of origins is not kept: %s", exc.message)
 
     async def _keep(self) -> None:
-        if trio.current_time() < self._keep_at:
+        now = trio.current_time()
+        if now < self._keep_at:
             self.spending.work.set()
             return
-        taken = self.spending.take_dirty()
+        others = now >= self._others_at
+        taken = self.spending.take_dirty(others=others)
+        if self.spending.is_dirty:
+            self.spending.work.set()
         rows = self._rows(taken)
         if not rows:
             return
+        if others:
+            self._others_at = now + OTHERS_S
         try:
             await trio.to_thread.run_sync(self._put, rows)
         except LocalFault as exc:
@@ -126,7 +138,7 @@ class Origins:
     async def _listen(self, opened: AgentNetwork) -> None:
         from p2pcache.net.member import MemberDown
 
-        self.spending.me = opened.peer_id
+        self.spending.ledger.me = opened.peer_id
         self.spending.has_members = lambda: bool(opened.network.members())
         opened.network.on_spends = self._heard
         try:
@@ -134,19 +146,28 @@ class Origins:
                 async for change in changes:
                     if isinstance(change, MemberDown):
                         self.spending.left(change.peer)
+                        self._words.pop(change.peer, None)
                     else:
                         self.spending.news.set()
         finally:
             self.spending.has_members = lambda: False
 
     def _heard(self, peer: PeerId, news: wire.Spends) -> None:
+        """See Network.on_spends. Raises Untrusted."""
+        now = trio.current_time()
+        if peer not in self._words:
+            self._words[peer] = Bucket(WORDS_PER_S, WORDS_BURST, now)
+        if not self._words[peer].take(1, now):
+            raise Untrusted("a peer tells of origins more often than one may")
         for entry in news.entries:
             spent = Spent(entry.bytes_total, entry.requests_total)
             figure = Figure(entry.origin, entry.month, peer, spent)
             self.spending.hear(peer, figure, asks=entry.asks, running=entry.running)
 
     async def _tell(self) -> None:
-        """Say what changed, soon; and again while an origin is asked, for words lapse."""
+        """Say what changed, soon; and again while an origin is asked, for words lapse. What found
+        no room is said again too: it may be the last word.
+        """
         from p2pcache.net.sync import spending as wire
 
         while True:
@@ -166,7 +187,9 @@ class Origins:
                 for figure, asks, running in self.spending.said()
             )
             if opened is not None and entries:
-                opened.network.tell_spends(wire.Spends(entries))
+                if not opened.network.tell_spends(wire.Spends(entries)):
+                    self.spending.news.set()
+                await trio.sleep(max(TELL_S, opened.network.beat_s))
 
     # -- what is shown ---------------------------------------------------------------------------
 
@@ -186,11 +209,15 @@ class Origins:
 
     def _row(self, use: OriginUse, month: int, figures: dict[bytes, Spent]) -> dict[str, Any]:
         limits, now, wall = use.limits, trio.current_time(), self._now()
+        me = self.spending.ledger.me
         total = use.total_bytes(self.spending.ledger, month)
-        asking = use.askers.members(now)
+        running = use.askers.running(now)
+        asking = set(running)
         if use.asks(now):
-            asking.add(OURS)
-        most = sorted(figures, key=lambda who: (who != OURS, -figures[who].bytes_total))
+            asking.add(me)
+            running[me] = use.running
+        most = sorted(figures, key=lambda who: (who != me, -figures[who].bytes_total))
+        heard = figures.keys() - (use.limits.unheard - {me})
         members = [*most, *sorted(asking - figures.keys())][:MAX_SHOWN]
         return {
             "host": use.host,
@@ -203,30 +230,30 @@ class Origins:
                 "month_bytes": limits.month_bytes,
             },
             "bytes": total,
-            "requests": sum(spent.requests_total for spent in figures.values()),
+            "requests": sum(figures[who].requests_total for who in heard),
             "used_up": limits.month_bytes is not None and total >= limits.month_bytes,
             "members": [
                 {
                     "peer": self._name(who),
-                    "ours": who == OURS,
+                    "ours": who in (OURS, me),
                     "bytes": figures.get(who, Spent()).bytes_total,
                     "requests": figures.get(who, Spent()).requests_total,
                     "asks_now": who in asking,
-                    "heard": who not in limits.unheard,
+                    "running": running.get(who, 0),
+                    "heard": who == me or who not in limits.unheard,
                 }
                 for who in members
             ],
             "parked": [
-                {"peer": self._name(who), "ours": who == OURS, "until": until}
+                {"peer": self._name(who or me), "ours": who == OURS, "until": until}
                 for who, until in sorted(use.parked.items())
                 if until > wall
             ],
         }
 
     def _name(self, member: bytes) -> str | None:
-        """A peer id; None: this agent, which has no network."""
-        who = self.spending.me if member == OURS else member
-        return None if who == OURS else format_peer_id(who)
+        """A peer id; None: this agent, while it had no identity."""
+        return None if member == OURS else format_peer_id(member)
 
 
 def _figure(row: SpentRow) -> Figure:

@@ -20,7 +20,7 @@ from p2pcache.agent.parts import Parts
 from p2pcache.agent.preload.preloads import Preloads
 from p2pcache.agent.pulls import Pulls
 from p2pcache.agent.supervise import keep_running
-from p2pcache.errors import LocalFault
+from p2pcache.errors import DiskFull, LocalFault
 from p2pcache.lanes.odometer import open_odometer
 from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.config.settings import Config
+    from p2pcache.lanes.odometer import Odometer
     from p2pcache.sources.port import Source
 
 _log = logging.getLogger(__name__)
@@ -52,11 +53,10 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
     if config.ca_file is not None:  # once and first, or every origin would be blamed for it
         await trio.to_thread.run_sync(trusting, config.ca_file)
     store = await trio.to_thread.run_sync(Store.open, config.store_path, config.store)
-    closing = ExitStack()
-    try:
+    with ExitStack() as closing:
+        closing.callback(store.close)
         spent = await trio.to_thread.run_sync(store.spent.all)
-        with local_faults("making the file that downloads are counted in"):
-            odometer = closing.enter_context(open_odometer(config.home / "run" / "odometer"))
+        odometer = _odometer(config.home, closing)
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
             sources: list[Source] = [
                 HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
@@ -67,7 +67,9 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             network = NetworkSlot(config.home, config.network, store, time.time)
             names = NetworkNames(network, store, time.time)
             nursery.start_soon(keep_running, network.run)
-            origins = Origins(store, network, dict(config.budgets), time.time, odometer, spent)
+            origins = Origins(
+                store, network, dict(config.budgets), time.time, odometer, spent, network.own_id()
+            )
             closing.callback(origins.close)
             nursery.start_soon(keep_running, origins.run)
             preloads = Preloads(store, network, config.preload, time.time)
@@ -112,9 +114,16 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
                     for source in sources:
                         await source.aclose()
-    finally:
-        closing.close()
-        store.close()
+
+
+def _odometer(home: Path, closing: ExitStack) -> Odometer | None:
+    """None on a full disk, where `gc` must run all the same: then reports tell what arrived."""
+    try:
+        with local_faults("making the file that downloads are counted in"):
+            return closing.enter_context(open_odometer(home / "run" / "odometer"))
+    except DiskFull as exc:
+        _log.warning("downloads are counted at their end only: %s", exc.message)
+        return None
 
 
 async def _keep_leases(store: Store) -> None:

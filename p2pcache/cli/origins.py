@@ -56,7 +56,7 @@ def _limits(limits: dict[str, float | None]) -> str:
 
 def _member(member: OriginMember) -> str:
     count, asked = format_bytes(member["bytes"]), format_count(member["requests"], "request")
-    now = "  asks now" if member["asks_now"] else ""
+    now = f"  asks now, {member['running']} at once" if member["asks_now"] else ""
     unheard = "" if member["heard"] else "  (not counted)"
     return f"  {_who(member)}  {count}, {asked}{now}{unheard}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.errors import UsageError
-from p2pcache.transfer.budgets import Limits
+from p2pcache.transfer.budgets import Limits, origin_name
 from p2pcache.units import exact_bytes, parse_bytes, parse_rate
 
 if TYPE_CHECKING:
@@ -33,15 +33,22 @@ def budgets(text: str) -> Budgets:
         words = part.replace(",", " ").split()
         if not words or words == ["none"]:
             continue
-        host = words[0].lower()
-        if not _HOST.fullmatch(host):
-            raise ValueError(f"`{words[0]}` is not a host; write it like `{EXAMPLE}`")
+        host = _host(words[0])
         if host in found:
             raise ValueError(f"`{host}` has two budgets")
         found[host] = _limits(host, words[1:])
     if len(found) > MAX_BUDGETS:
         raise ValueError(f"more than {MAX_BUDGETS} hosts have a budget")
     return tuple(found.items())
+
+
+def _host(text: str) -> str:
+    try:
+        if not _HOST.fullmatch(text):
+            raise ValueError
+        return origin_name(text)
+    except ValueError:
+        raise ValueError(f"`{text}` is not a host; write it like `{EXAMPLE}`") from None
 
 
 def _limits(host: str, words: Sequence[str]) -> Limits:

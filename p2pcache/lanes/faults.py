@@ -31,6 +31,8 @@ MAX_RETRY_AFTER_S = 3600.0  # an hour: a source that asks for more is as good as
 _OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+THROTTLING = frozenset({429, 503})  # statuses that may say "wait"; what others are told
+
 MAX_INSTEAD = 3  # peers that a busy one may name
 MAX_INSTEAD_CHARS = 256
 _PEER = re.compile(r"[A-Za-z0-9]{1,80}")

@@ -51,16 +51,18 @@ class Odometer:
 
 @contextlib.contextmanager
 def open_odometer(path: Path) -> Iterator[Odometer]:
-    """A new file at `path`, gone at the end. Raises OSError."""
+    """A new file at `path`, gone at the end. Raises OSError: all its bytes have a place on the disk
+    from the beginning, for whoever writes into a hole of a mapped file on a full disk is killed.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.ftruncate(fd, _COUNT.size * SLOTS)
-        view = mmap.mmap(fd, 0)
-    finally:
-        os.close(fd)
-    try:
+        try:
+            os.posix_fallocate(fd, 0, _COUNT.size * SLOTS)
+            view = mmap.mmap(fd, 0)
+        finally:
+            os.close(fd)
         with view:
             yield Odometer(path, view)
     finally:

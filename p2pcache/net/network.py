@@ -414,13 +414,23 @@ class Network:
 
     def spends(self, link: Link, news: spending.Message) -> None:
         """See MembersOwner."""
-        self.on_spends(link.peer, news)
+        try:
+            self.on_spends(link.peer, news)
+        except Untrusted as exc:
+            link.distrust(exc.message)
 
-    def tell_spends(self, message: spending.Spends) -> None:
-        """Tell everybody what we fetched of origins; left out where much waits, and said again."""
-        for link in self._links():
-            if link.hello.minor >= spending.MINOR:
-                link.pass_on(message)
+    @property
+    def beat_s(self) -> float:
+        """How long what is new may wait for more, where all members are told."""
+        return self._options.sync.have_beat_s(len(self.members_driver.links))
+
+    def tell_spends(self, message: spending.Spends) -> bool:
+        """Tell everybody what we fetched of origins; whether nobody was left out, as where much
+        waits.
+        """
+        links = [link for link in self._links() if link.hello.minor >= spending.MINOR]
+        told = [link.pass_on(message) for link in links]
+        return all(told)
 
     def hearsay(self) -> set[PeerId]:
         """In a large network: members that were linked once and are heard of, without a link."""

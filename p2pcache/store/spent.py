@@ -15,8 +15,8 @@ MAX_ROWS = 200_000  # of all origins, months and members together: 20 MB; the la
 
 @dataclass(frozen=True, slots=True)
 class SpentRow:
-    """One member's figures of one origin and month. `member` empty: this agent. `host`: what
-    `origin`, its key, stands for.
+    """One member's figures of one origin and month. `member` empty: this agent, while it had no
+    identity. `host`: what `origin`, its key, stands for.
     """
 
     origin: bytes

@@ -137,8 +137,9 @@ async def _of_origin(
         place = rest[0].location
         part = rest[: spending.together(place, len(rest))]
         try:
-            async with spending.request(place, limits, len(part)) as allowed:
-                report = await workers.fetch_small(part, allowed)
+            async with spending.request(place, limits, len(part)) as one:
+                report = await workers.fetch_small(part, one.limits)
+                one.wire_bytes = sum(small.wire_bytes for small in report.reports)
         except OURS:
             raise
         except P2PCacheError as exc:

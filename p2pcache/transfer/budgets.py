@@ -17,9 +17,11 @@ for each turn of the wall clock, the same at everybody who knows of the same mem
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from p2pcache.errors import Unavailable
 from p2pcache.units import MAX_BYTES
@@ -27,13 +29,15 @@ from p2pcache.units import MAX_BYTES
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-OURS = b""  # in the place of a member: this agent, also while it has no network
+OURS = b""  # in the place of a member: this agent, while it has no identity
 ORIGIN_KEY_BYTES = 16  # of a hash: enough to know the same place
 MAX_MEMBERS = 1024  # that are remembered for one origin and month; more are not counted
 MAX_REQUESTS = 1 << 48
+KEEP_MONTHS = 12  # that are over: a clock that jumps for a moment must not lose this one
 TURN_S = 10.0  # a few pieces; clocks that differ by a second cost a tenth of a turn
 MAX_TURNS = 64  # that are looked ahead
 LAPSE_S = 5.0  # a member that asks says so every second
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,19 @@ class OthersTurn(Unavailable):
 def origin_key(host: str) -> bytes:
     """What a host, or `host:port`, is called among members."""
     return hashlib.sha256(host.encode()).digest()[:ORIGIN_KEY_BYTES]
+
+
+def origin_name(text: str) -> str:
+    """One spelling of what a budget is for: `host:port` of a URL; of a setting `host:port`, or the
+    `host` alone, which is any port. IPv6 addresses in brackets. Raises ValueError.
+    """
+    if "//" not in text:  # a setting; a bare IPv6 address has no port
+        text = f"//[{text}]" if text.count(":") > 1 and "[" not in text else f"//{text}"
+    parts = urlsplit(text)
+    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+    if ":" in host:
+        host = f"[{ipaddress.IPv6Address(host)}]"
+    return host if port is None else f"{host}:{port}"
 
 
 def month_of(now: float) -> int:
@@ -113,9 +130,10 @@ class Figure:
 
 
 class Ledger:
-    """All figures that are known."""
+    """All figures that are known. `me`: under whose name what we fetch counts."""
 
-    def __init__(self, figures: Collection[Figure] = ()) -> None:
+    def __init__(self, figures: Collection[Figure] = (), me: bytes = OURS) -> None:
+        self.me = me
         self._months: dict[tuple[bytes, int], dict[bytes, Spent]] = {}
         for figure in figures:
             self.hear(figure)
@@ -132,15 +150,19 @@ class Ledger:
     def add(self, origin: bytes, month: int, bytes_count: int, requests: int) -> None:
         """We fetched more."""
         members = self._months.setdefault((origin, month), {})
-        before = members.get(OURS, Spent())
-        members[OURS] = Spent(
+        before = members.get(self.me, Spent())
+        members[self.me] = Spent(
             min(before.bytes_total + bytes_count, MAX_BYTES),
             min(before.requests_total + requests, MAX_REQUESTS),
         )
 
     def ours(self, origin: bytes, month: int) -> Spent:
-        """Our own figure."""
-        return self._months.get((origin, month), {}).get(OURS, Spent())
+        """Our own figure, as it is told. Not in it: what we fetched under another name before."""
+        return self._months.get((origin, month), {}).get(self.me, Spent())
+
+    def figure(self, origin: bytes, month: int, member: bytes) -> Spent | None:
+        """One member's; None: it is not known, or forgotten."""
+        return self._months.get((origin, month), {}).get(member)
 
     def by_member(self, origin: bytes, month: int) -> dict[bytes, Spent]:
         """Every figure of an origin and month."""
@@ -149,9 +171,12 @@ class Ledger:
     def total_bytes(
         self, origin: bytes, month: int, *, unheard: Collection[bytes] = (), most: int | None = None
     ) -> int:
-        """What all fetched together; of one member not more than `most` counts."""
+        """What all fetched together; of one member not more than `most` counts, and of those whose
+        word is not heard nothing; what we know of ourselves is no word.
+        """
         members = self._months.get((origin, month), {})
-        counted = (s.bytes_total for member, s in members.items() if member not in unheard)
+        left_out = {*unheard} - {self.me}
+        counted = (s.bytes_total for member, s in members.items() if member not in left_out)
         return sum(one if most is None else min(one, most) for one in counted)
 
     def of_month(self, month: int) -> Iterator[tuple[bytes, dict[bytes, Spent]]]:
@@ -173,11 +198,14 @@ class Askers:
 
     def heard(self, member: bytes, *, asks: bool, running: int, now: float) -> None:
         """A member's word on itself."""
-        self._said = {who: said for who, said in self._said.items() if said[1] > now}
         if not asks:
             self._said.pop(member, None)
-        elif member in self._said or len(self._said) < MAX_MEMBERS:
-            self._said[member] = running, now + LAPSE_S
+            return
+        if member not in self._said and len(self._said) >= MAX_MEMBERS:
+            self._said = {who: said for who, said in self._said.items() if said[1] > now}
+            if len(self._said) >= MAX_MEMBERS:
+                return
+        self._said[member] = running, now + LAPSE_S
 
     def left(self, member: bytes) -> None:
         """Its link ended."""
@@ -187,9 +215,9 @@ class Askers:
         """Those whose word holds."""
         return {who for who, (_, until) in self._said.items() if until > now}
 
-    def running(self, now: float) -> int:
-        """Requests of all others."""
-        return sum(count for count, until in self._said.values() if until > now)
+    def running(self, now: float) -> dict[bytes, int]:
+        """Requests of each of them."""
+        return {who: count for who, (count, until) in self._said.items() if until > now}
 
 
 def slots(concurrent: int, members: Collection[bytes], me: bytes, origin: bytes, turn: int) -> int:
@@ -198,9 +226,25 @@ def slots(concurrent: int, members: Collection[bytes], me: bytes, origin: bytes,
     `members`: all that ask, us too. Turns matter only where not everybody has a slot.
     """
     base, extra = divmod(concurrent, len(members))
-    seed = origin + (turn if base == 0 else 0).to_bytes(8, "big")
-    order = sorted(members, key=lambda who: hashlib.sha256(seed + who).digest())
-    return base + (order.index(me) < extra)
+    turn = turn if base == 0 else 0
+    return base + (extra > 0 and rank(members, me, origin, turn, extra) < extra)
+
+
+def rank(members: Collection[bytes], me: bytes, origin: bytes, turn: int, most: int) -> int:
+    """How many members go before this one in a turn; `most`, where it is not less."""
+    drawn = hashlib.sha256(origin + turn.to_bytes(8, "big"))
+
+    def place(who: bytes) -> bytes:
+        each = drawn.copy()
+        each.update(who)
+        return each.digest()
+
+    mine, before = place(me), 0
+    for who in members:
+        if before >= most:
+            break
+        before += place(who) < mine
+    return before
 
 
 def turn_of(now: float) -> int:

@@ -175,8 +175,9 @@ class Jobs:
         """One request; one of an origin when and as its budget allows it."""
         if self.swarming is not None and self.swarming.is_peer(job.source):
             return await self._workers.fetch(self._order(job, growing, location, self._limits))
-        async with self._spending.request(location, self._limits) as limits:
-            report = await self._workers.fetch(self._order(job, growing, location, limits))
+        async with self._spending.request(location, self._limits) as one:
+            report = await self._workers.fetch(self._order(job, growing, location, one.limits))
+            one.wire_bytes = report.wire_bytes
         self._spending.answered(location, report.fault)
         return report
 

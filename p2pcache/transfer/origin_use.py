@@ -18,6 +18,7 @@ from p2pcache.transfer.budgets import (
     month_of,
     month_text,
     next_turn_s,
+    rank,
     slots,
     turn_of,
 )
@@ -26,7 +27,8 @@ from p2pcache.units import format_bytes
 if TYPE_CHECKING:
     from p2pcache.lanes.orders import FetchLimits, Slot
 
-OTHERS_S = 5.0  # requests that others are late to end are waited for so long: one may lie
+OTHERS_S = 5.0  # requests that others are late to end are waited for so long: one may lie...
+OTHERS_EVERY_S = 20.0  # ... in each such time: it costs at most a quarter of what may run
 TURN_LINGER_S = 4.0  # who waits for its turn looks again every second, and counts as asking
 SINGLE_STREAM_BYTES_PER_S = 32 << 20  # below it one request is enough and more exact
 MAX_PARKED = 256  # members whose word is shown
@@ -44,6 +46,7 @@ class OriginUse:
     waiting: int = 0
     asked_until: float = -math.inf
     next_at: float = -math.inf  # of the next request, where they are spaced
+    late_since: float = -math.inf  # others' requests are waited for
     parked: dict[bytes, float] = field(default_factory=dict)  # by member, until a unix time
 
     def asks(self, now: float) -> bool:
@@ -79,14 +82,23 @@ class OriginUse:
             most = min(most, _streams_for(limits.bytes_per_s / self.sharers(me, now)))
         return most
 
-    def is_free(self, since: float, now: float) -> bool:
-        """Whether others have ended what is no longer theirs to run, or had long enough for it
-        `since` we wait.
-        """
+    def is_free(self, now: float) -> bool:
+        """Whether others have ended what is no longer theirs to run, or had long enough for it."""
         concurrent = self.limits.concurrent
-        if concurrent is None or now >= since + OTHERS_S:
+        if concurrent is None:
             return True
-        return self.running + self.askers.running(now) < concurrent
+        if self.running + sum(self.askers.running(now).values()) < concurrent:
+            return True
+        if now >= self.late_since + OTHERS_EVERY_S:
+            self.late_since = now
+        return now >= self.late_since + OTHERS_S
+
+    def begin(self, me: bytes, now: float) -> None:
+        """We begin to ask, as others may at this moment: who is first is drawn."""
+        if self.limits.requests_per_s is not None:
+            most = self.sharers(me, now) - 1
+            drawn = rank(self.members(me, now), me, self.key, 0, most)
+            self.next_at = max(self.next_at, now + drawn / self.limits.requests_per_s)
 
     def spaced(self, count: int, me: bytes, now: float) -> None:
         """So many requests begin: when the next may."""

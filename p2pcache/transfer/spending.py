@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 import trio
 
-from p2pcache.lanes.faults import host_of
+from p2pcache.lanes.faults import THROTTLING, host_of
 from p2pcache.transfer.budgets import (
+    KEEP_MONTHS,
     NO_LIMITS,
     OURS,
     Figure,
@@ -26,6 +27,7 @@ from p2pcache.transfer.budgets import (
     Limits,
     month_of,
     origin_key,
+    origin_name,
 )
 from p2pcache.transfer.origin_use import OriginUse
 
@@ -42,15 +44,18 @@ LINGER_S = 1.0  # between two requests of a pull; then the others have our share
 LOOK_S = 0.1  # while room is waited for: others' words come without a sign here
 MAX_ORIGINS = 1024  # that are counted by their names...
 OTHER_HOSTS = "other hosts"  # ... and what is beyond
-THROTTLING = frozenset({429, 503})
 
 
 @dataclass(slots=True, eq=False)
-class _Request:
-    """One that is let in. `counted`: how much of its slot is in the ledger already."""
+class Request:
+    """One that is let in, and what it keeps to. Set `wire_bytes` to what its report tells: where
+    nothing was counted on the way, that counts. `counted`: how much is in the ledger already.
+    """
 
-    slot: Slot | None
-    scope: trio.CancelScope
+    limits: FetchLimits
+    wire_bytes: int = 0
+    slot: Slot | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     counted: int = 0
     stopped: BudgetSpent | None = None
 
@@ -60,13 +65,15 @@ class _Door:
     """Where the requests of one origin wait and run."""
 
     use: OriginUse
-    requests: set[_Request] = field(default_factory=set)
+    requests: set[Request] = field(default_factory=set)
     admission: trio.StrictFIFOLock = field(default_factory=trio.StrictFIFOLock)
     ended: trio.Event = field(default_factory=trio.Event)  # replaced as each request ends
 
 
 class Spending:
-    """The origins of one agent. `now`: unix seconds. For the trio thread."""
+    """The origins of one agent. `now`: unix seconds; `me`: our peer id, which `ledger` keeps: it
+    may come later. For the trio thread.
+    """
 
     def __init__(
         self,
@@ -74,9 +81,9 @@ class Spending:
         now: Callable[[], float],
         figures: Iterable[Figure] = (),
         odometer: Odometer | None = None,
+        me: bytes = OURS,
     ) -> None:
-        self.ledger = Ledger(list(figures))
-        self.me: bytes = OURS  # our peer id, while there is a network
+        self.ledger = Ledger(list(figures), me)
         self.has_members: Callable[[], bool] = lambda: False
         self.news = trio.Event()  # something is to be told; whoever tells replaces it
         self.work = trio.Event()  # something is to be looked at and kept; the same
@@ -93,33 +100,36 @@ class Spending:
 
     def streams(self, url: str, most: int) -> int:
         """How many requests one pull should have at this origin at once."""
-        known = self._known(host_of(url))
+        known = self._known(_name_of(url))
         return most if known is None else known.use.most_streams(most)
 
     def together(self, location: Location, most: int) -> int:
         """How many small files may be asked for in one go: what is let in within a quarter of a
         second.
         """
-        known = self._known(host_of(location.url))
+        known = self._known(_name_of(location.url))
         rate = None if known is None else known.use.limits.requests_per_s
         return most if rate is None else max(1, min(most, int(rate / 4)))
 
     @asynccontextmanager
     async def request(
         self, location: Location, limits: FetchLimits, count: int = 1
-    ) -> AsyncIterator[FetchLimits]:
+    ) -> AsyncIterator[Request]:
         """So many requests of one order, once they may be made: what is inside keeps to the limits
-        that this yields. If cancelled while it waits, nothing was used up.
+        of what this yields. If cancelled while it waits, nothing was used up.
 
         Raises BudgetSpent when the month's bytes are used up, also in the middle: what is inside is
         cancelled then. Raises OthersTurn where members take turns.
         """
         if urlsplit(location.url).scheme == "file":
-            yield limits
+            yield Request(limits)
             return
-        door = self._door(host_of(location.url))
-        use = self._places[origin_key(host_of(location.url))] = door.use
-        one = _Request(None, trio.CancelScope())
+        door = self._door(location.url)
+        use = door.use
+        place = origin_key(host_of(location.url))
+        if len(self._places) < MAX_ORIGINS:
+            self._places[place] = use
+        one = Request(limits)
         use.waiting += 1
         self.work.set()
         try:
@@ -127,14 +137,16 @@ class Spending:
                 most = await self._wait_room(door, count)
                 door.requests.add(one)
                 use.running += 1
-                self.news.set()
+                self._tell(use)
         finally:
             use.waiting -= 1
         try:
             one.slot = None if self._odometer is None else self._odometer.begin()
             self._count(use, one, requests=count)
             with one.scope:
-                yield use.allowed(limits, one.slot, most, self.me, trio.current_time())
+                now = trio.current_time()
+                one.limits = use.allowed(limits, one.slot, most, self.ledger.me, now)
+                yield one
             if one.scope.cancelled_caught and one.stopped is not None:
                 raise one.stopped
         finally:
@@ -146,12 +158,12 @@ class Spending:
                 self._odometer.end(one.slot)
             door.ended.set()
             door.ended = trio.Event()
-            self.news.set()
+            self._tell(use)
 
     def answered(self, location: Location, fault: Fault | None) -> None:
         """How an origin answered: who is told to wait is shown in `status`."""
         if fault is not None and fault.http_status in THROTTLING and fault.retry_after_s:
-            self._door(host_of(location.url)).use.park(OURS, fault.retry_after_s, self._now())
+            self._door(location.url).use.park(OURS, fault.retry_after_s, self._now())
 
     def heard_throttled(self, member: PeerId, place: bytes, retry_after_s: float) -> None:
         """A member was told to wait by an origin, which counts where we ask it too."""
@@ -161,26 +173,30 @@ class Spending:
 
     async def _wait_room(self, door: _Door, count: int) -> float:
         """Until one more may run; how many may at once."""
-        use, began = door.use, trio.current_time()
+        use, began, me = door.use, trio.current_time(), self.ledger.me
         if use.limits.is_divided and not use.running and began >= use.asked_until:
             use.asked_until = began + SETTLE_S
-            self.news.set()
+            self._tell(use)
             if self.has_members():
                 await trio.sleep(SETTLE_S)
+                use.begin(me, trio.current_time())
         while True:
             now, wall = trio.current_time(), self._now()
             used_up = use.used_up(self.ledger, wall)
             if used_up is not None:
                 raise used_up
-            most = use.most_here(self.me, now, wall)
-            if use.running < most and use.is_free(began, now):
-                break
-            ended = door.ended
-            with trio.move_on_after(LOOK_S):
+            most = use.most_here(me, now, wall)
+            if use.running < most and use.is_free(now) and now >= use.next_at:
+                use.spaced(count, me, now)
+                return most
+            ended, look_at = door.ended, now + LOOK_S
+            with trio.move_on_at(min(look_at, use.next_at) if use.next_at > now else look_at):
                 await ended.wait()
-        await trio.sleep_until(max(trio.current_time(), use.next_at))
-        use.spaced(count, self.me, trio.current_time())
-        return most
+
+    def _tell(self, use: OriginUse) -> None:
+        """What runs changed: at once, where others divide it with us; else the next look tells."""
+        if use.limits.is_divided:
+            self.news.set()
 
     # -- what is counted -------------------------------------------------------------------------
 
@@ -191,7 +207,7 @@ class Spending:
         month = month_of(self._now())
         if month != self._month:
             self._month = month
-            self.ledger.forget_before(month - 1)
+            self.ledger.forget_before(month - KEEP_MONTHS)
         before, self._asked = self._asked, False
         for door in self._doors.values():
             if not door.use.asks(trio.current_time()):
@@ -208,8 +224,8 @@ class Spending:
             self.work.set()
             self.news.set()
 
-    def _count(self, use: OriginUse, one: _Request, requests: int = 0) -> None:
-        here = one.counted
+    def _count(self, use: OriginUse, one: Request, requests: int = 0) -> None:
+        here = max(one.counted, one.wire_bytes)
         if self._odometer is not None and one.slot is not None:
             here = max(here, self._odometer.read(one.slot))
         if here == one.counted and not requests:
@@ -217,20 +233,20 @@ class Spending:
         month = month_of(self._now())
         self.ledger.add(use.key, month, here - one.counted, requests)
         one.counted = here
-        self._dirty.add((use.key, month, OURS))
-        self.news.set()
+        self._dirty.add((use.key, month, self.ledger.me))
 
-    def _known(self, host: str) -> _Door | None:
+    def _known(self, name: str) -> _Door | None:
         """By `host:port`, else by the host alone."""
-        return self._doors.get(host) or self._doors.get(host.rpartition(":")[0])
+        return self._doors.get(name) or self._doors.get(name.rpartition(":")[0])
 
-    def _door(self, host: str) -> _Door:
+    def _door(self, url: str) -> _Door:
         """One without a budget is counted only."""
-        found = self._known(host)
+        name, host = _name_of(url), host_of(url)
+        found = self._known(name)
         if found is None:
             if len(self._doors) >= MAX_ORIGINS:
-                host = OTHER_HOSTS
-            found = self._doors.setdefault(host, _door(host, NO_LIMITS))
+                name = host = OTHER_HOSTS
+            found = self._doors.setdefault(name, _door(host, NO_LIMITS))
         return found
 
     # -- what members say ------------------------------------------------------------------------
@@ -259,18 +275,28 @@ class Spending:
         for use in self._told.values():
             spent, asks = self.ledger.ours(use.key, month), use.asks(now)
             if asks or spent.requests_total:
-                yield Figure(use.key, month, OURS, spent), asks, use.running
+                yield Figure(use.key, month, self.ledger.me, spent), asks, use.running
 
     # -- what is kept and shown ------------------------------------------------------------------
 
-    def take_dirty(self) -> list[tuple[str, Figure]]:
-        """Figures that changed since the last call, with their hosts: to be kept."""
+    @property
+    def is_dirty(self) -> bool:
+        """Whether there is something to be kept."""
+        return bool(self._dirty)
+
+    def take_dirty(self, *, others: bool = True) -> list[tuple[str, Figure]]:
+        """Figures that changed since they were taken, with their hosts: to be kept. `others`: also
+        those of other members.
+        """
         hosts = {door.use.key: door.use.host for door in self._doors.values()}
+        ours = (OURS, self.ledger.me)
+        keys = [key for key in self._dirty if others or key[2] in ours]
+        self._dirty.difference_update(keys)
         taken = []
-        for origin, month, member in self._dirty:
-            spent = self.ledger.by_member(origin, month)[member]
-            taken.append((hosts.get(origin, ""), Figure(origin, month, member, spent)))
-        self._dirty.clear()
+        for origin, month, member in keys:
+            spent = self.ledger.figure(origin, month, member)
+            if spent is not None:  # else it is of a month that is long over
+                taken.append((hosts.get(origin, ""), Figure(origin, month, member, spent)))
         return taken
 
     def not_kept(self, taken: Iterable[tuple[str, Figure]]) -> None:
@@ -281,6 +307,14 @@ class Spending:
     def origins(self) -> list[OriginUse]:
         """Every origin with a budget, and those that this agent asked since it started."""
         return [door.use for door in self._doors.values()]
+
+
+def _name_of(url: str) -> str:
+    """Of what is asked; what is no URL has no budget."""
+    try:
+        return origin_name(url)
+    except ValueError:
+        return host_of(url)
 
 
 def _door(host: str, limits: Limits) -> _Door:

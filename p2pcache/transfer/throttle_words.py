@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.lanes.faults import host_of
+from p2pcache.lanes.faults import THROTTLING, host_of
 from p2pcache.transfer import events as ev
+from p2pcache.transfer.budgets import origin_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from p2pcache.lanes.orders import Fault, Location
 
-THROTTLING = frozenset({429, 503})
-ORIGIN_KEY_BYTES = 16  # of a hash: enough to know the same place
 TOLD_AGAIN_S = 1.0  # a time that is so much later is told again
 
 
@@ -47,7 +45,7 @@ class ThrottleWords:
 
     def asks(self, origin: str, location: Location) -> list[str]:
         """Where an origin of ours is asked. Returns the members whose words may be of use now."""
-        key = hashlib.sha256(host_of(location.url).encode()).digest()[:ORIGIN_KEY_BYTES]
+        key = origin_key(host_of(location.url))
         if self._places.get(origin) == key:
             return []
         self._places[origin] = key

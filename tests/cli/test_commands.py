@@ -343,7 +343,7 @@ def test_status_shows_who_spent_the_budget_of_an_origin(agent, capsys):
         "  budget  50 requests/s, 8 at once, 100 MiB/s, 1.0 TiB a month; "
         "the month renews on 2026-12-01 (UTC)",
         "  used up: no agent asks it before then",
-        f"  {PEER} (this agent)  1.0 TiB, 9 requests  asks now",
+        f"  {PEER} (this agent)  1.0 TiB, 9 requests  asks now, 4 at once",
         f"  {OTHER_PEER}  5.0 MiB, 1 request  (not counted)",
         f"  {PEER} (this agent)  was told to wait, 1m30s more",
     ]

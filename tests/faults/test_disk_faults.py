@@ -164,6 +164,26 @@ def test_small_files_meet_a_full_disk(tmp_path: Path):
         no_traceback(agent)
 
 
+def test_an_agent_whose_home_is_on_a_full_disk_works_and_counts_by_reports(
+    tmp_path: Path, five_blocks: ServedBlob
+):
+    settings = {"store.path": str(tmp_path / "store")}
+    with (
+        nginx(five_blocks.path.parent, tmp_path / "nginx") as server,
+        tmpfs(tmp_path / "disk", 1 * MIB) as disk,
+    ):
+        disk.fill()
+        with running_agent(tmp_path, settings=settings, P2PCACHE_HOME=str(disk.path)) as agent:
+            agent.get(five_blocks.ref(server))
+            with agent.client() as client:
+                (origin,) = client.origins()
+                client.gc(target_bytes=0)
+            assert origin["bytes"] >= five_blocks.size
+            assert visible_blobs(tmp_path / "store") == []
+            assert "counted at their end only" in agent.log.read_text()
+            no_traceback(agent)
+
+
 # -- a read-only disk ------------------------------------------------------------------------------
 
 

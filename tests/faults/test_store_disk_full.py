@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from p2pcache.content import verify
 from p2pcache.errors import DiskFull
+from p2pcache.lanes.odometer import open_odometer
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
 from tests.support.stored import (
@@ -113,3 +116,38 @@ def test_a_store_cannot_be_opened_on_a_full_disk_and_says_so(disk):
     use_up(disk / "somebody")
     with pytest.raises(DiskFull):
         Store.open(disk / "home", OPTIONS)
+
+
+WRITES_ALL = """
+import sys
+from pathlib import Path
+from p2pcache.lanes.odometer import SLOTS, counting, open_odometer
+with open_odometer(Path(sys.argv[1]) / "run" / "odometer") as odometer:
+    print("open", flush=True)
+    sys.stdin.readline()
+    for _ in range(SLOTS):
+        slot = odometer.begin()
+        with counting(slot) as count:
+            count(7)
+        assert odometer.read(slot) == 7
+"""
+
+
+def test_what_downloads_are_counted_in_has_real_space_before_the_disk_is_full(disk):
+    """In a process of its own: a hole would end it with SIGBUS."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITES_ALL, str(disk)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        use_up(disk / "somebody")
+        process.communicate("\n", timeout=20)
+    assert process.returncode == 0
+
+
+def test_where_there_is_no_space_to_count_in_nothing_is_left_behind(disk):
+    use_up(disk / "somebody")
+    with pytest.raises(OSError, match="No space left"), open_odometer(disk / "odometer"):
+        pass
+    assert not (disk / "odometer").exists()

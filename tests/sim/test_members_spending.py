@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pcache.errors import Untrusted
 from p2pcache.net.sync.spending import Entry, Spends
 from tests.support.members import Script, hello, peer
 from tests.support.world import full, until, world
@@ -27,6 +28,19 @@ async def test_a_members_figures_are_heard_by_the_others_as_its_own(autojump_clo
         a.network.tell_spends(WORD)
         await trio.sleep(1)
         assert heard == [(a.peer, WORD)] * 2
+
+
+async def test_who_is_told_that_it_says_too_much_loses_its_link(autojump_clock):
+    def refuse(*_):
+        raise Untrusted("too often")
+
+    async with world(2, deadline_s=60) as (_, (a, b)):
+        await until(lambda: full([a, b]), within_s=3)
+        b.network.on_spends = refuse
+        assert a.network.tell_spends(WORD), "nobody was left out"
+        await until(lambda: not b.knows(), within_s=3)
+        assert b.distrusted == [(a.peer, "too often")]
+        assert a.network.beat_s > 0
 
 
 @pytest.mark.parametrize(("minor", "is_told"), [(3, False), (4, True), (5, True)])

@@ -209,9 +209,9 @@ class ScriptedService:
     async def op_origins(self, args, emit):
         members = [
             {"peer": PEER, "ours": True, "bytes": 1 << 40, "requests": 9, "asks_now": True,
-             "heard": True},
+             "running": 4, "heard": True},
             {"peer": OTHER_PEER, "ours": False, "bytes": 5 << 20, "requests": 1, "asks_now": False,
-             "heard": False},
+             "running": 0, "heard": False},
         ]  # fmt: skip
         await emit(
             {"type": "item", "value": {

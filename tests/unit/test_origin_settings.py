@@ -31,6 +31,10 @@ PEER = format_peer_id(peer_id_of(bytes(32)))
                 ("10.0.0.7", Limits(concurrent=1)),
             ),
         ),
+        (
+            "fd00::7 concurrent=1; [FD00::8]:80 concurrent=2",
+            (("[fd00::7]", Limits(concurrent=1)), ("[fd00::8]:80", Limits(concurrent=2))),
+        ),
     ],
 )  # fmt: skip
 def test_a_budget_is_read_and_shown_as_it_may_be_written(text, expected):
@@ -43,6 +47,10 @@ def test_a_budget_is_read_and_shown_as_it_may_be_written(text, expected):
     [
         ("huggingface.co", "has no limit; write it like"),
         ("https://huggingface.co month=1TB", "is not a host"),
+        ("a:99999 month=1TB", "is not a host"),
+        ("[fd00::7:80 month=1TB", "is not a host"),
+        ("[a]:80 month=1TB", "is not a host"),
+        ("fd00::7 month=1TB; [FD00::7] concurrent=2", "`.fd00::7.` has two budgets"),
         ("a month=1TB; a concurrent=2", "`a` has two budgets"),
         ("a month=1TB month=2TB", "two of `month=`"),
         ("a speed=3", "`speed=3` of a is none of requests=N/s, concurrent=N"),

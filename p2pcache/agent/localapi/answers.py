@@ -240,9 +240,11 @@ class NetworkStatus(TypedDict):
 
 
 class OriginMember(TypedDict):
-    """What one agent fetched of an origin this month. `peer` None: this agent, without a network.
+    """What one agent fetched of an origin this month. `peer` None: this agent, while it had no
+    identity.
 
-    `asks_now`: it has requests there, or wants to. `heard`: its word counts (see `except=`).
+    `asks_now`: it has requests there, or wants to; `running`: how many, by its word. `heard`: its
+    word counts (see `except=`).
     """
 
     peer: str | None
@@ -250,6 +252,7 @@ class OriginMember(TypedDict):
     bytes: int
     requests: int
     asks_now: bool
+    running: int
     heard: bool
 
 

@@ -185,10 +185,14 @@ class Link:
         """Queue a message. A peer that lets too much pile up loses the link."""
         self._do([Send(message)])
 
-    def pass_on(self, message: Message) -> None:
-        """Queue what somebody else said; dropped when much waits: that may not cost the link."""
-        if self._has_room():
+    def pass_on(self, message: Message) -> bool:
+        """Queue what somebody else said; dropped when much waits: that may not cost the link.
+        Whether there was room.
+        """
+        room = self._has_room()
+        if room:
             self.tell(message)
+        return room
 
     async def ask(self, make: Callable[[int], Ask], kind: type[Good], *, timeout_s: float) -> Good:
         """Ask and wait. Raises NotFound, Denied, Unavailable. If cancelled, nobody else notices."""

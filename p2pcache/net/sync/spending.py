@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from p2pcache.errors import Untrusted
 from p2pcache.net.sync.fields import Many, Raw, Record, Whole
 from p2pcache.units import MAX_BYTES
 
@@ -36,7 +37,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Spends:
-    """Each entry replaces what the sender said of that origin before, if it is not less."""
+    """Each entry replaces what the sender said of that origin before, if it is not less. Of each
+    origin there is one.
+    """
 
     entries: tuple[Entry, ...]
 
@@ -58,9 +61,16 @@ _ENTRY = Record(
     lambda e: (e.origin, e.month, e.bytes_total, e.requests_total, int(e.asks), e.running),
 )
 
+
+def _spends(entries: tuple[Entry, ...]) -> Spends:
+    if len({entry.origin for entry in entries}) < len(entries):
+        raise Untrusted("a message that tells of one origin twice")
+    return Spends(entries)
+
+
 CODECS: dict[int, tuple[type[Message], Record[Any]]] = {
     36: (
         Spends,
-        Record(Spends, (Many(_ENTRY, MAX_ENTRIES, 1),), lambda value: (value.entries,)),
+        Record(_spends, (Many(_ENTRY, MAX_ENTRIES, 1),), lambda value: (value.entries,)),
     ),
 }

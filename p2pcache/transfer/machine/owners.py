@@ -74,6 +74,7 @@ class Partner:
     intake: float | None = None  # bytes/s, its own word; None: not heard, or it is done
     brings: frozenset[Unit] = frozenset()
     since: dict[Unit, float] = field(default_factory=dict)  # when first said, or a block came
+    back: dict[Unit, float] = field(default_factory=dict)  # when taken back
     said: dict[Unit, float] = field(default_factory=dict)  # when first said, until a block comes
     unit_s: float | None = None  # from that to the first block, the last time
     is_far: bool = False  # of another zone (`zones`)
@@ -221,10 +222,14 @@ class Owners:
             for unit in partner.brings - told:
                 if self._is_in_time(partner, unit, now):
                     self._arriving[unit] = now + self._options.arrives_s
+        partner.back |= dict.fromkeys(partner.brings - told, now)
         self._set_brings(name, partner, told)
         for unit in partner.brings:
-            if unit not in partner.since:  # said again, it is no newer
+            if unit not in partner.since:
                 partner.since[unit] = partner.said[unit] = now
+            elif unit in partner.back:  # said again, it is no newer, but for the time in between
+                away_s = now - partner.back.pop(unit)
+                partner.since[unit] = min(now, partner.since[unit] + away_s)
 
     def _set_brings(self, name: str, partner: Partner, brings: frozenset[Unit]) -> None:
         old, partner.brings = partner.brings, brings

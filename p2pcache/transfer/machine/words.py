@@ -2,9 +2,9 @@
 
 Two of them are believed: the origin is left alone until the earlier of their two times. One may
 lie, or share no limit with us (limits are often by address): then one request of ours at a time,
-which shows. One that began after the word and went well refutes all who spoke; they are not heard
-again for a while. And whatever many say, after each such pause one request of ours is tried before
-the next. Our own answers of that kind count in full, elsewhere (blame).
+which shows. One that began after the word and went well refutes all whose word was not over; they
+are not heard again for a while. And whatever many say, after each such pause one request of ours is
+tried before the next. Our own answers of that kind count in full, elsewhere (blame).
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Words:
         if not well:
             return
         for who in before:
-            self._unheard[who] = now + self._cap_s
+            if self._until[who] > began:  # else it may have been true
+                self._unheard[who] = now + self._cap_s
             del self._until[who], self._since[who]
         live = sorted(self._until.values(), reverse=True)
         self.limited_until = live[0] if live else -math.inf

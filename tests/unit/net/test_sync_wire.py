@@ -182,7 +182,7 @@ MESSAGES = st.one_of(
                 st.integers(0, spending.MAX_RUNNING),
             ),
             least=1,
-        ),
+        ).filter(lambda entries: len({entry.origin for entry in entries}) == len(entries)),
     ),
 )
 
@@ -377,6 +377,15 @@ def test_figures_of_origins_are_bounded(wrong):
         parse(msgpack.packb([kind, [values] * (spending.MAX_ENTRIES + 1)]))
     with pytest.raises(LocalFault):
         encode(spending.Spends((dataclasses.replace(good, **wrong),)))
+
+
+def test_figures_of_one_origin_come_once_in_a_message():
+    one = spending.Entry(b"x" * 16, 24311, 5, 1, True, 1)
+    other = dataclasses.replace(one, origin=b"y" * 16)
+    twice = encode(spending.Spends((one, other, dataclasses.replace(one, bytes_total=6))))
+    (body,) = frames_of(twice, len(twice))
+    with pytest.raises(Untrusted, match="twice"):
+        parse(body)
 
 
 def test_what_peers_would_refuse_is_not_sent():

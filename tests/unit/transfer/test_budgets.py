@@ -21,6 +21,8 @@ from p2pcache.transfer.budgets import (
     month_of,
     month_text,
     next_turn_s,
+    origin_name,
+    rank,
     slots,
     turn_of,
 )
@@ -88,20 +90,63 @@ def test_members_of_one_origin_are_bounded_and_we_are_never_left_out():
     ledger.add(ORIGINS[0], 1, 7, 1)
     assert len(ledger.by_member(ORIGINS[0], 1)) == MAX_MEMBERS + 1
     assert ledger.total_bytes(ORIGINS[0], 1) == MAX_MEMBERS + 7
-    assert len(askers.members(0.0)) == askers.running(0.0) == MAX_MEMBERS
+    assert len(askers.members(0.0)) == sum(askers.running(0.0).values()) == MAX_MEMBERS
 
 
 def test_who_says_nothing_more_does_not_ask_any_more():
     askers = Askers()
     askers.heard(b"m1", asks=True, running=2, now=0.0)
     askers.heard(b"m2", asks=True, running=1, now=1.0)
-    assert (askers.members(1.0), askers.running(1.0)) == ({b"m1", b"m2"}, 3)
+    assert (askers.members(1.0), askers.running(1.0)) == ({b"m1", b"m2"}, {b"m1": 2, b"m2": 1})
     assert askers.members(LAPSE_S + 0.5) == {b"m2"}
     askers.heard(b"m2", asks=False, running=0, now=LAPSE_S)
     assert askers.members(LAPSE_S) == set()
     askers.heard(b"m1", asks=True, running=2, now=9.0)
     askers.left(b"m1")
-    assert askers.running(9.0) == 0
+    assert askers.running(9.0) == {}
+
+
+def test_a_known_member_is_heard_again_without_a_look_at_all_others():
+    askers = Askers()
+    for number in range(MAX_MEMBERS):
+        askers.heard(b"%d" % number, asks=True, running=1, now=0.0)
+    before = askers._said
+    askers.heard(b"1", asks=True, running=2, now=1.0)
+    assert askers._said is before
+    askers.heard(b"new", asks=True, running=1, now=LAPSE_S + 0.5)
+    assert askers.members(LAPSE_S + 0.5) == {b"1", b"new"}, "room is made where it is needed"
+
+
+@given(st.sets(st.binary(min_size=1, max_size=4), min_size=1, max_size=20), st.integers(0, 20))
+def test_members_are_ranked_without_gaps(members, most):
+    ranks = sorted(rank(members, me, ORIGINS[0], 3, most) for me in members)
+    assert ranks == [min(number, most) for number in range(len(members))]
+
+
+def test_what_we_know_of_ourselves_counts_whatever_is_heard_of_others():
+    ledger = Ledger(me=b"m1")
+    ledger.add(ORIGINS[0], 1, 3, 1)
+    ledger.hear(Figure(ORIGINS[0], 1, b"m2", Spent(5)))
+    assert ledger.total_bytes(ORIGINS[0], 1, unheard={b"m1", b"m2"}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("https://Hub.example/x?y#z", "hub.example:443"),
+        ("http://hub.example:8080/x", "hub.example:8080"),
+        ("https://user:secret@hub.example", "hub.example:443"),
+        ("Hub.example", "hub.example"),
+        ("hub.example:443", "hub.example:443"),
+        ("http://[FD00::7]:8080/x", "[fd00::7]:8080"),
+        ("http://[fd00:0::7]/x", "[fd00::7]:80"),
+        ("[fd00::7]:8080", "[fd00::7]:8080"),
+        ("[fd00::7]", "[fd00::7]"),
+        ("fd00::7", "[fd00::7]"),
+    ],
+)
+def test_settings_and_urls_are_spelt_alike(text, name):
+    assert origin_name(text) == name
 
 
 @given(

@@ -182,13 +182,27 @@ def test_who_breaks_its_word_again_and_again_is_not_heard_any_more():
         assert not view.is_mine(unit, at)
         view.heard("peer1", intake=1.0, declines=False, brings=[], now=at + 0.5)
         view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=at + 1.0)
-        assert view.is_mine(unit, at + 2.1), "what is said again is no newer"
-        view.moved("peer1", [Unit(0, 9999)], at + 2.2)  # says it has something: believed again
+        assert not view.is_mine(unit, at + 2.4), "half a second of them it did not say so"
+        assert view.is_mine(unit, at + 2.6), "what is said again is no newer"
+        view.moved("peer1", [Unit(0, 9999)], at + 2.7)  # says it has something: believed again
         at += 3.0
     unit = owned(900, "peer0")
     view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=at)
     assert view.is_mine(unit, at)
     assert view.owner(owned(0, "peer1"), at) != "peer1"
+
+
+def test_who_takes_a_unit_back_because_its_origin_said_wait_breaks_no_word():
+    unit = owned(0, "peer0")
+    view = all_take_part(owners("peer0"))
+    view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=0.3)
+    view.heard("peer1", intake=1.0, declines=True, brings=[], now=1.0)
+    view.watch(None, 1.1)
+    view.heard("peer1", intake=1.0, declines=False, brings=[unit], now=31.0)
+    view.watch(None, 31.1)
+    assert view.suspects == []
+    assert view.is_brought(unit, 32.2), "1.3 of its two leases are left"
+    assert not view.is_brought(unit, 32.4)
 
 
 def test_who_keeps_its_word_after_all_is_heard_again():

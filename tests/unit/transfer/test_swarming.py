@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +16,10 @@ from p2pcache.errors import Unavailable
 from p2pcache.lanes.orders import Fault, FaultKind, Location
 from p2pcache.sources.port import PeerLoad, PeerProof, PeerThrottled
 from p2pcache.transfer import events as ev
+from p2pcache.transfer.budgets import origin_key
 from p2pcache.transfer.machine.zones import FAR
 from p2pcache.transfer.sharing import Peers
 from p2pcache.transfer.swarming import Swarming
-from p2pcache.transfer.throttle_words import ORIGIN_KEY_BYTES
 from tests.support.partial_files import block_hashes, some_bytes
 from tests.support.swarms import (
     MIB,
@@ -276,7 +275,7 @@ def refused(status: int, retry_after_s: float | None = 30.0) -> Fault:
 async def test_of_an_origin_that_refuses_others_are_told_once_and_others_words_on_it_are_used(
     autojump_clock,
 ):
-    place = hashlib.sha256(b"hub.example:8443").digest()[:ORIGIN_KEY_BYTES]
+    place = origin_key("hub.example:8443")
     peer = ServedPeer(Key(1), SimpleNamespace(port=1))
     send, heard = trio.open_memory_channel[ev.Event](100)
     swarm = ScriptedSwarm([peer])
@@ -360,7 +359,7 @@ async def test_an_origin_that_is_first_asked_while_a_word_is_told_and_a_member_t
     send, heard = trio.open_memory_channel[ev.Event](0)
     swarm = ScriptedSwarm(peers)
     swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
-    place = hashlib.sha256(b"hub.example").digest()[:ORIGIN_KEY_BYTES]
+    place = origin_key("hub.example")
     here = Location("https://hub.example/a")
     await swarming.asks("one", here)
     told: list[ev.Event] = []

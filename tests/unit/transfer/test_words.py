@@ -47,6 +47,16 @@ def test_after_a_pause_a_request_of_ours_is_tried_before_the_next():
     assert words.parked_until > 1002.0, "it was refused indeed"
 
 
+def test_a_word_whose_time_was_over_before_the_request_is_not_refuted():
+    words = Words(CAP_S)
+    words.heard("a", 5.0, 0.0)
+    words.heard("b", 5.0, 0.0)
+    words.tried(6.0, 7.0, well=True)
+    words.heard("a", 30.0, 20.0)
+    words.heard("b", 30.0, 20.0)
+    assert (words.parked_until, words.limited_until) == (50.0, 50.0)
+
+
 def test_a_request_that_went_well_refutes_who_spoke_before_it_began():
     words = Words(CAP_S)
     words.heard("a", 60.0, 10.0)
