@@ -406,7 +406,7 @@ def test_a_reader_cannot_take_every_connection_or_every_answer(blob: Path) -> No
         for sock in idle:
             server.ask(sock, f"/blob/{NAME.hex()}", "Host: x", ticket, "Range: bytes=9-1")
             assert read_answer(sock).status == 416
-            time.sleep(0.1)  # until it counts as idle again
+            time.sleep(0.5)  # until it counts as idle again, also on a machine that is busy
         assert server.statistics()["connections"] <= 5
         assert is_cut(idle[0], 1)  # the one that was idle for the longest time made room
 
