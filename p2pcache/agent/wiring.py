@@ -12,6 +12,7 @@ import trio
 
 from p2pcache.agent.adopt import hub_adopter
 from p2pcache.agent.last_copies import LastCopies
+from p2pcache.agent.lean import keep_lean
 from p2pcache.agent.names import NetworkNames
 from p2pcache.agent.naming import Naming
 from p2pcache.agent.network_slot import NetworkSlot
@@ -64,6 +65,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 FileSource(),
             ]
             nursery.start_soon(keep_running, _keep_leases, store)
+            nursery.start_soon(keep_running, keep_lean, store, workers)
             network = NetworkSlot(config.home, config.network, store, time.time)
             names = NetworkNames(network, store, time.time)
             nursery.start_soon(keep_running, network.run)

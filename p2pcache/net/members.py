@@ -215,6 +215,12 @@ class Members:
             case Load():
                 self._owner.loaded(link, news)
 
+    def link_pings(self, link: Link) -> None:
+        """See LinkOwner."""
+        for other in list(self.links.values()):
+            if other is not link:
+                other.ping_along()
+
     def link_knows(self, link: Link, known: Knowledge | WantRefused) -> None:
         """See LinkOwner."""
         self._owner.knows(link, known)

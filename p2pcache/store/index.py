@@ -239,6 +239,14 @@ class Index:
         if verdict != "ok":
             raise sqlite3.DatabaseError(str(verdict))
 
+    def shrink(self) -> None:
+        """Give back the page caches, up to `_CACHE_KIB` each; they fill again with use."""
+        with self._read_lock:
+            self._reader.execute("PRAGMA shrink_memory")
+        with self._write_lock:
+            if self._writer is not None:
+                self._writer.execute("PRAGMA shrink_memory")
+
     def close(self) -> None:
         """Close both connections; the last process to do so folds the WAL into the file."""
         with self._read_lock:

@@ -30,6 +30,7 @@ class ForkServer:
         self._used_at = 0.0
         self._ending: trio.Event | None = None
         self._needed = trio.Event()
+        self._left = trio.Event()
 
     def start(self) -> None:
         """Have it ready; returns at once, it imports meanwhile."""
@@ -53,6 +54,10 @@ class ForkServer:
             self._users -= 1
             self._used_at = trio.current_time()
 
+    async def wait_left(self) -> None:
+        """Until it is ended the next time, because nobody needed it."""
+        await self._left.wait()
+
     async def keep(self, count_workers: Callable[[], int]) -> None:
         """End it whenever nobody needed it for `idle_s`; until cancelled.
 
@@ -71,6 +76,8 @@ class ForkServer:
             finally:
                 self._ending.set()
                 self._ending = None
+            self._left.set()
+            self._left = trio.Event()
 
 
 def _end() -> None:

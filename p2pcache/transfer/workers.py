@@ -145,6 +145,10 @@ class Workers:
             for _ in range(count):
                 nursery.start_soon(self._run, self._fetchers, self._fetch_limit, _pause, 0.05)
 
+    async def wait_rest(self) -> None:
+        """Until nothing was fetched or hashed for `idle_s`, and all processes have left."""
+        await self._server.wait_left()
+
     async def _again(
         self,
         context: trio_parallel.WorkerContext,

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import trio
 
+from p2pcache.agent.lean import keep_lean
+from p2pcache.store.layout import StoreOptions
+from p2pcache.store.store import Store
 from p2pcache.transfer.workers import WorkerOptions, open_workers
 
 
@@ -42,6 +45,31 @@ async def test_the_fork_server_ends_when_nobody_needs_it_and_comes_back():
             assert await workers.call(abs, -3) == 3
             await wait_until_helpers(0)
         assert await workers.call(abs, -4) == 4
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that no file is behind."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+
+
+async def test_when_the_last_has_left_the_agent_gives_memory_back(tmp_path):
+    with Store.open(tmp_path, StoreOptions(reserve_bytes=0)) as store:
+        async with open_workers(WorkerOptions(idle_s=0.5)) as workers, trio.open_nursery() as tasks:
+            tasks.start_soon(keep_lean, store, workers)
+            for number in range(2):  # after every work, not only once
+                await wait_until_helpers(0)
+                with store._index.write("filling its cache") as connection:
+                    connection.executemany(
+                        "INSERT INTO bans VALUES (?, ?, 0)",
+                        ((b"%d %d" % (number, n), "x" * 300) for n in range(10_000)),
+                    )
+                held = anonymous_bytes()
+                assert await workers.call(abs, -3) == 3
+                with trio.fail_after(20):
+                    while anonymous_bytes() > held - 2_000_000:  # noqa: ASYNC110 - nor does memory
+                        await trio.sleep(0.05)
+            tasks.cancel_scope.cancel()
 
 
 async def test_it_stays_while_a_worker_is_at_work():

@@ -56,6 +56,24 @@ async def test_a_frozen_peer_is_dropped_in_under_11_s(autojump_clock, pending):
         await until(lambda: full(nodes), within_s=90)
 
 
+async def test_an_idle_network_has_one_beat_of_pings_and_no_link_is_pinged_twice(autojump_clock):
+    async with world(8, deadline_s=120) as (_, nodes):
+        await until(lambda: full(nodes), within_s=3)
+        for number, node in enumerate(nodes):  # every link's silence begins at another moment
+            node.network.possess([manifest_of(b"%d" % number)])
+            await trio.sleep(0.55)
+        links = [link for n in nodes for link in n.network.members_driver.links.values()]
+        await trio.sleep(10)
+        began, beats, asked = sum(link.talk._pings for link in links), 0, 0
+        for _ in range(450):  # 45 s: ten times 4.5 s
+            await trio.sleep(0.1)
+            now = sum(link.talk._pings for link in links) - began
+            beats, asked = beats + (now > asked), now
+        assert beats <= 12, "an agent is woken for all its links together"
+        assert 28 * 9 <= asked <= 28 * 12, "one of the two ends of each link asks"
+        assert full(nodes)
+
+
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_stopping_does_not_wait_for_a_frozen_peer(autojump_clock, cancelled):
     async with world(1, deadline_s=60) as (net, (frozen,)):

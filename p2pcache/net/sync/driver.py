@@ -43,6 +43,7 @@ from p2pcache.net.sync.wire import (
     Names,
     Peers,
     Permits,
+    Ping,
     Refused,
     encode,
     parse,
@@ -80,6 +81,10 @@ class LinkOwner(Protocol):
         """The peer said something unasked."""
         ...
 
+    def link_pings(self, link: Link) -> None:
+        """It asks whether the peer lives, or is asked: others may do so in the same moment."""
+        ...
+
     def link_knows(self, link: Link, known: Knowledge | WantRefused) -> None:
         """News of a want."""
         ...
@@ -115,7 +120,7 @@ class Link:
         self.opened_by_us = opened_by_us
         self.ended: Ended | None = None
         self.up_at: float | None = None
-        self.talk = Conversation(ours, options, now)
+        self.talk = Conversation(ours, options, now, opened_by_us=opened_by_us)
         self._host = host
         self._stream = stream
         self._owner = owner
@@ -228,6 +233,11 @@ class Link:
     def drop(self, number: int) -> None:
         """End a want."""
         self._do(self.talk.drop(number))
+
+    def ping_along(self) -> None:
+        """Another link of ours pings or is pinged; see the machine's."""
+        if self.ended is None:
+            self._do(self.talk.ping_along(trio.current_time()))
 
     def busy(self, load: Load) -> None:
         """Our byte server's load changed."""
@@ -362,6 +372,8 @@ class Link:
                 if self.ended is None:
                     heard = parse(body)
                     self._do(self.talk.handle(heard, len(body), trio.current_time()))
+                    if isinstance(heard, Ping):
+                        self._owner.link_pings(self)
             if header and reader.body_bytes is not None:
                 self.talk.arriving(reader.body_bytes, trio.current_time())
             while len(self._lookups) >= _MAX_LOOKUPS and self.ended is None:
@@ -400,7 +412,10 @@ class Link:
         while self.ended is None:
             now = trio.current_time()
             room, writing = self._has_room(), self._writing_since
-            self._do(self.talk.tick(now, room=room, writing_since=writing))
+            due = self.talk.tick(now, room=room, writing_since=writing)
+            self._do(due)
+            if any(isinstance(one, Send) and isinstance(one.message, Ping) for one in due):
+                self._owner.link_pings(self)
             self._had_room = self._has_room()
             at = self.talk.next_at(room=self._had_room, writing_since=self._writing_since)
             self._alarm = trio.Event()

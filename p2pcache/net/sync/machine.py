@@ -138,7 +138,9 @@ NO_LOAD = Load(0.0, 0.0, 0.0)  # of who did not say anything: it is idle
 class Conversation:
     """One link. `now` is any steady clock in seconds."""
 
-    def __init__(self, ours: Hello, options: SyncOptions, now: float) -> None:
+    def __init__(
+        self, ours: Hello, options: SyncOptions, now: float, *, opened_by_us: bool = False
+    ) -> None:
         self.theirs: Hello | None = None
         self.load = NO_LOAD  # theirs
         self._our_load = NO_LOAD
@@ -148,6 +150,8 @@ class Conversation:
         self.skipped_count = 0
         self._ours = ours
         self._options = options
+        self._opened_by_us = opened_by_us
+        self._ping_after_s = options.ping_first_s if opened_by_us else options.ping_after_s
         self._born = now
         self._heard_at = now
         self._pinged_at: float | None = None
@@ -313,7 +317,7 @@ class Conversation:
         if pinged is not None and self._heard_at >= pinged:
             pinged = self._pinged_at = None
         if pinged is None:
-            if now >= self._heard_at + options.ping_after_s:
+            if now >= self._heard_at + self._ping_after_s:
                 out.append(self._ping(now))
         elif now >= pinged + options.ping_limit_s and not patient:
             return [Ended(Cause.FROZEN, f"it said nothing for {now - self._heard_at:.0f} s")]
@@ -327,6 +331,20 @@ class Conversation:
             haves, lookups = self._their_wants.flush(now)
             out += [*(Send(have) for have in haves), *lookups]
         return out
+
+    def ping_along(self, now: float) -> list[Action]:
+        """What is said when the process is awake for a ping on another link, in or out.
+
+        Links that rest would wake it one by one: each wake-up costs 0.5 ms, a ping more in the same
+        one 0.1. Only who opened a link asks along, or both would at once. So all links of a network
+        soon have one beat, and an idle agent wakes for few moments of every 4.5 s.
+        """
+        if self.theirs is None or not self._opened_by_us:
+            return []
+        waits = self._pinged_at is not None and self._heard_at < self._pinged_at
+        if waits or now < self._heard_at + self._options.ping_along_s:
+            return []
+        return [self._ping(now)]
 
     @property
     def _due_at(self) -> float | None:
@@ -344,7 +362,7 @@ class Conversation:
             if pinged is not None and self._heard_at < pinged:
                 at = pinged + options.ping_limit_s
             else:
-                at = self._heard_at + options.ping_after_s
+                at = self._heard_at + self._ping_after_s
             if writing_since is not None:
                 at = min(at, writing_since + options.write_limit_s)
             at = max(at, self._patient_until)

@@ -96,6 +96,22 @@ def test_silence_is_asked_about_after_5_s_and_ended_3_s_later():
     assert ended.cause is Cause.FROZEN
 
 
+def test_who_opened_a_link_asks_first_and_along_with_others():
+    opener = Conversation(HELLO, OPTIONS, 0.0, opened_by_us=True)
+    assert opener.ping_along(4.0) == [], "no hello yet"
+    opener.handle(HELLO, 100, 0.0)
+    assert opener.ping_along(1.9) == [], "it was heard just now"
+    assert opener.ping_along(2.0) == [Send(Ping(1))]
+    assert opener.ping_along(2.1) == [], "it is asked already"
+    (ended,) = tick(opener, 5.0)
+    assert ended.cause is Cause.FROZEN, "3 s after it was asked along"
+    alone = Conversation(HELLO, OPTIONS, 0.0, opened_by_us=True)
+    alone.handle(HELLO, 100, 0.0)
+    assert tick(alone, 4.4) == []
+    assert tick(alone, 4.5) == [Send(Ping(1))]
+    assert talk().ping_along(4.9) == [], "both would ask at once"
+
+
 def test_any_frame_is_a_sign_of_life_and_pongs_tell_the_delay():
     machine = talk()
     machine.handle(Drop(1), 10, 4.0)
