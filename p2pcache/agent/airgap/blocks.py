@@ -28,8 +28,11 @@ _CHECK_EVERY = 4096  # sections; some 10 ms
 class Blocks:
     """An open CAR. `roots`: its roots, binary CIDv1. `size_bytes`: of the file."""
 
-    def __init__(self, descriptor: int, roots: tuple[bytes, ...], size_bytes: int) -> None:
+    def __init__(
+        self, path: Path, descriptor: int, roots: tuple[bytes, ...], size_bytes: int
+    ) -> None:
         self.roots = roots
+        self._path = path
         self.size_bytes = size_bytes
         self._descriptor = descriptor
         self._places: dict[bytes, int] = {}  # by the digest: one block may go by several codecs
@@ -42,7 +45,13 @@ class Blocks:
         place = self._place(cid)
         length = place & (1 << _LENGTH_BITS) - 1
         data = os.pread(self._descriptor, length, place >> _LENGTH_BITS)
-        verify_block(cid[4:], data)
+        try:
+            verify_block(cid[4:], data)
+        except Untrusted as exc:
+            raise Untrusted(
+                f"`{self._path}` is damaged at byte {place >> _LENGTH_BITS}: {exc.message}",
+                hint="copy the file again, or export it again",
+            ) from exc
         return data
 
     def length(self, cid: bytes) -> int:
@@ -95,7 +104,7 @@ def open_blocks(path: Path, go_on: Callable[[], None]) -> Iterator[Blocks]:
                 raise UsageError(f"`{path}` is no regular file", hint="a bundle is one CAR file")
             start, end = car.header_extent(os.pread(descriptor, car.HEAD_BYTES, 0))
             header = os.pread(descriptor, end - start, start)
-            blocks = Blocks(descriptor, car.parse_header(header), found.st_size)
+            blocks = Blocks(path, descriptor, car.parse_header(header), found.st_size)
             blocks.scan(end, go_on)
             yield blocks
         finally:

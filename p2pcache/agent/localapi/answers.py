@@ -206,7 +206,8 @@ class UnreadBlob(TypedDict):
 class VerifyAnswer(TypedDict):
     """What `verify` hashed, what was bad, how much of that was repaired, what it could not read.
 
-    `bad` and `unread` are put together from the streamed items.
+    `bad` and `unread` are put together from the streamed items. `incomplete`: the refs of which
+    only a part is here, and pinned ones that lack anything.
     """
 
     checked: int
@@ -214,6 +215,7 @@ class VerifyAnswer(TypedDict):
     bad: list[BadBlob]
     repaired: int
     unread: list[UnreadBlob]
+    incomplete: list[str]
 
 
 class LanesStatus(TypedDict):
