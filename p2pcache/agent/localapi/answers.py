@@ -373,7 +373,8 @@ class GrantsAnswer(TypedDict):
 class PreloadAnswer(TypedDict):
     """A preload as its signer wished it. `limit_rate`: bytes/s of each agent, None: as it can.
 
-    `nodes`: "all", a number of agents, or labels; `mine`: this agent signed it.
+    `nodes`: "all", a number of agents, or labels; `mine`: this agent signed it; `state`: its own;
+    `chosen`: it is selected.
     """
 
     id: str
@@ -393,6 +394,7 @@ class PreloadAnswer(TypedDict):
     notes: NotRequired[list[str]]
     totals: NotRequired[PreloadTotals]
     state: NotRequired[str]
+    chosen: NotRequired[bool]
 
 
 class PreloadTotals(TypedDict):

@@ -69,7 +69,10 @@ class Client:
     Every method raises what the agent raised (see `p2pcache.errors`), AgentNotRunning when there is
     none, Unavailable when it fell silent. If a call is interrupted (KeyboardInterrupt, an
     exception in `on_progress`), the agent is told to stop it; what was verified is kept.
+    `on_slow_start` is called, once, when an agent that it starts takes its time.
     """
+
+    on_slow_start: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -109,7 +112,9 @@ class Client:
         from p2pcache.agent.localapi.embedded import start_agent  # imports subprocess
 
         self._release_agent()
-        self._agent = start_agent(self.home, path, self._agent_command)
+        self._agent = start_agent(
+            self.home, path, self._agent_command, on_slow=self.on_slow_start
+        )
         return Connection(elsewhere(self.home, path) or path)
 
     @property

@@ -21,9 +21,10 @@ from p2pcache.agent.localapi.listener import is_listening
 from p2pcache.errors import LocalFault, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 START_S = 30.0  # a cold disk and a store to look through; a warm start takes 1 s
+SLOW_S = 2.0  # from then on the user wants to know what is waited for
 POLL_S = 0.01
 LEAVE_S = 10.0  # for an agent that nobody uses to end: what it drains and cuts is bounded below it
 STAYS = b"p2pcache: others use this agent\n"  # what it says on its standard output when it stays on
@@ -102,9 +103,10 @@ def _ends(fileno: int, give_up: float) -> bool:
 
 
 def start_agent(
-    home: Path, socket_path: Path, command: Sequence[str] | None = None
-) -> EmbeddedAgent | None:
-    """Start an agent for `home` and wait until it listens.
+    home: Path, socket_path: Path, command: Sequence[str] | None = None,
+    *, on_slow: Callable[[], None] = lambda: None,
+) -> EmbeddedAgent | None:  # fmt: skip
+    """Start an agent for `home` and wait until it listens; `on_slow` is called after `SLOW_S`.
 
     None when another process started one at the same moment: use that. Raises LocalFault with the
     end of its log when it does not come up.
@@ -129,7 +131,7 @@ def start_agent(
         ) from exc
     agent = EmbeddedAgent(process)
     try:
-        if not _wait_listening(process, home, socket_path, log):
+        if not _wait_listening(process, home, socket_path, log, on_slow):
             return None
         for line in log.read_text("utf-8", "replace").splitlines():
             if line.startswith(WARNING):
@@ -141,10 +143,12 @@ def start_agent(
 
 
 def _wait_listening(
-    process: subprocess.Popen[bytes], home: Path, socket_path: Path, log: Path
-) -> bool:
+    process: subprocess.Popen[bytes], home: Path, socket_path: Path, log: Path,
+    on_slow: Callable[[], None],
+) -> bool:  # fmt: skip
     """True: it listens. False: it left because another agent does."""
     deadline = time.monotonic() + START_S
+    slow_at = deadline - START_S + SLOW_S
     while time.monotonic() < deadline:
         exited = process.poll() is not None
         if is_listening(socket_path):
@@ -153,6 +157,9 @@ def _wait_listening(
             if elsewhere(home, socket_path) is not None:
                 return False
             break
+        if time.monotonic() >= slow_at:
+            slow_at = deadline
+            on_slow()
         time.sleep(POLL_S)
     tail = log.read_text("utf-8", "replace")[-MAX_LOG_TAIL_CHARS:].strip()
     if process.poll() == UsageError.exit_code:  # a setting; the agent has said which
