@@ -147,7 +147,7 @@ def _incomplete(parts: Parts, ref: str | None) -> list[str]:
     only = None if ref is None else manifest_named(parts, ref)
     found = []
     for entry in parts.store.ls():
-        begun = entry.pinned or 0 < entry.present_bytes or entry.manifest in hurt
+        begun = entry.pinned or entry.present_bytes > 0 or entry.manifest in hurt
         if begun and entry.present_bytes < entry.total_bytes and only in (None, entry.manifest):
             found.extend(
                 [row.canonical for row in entry.resolutions] or [format_cid(entry.manifest)]
@@ -197,9 +197,7 @@ async def _mend(
     return await _repaired(parts, row, blob, origins, credentials, repair)
 
 
-async def _missing(
-    parts: Parts, blob: BlobInfo, credentials: Credentials, repair: bool
-) -> BadBlob:
+async def _missing(parts: Parts, blob: BlobInfo, credentials: Credentials, repair: bool) -> BadBlob:
     """Fetch what a blob lacks that was taken out before."""
     kept = await trio.to_thread.run_sync(parts.store.others_progress, blob.digest)
     row: BadBlob = {

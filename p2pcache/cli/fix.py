@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NAMED_REFS = 3  # that are not all here; --json has all
 
+
 @click.command(
     cls=Command,
     short_help="Hash again what is stored.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p2pcache.agent.localapi.client import Client, terminal_options
+from p2pcache.agent.localapi.client import tell_slow_start, terminal_options
 from p2pcache.cli.command import Command
 from p2pcache.cli.output import Mode, Printer, discard, not_written, printable, say
 from p2pcache.errors import Interrupted, P2PCacheError, UsageError
@@ -157,7 +157,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     if not {"--json", "--quiet", "-q"} & set(args):
-        Client.on_slow_start = staticmethod(_say_slow_start)
+        tell_slow_start(_say_slow_start)
     asked = terminal_options().completion
     if asked is not None:
         from click.shell_completion import shell_complete

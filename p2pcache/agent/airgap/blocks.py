@@ -88,6 +88,18 @@ class Blocks:
                 go_on()
 
 
+def _header(path: Path, descriptor: int) -> tuple[tuple[bytes, ...], int]:
+    """The roots, and where the first section begins."""
+    try:
+        start, end = car.header_extent(os.pread(descriptor, car.HEAD_BYTES, 0))
+        return tuple(car.parse_header(os.pread(descriptor, end - start, start))), end
+    except Untrusted as exc:
+        raise Untrusted(
+            f"`{path}` is no bundle: {exc.message}",
+            hint=exc.hint or "a bundle is a CAR file (version 1), as `p2pcache export` writes it",
+        ) from exc
+
+
 @contextmanager
 def open_blocks(path: Path, go_on: Callable[[], None]) -> Iterator[Blocks]:
     """Open and scan. `go_on` may raise to stop the scan. Raises NotFound, UsageError (no file),
@@ -102,9 +114,8 @@ def open_blocks(path: Path, go_on: Callable[[], None]) -> Iterator[Blocks]:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise UsageError(f"`{path}` is no regular file", hint="a bundle is one CAR file")
-            start, end = car.header_extent(os.pread(descriptor, car.HEAD_BYTES, 0))
-            header = os.pread(descriptor, end - start, start)
-            blocks = Blocks(path, descriptor, car.parse_header(header), found.st_size)
+            roots, end = _header(path, descriptor)
+            blocks = Blocks(path, descriptor, roots, found.st_size)
             blocks.scan(end, go_on)
             yield blocks
         finally:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 from p2pcache.agent.localapi.home_lock import elsewhere
 from p2pcache.agent.localapi.listener import is_listening
-from p2pcache.errors import LocalFault, UsageError
+from p2pcache.errors import DiskFull, LocalFault, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 START_S = 30.0  # a cold disk and a store to look through; a warm start takes 1 s
+MIN_FREE_BYTES = 64 << 10  # an agent's index and log want more than this to begin with
 SLOW_S = 2.0  # from then on the user wants to know what is waited for
 POLL_S = 0.01
 LEAVE_S = 10.0  # for an agent that nobody uses to end: what it drains and cuts is bounded below it
@@ -142,6 +143,14 @@ def start_agent(
         raise
 
 
+def _is_full(home: Path) -> bool:
+    try:
+        disk = os.statvfs(home)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES
+
+
 def _wait_listening(
     process: subprocess.Popen[bytes], home: Path, socket_path: Path, log: Path,
     on_slow: Callable[[], None],
@@ -165,5 +174,7 @@ def _wait_listening(
     if process.poll() == UsageError.exit_code:  # a setting; the agent has said which
         message, _, hint = tail.removeprefix("error: ").partition("\nhint: ")
         raise UsageError(message, hint=hint or f"its log: {log}")
+    if not tail and _is_full(home):  # not even its log could be written
+        raise DiskFull(f"the agent cannot run: no space is left in {home}", hint="free some space")
     what = "ended" if process.poll() is not None else f"was not ready after {START_S:g} s"
     raise LocalFault(f"the agent {what}" + (f"\n{tail}" if tail else ""), hint=f"its log: {log}")

@@ -589,3 +589,11 @@ def test_damage_names_the_bundle_the_place_and_the_file(store, other, path):
     assert error.message.startswith("`model.safetensors` of the bundle:")
     assert f"`{path}` is damaged at byte {at}:" in error.message
     assert "copy the file again" in error.hint
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xc8" * 3000])
+def test_what_is_no_bundle_is_named_with_a_hint(other, path, junk):
+    path.write_bytes(junk)
+    with pytest.raises(Untrusted, match=f"`{path}` is no bundle: ") as refused_:
+        read(other, path)
+    assert "p2pcache export" in refused_.value.hint
