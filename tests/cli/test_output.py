@@ -1,6 +1,8 @@
 """Pure formatting: the progress line, errors, receipts."""
 
 import io
+import pty
+import termios
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -168,3 +170,15 @@ def test_on_a_narrow_terminal_the_longest_cells_keep_their_ends():
     assert narrow[1][0] == "…sation/a-long-name@main"
     assert narrow[2] == ("a", "0%")
     assert len(fitted(rows, 5)[1][0]) == CELL_CHARS, "and some of it stays in any case"
+
+
+def test_a_table_knows_its_terminal_and_a_pipe_gets_all(capsys):
+    rows = [("ref", "here"), ("hf://organisation/a-long-name@main", "100%")]
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 30))
+    with open(theirs, "w", encoding="utf-8") as terminal, open(ours, "rb", buffering=0) as screen:
+        Printer(Mode.HUMAN, stdout=terminal).show_table("x", [], rows)
+        terminal.flush()
+        assert "…sation/a-long-name@main  100%" in screen.read(1000).decode()
+        Printer(Mode.HUMAN).show_table("x", [], rows)
+    assert rows[1][0] in capsys.readouterr().out
