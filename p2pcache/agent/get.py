@@ -17,18 +17,18 @@ from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.config.network import trust
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
-from p2pcache.content.unixfs import Root, file_dag_size, tree
 from p2pcache.errors import Interrupted, LocalFault, NotFound, P2PCacheError, UsageError
 from p2pcache.sources.port import Credentials
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.rooted import is_root
+from p2pcache.transfer.folders import folder_root
 from p2pcache.transfer.names import OTHERS, NameOptions
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import find_here, pull, report_of, wanted_of
 from p2pcache.transfer.receipts import receipt, resumed_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
@@ -411,7 +411,7 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     blobs = {path: blob for path, blob in report.blobs.items() if isinstance(blob, BlobInfo)}
     await tell_complete(parts, named)
     single = files[0] if await trio.Path(path).is_file() else None
-    root = _root(files, blobs, single)
+    root = blobs[single.path].root_cid if single is not None else folder_root(blobs)
     return {
         "ref": named.canonical,
         "manifest": cids.format_cid(named.manifest.cid()),
@@ -420,18 +420,3 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         "files": len(files),
         "total_bytes": named.total_bytes,
     }
-
-
-def _root(
-    files: Sequence[ListedFile], blobs: Mapping[str, BlobInfo], single: ListedFile | None
-) -> bytes | None:
-    """The UnixFS root of what was pushed: of the file, or of the folder of files."""
-    roots = {f.path: blobs[f.path] for f in files}
-    if single is not None:
-        return roots[single.path].root_cid
-    entries = {
-        path: Root(blob.root_cid, blob.size, file_dag_size(blob.size))
-        for path, blob in roots.items()
-        if blob.root_cid is not None
-    }
-    return tree(entries).cid

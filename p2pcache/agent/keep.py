@@ -30,6 +30,10 @@ def manifest_named(parts: Parts, text: str) -> bytes:
         if parts.store.get_manifest(ref.cid) is None:
             raise NotFound(f"no manifest `{text}` is here", hint="see `p2pcache ls`")
         return ref.cid
+    if isinstance(ref, refs.CidRef) and cids.codec(ref.cid) == cids.DAG_PB:
+        of_folder = parts.resolver.folders.manifest_of(ref.cid)
+        if of_folder is not None:
+            return of_folder
     row = _known(parts, ref)
     if row is None:
         raise NotFound(f"`{text}` is not here", hint="see `p2pcache ls`, or get it first")
@@ -116,11 +120,15 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     row = _known(parts, ref)
     canonical = None if row is None else row.canonical
     others = [r.canonical for r in store.resolutions_of(manifest) if r.canonical != canonical]
+    pinned = any(p.target == manifest for p in store.pins())
     if canonical is not None and others:
         store.forget_ref(canonical)
-        note = f"nothing was freed: {', '.join(f'`{other}`' for other in others)} means the same"
-        return {"manifest": cids.format_cid(manifest), "freed_bytes": 0, "notes": [note]}
-    if any(p.target == manifest for p in store.pins()):
+        same = ", ".join(f"`{other}`" for other in others)
+        notes = [f"nothing was freed: {same} means the same"]
+        if pinned:
+            notes.append(f"it stays pinned: `p2pcache unpin {others[0]}`")
+        return {"manifest": cids.format_cid(manifest), "freed_bytes": 0, "notes": notes}
+    if pinned:
         if not args.flag("force"):
             raise UsageError(
                 f"`{text}` is pinned", hint="`p2pcache unpin` it first, or use --force"

@@ -13,12 +13,15 @@ from p2pcache.content.cid import format_cid
 from p2pcache.errors import LocalFault, P2PCacheError
 from p2pcache.lanes.orders import FollowOrder
 from p2pcache.store.durable import local_faults
+from p2pcache.store.layout import block_count
 from p2pcache.transfer.faults import local_error
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from p2pcache.agent.args import Args
     from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob
     from p2pcache.agent.parts import Emit, Parts
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Re-hash every blob, or those of one ref. With `repair`, bring back what is damaged.
 
-    Each blob that is bad or cannot be read is sent as an item.
+    Each blob that is bad or cannot be read is sent as an item; so is one that was bad before, for
+    as long as it is not back.
     """
     ref = args.optional_text("ref")
     named = await _verify_rooted(parts, emit) if ref is None else []
@@ -41,6 +45,7 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     checked, done = len(named), sum(blob.size for blob in named)
     total = done + sum(blob.size for blob in blobs)
     repaired = 0
+    damaged: set[bytes] = set()
     for number, blob in enumerate(blobs):
         await emit(
             {
@@ -63,13 +68,25 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             await emit({"type": "item", "value": {"unread": unread}})
             continue
         if problem is not None:
+            damaged.add(blob.sha256)
             bad = await _mend(parts, blob, problem, args.credentials(), args.flag("repair"))
             repaired += bad["repaired"]
             await emit({"type": "item", "value": {"bad": bad}})
         if here:
             checked += 1
             done += blob.size
-    return {"checked": checked, "checked_bytes": done, "repaired": repaired}
+    for blob in await trio.to_thread.run_sync(_taken_out, parts, ref):
+        if blob.sha256 not in damaged:
+            bad = await _missing(parts, blob, args.credentials(), args.flag("repair"))
+            repaired += bad["repaired"]
+            await emit({"type": "item", "value": {"bad": bad}})
+    incomplete = await trio.to_thread.run_sync(_incomplete, parts, ref)
+    return {
+        "checked": checked,
+        "checked_bytes": done,
+        "repaired": repaired,
+        "incomplete": incomplete,
+    }
 
 
 async def _verify_rooted(parts: Parts, emit: Emit) -> list[BlobInfo]:
@@ -112,6 +129,32 @@ def _chosen(parts: Parts, ref: str | None) -> list[BlobInfo]:
     return list({blob.sha256: blob for blob in found.values()}.values())
 
 
+def _taken_out(parts: Parts, ref: str | None) -> list[BlobInfo]:
+    """Blobs that an earlier `verify`, or whoever else read them, found damaged."""
+    found = parts.store.damaged()
+    if ref is None:
+        return found
+    manifest = parts.store.get_manifest(manifest_named(parts, ref))
+    assert manifest is not None
+    wanted = {file.digest for file in manifest.files}
+    return [blob for blob in found if not wanted.isdisjoint(blob.names)]
+
+
+def _incomplete(parts: Parts, ref: str | None) -> list[str]:
+    """The refs of which only a part is here, and those that lack what is pinned or was damaged."""
+    names = [name for blob in parts.store.damaged() for name in blob.names]
+    hurt: set[bytes] = set().union(*parts.store.manifests_with(names).values())
+    only = None if ref is None else manifest_named(parts, ref)
+    found = []
+    for entry in parts.store.ls():
+        begun = entry.pinned or entry.present_bytes > 0 or entry.manifest in hurt
+        if begun and entry.present_bytes < entry.total_bytes and only in (None, entry.manifest):
+            found.extend(
+                [row.canonical for row in entry.resolutions] or [format_cid(entry.manifest)]
+            )
+    return sorted(found)
+
+
 def _still_here(store: Store, blob: BlobInfo) -> bool:
     """Whether there is a file to look at. What is gone, and a changed adopted one, is forgotten."""
     return store.find(blob.digest) is not None or (not blob.adopted and blob.path.exists())
@@ -151,6 +194,35 @@ async def _mend(
     except P2PCacheError as exc:
         row["reason"] = f"it could not be taken out: {exc.message}"
         return row
+    return await _repaired(parts, row, blob, origins, credentials, repair)
+
+
+async def _missing(parts: Parts, blob: BlobInfo, credentials: Credentials, repair: bool) -> BadBlob:
+    """Fetch what a blob lacks that was taken out before."""
+    kept = await trio.to_thread.run_sync(parts.store.others_progress, blob.digest)
+    row: BadBlob = {
+        "sha256": blob.sha256.hex(),
+        "root": _root_text(blob),
+        "path": str(blob.path),
+        "problem": "it was damaged, and is not back",
+        "bad_blocks": block_count(blob.size) - kept,
+        "linked": 0,
+        "repaired": False,
+        "reason": None,
+    }
+    origins = await trio.to_thread.run_sync(_where_from, parts.store, blob)
+    return await _repaired(parts, row, blob, origins, credentials, repair)
+
+
+async def _repaired(
+    parts: Parts,
+    row: BadBlob,
+    blob: BlobInfo,
+    origins: Sequence[str],
+    credentials: Credentials,
+    repair: bool,
+) -> BadBlob:
+    """The row, with what came of it; `repair`: fetch the bad blocks from one of the `origins`."""
     if not repair:
         row["reason"] = "run `p2pcache verify --repair`, or get it again"
         return row

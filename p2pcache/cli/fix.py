@@ -15,6 +15,8 @@ from p2pcache.errors import AgentNotRunning, LocalFault, P2PCacheError, Untruste
 if TYPE_CHECKING:
     from p2pcache.agent.localapi.answers import BadBlob, CheckAnswer
 
+NAMED_REFS = 3  # that are not all here; --json has all
+
 
 @click.command(
     cls=Command,
@@ -28,15 +30,29 @@ if TYPE_CHECKING:
 def verify(ref: str | None, printer: Printer, repair: bool) -> None:
     """Hash what is stored (all of it, or REF) and compare.
 
-    What is bad is quarantined; --repair fetches only the bad blocks again.
+    What is bad is taken out, and said again each time until it is back: --repair fetches only the
+    bad blocks again, also of what an earlier run took out.
     """
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
         answer = agent.verify(ref, repair=repair, on_progress=display.update)
     bad, unread = answer["bad"], answer["unread"]
     lines = [f"bad  {blob['sha256'] or blob['root']}  {_extent(blob)}" for blob in bad]
+    if repair:  # else it is the hint
+        lines = [
+            line if blob["reason"] in (None, _extent(blob)) else f"{line}  {blob['reason']}"
+            for line, blob in zip(lines, bad, strict=True)
+        ]
     lines += [f"unread  {blob['sha256'] or blob['root']}  {blob['problem']}" for blob in unread]
     printer.show("verify", answer, [printable(line) for line in lines])
     printer.note(f"checked {answer['checked']}, bad {len(bad)}, repaired {answer['repaired']}")
+    incomplete = answer.get("incomplete", ())  # an older agent does not say
+    if incomplete:
+        more = len(incomplete) - NAMED_REFS
+        printer.note(
+            f"{counted(len(incomplete), 'ref')} not all here: "
+            f"{', '.join(incomplete[:NAMED_REFS])}{f' and {more} more' if more > 0 else ''}; "
+            "`p2pcache get` brings the rest"
+        )
     linked = sum(blob["linked"] for blob in bad)
     if linked:
         printer.note(
@@ -45,8 +61,10 @@ def verify(ref: str | None, printer: Printer, repair: bool) -> None:
         )
     if len(bad) > answer["repaired"]:
         raise Untrusted(
-            f"{len(bad) - answer['repaired']} of {answer['checked']} stored blobs are damaged",
-            hint=None if repair else "`p2pcache verify --repair` fetches the bad blocks again",
+            f"damaged and not repaired: {counted(len(bad) - answer['repaired'], 'blob')}",
+            hint="`p2pcache get` (or `push`) the same again: what is good of it is kept"
+            if repair
+            else "`p2pcache verify --repair` fetches the bad blocks again",
         )
     if unread:
         raise LocalFault(

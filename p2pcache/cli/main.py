@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p2pcache.agent.localapi.client import terminal_options
+from p2pcache.agent.localapi.client import tell_slow_start, terminal_options
 from p2pcache.cli.command import Command
 from p2pcache.cli.output import Mode, Printer, discard, not_written, printable, say
 from p2pcache.errors import Interrupted, P2PCacheError, UsageError
@@ -148,10 +148,16 @@ def _show_warning(
         say(sys.stderr, f"warning: {printable(str(message))}\n")
 
 
+def _say_slow_start() -> None:
+    say(sys.stderr, "starting an agent...\n")
+
+
 def _run(argv: Sequence[str] | None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
+    if not {"--json", "--quiet", "-q"} & set(args):
+        tell_slow_start(_say_slow_start)
     asked = terminal_options().completion
     if asked is not None:
         from click.shell_completion import shell_complete

@@ -30,6 +30,8 @@ EXIT_CODES: dict[int, str] = {
     130: "interrupted; what was verified is kept",
 }
 
+CELL_CHARS = 16  # what the longest cell of a narrow terminal's table keeps at least
+
 _RED, _BOLD, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
 
 
@@ -68,7 +70,7 @@ class Printer:
             for value in values:
                 self.show(kind, value, ())
         else:
-            for number, line in enumerate(aligned(rows)):
+            for number, line in enumerate(aligned(fitted(rows, self._columns()))):
                 if number or self.mode is not Mode.QUIET:  # the heading is no data
                     self._write(line)
 
@@ -96,6 +98,13 @@ class Printer:
     def redraws(self) -> bool:
         """Whether stderr is a terminal on which a line can be drawn again."""
         return self._options.redraws and self.stderr.isatty()
+
+    def _columns(self) -> int | None:
+        """Of the terminal that data go to; None: a file or a pipe, which get them whole."""
+        try:
+            return os.get_terminal_size(self._stdout.fileno()).columns or None
+        except (OSError, ValueError):
+            return None
 
     def _write(self, line: str) -> None:
         print(line, file=self._stdout)
@@ -135,6 +144,25 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in clean
+    ]
+
+
+def fitted(rows: Sequence[Sequence[str]], columns: int | None) -> Sequence[Sequence[str]]:
+    """Rows whose longest cells (refs, ids) keep their ends alone, as far as `columns` needs it."""
+    if columns is None or not rows:
+        return rows
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    while (over := sum(widths) + 2 * (len(widths) - 1) - columns) > 0:
+        widest = max(range(len(widths)), key=widths.__getitem__)
+        if widths[widest] <= CELL_CHARS:
+            break
+        widths[widest] = max(CELL_CHARS, widths[widest] - over)
+    return [
+        [
+            cell if len(cell) <= width else "…" + cell[len(cell) - width + 1 :]
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        for row in rows
     ]
 
 

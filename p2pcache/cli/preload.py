@@ -13,13 +13,14 @@ from p2pcache.agent.localapi.client import connect
 from p2pcache.cli.command import EXPIRY, RATE, Command, Group, output_options, when
 from p2pcache.cli.output import Mode, aligned, printable, say
 from p2pcache.cli.preload_reasons import reasons
-from p2pcache.errors import P2PCacheError
+from p2pcache.errors import P2PCacheError, UsageError
 from p2pcache.units import format_bytes, format_duration, format_progress, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from p2pcache.agent.localapi.answers import (
+        PreloadAnswer,
         PreloadLine,
         PreloadStateAnswer,
         Progress,
@@ -93,6 +94,14 @@ class _Preload(Group):
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["start", *args]
         return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options of `start`, which `preload REF` takes, then the commands."""
+        options = (one for one in start.params if isinstance(one, click.Option))
+        found = (one.get_help_record(ctx) for one in options)
+        with formatter.section("Options of `preload REF`"):
+            formatter.write_dl([record for record in found if record is not None])
+        self.format_commands(ctx, formatter)
 
 
 @click.group(
@@ -185,12 +194,18 @@ def list_(printer: Printer) -> None:
             str(one["replicas"] or "-"),
             when(one["start_at"]),
             when(one["deadline_at"]),
-            "cancelled" if one["cancelled"] else one.get("state", "-"),
+            _here(one),
             "this agent" if one["mine"] else one["signer"][-PEER_CHARS:],
         )
         for one in found
     ]
     printer.show_table("preload", found, rows)
+
+
+def _here(one: PreloadAnswer) -> str:
+    if one["cancelled"]:
+        return "cancelled"
+    return one.get("state", "-") if one.get("chosen", True) else "not selected"
 
 
 @preload.command(
@@ -204,6 +219,8 @@ def list_(printer: Printer) -> None:
 @output_options
 def show(id_: str, printer: Printer, watch: bool) -> None:
     """Show the preload ID (or the beginning of its id): one line an agent, and totals."""
+    if not id_.strip():
+        raise UsageError("there is no id", hint="`p2pcache preload list` shows them")
     with connect() as agent, _Display(printer) as display:
         state = agent.preload_state(id_, watch=watch, on_progress=display.update)
     _show(printer, state)
@@ -221,6 +238,8 @@ def show(id_: str, printer: Printer, watch: bool) -> None:
 @output_options
 def cancel(id_: str, printer: Printer) -> None:
     """End the preload ID everywhere. What agents have brought so far stays until it is evicted."""
+    if not id_.strip():
+        raise UsageError("there is no id", hint="`p2pcache preload list` shows them")
     with connect() as agent:
         answer = agent.cancel_preload(id_)
     printer.show("preload", answer, [answer["id"]])
@@ -240,8 +259,15 @@ def _check(state: PreloadStateAnswer) -> None:
         missing = totals["agents"] - totals["complete"]
         raise P2PCacheError(
             f"{missing} of {totals['agents']} agents do not have it",
-            hint=f"`p2pcache preload show {state['id'][:ID_CHARS]}` says why; they go on trying",
+            hint=f"`p2pcache preload show {state['id'][:ID_CHARS]}` says why; {_next(state)}",
         )
+
+
+def _next(state: PreloadStateAnswer) -> str:
+    missing = [one for one in state["agents"] if one["chosen"] and one["state"] != "complete"]
+    if missing and all(one["code"] == "deadline" for one in missing):
+        return "the deadline came first: preload it again with a later one"
+    return "they go on trying"
 
 
 def _show(printer: Printer, state: PreloadStateAnswer) -> None:

@@ -40,6 +40,8 @@ from p2pcache.units import exact_bytes, parse_bytes, parse_duration, parse_rate
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+MAX_STREAMS = 256  # each is a process of 25 MB: a number beyond this is a slip
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -103,6 +105,13 @@ def _number(text: str) -> int:
     return value
 
 
+def _streams(text: str) -> int:
+    count = _number(text)
+    if count > MAX_STREAMS:
+        raise ValueError(f"`{text}` is more than {MAX_STREAMS}")
+    return count
+
+
 def _some_time(text: str) -> float:
     seconds = parse_duration(text)
     if seconds <= 0:
@@ -159,7 +168,7 @@ SETTINGS: tuple[Setting, ...] = (
         _PULL.return_s,
         "how long a pull without an origin waits for a lost peer that held the rest",
     ),
-    Setting("fetch.max_streams", _number, _PULL.max_streams, "requests in flight at most"),
+    Setting("fetch.max_streams", _streams, _PULL.max_streams, "requests in flight at most"),
     Setting(
         "resolve.ttl",
         parse_duration,
@@ -310,9 +319,18 @@ def load(home: Path, environment: Mapping[str, str]) -> Config:
             except ValueError as exc:
                 raise UsageError(f"{where}: {key}: {exc}") from exc
     if written:
-        known = ", ".join(s.key for s in SETTINGS)
-        raise UsageError(f"{file}: unknown setting `{next(iter(written))}`", hint=f"known: {known}")
+        raise _no_setting(file, next(iter(written)))
     return replace(_build(home, values, origins), unknown=_unknown(environment))
+
+
+def _no_setting(file: Path, key: str) -> UsageError:
+    import difflib  # 5 ms, in this case alone
+
+    near = difflib.get_close_matches(key, [s.key for s in SETTINGS], 1)
+    hint = "`p2pcache config show`, without it there, lists all"
+    if near:
+        hint = f"did you mean `{near[0]}`?"
+    return UsageError(f"{file}: unknown setting `{key[:80]}`", hint=hint)
 
 
 def _unknown(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -338,7 +356,9 @@ def _flat(file: Path) -> dict[str, str]:
         if not isinstance(entries, dict):
             raise UsageError(f"{file}: `{table}` is not a section", hint="write `[section]` first")
         for key, value in entries.items():
-            if isinstance(value, bool | int | float | str):
+            if isinstance(value, bool):
+                flat[f"{table}.{key}"] = str(value).lower()  # as it is written there
+            elif isinstance(value, int | float | str):
                 flat[f"{table}.{key}"] = str(value)
             else:
                 raise UsageError(

@@ -49,6 +49,8 @@ def parse_cid(text: str) -> bytes:
 
     Only codecs of one byte and multihashes whose length agrees with their prefix come out.
     """
+    if not text:
+        raise UsageError("there is no CID", hint="a CID looks like `bafy...` or `Qm...`")
     if len(text) > MAX_TEXT_CHARS:
         raise UsageError(f"`{text[:32]}...` is too long for a CID")
     try:

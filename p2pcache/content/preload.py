@@ -10,6 +10,7 @@ Times are whole unix seconds by the signer's clock.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -221,7 +222,8 @@ def parse_labels(text: str) -> tuple[tuple[str, str], ...]:
         key, equals, value = (part.strip() for part in word.partition("="))
         if not word.strip():
             continue
-        if not (equals and key and value and word.isprintable()) or len(word) > MAX_LABEL_BYTES:
+        whole = equals and key and value and "=" not in value and word.isprintable()
+        if not whole or len(word) > MAX_LABEL_BYTES:
             raise UsageError(f"`{word.strip()}` is no label; write it like `gpu=h100`")
         found[key] = value
     if len(found) > MAX_LABELS:
@@ -239,6 +241,8 @@ def parse_nodes(text: str) -> int | tuple[tuple[str, str], ...] | None:
     if text.isascii() and text.isdecimal():
         if 1 <= (count := int(text[:9])) <= MAX_COUNT:
             return count
+        raise UsageError(f"`{text[:20]}` is not a number of agents from 1 to {MAX_COUNT}")
+    if re.fullmatch(r"[+-]\d+", text):
         raise UsageError(f"`{text[:20]}` is not a number of agents from 1 to {MAX_COUNT}")
     labels = parse_labels(text)
     if not labels:

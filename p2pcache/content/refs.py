@@ -23,6 +23,7 @@ RepoType = Literal["model", "dataset", "space"]
 
 DEFAULT_REVISION = "main"
 MAX_REF_CHARS = 8192
+SHOWN_CHARS = 400  # of an error about a ref, which it quotes
 KNOWN = "hf://, https://, http://, file:, sha256:, ipfs://, a CID, org/name, or a path"
 LATER = {"s3", "gs", "gcs", "az", "azure", "oci", "ollama", "r2", "cw", "docker"}
 _HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
@@ -88,7 +89,12 @@ def parse_ref(text: str, *, revision: str | None = None) -> Ref:
         raise UsageError("a ref is empty, over-long, or has control characters")
     if not _encodes(text, "surrogateescape"):  # what the system gives for names that are not UTF-8
         raise UsageError("a ref is not text")
-    ref = _parse(text)
+    try:
+        ref = _parse(text)
+    except UsageError as exc:
+        if len(exc.message) <= SHOWN_CHARS:
+            raise
+        raise UsageError(f"{exc.message[:SHOWN_CHARS]}...", hint=exc.hint) from exc
     if revision is None:
         return ref
     if not isinstance(ref, HfRef):

@@ -144,6 +144,8 @@ class _Walk:
             real = os.path.realpath(link, strict=True)
         except FileNotFoundError as exc:
             raise UsageError(f"{name!r} is a link to something that is not there") from exc
+        if real == self._root:
+            raise UsageError(f"{name!r} is a link to the folder that holds it: it would never end")
         if not real.startswith(self._root.rstrip("/") + "/"):
             raise UsageError(
                 f"{name!r} is a link that leads out of {self._root}",

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from p2pcache.content import digests
 from p2pcache.errors import DiskFull
 from p2pcache.store import policy
 from p2pcache.store.order import subdirectories
 from p2pcache.store.partial import read_meta
 from p2pcache.store.policy import Candidate, Hold, Need, Plan
+from p2pcache.store.repair import was_damaged
 from p2pcache.store.rooted import is_root
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from p2pcache.store.layout import Layout, StoreOptions
     from p2pcache.store.lease import LeaseBook
     from p2pcache.store.order import Order
+    from p2pcache.store.partial import Meta
     from p2pcache.store.records import Records
     from p2pcache.store.rooted import Rooted, RootedBlob
 
@@ -64,6 +67,7 @@ class Usage:
 @dataclass(frozen=True, slots=True)
 class _PartialUse:
     directory: Path
+    names: frozenset[bytes]  # of its blob: raw sha2-256 and git sha1, as far as they are known
     allocated: int
     promised: int
     last_used: float
@@ -129,7 +133,12 @@ class Collector:
             allocated = stat.st_blocks * _SECTOR_BYTES
             promised = 0 if meta is None or not meta.total_known else meta.size - allocated
             live = self._leases.holder(directory) is not None
-            found.append(_PartialUse(directory, allocated, max(promised, 0), stat.st_mtime, live))
+            found.append(
+                _PartialUse(
+                    directory, _names(directory, meta), allocated, max(promised, 0),
+                    stat.st_mtime, live,
+                )
+            )  # fmt: skip
         return found
 
     def ensure_room(self, incoming: int, *, running: Callable[[], Collection[bytes]]) -> None:
@@ -247,7 +256,12 @@ class Collector:
 
     def _given_up(self, now: float) -> list[_PartialUse]:
         before = now - self._options.partial_age_s
-        return [use for use in self._partials() if not use.live and use.last_used < before]
+        pinned = self._records.pinned()
+        return [
+            use
+            for use in self._partials()
+            if not use.live and use.last_used < before and pinned.isdisjoint(use.names)
+        ]
 
     def trim(self, *, running: Callable[[], Collection[bytes]]) -> int:
         """Evict down to the low watermark when above the high one; bytes freed."""
@@ -315,11 +329,13 @@ class Collector:
     ) -> Plan:  # fmt: skip
         candidates: list[Candidate] = []
         holds: dict[bytes, Hold] = {}
+        pinned: set[bytes] = set()
         if need != Need():
             holds.update(last_copies)
             holds.update(dict.fromkeys(self.replicas, Hold.REPLICA))
             holds.update(dict.fromkeys(running, Hold.RUNNING))
-            holds.update(dict.fromkeys(self._records.pinned(), Hold.PINNED))
+            pinned = self._records.pinned()
+            holds.update(dict.fromkeys(pinned, Hold.PINNED))
         stored = (row for row in self._index.every_row() if row.path is None)
         candidates.extend(self._candidate(row) for row in stored)
         candidates.extend(_rooted_candidate(blob) for blob in self._rooted.every())
@@ -332,6 +348,8 @@ class Collector:
             )
             if use.live:
                 holds[key] = Hold.LEASED
+            elif not pinned.isdisjoint(use.names):
+                holds[key] = Hold.PINNED
         return policy.plan_eviction(candidates, holds, need)
 
     def _candidate(self, row: Row) -> Candidate:
@@ -358,6 +376,13 @@ class Collector:
         except FileNotFoundError:
             return 0
         return allocated if self._order.discard(directory) else 0
+
+
+def _names(directory: Path, meta: Meta | None) -> frozenset[bytes]:
+    damaged = was_damaged(directory)
+    if damaged is not None:
+        return frozenset(map(digests.raw, damaged.names))
+    return frozenset() if meta is None else frozenset([digests.raw(meta.name)])
 
 
 def _in_question(plan: Plan) -> set[bytes]:

@@ -18,6 +18,7 @@ from p2pcache.store.index import Row
 from p2pcache.store.layout import BLOCK_BYTES, Layout, block_count
 from p2pcache.store.lease import Busy, Lease, LeaseBook
 from p2pcache.store.partial import HASH_BYTES, read_intent
+from p2pcache.store.repair import was_damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -64,7 +65,7 @@ class Order:
 
     def _sweep_partial(self, directory: Path) -> None:
         intent = read_intent(directory)
-        if intent is None and _has_progress(directory):
+        if intent is None and (_has_progress(directory) or was_damaged(directory)):
             return
         with self._leased(directory) as lease:
             if lease is None:
@@ -72,7 +73,7 @@ class Order:
             if intent is not None and self._blobs.finish_publish(intent) is None:
                 (directory / "publishing.json").unlink(missing_ok=True)
                 return  # it died before the rename: the data are still here and complete
-            if intent is not None or not _has_progress(directory):
+            if intent is not None or not (_has_progress(directory) or was_damaged(directory)):
                 durable.discard_dir(directory, self._layout.trash)
 
     def discard(self, directory: Path) -> bool:

@@ -7,12 +7,14 @@ one block, or a map that was lost) nothing of it can be kept.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from p2pcache.errors import NotFound
 from p2pcache.store import durable
+from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.layout import BLOCK_BYTES, block_count
 from p2pcache.store.partial import HASH_BYTES
 
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from p2pcache.store.blobs import BlobInfo, Blobs
+    from p2pcache.store.blobs import Blobs
     from p2pcache.store.layout import Layout
     from p2pcache.store.partial import Partial
+
+MARK = "damaged.json"  # in a partial: of a blob that was here, and is wanted back
 
 
 def take_out(layout: Layout, blobs: Blobs, info: BlobInfo, partial: Partial) -> int:
@@ -30,6 +34,7 @@ def take_out(layout: Layout, blobs: Blobs, info: BlobInfo, partial: Partial) -> 
 
     Gives the number of blocks kept. The file is removed once they are durable; if this is
     interrupted, the blob is simply absent. An adopted file is its owner's: it is only forgotten.
+    The partial says from here on that it was one (`was_damaged`).
     """
     hashes = blobs.block_map(info.sha256)
     with durable.local_faults("taking out a damaged blob"):
@@ -42,6 +47,7 @@ def take_out(layout: Layout, blobs: Blobs, info: BlobInfo, partial: Partial) -> 
                 blobs.forget([info.sha256])  # or the next `verify` would stop here too
                 raise NotFound(f"blob {info.sha256.hex()} is not here") from exc
             durable.fsync_path(layout.quarantine)
+        durable.replace_file(partial.dir / MARK, _encode(info))
         blobs.forget([info.sha256])
         kept = 0
         if hashes is not None and len(hashes) == block_count(info.size) * HASH_BYTES:
@@ -50,6 +56,29 @@ def take_out(layout: Layout, blobs: Blobs, info: BlobInfo, partial: Partial) -> 
         if not info.adopted:
             source.unlink(missing_ok=True)
     return kept
+
+
+def was_damaged(directory: Path) -> BlobInfo | None:
+    """The blob that was taken out and whose good blocks are in this partial's directory, if so."""
+    try:
+        found = json.loads((directory / MARK).read_bytes())
+        git_sha1, root = found["git_sha1"], found["root"]
+        return BlobInfo(
+            bytes.fromhex(found["sha256"]), int(found["size"]),
+            None if root is None else bytes.fromhex(root),
+            None if git_sha1 is None else bytes.fromhex(git_sha1),
+            directory / "data",
+        )  # fmt: skip
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _encode(info: BlobInfo) -> bytes:
+    return json.dumps({
+        "sha256": info.sha256.hex(), "size": info.size,
+        "root": None if info.root_cid is None else info.root_cid.hex(),
+        "git_sha1": None if info.git_sha1 is None else info.git_sha1.hex(),
+    }).encode()  # fmt: skip
 
 
 def keep_good_blocks(source: Path, partial: Partial, hashes: bytes) -> int:

@@ -26,7 +26,7 @@ from p2pcache.store.gc import Collector, GcReport, Usage
 from p2pcache.store.index import canonical_name
 from p2pcache.store.layout import Layout, StoreOptions
 from p2pcache.store.lease import LeaseBook
-from p2pcache.store.order import Order
+from p2pcache.store.order import Order, subdirectories
 from p2pcache.store.others import OtherAgents
 from p2pcache.store.partial import Meta, Partial, count_live
 from p2pcache.store.preloads import PreloadRows
@@ -333,6 +333,22 @@ class Store:
             partial.close()
             raise
         return partial
+
+    def damaged(self) -> list[BlobInfo]:
+        """Blobs that were taken out (`quarantine`, `partial`), are not back, and that a manifest
+        lists. Their `path` is that of what is left of them.
+        """
+        found = []
+        for directory in subdirectories(self.layout.partials):
+            info = repair.was_damaged(directory)
+            if info is None:
+                continue
+            if self.find(info.digest) or not self._records.manifests_with(list(info.names)):
+                if not self.readonly:
+                    self._order.discard(directory)
+                continue
+            found.append(info)
+        return found
 
     def _info(self, row: Row) -> BlobInfo:
         path = self.layout.blob(row.sha256) if row.path is None else Path(row.path)

@@ -121,7 +121,8 @@ async def pull_bare(
             await trio.to_thread.run_sync(_forget, context, name, size_bytes)
     raise error or NotFound(
         f"nobody in the network has `{blob_text(name)}`",
-        hint="give a ref with an origin (hf://, https://), or start an agent that has it",
+        hint="give a ref with an origin (hf://, https://), or start an agent that has it; a folder "
+        "goes by the CID of its manifest, which `push` prints before its root",
     )
 
 

@@ -90,7 +90,7 @@ def replay(lines: Iterable[str]) -> list[Replayed]:
             found.append(recorded.replay())
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise UsageError(
-            f"{where} is not of a trace of this version: {type(exc).__name__}: {exc}",
+            f"{where} is not of a trace of this version",
             hint="record one with `p2pcache trace --json > FILE`",
         ) from exc
     return found

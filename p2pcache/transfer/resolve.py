@@ -22,6 +22,7 @@ from p2pcache.sources.port import Credentials, ListedFile, Listing
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.records import Resolution as Record
 from p2pcache.store.rooted import is_root
+from p2pcache.transfer.folders import Folders
 from p2pcache.transfer.known import check_sizes, with_known_digests
 from p2pcache.transfer.names import (
     OTHERS,
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Store
     from p2pcache.transfer.names import Names
+
+_FOLDERS = (
+    "; another agent's folder goes by the CID of its manifest, which `push` printed before its root"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class Resolver:
         self._store = store
         self._options = options
         self._now = now
+        self.folders = Folders(store)
 
     def source_for(self, ref: refs.Ref) -> Source:
         """The adapter of a ref. Raises UsageError when there is none."""
@@ -107,7 +113,8 @@ class Resolver:
     ) -> Resolution:
         """The manifest of a ref now. Raises NotFound, Denied, Unavailable, Untrusted.
 
-        `offline`: no origin is asked; other agents are. `trust`: whose word counts, when not the
+        `offline`: no origin is asked; other agents are. `refresh`: nothing but the origin counts,
+        and Unavailable is raised when it does not answer. `trust`: whose word counts, when not the
         configured ones'.
         """
         if isinstance(ref, refs.DigestRef | refs.CidRef):
@@ -139,6 +146,11 @@ class Resolver:
             error = exc
         except (Denied, NotFound) as exc:
             return await self._by_grant(ref, ours, names, exc)
+        if refresh:
+            if known is not None:
+                hint = "without --refresh what was resolved before is used"
+                error.hint = f"{error.hint}; {hint}" if error.hint else hint
+            raise error
         known = await self._without_origin(ref, known, ours, names)
         return self._fall_back(known, error)
 
@@ -293,10 +305,14 @@ class Resolver:
             elif isinstance(ref, refs.CidRef) and ref.path is None:
                 listing = _here(canonical, (ListedFile(path, found.size, None, path),))
                 return Resolution(ref, canonical, listing, None, self._now(), True)
+        elif isinstance(ref, refs.CidRef) and is_root(ref.cid):
+            of_folder = self.folders.manifest_of(ref.cid)
+            manifest = None if of_folder is None else self._store.get_manifest(of_folder)
         if manifest is None:
             raise NotFound(
                 f"nobody that this agent may ask has `{canonical}`",
-                hint="give a ref with an origin (hf://, https://), or `p2pcache push` it",
+                hint="give a ref with an origin (hf://, https://), or `p2pcache push` it"
+                + (_FOLDERS if is_root(name) else ""),
             )
         below = ref.path if isinstance(ref, refs.CidRef) else None
         files = tuple(
@@ -307,7 +323,7 @@ class Resolver:
         if not files and below is not None:
             raise NotFound(
                 f"`{below}` is not in `{cids.format_cid(name)}`",
-                hint="paths work below the CID of a manifest; folders of IPFS are not read yet",
+                hint="paths work below the CID of a manifest, or of a folder that is here",
             )
         listing = _here(canonical, files)
         return Resolution(ref, canonical, listing, manifest_of(listing), self._now(), True)

@@ -1,11 +1,21 @@
 """Pure formatting: the progress line, errors, receipts."""
 
 import io
+import pty
+import termios
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pcache.cli.output import Mode, Printer, aligned, error_lines, printable
+from p2pcache.cli.output import (
+    CELL_CHARS,
+    Mode,
+    Printer,
+    aligned,
+    error_lines,
+    fitted,
+    printable,
+)
 from p2pcache.cli.progress import LINE_S, REDRAW_S, ProgressDisplay, forward, progress_line
 from p2pcache.cli.receipt import receipt_lines
 from tests.support.scripted_service import RECEIPT
@@ -149,3 +159,26 @@ def test_a_pull_that_failed_before_it_had_a_manifest_shows_none():
 def test_an_outcome_of_several_lines_is_shown_as_lines():
     lines = receipt_lines({**RECEIPT, "outcome": "failed: no source has it\n  tried: hf"})
     assert lines[:2] == ["hf://org/model  failed: no source has it", "  tried: hf"]
+
+
+def test_on_a_narrow_terminal_the_longest_cells_keep_their_ends():
+    rows = [("ref", "here"), ("hf://organisation/a-long-name@main", "100%"), ("a", "0%")]
+    assert fitted(rows, None) == rows
+    assert aligned(fitted(rows, 80)) == aligned(rows)
+    narrow = [tuple(row) for row in fitted(rows, 30)]
+    assert max(map(len, aligned(narrow))) == 30
+    assert narrow[1][0] == "…sation/a-long-name@main"
+    assert narrow[2] == ("a", "0%")
+    assert len(fitted(rows, 5)[1][0]) == CELL_CHARS, "and some of it stays in any case"
+
+
+def test_a_table_knows_its_terminal_and_a_pipe_gets_all(capsys):
+    rows = [("ref", "here"), ("hf://organisation/a-long-name@main", "100%")]
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 30))
+    with open(theirs, "w", encoding="utf-8") as terminal, open(ours, "rb", buffering=0) as screen:
+        Printer(Mode.HUMAN, stdout=terminal).show_table("x", [], rows)
+        terminal.flush()
+        assert "…sation/a-long-name@main  100%" in screen.read(1000).decode()
+        Printer(Mode.HUMAN).show_table("x", [], rows)
+    assert rows[1][0] in capsys.readouterr().out

@@ -126,3 +126,24 @@ def test_watch_fails_unless_all_have_it(changed, says):
     module._check(state(totals={**TOTALS, "complete": 2}))
     with pytest.raises(P2PCacheError, match=says):
         module._check(state(**changed))
+
+
+def test_the_hint_after_a_deadline_promises_nothing():
+    late = {**LINE, "state": "failed", "code": "deadline"}
+    for line, says in ((late, "the deadline came first"), (LINE, "they go on trying")):
+        with pytest.raises(P2PCacheError) as caught:
+            module._check(state(agents=[line]))
+        assert says in caught.value.hint
+
+
+def test_the_short_forms_options_are_in_its_help(capsys):
+    assert main(["preload", "--help"]) == 0
+    out = capsys.readouterr().out
+    for option in ("--nodes", "--deadline", "--watch", "cancel"):
+        assert option in out
+
+
+@pytest.mark.parametrize("command", ["show", "cancel"])
+def test_an_empty_id_is_said(capsys, command):
+    assert main(["preload", command, ""]) == 2
+    assert "there is no id" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from p2pcache.agent.localapi.embedded import start_agent
 from p2pcache.content import verify
 from p2pcache.errors import DiskFull
 from p2pcache.lanes.odometer import open_odometer
@@ -45,6 +46,13 @@ def use_up(path) -> None:
         for step in (MIB, 4096):
             with pytest.raises(OSError, match="No space left"):
                 write_for_ever(file, step)
+
+
+def test_an_agent_that_cannot_write_its_log_says_that_the_disk_is_full(disk):
+    (disk / "home").mkdir()
+    use_up(disk / "somebody-elses")
+    with pytest.raises(DiskFull, match="no space is left"):
+        start_agent(disk / "home", disk / "home" / "agent.sock", ["false"])
 
 
 def test_a_blob_that_cannot_fit_is_refused_before_a_byte_is_fetched(disk):

@@ -520,3 +520,14 @@ def test_unfinished_downloads_and_shared_blobs_are_no_blobs_and_no_repositories(
 )  # fmt: skip
 def test_a_tree_that_the_library_would_not_write_is_not_believed(text):
     assert read.parse_tree(text) is None
+
+
+def test_what_another_agent_put_there_at_the_same_time_is_not_replaced(cache, files):
+    blob = cache / "models--demo--model/blobs" / files[0].etag_hex
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(files[0].source.read_bytes())
+    inode = blob.stat().st_ino
+    placed = materialise(cache, *REPO, COMMIT, files)
+    assert placed.replaced == []
+    assert blob.stat().st_ino == inode
+    assert contents(placed.directory) == CONTENT

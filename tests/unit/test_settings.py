@@ -63,3 +63,21 @@ def test_every_setting_can_be_set_to_what_is_shown_of_it(tmp_path):
         shown = settings.load(tmp_path, {}).show()[one.key]["text"]
         again = settings.load(tmp_path, {one.variable: shown}).show()[one.key]
         assert again["text"] == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[agent]\nlabels = 'a=b=c'", "`a=b=c` is no label"),
+        ("[fetch]\nmax_streams = 1000000000", "`1000000000` is more than 256"),
+        ("[store]\nreserve = true", "'true' is not a size"),
+        ("[store]\ncapacty = 1", "unknown setting `store.capacty`"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_as_it_was_written(tmp_path, text, says):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        settings.load(tmp_path, {})
+    assert says in caught.value.message
+    if "capacty" in text:
+        assert caught.value.hint == "did you mean `store.capacity`?"

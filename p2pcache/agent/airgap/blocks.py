@@ -28,8 +28,11 @@ _CHECK_EVERY = 4096  # sections; some 10 ms
 class Blocks:
     """An open CAR. `roots`: its roots, binary CIDv1. `size_bytes`: of the file."""
 
-    def __init__(self, descriptor: int, roots: tuple[bytes, ...], size_bytes: int) -> None:
+    def __init__(
+        self, path: Path, descriptor: int, roots: tuple[bytes, ...], size_bytes: int
+    ) -> None:
         self.roots = roots
+        self._path = path
         self.size_bytes = size_bytes
         self._descriptor = descriptor
         self._places: dict[bytes, int] = {}  # by the digest: one block may go by several codecs
@@ -42,7 +45,13 @@ class Blocks:
         place = self._place(cid)
         length = place & (1 << _LENGTH_BITS) - 1
         data = os.pread(self._descriptor, length, place >> _LENGTH_BITS)
-        verify_block(cid[4:], data)
+        try:
+            verify_block(cid[4:], data)
+        except Untrusted as exc:
+            raise Untrusted(
+                f"`{self._path}` is damaged at byte {place >> _LENGTH_BITS}: {exc.message}",
+                hint="copy the file again, or export it again",
+            ) from exc
         return data
 
     def length(self, cid: bytes) -> int:
@@ -79,6 +88,18 @@ class Blocks:
                 go_on()
 
 
+def _header(path: Path, descriptor: int) -> tuple[tuple[bytes, ...], int]:
+    """The roots, and where the first section begins."""
+    try:
+        start, end = car.header_extent(os.pread(descriptor, car.HEAD_BYTES, 0))
+        return tuple(car.parse_header(os.pread(descriptor, end - start, start))), end
+    except Untrusted as exc:
+        raise Untrusted(
+            f"`{path}` is no bundle: {exc.message}",
+            hint=exc.hint or "a bundle is a CAR file (version 1), as `p2pcache export` writes it",
+        ) from exc
+
+
 @contextmanager
 def open_blocks(path: Path, go_on: Callable[[], None]) -> Iterator[Blocks]:
     """Open and scan. `go_on` may raise to stop the scan. Raises NotFound, UsageError (no file),
@@ -93,9 +114,8 @@ def open_blocks(path: Path, go_on: Callable[[], None]) -> Iterator[Blocks]:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise UsageError(f"`{path}` is no regular file", hint="a bundle is one CAR file")
-            start, end = car.header_extent(os.pread(descriptor, car.HEAD_BYTES, 0))
-            header = os.pread(descriptor, end - start, start)
-            blocks = Blocks(descriptor, car.parse_header(header), found.st_size)
+            roots, end = _header(path, descriptor)
+            blocks = Blocks(path, descriptor, roots, found.st_size)
             blocks.scan(end, go_on)
             yield blocks
         finally:

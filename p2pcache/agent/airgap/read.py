@@ -231,6 +231,12 @@ class _Import:
                     drafts.close()
         return total
 
+    def _block_of(self, path: str, sha256: bytes) -> bytes:
+        try:
+            return self._blocks.get(cids.raw_cid(sha256))
+        except Untrusted as exc:
+            raise Untrusted(f"`{path}` of the bundle: {exc.message}", hint=exc.hint) from exc
+
     def _written(self, one: _Wanted, so_far: Progress) -> tuple[Path, VerifiedBlob, bytes]:
         """A draft with all bytes of a file, each block and the whole verified. Nobody sees it."""
         hashes = unixfs_read.leaf_hashes(one.root, one.size, self._blocks.get)
@@ -243,7 +249,7 @@ class _Import:
                     for at in range(0, one.size, LEAF_BYTES):
                         self._tell(replace(so_far, done_bytes=so_far.done_bytes + at))
                         index = at // LEAF_BYTES * 32
-                        data = self._blocks.get(cids.raw_cid(hashes[index : index + 32]))
+                        data = self._block_of(one.path, hashes[index : index + 32])
                         if len(data) != min(LEAF_BYTES, one.size - at):
                             raise Untrusted(f"a block of `{one.path}` has another length")
                         hasher.update(data)

@@ -57,7 +57,11 @@ def index_path(path: Path) -> Path:
 
 
 def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tell) -> Written:
-    """Write it. Raises DiskFull, LocalFault (a damaged blob too), UsageError (HAMT, too much)."""
+    """Write it. Raises DiskFull, LocalFault (a damaged blob too), UsageError (HAMT, too much, no
+    place for a file).
+    """
+    for place in (path, index_path(path)):
+        _check_place(place)
     blobs = {blob.sha256: blob for one in planned for blob in one.blobs.values()}
     total = sum(blob.size for blob in blobs.values())
     files = sum(len(one.manifest.files) for one in planned)
@@ -94,6 +98,24 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
         index.write(car.encode_index(out.offsets.items()))
         index.flush()  # a disk that is full is found before either has its name
     return Written(path, index_path(path), out.size_bytes, len(out.offsets), total, tuple(folders))
+
+
+def _check_place(path: Path) -> None:
+    with local_faults(f"looking at {path}"):
+        if not path.parent.is_dir():
+            raise UsageError(
+                f"the folder `{path.parent}` does not exist", hint="make it, or name another place"
+            )
+        if path.is_dir():
+            raise UsageError(
+                f"`{path}` is a folder, and a bundle is one file",
+                hint="name the file; `p2pcache get --to DIR` writes files into a folder",
+            )
+        if path.exists() and not path.is_file():
+            raise UsageError(
+                f"`{path}` is no regular file, which a bundle would replace",
+                hint="name a file to write or to replace",
+            )
 
 
 def _too_much() -> UsageError:
@@ -183,11 +205,6 @@ def _drafted(path: Path, mode: int) -> Iterator[BinaryIO]:
     """
     draft = path.with_name(path.name + ".part")
     with local_faults(f"writing {path}"):
-        if path.is_dir():
-            raise UsageError(
-                f"`{path}` is a folder, and a bundle is one file",
-                hint="name the file; `p2pcache get --to DIR` writes files into a folder",
-            )
         descriptor = _locked(draft)
         with open(descriptor, "wb", buffering=WRITE_BYTES) as file:
             try:

@@ -206,7 +206,8 @@ class UnreadBlob(TypedDict):
 class VerifyAnswer(TypedDict):
     """What `verify` hashed, what was bad, how much of that was repaired, what it could not read.
 
-    `bad` and `unread` are put together from the streamed items.
+    `bad` and `unread` are put together from the streamed items. `incomplete`: the refs of which
+    only a part is here, and pinned ones that lack anything.
     """
 
     checked: int
@@ -214,6 +215,7 @@ class VerifyAnswer(TypedDict):
     bad: list[BadBlob]
     repaired: int
     unread: list[UnreadBlob]
+    incomplete: list[str]
 
 
 class LanesStatus(TypedDict):
@@ -374,7 +376,8 @@ class GrantsAnswer(TypedDict):
 class PreloadAnswer(TypedDict):
     """A preload as its signer wished it. `limit_rate`: bytes/s of each agent, None: as it can.
 
-    `nodes`: "all", a number of agents, or labels; `mine`: this agent signed it.
+    `nodes`: "all", a number of agents, or labels; `mine`: this agent signed it; `state`: its own;
+    `chosen`: it is selected.
     """
 
     id: str
@@ -394,6 +397,7 @@ class PreloadAnswer(TypedDict):
     notes: NotRequired[list[str]]
     totals: NotRequired[PreloadTotals]
     state: NotRequired[str]
+    chosen: NotRequired[bool]
 
 
 class PreloadTotals(TypedDict):

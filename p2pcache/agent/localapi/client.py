@@ -42,6 +42,20 @@ PROGRAM = f"p2pcache/{__version__}"
 START_HINT = "start one with `p2pcache agent run`"
 
 
+def _slow_start() -> None:
+    if _tell_slow_start is not None:
+        _tell_slow_start()
+
+
+_tell_slow_start: Callable[[], None] | None = None
+
+
+def tell_slow_start(tell: Callable[[], None]) -> None:
+    """From now on `tell` is called when an agent that this process starts takes its time."""
+    global _tell_slow_start
+    _tell_slow_start = tell
+
+
 def terminal_options() -> config.TerminalOptions:
     """How the user's environment wants output (NO_COLOR, P2PCACHE_NO_PROGRESS)."""
     return config.terminal_options()
@@ -109,7 +123,7 @@ class Client:
         from p2pcache.agent.localapi.embedded import start_agent  # imports subprocess
 
         self._release_agent()
-        self._agent = start_agent(self.home, path, self._agent_command)
+        self._agent = start_agent(self.home, path, self._agent_command, on_slow=_slow_start)
         return Connection(elsewhere(self.home, path) or path)
 
     @property

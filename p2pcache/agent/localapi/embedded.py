@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 
 from p2pcache.agent.localapi.home_lock import elsewhere
 from p2pcache.agent.localapi.listener import is_listening
-from p2pcache.errors import LocalFault, UsageError
+from p2pcache.errors import DiskFull, LocalFault, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 START_S = 30.0  # a cold disk and a store to look through; a warm start takes 1 s
+MIN_FREE_BYTES = 64 << 10  # an agent's index and log want more than this to begin with
+SLOW_S = 2.0  # from then on the user wants to know what is waited for
 POLL_S = 0.01
 LEAVE_S = 10.0  # for an agent that nobody uses to end: what it drains and cuts is bounded below it
 STAYS = b"p2pcache: others use this agent\n"  # what it says on its standard output when it stays on
@@ -102,9 +104,10 @@ def _ends(fileno: int, give_up: float) -> bool:
 
 
 def start_agent(
-    home: Path, socket_path: Path, command: Sequence[str] | None = None
-) -> EmbeddedAgent | None:
-    """Start an agent for `home` and wait until it listens.
+    home: Path, socket_path: Path, command: Sequence[str] | None = None,
+    *, on_slow: Callable[[], None] = lambda: None,
+) -> EmbeddedAgent | None:  # fmt: skip
+    """Start an agent for `home` and wait until it listens; `on_slow` is called after `SLOW_S`.
 
     None when another process started one at the same moment: use that. Raises LocalFault with the
     end of its log when it does not come up.
@@ -129,7 +132,7 @@ def start_agent(
         ) from exc
     agent = EmbeddedAgent(process)
     try:
-        if not _wait_listening(process, home, socket_path, log):
+        if not _wait_listening(process, home, socket_path, log, on_slow):
             return None
         for line in log.read_text("utf-8", "replace").splitlines():
             if line.startswith(WARNING):
@@ -140,11 +143,21 @@ def start_agent(
         raise
 
 
+def _is_full(home: Path) -> bool:
+    try:
+        disk = os.statvfs(home)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES
+
+
 def _wait_listening(
-    process: subprocess.Popen[bytes], home: Path, socket_path: Path, log: Path
-) -> bool:
+    process: subprocess.Popen[bytes], home: Path, socket_path: Path, log: Path,
+    on_slow: Callable[[], None],
+) -> bool:  # fmt: skip
     """True: it listens. False: it left because another agent does."""
     deadline = time.monotonic() + START_S
+    slow_at = deadline - START_S + SLOW_S
     while time.monotonic() < deadline:
         exited = process.poll() is not None
         if is_listening(socket_path):
@@ -153,10 +166,15 @@ def _wait_listening(
             if elsewhere(home, socket_path) is not None:
                 return False
             break
+        if time.monotonic() >= slow_at:
+            slow_at = deadline
+            on_slow()
         time.sleep(POLL_S)
     tail = log.read_text("utf-8", "replace")[-MAX_LOG_TAIL_CHARS:].strip()
     if process.poll() == UsageError.exit_code:  # a setting; the agent has said which
         message, _, hint = tail.removeprefix("error: ").partition("\nhint: ")
         raise UsageError(message, hint=hint or f"its log: {log}")
+    if not tail and _is_full(home):  # not even its log could be written
+        raise DiskFull(f"the agent cannot run: no space is left in {home}", hint="free some space")
     what = "ended" if process.poll() is not None else f"was not ready after {START_S:g} s"
     raise LocalFault(f"the agent {what}" + (f"\n{tail}" if tail else ""), hint=f"its log: {log}")

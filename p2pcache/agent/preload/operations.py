@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from p2pcache.store.preloads import PreloadRow
 
 KEEP_S = 7 * 86400  # after its start a preload is remembered, and its copies are kept
+LABELS_S = 1.0  # for the others to say what they are; those that are here take milliseconds
+LOOK_S = 0.05
 EMIT_S = 0.5  # between two looks of a watcher
+PAST_S = 60  # that a start may lie back: what was meant as now, by a clock that differs
 ASK_S = 20.0  # between two questions of a watcher; it is told for a minute
 
 
@@ -42,12 +45,15 @@ async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     opened = await opened_network(parts)
     _check_settings(parts, opened)
     nodes = args.optional_text("nodes") or "all"
-    parse_nodes(nodes)
+    wanted = parse_nodes(nodes)
     replicas = args.size("replicas") or 0
     if replicas > MAX_COUNT:
         raise UsageError(f"{replicas} copies (allowed: {MAX_COUNT})")
     issued = int(parts.now())
-    start = max(issued, int(args.positive("at") or issued))
+    start = int(args.positive("at") or issued)
+    if start < issued - PAST_S:
+        raise UsageError("the start is in the past", hint="leave --at out to begin now")
+    start = max(issued, start)
     keep_s = int(args.positive("keep_s") or KEEP_S)
     deadline = int(args.positive("deadline") or start + keep_s)
     expires = max(start + keep_s, deadline)
@@ -83,7 +89,28 @@ async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     await parts.preloads.issue(opened, intent)
     row = parts.preloads.book.find(intent.id)
     assert row is not None
-    return {**_shown(opened, row), "notes": _notes(opened, ref, parts)}
+    notes = _notes(opened, ref, parts)
+    here = len(opened.network.members()) + 1
+    if replicas > here:
+        notes.append(f"{replicas} copies need as many agents; {here} of them are here now")
+    ours = isinstance(wanted, tuple) and set(wanted) <= set(parts.config.preload.labels)
+    if isinstance(wanted, tuple) and not ours and not await _anybody(parts, opened, row):
+        notes.append(f"no agent that is here now is `{nodes}`; who comes with it takes part")
+    return {**_shown(opened, row), "notes": notes}
+
+
+async def _anybody(parts: Parts, opened: AgentNetwork, row: PreloadRow) -> bool:
+    """Whether another agent that is here has the labels, as far as they say so soon."""
+    opened.network.tell_preload(wire.Watch((row.id,)))
+    with trio.move_on_after(LABELS_S):
+        while True:
+            view = parts.preloads.view(opened, row, 0.0)
+            if any(line["chosen"] for line in view.lines()):
+                return True
+            if view.here <= view.told.keys():
+                return False
+            await trio.sleep(LOOK_S)
+    return False
 
 
 def _check_settings(parts: Parts, opened: AgentNetwork) -> None:
@@ -136,7 +163,12 @@ async def preload_list(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     for row in parts.preloads.book.intents():
         view = parts.preloads.view(opened, row, 0.0)
         lines = view.lines()
-        value = {**_shown(opened, row), "totals": view.totals(lines), "state": lines[0]["state"]}
+        value = {
+            **_shown(opened, row),
+            "totals": view.totals(lines),
+            "state": lines[0]["state"],
+            "chosen": lines[0]["chosen"],
+        }
         await emit({"type": "item", "value": value})
     return {}
 

@@ -98,7 +98,8 @@ class Preloads:
         """What is known of a preload now."""
         assert row.intent is not None
         job = self._jobs.get(row.id)
-        mine = State(row.id, Stage.WAITING, 0, 0, row.origin_bytes, 0.0, "", "")
+        labels = format_labels(self._labels)
+        mine = State(row.id, Stage.WAITING, 0, 0, row.origin_bytes, 0.0, "", labels)
         return View(
             row.intent,
             opened.peer_id,

@@ -158,7 +158,7 @@ class View:
         left = size * len(chosen) - done
         return {
             "agents": len(chosen),
-            "complete": sum(line["state"] == Stage.COMPLETE.value for line in chosen),
+            "complete": sum(_has_it(line, size) for line in chosen),
             "size_bytes": size,
             "done_bytes": done,
             "total_bytes": size * len(chosen),
@@ -196,6 +196,13 @@ class View:
             return False
         others = members - {peer}
         return is_chosen(self.intent, peer, others, labels_of(state))
+
+
+def _has_it(line: Mapping[str, Any], size_bytes: int) -> bool:
+    """Who had all of it when the preload was cancelled has it still."""
+    if line["state"] == Stage.CANCELLED.value:
+        return bool(line["done_bytes"] >= size_bytes > 0)
+    return bool(line["state"] == Stage.COMPLETE.value)
 
 
 def labels_of(state: State) -> tuple[tuple[str, str], ...]:

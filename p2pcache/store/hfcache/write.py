@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+COMPARED_BYTES = 1 << 20  # read twice in 1 ms; of a large file it would cost more than placing it
 _TREE_MODE = 0o600  # as huggingface_hub makes it: names of a private repository's files
 
 
@@ -125,8 +126,9 @@ def _place_blob(tree: Tree, entry: _Entry, kinds: Sequence[LinkKind], placed: Pl
     """Show the bytes as `blobs/<etag>`, unless they are there already.
 
     They are if it is the same inode (linked by us, or adopted from this very cache, shared payload
-    or not) or our own copy. Anything else of that name is replaced, whatever its size: its bytes
-    are unknown, those of `source` are verified.
+    or not), our own copy, or a small file with the same bytes: another agent put it there. Anything
+    else of that name is replaced, whatever its size: its bytes are unknown, those of `source` are
+    verified.
     """
     file, blob = entry.file, entry.blob
     assert file.source is not None
@@ -135,6 +137,11 @@ def _place_blob(tree: Tree, entry: _Entry, kinds: Sequence[LinkKind], placed: Pl
     if found is not None and (os.path.samestat(found, source) or is_stamped(found, source)):
         placed.kept += 1
         return
+    if file.size <= COMPARED_BYTES:
+        there = _read(tree, blob, file.size)
+        if there is not None and there == file.source.read_bytes():
+            placed.kept += 1
+            return
     if tree.state(blob) is not None:
         placed.replaced.append(file.path)
     placed.made[tree.place(file.source, blob, kinds)] += 1

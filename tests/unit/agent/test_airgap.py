@@ -560,3 +560,40 @@ def test_small_files_are_published_in_batches(store, other, path, monkeypatch):
     write(store, path, planned)
     read(other, path)
     assert content(other, planned.manifest) == files
+
+
+@pytest.mark.parametrize("name", ["bundle.car", "bundle.car.idx"])
+def test_what_is_no_regular_file_is_never_replaced(store, path, name):
+    there = path.with_name(name)
+    os.mkfifo(there)
+    with pytest.raises(UsageError, match="no regular file") as refused_:
+        write(store, path, put(store, FILES))
+    assert str(there) in refused_.value.message
+    assert there.is_fifo()
+    assert list(path.parent.glob("*.part")) == []
+
+
+def test_a_folder_that_is_not_there_is_named(store, tmp_path):
+    with pytest.raises(UsageError, match=f"the folder `{tmp_path}/no` does not exist"):
+        write(store, tmp_path / "no" / "bundle.car", put(store, FILES))
+
+
+def test_damage_names_the_bundle_the_place_and_the_file(store, other, path):
+    write(store, path, put(store, FILES))
+    data = path.read_bytes()
+    at = data.index(FILES["model.safetensors"][:100])
+    path.write_bytes(data[: at + 7] + b"?" + data[at + 8 :])
+    with pytest.raises(Untrusted) as refused_:
+        read(other, path)
+    error = refused_.value
+    assert error.message.startswith("`model.safetensors` of the bundle:")
+    assert f"`{path}` is damaged at byte {at}:" in error.message
+    assert "copy the file again" in error.hint
+
+
+@pytest.mark.parametrize("junk", [b"", b"\xc8" * 3000])
+def test_what_is_no_bundle_is_named_with_a_hint(other, path, junk):
+    path.write_bytes(junk)
+    with pytest.raises(Untrusted, match=f"`{path}` is no bundle: ") as refused_:
+        read(other, path)
+    assert "p2pcache export" in refused_.value.hint

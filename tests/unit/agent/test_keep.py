@@ -83,3 +83,14 @@ async def test_a_commit_that_ls_shows_can_be_pinned_and_removed(inside):
     await inside("unpin", ref=f"hf://org/name@{commit}")
     await inside("rm", ref=f"hf://org/name@{commit}")
     assert inside.parts.store.resolutions() == []
+
+
+async def test_rm_of_one_of_two_names_says_that_the_pin_stays(inside, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same").write_bytes(b"a" * 1000)
+        await inside("push", path=str(tmp_path / name))
+    await inside("pin", ref=str(tmp_path / "a"))
+    answer = await inside("rm", ref=str(tmp_path / "a"))
+    assert f"it stays pinned: `p2pcache unpin file:{tmp_path}/b`" in answer["notes"]
+    await inside("unpin", ref=f"file:{tmp_path}/b")

@@ -139,3 +139,9 @@ def test_holders_are_those_that_are_here_and_said_so():
     assert reports.holders(bytes(32), {A, C}) == [A]
     reports.hear(A, state(Stage.IDLE), 1.0)
     assert reports.holders(bytes(32), {A, C}) == []
+
+
+def test_who_had_it_when_it_was_cancelled_has_it():
+    had, not_all = state(Stage.CANCELLED, 100), state(Stage.CANCELLED, 60)
+    one = view({A: had, B: not_all}, mine=had, size=100)
+    assert one.totals(one.lines())["complete"] == 2

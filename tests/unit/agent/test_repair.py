@@ -128,3 +128,35 @@ async def test_names_that_still_show_the_damaged_bytes_are_counted_and_replaced_
     assert (out / "a").read_bytes() != data
     await inside("get", ref=str(tmp_path / "a"), to=str(out))
     assert (out / "a").read_bytes() == data
+
+
+async def damaged(inside, tmp_path, data: bytes):
+    blob = await pushed(inside, tmp_path, "model", data)
+    blob.path.chmod(0o644)
+    blob.path.write_bytes(b"x" + data[1:])
+    return blob
+
+
+@pytest.mark.parametrize("size", [100, 3 * MIB])
+async def test_what_an_earlier_verify_took_out_is_said_again_and_can_be_repaired(tmp_path, size):
+    home = tmp_path / "home"
+    async with agent_inside(home) as inside:
+        blob = await damaged(inside, tmp_path, content(size))
+        (first,) = (await inside("verify"))["bad"]
+    async with agent_inside(home) as inside:  # the next command's
+        again = await inside("verify")
+        (bad,) = again["bad"]
+        assert (bad["sha256"], bad["bad_blocks"]) == (blob.sha256.hex(), first["bad_blocks"] == 1)
+        assert again["incomplete"] == [f"file:{tmp_path}/model"]
+        repaired = await inside("verify", repair=True)
+        assert (repaired["repaired"], repaired["incomplete"]) == (1, [])
+        assert inside.parts.store.find(blob.digest) is not None
+        assert (await inside("verify"))["bad"] == []
+
+
+async def test_what_nobody_lists_any_more_is_not_said_again(inside, tmp_path):
+    blob = await damaged(inside, tmp_path, content(3 * MIB))
+    await inside("verify")
+    await inside("rm", ref=str(tmp_path / "model"))
+    assert (await inside("verify"))["bad"] == []
+    assert not inside.parts.store.layout.partial(blob.digest).exists()

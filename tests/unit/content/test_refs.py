@@ -197,3 +197,11 @@ def test_a_canonical_text_parses_to_itself(text: str) -> None:
         return
 
     assert canonical(parse_ref(once)) == once
+
+
+def test_a_long_ref_is_shown_by_its_beginning():
+    with pytest.raises(UsageError) as caught:
+        parse_ref("x" * 5000)
+    assert len(caught.value.message) < 500
+    with pytest.raises(UsageError, match="there is no CID"):
+        parse_ref("ipfs://")

@@ -18,6 +18,7 @@ from p2pcache import config
 from p2pcache.agent.localapi import client as client_module
 from p2pcache.agent.localapi.calls import absolute_ref, get, push
 from p2pcache.agent.localapi.client import Client, connect
+from p2pcache.agent.localapi.embedded import start_agent
 from p2pcache.agent.localapi.listener import is_listening
 from p2pcache.agent.localapi.server import ServerOptions
 from p2pcache.errors import (
@@ -380,3 +381,16 @@ def wait_until(holds, seconds=10.0):
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_a_start_that_takes_its_time_is_told_once(tmp_path):
+    told = []
+    with pytest.raises(LocalFault, match="the agent ended"):
+        start_agent(
+            tmp_path, tmp_path / "agent.sock", ["sh", "-c", "sleep 2.5; exit 3"],
+            on_slow=lambda: told.append(1),
+        )  # fmt: skip
+    assert told == [1]
+    with pytest.raises(LocalFault):
+        start_agent(tmp_path, tmp_path / "agent.sock", ["false"], on_slow=lambda: told.append(2))
+    assert told == [1]

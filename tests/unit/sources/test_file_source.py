@@ -98,3 +98,9 @@ def test_bounds_are_kept(folder: Path, options: dict[str, int]) -> None:
 async def test_paths_that_mean_nothing_here(path: str, error: type[P2PCacheError]) -> None:
     with pytest.raises(error):
         await FileSource().list(FileRef(path), Credentials())
+
+
+def test_a_link_to_the_folder_itself_is_no_link_out_of_it(folder: Path) -> None:
+    (folder / "loop").symlink_to(".")
+    with pytest.raises(UsageError, match="'loop' is a link to the folder that holds it"):
+        paths(folder)

@@ -545,3 +545,21 @@ def test_others_begin_while_one_asks_what_may_go_and_nobody_gets_its_room(tmp_pa
         assert not store._at_work._waiting
         assert every - {blob.sha256 for blob in store.every_blob()} == asked
         assert len(asked) == 2, "as much as is needed now"
+
+
+def test_what_is_left_of_a_damaged_blob_stays_while_it_is_pinned(tmp_path, blobs):
+    clock = Clock()
+    options = StoreOptions(reserve_bytes=0, partial_age_s=10)
+    with Store.open(tmp_path / "home", options, clock=clock) as store:
+        info = store_whole(store, blobs[0])
+        manifest = store.put_manifest(manifest_of(blobs[0]))
+        store.pin(manifest, "hf://a/b")
+        store.layout.blob(info.sha256).chmod(0o644)
+        store.layout.blob(info.sha256).write_bytes(b"x" + blobs[0][1:])
+        store.quarantine(info.sha256).close()
+        clock.now = 1e11  # long after it was given up, too
+        assert store.gc(target_bytes=0).kept_because[Hold.PINNED.value] >= MIB
+        assert store.others_progress(name_of(blobs[0])) == 1
+        store.unpin(manifest)
+        store.gc(target_bytes=0)
+        assert store.others_progress(name_of(blobs[0])) == 0

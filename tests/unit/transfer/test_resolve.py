@@ -112,3 +112,35 @@ async def test_a_part_of_what_has_no_digests_is_not_recorded_as_the_whole(tmp_pa
         assert (again["files"], again["manifest"]) == (2, whole["manifest"])
         kept = inside.parts.store.ls()
         assert {len(entry.resolutions) for entry in kept} == {0, 1}, "the part has no ref"
+
+
+async def test_a_refresh_is_the_origins_answer_or_an_error(store, hubs):
+    resolver = Resolver([hubs], store, ResolveOptions(ttl_s=0.0), lambda: 1000.0)
+    await resolver.resolve(REF, OURS)
+    hubs.up = False
+    known = await resolver.resolve(REF, OURS)
+    assert known.from_record
+    assert any("using what was resolved before" in note for note in known.notes)
+    with pytest.raises(Unavailable, match="no route to the hub") as caught:
+        await resolver.resolve(REF, OURS, refresh=True)
+    assert "without --refresh what was resolved before is used" in caught.value.hint
+
+
+async def test_a_folder_that_is_here_goes_by_its_root_too(tmp_path):
+    folder, out = tmp_path / "folder", tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.json").write_bytes(b"{}")
+    (folder / "sub" / "weights.bin").write_bytes(bytes(2 << 20))
+    async with agent_inside(tmp_path / "home") as inside:
+        pushed = await inside("push", path=str(folder))
+        root = pushed["root"]
+        got = await inside("get", ref=f"ipfs://{root}", to=str(out))
+        assert (got["manifest"], got["files"]) == (pushed["manifest"], 2)
+        assert (out / "sub" / "weights.bin").read_bytes() == bytes(2 << 20)
+        part = await inside("get", ref=f"ipfs://{root}/sub", to=str(tmp_path / "part"))
+        assert part["files"] == 1
+        assert (await inside("pin", ref=f"ipfs://{root}"))["manifest"] == pushed["manifest"]
+        await inside("rm", ref=root, force=True)
+        with pytest.raises(NotFound) as caught:
+            await inside("get", ref=root)
+        assert "the CID of its manifest" in caught.value.hint
