@@ -28,6 +28,7 @@ from p2pcache.transfer.machine.owners import OwnerOptions
 from p2pcache.transfer.policy import StreamTuner, TransferOptions, piece_bytes
 from p2pcache.transfer.sharing import Peers
 from p2pcache.transfer.spending import uncounted
+from p2pcache.transfer.standstill import Standstill
 from p2pcache.transfer.steps import SEEDS, Setup, Steps
 from p2pcache.transfer.swarming import HELLO_S, Swarming
 from p2pcache.transfer.watching import PROGRESS_BEAT_S, Watching
@@ -93,6 +94,7 @@ class Driver:
             seed=int(chance() * SEEDS),
         )
         self._steps = Steps(setup, [w.path for w in self._wanted], trio.current_time, trace)
+        self._standstill = Standstill()
         # as many answers may be on their way as there are requests and blobs being opened
         self._send, self._receive = trio.open_memory_channel[ev.Event](4 * options.max_streams)
         self._growing: dict[int, GrowingBlob] = {}
@@ -169,6 +171,7 @@ class Driver:
                     closing.push_async_callback(self._close_all)
                     closing.callback(self._count_kept)
                     nursery.start_soon(self._watching.beat)
+                    nursery.start_soon(self._standstill.run)
                     if not self._limited:
                         nursery.start_soon(self._watching.adapt, self._tuner, self._send)
                     if self._swarming is not None:
@@ -220,6 +223,8 @@ class Driver:
             else:
                 wake, reached = math.inf, wake
                 pending = [ev.Tick()]
+            if stood_s := self._standstill.take():
+                pending.insert(0, ev.StoodStill(stood_s))
 
     async def _gather(self, pending: list[ev.Event]) -> None:
         """What comes within a few turns of the loop is planned for together: peers tell of

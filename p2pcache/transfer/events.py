@@ -231,6 +231,13 @@ class Streams:
 
 
 @dataclass(frozen=True, slots=True)
+class StoodStill:
+    """This process did nothing for so long: nobody else was slow meanwhile."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed."""
 
@@ -254,6 +261,7 @@ Event = (
     | Digested
     | Cleared
     | Streams
+    | StoodStill
     | Tick
 )
 

@@ -120,6 +120,8 @@ class Download(Planning):
                 self._hopeful, self._heard_at = True, now
             case ev.Streams(count):
                 self._streams = count
+            case ev.StoodStill(seconds):
+                self._stood_still(seconds, now)
             case ev.Tick():
                 pass
             case _:
@@ -441,6 +443,15 @@ class Download(Planning):
         accuse(blob, self._sources, Fault(FaultKind.UNTRUSTED, event.message), out)
         blob.audited = bool(blob.alone)  # else another source starts afresh
         blob.by = {}
+
+    def _stood_still(self, seconds: float, now: float) -> None:
+        """That time counts for nobody: not against patience, nor against who was asked."""
+        self._progress_at = min(now, self._progress_at + seconds)
+        self._heard_at = min(now, self._heard_at + seconds)
+        for flight in self._flights.values():
+            flight.moved_at = min(now, flight.moved_at + seconds)
+        for source in self._sources.values():
+            source.moved_at = min(now, source.moved_at + seconds)
 
     def _compare(self, blob: BlobState, blocks: int) -> None:
         """Have blocks fetched again by somebody who did not send them."""

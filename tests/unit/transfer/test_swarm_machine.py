@@ -383,6 +383,30 @@ def test_an_origin_that_is_still_to_come_is_waited_for_longer_than_hoped():
     assert [a.blob for a in pull.out if isinstance(a, ev.Open)] == [0]
 
 
+def test_while_this_process_stood_still_nobody_was_slow_and_no_patience_ran():
+    pull = Pull(4 * MIB)
+    pull.tell(ev.SourceHas("p0", 0))
+    assert pull.open(blocks=4)
+    stopped_s = 2 * OPTIONS.patience_s
+    pull.now += stopped_s
+    pull.tell(ev.StoodStill(stopped_s))
+    assert not any(isinstance(action, (ev.Failed, ev.Abort)) for action in pull.out)
+    pull.now += stopped_s
+    pull.tell(ev.Tick())
+    assert any(isinstance(action, ev.Abort) for action in pull.out), "now somebody was slow"
+
+
+def test_while_this_process_stood_still_no_hope_ended():
+    pull = Pull(4 * MIB, origin=False, peers=0)
+    pull.open(blocks=4)
+    pull.now = 3 * OPTIONS.hope_s
+    pull.tell(ev.StoodStill(pull.now))
+    assert not any(isinstance(action, ev.Failed) for action in pull.out)
+    pull.now += OPTIONS.hope_s + 0.1
+    pull.tell(ev.Tick())
+    assert isinstance(pull.out[-1], ev.Failed)
+
+
 def test_a_blob_that_waits_for_its_sources_holds_up_no_other():
     """One request at a time, and the first blob has a block that nobody has yet."""
     pull = Pull(4 * MIB, 2 * MIB, streams=1, origin=False, peers=1)
