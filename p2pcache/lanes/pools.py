@@ -45,7 +45,7 @@ class _Call(threading.local):
 
 
 _call = _Call()
-_managers: OrderedDict[tuple[Tls, str | None], urllib3.PoolManager] = OrderedDict()
+_managers: OrderedDict[tuple[Tls | None, str | None], urllib3.PoolManager] = OrderedDict()
 _managers_lock = threading.Lock()
 
 
@@ -157,7 +157,9 @@ def request(
     Repeated once, at once, when a kept connection turns out to be dead before any byte of an
     answer: the server closed it while it lay idle, and nobody is to blame.
     """
-    manager = _manager(tls, None if direct else _proxy_for(url))
+    proxy = None if direct else _proxy_for(url)
+    is_tls = urlsplit(url).scheme == "https" or (proxy or "").startswith("https")
+    manager = _manager(tls if is_tls else None, proxy)  # without: no 50 ms for the machine's CAs
     _call.guard = guard
     try:
         while True:
@@ -176,7 +178,7 @@ def request(
         _call.guard = None
 
 
-def _manager(tls: Tls, proxy: str | None) -> urllib3.PoolManager:
+def _manager(tls: Tls | None, proxy: str | None) -> urllib3.PoolManager:
     key = (tls, proxy)
     with _managers_lock:
         manager = _managers.get(key)
@@ -188,10 +190,11 @@ def _manager(tls: Tls, proxy: str | None) -> urllib3.PoolManager:
         return manager
 
 
-def _new_manager(tls: Tls, proxy: str | None) -> urllib3.PoolManager:
+def _new_manager(tls: Tls | None, proxy: str | None) -> urllib3.PoolManager:
     options: dict[str, Any] = {"num_pools": MAX_HOSTS, "maxsize": MAX_IDLE}
-    options["ssl_context"] = _context(tls)
-    if tls.pin_sha256 is not None:
+    if tls is not None:
+        options["ssl_context"] = _context(tls)
+    if tls is not None and tls.pin_sha256 is not None:
         options |= {"assert_fingerprint": tls.pin_sha256, "assert_hostname": False}
     manager = urllib3.PoolManager(**options) if proxy is None else _proxied(proxy, options)
     manager.pool_classes_by_scheme = _POOLS

@@ -29,6 +29,7 @@ class TransferOptions:
     origin_stall_s: float = 5.0  # the same, where a peer has it too; a cold CDN needs seconds
     stall_backoff_s: float = 5.0  # for who stalled or sent other bytes; doubles
     slow_share: float = 0.1  # of the median rate: below it a source loses its pieces
+    first_block_s: float = 0.5  # of a peer that never brought one: then an origin is not spared
     spare_above_block_s: float = 1.0  # peers slower than this: the origin is tried with one piece
     duplicate_share: float = 0.02  # of all bytes, asked for twice in the endgame (anchors G5)
     hope_s: float = 5.0  # for another peer to appear with what nobody has

@@ -11,6 +11,7 @@ The rules, and where they come from:
   with several members each unit is carried by one of them (`zones`);
 * runs of whole pieces where the holder has them, shorter near the end (`policy.run_limit`); of a
   peer no more than what comes in `peer_run_s`, so that nobody queues behind a long one;
+* a peer that was asked and brought nothing yet does not spare the origin any more;
 * peers so slow that the origin may be faster: one piece measures it, once;
 * what is compared after a wrong digest is asked of somebody who did not send it.
 """
@@ -138,7 +139,13 @@ class Chooser:
     def _having(self, blob: BlobState) -> list[SourceState]:
         """Healthy peers that have a small blob; see `there` for those whose queue is full."""
         shared = self.shares is not None and self.shares.had_company(blob)
-        return [s for s in self._healthy if s.held(blob) and (shared or self._now >= s.busy_until)]
+        return [s for s in self._healthy if s.held(blob) and (shared or self._answers(s))]
+
+    def _answers(self, peer: SourceState) -> bool:
+        """Whether an origin is spared for what a peer has: not where its queue is full, and not
+        where it was asked and nothing came yet.
+        """
+        return self._now >= peer.busy_until and not peer.is_silent(self._now, self._options)
 
     def there(self, blob: BlobState) -> int:
         """Blocks that a healthy peer has and has not failed to deliver.
@@ -157,7 +164,7 @@ class Chooser:
             return self._roster.reach(blob)
         spared = 0
         for peer in self._healthy:
-            if shared or self._now >= peer.busy_until:
+            if shared or self._answers(peer):
                 risky = peer.failures or self._standing
                 spared |= peer.held(blob) & (~blob.delayed if risky else blob.full)
         return spared
@@ -250,12 +257,26 @@ class Chooser:
             yield rest.pop(self._draw(len(rest)))
 
     def _wanted_of(self, peer: SourceState, blob: BlobState, target: int) -> int:
-        if not peer.has_room(self._now):
+        if not peer.has_room(self._now) or (peer.block_s is None and not self._may_hope(peer)):
             return 0
         wanted = peer.held(blob) & target
         if wanted & blob.delayed and (peer.failures or self._standing):
             wanted &= ~self._not_risked(blob)
         return wanted
+
+    def _may_hope(self, peer: SourceState) -> bool:
+        """Whether one more request may go to who never brought a block: one stream is kept for the
+        origin, that spares it (`_answers`). Where all bring parts everybody is new.
+        """
+        if self.shares is not None and self.shares.is_shared:
+            return True
+        if not any(self._now >= origin.asked_again_at() for origin in self._origins):
+            return True
+        if peer.is_silent(self._now, self._options):
+            return False
+        new = [s for s in self._healthy if s.block_s is None]
+        hoped = [s for s in new if not s.is_silent(self._now, self._options)]
+        return sum(s.in_flight for s in hoped) < max(1, self._streams - 1)
 
     def _not_risked(self, blob: BlobState) -> int:
         """What stalled once and somebody safer can be asked for: an origin, or while others move a

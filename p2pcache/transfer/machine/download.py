@@ -245,6 +245,7 @@ class Download(Planning):
         here = flight.mask & blob.upto(job.start, done)
         if here.bit_count() <= flight.seen:
             return
+        self._overtake(flight.source, here.bit_count() - flight.seen)
         flight.seen = here.bit_count()
         flight.moved_at = flight.source.moved_at = self._progress_at = now
         flight.source.refuses_since = None
@@ -258,6 +259,14 @@ class Download(Planning):
         blob.claimed &= ~new
         if flight.had_twin:
             self._abort_needless(blob, out)
+
+    def _overtake(self, source: SourceState, blocks: int) -> None:
+        """So many blocks came of this source: share them out to the requests that are not of
+        each other one, to see who is left behind.
+        """
+        for other in {flight.source for flight in self._flights.values()}:
+            elsewhere = self._running - other.in_flight
+            other.behind = 0.0 if other is source else other.behind + blocks / max(1, elsewhere)
 
     def _credit(self, flight: Flight, blocks: int) -> None:
         if not blocks:
@@ -291,6 +300,7 @@ class Download(Planning):
             flight.twin.twin = None
         self._settle_claims(blob)
         if fresh or flight.kept_bytes > kept_before:
+            self._overtake(source, -(-(flight.kept_bytes - kept_before) // BLOCK_BYTES))
             source.moved_at = self._progress_at = now
             source.refuses_since = None
         if (fresh or flight.kept_bytes) and event.fault is None:

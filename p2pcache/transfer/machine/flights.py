@@ -47,6 +47,7 @@ class Flight:
         return self.mask & ~self.blob.done
 
 
+OVERTAKEN = 3.0  # blocks a request that others bring meanwhile: then our own link is not the cause
 CROWDED = 3  # times as long may a request wait whose source brings other blocks
 
 
@@ -100,7 +101,9 @@ class Stalls:
     our own link is slow, three of the time that it needs for a block of each request (`link_s`).
 
     A source that brings others of our blocks meanwhile is crowded, not frozen: with 12 requests on
-    an uplink of 100 Mbit/s a block takes a second, and TCP shares it unevenly.
+    an uplink of 100 Mbit/s a block takes a second, and TCP shares it unevenly. One that brought
+    nothing while every request to others brought `OVERTAKEN` blocks has no such excuse: what comes
+    in falls once those have ended, and then says nothing of our link.
     """
 
     def __init__(
@@ -111,13 +114,16 @@ class Stalls:
         if median_s is not None:
             least_s = max(least_s, 3.0 * median_s)
         self._is_measured = median_s is not None
+        self._overtaken_s = max(options.stall_s, 3.0 * (median_s or 0.0))
         self._peer_s = max(options.stall_s, least_s)
         self._origin_s = max(options.origin_stall_s, least_s)
 
     def at(self, flight: Flight) -> float:
         """When it counts as stalled, unless a block arrives before."""
         source = flight.source
-        most_s = self._peer_s if source.is_peer and not source.is_far else self._origin_s
+        most_s = self._origin_s
+        if source.is_peer and not source.is_far:
+            most_s = self._peer_s if source.behind < OVERTAKEN else self._overtaken_s
         if not self._is_measured and source.block_s is not None:
             most_s = max(most_s, 3.0 * source.block_s)
         patient = flight.moved_at + CROWDED * most_s

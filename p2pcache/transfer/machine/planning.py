@@ -137,8 +137,7 @@ class Planning(PullState):
         mask = bits.span(choice.start, choice.end) & ~blob.done
         flight = Flight(job, mask, source, blob, now, now)
         self._flights[job.id] = flight
-        source.in_flight += 1
-        source.requests += 1
+        source.asked(now)
         self._running += 1
         self._asked_peers += source.is_peer
         self._origin_turn += not source.is_peer
@@ -203,8 +202,7 @@ class Planning(PullState):
         each = source.block_s or self._options.peer_batch_s
         takes_s = max(self._options.stall_s, 4 * each * -(-size // BLOCK_BYTES))
         self._batches[batch.id] = (batch, now, now + takes_s)
-        source.in_flight += 1
-        source.requests += 1
+        source.asked(now)
         self._origin_turn += not source.is_peer
         return batch
 
@@ -420,6 +418,8 @@ class Planning(PullState):
             if flight.is_watched and flight.left:
                 at = min(stalls.at(flight), self._left_behind_at(flight))
                 times.append(max(at, now + 0.1))
+                if flight.source.is_peer and flight.source.block_s is None:
+                    times.append(flight.source.asked_at + self._options.first_block_s)
                 usual_s = self._pace.usual_s(flight.mask.bit_count()) if late else None
                 if usual_s is not None and not flight.had_twin:
                     times.append(max(flight.started, self._twin_at) + usual_s)

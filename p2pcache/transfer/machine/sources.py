@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from p2pcache.lanes.orders import Fault
     from p2pcache.transfer.machine.blobs import BlobState
+    from p2pcache.transfer.policy import TransferOptions
 
 BLOCK_S_WEIGHT = 0.25  # of the newest block in the mean; four blocks make a new opinion
 
@@ -43,7 +44,9 @@ class SourceState:
     queue_s: float = 0.0  # its own word...
     queue_at: float = 0.0  # ... of this time
     block_s: float | None = None
+    asked_at: float = 0.0  # when the first of the requests that it has now was made
     moved_at: float = 0.0  # when a block of its last arrived here
+    behind: float = 0.0  # blocks that each request to others brought since, on average
     stalled_at: float = -math.inf  # when a request of its was last given to another
     ranged: bool = True
     gone: str | None = None
@@ -72,6 +75,19 @@ class SourceState:
     def asked_again_at(self) -> float:
         """When it may be asked, as far as time alone decides."""
         return max(self.not_before, self.busy_until)
+
+    def is_silent(self, now: float, options: TransferOptions) -> bool:
+        """A peer that was asked some time ago and never brought a block: nobody knows its rate."""
+        if not self.is_peer or not self.in_flight or self.block_s is not None:
+            return False
+        return now >= self.asked_at + options.first_block_s
+
+    def asked(self, now: float) -> None:
+        """A request is made."""
+        if not self.in_flight:
+            self.asked_at, self.behind = now, 0.0
+        self.in_flight += 1
+        self.requests += 1
 
     def held(self, blob: BlobState) -> int:
         """Blocks of a blob that it can be asked for, ever."""

@@ -76,6 +76,48 @@ def test_a_frozen_peer_keeps_its_pieces_when_nobody_else_has_them():
     assert pull.stopped == []
 
 
+def test_the_tail_of_a_quick_pull_does_not_excuse_who_brought_nothing_meanwhile():
+    """What comes in falls when the others have ended: that is no sign of a thin link of ours."""
+    pull = Pull(24 * MIB, streams=2, piece=1, peers=2, origin=False)
+    pull.tell(ev.SourceHas("p0", 0))
+    first = pull.open(blocks=24)
+    pull.now = 0.4
+    pull.tell(ev.SourceHas("p1", 0))
+    pull.tell(ev.Streams(9))
+    while brings := [job for job in pull.running.values() if job.source == "p1"]:
+        pull.now += 0.005
+        pull.end(brings[0])
+    assert len(pull.running) > len(first)
+    raced = len(pull.stopped)  # by a twin, of the endgame
+    while len(pull.stopped) == raced:
+        pull.now += 0.05
+        pull.tell(ev.Tick())
+    assert pull.now <= OPTIONS.stall_s + 0.1
+
+
+def test_a_peer_that_brought_nothing_yet_does_not_spare_the_origin_for_long():
+    pull = Pull(64 * MIB, streams=5, peers=1)
+    pull.tell(ev.SourceHas("p0", 0))
+    silent = pull.open(blocks=64)
+    pull.now = OPTIONS.first_block_s - 0.05
+    assert pull.tell(ev.Tick()) == []
+    assert {job.source for job in silent} == {"p0"}
+    pull.now = OPTIONS.first_block_s
+    (asked,) = pull.tell(ev.Tick())
+    assert asked.source == "origin"
+    pull.end(silent[0])
+    assert {job.source for job in pull.end(asked)} == {"p0"}, "it brings what it has: spared again"
+
+
+def test_a_new_peer_is_asked_beside_a_silent_one():
+    pull = Pull(64 * MIB, streams=5, peers=2)
+    pull.tell(ev.SourceHas("p0", 0))
+    pull.open(blocks=64)
+    pull.now = OPTIONS.first_block_s
+    (asked,) = pull.tell(ev.SourceHas("p1", 0))
+    assert asked.source == "p1"
+
+
 def test_a_source_under_a_tenth_of_the_median_rate_loses_its_pieces():
     pull = Pull(900 * MIB, streams=2, piece=16)
     pull.tell(ev.SourceHas("p0", 0, RangeSet.of((0, 16))))
