@@ -5,6 +5,10 @@ bound is that of DESIGN 11, `max(F/O, F/B, N*F/(O + N*B))`, with F in bytes as t
 them; what the wire adds (TCP, IP, TLS, HTTP: 4-5 %) is part of the distance, and so are the names,
 the manifest and the first hello. The copies are counted in the origin's own log. Needs root.
 
+The agents are warm, as agents are that run for days: each has just pulled a small file of another
+repository, so that its helper processes run (all of them begin at one moment here, on two cores: a
+second or two that nodes with cores of their own do not lose).
+
 All agents share this machine's cores. Where they are too many for them the cores are the limit and
 not the links: so links are slower the more agents there are (`CORES_MOVE`), and the rate is in the
 name of each row.
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
     from tests.support.agents import Agent
     from tests.support.hub_repo import HubRepo
+    from tests.support.namespaces import Lan
     from tests.support.nginx import Nginx
 
 REF = "hf://demo/model"
@@ -155,6 +160,7 @@ def run(case: Case) -> Outcome:
         origin = stack.enter_context(contextlib.ExitStack())
         hub = origin.enter_context(lan_hub(net, case.nodes, repo, folder))
         agents = fleet(stack, net, case.nodes, folder)
+        warm_up(agents, net, folder)
         ref = REF
         if case.act is Act.SEED:  # before the links are limited
             seed, *agents = agents
@@ -165,6 +171,15 @@ def run(case: Case) -> Outcome:
         net.limit(case.nodes, round(case.origin * case.link))
         kill_s = 0.5 * case.bound_s if case.act is Act.KILLED else None
         return _pull(agents, hub, repo, ref, kill_s)
+
+
+def warm_up(agents: list[Agent], net: Lan, folder: Path) -> None:
+    """Each pulls a small file of a hub that is gone afterwards."""
+    warm = folder / "warm"
+    repo = build_repo(warm / "repo", {"model.safetensors": lfs(MIB, 8)}, repo_id="demo/warm")
+    with lan_hub(net, 0, repo, warm) as hub:
+        for agent in agents:
+            agent.get("hf://demo/warm", credentials={"hf_endpoint": hub.url}, hf_cache=False)
 
 
 def _useless_peers(size: int) -> list[Row]:
@@ -183,6 +198,7 @@ def _useless_peers(size: int) -> list[Row]:
                 prefix=("setsid", *net.prefix(2)),
             )
         )  # fmt: skip
+        warm_up([pulls, holds, alone], net, folder)
         options = {"credentials": {"hf_endpoint": hub.url}, "hf_cache": False}
         holds.get(REF, **options)
         for number, link in enumerate((ALONE_LINK, SLOW_LINK, ALONE_LINK, 4 * ALONE_LINK)):

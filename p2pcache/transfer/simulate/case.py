@@ -29,7 +29,7 @@ class Case:
     busy_s: float = 3.0  # queued at a holder, in units of a request's time: above it, it refuses
     dead_s: float = 2.0  # until a killed node is noticed
     neighbours: int = 64  # linked to all up to so many others; beyond, to `sparse` drawn ones
-    sparse: int = 40
+    sparse: int = 64  # half of them its own choice, as `net.mesh.MeshOptions.max_met` has it
     kill_at: float = 0.0
     slow_share: float = 0.0  # with a tenth of the link
     late_share: float = 0.0  # that start at 30 % of the bound

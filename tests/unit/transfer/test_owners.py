@@ -278,6 +278,13 @@ def test_the_lease_grows_where_the_origin_is_slow():
     assert view.lease_s == OPTIONS.lease_most_s, "nobody's patience ends while a promise counts"
 
 
+def test_the_window_is_wider_where_not_all_are_linked():
+    options = OwnerOptions()
+    members = [f"m{number}" for number in range(options.all_linked + 1)]
+    assert Owners("m0", members[:-1], options, 0.0).window == options.window_least
+    assert Owners("m0", members, options, 0.0).window == options.window_wide
+
+
 def test_the_window_grows_with_what_appears():
     view = owners("peer0")
     assert view.window == 12
