@@ -143,7 +143,7 @@ class Link:
         self._free = trio.lowlevel.ParkingLot()  # those who wait to ask
         self._looker = trio.lowlevel.ParkingLot()
         self._looked = trio.lowlevel.ParkingLot()
-        self._alarm = trio.Event()
+        self._nap = trio.CancelScope()  # of `_watch`, until something is due
         self._over = trio.Event()
 
     @property
@@ -242,17 +242,17 @@ class Link:
     def busy(self, load: Load) -> None:
         """Our byte server's load changed."""
         self.talk.busy(load, trio.current_time())
-        self._alarm.set()
+        self._set_alarm()
 
     def grew(self, name: bytes, blocks: RangeSet | None, links: int) -> None:
         """More of a blob is held; so many links are told so."""
         self.talk.grew(name, blocks, trio.current_time(), links)
-        self._alarm.set()
+        self._set_alarm()
 
     def brings(self, manifest: bytes, part: Part) -> None:
         """Our part in bringing a manifest changed."""
         self.talk.brings(manifest, part, trio.current_time())
-        self._alarm.set()
+        self._set_alarm()
 
     def throttled(self, manifest: bytes, origin: bytes, retry_after_s: float) -> None:
         """An origin told us to wait."""
@@ -261,7 +261,7 @@ class Link:
     def lost(self, names: Iterable[bytes]) -> None:
         """Blobs are held no more."""
         self.talk.lost(names, trio.current_time())
-        self._alarm.set()
+        self._set_alarm()
 
     def recheck(self, manifest: bytes) -> None:
         """The peer's rights to a manifest changed."""
@@ -406,7 +406,7 @@ class Link:
             if self._has_room():
                 self._room.unpark_all()
                 if not self._had_room:  # what is due waits for it
-                    self._alarm.set()
+                    self._set_alarm()
 
     async def _watch(self) -> None:
         while self.ended is None:
@@ -418,15 +418,23 @@ class Link:
                 self._owner.link_pings(self)
             self._had_room = self._has_room()
             at = self.talk.next_at(room=self._had_room, writing_since=self._writing_since)
-            self._alarm = trio.Event()
-            with trio.move_on_at(at):
-                await self._alarm.wait()
+            with trio.CancelScope(deadline=at) as self._nap:
+                await trio.sleep_forever()
+
+    def _set_alarm(self) -> None:
+        """Something may be due sooner than `_watch` thinks. It sleeps on till then: to wake it for a
+        new hour alone would cost as much as what is due.
+        """
+        self._had_room = self._has_room()
+        self._nap.deadline = self.talk.next_at(
+            room=self._had_room, writing_since=self._writing_since
+        )
 
     async def _look(self) -> None:
         """One look-up after the other: their answers must not overtake each other."""
         while True:
             while not self._lookups:
-                self._alarm.set()
+                self._set_alarm()
                 await self._looker.park()
             await self._wait_room()
             looked = self._lookups[0]
