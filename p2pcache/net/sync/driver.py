@@ -422,8 +422,8 @@ class Link:
                 await trio.sleep_forever()
 
     def _set_alarm(self) -> None:
-        """Something may be due sooner than `_watch` thinks. It sleeps on till then: to wake it for a
-        new hour alone would cost as much as what is due.
+        """Something may be due sooner than `_watch` thinks. It sleeps on till then: to wake it for
+        a new hour alone would cost as much as what is due.
         """
         self._had_room = self._has_room()
         self._nap.deadline = self.talk.next_at(
