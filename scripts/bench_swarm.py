@@ -118,7 +118,7 @@ def measure(options: Options) -> list[Row]:
     for case in cases:
         progress(case.name)
         rows += _rows(case, run(case))
-    rows += _useless_peers(64 * MIB if options.quick else 2 * size)
+    rows += _useless_peers(128 * MIB if options.quick else 2 * size)
     if not options.quick:
         rows += _others(Case(8, 1.0, size))
     return rows
