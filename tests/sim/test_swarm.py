@@ -31,6 +31,13 @@ def test_those_that_start_together_bring_one_copy_near_the_bound(origin):
     assert seen.duplicates == 0.0
 
 
+@pytest.mark.parametrize("mbit", [6.25, 12.5])
+def test_behind_thin_links_blocks_are_seldom_and_nobody_is_taken_for_frozen(mbit):
+    seen = run(size=64 * MIB, link=mbit * LINK / 100, origin=mbit * LINK / 100, streams=5)
+    assert seen.copies <= 1.05, "1.2 and 1.6 where who is silent for 1.5 s is suspected"
+    assert seen.last <= 1.4, "a small file: its end weighs"
+
+
 def test_the_same_seed_gives_the_same_figures():
     assert run(3, size=32 * MIB) == run(3, size=32 * MIB)
 

@@ -247,7 +247,8 @@ class Download(Planning):
             return
         self._overtake(flight.source, here.bit_count() - flight.seen)
         flight.seen = here.bit_count()
-        flight.moved_at = flight.source.moved_at = self._progress_at = now
+        flight.moved_at = flight.source.moved_at = now
+        self._progressed(now)
         flight.source.refuses_since = None
         flight.source.measured(now - flight.started, flight.seen)
         new = here & ~blob.done
@@ -301,7 +302,8 @@ class Download(Planning):
         self._settle_claims(blob)
         if fresh or flight.kept_bytes > kept_before:
             self._overtake(source, -(-(flight.kept_bytes - kept_before) // BLOCK_BYTES))
-            source.moved_at = self._progress_at = now
+            source.moved_at = now
+            self._progressed(now)
             source.refuses_since = None
         if (fresh or flight.kept_bytes) and event.fault is None:
             if source.failures:

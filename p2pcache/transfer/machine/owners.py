@@ -471,7 +471,8 @@ class Owners:
     def lease_s(self) -> float:
         """How long a unit may wait for its owner; an origin that is slow for us is so for all."""
         usual_s = max(self._oldest_s, self._usual_s())
-        least_s = self._options.lease_s * (1.0 if usual_s else FIRST_LEASES)
+        first = FIRST_LEASES * max(1, len(self._bringing))  # an origin that k ask is k times slower
+        least_s = self._options.lease_s * (1.0 if usual_s else first)
         lease_s = max(least_s, self._options.lease_units * usual_s)
         return min(lease_s, self._options.lease_most_s)
 

@@ -72,7 +72,7 @@ class Planning(PullState):
             if not flight.is_watched or not flight.left:
                 continue
             late = now >= stalls.at(flight)
-            if not late and standing and now >= flight.moved_at + self._options.stall_s:
+            if not late and standing and now >= flight.moved_at + self._standing_s:
                 late = True  # one of them: if our own link is slow, the others go on
             late = late or now >= self._left_behind_at(flight)
             late = late or lags(flight, chooser.median_s, now, self._options)
@@ -102,7 +102,7 @@ class Planning(PullState):
 
     def _relief_at(self) -> float:
         """When nothing came of anybody for so long that one request is tried elsewhere."""
-        return max(self._progress_at, self._relieved_at) + self._options.stall_s
+        return max(self._progress_at, self._relieved_at) + self._standing_s
 
     def _stalls(self, chooser: Chooser) -> Stalls:
         running = [f.source for f in self._flights.values() if f.is_watched]

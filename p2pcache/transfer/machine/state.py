@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 INTAKE_BEAT_S = 0.1
+GAP_WEIGHT = 0.1
+GAPS = 6.0  # usual times between two blocks: they arrive in bursts, as many as requests
 INTAKE_S = 1.0  # the mean of a rate forgets in this time
 
 
@@ -79,6 +81,7 @@ class PullState:
         self._next_id = 0
         self._words: dict[str, Words] = {}  # of members, by origin
         self._progress_at = now
+        self._gap_s = 0.0  # mean of the times from one block that arrived to the next
         self._last_try_at = -math.inf  # the first request after the patience began
         self._relieved_at = now  # when one request was last tried elsewhere, as nothing moved
         self._heard_at = now  # when a source last came or told of something
@@ -139,9 +142,21 @@ class PullState:
             chance=self._chance,
             now=now,
             intake=self._intake,
-            standing=now >= self._progress_at + self._options.stall_s,
+            standing=now >= self._progress_at + self._standing_s,
             shares=self._shares(now),
         )
+
+    def _progressed(self, now: float) -> None:
+        """Something arrived, of anybody."""
+        self._gap_s += GAP_WEIGHT * (now - self._progress_at - self._gap_s)
+        self._progress_at = now
+
+    @property
+    def _standing_s(self) -> float:
+        """After so long without anything of anybody, something is tried elsewhere: on a thin link
+        blocks are seldom.
+        """
+        return max(self._options.stall_s, min(GAPS * self._gap_s, self._options.link_stall_s))
 
     def _shares(self, now: float) -> Shares | None:
         if self._owners is None:
