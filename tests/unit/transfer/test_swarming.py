@@ -122,7 +122,7 @@ async def test_a_lone_holder_that_signs_after_it_sent_other_bytes_is_banned_by_i
         await trio.sleep(0.28)
         await swarming.locate(liar.name, 0)
         swarming.brought(liar.name, 0, 0, block_hashes(bad))
-        await swarming._learn_map(liar.id, 0, RangeSet.of((0, 4)))
+        await swarming._maps.learn(liar.id, 0, RangeSet.of((0, 4)))
         await swarming.suspects(0)
         nursery.cancel_scope.cancel()
     assert told.liars == (set() if blocks else {liar.id})
