@@ -39,7 +39,8 @@ BESIDE = [
 # They need nginx, and none of the servers that take minutes to build.
 QUICK = [
     "tests/cli/test_docs.py", "tests/cli/test_program.py",
-    "tests/real/test_get.py", "tests/real/test_http_source.py",
+    "tests/real/test_get.py::test_a_file_comes_from_nginx_plain_and_over_a_private_authority",
+    "tests/real/test_http_source.py",
     "tests/faults/test_fetch_faults.py", "tests/faults/test_peer_pulls.py",
     "tests/faults/test_shared_pulls.py", "tests/faults/test_small_blobs.py",
     "tests/sim/test_brings.py", "tests/sim/test_members.py",
