@@ -20,12 +20,13 @@ Importing p2pcache costs next to nothing: the clients are loaded when they are f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from p2pcache import errors
 from p2pcache.version import __version__
 
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without what loading `typing` takes
 if TYPE_CHECKING:
+    from typing import Any
+
+    from p2pcache import errors
     from p2pcache.agent.localapi.aclient import AsyncClient
     from p2pcache.agent.localapi.client import Client, connect
 
@@ -39,10 +40,12 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562: whatever the name stands for
-    if name not in _LAZY:
-        raise AttributeError(f"module 'p2pcache' has no attribute {name!r}")
     import importlib
 
+    if name == "errors":
+        return importlib.import_module("p2pcache.errors")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'p2pcache' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 

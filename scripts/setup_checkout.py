@@ -1,6 +1,6 @@
 """Make this checkout ready to run: system packages, the virtual environment, tools of the tests.
 
-    scripts/setup [dev|test|demo|lab|bench] default: dev
+    scripts/setup [dev|quick|test|demo|lab|bench] default: dev
     scripts/setup --tool olah-cli|go|node|libtorrent    install it if missing; print its path
 
 The environment is `.venv` in the checkout, not a shared cache: it holds an editable install of this
@@ -74,6 +74,7 @@ PEERS: dict[str, Missing] = {"aria2": _no_command("aria2c"), "curl": _no_command
 
 PROFILES: dict[str, dict[str, Missing]] = {
     "dev": BUILDING,
+    "quick": BUILDING | SERVING,
     "test": BUILDING | SERVING | CABLING,
     "demo": BUILDING | SERVING,
     "lab": BUILDING | SERVING | CABLING,
@@ -81,6 +82,7 @@ PROFILES: dict[str, dict[str, Missing]] = {
 }
 TOOLS: dict[str, tuple[str, ...]] = {
     "dev": (),
+    "quick": (),
     "test": ("olah-cli", "go", "node"),
     "demo": ("olah-cli",),
     "lab": (),

@@ -1,8 +1,9 @@
-"""All tests: `python -m scripts.suite MARKS [pytest arguments]`.
+"""All tests: `python -m scripts.suite [--quick] MARKS [pytest arguments]`.
 
 Those that start real servers wait most of the time. What needs no server, or has no deadline, runs
 beside them, at a low priority, so that no deadline of theirs is missed for it; arguments of pytest
 make it one run.
+`--quick` runs tests/unit beside a few that start servers, QUICK: some 90 s of a core each.
 What fails is run once more, alone: a machine that is busy with something else breaks deadlines.
 Both results are printed; what fails twice fails. SIGTERM ends both as Ctrl-C does: with what they
 started.
@@ -33,6 +34,18 @@ BESIDE = [
     "tests/real/test_lanes_nginx.py", "tests/real/test_lean_libp2p.py",
     "tests/real/test_origins.py", "tests/real/test_py_libp2p_fixes.py",
     "tests/real/test_unixfs_kubo.py",
+]  # fmt: skip
+# One act of each kind: the command line, an agent, its sources, pulls and their faults, a network.
+# They need nginx, and none of the servers that take minutes to build.
+QUICK = [
+    "tests/cli/test_docs.py", "tests/cli/test_program.py",
+    "tests/real/test_get.py::test_a_file_comes_from_nginx_plain_and_over_a_private_authority",
+    "tests/real/test_http_source.py",
+    "tests/faults/test_fetch_faults.py", "tests/faults/test_peer_pulls.py",
+    "tests/faults/test_shared_pulls.py", "tests/faults/test_small_blobs.py",
+    "tests/sim/test_brings.py", "tests/sim/test_members.py",
+    "tests/real/test_agents_network.py::"
+    "test_three_agents_that_joined_one_after_the_other_all_know_each_other",
 ]  # fmt: skip
 NICENESS = "15"
 ENDS_S = 30.0
@@ -86,11 +99,11 @@ def end(number: int, _frame: object) -> None:
     sys.exit(128 + number)
 
 
-def both(marks: str) -> dict[str, tuple[list[str], int]]:
-    """Run everything in two halves: by name, the command and its status."""
-    ignored = [f"--ignore={folder}" for folder in BESIDE]
-    servers = pytest(marks, "tests", *ignored, cache="servers")
-    plain = pytest(marks, *BESIDE, cache="plain")
+def both(marks: str, *, quick: bool = False) -> dict[str, tuple[list[str], int]]:
+    """Run everything in two halves, or little of it: by name, the command and its status."""
+    chosen = QUICK if quick else ["tests", *(f"--ignore={folder}" for folder in BESIDE)]
+    servers = pytest(marks, *chosen, cache="servers")
+    plain = pytest(marks, *(["tests/unit"] if quick else BESIDE), cache="plain")
     with tempfile.TemporaryFile() as log:
         beside = start(["nice", "-n", NICENESS, *plain], log)
         try:
@@ -105,15 +118,17 @@ def both(marks: str) -> dict[str, tuple[list[str], int]]:
     return {"servers": (servers, status), "plain": (plain, beside_status)}
 
 
-def main(marks: str, *arguments: str) -> int:
+def main(*arguments: str) -> int:
     """0 when all passed, at the second time at last."""
+    quick = arguments[:1] == ("--quick",)
+    marks, *arguments_of_pytest = arguments[quick:]
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
-    if arguments:
-        command = pytest(marks, *arguments, cache="chosen")
+    if arguments_of_pytest:
+        command = pytest(marks, *arguments_of_pytest, cache="chosen")
         runs = {"chosen": (command, run(command))}
     else:
-        runs = both(marks)
+        runs = both(marks, quick=quick)
     worst = 0
     for command, status in runs.values():
         if status == FAILED:

@@ -48,12 +48,13 @@ async def open_agent_network(
 
     `cleanup_dir`: private, for the certificate of our client side while the network is open.
     """
+    from p2pcache.net.conversation import NetworkOptions
     from p2pcache.net.dht.dht import open_dht
     from p2pcache.net.discovery.discovery import DiscoveryOptions, discover
     from p2pcache.net.discovery.peerbook import PeerBook
     from p2pcache.net.host import HostOptions, open_host
     from p2pcache.net.identity import load_or_create_identity
-    from p2pcache.net.network import NetworkOptions, open_network
+    from p2pcache.net.network import open_network
     from p2pcache.net.network_key import load_network_key
     from p2pcache.net.sync.wire import LaneInfo
 

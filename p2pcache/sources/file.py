@@ -1,8 +1,10 @@
 """Files and folders of this machine as a source.
 
 A folder is listed without leaving it: a symbolic link is followed only when what it points to lies
-inside the same folder, and nothing but regular files is taken. Nothing is hashed here: the driver
-has the bytes read (and named by what arrived) like those of any origin.
+inside the same folder, and nothing but regular files is taken. What cannot be taken is named, all
+of it together, and nothing is: a folder's names say what is in it, and a link that points nowhere
+is most often a file that was not fetched. Nothing is hashed here: the driver has the bytes read
+(and named by what arrived) like those of any origin.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from p2pcache.sources.port import Credentials
 
 ENDPOINT = "file://"
+MOST_NAMED = 10  # of what cannot be taken; the others are counted
 RECENT_S = 2.0  # the coarsest file times (FAT, some NFS): two writes within it may look like one
 
 # The old stubs that libp2p's dependency trio-typing installs do not know `abandon_on_cancel`.
@@ -63,9 +66,9 @@ class FileSource:
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
         """Every regular file below the path, or the one file. Runs in a thread.
 
-        Raises NotFound (no such path), UsageError (a pipe, a device, a link that leads out),
-        Untrusted (a name that no manifest holds), LocalFault (not readable). If cancelled, the
-        walk ends in its thread and its result is dropped.
+        Raises NotFound (no such path), UsageError (pipes, devices, links that lead out or nowhere:
+        all that there are), Untrusted (a name that no manifest holds), LocalFault (not readable).
+        If cancelled, the walk ends in its thread and its result is dropped.
         """
         if not isinstance(ref, FileRef):
             raise UsageError(f"not a path: {ref}")
@@ -97,7 +100,9 @@ def list_path(path: str, options: FileOptions = FileOptions()) -> Listing:
         root = os.path.realpath(path, strict=True)
         status = os.stat(root)
         if stat.S_ISDIR(status.st_mode):
-            files = sorted(_Walk(root, options).files(root, ""), key=lambda file: file.path)
+            walk = _Walk(root, options)
+            files = sorted(walk.files(root, ""), key=lambda file: file.path)
+            walk.check()
         else:
             files = [_file(os.path.basename(path), root, status)]
     except FileNotFoundError as exc:
@@ -115,6 +120,26 @@ class _Walk:
         self._options = options
         self._within: list[str] = []
         self._count = 0
+        self._refused: list[UsageError] = []
+        self._refused_count = 0
+
+    def check(self) -> None:
+        """After the walk: raises UsageError for what could not be taken."""
+        if self._refused_count == 1:
+            raise self._refused[0]
+        if self._refused:
+            lines = [error.message for error in self._refused]
+            if more := self._refused_count - len(lines):
+                lines.append(f"and {more} more")
+            raise UsageError(
+                "\n  ".join([f"{self._root} has what cannot be taken:", *lines]),
+                hint="remove these, or put in their place what is meant; nothing was taken yet",
+            )
+
+    def _refuse(self, error: UsageError) -> None:
+        self._refused_count += 1
+        if len(self._refused) < MOST_NAMED:
+            self._refused.append(error)
 
     def files(self, folder: str, prefix: str) -> Iterator[ListedFile]:
         if folder in self._within:
@@ -129,7 +154,11 @@ class _Walk:
         self._within.pop()
 
     def _entry(self, entry: os.DirEntry[str], name: str) -> Iterator[ListedFile]:
-        real = self._inside(entry.path, name) if entry.is_symlink() else entry.path
+        try:
+            real = self._inside(entry.path, name) if entry.is_symlink() else entry.path
+        except UsageError as exc:
+            self._refuse(exc)
+            return
         status = os.stat(real, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             yield from self.files(real, name + "/")
@@ -137,13 +166,21 @@ class _Walk:
         self._count += 1
         if self._count > self._options.max_files:
             raise UsageError(f"{self._root} holds more than {self._options.max_files} files")
-        yield _file(name, real, status)
+        try:
+            file = _file(name, real, status)
+        except UsageError as exc:
+            self._refuse(exc)
+        else:
+            yield file
 
     def _inside(self, link: str, name: str) -> str:
         try:
             real = os.path.realpath(link, strict=True)
-        except FileNotFoundError as exc:
-            raise UsageError(f"{name!r} is a link to something that is not there") from exc
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise UsageError(
+                f"{name!r} is a link to something that is not there",
+                hint="remove it, or put in its place what it is to point to",
+            ) from exc
         if real == self._root:
             raise UsageError(f"{name!r} is a link to the folder that holds it: it would never end")
         if not real.startswith(self._root.rstrip("/") + "/"):

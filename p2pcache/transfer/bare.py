@@ -31,8 +31,8 @@ from p2pcache.errors import (
 )
 from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.sources.port import PeerGone, PeerHolds, PeerLost, SwarmEvent
+from p2pcache.transfer.maps import MAP_COUNT, MAP_S
 from p2pcache.transfer.pull import NOTHING, fetch
-from p2pcache.transfer.swarming import MAP_COUNT, MAP_S
 from p2pcache.transfer.trust import Verdict
 from p2pcache.transfer.want import PullReport, Wanted
 

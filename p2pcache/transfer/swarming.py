@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, assert_never
 
 import trio
 
-from p2pcache.content.blockmap import prove_by_root
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.content.ranges import RangeSet
 from p2pcache.content.signed import MAX_PIECE_BLOCKS, sign_attestation
-from p2pcache.errors import P2PCacheError, Untrusted
 from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.sources.port import (
     PeerBrings,
@@ -26,6 +24,7 @@ from p2pcache.sources.port import (
     SourceKind,
 )
 from p2pcache.transfer import events as ev
+from p2pcache.transfer.maps import MAP_OPINIONS, MAP_S, MAP_WAIT_S, Maps
 from p2pcache.transfer.peer_lanes import PeerLanes
 from p2pcache.transfer.throttle_words import ThrottleWords
 from p2pcache.transfer.trust import Evidence, Verdict, size_verdicts
@@ -44,14 +43,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAP_S = 5.0  # for a part of a map: 128 KiB
-MAP_WAIT_S = 0.25  # blocks are asked for without a map rather than later than this
 HELLO_S = 0.1  # facts/swarm.md 2: a round of bitfields before anything is asked of the origin
 HELLO_MAX_S = 0.5  # with maps and long lists: somebody has something, so this is no miss
 HELLO_BEAT_S = 0.02
 PROOF_MAX_S = 2.0  # a far origin's token dance, redirect and 64 KiB; a holder that lies costs this
-MAP_COUNT = 4096  # hashes in one answer
-MAP_OPINIONS = 3  # peers that are asked for the map of one blob: one lies, the others tell
 MAX_CLAIMS = 64  # of other sizes, by those who have the whole blob, for the verdict
 
 
@@ -84,8 +79,7 @@ class Swarming:
         self._excused: set[PeerId] = set()
         self._lanes = PeerLanes(peers.swarm)
         self._evidence: dict[int, Evidence] = {}
-        self._asked: dict[int, set[PeerId]] = {}
-        self._asked_now: dict[int, list[tuple[RangeSet, trio.Event]]] = {}  # set when it is over
+        self._maps = Maps(peers, wanted, self._evidence)
         self._untold: dict[tuple[str, int], RangeSet | None] = {}
         self._proofs: set[PeerId] = set()  # under way: these will tell what they hold
         self._sizes: dict[int, list[tuple[PeerId, int]]] = {}
@@ -244,21 +238,11 @@ class Swarming:
             before = self._untold[key]
             self._untold[key] = None if before is None or blocks is None else before | blocks
             return
-        if not self._has_to_learn(event.peer, index, blocks):
+        if not self._maps.has_to_learn(event.peer, index, blocks):
             await self._tell_machine(ev.SourceHas(name, index, blocks))
             return
         self._untold[key] = blocks
         nursery.start_soon(self._tell, name, index, nursery)
-
-    def _has_to_learn(self, peer: PeerId, index: int, blocks: RangeSet | None) -> bool:
-        """Whether a question for hashes comes before what a peer told of a blob."""
-        evidence = self._evidence.get(index)
-        if evidence is None or evidence.is_proven:
-            return False
-        if blocks is None:
-            asked = self._asked.get(index, ())
-            return peer not in asked and len(asked) < MAP_OPINIONS
-        return bool(evidence.unspoken(blocks))
 
     async def _tell(self, name: str, index: int, nursery: trio.Nursery) -> None:
         """Ask for the hashes first, so that blocks are checked as they arrive. An answer that takes
@@ -271,7 +255,7 @@ class Swarming:
 
             async def learn() -> None:
                 with trio.move_on_after(MAP_S):  # a slow peer's asks must not pile up
-                    await self._learn_map(self._peers[name], index, blocks)
+                    await self._maps.learn(self._peers[name], index, blocks)
                 learned.set()
 
             nursery.start_soon(learn)
@@ -279,76 +263,6 @@ class Swarming:
                 await learned.wait()
         if key in self._untold and name in self._up:
             await self._tell_machine(ev.SourceHas(name, index, self._untold.pop(key)))
-
-    async def _learn_map(self, peer: PeerId, index: int, blocks: RangeSet | None) -> None:
-        evidence, wanted = self._evidence.get(index), self._wanted[index]
-        if evidence is None or evidence.is_proven or wanted.name is None:
-            return  # it may have been completed since
-        count = -(-wanted.size_bytes // BLOCK_BYTES)
-        asked = self._asked.setdefault(index, set())
-        if blocks is None:
-            if peer in asked or len(asked) >= MAP_OPINIONS:
-                return
-            asked.add(peer)
-            await self._ask_map(peer, index, RangeSet.of((0, count)))
-            return
-        asked_now = self._asked_now.setdefault(index, [])
-        while not evidence.is_proven and (missing := evidence.unspoken(blocks)):
-            mine = missing
-            for asked_for, _ in asked_now:
-                mine -= asked_for
-            if not mine:  # others that hold them are being asked
-                answered = next(event for asked_for, event in asked_now if asked_for & missing)
-                with trio.move_on_after(MAP_WAIT_S) as patience:
-                    await answered.wait()
-                if not patience.cancelled_caught:
-                    continue
-                mine = missing
-            mark = (mine, trio.Event())
-            asked_now.append(mark)
-            try:
-                await self._ask_map(peer, index, mine)
-            finally:
-                asked_now.remove(mark)
-                mark[1].set()
-            return
-
-    async def _ask_map(self, peer: PeerId, index: int, blocks: RangeSet) -> None:
-        """Ask one peer for what it knows of some blocks."""
-        wanted = self._wanted[index]
-        assert wanted.name is not None
-        for start, end in blocks:
-            for first in range(start, end, MAP_COUNT):
-                part = min(MAP_COUNT, end - first)
-                try:
-                    answer = await self._swarm.block_map(
-                        peer, wanted.name, first, part, timeout_s=MAP_S
-                    )
-                except P2PCacheError as exc:
-                    log.debug("no block map of %s: %s", wanted.path, exc.message)
-                    return
-                self._take_map(peer, index, first, part, answer)
-
-    def _take_map(self, peer: PeerId, index: int, first: int, count: int, answer: object) -> None:
-        evidence, wanted = self._evidence.get(index), self._wanted[index]
-        if evidence is None:  # the blob was completed while the answer was on its way
-            return
-        if isinstance(answer, bytes):
-            if len(answer) != 32 * count:
-                return
-            evidence.said(peer, first, answer)
-            if wanted.root is not None and len(answer) == 32 * evidence.count:
-                try:
-                    prove_by_root(wanted.size_bytes, answer, wanted.root)
-                except Untrusted:
-                    return
-                evidence.prove(answer)
-        elif isinstance(answer, list):
-            for attestation in answer:
-                fits = (attestation.blob, attestation.size) == (wanted.name, wanted.size_bytes)
-                if fits and not self._sharing.is_banned(attestation.signer):
-                    evidence.attested(attestation)
-                    self._sharing.attested(attestation)
 
     # -- where they serve --------------------------------------------------------------------------
 
@@ -412,7 +326,7 @@ class Swarming:
         with trio.move_on_after(MAP_WAIT_S):
             async with trio.open_nursery() as nursery:
                 for name, blocks in whole_first[:MAP_OPINIONS]:
-                    nursery.start_soon(self._learn_map, self._peers[name], index, blocks)
+                    nursery.start_soon(self._maps.learn, self._peers[name], index, blocks)
 
     def expected(self, index: int, start: int, end: int) -> bytes | None:
         """What the blocks of a byte range must hash to, as far as anything is known."""

@@ -17,8 +17,8 @@ from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
 from p2pcache.transfer.growing import CLOSE_S, GrowingBlob
 from p2pcache.transfer.want import Wanted
-from tests.support.agents import Agent, running_agent
-from tests.support.blobs import MIB, ServedBlob, sha256_file, write_blob
+from tests.support.agents import no_traceback, running_agent
+from tests.support.blobs import MIB, ServedBlob, sha256_file
 from tests.support.hub_repo import build_repo, lfs, many_small_files
 from tests.support.nginx import nginx, static_hub
 from tests.support.pulling import Pull
@@ -31,20 +31,6 @@ if TYPE_CHECKING:
 
 SLOWLY = {"fetch.limit_rate": "8 MiB"}  # where a test must act between two moments of a pull
 TWO_AT_ONCE = {"fetch.limit_rate": "40 MiB"}  # below 32 MiB/s one stream is enough
-
-
-@pytest.fixture(scope="module")
-def blob(tmp_path_factory: pytest.TempPathFactory) -> ServedBlob:
-    return write_blob(tmp_path_factory.mktemp("origin"), 24 * MIB + 1)
-
-
-@pytest.fixture(scope="module")
-def five_blocks(tmp_path_factory: pytest.TempPathFactory) -> ServedBlob:
-    return write_blob(tmp_path_factory.mktemp("origin"), 5 * MIB, seed=5)
-
-
-def no_traceback(agent: Agent) -> None:
-    assert "Traceback" not in agent.log.read_text()
 
 
 def visible_blobs(store: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from p2pcache import errors
-from tests.support.agents import Agent, running_agent
+from tests.support.agents import no_traceback, running_agent
 from tests.support.blobs import MIB, ServedBlob, left_behind, sha256_file, write_blob
 from tests.support.hub_repo import build_repo, lfs, text
 from tests.support.hub_stub import hub_stub
@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 
 DAY_S = 86_400
 SLOWLY = {"fetch.limit_rate": "8 MiB"}  # where a test must act between two moments of a pull
-
-
-@pytest.fixture(scope="module")
-def blob(tmp_path_factory: pytest.TempPathFactory) -> ServedBlob:
-    return write_blob(tmp_path_factory.mktemp("origin"), 24 * MIB + 1)
-
-
-@pytest.fixture(scope="module")
-def five_blocks(tmp_path_factory: pytest.TempPathFactory) -> ServedBlob:
-    return write_blob(tmp_path_factory.mktemp("origin"), 5 * MIB, seed=5)
-
-
-def no_traceback(agent: Agent) -> None:
-    assert "Traceback" not in agent.log.read_text()
 
 
 # -- damage ----------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pcache.net.conversation import NetworkOptions
 from p2pcache.net.member import MemberDown, MemberUp
 from p2pcache.net.mesh import MeshOptions
-from p2pcache.net.network import NetworkOptions
 from p2pcache.net.shelf import PeerGone, PeerHolds, PeerSettled
 from tests.support.members import manifest_of, open_node, peer
 from tests.support.world import MANIFEST, NAMES, full, until, world

@@ -10,9 +10,9 @@ from trio.testing import MockClock
 
 from p2pcache.content.signed import sign_resolution
 from p2pcache.errors import NotFound
+from p2pcache.net.conversation import NetworkOptions
 from p2pcache.net.identity import Identity
 from p2pcache.net.mesh import MeshOptions
-from p2pcache.net.network import NetworkOptions
 from p2pcache.net.shelf import PeerHolds
 from p2pcache.net.sync.wire import Announce, ManifestAsk, ManifestPart, NameAsk, Names, Said
 from tests.support.members import Script, hello, manifest_of, open_node, peer

@@ -172,6 +172,11 @@ def _tell_to_stop(agents: Sequence[Agent]) -> None:
         agent.tell_to_stop()
 
 
+def no_traceback(agent: Agent) -> None:
+    """Whatever happened to it, it said so in a line."""
+    assert "Traceback" not in agent.log.read_text()
+
+
 @contextlib.contextmanager
 def frozen(agent: Agent) -> Iterator[None]:
     """An agent and everything it started stand still."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from p2pcache.content.cid import dagcbor_cid
 from p2pcache.content.peerid import peer_id_of
 from p2pcache.errors import Denied
-from p2pcache.net.network import NetworkOptions, open_network
+from p2pcache.net.conversation import NetworkOptions
+from p2pcache.net.network import open_network
 from p2pcache.net.shelf import BlockMap, Holding, Pass
 from p2pcache.net.sync.wire import PROTOCOL, FrameReader, Hello, LaneInfo, encode, parse
 

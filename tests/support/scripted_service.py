@@ -77,18 +77,21 @@ class ScriptedService:
             raise errors.UsageError(f"no operation {op!r}")
         return await answer(args, emit)
 
+    async def _hang(self, ref):
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            self.cancelled.append(ref)
+            raise
+
     async def _act(self, ref, emit):
         if ref.startswith("fail:"):
             raise FAILURES[ref.removeprefix("fail:")]("what happened\nmore of it", hint="do this")
         if ref == "bug":
             raise KeyError("planted")
         if ref == "hang":
-            try:
-                await emit({"type": "progress", "phase": "fetching", "done_bytes": 1})
-                await trio.sleep_forever()
-            except trio.Cancelled:
-                self.cancelled.append(ref)
-                raise
+            await emit({"type": "progress", "phase": "fetching", "done_bytes": 1})
+            await self._hang(ref)
         if ref == "slow":
             for step in range(4):
                 await emit(
@@ -188,7 +191,7 @@ class ScriptedService:
 
     async def op_join(self, args, emit):
         if args["token"] == "hang":
-            await trio.sleep_forever()
+            await self._hang("hang")
         return NETWORK | {"made": args["token"] != "again"}
 
     async def op_invite(self, args, emit):

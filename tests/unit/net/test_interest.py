@@ -55,6 +55,7 @@ def test_speakers_without_much_to_say_are_bounded_too():
     assert not heard.who(names(0, 1)[0])
 
 
+@pytest.mark.slow
 def test_many_tellers_share_what_there_is_and_nobody_small_is_pushed_out():
     heard = Interests()
     heard.hear(peer(1), Said.POSSESS, names(1, 1000))

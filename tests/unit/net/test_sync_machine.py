@@ -563,7 +563,7 @@ class TwoEnds(RuleBasedStateMachine):
         assert len(self.a._their_wants) == (self.want is not None)
 
 
-TestTwoEnds = TwoEnds.TestCase
+TestTwoEnds = pytest.mark.slow(TwoEnds.TestCase)
 TestTwoEnds.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
 
 

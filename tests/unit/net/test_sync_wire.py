@@ -226,6 +226,7 @@ def test_only_untrusted_comes_out_of_random_bodies(body):
     with_untrusted(parse, body)
 
 
+@pytest.mark.slow
 @given(MESSAGES, st.data())
 @settings(max_examples=1000)
 def test_only_untrusted_comes_out_of_damaged_messages(message, data):
@@ -244,6 +245,7 @@ def test_only_untrusted_comes_out_of_damaged_messages(message, data):
     with_untrusted(parse, bytes(body))
 
 
+@pytest.mark.slow
 @given(MESSAGES)
 @settings(max_examples=100)
 def test_every_byte_of_a_message_may_be_anything(message):

@@ -9,6 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from scripts.suite import BESIDE, QUICK
 from tests.support.processes import is_alive
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,6 +33,26 @@ def test_with_a_server():
 """
 
 
+@pytest.mark.parametrize("chosen", [BESIDE, QUICK])
+def test_what_a_run_names_is_there(chosen: list[str]) -> None:
+    for name in chosen:
+        path, _, test = name.partition("::")
+        assert (ROOT / path).exists(), name
+        assert not test or f"def {test}(" in (ROOT / path).read_text(), name
+
+
+def test_the_quick_tests_need_no_server_that_has_to_be_built() -> None:
+    for name in QUICK:
+        path, _, test = name.partition("::")
+        text = (ROOT / path).read_text()
+        if test:  # one of a file
+            text = text.partition(f"def {test}(")[2].partition("\ndef ")[0]
+        assert [tool for tool in ("kubo", "olah", "js_peer", "hub_python") if tool in text] == [], (
+            name
+        )
+
+
+@pytest.mark.slow
 def test_sigterm_ends_both_runs_and_what_they_started(tmp_path: Path) -> None:
     tests = [tmp_path / "tests" / "test_a.py", tmp_path / "tests" / "unit" / "test_b.py"]
     for test in tests:

@@ -9,7 +9,7 @@ import pytest
 
 from p2pcache.content.refs import FileRef
 from p2pcache.errors import NotFound, P2PCacheError, Untrusted, UsageError
-from p2pcache.sources.file import FileOptions, FileSource, list_path
+from p2pcache.sources.file import MOST_NAMED, FileOptions, FileSource, list_path
 from p2pcache.sources.port import Credentials
 
 if TYPE_CHECKING:
@@ -66,10 +66,33 @@ def test_a_link_to_a_folder_that_holds_it_is_refused(folder: Path) -> None:
         paths(folder)
 
 
-def test_a_dangling_link_is_refused(folder: Path) -> None:
-    (folder / "gone").symlink_to("nowhere")
-    with pytest.raises(UsageError, match="not there"):
+@pytest.mark.parametrize("target", ["nowhere", "a.bin/below"])
+def test_a_dangling_link_is_refused(folder: Path, target: str) -> None:
+    (folder / "gone").symlink_to(target)
+    with pytest.raises(UsageError, match="'gone' is a link to something that is not there"):
         paths(folder)
+
+
+def test_all_that_cannot_be_taken_is_named_at_once(folder: Path) -> None:
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "out").symlink_to("/etc/passwd")
+    os.mkfifo(folder / "sub" / "pipe")
+    (folder / "sub" / "loop").symlink_to("..")
+    with pytest.raises(UsageError) as caught:
+        paths(folder)
+    said, *lines = caught.value.message.splitlines()
+    assert said == f"{folder} has what cannot be taken:"
+    assert sorted(line.split("'")[1] for line in lines) == ["gone", "out", "sub/loop", "sub/pipe"]
+    assert caught.value.hint
+
+
+def test_of_many_that_cannot_be_taken_the_first_are_named_and_all_counted(folder: Path) -> None:
+    for number in range(MOST_NAMED + 7):
+        (folder / f"gone-{number}").symlink_to("nowhere")
+    with pytest.raises(UsageError) as caught:
+        paths(folder)
+    assert len(caught.value.message.splitlines()) == 1 + MOST_NAMED + 1
+    assert caught.value.message.endswith("and 7 more")
 
 
 def test_a_pipe_is_refused_without_being_opened(folder: Path) -> None:

@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 
+import pytest
+
 from p2pcache.store.at_work import AtWork
 from p2pcache.store.layout import Layout
 from p2pcache.store.lease import LeaseBook
@@ -20,6 +22,7 @@ class Download:
         self.closed = True
 
 
+@pytest.mark.slow
 def test_what_ends_while_the_store_is_closed_is_in_nobodys_way(tmp_path):
     """Without its protection this fails in one try of three."""
     usual = sys.getswitchinterval()

@@ -74,6 +74,7 @@ def test_publishing_the_same_blob_twice_keeps_one(store):
     assert store.usage().blobs == 1
 
 
+@pytest.mark.slow
 def test_5000_small_blobs_are_published_in_two_seconds_and_found_fast(tmp_path_factory):
     where = tmp_path_factory.mktemp("home")
     with Store.open(where, OPTIONS) as store:

@@ -252,22 +252,34 @@ def test_a_compare_that_mends_the_blob_completes_it():
     assert d.statistics().duplicate_bytes == MIB
 
 
-def test_patience_ends_when_nothing_comes_any_more():
-    sizes = (4 * MIB,)
-    d, out = machine(*sizes, streams=1)
-    (job,) = jobs(opened(d, out, sizes))
-    now = 0.0
+def gives_up_at(d: Download, out: list[ev.Action], now: float) -> float:
+    """When a pull fails whose only source refuses each request at once."""
     for _ in range(1000):
-        out = d.handle(ended(job, done=0, why=fault(FaultKind.UNAVAILABLE)), now)
-        while not jobs(out):
-            if isinstance(out[-1], ev.Failed):
-                assert 60.0 <= now < 120.0
-                return
+        if isinstance(out[-1], ev.Failed):
+            return now
+        if running := jobs(out):
+            out = d.handle(ended(running[0], done=0, why=fault(FaultKind.UNAVAILABLE)), now)
+        else:
             (wake,) = [a for a in out if isinstance(a, ev.Wake)]
             now = wake.at
             out = d.handle(ev.Tick(), now)
-        (job,) = jobs(out)
     pytest.fail("it never gave up")
+
+
+def test_patience_ends_when_nothing_comes_any_more():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    assert 60.0 <= gives_up_at(d, opened(d, out, sizes), 0.0) < 120.0
+
+
+def test_patience_does_not_run_while_this_process_stands_still():
+    sizes = (4 * MIB,)
+    d, out = machine(*sizes, streams=1)
+    (job,) = jobs(opened(d, out, sizes))
+    d.handle(ended(job, done=0, why=fault(FaultKind.UNAVAILABLE)), 0.0)
+    stopped_s = 2 * OPTIONS.patience_s
+    out = d.handle(ev.StoodStill(stopped_s), stopped_s)
+    assert 60.0 <= gives_up_at(d, out, stopped_s) - stopped_s < 120.0
 
 
 def test_patience_ends_also_when_sources_take_turns_in_failing():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from tests.support.swarm_world import HISTORIES, SwarmWorld, histories
 SIZES = st.lists(st.sampled_from([0, 1, MIB, MIB + 1, 5 * MIB, 24 * MIB + 3]), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=histories(2000), deadline=None, derandomize=HISTORIES not in os.environ)
 @given(
     seed=st.integers(0, 2**32),

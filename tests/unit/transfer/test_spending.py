@@ -177,6 +177,7 @@ async def test_requests_are_spaced_and_a_batch_counts_as_many_as_it_has(autojump
     assert made.ledger.ours(KEY, MONTH).requests_total == 3 + 8 + 1
 
 
+@pytest.mark.slow
 async def test_members_that_begin_together_are_spaced_from_the_first_request_on(autojump_clock):
     names, log = [b"%d" % number for number in range(32)], []
     all_of_them = [spending(Limits(requests_per_s=1.0)) for _ in names]

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from p2pcache.content.ranges import RangeSet
+from p2pcache.content.signed import sign_attestation
 from p2pcache.errors import Unavailable
 from p2pcache.lanes.orders import Fault, FaultKind, Location
 from p2pcache.sources.port import PeerLoad, PeerProof, PeerThrottled
@@ -121,7 +122,7 @@ async def test_a_lone_holder_that_signs_after_it_sent_other_bytes_is_banned_by_i
         await trio.sleep(0.28)
         await swarming.locate(liar.name, 0)
         swarming.brought(liar.name, 0, 0, block_hashes(bad))
-        await swarming._learn_map(liar.id, 0, RangeSet.of((0, 4)))
+        await swarming._maps.learn(liar.id, 0, RangeSet.of((0, 4)))
         await swarming.suspects(0)
         nursery.cancel_scope.cancel()
     assert told.liars == (set() if blocks else {liar.id})
@@ -392,21 +393,31 @@ async def drain(heard: trio.MemoryReceiveChannel[ev.Event], told: list[ev.Event]
 
 async def test_what_needs_no_question_is_told_before_what_waits_for_an_answer(autojump_clock):
     body = some_bytes(4 * MIB, b"spoken")
-    first, second = (ServedPeer(Key(n), SimpleNamespace(port=n)) for n in (1, 2))
-    first.attests(body)
+    name, hashes = digest_of(body), block_hashes(body)
+    first, asked, quick = (ServedPeer(Key(n), SimpleNamespace(port=n)) for n in (1, 2, 3))
+    first.maps[name] = [sign_attestation(first.key, name, len(body), 0, hashes[:64])]
     send, heard = trio.open_memory_channel[ev.Event](100)
-    swarm = ScriptedSwarm([first, second])
+    swarm = Slow([first, asked, quick])
     swarming = Swarming(Peers(swarm, Told(), Key(99)), [wanted(body)], send, requests=8)
     partial = SimpleNamespace(data_path=Path("data"), live_path=Path("live"))
     swarming.opened(0, SimpleNamespace(proven=None, partial=partial))
+    told: list[ev.Event] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(swarming.run)
-        swarm.holds(first, digest_of(body), len(body), RangeSet.of((0, 4)))
-        await trio.sleep(1)
-        asked = len(swarm.map_asks)
-        swarm.holds(second, digest_of(body), len(body), RangeSet.of((1, 2)))
+        swarm.holds(first, name, len(body), RangeSet.of((0, 2)))
+        await trio.sleep(3)  # what it knows of these two blocks is here
+        assert len(swarm.map_asks) == 1
+        await drain(heard, told)
+        told.clear()
+        swarm.holds(asked, name, len(body), RangeSet.of((2, 4)))
+        swarm.holds(quick, name, len(body), RangeSet.of((1, 2)))
+        swarm.send.send_nowait(PeerLoad(quick.id, 1.5))
         await trio.testing.wait_all_tasks_blocked()  # not a moment of time has passed
-        told = [heard.receive_nowait() for _ in range(heard.statistics().current_buffer_used)]
+        told += [heard.receive_nowait() for _ in range(heard.statistics().current_buffer_used)]
+        assert [type(event) for event in told] == [
+            ev.SourceUp, ev.SourceUp, ev.SourceHas, ev.SourceQueue
+        ], "in the order in which it was said"  # fmt: skip
+        assert told[2] == ev.SourceHas(quick.name, 0, RangeSet.of((1, 2)))
+        await trio.sleep(1)
+        assert heard.receive_nowait() == ev.SourceHas(asked.name, 0, RangeSet.of((2, 4)))
         nursery.cancel_scope.cancel()
-    assert ev.SourceHas(second.name, 0, RangeSet.of((1, 2))) in told
-    assert len(swarm.map_asks) == asked == 1
