@@ -15,6 +15,7 @@ class SyncOptions:
     ping_first_s: float = 4.5  # of who opened the link: two that ask at once say all of it twice
     ping_along_s: float = 2.0  # of silence: asked as well when another link is (`ping_along`);
     # less than half of ping_first_s, or a network could keep two beats
+    ping_apart_s: float = 0.5  # so much sooner it is another beat
     write_limit_s: float = 8.0  # for one write: a peer that sends but never reads is cut as well
     late_s: float = 1.0  # our own loop was stopped for so long: silence was not the peer's
     have_every_s: float = 0.05  # DESIGN 6: a say every 20-100 ms...

@@ -335,14 +335,19 @@ class Conversation:
     def ping_along(self, now: float) -> list[Action]:
         """What is said when the process is awake for a ping on another link, in or out.
 
-        Links that rest would wake it one by one: each wake-up costs 0.5 ms, a ping more in the same
-        one 0.1. Only who opened a link asks along, or both would at once. So all links of a network
-        soon have one beat, and an idle agent wakes for few moments of every 4.5 s.
+        Links that rest would wake it one by one: each wake-up costs 0.5 ms, a ping more in the
+        same one 0.1. So all links of a network soon have one beat, and an idle agent wakes for few
+        moments of every 4.5 s. In that beat who opened a link asks, or both would at once; the
+        other asks where that link plainly has another beat: who opened all of its links would keep
+        its own.
         """
-        if self.theirs is None or not self._opened_by_us:
+        if self.theirs is None or (
+            self._pinged_at is not None and self._heard_at < self._pinged_at
+        ):
             return []
-        waits = self._pinged_at is not None and self._heard_at < self._pinged_at
-        if waits or now < self._heard_at + self._options.ping_along_s:
+        silent_s, options = now - self._heard_at, self._options
+        most_s = math.inf if self._opened_by_us else options.ping_first_s - options.ping_apart_s
+        if not options.ping_along_s <= silent_s <= most_s:
             return []
         return [self._ping(now)]
 
