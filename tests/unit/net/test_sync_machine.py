@@ -109,7 +109,10 @@ def test_who_opened_a_link_asks_first_and_along_with_others():
     alone.handle(HELLO, 100, 0.0)
     assert tick(alone, 4.4) == []
     assert tick(alone, 4.5) == [Send(Ping(1))]
-    assert talk().ping_along(4.9) == [], "both would ask at once"
+    other = talk()
+    assert other.ping_along(1.9) == [], "it was heard just now"
+    assert other.ping_along(4.3) == [], "one beat: who opened it asks, or both would at once"
+    assert other.ping_along(3.0) == [Send(Ping(1))], "another beat"
 
 
 def test_any_frame_is_a_sign_of_life_and_pongs_tell_the_delay():
