@@ -88,6 +88,9 @@ def test_a_node_may_have_bytes_of_its_own_before_those_of_its_children() -> None
         b"abc", b"bcd", b"cde", b"def", b"efg", b"fg",
     ]  # fmt: skip
     blocks.asked.clear()
+    assert got(root, blocks, 3, 3) == got(root, blocks, 5, 3) == b""
+    assert blocks.asked == [root, root]
+    blocks.asked.clear()
     assert got(root, blocks, 6) == b"g"  # which stands in its CID
     assert blocks.asked == [root]
     found = list(stream(files.leaves(root), blocks.get_block))
