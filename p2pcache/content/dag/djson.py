@@ -67,7 +67,7 @@ def _refuse(text: str) -> NoReturn:
 
 
 def _int(text: str) -> int:
-    number = int(text) if len(text) <= 20 else _MAX_NUMBER
+    number = int(text) if len(text) <= 21 else _MAX_NUMBER
     if not -_MAX_NUMBER <= number < _MAX_NUMBER:
         raise Untrusted("a number in dag-json has more than 64 bits")
     return number
