@@ -47,12 +47,11 @@ def _has_float(value: cbor.Value) -> bool:
     return isinstance(value, float)
 
 
-def _is_plain(value: cbor.Value) -> bool:
-    """libipld writes -0.0 as 0, and bytes that could be a CID as a link."""
-    return str(value) != "-0.0" and not (isinstance(value, bytes) and value[:1] in b"\x01\x12")
+# Not bytes, of which it makes links where they look like a CID, nor -0.0, of which it makes 0.0.
+comparable = plain.filter(lambda one: not isinstance(one, bytes) and str(one) != "-0.0")
 
 
-@given(st.dictionaries(st.text(max_size=4), plain.filter(_is_plain)))
+@given(st.dictionaries(st.text(max_size=4), comparable))
 def test_libipld_writes_the_same_bytes(value: dict) -> None:
     assert cbor.encode(value) == libipld.encode_dag_cbor(value)
 
