@@ -103,11 +103,20 @@ class Implied:
         body = self._manifest(sha256, shows)
         return None if body is None else len(body)
 
-    def derived(self, sha256: bytes) -> bool:
-        """Whether it goes with a manifest: a folder's node, or the manifest itself."""
-        owners = [place.owner for place in self._found(sha256)]
-        kept = self._manifest(sha256, everything) is not None
-        return kept or any(_is_manifest(owner) for owner in owners)
+    def blob_of(self, sha256: bytes) -> AnyBlob | None:
+        """A blob that implies the block; None where nothing does, or a manifest alone, which may be
+        forgotten while its blobs stay.
+        """
+        whole = self._whole(sha256)
+        if whole is not None:
+            return whole
+        for place in self._found(sha256):
+            blob = self._blob(place.owner)
+            if blob is not None and (
+                place.leaf is None or self._is_leaf(blob, place.leaf, sha256)
+            ):
+                return blob
+        return None
 
     def _readings(self, sha256: bytes, shows: Shows) -> Iterator[bytes]:
         whole = self._whole(sha256)

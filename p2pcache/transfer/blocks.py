@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from p2pcache.content.blocks import Fetcher
     from p2pcache.store.implied import Shows
+    from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -94,6 +95,17 @@ class LocalBlocks:
                 return length
         return self.store.loose.length(cids.multihash(cid))
 
+    def file_of(self, cid: bytes) -> AnyBlob | None:
+        """The blob whose content is what a CID names: a file by its UnixFS root, or bytes of any
+        length by their sha2-256 as raw.
+        """
+        cid = cids.as_v1(cid)
+        try:
+            blob = self.store.find_any(cid)
+        except UsageError:  # no name that a blob can have
+            return None
+        return blob if blob is not None and self._shows(blob) else None
+
     def put(self, block: VerifiedBlock) -> None:
         """Keep it as a loose block, unless it is implied. Raises DiskFull, LocalFault."""
         parts = cids.parts(cids.make_cid(cids.RAW, block.multihash))
@@ -149,6 +161,14 @@ class BlockService:
         """See the port."""
         self._watchers.append(tell)
         return lambda: self._watchers.remove(tell)
+
+    def ahead(self, wanted: Sequence[bytes]) -> None:
+        """Begin to fetch what will be asked for soon and is not here; nobody waits for it yet."""
+        for cid in wanted if self._fetchers else ():
+            key = cids.multihash(cid)
+            if key not in self._flights and len(self._flights) < self._options.max_fetches:
+                flight = self._flights[key] = _Flight(trio.CancelScope())
+                self._nursery.start_soon(self._fly, cid, flight)
 
     def tell(self, multihash: bytes | None) -> None:
         """Pass on that a block came in, or many."""
