@@ -57,7 +57,7 @@ def test_what_was_pushed_is_served_as_files_blocks_and_cars(tmp_path, folder):
         assert (car.status, len(cids_of(car.body))) == (200, 8)
         assert b"hello.txt" in gateway.ask(f"/ipfs/{root}/").body
         with agent.client() as client:
-            checks = {check["name"]: check["ok"] for check in client.doctor()}
+            checks = {check["check"]: check["ok"] for check in client.doctor()}
         assert checks["ipfs gateway"]
 
 
