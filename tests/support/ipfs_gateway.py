@@ -94,7 +94,7 @@ def roots_of(car: bytes) -> list[bytes]:
 
 @contextlib.contextmanager
 def gateway(
-    folder: Path, *, shows=everything, answer_s: float = 5.0, fetch_s: float = 3.0,
+    folder: Path, *, shows=everything, answer_s: float = 60.0, fetch_s: float = 60.0,
     http_options: HttpOptions | None = None, bring=None,
 ) -> Iterator[Gateway]:  # fmt: skip
     """Ready; its store is in `folder`. Appending to `fetchers` adds one."""

@@ -35,15 +35,16 @@ _MORE = {
 _TEXTS = ("text/", "application/json", "image/svg+xml")
 
 
-def media_type(name: str | None, start: bytes) -> str:
-    """Of a file, by its name, else by how it begins: text or bytes. Nothing is taken for HTML that
-    is not called so.
-    """
+def type_by_name(name: str | None) -> str | None:
+    """Of a file by its name; None where that tells nothing."""
     suffix = "" if name is None or "." not in name else "." + name.rpartition(".")[2].lower()
     found = _MORE.get(suffix) or _TYPES.guess_type("x" + suffix)[0] if suffix else None
-    if found is None:
-        found = "text/plain" if _is_text(start) else BYTES
-    return found + "; charset=utf-8" if found.startswith(_TEXTS) else found
+    return found + "; charset=utf-8" if found and found.startswith(_TEXTS) else found
+
+
+def type_by_start(start: bytes) -> str:
+    """Of a file by how it begins: text or bytes. Nothing is HTML that is not called so."""
+    return "text/plain; charset=utf-8" if _is_text(start) else BYTES
 
 
 def _is_text(start: bytes) -> bool:

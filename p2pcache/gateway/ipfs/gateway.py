@@ -256,11 +256,8 @@ class _Answer:
         named = content.disposition(ask, cid)
         if named is not None:
             headers["Content-Disposition"] = named
-        name = ask.filename or name
-        start = b""
-        if content.media_type(name, b"\0") == content.BYTES:
-            start = await self._start_of(cid, size)
-        headers["Content-Type"] = content.media_type(name, start)
+        known = content.type_by_name(ask.filename or name)
+        headers["Content-Type"] = known or content.type_by_start(await self._start_of(cid, size))
         span = self._span(etag, size, headers)
         if ask.head or span[0] == span[1]:
             return _of_span(headers, size, span, b"")
