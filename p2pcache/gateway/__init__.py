@@ -3,6 +3,7 @@
     http          a small, bounded HTTP/1.1 server (h11 over trio); knows no content
     ranges        `Range:` of one representation
     ipfs/         the trustless and the path gateway of IPFS
+    kubo_rpc/     the calls of Kubo's RPC that its clients use
 
 A gateway gets what it shows as arguments (ports in `content.blocks`); `agent` starts it.
 """
