@@ -1,4 +1,4 @@
-"""What of the agent speaks IPFS: its block service, and the gateway where one is configured.
+"""What of the agent speaks IPFS: its block service, the gateway and the RPC where configured.
 
 `blocks` shows all that is here, for the user's own tools; `open_blocks` hides what is restricted,
 for whoever is not proven to be that user: every program of this machine, and other nodes.
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from p2pcache.agent.access import open_to_all
+from p2pcache.agent.listening import Listening
 from p2pcache.agent.peering import bring_named
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
 from p2pcache.content.refs import CidRef
-from p2pcache.errors import LocalFault, P2PCacheError, bug
+from p2pcache.errors import P2PCacheError, bug
 from p2pcache.transfer.blocks import BlockOptions, BlockService, LocalBlocks
 from p2pcache.transfer.dag_pins import DagPinner
 
@@ -27,13 +28,11 @@ if TYPE_CHECKING:
     from p2pcache.agent.parts import Parts
     from p2pcache.config.ipfs import IpfsSettings
     from p2pcache.content.blocks import Fetcher
-    from p2pcache.gateway.http import Server
     from p2pcache.store.store import Store
     from p2pcache.transfer.progress import Progress
 
 _log = logging.getLogger(__name__)
 
-AGAIN_S = 10.0  # until a port that was taken is tried again
 NOBODY_S = 10.0  # for so long who was told that nobody has a file is not asked again
 MAX_REMEMBERED = 1024  # names that nobody had
 
@@ -51,36 +50,33 @@ class Ipfs:
         self.blocks = BlockService(LocalBlocks(store), self.fetchers, BlockOptions(), nursery)
         self.open_blocks = self.blocks.seen_by(open_to_all(store, now))
         self.pins = DagPinner(self.blocks)
-        self._settings = settings
         self._nursery = nursery
-        self._gateway: Server | None = None
-        self._trouble: str | None = None
+        self._gateway = Listening("ipfs gateway", "ipfs.gateway", settings.gateway)
+        self._rpc = Listening("ipfs rpc", "ipfs.rpc", settings.rpc)
         self._coming: dict[bytes, trio.Event] = {}
         self._nobody: dict[bytes, float] = {}
 
     async def run(self, parts: Parts) -> None:
         """Serve what is configured until cancelled."""
-        place = self._settings.gateway
-        if place is None:
-            return
-        from p2pcache.gateway.http import HttpOptions, serve  # 5 MB that most agents do not need
+        async with trio.open_nursery() as nursery:
+            if self._gateway.wanted:
+                nursery.start_soon(self._run_gateway, parts)
+            if self._rpc.wanted:
+                nursery.start_soon(self._run_rpc, parts)
+
+    async def _run_gateway(self, parts: Parts) -> None:
         from p2pcache.gateway.ipfs.gateway import IpfsGateway
 
         gateway = IpfsGateway(self.open_blocks, partial(self.bring, parts))
-        options = HttpOptions(host=place.host, port=place.port)
-        while True:
-            try:
-                async with trio.open_nursery() as nursery:
-                    run = partial(serve, gateway.handle, options)
-                    self._gateway = await nursery.start(run)
-                    self._trouble = None
-                    _log.info("IPFS gateway at %s", self._gateway.url)
-            except* LocalFault as group:
-                self._trouble = str(group.exceptions[0])
-                _log.warning("no IPFS gateway: %s", self._trouble)
-            finally:
-                self._gateway = None
-            await trio.sleep(AGAIN_S)
+        await self._gateway.run(gateway.handle)
+
+    async def _run_rpc(self, parts: Parts) -> None:
+        from p2pcache.agent.ipfs_rpc import rpc_context
+        from p2pcache.gateway.kubo_rpc import answers
+        from p2pcache.gateway.kubo_rpc.api import Api
+
+        api = Api(rpc_context(parts))
+        await self._rpc.run(api, on_error=answers.failed, listens=api.listens)
 
     async def bring(self, parts: Parts, cid: bytes) -> bool:
         """Have peers' copy of a whole file pulled into the store, by its root or sha2-256. The pull
@@ -119,13 +115,9 @@ class Ipfs:
 
     def status(self) -> dict[str, Any]:
         """For `status`."""
-        url = None if self._gateway is None else self._gateway.url
-        return {"gateway": url, "why": self._trouble}
+        why = self._gateway.trouble or self._rpc.trouble
+        return {"gateway": self._gateway.url, "rpc": self._rpc.url, "why": why}
 
     def checks(self) -> list[tuple[str, bool, str, str]]:
         """Rows for `doctor`."""
-        if self._settings.gateway is None:
-            return []
-        url, trouble = self.status().values()
-        hint = "choose another port with `ipfs.gateway`, or end the program that has it"
-        return [("ipfs gateway", url is not None, url or trouble or "it does not listen yet", hint)]
+        return [one.check() for one in (self._gateway, self._rpc) if one.wanted]

@@ -61,9 +61,12 @@ def status_lines(answer: StatusAnswer) -> list[str]:
 
 
 def _ipfs_lines(ipfs: IpfsStatus | None) -> list[str]:
-    if ipfs is None or not (ipfs["gateway"] or ipfs["why"]):
+    if ipfs is None:
         return []
-    return [f"ipfs     gateway {ipfs['gateway'] or 'off: ' + str(ipfs['why'])}"]
+    found = [f"{name} {url}" for name in ("gateway", "rpc") if (url := ipfs.get(name))]
+    if ipfs["why"]:
+        found.append(f"off: {ipfs['why']}")
+    return [f"ipfs     {', '.join(found)}"] if found else []
 
 
 def _network_lines(network: NetworkStatus | None) -> list[str]:

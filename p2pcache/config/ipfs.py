@@ -21,11 +21,12 @@ class ListenAt:
 
 @dataclass(frozen=True, slots=True)
 class IpfsSettings:
-    """`gateway` None: there is none, which is the default: every program and user of this machine
-    can read what it shows.
+    """`gateway`, `rpc` None: there is none, which is the default: every program and user of this
+    machine can read what the gateway shows, and change by the RPC what it keeps.
     """
 
     gateway: ListenAt | None = None
+    rpc: ListenAt | None = None
 
 
 def listen_at(text: str) -> ListenAt:

@@ -255,6 +255,13 @@ SETTINGS: tuple[Setting, ...] = (
         lambda value: None if value is None else str(value),
     ),
     Setting(
+        "ipfs.rpc",
+        _optional(listen_at),
+        None,
+        "loopback address and port of Kubo's RPC, such as 127.0.0.1:5001; none: there is none",
+        lambda value: None if value is None else str(value),
+    ),
+    Setting(
         "agent.labels",
         labels,
         _PRELOAD.labels,
@@ -421,7 +428,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             limit_up_bytes_per_s=values["lanes.limit_up"],
         ),
         preload=PreloadSettings(values["preload.from"], values["agent.labels"]),
-        ipfs=IpfsSettings(gateway=values["ipfs.gateway"]),
+        ipfs=IpfsSettings(gateway=values["ipfs.gateway"], rpc=values["ipfs.rpc"]),
         budgets=values["origins.budgets"],
         values=values,
         origins=origins,

@@ -284,9 +284,12 @@ class OriginStatus(TypedDict):
 
 
 class IpfsStatus(TypedDict):
-    """What speaks IPFS. `gateway`: its URL, None when there is none; `why`: what is in its way."""
+    """What speaks IPFS. `gateway`, `rpc`: URLs, None where there is none; `why`: what is in their
+    way.
+    """
 
     gateway: str | None
+    rpc: str | None
     why: str | None
 
 
