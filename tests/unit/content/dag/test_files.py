@@ -158,9 +158,11 @@ def test_nodes_without_content_are_not_even_asked_for() -> None:
     root = made(blocks, file())
     for _ in range(6):  # 1000^6 nodes, of no byte
         root = made(blocks, file(b"", *[0] * 1000), *[root] * 1000)
+    end = leaf(blocks, b"c")
+    root = made(blocks, file(b"ab", *[0] * 1000, 1), *[root] * 1000, end)
     blocks.asked.clear()
-    assert got(root, blocks) == b""
-    assert blocks.asked == [root]
+    assert got(root, blocks) == b"abc"
+    assert blocks.asked == [root, end]
 
 
 def test_a_file_of_an_exabyte_in_a_few_blocks_is_read_where_it_is_wanted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,9 @@ from p2pcache.content.dag.node import Link
 from p2pcache.content.dag.walk import run, stream
 from p2pcache.errors import NotFound, P2PCacheError, Untrusted, UsageError
 from tests.support.dags import Blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEAF = Root(cids.raw_cid(bytes(32)), 1, 1)
 names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=5)
@@ -120,6 +124,34 @@ def test_a_folder_that_is_none_is_refused(name: str) -> None:
         list(stream(folders.entries(root), blocks.__getitem__))
 
 
+def named(wanted: Callable[[int], bool]) -> bytes:
+    """A name with such a hash."""
+    return next(b"%d" % n for n in range(10**6) if wanted(folders.name_hash(b"%d" % n)))
+
+
+def test_a_shard_of_another_fanout_is_refused_where_its_slots_would_fit() -> None:
+    blocks = Blocks()
+    name = named(lambda hashed: hashed >> 48 & 255 < 16)
+    for fanout in (256, 16):
+        inner = shard(blocks, {slot_of(name, 1): (name, LEAF.cid)}, fanout=fanout)
+        root = shard(blocks, {slot_of(name): (b"", inner)})
+        if fanout == 256:
+            assert set(listed(root, blocks)) == {name.decode()}
+            continue
+        with pytest.raises(Untrusted, match="different fanouts"):
+            listed(root, blocks)
+
+
+@pytest.mark.parametrize("fanout", [0, 2, 3, 4, 6])
+def test_a_fanout_that_is_none_is_refused_where_its_slots_would_fit(fanout: int) -> None:
+    blocks = Blocks()
+    name = named(lambda hashed: not hashed >> 60)  # the first slot of any
+    field = FsData(Kind.SHARD, b"\x01", hash_type=MURMUR3, fanout=fanout)
+    root = keep(blocks, field, Link(LEAF.cid, b"0" + name, 1))
+    with pytest.raises(Untrusted, match="fanout"):
+        listed(root, blocks)
+
+
 def bomb(blocks: Blocks, bottom: bytes) -> bytes:
     """Eight levels of 256 equal shards: 2^64 entries in nine blocks."""
     for _ in range(7):
@@ -129,7 +161,7 @@ def bomb(blocks: Blocks, bottom: bytes) -> bytes:
 
 def test_a_bomb_of_shards_is_refused_when_it_repeats_itself() -> None:
     blocks = Blocks()
-    name = next(b"%d" % n for n in range(10**6) if not folders.name_hash(b"%d" % n) >> 56)
+    name = named(lambda hashed: not hashed >> 56)
     for bottom in (shard(blocks, right(name)), shard(blocks, right(b"x"))):
         root = bomb(blocks, bottom)
         blocks.asked.clear()
