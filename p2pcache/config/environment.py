@@ -24,6 +24,15 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("HF_HOME", "Hugging Face's folder (default: ~/.cache/huggingface)"),
     ("HF_HUB_CACHE", "Hugging Face's hub cache (default: hub in HF_HOME)"),
     ("HUGGINGFACE_HUB_CACHE", "the older name of HF_HUB_CACHE"),
+    (
+        "IPFS_BACKEND",
+        "the backend of p2pcache.ipfs_backend: p2pcache, kubo, memory or a registered one",
+    ),
+    ("IPFS_ROUTER_CACHE", "0: p2pcache.ipfs_backend chooses anew at every call"),
+    ("ENABLE_IPFS_KIT", "0, as ENABLE_HF_CACHE: p2pcache.ipfs_backend goes to Kubo"),
+    ("IPFS_KIT_DISABLE", "1: the same as ENABLE_IPFS_KIT=0"),
+    ("ENABLE_HF_CACHE", "0, as ENABLE_IPFS_KIT: p2pcache.ipfs_backend goes to Kubo"),
+    ("IPFS_PATH", "Kubo's repository, whose `api` file says where it listens (default: ~/.ipfs)"),
     ("XDG_CACHE_HOME", "base of both default folders"),
     ("XDG_RUNTIME_DIR", "holds the socket when the path of P2PCACHE_HOME is too long for one"),
 )
@@ -123,3 +132,32 @@ def _hf_token() -> str | None:
         return path.read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
         return None  # no token file is the common case; an unreadable one cannot be used either
+
+
+@dataclass(frozen=True, slots=True)
+class BackendEnvironment:
+    """What the environment wants of `p2pcache.ipfs_backend`. `agent`: whether it may be asked."""
+
+    backend: str | None
+    agent: bool
+    cache: bool
+    ipfs_path: Path
+
+
+def backend_environment() -> BackendEnvironment:
+    """As it is now. The router's words for its first two backends switch the agent off together:
+    that was how its callers got to Kubo.
+    """
+
+    def on(name: str) -> bool:
+        return os.environ.get(name, "1").strip().lower() not in ("0", "false", "no", "off")
+
+    disabled = os.environ.get("IPFS_KIT_DISABLE", "").strip().lower() in ("1", "true", "yes", "on")
+    kit = on("ENABLE_IPFS_KIT") and not disabled
+    path = os.environ.get("IPFS_PATH")
+    return BackendEnvironment(
+        backend=os.environ.get("IPFS_BACKEND", "").strip() or None,
+        agent=kit or on("ENABLE_HF_CACHE"),
+        cache=on("IPFS_ROUTER_CACHE"),
+        ipfs_path=Path(path).expanduser() if path else Path.home() / ".ipfs",
+    )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from p2pcache.store.index import Index
 
 OTHERS = "peers"  # the source of a resolution that is another agent's word, and no origin's
-_CARRIED = (  # every table but `blobs`: their files say more
+_CARRIED = (  # every table but those of blobs and blocks: their files say more
     "restricted",
     "names",
     "manifests",
@@ -38,6 +38,9 @@ _CARRIED = (  # every table but `blobs`: their files say more
     "grants",
     "preloads",
     "spent",
+    "block_pins",
+    "pinned_blocks",
+    "pinned_blobs",
 )
 _NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git sha1 by its alias
     "SELECT f.cid, f.digest, coalesce(n.sha256, substr(f.digest, 3)) AS sha256 "

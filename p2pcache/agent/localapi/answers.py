@@ -283,6 +283,16 @@ class OriginStatus(TypedDict):
     parked: list[ParkedMember]
 
 
+class IpfsStatus(TypedDict):
+    """What speaks IPFS. `gateway`, `rpc`: URLs, None where there is none; `why`: what is in their
+    way.
+    """
+
+    gateway: str | None
+    rpc: str | None
+    why: str | None
+
+
 class StatusAnswer(TypedDict):
     """The agent now."""
 
@@ -295,6 +305,7 @@ class StatusAnswer(TypedDict):
     clients: int
     rss_bytes: int
     network: NotRequired[NetworkStatus]
+    ipfs: NotRequired[IpfsStatus]
 
 
 class NetworkAnswer(TypedDict):
