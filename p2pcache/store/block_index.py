@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from p2pcache.store.index import Index
 
 _LEAF_BITS = 32
-_FIND = (  # CROSS: in this order; SQLite would go through all owners, 100 times slower
-    "SELECT o.key, p.place FROM block_places p CROSS JOIN block_owners o "
+_FIND = (
+    "SELECT o.key, p.place FROM block_places p JOIN block_owners o "
     f"ON o.number = p.place >> {_LEAF_BITS} WHERE p.prefix = ?"
 )
 

@@ -10,7 +10,9 @@ import time
 
 import pytest
 
+from p2pcache.content import cid as cids
 from p2pcache.content import digests
+from p2pcache.content.dag.hashes import cid_of
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
 from tests.support.stored import MIB, content, file_count, fill, name_of, root_of, verified
@@ -209,3 +211,41 @@ def test_a_process_that_is_open_already_finds_what_another_one_died_publishing(t
         assert found is not None
         assert found.path.read_bytes() == data
         assert open_already.block_map(blob.sha256) is not None
+
+
+LOOSE_WRITER = """
+import sys
+from pathlib import Path
+from p2pcache.content import cid as cids
+from p2pcache.content.dag.hashes import cid_of
+from p2pcache.content.verify import verify_loose
+from p2pcache.store.layout import StoreOptions
+from p2pcache.store.store import Store
+with Store.open(Path(sys.argv[1]), StoreOptions(reserve_bytes=0)) as store:
+    for number in range(int(sys.argv[2]), 1 << 30):
+        data = b"block %d" % number * 1000
+        store.loose.put(verify_loose(cid_of(cids.DAG_CBOR, data), data))
+        print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_loose_blocks_that_were_put_survive_a_kill_and_are_counted(tmp_path):
+    home, put = tmp_path / "home", 0
+    for wanted in (1, 40, 700):  # before any row is written, and after two hundreds of them
+        writer = subprocess.Popen(
+            [sys.executable, "-c", LOOSE_WRITER, str(home), str(put)], stdout=subprocess.PIPE
+        )
+        for _ in range(wanted):
+            put = int(writer.stdout.readline()) + 1
+        writer.send_signal(signal.SIGKILL)
+        rest, _ = writer.communicate()
+        put += rest.count(b"\n")
+        with Store.open(home, OPTIONS) as store:
+            size, count = store.loose.usage()
+            assert put <= count <= put + 1, "the last one may not have been told"
+            assert size == sum(len(b"block %d" % n * 1000) for n in range(count))
+            for number in range(put):
+                data = b"block %d" % number * 1000
+                assert store.loose.read(cid_of(cids.DAG_CBOR, data)) == data
+            assert not list(store.layout.temporary.iterdir())

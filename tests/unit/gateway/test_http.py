@@ -267,7 +267,7 @@ async def test_a_client_that_expects_100_is_told_to_go_on():
 
 async def test_only_loopback_is_listened_on():
     for host in ("0.0.0.0", "192.0.2.1", "example.org"):
-        with pytest.raises(UsageError, match="loopback"):
+        with trio.fail_after(DEADLINE_S), pytest.raises(UsageError, match="loopback"):
             await serve(echo, HttpOptions(host=host))
 
 

@@ -199,7 +199,7 @@ def test_a_tree_of_two_levels(store):
 
 
 def test_a_lookup_searches_both_tables_and_scans_none(store):
-    """With the owners scanned it took 800 us among 100 blobs, where 8 do."""
+    """Some 8 us, however many owners and blocks there are."""
     index = BlockIndex(store._index)
     for blob in range(100):
         index.add(sha(b"%d" % blob), b"".join(sha(b"%d %d" % (blob, n)) for n in range(50)), [])
