@@ -101,7 +101,7 @@ async def maybe_peers(
     """The peers of a pull, None when there is nothing that they could be asked for. Where there is
     no network yet, they are those of the first one that opens while the pull runs.
     """
-    names = [file.digest for file in files if file.digest is not None]
+    names = [file.name for file in files if file.name is not None]
     if not names or not parts.network.settings.enabled:
         yield None
         return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.adopt import hub_adopter
+from p2pcache.agent.kubos import Kubos
 from p2pcache.agent.last_copies import LastCopies
 from p2pcache.agent.lean import keep_lean
 from p2pcache.agent.names import NetworkNames
@@ -27,6 +28,7 @@ from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
+from p2pcache.sources.kubo import KuboSource
 from p2pcache.store.durable import local_faults
 from p2pcache.store.store import Store
 from p2pcache.transfer.pull import PullContext
@@ -64,6 +66,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 FileSource(),
             ]
+            kubos = Kubos(config.ipfs, KuboSource)
             nursery.start_soon(keep_running, _keep_leases, store)
             nursery.start_soon(keep_running, keep_lean, store, workers)
             network = NetworkSlot(config.home, config.network, store, time.time)
@@ -105,6 +108,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     last_copies=last_copies,
                     naming=naming,
                     origins=origins,
+                    kubos=kubos,
                     now=time.time,
                     started_at=time.time(),
                 )
@@ -116,6 +120,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
                     for source in sources:
                         await source.aclose()
+                    await kubos.aclose()
 
 
 def _odometer(home: Path, closing: ExitStack) -> Odometer | None:

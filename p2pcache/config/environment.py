@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from p2pcache.errors import UsageError
+
 ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("P2PCACHE_HOME", "where the store, the socket and the configuration are"),
     ("P2PCACHE_NO_PROGRESS", "any value: no progress display"),
@@ -24,6 +26,7 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("HF_HOME", "Hugging Face's folder (default: ~/.cache/huggingface)"),
     ("HF_HUB_CACHE", "Hugging Face's hub cache (default: hub in HF_HOME)"),
     ("HUGGINGFACE_HUB_CACHE", "the older name of HF_HUB_CACHE"),
+    ("IPFS_PATH", "the folder of a Kubo, for `auto` (default: ~/.ipfs)"),
     ("XDG_CACHE_HOME", "base of both default folders"),
     ("XDG_RUNTIME_DIR", "holds the socket when the path of P2PCACHE_HOME is too long for one"),
 )
@@ -98,6 +101,18 @@ def caller_credentials() -> dict[str, str]:
     if token:
         found["hf_token"] = token
     return found
+
+
+def kubo_of_caller(said: str | None) -> str | None:
+    """What `--kubo` says, with `auto` as this user's folder. Raises UsageError."""
+    from p2pcache.config.ipfs import kubo, where_kubo  # only where a Kubo is named
+
+    if said is None:
+        return None
+    try:
+        return where_kubo(kubo(said), os.environ)
+    except ValueError as exc:
+        raise UsageError(f"`--kubo`: {exc}", hint="http://127.0.0.1:5001, or auto") from exc
 
 
 def terminal_options() -> TerminalOptions:

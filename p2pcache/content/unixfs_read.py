@@ -42,10 +42,13 @@ HINT = "write it with `ipfs add` under the profile unixfs-v1-2025 (Kubo 0.40 or 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A child: its name (empty in a file) and CID."""
+    """A child: its name (empty in a file), CID, and the bytes of all blocks below as its parent
+    tells them: of a raw one its length.
+    """
 
     name: bytes
     cid: bytes
+    tsize: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,10 @@ def _link(body: bytes) -> Link:
     if body[at : at + 1] != bytes([NAME]):
         raise _other("a link has no name")
     name, at = _bytes_at(body, at + 1)
-    if body[at : at + 1] != bytes([TSIZE]) or varint.decode(body, at + 1)[1] != len(body):
+    tsize, end = varint.decode(body, at + 1) if body[at : at + 1] == bytes([TSIZE]) else (0, -1)
+    if end != len(body):
         raise _other("a link has no size at its end")
-    return Link(name, cid)
+    return Link(name, cid, tsize)
 
 
 def _bytes_at(data: bytes, at: int) -> tuple[bytes, int]:
@@ -134,24 +138,33 @@ def leaf_hashes(root: bytes, size: int, get: Get) -> bytes:
 
 
 def files_below(root: bytes, get: Get, most: int) -> Iterator[tuple[str, bytes]]:
-    """Path and root of every file below a folder; the path of a root that is a file is empty.
+    """Path and root of every file below a folder; see `sized_files_below`."""
+    return ((path, cid) for path, cid, _ in sized_files_below(root, get, most))
+
+
+def sized_files_below(root: bytes, get: Get, most: int) -> Iterator[tuple[str, bytes, int | None]]:
+    """Path, root and size of every file below a folder; the path of a root that is a file is empty.
+    The size of one that is a single block is its folder's word, of others their own.
 
     Looks at `most` entries, then raises Untrusted; so it does for a name that is no safe path, and
     for a name that comes twice. A file's node is read once however many links lead to it: what it
     costs is no matter of entries.
     """
     seen = chars = 0
-    files: set[bytes] = set()
+    files: dict[bytes, int] = {}
     todo = [("", root)]
     while todo:
         prefix, cid = todo.pop()
         if cid in files:
-            yield prefix[:-1], cid
+            yield prefix[:-1], cid, files[cid]
+            continue
+        if cids.codec(cid) == cids.RAW:
+            yield prefix[:-1], cid, None
             continue
         node = parse_node(get(cid))
         if node.size is not None:
-            files.add(cid)
-            yield prefix[:-1], cid
+            files[cid] = node.size
+            yield prefix[:-1], cid, node.size
             continue
         seen += len(node.links)
         if seen > most:
@@ -166,7 +179,7 @@ def files_below(root: bytes, get: Get, most: int) -> Iterator[tuple[str, bytes]]
             if chars > MAX_PATHS_CHARS:
                 raise Untrusted(f"a folder's paths have more than {MAX_PATHS_CHARS} characters")
             if cids.codec(link.cid) == cids.RAW:
-                yield path, link.cid
+                yield path, link.cid, link.tsize
             else:
                 todo.append((path + "/", link.cid))
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from p2pcache.lanes.orders import Location
 
 
+KUBO = "kubo"  # the name of that adapter, which lists CIDs and keeps no record of it
+
+
 class SourceKind(enum.IntEnum):
     """The order of preference (DESIGN 6): lower is asked first."""
 
@@ -56,6 +59,8 @@ class ListedFile:
     `validator`: for a file without a digest, what changes when its bytes do (`lanes.orders`);
     None: nothing tells two versions apart. `is_recent`: it changed so shortly before it was listed
     that its validator may be the same after another change; good for one pull, not for a record.
+    `root`: the UnixFS root (binary CID), where the origin goes by it, and `block_map` the sha2-256
+    of each block, joined, which make that root.
     """
 
     path: str
@@ -66,6 +71,13 @@ class ListedFile:
     xet_hash: str | None = None
     validator: str | None = None
     is_recent: bool = False
+    root: bytes | None = None
+    block_map: bytes | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> bytes | None:
+        """What it is called among peers; None when only the arrived bytes can name it."""
+        return self.digest or self.root
 
 
 @dataclass(frozen=True, slots=True)

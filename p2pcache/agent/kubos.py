@@ -1,0 +1,56 @@
+"""The Kubos of an agent: the configured one, and those that callers name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.errors import UsageError
+from p2pcache.sources.kubo_place import find_kubo, parse_kubo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from p2pcache.config.ipfs import IpfsSettings
+    from p2pcache.sources.kubo_place import KuboPlace
+    from p2pcache.sources.port import Source
+
+MAX_OPEN = 8  # that are kept for the next caller
+
+
+class Kubos:
+    """Each is made once and keeps its connections. `make` is the adapter."""
+
+    def __init__(self, settings: IpfsSettings, make: Callable[[KuboPlace], Source]) -> None:
+        self._settings = settings
+        self._make = make
+        self._open: dict[KuboPlace, Source] = {}
+
+    async def find(self, said: str | None) -> Source | None:
+        """The Kubo that a caller names (see `parse_kubo`; a folder is absolute), else the
+        configured one; None where there is none, or its daemon does not run. Raises UsageError.
+        """
+        gateway = None
+        if said is None:
+            said, gateway = self._settings.kubo, self._settings.kubo_gateway
+        if said is None:
+            return None
+        try:
+            said = parse_kubo(said)
+        except ValueError as exc:
+            raise UsageError(f"`kubo`: {exc}") from exc
+        place = await trio.to_thread.run_sync(find_kubo, said, gateway)
+        if place is None:
+            return None
+        known = self._open.pop(place, None) or self._make(place)
+        self._open[place] = known  # the newest last
+        if len(self._open) > MAX_OPEN:
+            oldest = next(iter(self._open))
+            await self._open.pop(oldest).aclose()
+        return known
+
+    async def aclose(self) -> None:
+        """Close all. Bounded."""
+        while self._open:
+            await self._open.popitem()[1].aclose()
