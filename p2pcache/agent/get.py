@@ -17,7 +17,14 @@ from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.config.network import trust
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
-from p2pcache.errors import Interrupted, LocalFault, NotFound, P2PCacheError, UsageError
+from p2pcache.errors import (
+    Interrupted,
+    LocalFault,
+    NotFound,
+    P2PCacheError,
+    Unavailable,
+    UsageError,
+)
 from p2pcache.sources.port import KUBO, Credentials
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.rooted import RootedBlob, is_root
@@ -108,7 +115,7 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         args.credentials(),
         offline=args.flag("offline"),
         refresh=args.flag("refresh"),
-        kubo=await parts.kubos.find(args.optional_text("kubo")),
+        kubo=await parts.kubos.find(args.optional_text("kubo"), patient=True),
     )
     files = resolution.listing.files
     root = _root_of(ref)
@@ -190,11 +197,9 @@ def _stop_if_cancelled(path: str) -> None:
     trio.from_thread.check_cancelled()
 
 
-def _with_word(error: NotFound, of_kubo: P2PCacheError | None) -> NotFound:
-    """The error of a name that nobody has, with what Kubo said, where one was asked."""
-    if of_kubo is None:
-        return error
-    return NotFound(f"{error.message}; {of_kubo.message}", hint=of_kubo.hint or error.hint)
+def _word_of(error: NotFound) -> P2PCacheError | None:
+    """What Kubo said of a name that is not here, where one was asked."""
+    return error.__cause__ if isinstance(error.__cause__, P2PCacheError) else None
 
 
 def _with_note(resolution: Resolution, note: str) -> Resolution:
@@ -229,7 +234,6 @@ class _Run:
         await self._tell(Progress("resolving"))
         started = trio.current_time()
         with parts.store.running() as hold:  # until it is placed: `place` reads the blobs
-            self._kubo = await parts.kubos.find(request.kubo)
             resolution = self._resolution = await self._resolve(hold)
             self._times["resolve_s"] = trio.current_time() - started
             self.files = chosen_files(resolution, request.include, request.exclude)
@@ -303,31 +307,49 @@ class _Run:
         return placed
 
     async def _resolve(self, hold: Hold) -> Resolution:
-        """What the ref means; content that is only a name may have to come from peers first."""
-        request, resolver = self._request, self._parts.resolver
+        """What the ref means; content that is only a name may have to come from peers first.
+
+        A Kubo is asked first, for it tells at once; one that does not is asked again, with
+        patience, after the peers.
+        """
+        request, parts = self._request, self._parts
+        self._kubo = await parts.kubos.find(request.kubo)
         try:
-            return await resolver.resolve(
-                request.ref,
-                request.credentials,
-                offline=request.offline,
-                refresh=request.refresh,
-                trust=request.names,
-                kubo=self._kubo,
-            )
+            return await self._resolved()
         except NotFound as exc:
-            named = isinstance(request.ref, refs.DigestRef | refs.CidRef)
-            of_kubo = exc.__cause__ if isinstance(exc.__cause__, P2PCacheError) else None
-            if not named or request.dry_run or not self._parts.network.wanted:
-                raise _with_word(exc, of_kubo) from exc
-        assert isinstance(request.ref, refs.DigestRef | refs.CidRef)
-        try:
-            self._report = await bring_named(
-                self._parts, request.ref, self._tell, request.rate_bytes_per_s, hold, self._note
-            )
-        except NotFound as exc:
-            raise _with_word(exc, of_kubo) from exc
-        resolution = await resolver.resolve(request.ref, request.credentials)
-        return resolution if of_kubo is None else _with_note(resolution, of_kubo.message)
+            missing, of_kubo = exc, _word_of(exc)
+        if not isinstance(request.ref, refs.DigestRef | refs.CidRef):
+            raise missing
+        if parts.network.wanted and not request.dry_run:
+            try:
+                self._report = await bring_named(
+                    parts, request.ref, self._tell, request.rate_bytes_per_s, hold, self._note
+                )
+                resolution = await parts.resolver.resolve(request.ref, request.credentials)
+                return resolution if of_kubo is None else _with_note(resolution, of_kubo.message)
+            except NotFound as exc:
+                missing = exc
+        if isinstance(of_kubo, Unavailable):
+            self._kubo = await parts.kubos.find(request.kubo, patient=True)
+            try:
+                return await self._resolved()
+            except NotFound as exc:
+                of_kubo = _word_of(exc)
+        if of_kubo is None:
+            raise missing
+        hint = of_kubo.hint or missing.hint
+        raise NotFound(f"{missing.message}; {of_kubo.message}", hint=hint) from of_kubo
+
+    async def _resolved(self) -> Resolution:
+        request = self._request
+        return await self._parts.resolver.resolve(
+            request.ref,
+            request.credentials,
+            offline=request.offline,
+            refresh=request.refresh,
+            trust=request.names,
+            kubo=self._kubo,
+        )
 
     async def _start(self, watch: Watch, hold: Hold) -> PullReport:
         request, parts = self._request, self._parts

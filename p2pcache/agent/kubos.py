@@ -17,17 +17,19 @@ if TYPE_CHECKING:
     from p2pcache.sources.port import Source
 
 MAX_OPEN = 8  # that are kept for the next caller
+PRESENT_S = 0.25  # for "do you have it?", which takes 1 ms; then others are asked
+PATIENT_S = 5.0  # ... and where nobody else has it either, the same of one that is slow
 
 
 class Kubos:
-    """Each is made once and keeps its connections. `make` is the adapter."""
+    """`make` is the adapter: where it is, and how long it may take to say that it has a root."""
 
-    def __init__(self, settings: IpfsSettings, make: Callable[[KuboPlace], Source]) -> None:
+    def __init__(self, settings: IpfsSettings, make: Callable[[KuboPlace, float], Source]) -> None:
         self._settings = settings
         self._make = make
-        self._open: dict[KuboPlace, Source] = {}
+        self._open: dict[tuple[KuboPlace, float], Source] = {}
 
-    async def find(self, said: str | None) -> Source | None:
+    async def find(self, said: str | None, *, patient: bool = False) -> Source | None:
         """The Kubo that a caller names (see `parse_kubo`; a folder is absolute), else the
         configured one; None where there is none, or its daemon does not run. Raises UsageError.
         """
@@ -43,8 +45,9 @@ class Kubos:
         place = await trio.to_thread.run_sync(find_kubo, said, gateway)
         if place is None:
             return None
-        known = self._open.pop(place, None) or self._make(place)
-        self._open[place] = known  # the newest last
+        key = place, PATIENT_S if patient else PRESENT_S
+        known = self._open.pop(key, None) or self._make(*key)
+        self._open[key] = known  # the newest last
         if len(self._open) > MAX_OPEN:
             oldest = next(iter(self._open))
             await self._open.pop(oldest).aclose()

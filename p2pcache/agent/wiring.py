@@ -28,7 +28,7 @@ from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
-from p2pcache.sources.kubo import KuboSource
+from p2pcache.sources.kubo import KuboOptions, KuboSource
 from p2pcache.store.durable import local_faults
 from p2pcache.store.store import Store
 from p2pcache.transfer.pull import PullContext
@@ -66,7 +66,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 FileSource(),
             ]
-            kubos = Kubos(config.ipfs, KuboSource)
+            kubos = Kubos(config.ipfs, lambda place, s: KuboSource(place, KuboOptions(present_s=s)))
             nursery.start_soon(keep_running, _keep_leases, store)
             nursery.start_soon(keep_running, keep_lean, store, workers)
             network = NetworkSlot(config.home, config.network, store, time.time)

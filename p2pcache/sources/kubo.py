@@ -23,6 +23,7 @@ from p2pcache.content.refs import CidRef, canonical
 from p2pcache.content.unixfs_read import leaf_hashes, parse_node, sized_files_below
 from p2pcache.errors import NotFound, Unavailable, UsageError, plain_errors
 from p2pcache.lanes.orders import Location
+from p2pcache.sources.kubo_calls import KuboCalls
 from p2pcache.sources.kubo_place import gateway_url
 from p2pcache.sources.port import KUBO, ListedFile, Listing, SourceKind
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from p2pcache.content.refs import Ref
     from p2pcache.content.unixfs_read import Get
-    from p2pcache.sources.kubo_calls import KuboCalls
     from p2pcache.sources.kubo_place import KuboPlace
     from p2pcache.sources.port import Credentials
 
@@ -52,7 +52,7 @@ class KuboOptions:
 
 
 class KuboSource:
-    """The Kubo adapter: one Kubo, one connection pool, opened on first use."""
+    """The Kubo adapter: one Kubo. It holds nothing open."""
 
     name = KUBO
     kind = SourceKind.KUBO
@@ -60,7 +60,7 @@ class KuboSource:
     def __init__(self, place: KuboPlace, options: KuboOptions = KuboOptions()) -> None:
         self._api = place.api
         self._options = options
-        self._opened: KuboCalls | None = None
+        self._calls = KuboCalls(place.api, options.timeout_s)
         self._gateway_found = place.gateway
 
     def accepts(self, ref: Ref) -> bool:
@@ -85,7 +85,7 @@ class KuboSource:
         asked = self._cid_ref(ref)
         pinned = await self._has_root(asked.cid)
         gateway = await self._gateway()
-        nodes = _Nodes(self._calls(), gateway)
+        nodes = _Nodes(self._calls, gateway)
         target = asked.cid
         if asked.path is not None:
             target = await nodes.read(_below, asked.cid, asked.path)
@@ -117,16 +117,13 @@ class KuboSource:
         return Location(key, (("Cache-Control", "only-if-cached"),), direct=True)
 
     async def aclose(self) -> None:
-        """Close the pool, if one was opened. Bounded."""
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await opened.aclose()
+        """Nothing is open between two calls."""
 
     # -- what it has ------------------------------------------------------------------------------
 
     async def _has_root(self, cid: bytes) -> bool:
         """Whether it is pinned with all below. Raises NotFound when not even its block is there."""
-        calls, text, pinned = self._calls(), cids.format_cid(cid), False
+        calls, text, pinned = self._calls, cids.format_cid(cid), False
 
         async def ask_pin() -> None:
             nonlocal pinned
@@ -150,7 +147,7 @@ class KuboSource:
 
     async def _has_all(self, cid: bytes) -> None:
         """Raise NotFound when it has only a part of what is below."""
-        path, calls = f"/ipfs/{cids.format_cid(cid)}", self._calls()
+        path, calls = f"/ipfs/{cids.format_cid(cid)}", self._calls
         with trio.move_on_after(self._options.walk_s) as patience:
             told = await calls.rpc("files/stat", path, offline="true")
             all_bytes = _number(told, "CumulativeSize")
@@ -168,13 +165,13 @@ class KuboSource:
             )
 
     async def _block_bytes(self, cid: bytes) -> int:
-        told = await self._calls().rpc("block/stat", cids.format_cid(cid), offline="true")
+        told = await self._calls.rpc("block/stat", cids.format_cid(cid), offline="true")
         return _number(told, "Size")
 
     async def _gateway(self) -> str:
         """Where it serves bytes, by its own configuration where none is set."""
         if self._gateway_found is None:
-            told = await self._calls().rpc("config", "Addresses.Gateway")
+            told = await self._calls.rpc("config", "Addresses.Gateway")
             self._gateway_found = gateway_url(told.get("Value"), self._api)
         if self._gateway_found is None:
             raise Unavailable(
@@ -182,13 +179,6 @@ class KuboSource:
                 hint="set `Addresses.Gateway` there, or `ipfs.kubo_gateway` here",
             )
         return self._gateway_found
-
-    def _calls(self) -> KuboCalls:
-        if self._opened is None:
-            from p2pcache.sources.kubo_calls import KuboCalls  # brings httpx
-
-            self._opened = KuboCalls(self._api, self._options.timeout_s)
-        return self._opened
 
     def _cid_ref(self, ref: Ref) -> CidRef:
         if not isinstance(ref, CidRef) or not self.accepts(ref):

@@ -1,19 +1,21 @@
 """What is asked of a Kubo, apart from bulk bytes: its RPC, and single blocks of its gateway.
 
-With httpx and not ipfshttpclient: a question has to be over within 250 ms also when Kubo hangs or
-drips, and that client reads in a thread that nobody can cancel, any length of answer, and through
-the proxy of the environment (it adds files for us in a worker of its own, `kubo_add`). Apart from
-`kubo.py` because httpx costs an agent 7 MB and 0.1 s.
+Not with ipfshttpclient: a question has to be over within 250 ms also when Kubo hangs or drips, and
+that client reads in a thread that nobody can cancel, answers of any length, and through the proxy
+of the environment. Nor with httpx, whose first use costs an agent 7 MB and 0.2 s. One question is
+one connection: on loopback that is 0.2 ms.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
+import ssl
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
 
-import httpx
+import h11
 import trio
 
 from p2pcache.content import cid as cids
@@ -23,29 +25,30 @@ from p2pcache.sources.urls import origin_of
 from p2pcache.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Sequence
 
 MAX_ANSWER_BYTES = 1 << 20  # of one question; a list of pins is never asked for
 MAX_BLOCK_BYTES = 2 << 20  # what bitswap carries and Kubo takes in
-CLOSE_S = 2.0
-CACHED = {"Cache-Control": "only-if-cached"}  # no search in the network; tells of the root alone
+READ_BYTES = 64 << 10
+CLOSE_S = 1.0
+CACHED = ("Cache-Control", "only-if-cached")  # no search in the network; tells of the root alone
+_BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back: all of it."""
+
+    status: int
+    body: bytes
 
 
 class KuboCalls:
-    """One Kubo: a pool of connections to its RPC and its gateway."""
+    """One Kubo. `timeout_s`: of one answer, from the connection to its last byte."""
 
     def __init__(self, api: str, timeout_s: float) -> None:
         self._api = api
-        self._client = httpx.AsyncClient(
-            timeout=timeout_s,
-            trust_env=False,  # it is a neighbour: no proxy stands between
-            headers={"User-Agent": f"p2pcache/{__version__}", "Accept-Encoding": "identity"},
-        )
-
-    async def aclose(self) -> None:
-        """Close the pool. Bounded."""
-        with trio.move_on_after(CLOSE_S, shield=True):
-            await self._client.aclose()
+        self._timeout_s = timeout_s
 
     async def rpc(self, call: str, arg: str | None = None, **options: str) -> dict[str, Any]:
         """One call of `/api/v0`; its JSON answer.
@@ -55,13 +58,12 @@ class KuboCalls:
         query = [] if arg is None else [("arg", arg)]
         query += [(name.replace("_", "-"), value) for name, value in options.items()]
         url = f"{self._api}/api/v0/{call}"
-        async with self._reply("POST", url, params=query) as reply:
-            body = await _read(reply, MAX_ANSWER_BYTES, url)
-        if reply.status_code == 500:
-            raise _refused(self._api, body)
-        _check_status(reply, url)
+        reply = await self._ask("POST", f"{url}?{urlencode(query)}", MAX_ANSWER_BYTES)
+        if reply.status == 500:
+            raise _refused(self._api, reply.body)
+        _check_status(reply.status, url)
         try:
-            answer = json.loads(body)
+            answer = json.loads(reply.body)
         except ValueError as exc:
             raise Untrusted(f"{url} answers something that is no JSON: it is no Kubo") from exc
         if not isinstance(answer, dict):
@@ -73,50 +75,77 @@ class KuboCalls:
         other bytes than the CID names.
         """
         url = f"{gateway}/ipfs/{cids.format_cid(cid)}"
-        async with self._reply("GET", url, params=[("format", "raw")], headers=CACHED) as reply:
-            _check_status(reply, url)
-            data = await _read(reply, MAX_BLOCK_BYTES, url)
-        got = digests.sha256_digest(hashlib.sha256(data).digest())
+        reply = await self._ask("GET", f"{url}?format=raw", MAX_BLOCK_BYTES, [CACHED])
+        _check_status(reply.status, url)
+        got = digests.sha256_digest(hashlib.sha256(reply.body).digest())
         if got != cids.multihash(cid):
             raise Untrusted(
                 f"{origin_of(gateway)} sent {digests.describe(got)} for the block "
                 f"{cids.format_cid(cid)}"
             )
-        return data
+        return reply.body
 
-    @contextlib.asynccontextmanager
-    async def _reply(
-        self,
-        method: str,
-        url: str,
-        *,
-        params: list[tuple[str, str]],
-        headers: dict[str, str] | None = None,
-    ) -> AsyncIterator[httpx.Response]:
+    async def _ask(
+        self, method: str, url: str, most: int, headers: Sequence[tuple[str, str]] = ()
+    ) -> Reply:
+        where = origin_of(url)
         try:
-            async with self._client.stream(
-                method, url, params=params, headers=headers, follow_redirects=False
-            ) as reply:
-                yield reply
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            silent = isinstance(exc, httpx.TimeoutException)
-            said = "is silent" if silent else f"cannot be reached: {str(exc)[:200]}"
-            raise Unavailable(
-                f"Kubo at {origin_of(url)} {said}", hint="is `ipfs daemon` running there?"
-            ) from exc
+            with trio.fail_after(self._timeout_s):
+                return await _exchange(method, url, most, headers)
+        except trio.TooSlowError as exc:
+            raise Unavailable(f"Kubo at {where} is silent", hint=_IS_IT_UP) from exc
+        except h11.RemoteProtocolError as exc:
+            raise Untrusted(f"what answers at {where} is no Kubo: {exc}") from exc
+        except _BROKEN as exc:
+            said = str(exc)[:200] or type(exc).__name__
+            raise Unavailable(f"Kubo at {where} cannot be reached: {said}", hint=_IS_IT_UP) from exc
 
 
-async def _read(reply: httpx.Response, most: int, url: str) -> bytes:
-    data = bytearray()
-    # Left by cancelling: leaving the loop would abandon the async generators below it.
-    with trio.CancelScope() as reading:
-        async for chunk in reply.aiter_raw():
-            data += chunk
-            if len(data) > most:
-                reading.cancel()
-    if len(data) > most:
-        raise Untrusted(f"{url} answers more than {most} bytes")
-    return bytes(data)
+_IS_IT_UP = "is `ipfs daemon` running there?"
+
+
+async def _exchange(method: str, url: str, most: int, headers: Sequence[tuple[str, str]]) -> Reply:
+    """One request on a connection of its own. Raises OSError, trio's, h11's and our errors."""
+    parts = urlsplit(url)
+    host, is_tls = parts.hostname or "", parts.scheme == "https"
+    stream: trio.abc.Stream = await trio.open_tcp_stream(
+        host, parts.port or (443 if is_tls else 80)
+    )
+    if is_tls:
+        context = await trio.to_thread.run_sync(ssl.create_default_context)
+        stream = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+    try:
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        request = h11.Request(
+            method=method,
+            target=target,
+            headers=[
+                ("Host", parts.netloc), ("User-Agent", f"p2pcache/{__version__}"),
+                ("Connection", "close"), ("Content-Length", "0"), *headers,
+            ],
+        )  # fmt: skip
+        peer = h11.Connection(h11.CLIENT)
+        await stream.send_all((peer.send(request) or b"") + (peer.send(h11.EndOfMessage()) or b""))
+        return await _reply(peer, stream, most, origin_of(url))
+    finally:
+        with trio.move_on_after(CLOSE_S, shield=True):
+            await trio.aclose_forcefully(stream)
+
+
+async def _reply(peer: h11.Connection, stream: trio.abc.Stream, most: int, where: str) -> Reply:
+    status, body = 0, bytearray()
+    while True:
+        event = peer.next_event()
+        if event is h11.NEED_DATA:
+            peer.receive_data(await stream.receive_some(READ_BYTES))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > most:
+                raise Untrusted(f"{where} answers more than {most} bytes")
+        elif isinstance(event, h11.EndOfMessage):
+            return Reply(status, bytes(body))
 
 
 def _refused(api: str, body: bytes) -> P2PCacheError:
@@ -130,11 +159,10 @@ def _refused(api: str, body: bytes) -> P2PCacheError:
     return Unavailable(f"Kubo at {api} says: {said}")
 
 
-def _check_status(reply: httpx.Response, url: str) -> None:
+def _check_status(status: int, url: str) -> None:
     """Raise what a status means: 404, 410, 412 (not cached): NotFound; other 4xx: Denied; the rest
     Unavailable.
     """
-    status = reply.status_code
     if status == 200:
         return
     if status in (404, 410, 412):
@@ -144,6 +172,6 @@ def _check_status(reply: httpx.Response, url: str) -> None:
             f"the gateway at {origin_of(url)} gives no single blocks (HTTP 406)",
             hint="its Gateway settings do not allow what p2pcache needs",
         )
-    if 400 <= status < 500 and status not in (408, 429):
+    if 300 <= status < 500 and status not in (408, 429):
         raise Denied(f"{origin_of(url)} refuses (HTTP {status})", hint="is this a Kubo's address?")
     raise Unavailable(f"{origin_of(url)} cannot answer now (HTTP {status})")
