@@ -247,14 +247,15 @@ class Swarm(Protocol):
         """What changes, from the start: what is held already comes first. Bounded, coalesced."""
         ...
 
-    async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
-        """A lane with a valid ticket; cached until shortly before it expires.
+    async def lane(self, peer: PeerId, *, name: bytes | None = None, timeout_s: float) -> Lane:
+        """A lane with a valid ticket; cached until shortly before it expires. `name`: the blob
+        that is to be read, in a pull of several that no manifest lists.
 
         Raises Denied, NotFound, Unavailable.
         """
         ...
 
-    def expire_lane(self, peer: PeerId) -> None:
+    def expire_lane(self, peer: PeerId, *, name: bytes | None = None) -> None:
         """The peer's byte server refused the ticket of its lane: get another one next time."""
         ...
 

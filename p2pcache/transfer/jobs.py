@@ -165,7 +165,7 @@ class Jobs:
             return report
         fresh = location
         if self.swarming is not None and self.swarming.is_peer(job.source):
-            self.swarming.expire(job.source, location)
+            self.swarming.expire(job.source, location, job.blob)
             fresh = await self._locate(key)
         elif known is not None:
             fresh = await self._locate(key)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,13 +13,15 @@ from p2pcache import errors
 from tests.support.agents import running_agent
 from tests.support.blobs import sha256_file, write_blob
 from tests.support.kubo_daemon import kubo_daemon
+from tests.support.kubo_proxy import flips, kubo_proxy
+from tests.support.network import network, wait_until
 from tests.support.watched_pull import at_most
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.kubo_daemon import KuboDaemon
+    from tests.support.kubo_proxy import KuboProxy
 
 pytestmark = pytest.mark.slow
 
@@ -93,3 +97,158 @@ def test_what_kubo_does_not_have_costs_at_most_250_ms(tmp_path: Path, kubo: Kubo
                 agent.get(MISSING)
             took_s = time.monotonic() - began
         assert took_s < 0.25
+
+
+def behind(proxy: KuboProxy) -> dict[str, str]:
+    return {"ipfs.kubo": proxy.url, "ipfs.kubo_gateway": proxy.url}
+
+
+def is_question(path: str) -> bool:
+    return "/api/" in path or "format=raw" in path
+
+
+def still(proxy: KuboProxy) -> None:
+    """No answer while the test runs."""
+    proxy.closing.wait(30)
+
+
+ALONE = {"network.enabled": "off", "fetch.patience": "8s"}
+
+
+def test_a_lie_about_one_block_is_caught_named_and_kubo_left(tmp_path: Path, kubo: KuboDaemon):
+    file = write_blob(tmp_path, 24 * MIB, seed=3)
+    root = kubo.add(file.path)
+    with kubo_proxy(kubo) as proxy:
+        proxy.change = flips(9 * MIB + 5)
+        with at_most(60), running_agent(tmp_path / "a", settings=ALONE | behind(proxy)) as agent:
+            with pytest.raises(errors.Untrusted, match=r"kubo: .*block 9"):
+                agent.get(root)
+            lied = sources(agent.why())["kubo"]
+            assert lied["outcome"] == "left"
+            assert "block 9" in lied["reason"]
+            proxy.change = lambda path, start, body: body
+            answer = agent.get(root)  # what was true is kept, and each pull judges anew
+            assert 0 < answer["fetched_bytes"] < file.size
+            assert sha256_file(Path(answer["path"])) == file.sha256
+
+
+def test_the_pieces_of_peers_and_the_rest_of_kubo_in_one_pull(tmp_path: Path, kubo: KuboDaemon):
+    files = folder(tmp_path / "folder")
+    big = write_blob(tmp_path, 32 * MIB, seed=8)
+    root = kubo.add(tmp_path / "folder")
+    more = big.path.rename(tmp_path / "folder" / "more.bin")
+    root = kubo.add(tmp_path / "folder")
+    each = {1: {"ipfs.kubo": str(kubo.repo)}}
+    with at_most(90), network(tmp_path, 2, each=each) as (holder, agent):
+        with holder.client() as client:
+            client.push(more)
+        agent.get(root, to=str(tmp_path / "out"))
+        assert {p: sha256_file(tmp_path / "out" / p) for p in files} == files
+        assert sha256_file(tmp_path / "out" / "more.bin") == big.sha256
+        by_kind = {s["kind"]: s["bytes"] for s in agent.why()["sources"]}
+        assert by_kind == {"peer": big.size, "kubo": 4 * MIB + 101}
+
+
+def test_a_blob_of_which_a_peer_has_a_part_is_finished_by_kubo(tmp_path: Path, kubo: KuboDaemon):
+    file = write_blob(tmp_path, 48 * MIB, seed=4)
+    root = kubo.add(file.path)
+    with kubo_proxy(kubo) as proxy, at_most(90):
+        proxy.change = flips(40 * MIB)  # so that the first agent stops with a part of it
+        each = {0: behind(proxy), 1: {"ipfs.kubo": str(kubo.repo)}}
+        stop = {"fetch.patience": "2s", "fetch.max_streams": "1", "fetch.limit_rate": "40 MiB"}
+        with network(tmp_path, 2, each={**each, 0: {**each[0], **stop}}) as (part, agent):
+            with pytest.raises(errors.Untrusted):
+                part.get(root)
+            proxy.hold = lambda path: None if is_question(path) else still(proxy)
+            with ThreadPoolExecutor(1) as pool:
+                waiting = pool.submit(part.get, root)  # it shares what it has while it waits
+                wait_until(lambda: any("/ipfs/" in path for path in proxy.seen[-1:]), "no pull")
+                answer = agent.get(root)
+                proxy.closing.set()
+                waiting.result(60)
+            assert sha256_file(Path(answer["path"])) == file.sha256
+            by_kind = {s["kind"]: s["bytes"] for s in agent.why()["sources"]}
+            assert by_kind["peer"] > 0
+            assert by_kind["kubo"] > 0
+            assert sum(by_kind.values()) == file.size
+
+
+def test_who_else_has_it_finishes_after_a_lie(tmp_path: Path, kubo: KuboDaemon):
+    file = write_blob(tmp_path, 32 * MIB, seed=5)
+    root = kubo.add(file.path)
+    with kubo_proxy(kubo) as proxy, at_most(90):
+        proxy.change = flips(17 * MIB)
+        with network(tmp_path, 2, each={1: behind(proxy)}) as (holder, agent):
+            with holder.client() as client:
+                client.push(file.path)
+            answer = agent.get(root)
+            assert sha256_file(Path(answer["path"])) == file.sha256
+
+
+@pytest.mark.parametrize("fault", ["down", "frozen", "no kubo"])
+def test_without_a_kubo_that_answers_the_peers_bring_it(
+    tmp_path: Path, kubo: KuboDaemon, fault: str
+):
+    file = write_blob(tmp_path, 3 * MIB, seed=6)
+    root = kubo.add(file.path)
+    with kubo_proxy(kubo) as proxy, at_most(90):
+        if fault == "frozen":
+            proxy.hold = lambda path: still(proxy)
+        place = {"down": "http://127.0.0.1:9", "frozen": proxy.url, "no kubo": str(tmp_path)}
+        with network(tmp_path, 2, each={1: {"ipfs.kubo": place[fault]}}) as (holder, agent):
+            with holder.client() as client:
+                client.push(file.path)
+            began = time.monotonic()
+            answer = agent.get(root)
+            took_s = time.monotonic() - began
+            proxy.closing.set()
+            assert sha256_file(Path(answer["path"])) == file.sha256
+            assert took_s < 2.0
+            assert [s["kind"] for s in agent.why()["sources"]] == ["peer"]
+            assert any("Kubo" in note for note in answer["notes"]) == (fault != "no kubo")
+
+
+def test_a_gateway_that_stalls_is_left_for_a_peer(tmp_path: Path, kubo: KuboDaemon):
+    file = write_blob(tmp_path, 24 * MIB, seed=7)
+    root = kubo.add(file.path)
+    with kubo_proxy(kubo) as proxy, at_most(90):
+        with network(tmp_path, 2, each={1: behind(proxy)}) as (holder, agent):
+            answer = holder.get(root, kubo=str(kubo.repo))
+            proxy.hold = lambda path: None if is_question(path) else still(proxy)
+            answer = agent.get(root)
+            assert sha256_file(Path(answer["path"])) == file.sha256
+            proxy.closing.set()
+
+
+def test_a_part_of_a_file_is_no_file_and_nothing_is_searched(tmp_path: Path, kubo: KuboDaemon):
+    file = write_blob(tmp_path, 20 * MIB, seed=9)
+    root = kubo.add(file.path, "--pin=false")
+    leaf = kubo.rpc("dag/get", root)["Links"][11]["Hash"]["/"]
+    with at_most(60), running_agent(tmp_path / "a", settings=settings(kubo)) as agent:
+        with agent.client() as client:
+            assert client.resolve(root)["total_bytes"] == file.size, "not pinned, and all here"
+        kubo.rpc("block/rm", leaf)
+        began = time.monotonic()
+        with pytest.raises(errors.NotFound, match=rf"has \d+ of the {20 * MIB}\d* bytes|bytes"):
+            agent.get(root)
+        assert time.monotonic() - began < 0.25
+
+
+def test_what_is_cut_short_is_asked_for_again_and_never_kept(tmp_path: Path, kubo: KuboDaemon):
+    file = write_blob(tmp_path, 20 * MIB, seed=10)
+    root = kubo.add(file.path)
+    cuts: list[str] = []
+
+    def cut(path: str, start: int, body: bytes) -> bytes:
+        if len(body) < MIB or cuts:
+            return body
+        cuts.append(path)
+        return body[: len(body) // 2]
+
+    with kubo_proxy(kubo) as proxy:
+        proxy.change = cut
+        with at_most(60), running_agent(tmp_path / "a", settings=ALONE | behind(proxy)) as agent:
+            answer = agent.get(root)
+            assert cuts
+            assert sha256_file(Path(answer["path"])) == file.sha256
+            assert sources(agent.why())["kubo"]["retries"] > 0
