@@ -112,9 +112,7 @@ def kubo_daemon(
         stop(process)
 
 
-def _ready(
-    repo: Path, process: subprocess.Popen[bytes], log: Path, *, gateway: bool
-) -> KuboDaemon:
+def _ready(repo: Path, process: subprocess.Popen[bytes], log: Path, *, gateway: bool) -> KuboDaemon:
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text()[-3000:]
