@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.errors import UsageError
+from p2pcache.content.refs import CidRef
+from p2pcache.errors import Unavailable, UsageError
 from p2pcache.sources.kubo_place import find_kubo, parse_kubo
+from p2pcache.sources.port import KUBO, SourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from p2pcache.config.ipfs import IpfsSettings
+    from p2pcache.content.refs import Ref
+    from p2pcache.lanes.orders import Location
     from p2pcache.sources.kubo_place import KuboPlace
-    from p2pcache.sources.port import Source
+    from p2pcache.sources.port import Credentials, Listing, Source
 
 MAX_OPEN = 8  # that are kept for the next caller
 PRESENT_S = 0.25  # for "do you have it?", which takes 1 ms; then others are asked
@@ -53,7 +57,51 @@ class Kubos:
             await self._open.pop(oldest).aclose()
         return known
 
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is one for callers that name none."""
+        return self._settings.kubo is not None
+
     async def aclose(self) -> None:
         """Close all. Bounded."""
         while self._open:
             await self._open.popitem()[1].aclose()
+
+
+class ConfiguredKubo:
+    """See `Source`: the configured Kubo, wherever it listens now; for what was got of it before."""
+
+    name = KUBO
+    kind = SourceKind.KUBO
+
+    def __init__(self, kubos: Kubos) -> None:
+        self._kubos = kubos
+
+    def accepts(self, ref: Ref) -> bool:
+        """CIDs, where there is one."""
+        return isinstance(ref, CidRef) and self._kubos.is_configured
+
+    def endpoint(self, ref: Ref, credentials: Credentials) -> str:
+        """One word for whatever is configured."""
+        return KUBO
+
+    async def list(self, ref: Ref, credentials: Credentials) -> Listing:
+        """See the port."""
+        return await (await self._now()).list(ref, credentials)
+
+    async def gives(self, ref: Ref, immutable: str | None, credentials: Credentials) -> bool:
+        """See the port."""
+        return await (await self._now()).gives(ref, immutable, credentials)
+
+    async def locate(self, listing: Listing, key: str, credentials: Credentials) -> Location:
+        """See the port."""
+        return await (await self._now()).locate(listing, key, credentials)
+
+    async def aclose(self) -> None:
+        """`Kubos` closes what is open."""
+
+    async def _now(self) -> Source:
+        found = await self._kubos.find(None, patient=True)
+        if found is None:
+            raise Unavailable("the configured Kubo does not run", hint="start `ipfs daemon`")
+        return found

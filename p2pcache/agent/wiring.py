@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.adopt import hub_adopter
-from p2pcache.agent.kubos import Kubos
+from p2pcache.agent.kubos import ConfiguredKubo, Kubos
 from p2pcache.agent.last_copies import LastCopies
 from p2pcache.agent.lean import keep_lean
 from p2pcache.agent.names import NetworkNames
@@ -61,12 +61,13 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
         spent = await trio.to_thread.run_sync(store.spent.all)
         odometer = _odometer(config.home, closing)
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
+            kubos = Kubos(config.ipfs, lambda place, s: KuboSource(place, KuboOptions(present_s=s)))
             sources: list[Source] = [
                 HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 FileSource(),
+                ConfiguredKubo(kubos),
             ]
-            kubos = Kubos(config.ipfs, lambda place, s: KuboSource(place, KuboOptions(present_s=s)))
             nursery.start_soon(keep_running, _keep_leases, store)
             nursery.start_soon(keep_running, keep_lean, store, workers)
             network = NetworkSlot(config.home, config.network, store, time.time)

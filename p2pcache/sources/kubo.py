@@ -1,8 +1,10 @@
 """A Kubo as a source: what it has of a CID, without a search in the network, proven before a byte.
 
 A listing is made of the DAG's own nodes: each is fetched as a block and verified, from the root
-down, so that the hashes of a file's blocks are proven before its bytes are asked for. The bytes are
-ranged GETs of its gateway, like everybody's; each block is checked as it arrives.
+down. Of files as our profile writes them the hashes of all blocks are proven so before a byte is
+asked for: they come by ranged GETs of its gateway, like everybody's, each block checked as it
+arrives. Files of another shape (other chunks, wrapped leaves, CIDv0) come block by block
+(`lanes.dag`).
 
 Whether Kubo has all of it is asked first, for its gateway looks for what is missing in the network
 for 30 s, and cuts a partial file short: a recursive pin is complete, of anything else Kubo walks
@@ -11,17 +13,22 @@ its own blocks (`files/stat`, offline). Kubo 0.43 does that at 0.2 s a GiB.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 import trio.from_thread
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
+from p2pcache.content.dag import files, folders, path
+from p2pcache.content.dag.hashes import KNOWN, check_hash
+from p2pcache.content.dag.walk import run, stream
+from p2pcache.content.names import safe_path
 from p2pcache.content.refs import CidRef, canonical
-from p2pcache.content.unixfs_read import leaf_hashes, parse_node, sized_files_below
-from p2pcache.errors import NotFound, Unavailable, UsageError, plain_errors
+from p2pcache.content.unixfs import LEAF_BYTES, file_root
+from p2pcache.errors import NotFound, Unavailable, Untrusted, UsageError, plain_errors
 from p2pcache.lanes.orders import Location
 from p2pcache.sources.kubo_calls import KuboCalls
 from p2pcache.sources.kubo_place import gateway_url
@@ -30,15 +37,16 @@ from p2pcache.sources.port import KUBO, ListedFile, Listing, SourceKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from p2pcache.content.dag.walk import Get
     from p2pcache.content.refs import Ref
-    from p2pcache.content.unixfs_read import Get
     from p2pcache.sources.kubo_place import KuboPlace
     from p2pcache.sources.port import Credentials
 
 R = TypeVar("R")
-A = TypeVarTuple("A")
 
 MAX_ENTRIES = 200_000  # of one folder with all below; a listing holds one value for each
+MAX_DEPTH = 100  # folders within folders
+MAX_PATHS_CHARS = 64 << 20  # of all paths; equal folders may be linked anywhere
 MAX_MEMORY_BYTES = 32 << 20  # of nodes that one listing keeps for its second look at them
 
 
@@ -64,12 +72,11 @@ class KuboSource:
         self._gateway_found = place.gateway
 
     def accepts(self, ref: Ref) -> bool:
-        """Whether the ref is a CID of UnixFS content."""
-        return isinstance(ref, CidRef) and (
-            len(ref.cid) == 36
-            and cids.codec(ref.cid) in (cids.RAW, cids.DAG_PB)
-            and digests.is_sha256(cids.multihash(ref.cid))
-        )
+        """Whether the ref is a CID of UnixFS content with a hash that we know."""
+        if not isinstance(ref, CidRef):
+            return False
+        parts = cids.parts(ref.cid)
+        return parts.codec in (cids.RAW, cids.DAG_PB) and parts.hash_code in KNOWN
 
     def endpoint(self, ref: Ref, credentials: Credentials) -> str:
         """The address of its RPC."""
@@ -80,27 +87,24 @@ class KuboSource:
         """The files below a CID, all of which this Kubo has, with the proven hashes of blocks.
 
         Raises NotFound when it has not, or only a part (no search is made), Unavailable, Denied,
-        Untrusted (nodes that do not verify or parse, a shape that is not supported), UsageError.
+        Untrusted (nodes that do not verify or parse), UsageError.
         """
         asked = self._cid_ref(ref)
         pinned = await self._has_root(asked.cid)
-        gateway = await self._gateway()
-        nodes = _Nodes(self._calls, gateway)
+        nodes = _Nodes(self._calls, await self._gateway())
         target = asked.cid
         if asked.path is not None:
-            target = await nodes.read(_below, asked.cid, asked.path)
+            target = cids.as_v1(await nodes.read(_below, asked.cid, asked.path))
         if not pinned:
             await self._has_all(target)
-        size = None
-        if target == asked.cid and cids.codec(target) == cids.RAW:
-            size = await self._block_bytes(target)
-        files = await nodes.read(_files, target, asked.path, f"{gateway}/ipfs/", size)
+        found = await nodes.read(_listed, target, asked.path)
         return Listing(
             source=self.name,
             endpoint=self._api,
             immutable=canonical(asked),
             mutable=False,
-            files=tuple(files),
+            files=tuple(found.files),
+            notes=found.notes(),
         )
 
     async def gives(self, ref: Ref, immutable: str | None, credentials: Credentials) -> bool:
@@ -113,8 +117,9 @@ class KuboSource:
         return True
 
     async def locate(self, listing: Listing, key: str, credentials: Credentials) -> Location:
-        """The gateway's URL of a file. Pure. What Kubo lost since is no search, but a 412."""
-        return Location(key, (("Cache-Control", "only-if-cached"),), direct=True)
+        """The gateway's URL of a file. What Kubo lost since costs no search, but is a 412."""
+        url = f"{await self._gateway()}/ipfs/{key}"
+        return Location(url, (("Cache-Control", "only-if-cached"),), direct=True)
 
     async def aclose(self) -> None:
         """Nothing is open between two calls."""
@@ -147,12 +152,12 @@ class KuboSource:
 
     async def _has_all(self, cid: bytes) -> None:
         """Raise NotFound when it has only a part of what is below."""
-        path, calls = f"/ipfs/{cids.format_cid(cid)}", self._calls
+        where, calls = f"/ipfs/{cids.format_cid(cid)}", self._calls
         with trio.move_on_after(self._options.walk_s) as patience:
-            told = await calls.rpc("files/stat", path, offline="true")
+            told = await calls.rpc("files/stat", where, offline="true")
             all_bytes = _number(told, "CumulativeSize")
             patience.deadline += self._options.walk_s * all_bytes / (1 << 30)
-            walked = await calls.rpc("files/stat", path, offline="true", with_local="true")
+            walked = await calls.rpc("files/stat", where, offline="true", with_local="true")
         if patience.cancelled_caught:
             raise Unavailable(
                 f"Kubo at {self._api} did not say in time whether it has all of it",
@@ -163,10 +168,6 @@ class KuboSource:
                 f"Kubo at {self._api} has {_number(walked, 'SizeLocal')} of the "
                 f"{all_bytes} bytes, and the rest it would have to search"
             )
-
-    async def _block_bytes(self, cid: bytes) -> int:
-        told = await self._calls.rpc("block/stat", cids.format_cid(cid), offline="true")
-        return _number(told, "Size")
 
     async def _gateway(self) -> str:
         """Where it serves bytes, by its own configuration where none is set."""
@@ -195,9 +196,11 @@ class _Nodes:
         self._kept: dict[bytes, bytes] = {}
         self._kept_bytes = 0
 
-    async def read(self, work: Callable[[Get, Unpack[A]], R], *args: *A) -> R:
-        """Run `work(get, *args)` in a thread. Raises what it or `get` raises."""
-        return await trio.to_thread.run_sync(lambda: work(self._get, *args))
+    async def read(
+        self, work: Callable[[Get, bytes, str | None], R], root: bytes, below: str | None
+    ) -> R:
+        """Run `work(get, root, below)` in a thread. Raises what it or `get` raises."""
+        return await trio.to_thread.run_sync(work, self._get, root, below)
 
     def _get(self, cid: bytes) -> bytes:
         known = self._kept.get(cid)
@@ -210,43 +213,114 @@ class _Nodes:
         return data
 
 
-def _below(get: Get, root: bytes, path: str) -> bytes:
-    """The CID at a path. Raises NotFound, Untrusted."""
-    here = root
-    for part in path.split("/"):
-        node = None if cids.codec(here) == cids.RAW else parse_node(get(here))
-        links = () if node is None or node.size is not None else node.links
-        found = next((link.cid for link in links if link.name == part.encode()), None)
-        if found is None:
-            raise NotFound(f"`{path}` is not in `{cids.format_cid(root)}`")
-        here = found
-    return here
+def _below(get: Get, root: bytes, below: str | None) -> bytes:
+    return run(path.resolve(root, (below or "").split("/")), get).cid
 
 
-def _files(
-    get: Get, root: bytes, prefix: str | None, base: str, size: int | None
-) -> list[ListedFile]:
-    """Every file below a root, with the hashes of its blocks. `size`: of a root that is a block."""
-    return [
-        _listed(get, _path(prefix, path, cid), cid, size if told is None else told, base)
-        for path, cid, told in sized_files_below(root, get, MAX_ENTRIES)
-    ]
+class _Found:
+    """What a listing finds. Its bounds hold whatever the folders say."""
+
+    def __init__(self) -> None:
+        self.files: list[ListedFile] = []
+        self.symlinks = 0
+        self.chars = 0
+
+    def add(self, file: ListedFile) -> None:
+        self.chars += len(safe_path(file.path))
+        if self.chars > MAX_PATHS_CHARS:
+            raise Untrusted(f"a folder's paths have more than {MAX_PATHS_CHARS} characters")
+        self.files.append(file)
+
+    def notes(self) -> tuple[str, ...]:
+        if not self.symlinks:
+            return ()
+        return (f"{self.symlinks} symlinks are left out: only files are brought",)
 
 
-def _path(prefix: str | None, path: str, cid: bytes) -> str:
-    """Below a folder that was asked for, its path; of a file alone the name it goes by here."""
-    if prefix is not None:
-        return f"{prefix}/{path}" if path else prefix
-    is_raw = cids.codec(cid) == cids.RAW
-    return path or (digests.raw(cids.multihash(cid)).hex() if is_raw else cids.format_cid(cid))
+def _listed(get: Get, root: bytes, below: str | None) -> _Found:
+    """Every file at or below a root; `below`: the path that led to it."""
+    found, seen = _Found(), 0
+    shown = below or _alone(root)
+    todo = [(below or "", root, None, 0)]
+    known: dict[bytes, tuple[ListedFile, ...]] = {}
+    while todo:
+        at, cid, told, depth = todo.pop()
+        size = told if cids.codec(cid) == cids.RAW and _is_sha256(cid) else None
+        if size is None and cid not in known:
+            stat = run(files.stat(cid), get)
+            if stat.kind == "directory":
+                if depth == MAX_DEPTH:
+                    raise Untrusted(f"folders are nested more than {MAX_DEPTH} deep")
+                with contextlib.closing(stream(folders.entries(cid, MAX_ENTRIES), get)) as names:
+                    for entry in names:
+                        seen += 1
+                        if seen > MAX_ENTRIES:
+                            raise Untrusted(f"a folder has more than {MAX_ENTRIES} entries")
+                        path_ = f"{at}/{entry.name}" if at else entry.name
+                        todo.append((path_, cids.as_v1(entry.cid), entry.size, depth + 1))
+                continue
+            if stat.kind == "symlink":
+                found.symlinks += 1
+                known[cid] = ()
+                continue
+            if stat.kind != "file":
+                raise Untrusted(f"`{at or shown}` is no file, but a block of another kind")
+            known[cid] = (_file(get, cid, stat.size),)
+        like = known[cid] if size is None else (_file(get, cid, size),)
+        for file in like:
+            found.add(_named(file, at or shown))
+    return found
 
 
-def _listed(get: Get, path: str, cid: bytes, size: int | None, base: str) -> ListedFile:
-    key = base + cids.format_cid(cid)
+def _named(file: ListedFile, path_: str) -> ListedFile:
+    return ListedFile(
+        path_, file.size, file.digest, file.key,
+        root=file.root, block_map=file.block_map, dag=file.dag,
+    )  # fmt: skip
+
+
+def _alone(root: bytes) -> str:
+    """The name of the one file that a CID is: its sha2-256 where that is the CID's, as for
+    `resolve.path_of`.
+    """
+    is_digest = cids.codec(root) == cids.RAW and _is_sha256(root)
+    return cids.multihash(root)[2:].hex() if is_digest else cids.format_cid(root)
+
+
+def _file(get: Get, cid: bytes, size: int) -> ListedFile:
+    """One file, without its path. `size`: of a single block its folder's word, else proven."""
+    check_hash(cid)
+    key = cids.format_cid(cid)
     if cids.codec(cid) == cids.RAW:
-        return ListedFile(path, size, cids.multihash(cid), key)
-    assert size is not None, "a node tells its file's size"
-    return ListedFile(path, size, None, key, root=cid, block_map=leaf_hashes(cid, size, get))
+        if _is_sha256(cid):
+            return ListedFile("", size, cids.multihash(cid), key)
+        return ListedFile("", size, None, key, dag=cid)
+    hashes = _block_map(get, cid, size)
+    if hashes is None:
+        return ListedFile("", size, None, key, dag=cid)
+    return ListedFile("", size, None, key, root=cid, block_map=hashes)
+
+
+def _block_map(get: Get, cid: bytes, size: int) -> bytes | None:
+    """The hashes of a file's blocks, if it is as our profile writes it; else None, soon."""
+    hashes, at = bytearray(), 0
+    with contextlib.closing(stream(files.leaves(cid), get)) as leaves:
+        for leaf in leaves:
+            end = min(at + LEAF_BYTES, size)
+            if leaf.data is not None or (leaf.start, leaf.end) != (at, end):
+                return None
+            if not _is_sha256(leaf.cid):
+                return None
+            hashes += cids.multihash(leaf.cid)[2:]
+            at = end
+    pieces = (bytes(hashes[i : i + 32]) for i in range(0, len(hashes), 32))
+    if at != size or not size or file_root(pieces, size).cid != cid:
+        return None
+    return bytes(hashes)
+
+
+def _is_sha256(cid: bytes) -> bool:
+    return digests.is_sha256(cids.multihash(cid))
 
 
 def _number(told: dict[str, object], name: str) -> int:

@@ -60,7 +60,8 @@ class ListedFile:
     None: nothing tells two versions apart. `is_recent`: it changed so shortly before it was listed
     that its validator may be the same after another change; good for one pull, not for a record.
     `root`: the UnixFS root (binary CID), where the origin goes by it, and `block_map` the sha2-256
-    of each block, joined, which make that root.
+    of each block, joined, which make that root. `dag`: the CID of a file whose own blocks alone
+    can be verified, for it is not cut as ours are: it comes block by block.
     """
 
     path: str
@@ -73,6 +74,7 @@ class ListedFile:
     is_recent: bool = False
     root: bytes | None = None
     block_map: bytes | None = field(default=None, repr=False)
+    dag: bytes | None = None
 
     @property
     def name(self) -> bytes | None:

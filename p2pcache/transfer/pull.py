@@ -14,9 +14,10 @@ import trio
 from p2pcache.content.digests import WholeDigests, is_git_sha1
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
-from p2pcache.errors import LocalFault, Untrusted, UsageError, plain_errors
+from p2pcache.errors import LocalFault, NotFound, Untrusted, UsageError, plain_errors
 from p2pcache.lanes.orders import FetchLimits, FollowOrder
 from p2pcache.sources.port import SourceKind
+from p2pcache.transfer.by_blocks import ByBlocks, bring_by_blocks, together
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.machine import Statistics
 from p2pcache.transfer.progress import Progress
@@ -74,7 +75,7 @@ def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
             Wanted(
                 file.path, file.size, file.digest, file.key,
                 root=file.root, block_map=file.block_map, validator=file.validator,
-                hashed=file.root is not None and len(listed) > 1,
+                hashed=file.root is not None and len(listed) > 1, dag=file.dag,
             )
         )  # fmt: skip
     return wanted
@@ -151,6 +152,16 @@ async def pull(
             )
         )
 
+    if foreign := [w for w in missing if w.dag is not None]:
+        report = await _by_blocks(
+            context, foreign, origins, report,
+            rate_bytes_per_s=rate_bytes_per_s, watch=above, note=note, hold=hold,
+        )  # fmt: skip
+        missing = [w for w in missing if w.dag is None]
+        here += sum(w.size_bytes for w in foreign)
+        files_here += len(foreign)
+        if not missing:
+            return report
     async with nullcontext() if peers is None else peers as met:
         return await fetch(
             context,
@@ -164,6 +175,49 @@ async def pull(
             hold=hold,
             peers=met,
         )
+
+
+async def _by_blocks(
+    context: PullContext,
+    foreign: list[Wanted],
+    origins: Sequence[Origin],
+    report: PullReport,
+    *,
+    rate_bytes_per_s: float | None,
+    watch: Callable[[Progress], None],
+    note: Callable[[PullReport], None],
+    hold: Hold,
+) -> PullReport:
+    """Bring files that no map of ours can prove; whoever listed them has them."""
+    source = next((o for o in origins if o.kind is SourceKind.KUBO), None)
+    if source is None:
+        raise NotFound(f"nobody is there who could bring the blocks of `{foreign[0].path}`")
+    so_far, started = ByBlocks(source), trio.current_time()
+    total = sum(w.size_bytes for w in foreign)
+
+    def tell(done_bytes: int) -> None:
+        watch(Progress("fetching", source.name, done_bytes, total, len(so_far.blobs), len(foreign)))
+
+    try:
+        await bring_by_blocks(
+            foreign, so_far, context.store, context.workers.share(),
+            limits=_limits(context, rate_bytes_per_s), at_once=max(1, context.cores),
+            hold=hold, watch=tell,
+        )  # fmt: skip
+    finally:
+        report = replace(
+            report,
+            blobs={**report.blobs, **so_far.blobs},
+            statistics=together(report.statistics, so_far.statistics()),
+            fetch_s=report.fetch_s + trio.current_time() - started,
+        )
+        note(report)
+    return report
+
+
+def _limits(context: PullContext, rate_bytes_per_s: float | None) -> FetchLimits:
+    rates = [r for r in (rate_bytes_per_s, context.limits.rate_bytes_per_s) if r is not None]
+    return replace(context.limits, rate_bytes_per_s=min(rates, default=None))
 
 
 async def fetch(
@@ -183,8 +237,7 @@ async def fetch(
     is what those who listen to `context.traces` are told.
     """
     unique = list({_identity(w): w for w in missing}.values())
-    rates = [r for r in (rate_bytes_per_s, context.limits.rate_bytes_per_s) if r is not None]
-    limits = replace(context.limits, rate_bytes_per_s=min(rates, default=None))
+    limits, before = _limits(context, rate_bytes_per_s), report
     with context.traces.pull(ref) as trace:
         driver = Driver(
             unique,
@@ -206,8 +259,8 @@ async def fetch(
         finally:
             report = replace(
                 report,
-                statistics=driver.statistics(),
-                fetch_s=driver.fetch_s,
+                statistics=together(before.statistics, driver.statistics()),
+                fetch_s=before.fetch_s + driver.fetch_s,
                 verify_s=driver.verify_s,
                 best_bytes_per_s=driver.best_bytes_per_s,
                 hosts=driver.hosts,

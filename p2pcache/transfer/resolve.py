@@ -102,6 +102,10 @@ class Resolver:
                 return source
         raise UsageError(f"no source understands `{refs.canonical(ref)}`")
 
+    def understands(self, ref: refs.Ref) -> bool:
+        """Whether there is an adapter of it."""
+        return any(source.accepts(ref) for source in self._sources)
+
     async def resolve(
         self,
         ref: refs.Ref,
@@ -162,7 +166,7 @@ class Resolver:
         return self._fall_back(known, error)
 
     async def _of_kubo(self, ref: refs.Ref, kubo: Source, missing: NotFound) -> Resolution:
-        """What a Kubo lists for a CID; nothing of it is recorded: its names are its content."""
+        """What a Kubo lists for a CID."""
         try:
             with trio.fail_after(self._options.timeout_s):
                 listing = _checked(await kubo.list(ref, Credentials()))
@@ -270,7 +274,8 @@ class Resolver:
         the ref means as a whole stays unrecorded.
         """
         if resolution.manifest is not None:
-            return self._kept(resolution)
+            is_new = resolution.listing.source == KUBO and not resolution.from_record
+            return self.record(resolution.ref, resolution.listing) if is_new else resolution
         if any(isinstance(blob, RootedBlob) for blob in blobs.values()):
             return resolution
         files = tuple(
@@ -279,19 +284,12 @@ class Resolver:
             if f.digest is not None or f.path in blobs
         )
         listing = replace(resolution.listing, files=files)
-        is_cid = isinstance(resolution.ref, refs.CidRef)  # that is its name for ever
-        if len(files) == len(resolution.listing.files) and not is_cid:
+        if len(files) == len(resolution.listing.files):
             return self.record(resolution.ref, listing)
         manifest = manifest_of(listing)
         if manifest is not None:
             self._store.put_manifest(manifest)  # so that `ls` shows it, and `rm` can free it
         return replace(resolution, listing=listing, manifest=manifest)
-
-    def _kept(self, resolution: Resolution) -> Resolution:
-        """What was listed with all its digests by who keeps no record here. Blocking."""
-        if resolution.listing.source == KUBO and resolution.manifest is not None:
-            self._store.put_manifest(resolution.manifest)
-        return resolution
 
     # -- records ----------------------------------------------------------------------------------
 
@@ -316,6 +314,9 @@ class Resolver:
         note = f"{error.message}; using what was resolved before"
         return replace(record, listing=replace(record.listing, notes=(*record.notes, note)))
 
+    def _is_here(self, manifest: Manifest) -> bool:
+        return self._store.is_complete(manifest.cid())
+
     def held(self, ref: refs.DigestRef | refs.CidRef) -> Resolution:
         """A digest or CID: what this store holds under that name. Blocking. Raises NotFound.
 
@@ -336,6 +337,9 @@ class Resolver:
         elif isinstance(ref, refs.CidRef) and is_root(ref.cid):
             of_folder = self.folders.manifest_of(ref.cid)
             manifest = None if of_folder is None else self._store.get_manifest(of_folder)
+        known = self.recorded(ref) if manifest is None else None
+        if known is not None and known.manifest is not None and self._is_here(known.manifest):
+            return known
         if manifest is None:
             raise NotFound(
                 f"nobody that this agent may ask has `{canonical}`",

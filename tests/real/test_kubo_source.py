@@ -252,3 +252,79 @@ def test_what_is_cut_short_is_asked_for_again_and_never_kept(tmp_path: Path, kub
             assert cuts
             assert sha256_file(Path(answer["path"])) == file.sha256
             assert sources(agent.why())["kubo"]["retries"] > 0
+
+
+SHAPES = {
+    "v0": ["--cid-version=0", "--raw-leaves=false", "--chunker=size-262144"],
+    "trickle": ["--trickle"],
+    "rabin": ["--chunker=rabin-65536-131072-262144"],
+    "wrapped": ["--raw-leaves=false"],
+    "small chunks": ["--chunker=size-1000", "--inline"],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_files_of_any_shape_come_block_by_block(tmp_path: Path, kubo: KuboDaemon, shape: str):
+    sizes = {"empty": 0, "tiny": 20, "small": 5000, "large": 2 * MIB + 5}
+    files = {}
+    for number, (name, size) in enumerate(sizes.items()):
+        blob = write_blob(tmp_path / "parts", size, seed=20 + number)
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        blob.path.rename(tmp_path / "folder" / name)
+        files[name] = blob.sha256
+    root = kubo.add(tmp_path / "folder", *SHAPES[shape])
+    with at_most(60), running_agent(tmp_path / "a", settings=settings(kubo)) as agent:
+        answer = agent.get(f"ipfs://{root}", to=str(tmp_path / "out"))
+        assert {name: sha256_file(tmp_path / "out" / name) for name in files} == files
+        assert answer["fetched_bytes"] == sum(sizes.values())
+        assert sources(agent.why())["kubo"]["bytes"] == sum(sizes.values())
+        one = agent.get(f"{root}/large", offline=True)
+        assert sha256_file(Path(one["path"])) == files["large"]
+    with running_agent(tmp_path / "a", settings={"network.enabled": "off"}) as agent:
+        again = agent.get(root, offline=True)
+        assert (again["manifest"], again["fetched_bytes"]) == (answer["manifest"], 0)
+
+
+def test_a_lie_in_a_foreign_file_is_named(tmp_path: Path, kubo: KuboDaemon):
+    file = write_blob(tmp_path, 2 * MIB, seed=30)
+    root = kubo.add(file.path, "--cid-version=0", "--raw-leaves=false")
+    with kubo_proxy(kubo) as proxy:
+        lies: list[str] = []
+
+        def lie(path: str, start: int, body: bytes) -> bytes:
+            if "format=raw" in path and len(body) > MIB // 2:
+                lies.append(path)
+                return body[:-1] + bytes([body[-1] ^ 1])
+            return body
+
+        proxy.change = lie
+        with at_most(60), running_agent(tmp_path / "a", settings=ALONE | behind(proxy)) as agent:
+            with pytest.raises(errors.Untrusted, match="kubo"):
+                agent.get(root)
+            assert len(lies) == 1, "never asked again"
+            assert sources(agent.why())["kubo"]["outcome"] == "left"
+
+
+def test_a_sharded_folder_with_a_symlink(tmp_path: Path, kubo: KuboDaemon):
+    where = tmp_path / "folder"
+    where.mkdir()
+    for number in range(5400):
+        (where / f"file-{number:05}").write_text(f"{number}\n")
+    (where / "link").symlink_to("file-00000")
+    root = kubo.add(where)
+    with at_most(120), running_agent(tmp_path / "a", settings=settings(kubo)) as agent:
+        answer = agent.get(root, to=str(tmp_path / "out"))
+        assert answer["files"] == 5400
+        assert (tmp_path / "out" / "file-05399").read_text() == "5399\n"
+        assert any("1 symlink" in note for note in answer["notes"])
+
+
+def test_what_came_from_kubo_may_go_while_kubo_has_it(tmp_path: Path, kubo: KuboDaemon):
+    folder(tmp_path / "folder")
+    root = kubo.add(tmp_path / "folder")
+    with at_most(60), running_agent(tmp_path / "a", settings=settings(kubo)) as agent:
+        manifest = agent.get(root)["manifest"]
+        with agent.client() as client:
+            assert [row["ref"] for row in client.ls()] == [f"ipfs://{root}"]
+            client.rm(manifest)  # not the last known copy
+        assert agent.get(root)["fetched_bytes"] > 0

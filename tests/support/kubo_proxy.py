@@ -7,7 +7,7 @@ import http.client
 import http.server
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003 - a dataclass field
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,7 @@ def kubo_proxy(kubo: KuboDaemon) -> Iterator[KuboProxy]:
 
         do_POST = do_HEAD = do_GET
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
