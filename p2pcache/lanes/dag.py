@@ -159,12 +159,11 @@ def _write(order: DagOrder, blocks: _Blocks) -> tuple[bytes, bytes]:
     except OSError as exc:
         raise Ended(disk_fault(exc, "create a file")) from exc
     try:
-        with contextlib.closing(stream(files.read(order.cid), blocks.get)) as found:
-            for data in found:
-                hashes.update(data)
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
+        for data in stream(files.read(order.cid), blocks.get):
+            hashes.update(data)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
         if hashes.size != order.size:
             text = f"the file has {hashes.size} bytes, expected {order.size}"
             raise ended(FaultKind.UNTRUSTED, text)

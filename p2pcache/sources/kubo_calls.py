@@ -8,7 +8,6 @@ one connection: on loopback that is 0.2 ms.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import ssl
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import h11
 import trio
 
 from p2pcache.content import cid as cids
-from p2pcache.content import digests
+from p2pcache.content.dag.hashes import verify_cid
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.sources.urls import origin_of
 from p2pcache.version import __version__
@@ -77,12 +76,12 @@ class KuboCalls:
         url = f"{gateway}/ipfs/{cids.format_cid(cid)}"
         reply = await self._ask("GET", f"{url}?format=raw", MAX_BLOCK_BYTES, [CACHED])
         _check_status(reply.status, url)
-        got = digests.sha256_digest(hashlib.sha256(reply.body).digest())
-        if got != cids.multihash(cid):
+        try:
+            verify_cid(cid, reply.body)
+        except Untrusted as exc:
             raise Untrusted(
-                f"{origin_of(gateway)} sent {digests.describe(got)} for the block "
-                f"{cids.format_cid(cid)}"
-            )
+                f"{origin_of(gateway)} sent other bytes for {cids.format_cid(cid)}: {exc.message}"
+            ) from exc
         return reply.body
 
     async def _ask(
@@ -137,7 +136,7 @@ async def _reply(peer: h11.Connection, stream: trio.abc.Stream, most: int, where
     while True:
         event = peer.next_event()
         if event is h11.NEED_DATA:
-            peer.receive_data(await stream.receive_some(READ_BYTES))
+            peer.receive_data(bytes(await stream.receive_some(READ_BYTES)))
         elif isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):

@@ -126,7 +126,7 @@ async def _bring(
         finally:
             drafts.discard(draft)
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(lambda path=draft: path.unlink(missing_ok=True))
+                await trio.to_thread.run_sync(_remove, draft)
         if report.fault.kind in (FaultKind.LOCAL, FaultKind.DISK_FULL):
             raise local_error(report.fault)
         if report.fault.kind is not FaultKind.UNAVAILABLE or number + 1 == TRIES:
@@ -149,6 +149,10 @@ def _keep(store: Store, draft: Path, one: Wanted, report: DagReport, hold: Hold)
     hashes = report.block_digests
     root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), one.size_bytes)
     return store.publish_draft(draft, blob, root_cid=root.cid, block_digests=hashes)
+
+
+def _remove(draft: Path) -> None:
+    draft.unlink(missing_ok=True)
 
 
 def _sizes(drafts: Sequence[Path]) -> int:

@@ -211,13 +211,14 @@ def test_without_a_kubo_that_answers_the_peers_bring_it(
 def test_a_gateway_that_stalls_is_left_for_a_peer(tmp_path: Path, kubo: KuboDaemon):
     file = write_blob(tmp_path, 24 * MIB, seed=7)
     root = kubo.add(file.path)
-    with kubo_proxy(kubo) as proxy, at_most(90):
-        with network(tmp_path, 2, each={1: behind(proxy)}) as (holder, agent):
-            answer = holder.get(root, kubo=str(kubo.repo))
-            proxy.hold = lambda path: None if is_question(path) else still(proxy)
-            answer = agent.get(root)
-            assert sha256_file(Path(answer["path"])) == file.sha256
-            proxy.closing.set()
+    behind_it = kubo_proxy(kubo)
+    with behind_it as proxy, at_most(120), network(tmp_path, 2, each={1: behind(proxy)}) as both:
+        holder, agent = both
+        holder.get(root, kubo=str(kubo.repo))
+        proxy.hold = lambda path: None if is_question(path) else still(proxy)
+        answer = agent.get(root)
+        proxy.closing.set()
+        assert sha256_file(Path(answer["path"])) == file.sha256
 
 
 def test_a_part_of_a_file_is_no_file_and_nothing_is_searched(tmp_path: Path, kubo: KuboDaemon):
@@ -259,7 +260,7 @@ SHAPES = {
     "trickle": ["--trickle"],
     "rabin": ["--chunker=rabin-65536-131072-262144"],
     "wrapped": ["--raw-leaves=false"],
-    "small chunks": ["--chunker=size-1000", "--inline"],
+    "small chunks": ["--chunker=size-20000", "--inline"],
 }
 
 

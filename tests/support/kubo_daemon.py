@@ -61,11 +61,9 @@ class KuboDaemon:
     def add(self, path: Path, *options: str) -> str:
         """The root of a file or a folder, stored and pinned; `options` of `ipfs add`."""
         host, _, port = self.api.partition(":")
+        api = f"--api=/ip4/{host}/tcp/{port}"
         done = subprocess.run(
-            [
-                ipfs_binary(), "--api", f"/ip4/{host}/tcp/{port}", "add", "-r", "-Q", "-H",
-                *options, str(path),
-            ],
+            [str(ipfs_binary()), api, "add", "-r", "-Q", "-H", *options, str(path)],
             env={"IPFS_PATH": str(self.repo), "HOME": str(self.repo), "IPFS_TELEMETRY": "off"},
             check=False, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
