@@ -61,9 +61,7 @@ def _shard(profile: Profile, named: list[_Named], depth: int, keep: Keep) -> Roo
         else:
             links.append((prefix, _shard(profile, slots[slot], depth + 1, keep)))
     field = bits.to_bytes(profile.fanout // 8, "big").lstrip(b"\0")
-    data = fsdata.encode(
-        FsData(Kind.SHARD, field, hash_type=fsdata.MURMUR3, fanout=profile.fanout)
-    )
+    data = fsdata.encode(FsData(Kind.SHARD, field, hash_type=fsdata.MURMUR3, fanout=profile.fanout))
     return make_node(profile, links, data, sum(child.size for _, child in links), keep)[0]
 
 

@@ -141,7 +141,7 @@ def test_a_bomb_of_shards_is_refused_when_it_repeats_itself() -> None:
 def test_a_chain_of_shards_ends_where_the_hash_does() -> None:
     blocks = Blocks()
     root = shard(blocks, {0: (b"", LEAF.cid)})
-    for _ in range(100_000):
+    for _ in range(5000):
         root = shard(blocks, {0: (b"", root)})
     blocks.asked.clear()
     with pytest.raises(Untrusted, match="deeper"):
@@ -180,7 +180,7 @@ def test_a_path_leads_through_folders_and_says_what_it_touched() -> None:
     assert found.cid == LEAF.cid
     assert len(found.roots) == 4
     assert found.roots[0] == root.cid
-    assert len(found.blocks) in (4, 5)  # two plain folders and the shards of one
+    assert len(found.blocks) in (3, 4)  # two plain folders and the shards of one
     assert list(found.blocks) == blocks.asked
     assert run(path.resolve(root.cid, []), blocks.get_block).roots == (root.cid,)
 
