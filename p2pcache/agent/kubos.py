@@ -8,7 +8,7 @@ import trio
 
 from p2pcache.content.refs import CidRef
 from p2pcache.errors import Unavailable, UsageError
-from p2pcache.sources.kubo_place import find_kubo, parse_kubo
+from p2pcache.sources.kubo_place import AUTO, find_kubo, parse_kubo
 from p2pcache.sources.port import KUBO, SourceKind
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class Kubos:
             said = parse_kubo(said)
         except ValueError as exc:
             raise UsageError(f"`kubo`: {exc}") from exc
+        if said == AUTO:  # it is the caller's own folder
+            raise UsageError(
+                "`kubo`: a folder or an address", hint="`auto` is for the command line"
+            )
         place = await trio.to_thread.run_sync(find_kubo, said, gateway)
         if place is None:
             return None
