@@ -13,6 +13,7 @@ BENCHES = {
     "origin": "1 GiB from nginx, plain and TLS, beside curl, aria2c and huggingface_hub",
     "small": "5,000 files of 2-40 KB over TLS: nginx, huggingface_hub's snapshot_download, a peer",
     "pair": "1 GiB agent to agent, plain and TLS, beside a raw loop, Kubo and libtorrent",
+    "kubo": "1 GiB out of a Kubo by its CID, a file and a folder, beside Kubo's own pin add",
     "swarm": "N agents in namespaces start together: time over the bound, origin copies",
     "preload": "8 agents in namespaces preload, one is killed, one has a get: copies, its speed",
     "sim": "the pull machine of many nodes in virtual time: the bound, copies, faults",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,17 @@ from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.config.network import trust
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
-from p2pcache.errors import Interrupted, LocalFault, NotFound, P2PCacheError, UsageError
-from p2pcache.sources.port import Credentials
+from p2pcache.errors import (
+    Interrupted,
+    LocalFault,
+    NotFound,
+    P2PCacheError,
+    Unavailable,
+    UsageError,
+)
+from p2pcache.sources.port import KUBO, Credentials
 from p2pcache.store.blobs import BlobInfo
-from p2pcache.store.rooted import is_root
+from p2pcache.store.rooted import RootedBlob, is_root
 from p2pcache.transfer.folders import folder_root
 from p2pcache.transfer.names import OTHERS, NameOptions
 from p2pcache.transfer.progress import Progress
@@ -33,8 +40,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.agent.pulls import Watch
-    from p2pcache.sources.port import ListedFile
-    from p2pcache.store.rooted import AnyBlob
+    from p2pcache.sources.port import ListedFile, Source
     from p2pcache.store.store import Hold
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
@@ -59,6 +65,7 @@ class GetRequest:
     names: NameOptions | None  # whose word counts; None: the configured ones'
     rate_bytes_per_s: float | None
     credentials: Credentials
+    kubo: str | None  # another one than the configured
 
 
 def get_request(args: Args, links: bool, names: NameOptions | None = None) -> GetRequest:
@@ -82,6 +89,7 @@ def get_request(args: Args, links: bool, names: NameOptions | None = None) -> Ge
         names=name_options(args, names or NameOptions()),
         rate_bytes_per_s=args.positive("limit_rate"),
         credentials=args.credentials(),
+        kubo=args.optional_text("kubo"),
     )
 
 
@@ -107,18 +115,14 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         args.credentials(),
         offline=args.flag("offline"),
         refresh=args.flag("refresh"),
+        kubo=await parts.kubos.find(args.optional_text("kubo"), patient=True),
     )
     files = resolution.listing.files
-    names = [f.digest for f in files if f.digest is not None]
-    have = await trio.to_thread.run_sync(parts.store.find_many, names)
+    root = _root_of(ref)
+    names = [name for f in files if (name := f.name or root) is not None]
+    have = await trio.to_thread.run_sync(parts.store.find_any_of, names)
     for file in files:
-        blob: AnyBlob | None
-        if file.digest is not None:
-            blob = have.get(file.digest)
-        else:
-            root = _root_of(ref)
-            find = parts.store.find_any
-            blob = None if root is None else await trio.to_thread.run_sync(find, root)
+        blob = have.get(file.name or root or b"")
         await emit({"type": "item", "value": shown(file, blob)})
     return {"ref": args.text("ref"), **summary(resolution)}
 
@@ -193,6 +197,16 @@ def _stop_if_cancelled(path: str) -> None:
     trio.from_thread.check_cancelled()
 
 
+def _word_of(error: NotFound) -> P2PCacheError | None:
+    """What Kubo said of a name that is not here, where one was asked."""
+    return error.__cause__ if isinstance(error.__cause__, P2PCacheError) else None
+
+
+def _with_note(resolution: Resolution, note: str) -> Resolution:
+    listing = resolution.listing
+    return replace(resolution, listing=replace(listing, notes=(*listing.notes, note)))
+
+
 class _Run:
     """One `get`, step by step, so that a failure leaves a receipt of the steps before it."""
 
@@ -207,6 +221,7 @@ class _Run:
         self._times: dict[str, float] = {}
         self._resolution: Resolution | None = None
         self._report: PullReport | None = None
+        self._kubo: Source | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -239,7 +254,7 @@ class _Run:
             report = await parts.pulls.wait_pulled(
                 pull_key(request, resolution, self.files), self._ref, self._start, self._tell, hold
             )
-        self._report = report
+        report = self._report = await self._named(report)
         self._times |= {
             "adopt_s": report.adopt_s,
             "fetch_s": report.fetch_s,
@@ -255,6 +270,22 @@ class _Run:
         placed = await trio.to_thread.run_sync(self._place, resolution, report)
         self._times["materialise_s"] = trio.current_time() - started
         return resolution, report, placed
+
+    async def _named(self, report: PullReport) -> PullReport:
+        """With the sha2-256 of each file, where several are shown: a manifest will list them. Alone
+        one goes by its root, and is named when there is time.
+        """
+        rooted = {path: b for path, b in report.blobs.items() if isinstance(b, RootedBlob)}
+        if rooted:
+            self._parts.naming.wake()
+        if not rooted or len(self.files) == 1:
+            return report
+        named = {path: await self._parts.naming.name(b.root_cid) for path, b in rooted.items()}
+        good = {path: b for path, b in named.items() if isinstance(b, BlobInfo)}
+        if len(good) < len(rooted):
+            path = next(path for path in rooted if path not in good)
+            raise LocalFault(f"`{path}` was damaged on this disk", hint="run it again")
+        return replace(report, blobs={**report.blobs, **good})
 
     def _complete(self, resolution: Resolution, hold: Hold) -> PullReport | None:
         """The report when all of it is here: there is no pull then, nor anybody to share it with.
@@ -276,33 +307,61 @@ class _Run:
         return placed
 
     async def _resolve(self, hold: Hold) -> Resolution:
-        """What the ref means; content that is only a name may have to come from peers first."""
-        request, resolver = self._request, self._parts.resolver
+        """What the ref means; content that is only a name may have to come from peers first.
+
+        A Kubo is asked first, for it tells at once; one that does not is asked again, with
+        patience, after the peers.
+        """
+        request, parts = self._request, self._parts
+        self._kubo = await parts.kubos.find(request.kubo)
         try:
-            return await resolver.resolve(
-                request.ref,
-                request.credentials,
-                offline=request.offline,
-                refresh=request.refresh,
-                trust=request.names,
-            )
-        except NotFound:
-            named = isinstance(request.ref, refs.DigestRef | refs.CidRef)
-            if not named or request.dry_run or not self._parts.network.wanted:
-                raise
-        assert isinstance(request.ref, refs.DigestRef | refs.CidRef)
-        self._report = await bring_named(
-            self._parts, request.ref, self._tell, request.rate_bytes_per_s, hold, self._note
+            return await self._resolved()
+        except NotFound as exc:
+            missing, of_kubo = exc, _word_of(exc)
+        if not isinstance(request.ref, refs.DigestRef | refs.CidRef):
+            raise missing
+        if parts.network.wanted and not request.dry_run:
+            try:
+                self._report = await bring_named(
+                    parts, request.ref, self._tell, request.rate_bytes_per_s, hold, self._note
+                )
+                resolution = await parts.resolver.resolve(request.ref, request.credentials)
+                return resolution if of_kubo is None else _with_note(resolution, of_kubo.message)
+            except NotFound as exc:
+                missing = exc
+        if isinstance(of_kubo, Unavailable):
+            self._kubo = await parts.kubos.find(request.kubo, patient=True)
+            try:
+                return await self._resolved()
+            except NotFound as exc:
+                of_kubo = _word_of(exc)
+        if of_kubo is None:
+            raise missing
+        hint = of_kubo.hint or missing.hint
+        raise NotFound(f"{missing.message}; {of_kubo.message}", hint=hint) from of_kubo
+
+    async def _resolved(self) -> Resolution:
+        request = self._request
+        return await self._parts.resolver.resolve(
+            request.ref,
+            request.credentials,
+            offline=request.offline,
+            refresh=request.refresh,
+            trust=request.names,
+            kubo=self._kubo,
         )
-        return await resolver.resolve(request.ref, request.credentials)
 
     async def _start(self, watch: Watch, hold: Hold) -> PullReport:
         request, parts = self._request, self._parts
         assert self._resolution is not None
         local = isinstance(request.ref, refs.DigestRef | refs.CidRef)
-        others = self._resolution.listing.source == OTHERS
-        no_origin = request.offline or local or others
-        source = None if no_origin else parts.resolver.source_for(request.ref)
+        listed_by = self._resolution.listing.source
+        if listed_by == KUBO:
+            source = self._kubo
+        elif request.offline or local or listed_by == OTHERS:
+            source = None
+        else:
+            source = parts.resolver.source_for(request.ref)
         return await pull(
             parts.context,
             self._resolution,
@@ -325,7 +384,7 @@ class _Run:
         from p2pcache.transfer.want import PullReport
 
         root = _root_of(self._request.ref)
-        names = {f.path: root if f.digest is None else f.digest for f in self.files}
+        names = {f.path: f.name or root for f in self.files}
         asked = [name for name in names.values() if name is not None]
         have = await trio.to_thread.run_sync(self._parts.store.find_any_of, asked)
         missing = [f for f in self.files if names[f.path] not in have]

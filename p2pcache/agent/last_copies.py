@@ -20,7 +20,7 @@ from p2pcache.agent.names import MEMBERS_S
 from p2pcache.content import refs
 from p2pcache.content.last_copy import Copy, copy_of, least
 from p2pcache.errors import Denied, LocalFault, NotFound, P2PCacheError
-from p2pcache.sources.port import Credentials
+from p2pcache.sources.port import KUBO, Credentials
 from p2pcache.store.gc import ASK_S
 from p2pcache.store.policy import Hold
 from p2pcache.transfer.names import OTHERS
@@ -156,13 +156,15 @@ class LastCopies:
         """
         for row in rows:
             ref, ours = refs.parse_ref(row.canonical), row.source != OTHERS
-            if not (isinstance(ref, refs.HfRef) or (ours and isinstance(ref, refs.HttpRef))):
+            is_kubos = row.source == KUBO and self._resolver.understands(ref)
+            is_web = ours and isinstance(ref, refs.HttpRef)
+            if not (isinstance(ref, refs.HfRef) or is_web or is_kubos):
                 continue
             server = self._resolver.source_for(ref).endpoint(ref, _nobody(row))
             if not ours and hubs.get(row.canonical) != server:
                 continue
             if ours:
-                self._heard(row.endpoint, row.resolved_at)
+                self._heard(server if is_kubos else row.endpoint, row.resolved_at)
                 self._said[row.canonical] = max(row.resolved_at, self._said.get(row.canonical, 0.0))
                 if row.resolved_at > self._gone.get(row.canonical, math.inf):
                     del self._gone[row.canonical]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from p2pcache.agent.ipfs import Ipfs
+    from p2pcache.agent.kubos import Kubos
     from p2pcache.agent.last_copies import LastCopies
     from p2pcache.agent.names import NetworkNames
     from p2pcache.agent.naming import Naming
@@ -42,5 +43,6 @@ class Parts:
     naming: Naming
     origins: Origins
     ipfs: Ipfs
+    kubos: Kubos
     now: Callable[[], float]
     started_at: float

@@ -15,6 +15,7 @@ from p2pcache.content import cid as cids
 from p2pcache.content.peerid import parse_peer_id
 from p2pcache.content.refs import CidRef, DigestRef, canonical
 from p2pcache.errors import NotFound, P2PCacheError, plain_errors
+from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.lanes.peek import peek
 from p2pcache.sources.port import (
     SourceKind,
@@ -101,7 +102,9 @@ async def maybe_peers(
     """The peers of a pull, None when there is nothing that they could be asked for. Where there is
     no network yet, they are those of the first one that opens while the pull runs.
     """
-    names = [file.digest for file in files if file.digest is not None]
+    names = [file.name for file in files if file.name is not None]
+    if resolution.manifest is None and len(names) > 1:  # a ticket is of a manifest, or of one blob
+        names = [f.name for f in files if f.name is not None and (f.size or 0) > BLOCK_BYTES]
     if not names or not parts.network.settings.enabled:
         yield None
         return

@@ -89,9 +89,9 @@ class PullSwarm:
         """Ask the DHT who has it; whoever it names becomes a member that is asked."""
         await self._opened.look_up(name, self._swarm)
 
-    async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
+    async def lane(self, peer: PeerId, *, name: bytes | None = None, timeout_s: float) -> Lane:
         """See the port."""
-        lane = await self._swarm.lane(peer, timeout_s=timeout_s)
+        lane = await self._swarm.lane(peer, name=name, timeout_s=timeout_s)
         mine = self._opened.client_tls
         who = format_peer_id(peer)
         if mine is not None and lane.fingerprint is None:
@@ -109,9 +109,9 @@ class PullSwarm:
             client_key=None if mine is None else mine.client_key,
         )
 
-    def expire_lane(self, peer: PeerId) -> None:
+    def expire_lane(self, peer: PeerId, *, name: bytes | None = None) -> None:
         """See the port."""
-        self._swarm.expire_lane(peer)
+        self._swarm.expire_lane(peer, name=name)
 
     async def block_map(
         self, peer: PeerId, name: bytes, first: int, count: int, *, timeout_s: float

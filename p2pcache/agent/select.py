@@ -62,7 +62,7 @@ def shown(file: ListedFile, blob: AnyBlob | None) -> dict[str, Any]:
             git_sha1 = raw
         else:
             sha256 = raw
-    root = None if blob is None else blob.root_cid
+    root = file.root if blob is None else blob.root_cid
     return {
         "path": file.path,
         "size": file.size,

@@ -12,6 +12,7 @@ import trio
 
 from p2pcache.agent.adopt import hub_adopter
 from p2pcache.agent.ipfs import Ipfs
+from p2pcache.agent.kubos import ConfiguredKubo, Kubos
 from p2pcache.agent.last_copies import LastCopies
 from p2pcache.agent.lean import keep_lean
 from p2pcache.agent.names import NetworkNames
@@ -28,6 +29,7 @@ from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
+from p2pcache.sources.kubo import KuboOptions, KuboSource
 from p2pcache.store.durable import local_faults
 from p2pcache.store.store import Store
 from p2pcache.transfer.pull import PullContext
@@ -60,10 +62,12 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
         spent = await trio.to_thread.run_sync(store.spent.all)
         odometer = _odometer(config.home, closing)
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
+            kubos = Kubos(config.ipfs, lambda place, s: KuboSource(place, KuboOptions(present_s=s)))
             sources: list[Source] = [
                 HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 FileSource(),
+                ConfiguredKubo(kubos),
             ]
             nursery.start_soon(keep_running, _keep_leases, store)
             nursery.start_soon(keep_running, keep_lean, store, workers)
@@ -107,6 +111,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     naming=naming,
                     origins=origins,
                     ipfs=Ipfs(store, config.ipfs, nursery, time.time),
+                    kubos=kubos,
                     now=time.time,
                     started_at=time.time(),
                 )
@@ -119,6 +124,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 with trio.CancelScope(deadline=trio.current_time() + CLOSE_S, shield=True):
                     for source in sources:
                         await source.aclose()
+                    await kubos.aclose()
 
 
 def _odometer(home: Path, closing: ExitStack) -> Odometer | None:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from p2pcache.agent.localapi.answers import GetAnswer, ResolveAnswer
 
 
+KUBO_OPTION = click.option(
+    "--kubo", metavar="URL|auto", help="A Kubo that is asked for a CID, by its RPC's address."
+)
+
+
 @click.command(
     cls=Command,
     short_help="Bring a ref's files here, verified.",
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
     metavar="any|none|PEER[,PEER]",
     help="Whose word on a name counts when the origin is not asked.",
 )
+@KUBO_OPTION
 @output_options
 def get(
     ref: str,
@@ -61,7 +67,7 @@ def get(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     copy_files: bool,
-    **options: Any,  # noqa: ANN401 - revision, dry_run, limit_rate, offline, refresh, max_age, trust
+    **options: Any,  # noqa: ANN401 - revision, dry_run, limit_rate, offline, refresh, max_age, trust, kubo
 ) -> None:
     """Bring the files of REF here, verified, and print where they are.
 
@@ -114,6 +120,7 @@ def _summary(answer: GetAnswer) -> str:
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit.")
 @click.option("--refresh", is_flag=True, help="Ask the origin, whatever is recorded.")
 @click.option("--offline", is_flag=True, help="Ask no origin: records, or other agents.")
+@KUBO_OPTION
 @output_options
 def resolve(ref: str, printer: Printer, **options: Any) -> None:  # noqa: ANN401
     """Resolve REF to its immutable manifest and list its files."""

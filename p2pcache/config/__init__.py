@@ -12,6 +12,7 @@ from p2pcache.config.environment import (
     caller_credentials,
     home,
     hub_cache_dir,
+    kubo_of_caller,
     socket_path,
     terminal_options,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "caller_credentials",
     "home",
     "hub_cache_dir",
+    "kubo_of_caller",
     "socket_path",
     "terminal_options",
 ]

@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from p2pcache.errors import UsageError
+
 ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("P2PCACHE_HOME", "where the store, the socket and the configuration are"),
     ("P2PCACHE_NO_PROGRESS", "any value: no progress display"),
@@ -32,7 +34,7 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("ENABLE_IPFS_KIT", "0, as ENABLE_HF_CACHE: p2pcache.ipfs_backend goes to Kubo"),
     ("IPFS_KIT_DISABLE", "1: the same as ENABLE_IPFS_KIT=0"),
     ("ENABLE_HF_CACHE", "0, as ENABLE_IPFS_KIT: p2pcache.ipfs_backend goes to Kubo"),
-    ("IPFS_PATH", "Kubo's repository, whose `api` file says where it listens (default: ~/.ipfs)"),
+    ("IPFS_PATH", "Kubo's repository, whose files say where it listens (default: ~/.ipfs)"),
     ("XDG_CACHE_HOME", "base of both default folders"),
     ("XDG_RUNTIME_DIR", "holds the socket when the path of P2PCACHE_HOME is too long for one"),
 )
@@ -107,6 +109,18 @@ def caller_credentials() -> dict[str, str]:
     if token:
         found["hf_token"] = token
     return found
+
+
+def kubo_of_caller(said: str | None) -> str | None:
+    """What `--kubo` says, with `auto` as this user's folder. Raises UsageError."""
+    from p2pcache.config.ipfs import kubo, where_kubo  # only where a Kubo is named
+
+    if said is None:
+        return None
+    try:
+        return where_kubo(kubo(said), os.environ)
+    except ValueError as exc:
+        raise UsageError(f"`--kubo`: {exc}", hint="http://127.0.0.1:5001, or auto") from exc
 
 
 def terminal_options() -> TerminalOptions:

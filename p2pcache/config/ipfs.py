@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from p2pcache.config.network import port
+from p2pcache.sources.kubo_place import AUTO, parse_kubo, parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +29,15 @@ class ListenAt:
 class IpfsSettings:
     """`gateway`, `rpc` None: there is none, which is the default: every program and user of this
     machine can read what the gateway shows, and change by the RPC what it keeps.
+
+    `kubo`: URL of a Kubo's RPC, or the folder of its repository; None: no Kubo is asked, which is
+    the default: what runs on a machine by chance is not asked for everything that is missing.
     """
 
     gateway: ListenAt | None = None
     rpc: ListenAt | None = None
+    kubo: str | None = None
+    kubo_gateway: str | None = None
 
 
 def listen_at(text: str) -> ListenAt:
@@ -40,3 +51,24 @@ def listen_at(text: str) -> ListenAt:
     if not loopback:
         raise ValueError(f"`{text}` is not on a loopback address; write it like `127.0.0.1:8080`")
     return ListenAt(host, port(number))
+
+
+def kubo(text: str) -> str:
+    """`http://127.0.0.1:5001`, a repository's folder, or `auto`. Raises ValueError."""
+    return parse_kubo(text)
+
+
+def kubo_gateway(text: str) -> str:
+    """`http://127.0.0.1:8080`. Raises ValueError."""
+    return parse_url(text)
+
+
+def ipfs_repository(environment: Mapping[str, str]) -> str:
+    """The folder of this user's Kubo, by its own rule."""
+    named = environment.get("IPFS_PATH")
+    return str(Path(named or "~/.ipfs").expanduser().absolute())
+
+
+def where_kubo(said: str | None, environment: Mapping[str, str]) -> str | None:
+    """What `kubo` gave, with `auto` replaced by the repository that it means here."""
+    return ipfs_repository(environment) if said == AUTO else said

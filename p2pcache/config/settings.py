@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.config.environment import ENVIRONMENT
-from p2pcache.config.ipfs import IpfsSettings, listen_at
+from p2pcache.config.ipfs import IpfsSettings, kubo, kubo_gateway, listen_at, where_kubo
 from p2pcache.config.network import (
     DEFAULT_PORT,
     NetworkSettings,
@@ -262,6 +262,18 @@ SETTINGS: tuple[Setting, ...] = (
         lambda value: None if value is None else str(value),
     ),
     Setting(
+        "ipfs.kubo",
+        _optional(kubo),
+        None,
+        "a Kubo that is asked for CIDs before origins: its RPC's URL, its folder, or auto",
+    ),
+    Setting(
+        "ipfs.kubo_gateway",
+        _optional(kubo_gateway),
+        None,
+        "URL of that Kubo's gateway; none: as its own configuration says",
+    ),
+    Setting(
         "agent.labels",
         labels,
         _PRELOAD.labels,
@@ -336,7 +348,9 @@ def load(home: Path, environment: Mapping[str, str]) -> Config:
                 raise UsageError(f"{where}: {key}: {exc}") from exc
     if written:
         raise _no_setting(file, next(iter(written)))
-    return replace(_build(home, values, origins), unknown=_unknown(environment))
+    config = _build(home, values, origins)
+    ipfs = replace(config.ipfs, kubo=where_kubo(config.ipfs.kubo, environment))
+    return replace(config, ipfs=ipfs, unknown=_unknown(environment))
 
 
 def _no_setting(file: Path, key: str) -> UsageError:
@@ -428,7 +442,12 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             limit_up_bytes_per_s=values["lanes.limit_up"],
         ),
         preload=PreloadSettings(values["preload.from"], values["agent.labels"]),
-        ipfs=IpfsSettings(gateway=values["ipfs.gateway"], rpc=values["ipfs.rpc"]),
+        ipfs=IpfsSettings(
+            gateway=values["ipfs.gateway"],
+            rpc=values["ipfs.rpc"],
+            kubo=values["ipfs.kubo"],
+            kubo_gateway=values["ipfs.kubo_gateway"],
+        ),
         budgets=values["origins.budgets"],
         values=values,
         origins=origins,

@@ -7,6 +7,7 @@
 | `odometer` | what running requests have received, where the agent sees it at any moment     |
 | `small`   | `fetch_small(orders, limits, threads)`: a batch of blobs of at most one block    |
 | `bundle`  | `fetch_bundle(order, limits)`: many small blobs of one peer with one request     |
+| `dag`     | `fetch_dag(order)`: a file of any UnixFS shape, by the blocks of its own DAG     |
 | `follow`  | `follow(FollowOrder)`: the whole digest, in order, behind the writers            |
 | `http`    | one GET: redirects, memory of the final URL, renewal                             |
 | `pools`   | connections kept in the worker: TLS, pins, proxies, one place for every receive  |

@@ -9,6 +9,9 @@ http.py          web servers: one file, or a SHA256SUMS list
 http_probe.py    the requests of that, with their deadlines and table of errors
 sums.py          the strict parser of such lists
 file.py          files and folders of this machine
+kubo.py          a Kubo: what it has of a CID, proven by the DAG's own nodes
+kubo_calls.py    the questions of that, over its RPC and as single blocks
+kubo_place.py    where a Kubo is: a URL, a multiaddr, a repository's folder
 headers.py       what response headers may mean: pure and bounded
 urls.py          what a URL says of itself, and what of it may be shown
 certificates.py  a certificate that does not verify, told from a server that is down

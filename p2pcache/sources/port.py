@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from p2pcache.lanes.orders import Location
 
 
+KUBO = "kubo"  # the name of that adapter, which lists CIDs and keeps no record of it
+
+
 class SourceKind(enum.IntEnum):
     """The order of preference (DESIGN 6): lower is asked first."""
 
@@ -56,6 +59,9 @@ class ListedFile:
     `validator`: for a file without a digest, what changes when its bytes do (`lanes.orders`);
     None: nothing tells two versions apart. `is_recent`: it changed so shortly before it was listed
     that its validator may be the same after another change; good for one pull, not for a record.
+    `root`: the UnixFS root (binary CID), where the origin goes by it, and `block_map` the sha2-256
+    of each block, joined, which make that root. `dag`: the CID of a file whose own blocks alone
+    can be verified, for it is not cut as ours are: it comes block by block.
     """
 
     path: str
@@ -66,6 +72,14 @@ class ListedFile:
     xet_hash: str | None = None
     validator: str | None = None
     is_recent: bool = False
+    root: bytes | None = None
+    block_map: bytes | None = field(default=None, repr=False)
+    dag: bytes | None = None
+
+    @property
+    def name(self) -> bytes | None:
+        """What it is called among peers; None when only the arrived bytes can name it."""
+        return self.digest or self.root
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,14 +249,15 @@ class Swarm(Protocol):
         """What changes, from the start: what is held already comes first. Bounded, coalesced."""
         ...
 
-    async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
-        """A lane with a valid ticket; cached until shortly before it expires.
+    async def lane(self, peer: PeerId, *, name: bytes | None = None, timeout_s: float) -> Lane:
+        """A lane with a valid ticket; cached until shortly before it expires. `name`: the blob
+        that is to be read, in a pull of several that no manifest lists.
 
         Raises Denied, NotFound, Unavailable.
         """
         ...
 
-    def expire_lane(self, peer: PeerId) -> None:
+    def expire_lane(self, peer: PeerId, *, name: bytes | None = None) -> None:
         """The peer's byte server refused the ticket of its lane: get another one next time."""
         ...
 

@@ -221,11 +221,11 @@ class _View:
     def events(self) -> trio.MemoryReceiveChannel[SwarmEvent]:
         return self._events
 
-    async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
-        return await self._swarm.lane(peer, timeout_s=timeout_s)
+    async def lane(self, peer: PeerId, *, name: bytes | None = None, timeout_s: float) -> Lane:
+        return await self._swarm.lane(peer, name=name, timeout_s=timeout_s)
 
-    def expire_lane(self, peer: PeerId) -> None:
-        self._swarm.expire_lane(peer)
+    def expire_lane(self, peer: PeerId, *, name: bytes | None = None) -> None:
+        self._swarm.expire_lane(peer, name=name)
 
     async def block_map(
         self, peer: PeerId, name: bytes, first: int, count: int, *, timeout_s: float

@@ -20,6 +20,7 @@ import trio
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import DiskFull, P2PCacheError, plain_errors
 from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FetchLimits
+from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.faults import fault_of, no_source
 from p2pcache.transfer.growing import GrowingBlob
@@ -116,7 +117,8 @@ class Driver:
         """Who may bring what from an origin is shared with others when we have a name they know."""
         me: str | None = None
         members: tuple[str, ...] = ()
-        if peers is not None and peers.signer is not None and self._origins:
+        shared = any(origin.kind is SourceKind.ORIGIN for origin in self._origins)
+        if peers is not None and peers.signer is not None and shared:
             me = format_peer_id(peers.signer.peer_id)
             members = tuple(format_peer_id(peer) for peer in peers.swarm.members())
         return Setup(
@@ -202,7 +204,7 @@ class Driver:
 
     async def _loop(self, nursery: trio.Nursery) -> None:
         wake, reached = math.inf, 0.0
-        starting = [ev.SourceUp(o.name, o.kind, o.streams) for o in self._origins]
+        starting = [ev.SourceUp(o.name, o.kind, o.streams, self._held_by(o)) for o in self._origins]
         pending: list[ev.Event] = [*starting, ev.Tick()]
         if self._swarming is not None:
             pending = [*self._swarming.places(), ev.Tick()]
@@ -225,6 +227,11 @@ class Driver:
                 pending = [ev.Tick()]
             if stood_s := self._standstill.take():
                 pending.insert(0, ev.StoodStill(stood_s))
+
+    def _held_by(self, origin: Origin) -> frozenset[int] | None:
+        if origin.holds is None:
+            return None
+        return frozenset(i for i, w in enumerate(self._wanted) if w.key in origin.holds)
 
     async def _gather(self, pending: list[ev.Event]) -> None:
         """What comes within a few turns of the loop is planned for together: peers tell of

@@ -12,9 +12,11 @@ import trio
 
 from p2pcache.errors import P2PCacheError
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind, FetchOrder, Location
+from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.batches import fetch_batch
 from p2pcache.transfer.faults import OURS, fault_of, local_error
+from p2pcache.transfer.spending import uncounted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -143,7 +145,7 @@ class Jobs:
             swarming.brought(job.source, job.blob, job.start // BLOCK_BYTES, report.digests)
             if fault is not None:
                 await swarming.refused(job.source, job.blob, report.done // BLOCK_BYTES, fault)
-        if fault is not None and not swarming.is_peer(job.source):
+        if fault is not None and self._is_metered(job.source):
             swarming.throttled(job.source, fault)
         if fault is not None and fault.kind is FaultKind.UNAVAILABLE and fault.http_status is None:
             swarming.unreachable(job.source)
@@ -163,7 +165,7 @@ class Jobs:
             return report
         fresh = location
         if self.swarming is not None and self.swarming.is_peer(job.source):
-            self.swarming.expire(job.source, location)
+            self.swarming.expire(job.source, location, job.blob)
             fresh = await self._locate(key)
         elif known is not None:
             fresh = await self._locate(key)
@@ -173,13 +175,18 @@ class Jobs:
 
     async def _ask(self, job: ev.Job, growing: GrowingBlob, location: Location) -> FetchReport:
         """One request; one of an origin when and as its budget allows it."""
-        if self.swarming is not None and self.swarming.is_peer(job.source):
+        if not self._is_metered(job.source):
             return await self._workers.fetch(self._order(job, growing, location, self._limits))
         async with self._spending.request(location, self._limits) as one:
             report = await self._workers.fetch(self._order(job, growing, location, one.limits))
             one.wire_bytes = report.wire_bytes
         self._spending.answered(location, report.fault)
         return report
+
+    def _is_metered(self, source: str) -> bool:
+        """Whether what it is asked for counts as an origin's: peers and a Kubo of ours are free."""
+        origin = self._origins.get(source)
+        return origin is not None and origin.kind is SourceKind.ORIGIN
 
     async def locate_first(self, origin: str) -> None:
         """Find out where an origin is, before it is asked for bytes. Raises what `locate` does."""
@@ -191,7 +198,7 @@ class Jobs:
             return await self.swarming.locate(source, blob)  # tickets are kept there
         location = await self._origins[source].locate(self._wanted[blob].key)
         self._locations[key] = location
-        if self.swarming is not None:
+        if self.swarming is not None and self._is_metered(source):
             await self.swarming.asks(source, location)
         return location
 
@@ -249,7 +256,8 @@ class Jobs:
         with scope:
             outcome = await fetch_batch(
                 batch, self._wanted, locate, self._store, self._workers, limits, self._hold,
-                self._spending, again=None if peers is None else again,
+                self._spending if self._is_metered(batch.source) else uncounted(),
+                again=None if peers is None else again,
             )  # fmt: skip
         del self._scopes[batch.id]
         if outcome is None:
@@ -263,7 +271,7 @@ class Jobs:
         if self.swarming is not None:
             for blob, fault in zip(batch.blobs, outcome.ended.faults, strict=True):
                 if fault is not None:
-                    if peers is None:
+                    if self._is_metered(batch.source):
                         self.swarming.throttled(batch.source, fault)
                     await self.swarming.refused_small(batch.source, blob, fault)
         await self._send.send(outcome.ended)

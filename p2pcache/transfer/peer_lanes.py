@@ -19,37 +19,37 @@ class PeerLanes:
 
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
-        self._lanes: dict[str, tuple[Lane, int]] = {}  # and which of its hosts
+        self._turns: dict[str, tuple[tuple[str, ...], int]] = {}  # hosts, and which of them
         self._expired: dict[str, str] = {}  # the last ticket of each that was refused
         self._hosts: dict[str, str] = {}
 
-    async def reach(self, name: str, peer: PeerId) -> Reach:
-        """How to read from a peer now. Raises Denied, NotFound, Unavailable."""
-        lane = await self._swarm.lane(peer, timeout_s=LANE_S)
-        known, turn = self._lanes.get(name, (lane, 0))
-        if known.hosts != lane.hosts:
+    async def reach(self, name: str, peer: PeerId, blob: bytes | None = None) -> Reach:
+        """How to read a blob from a peer now. Raises Denied, NotFound, Unavailable."""
+        lane = await self._swarm.lane(peer, name=blob, timeout_s=LANE_S)
+        known, turn = self._turns.get(name, (lane.hosts, 0))
+        if known != lane.hosts:
             turn = 0
-        self._lanes[name] = (lane, turn)
+        self._turns[name] = (lane.hosts, turn)
         host = lane.hosts[turn % len(lane.hosts)]
         self._hosts[name] = f"{host}:{lane.port}"
         return reach_of(lane, host)
 
-    def expire(self, name: str, peer: PeerId, refused: Location) -> None:
+    def expire(self, name: str, peer: PeerId, refused: Location, blob: bytes | None = None) -> None:
         """Its byte server refused the ticket of a location: the next one has another."""
         ticket = dict(refused.headers).get("Authorization", "")
         if self._expired.get(name) != ticket:  # several requests had it: one new ticket for all
             self._expired[name] = ticket
-            self._swarm.expire_lane(peer)
+            self._swarm.expire_lane(peer, name=blob)
 
     def unreachable(self, name: str) -> None:
         """A connection failed: next time another of its addresses."""
-        if name in self._lanes:
-            lane, turn = self._lanes[name]
-            self._lanes[name] = (lane, turn + 1)
+        if name in self._turns:
+            hosts, turn = self._turns[name]
+            self._turns[name] = (hosts, turn + 1)
 
     def forget(self, name: str) -> None:
         """The peer is gone, and its addresses may be others when it returns."""
-        self._lanes.pop(name, None)
+        self._turns.pop(name, None)
 
     def hosts(self) -> dict[str, str]:
         """`host:port` of each peer that was asked, for the receipt."""

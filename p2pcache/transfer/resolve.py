@@ -17,11 +17,11 @@ from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.names import safe_path
-from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, UsageError
-from p2pcache.sources.port import Credentials, ListedFile, Listing
+from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted, UsageError
+from p2pcache.sources.port import KUBO, Credentials, ListedFile, Listing
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.records import Resolution as Record
-from p2pcache.store.rooted import is_root
+from p2pcache.store.rooted import RootedBlob, is_root
 from p2pcache.transfer.folders import Folders
 from p2pcache.transfer.known import check_sizes, with_known_digests
 from p2pcache.transfer.names import (
@@ -102,6 +102,10 @@ class Resolver:
                 return source
         raise UsageError(f"no source understands `{refs.canonical(ref)}`")
 
+    def understands(self, ref: refs.Ref) -> bool:
+        """Whether there is an adapter of it."""
+        return any(source.accepts(ref) for source in self._sources)
+
     async def resolve(
         self,
         ref: refs.Ref,
@@ -110,15 +114,22 @@ class Resolver:
         offline: bool = False,
         refresh: bool = False,
         trust: NameOptions | None = None,
+        kubo: Source | None = None,
     ) -> Resolution:
         """The manifest of a ref now. Raises NotFound, Denied, Unavailable, Untrusted.
 
         `offline`: no origin is asked; other agents are. `refresh`: nothing but the origin counts,
         and Unavailable is raised when it does not answer. `trust`: whose word counts, when not the
-        configured ones'.
+        configured ones'. `kubo`: asked for a CID that is not here; why it does not bring it is the
+        cause of the NotFound.
         """
         if isinstance(ref, refs.DigestRef | refs.CidRef):
-            return await trio.to_thread.run_sync(self.held, ref)
+            try:
+                return await trio.to_thread.run_sync(self.held, ref)
+            except NotFound as exc:
+                if kubo is None or not kubo.accepts(ref):
+                    raise
+                return await self._of_kubo(ref, kubo, exc)
         canonical = refs.canonical(ref)
         source = self.source_for(ref)
         ours = source.endpoint(ref, credentials)
@@ -153,6 +164,18 @@ class Resolver:
             raise error
         known = await self._without_origin(ref, known, ours, names)
         return self._fall_back(known, error)
+
+    async def _of_kubo(self, ref: refs.Ref, kubo: Source, missing: NotFound) -> Resolution:
+        """What a Kubo lists for a CID."""
+        try:
+            with trio.fail_after(self._options.timeout_s):
+                listing = _checked(await kubo.list(ref, Credentials()))
+        except trio.TooSlowError as exc:
+            raise missing from Unavailable("Kubo did not list it in time", hint=str(exc) or None)
+        except (NotFound, Unavailable, Untrusted, Denied) as exc:
+            raise missing from exc
+        canonical = refs.canonical(ref)
+        return Resolution(ref, canonical, listing, manifest_of(listing), self._now(), False)
 
     async def _by_grant(
         self, ref: refs.Ref, ours: str, options: NameOptions, refused: Denied | NotFound
@@ -250,7 +273,10 @@ class Resolver:
         When not all of it was asked for, it is narrowed to the files whose digest is known; what
         the ref means as a whole stays unrecorded.
         """
-        if resolution.manifest is not None or _is_rooted(resolution):
+        if resolution.manifest is not None:
+            is_new = resolution.listing.source == KUBO and not resolution.from_record
+            return self.record(resolution.ref, resolution.listing) if is_new else resolution
+        if any(isinstance(blob, RootedBlob) for blob in blobs.values()):
             return resolution
         files = tuple(
             f if f.digest is not None else _named(f, blobs[f.path])
@@ -288,6 +314,9 @@ class Resolver:
         note = f"{error.message}; using what was resolved before"
         return replace(record, listing=replace(record.listing, notes=(*record.notes, note)))
 
+    def _is_here(self, manifest: Manifest) -> bool:
+        return self._store.is_complete(manifest.cid())
+
     def held(self, ref: refs.DigestRef | refs.CidRef) -> Resolution:
         """A digest or CID: what this store holds under that name. Blocking. Raises NotFound.
 
@@ -308,6 +337,9 @@ class Resolver:
         elif isinstance(ref, refs.CidRef) and is_root(ref.cid):
             of_folder = self.folders.manifest_of(ref.cid)
             manifest = None if of_folder is None else self._store.get_manifest(of_folder)
+        known = self.recorded(ref) if manifest is None else None
+        if known is not None and known.manifest is not None and self._is_here(known.manifest):
+            return known
         if manifest is None:
             raise NotFound(
                 f"nobody that this agent may ask has `{canonical}`",
@@ -337,11 +369,6 @@ def path_of(ref: refs.DigestRef | refs.CidRef, blob: AnyBlob) -> str:
         return cids.format_cid(ref.cid)
     assert isinstance(blob, BlobInfo), "who goes by another name than the root has a sha2-256"
     return blob.sha256.hex()
-
-
-def _is_rooted(resolution: Resolution) -> bool:
-    ref = resolution.ref
-    return isinstance(ref, refs.CidRef) and is_root(ref.cid)
 
 
 def _here(canonical: str, files: tuple[ListedFile, ...]) -> Listing:
@@ -381,7 +408,7 @@ def _checked(listing: Listing) -> Listing:
 
 
 def _named(file: ListedFile, blob: AnyBlob) -> ListedFile:
-    assert isinstance(blob, BlobInfo), "an origin lists no roots"
+    assert isinstance(blob, BlobInfo), "who lists a root has its sha2-256 taken first"
     return replace(file, digest=blob.digest, size=blob.size)
 
 

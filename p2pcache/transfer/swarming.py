@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.lanes.orders import Fault, Location
-    from p2pcache.lanes.reach import Reach
     from p2pcache.sources.port import SwarmEvent
     from p2pcache.store.rooted import AnyBlob
     from p2pcache.transfer.growing import GrowingBlob
@@ -277,18 +276,18 @@ class Swarming:
         if index in self._evidence:
             has_all = self._holders.get(index, {}).get(source, RangeSet()) is None
             self._evidence[index].asks(source, has_all=has_all)
-        return (await self._reach(source)).blob(name)
+        return (await self._lanes.reach(source, self._peers[source], name)).blob(name)
 
     async def locate_bundle(self, source: str) -> Location:
         """Where a peer answers for many small blobs at once. Raises as `locate`."""
-        return (await self._reach(source)).bundle()
+        return (await self._lanes.reach(source, self._peers[source])).bundle()
 
-    def expire(self, source: str, refused: Location) -> None:
-        """A peer's byte server refused the ticket of a location: the next one has another."""
-        self._lanes.expire(source, self._peers[source], refused)
-
-    async def _reach(self, source: str) -> Reach:
-        return await self._lanes.reach(source, self._peers[source])
+    def expire(self, source: str, refused: Location, index: int | None = None) -> None:
+        """A peer's byte server refused the ticket of a location (of a blob; None: of a bundle):
+        the next one has another.
+        """
+        name = None if index is None else self._wanted[index].name
+        self._lanes.expire(source, self._peers[source], refused, name)
 
     def hosts(self) -> dict[str, str]:
         """Where each peer that was asked serves, for the receipt."""

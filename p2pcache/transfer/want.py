@@ -21,7 +21,9 @@ class Wanted:
 
     `key`: what the origin needs to locate it. `path` has passed `content.names`. `root`: the UnixFS
     root (binary CID) that was asked for, where it was; `block_map`: hashes that make this root.
-    `validator`: the version that was listed, when there is no digest.
+    `validator`: the version that was listed, when there is no digest. `hashed`: its sha2-256 is
+    wanted with it, not later: it is one of several that a manifest will list. `dag`: see
+    `ListedFile`.
     """
 
     path: str
@@ -31,6 +33,8 @@ class Wanted:
     root: bytes | None = None
     block_map: bytes | None = None
     validator: str | None = None
+    hashed: bool = False
+    dag: bytes | None = None
 
     @property
     def name(self) -> bytes | None:
@@ -48,12 +52,14 @@ class Origin:
     """A source as one pull sees it: bound to its listing and the caller's credentials.
 
     `locate` may raise any of our errors; it is called again when its answer stopped working.
+    `holds`: the keys that it has; None: all, for whoever wants them is to ask it for them.
     """
 
     name: str
     kind: SourceKind
     streams: int
     locate: Callable[[str], Awaitable[Location]]
+    holds: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from p2pcache.transfer.fork_server import ForkServer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from p2pcache.lanes.dag import DagOrder, DagReport
     from p2pcache.lanes.orders import (
         BatchReport,
         BundleOrder,
@@ -111,6 +112,12 @@ class Workers:
         except WorkerDied:  # as `_again`, without what it had written
             _remove_drafts(orders)
             return await self._run(self._fetchers, self._slot(), call, orders)
+
+    async def fetch_dag(self, order: DagOrder) -> DagReport:
+        """A file by the blocks of its DAG. If cancelled, `dst_path` may be left to the caller."""
+        from p2pcache.lanes.dag import fetch_dag  # workers that never do this stay small
+
+        return await self._run(self._fetchers, self._slot(), fetch_dag, order)
 
     async def fetch_bundle(self, order: BundleOrder, limits: FetchLimits) -> BatchReport:
         """A batch of small blobs of one peer. Cancelling leaves what `fetch_small` leaves."""

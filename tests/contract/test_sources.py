@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from p2pcache.content.refs import FileRef, HfRef, HttpRef
+from p2pcache.content import cid as cids
+from p2pcache.content.refs import CidRef, FileRef, HfRef, HttpRef
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import NAMED_BY_ARRIVAL, ONE_STREAM, HttpOptions, HttpSource
+from p2pcache.sources.kubo import KuboSource
+from p2pcache.sources.kubo_place import find_kubo
 from tests.contract.check_source import ANONYMOUS, Missing, Truth, check_source
 from tests.support.certs import ServerCert, make_server_cert
 from tests.support.hub_repo import HubRepo, build_repo, small_model
 from tests.support.hub_stub import hub_stub
+from tests.support.kubo_daemon import kubo_daemon
 from tests.support.nginx import file_url, nginx, static_hub
 from tests.support.olah import olah
+from tests.support.partial_files import block_hashes, some_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,3 +173,25 @@ async def test_file_conforms_on_one_file(repo: HubRepo, tmp_path: Path) -> None:
         Missing(FileRef(str(tmp_path / "absent")), NotFound),
         SOME_REPO,
     )
+
+
+@pytest.mark.slow
+async def test_kubo_conforms(tmp_path: Path) -> None:
+    small = {"a.txt": b"a", "sub/empty": b"", "sub/one": some_bytes(1 << 20, b"one")}
+    large = some_bytes((3 << 20) + 7, b"large")
+    for path, body in {**{f"d/{path}": body for path, body in small.items()}, "l": large}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(body)
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    missing = Missing(CidRef(cids.dagpb_cid(bytes(32))), NotFound)
+    with kubo_daemon(repo, None, gateway=True, profile="unixfs-v1-2025") as kubo:
+        place = find_kubo(str(repo))
+        assert place is not None
+        folder, file = (CidRef(cids.parse_cid(kubo.add(tmp_path / name))) for name in ("d", "l"))
+        source = KuboSource(place)
+        listing = await check_source(source, folder, Truth(small, "sha256"), missing, SOME_FILE)
+        assert not listing.mutable
+        truth = Truth({cids.format_cid(file.cid): large}, "none")
+        (only,) = (await check_source(source, file, truth, missing, SOME_FILE)).files
+        assert (only.root, only.block_map) == (file.cid, block_hashes(large))

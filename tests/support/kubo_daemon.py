@@ -61,11 +61,9 @@ class KuboDaemon:
     def add(self, path: Path, *options: str) -> str:
         """The root of a file or a folder, stored and pinned; `options` of `ipfs add`."""
         host, _, port = self.api.partition(":")
+        api = f"--api=/ip4/{host}/tcp/{port}"
         done = subprocess.run(
-            [
-                ipfs_binary(), "--api", f"/ip4/{host}/tcp/{port}", "add", "-r", "-Q", "-H",
-                *options, str(path),
-            ],
+            [str(ipfs_binary()), api, "add", "-r", "-Q", "-H", *options, str(path)],
             env={"IPFS_PATH": str(self.repo), "HOME": str(self.repo), "IPFS_TELEMETRY": "off"},
             check=False, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
@@ -92,7 +90,7 @@ def kubo_daemon(
     """Ready; its peers need `swarm_key` (the file's content). `profile`: how it adds files."""
     binary = ipfs_binary()
     env = {"IPFS_PATH": str(repo), "HOME": str(repo), "IPFS_TELEMETRY": "off"}
-    init: list[str | Path] = [binary, "init", "-e", *([f"--profile={profile}"] if profile else [])]
+    init = [str(binary), "init", "-e", *([f"--profile={profile}"] if profile else [])]
     subprocess.run(init, env=env, check=True, capture_output=True, timeout=60)
     config = json.loads((repo / "config").read_text()) | CONFIG
     if gateway:

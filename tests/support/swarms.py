@@ -162,12 +162,12 @@ class ScriptedSwarm:
     def gone(self, peer: ServedPeer) -> None:
         self.send.send_nowait(PeerGone(peer.id, "its connection ended"))
 
-    async def lane(self, peer: PeerId, *, timeout_s: float) -> Lane:
+    async def lane(self, peer: PeerId, *, name: bytes | None = None, timeout_s: float) -> Lane:
         await trio.sleep(0.001)
         ticket = self.tickets.get(peer, TOKEN)
         return Lane(("127.0.0.1",), self._peers[peer].server.port, None, ticket, 1e9)
 
-    def expire_lane(self, peer: PeerId) -> None:
+    def expire_lane(self, peer: PeerId, *, name: bytes | None = None) -> None:
         self.expired.append(peer)
         self.tickets.pop(peer, None)
 

@@ -491,7 +491,8 @@ class GetOptions(TypedDict, total=False):
     no origin. refresh: do not trust the recorded resolution. max_age: seconds; older words of
     other agents on a name do not count. trust: whose words do, "any", "none" or peer ids with
     commas between (default of both: the agent's settings). credentials: keys hf_token and
-    hf_endpoint (default: from the environment, as huggingface_hub finds them).
+    hf_endpoint (default: from the environment, as huggingface_hub finds them). kubo: URL of the RPC
+    of a Kubo that is asked for a CID, or "auto" (default: the agent's settings).
     """
 
     revision: str | None
@@ -507,3 +508,4 @@ class GetOptions(TypedDict, total=False):
     max_age: float | None
     trust: str | None
     credentials: dict[str, str] | None
+    kubo: str | None

@@ -38,6 +38,7 @@ def resolve(
     refresh: bool,
     offline: bool,
     credentials: dict[str, str] | None,
+    kubo: str | None,
 ) -> Call:
     """What does this ref mean?"""
     _check_wishes(offline, refresh)
@@ -49,6 +50,7 @@ def resolve(
             "refresh": refresh,
             "offline": offline,
             "credentials": _credentials(credentials),
+            "kubo": config.kubo_of_caller(kubo),
         },
     )
 
@@ -73,6 +75,7 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
             "limit_rate": options.get("limit_rate"),
             "max_age": options.get("max_age"),
             "trust": options.get("trust"),
+            "kubo": config.kubo_of_caller(options.get("kubo")),
             "credentials": _credentials(options.get("credentials")),
         },
     )

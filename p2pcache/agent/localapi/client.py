@@ -148,9 +148,10 @@ class Client:
         refresh: bool = False,
         offline: bool = False,
         credentials: dict[str, str] | None = None,
+        kubo: str | None = None,
     ) -> answers.ResolveAnswer:
         """What a ref means now: its manifest and files."""
-        call = calls.resolve(ref, revision, refresh, offline, credentials)
+        call = calls.resolve(ref, revision, refresh, offline, credentials, kubo)
         value, files = self.call(call.op, call.args)
         return cast("answers.ResolveAnswer", {**value, "files": files})
 

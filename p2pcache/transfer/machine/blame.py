@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind
+from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.policy import backoff_s
 
@@ -120,7 +121,10 @@ def blame(
         case FaultKind.NOT_FOUND | FaultKind.DENIED | FaultKind.SPENT:
             source.excluded[index] = fault
         case FaultKind.UNTRUSTED:
-            if source.is_peer and fault.arrived is not None and ended is not None:
+            is_peer = (
+                source.kind is SourceKind.PEER
+            )  # others' bytes are checked by proven maps only
+            if is_peer and fault.arrived is not None and ended is not None:
                 block = 1 << (ended.done // BLOCK_BYTES)  # the one that differed
                 source.barred[index] = source.barred.get(index, 0) | block
                 stalled(source, options, chance, now)
@@ -130,6 +134,8 @@ def blame(
             enough = 1 if source.is_peer and fault.arrived is not None else options.strikes
             if source.strikes[index] >= enough:
                 source.excluded[index] = fault
+                if source.kind is SourceKind.KUBO:
+                    source.gone = fault.message  # who lied once is asked for nothing more
                 out.append(ev.Banned(source.name, fault.message))
         case FaultKind.TURN:
             wait_s = fault.retry_after_s or 0.0

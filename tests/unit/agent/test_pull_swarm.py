@@ -16,7 +16,7 @@ PINNED = bytes(32)
 
 
 async def lane(hosts: tuple[str, ...], seen: str, *, fingerprint: bytes | None, tls: bool):
-    async def told(peer, *, timeout_s):
+    async def told(peer, *, name, timeout_s):
         return Lane(hosts, 8080, fingerprint, b"ticket", 9.0)
 
     mine = SimpleNamespace(client_cert="cert", client_key="key") if tls else None

@@ -1,0 +1,111 @@
+"""The Kubos of an agent: the configured one, and those that callers name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.content.refs import CidRef
+from p2pcache.errors import Unavailable, UsageError
+from p2pcache.sources.kubo_place import AUTO, find_kubo, parse_kubo
+from p2pcache.sources.port import KUBO, SourceKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from p2pcache.config.ipfs import IpfsSettings
+    from p2pcache.content.refs import Ref
+    from p2pcache.lanes.orders import Location
+    from p2pcache.sources.kubo_place import KuboPlace
+    from p2pcache.sources.port import Credentials, Listing, Source
+
+MAX_OPEN = 8  # that are kept for the next caller
+PRESENT_S = 0.25  # for "do you have it?", which takes 1 ms; then others are asked
+PATIENT_S = 5.0  # ... and where nobody else has it either, the same of one that is slow
+
+
+class Kubos:
+    """`make` is the adapter: where it is, and how long it may take to say that it has a root."""
+
+    def __init__(self, settings: IpfsSettings, make: Callable[[KuboPlace, float], Source]) -> None:
+        self._settings = settings
+        self._make = make
+        self._open: dict[tuple[KuboPlace, float], Source] = {}
+
+    async def find(self, said: str | None, *, patient: bool = False) -> Source | None:
+        """The Kubo that a caller names (see `parse_kubo`; a folder is absolute), else the
+        configured one; None where there is none, or its daemon does not run. Raises UsageError.
+        """
+        gateway = None
+        if said is None:
+            said, gateway = self._settings.kubo, self._settings.kubo_gateway
+        if said is None:
+            return None
+        try:
+            said = parse_kubo(said)
+        except ValueError as exc:
+            raise UsageError(f"`kubo`: {exc}") from exc
+        if said == AUTO:  # it is the caller's own folder
+            raise UsageError(
+                "`kubo`: a folder or an address", hint="`auto` is for the command line"
+            )
+        place = await trio.to_thread.run_sync(find_kubo, said, gateway)
+        if place is None:
+            return None
+        key = place, PATIENT_S if patient else PRESENT_S
+        known = self._open.pop(key, None) or self._make(*key)
+        self._open[key] = known  # the newest last
+        if len(self._open) > MAX_OPEN:
+            oldest = next(iter(self._open))
+            await self._open.pop(oldest).aclose()
+        return known
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is one for callers that name none."""
+        return self._settings.kubo is not None
+
+    async def aclose(self) -> None:
+        """Close all. Bounded."""
+        while self._open:
+            await self._open.popitem()[1].aclose()
+
+
+class ConfiguredKubo:
+    """See `Source`: the configured Kubo, wherever it listens now; for what was got of it before."""
+
+    name = KUBO
+    kind = SourceKind.KUBO
+
+    def __init__(self, kubos: Kubos) -> None:
+        self._kubos = kubos
+
+    def accepts(self, ref: Ref) -> bool:
+        """CIDs, where there is one."""
+        return isinstance(ref, CidRef) and self._kubos.is_configured
+
+    def endpoint(self, ref: Ref, credentials: Credentials) -> str:
+        """One word for whatever is configured."""
+        return KUBO
+
+    async def list(self, ref: Ref, credentials: Credentials) -> Listing:
+        """See the port."""
+        return await (await self._now()).list(ref, credentials)
+
+    async def gives(self, ref: Ref, immutable: str | None, credentials: Credentials) -> bool:
+        """See the port."""
+        return await (await self._now()).gives(ref, immutable, credentials)
+
+    async def locate(self, listing: Listing, key: str, credentials: Credentials) -> Location:
+        """See the port."""
+        return await (await self._now()).locate(listing, key, credentials)
+
+    async def aclose(self) -> None:
+        """`Kubos` closes what is open."""
+
+    async def _now(self) -> Source:
+        found = await self._kubos.find(None, patient=True)
+        if found is None:
+            raise Unavailable("the configured Kubo does not run", hint="start `ipfs daemon`")
+        return found
