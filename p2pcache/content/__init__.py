@@ -8,6 +8,7 @@ patterns   which files of a listing are meant
 ranges     half-open range sets
 manifest   the immutable file list and its CID
 unixfs     file and directory roots as Kubo makes them (unixfs-v1-2025)
+dag        any DAG of IPFS: reading, paths, CAR traversal, writing under any profile
 blockmap   the hashes of a blob's blocks, proven or attested
 verify     the door: nothing else makes `Verified`
 """

@@ -1,20 +1,34 @@
 """CIDs. Text only at the edges, with py-multiformats-cid (any multibase, v0 and v1); inside they
 are binary CIDv1: `01 <codec> <multihash>`. A parse of text costs some 60 us: keep it out of loops.
+
+Links of others may be CIDv0, a bare sha2-256 multihash, and what is written again must keep them so
+(a CAR, a node). Everything here takes both; `as_v1` makes the form that blocks are found by.
 """
 
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 
+import base58
 import multiformats_cid
 
-from p2pcache.content import digests
-from p2pcache.errors import UsageError
+from p2pcache.content import digests, varint
+from p2pcache.errors import Untrusted, UsageError
 
-RAW = 0x55  # multicodec table; all of ours fit one varint byte
+RAW = 0x55  # multicodec table; all that we write fit one varint byte
 DAG_PB = 0x70
 DAG_CBOR = 0x71
+LIBP2P_KEY = 0x72
 GIT_RAW = 0x78
+DAG_JSON = 0x0129  # two varint bytes
+IDENTITY = 0x00  # multihash code: the digest is the content
+CODECS = {RAW: "raw", DAG_PB: "dag-pb", DAG_CBOR: "dag-cbor", DAG_JSON: "dag-json"}
+
+V0_BYTES = 34
+_V0 = bytes([digests.SHA2_256, 32])
+MAX_DIGEST_BYTES = 128  # of an identity multihash, as boxo's verifcid has it; hashes have 64
+_EMPTY = ("bafkqaaa", b"\x01\x55\x00\x00")  # no bytes at all, which py-multiformats-cid refuses
 
 MAX_TEXT_CHARS = 512  # an identity CID of 256 bytes in base16; longer is not one of ours
 
@@ -34,34 +48,119 @@ def dagcbor_cid(sha256: bytes) -> bytes:
     return bytes([1, DAG_CBOR]) + digests.sha256_digest(sha256)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a CID says. `hash_code`: of the multihash whose digest is `digest`."""
+
+    version: int
+    codec: int
+    hash_code: int
+    digest: bytes
+
+
+def is_v0(cid: bytes) -> bool:
+    """Whether a binary CID is of version 0."""
+    return len(cid) == V0_BYTES and cid.startswith(_V0)
+
+
+def as_v1(cid: bytes) -> bytes:
+    """The CIDv1 of a binary CID of either version: what blocks are found by."""
+    return bytes([1, DAG_PB]) + cid if is_v0(cid) else cid
+
+
+def as_v0(cid: bytes) -> bytes:
+    """The CIDv0 of a dag-pb node with a sha2-256. Raises ValueError for any other CID."""
+    short = cid[2:] if cid[:2] == bytes([1, DAG_PB]) else cid
+    if not is_v0(short):
+        raise ValueError("only dag-pb with a sha2-256 has a CIDv0")
+    return short
+
+
+def read_cid(data: bytes, at: int = 0) -> tuple[bytes, int]:
+    """The binary CID of either version that begins at `at`, and where it ends. Raises Untrusted:
+    cut short, another version, or a digest of more than MAX_DIGEST_BYTES.
+    """
+    if data[at : at + 2] == _V0:
+        end = at + V0_BYTES
+    else:
+        version, codec_at = varint.decode(data, at)
+        if version != 1:
+            raise Untrusted(f"a CID of version {version}: there is none")
+        _, hash_at = varint.decode(data, codec_at)
+        _, length_at = varint.decode(data, hash_at)
+        length, start = varint.decode(data, length_at)
+        if length > MAX_DIGEST_BYTES:
+            raise Untrusted(f"a CID with a digest of {length} bytes, more than {MAX_DIGEST_BYTES}")
+        end = start + length
+    if end > len(data):
+        raise Untrusted("a CID is cut short")
+    return data[at:end], end
+
+
+def checked(cid: bytes) -> bytes:
+    """A binary CID from outside, as it is, if nothing follows it. Raises Untrusted."""
+    _, end = read_cid(cid)
+    if end != len(cid):
+        raise Untrusted("bytes follow a CID")
+    return cid
+
+
+def parts(cid: bytes) -> Parts:
+    """A binary CID taken apart. Raises Untrusted."""
+    if is_v0(cid):
+        return Parts(0, DAG_PB, digests.SHA2_256, cid[2:])
+    checked(cid)
+    code, at = varint.decode(cid, 1)
+    hash_code, at = varint.decode(cid, at)
+    _, at = varint.decode(cid, at)
+    return Parts(1, code, hash_code, cid[at:])
+
+
+def make_cid(code: int, multihash: bytes) -> bytes:
+    """A CIDv1 of this codec and multihash."""
+    return b"\x01" + varint.encode(code) + multihash
+
+
 def codec(cid: bytes) -> int:
-    """The codec of a binary CIDv1."""
-    return cid[1]
+    """The codec of a binary CID of either version."""
+    if is_v0(cid):
+        return DAG_PB
+    return cid[1] if cid[1] < 128 else varint.decode(cid, 1)[0]
 
 
 def multihash(cid: bytes) -> bytes:
-    """The multihash of a binary CIDv1."""
-    return cid[2:]
+    """The multihash of a binary CID of either version."""
+    if is_v0(cid):
+        return cid
+    return cid[2:] if cid[1] < 128 else cid[varint.decode(cid, 1)[1] :]
 
 
 def parse_cid(text: str) -> bytes:
-    """Text to a binary CIDv1 (a v0 becomes v1 dag-pb). Raises UsageError.
+    """Text to a binary CIDv1 (a v0 becomes v1 dag-pb). Raises UsageError."""
+    return as_v1(parse_cid_as_written(text))
 
-    Only codecs of one byte and multihashes whose length agrees with their prefix come out.
+
+def parse_cid_as_written(text: str) -> bytes:
+    """Text to a binary CID of the version that it has. Raises UsageError.
+
+    Only multihashes whose length agrees with their prefix come out.
     """
     if not text:
         raise UsageError("there is no CID", hint="a CID looks like `bafy...` or `Qm...`")
     if len(text) > MAX_TEXT_CHARS:
         raise UsageError(f"`{text[:32]}...` is too long for a CID")
+    if text.lower() == _EMPTY[0]:
+        return _EMPTY[1]
     try:
-        parsed = multiformats_cid.from_string(text)
-        binary: bytes = parsed.to_v1().buffer if parsed.version == 0 else parsed.buffer
+        binary: bytes = multiformats_cid.from_string(text).buffer
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as exc:
         raise UsageError(
             f"`{text}` is not a CID", hint="a CID looks like `bafy...` or `Qm...`"
         ) from exc
-    if len(binary) < 5 or binary[0] != 1 or binary[1] > 127 or binary[3] != len(binary) - 4:
-        raise UsageError(f"`{text}` is not a CID that p2pcache knows")
+    try:
+        checked(binary)
+    except Untrusted as exc:
+        raise UsageError(f"`{text}` is not a CID that p2pcache knows: {exc.message}") from exc
     if text[0] in "bB" and format_cid(binary) != text.lower():  # the decoder drops spare letters
         raise UsageError(f"`{text}` has spare letters at its end: one CID has one text")
     return binary
@@ -80,5 +179,9 @@ def looks_like_cid(text: str) -> bool:
 
 
 def format_cid(cid: bytes) -> str:
-    """Binary CIDv1 to the usual text: multibase `b`, base32 lower case without padding."""
+    """A binary CID to the usual text: of v1 multibase `b`, base32 lower case without padding; of v0
+    `Qm...`.
+    """
+    if is_v0(cid):
+        return base58.b58encode(cid).decode()
     return "b" + base64.b32encode(cid).decode().lower().rstrip("=")
