@@ -70,13 +70,15 @@ class KuboDaemon:
 
 
 @contextlib.contextmanager
-def kubo_daemon(repo: Path, swarm_key: bytes | None) -> Iterator[KuboDaemon]:
-    """Ready; its peers need `swarm_key` (the file's content)."""
+def kubo_daemon(
+    repo: Path, swarm_key: bytes | None, *, changes: dict[str, Any] | None = None
+) -> Iterator[KuboDaemon]:
+    """Ready; its peers need `swarm_key` (the file's content). `changes`: sections of its config."""
     binary = ipfs_binary()
     env = {"IPFS_PATH": str(repo), "HOME": str(repo), "IPFS_TELEMETRY": "off"}
     subprocess.run([binary, "init", "-e"], env=env, check=True, capture_output=True, timeout=60)
     config = json.loads((repo / "config").read_text())
-    (repo / "config").write_text(json.dumps(config | CONFIG))
+    (repo / "config").write_text(json.dumps(config | CONFIG | (changes or {})))
     if swarm_key is not None:
         (repo / "swarm.key").write_bytes(swarm_key)
         env["LIBP2P_FORCE_PNET"] = "1"

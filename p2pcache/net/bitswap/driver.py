@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from p2pcache.content import cid as cids
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
+from p2pcache.content.dag.hashes import check_hash
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted, plain_errors
 from p2pcache.net.bitswap import wire
 from p2pcache.net.bitswap.ledger import Batch, Ledgers
-from p2pcache.net.bitswap.machine import Came, Wants, WantOptions
+from p2pcache.net.bitswap.machine import Came, WantOptions, Wants
 from p2pcache.net.bitswap.wire import Block, Entry, Kind, Message
 from p2pcache.net.port import Down, Up
 
@@ -41,18 +43,15 @@ MAX_FAILURES = 3  # streams to a peer that broke one after the other
 MAX_MUTED = 1024
 
 
-class Blocks(Protocol):
-    """What is served: blocks that are here and that every peer of the network may have.
-
-    CIDs are binary and of version 1. Both methods look at this machine alone.
-    """
+class Served(Protocol):
+    """Blocks that are here and that everybody in the network may have: a part of `Blocks`."""
 
     async def length(self, cid: bytes) -> int | None:
         """Its bytes, None: it is not here. Raises LocalFault."""
         ...
 
-    async def get(self, cid: bytes, *, local: bool) -> bytes:
-        """It. Raises NotFound, LocalFault. `local` is always true."""
+    async def get(self, cid: bytes, *, local: bool = False) -> bytes:
+        """It; always asked for with `local`. Raises NotFound, LocalFault."""
         ...
 
 
@@ -94,9 +93,9 @@ class Session:
     async def get(self, cid: bytes, *, timeout_s: float, patient: bool = False) -> bytes:
         """A block (CID of version 0 or 1), verified, from whoever has it.
 
-        Raises NotFound as soon as everybody that can be asked said no (unless `patient`: it may
-        come later), Unavailable after `timeout_s`, Untrusted when it has more than 2 MiB. If
-        cancelled, all who were asked are told.
+        Raises Untrusted (no CID that can be verified, a block of more than 2 MiB), NotFound as soon
+        as everybody that can be asked said no (unless `patient`: it may come later), Unavailable
+        after `timeout_s`. If cancelled, all who were asked are told.
         """
         async with self._places:
             return await self._bitswap._get(cid, self._number, timeout_s, patient=patient)
@@ -108,7 +107,7 @@ class Bitswap:
     def __init__(
         self,
         host: Host,
-        blocks: Blocks,
+        blocks: Served,
         nursery: trio.Nursery,
         options: BitswapOptions,
         find: Find | None,
@@ -126,6 +125,8 @@ class Bitswap:
         self._muted: dict[PeerId, float] = {}  # until when
         self._found_at: dict[bytes, float] = {}
         self._finding = trio.CapacityLimiter(options.max_finds)
+        self._came: dict[bytes | None, None] = {}  # multihashes, None: look at all
+        self._news = trio.Event()
         self._session_count = 0
         self._counts: Counter[str] = Counter()
 
@@ -141,17 +142,13 @@ class Bitswap:
         finally:
             self._wants.end_session(number)
 
-    def arrived(self, cid: bytes, size: int) -> None:
-        """A block (CID of version 1) is here now: whoever waits for it is served at once."""
-        for name in _names(cid):
-            self._stir(self._ledgers.arrived(name, size))
-
-    async def look_again(self) -> None:
-        """Many blocks may be here now: look for each that somebody waits for."""
-        for name in self._ledgers.waiting():
-            size = await self._blocks.length(wire.to_v1(name))
-            if size is not None:
-                self._stir(self._ledgers.arrived(name, size))
+    def arrived(self, multihash: bytes | None) -> None:
+        """A block is here now (None: many): whoever waits for it is served at once. As
+        `Blocks.watch` tells it.
+        """
+        if multihash is None or self._ledgers.waiting_as(multihash):
+            self._came[multihash] = None
+            self._news.set()
 
     def statistics(self) -> dict[str, int]:
         """For `status`: all counts."""
@@ -173,6 +170,7 @@ class Bitswap:
         for peer in self._host.connected():
             self._wants.up(peer, trio.current_time())
         self._nursery.start_soon(self._tick)
+        self._nursery.start_soon(self._serve_late)
         async for event in events:
             match event:
                 case Up(peer):
@@ -186,7 +184,7 @@ class Bitswap:
     # -- what we want
 
     async def _get(self, cid: bytes, session: int, timeout_s: float, *, patient: bool) -> bytes:
-        wire.check_cid(cid)
+        check_hash(cid)
         waiter = _Waiter(patient=patient)
         self._waiters.setdefault(cid, []).append(waiter)
         self._wants.want(cid, session, trio.current_time())
@@ -205,7 +203,7 @@ class Bitswap:
         if waiter.data is not None:
             return waiter.data
         raise waiter.error or Unavailable(
-            f"no peer sent the block `{cids.format_cid(wire.to_v1(cid))}` in {timeout_s:.0f} s"
+            f"no peer sent the block `{cids.format_cid(cids.as_v1(cid))}` in {timeout_s:.0f} s"
         )
 
     def _give(self, cid: bytes, data: bytes) -> None:
@@ -225,9 +223,8 @@ class Bitswap:
             now = trio.current_time()
             looked_up = now - self._found_at.get(cid, -self.options.find_again_s)
             if self._find is not None and looked_up >= self.options.find_again_s:
-                self._found_at = {
-                    c: at for c, at in self._found_at.items() if now - at < self.options.find_again_s
-                }
+                since = now - self.options.find_again_s
+                self._found_at = {one: at for one, at in self._found_at.items() if at > since}
                 self._found_at[cid] = now
                 self._nursery.start_soon(self._look_up, self._find, cid)
             elif looked_up > 0 or self._find is None:
@@ -236,7 +233,7 @@ class Bitswap:
 
     def _give_up(self, cid: bytes) -> None:
         if self._wants.is_refused(cid):
-            text = cids.format_cid(wire.to_v1(cid))
+            text = cids.format_cid(cids.as_v1(cid))
             self._fail(cid, NotFound(f"no peer has the block `{text}`"), patient=False)
 
     async def _look_up(self, find: Find, cid: bytes) -> None:
@@ -245,7 +242,7 @@ class Bitswap:
             if cid not in self._waiters:
                 return
             try:
-                async with find(wire.to_v1(cid)) as found:
+                async with find(cids.as_v1(cid)) as found:
                     async for peer, addresses in found:
                         await self._host.connect(peer, addresses, timeout_s=self.options.open_s)
                         self._wants.up(peer, trio.current_time())
@@ -303,9 +300,7 @@ class Bitswap:
         self._wants.presence(peer, message.haves, message.dont_haves, now)
         self._follow()
         if message.entries or message.full:
-            await self._look(
-                peer, self._ledgers.heard(peer, message.entries, full=message.full)
-            )
+            await self._look(peer, self._ledgers.heard(peer, message.entries, full=message.full))
 
     async def _take_blocks(self, peer: PeerId, blocks: Sequence[Block]) -> None:
         if sum(len(block.data) for block in blocks) > HASHED_HERE_BYTES:
@@ -315,8 +310,8 @@ class Bitswap:
         for cid, data in named:
             self._counts["blocks_received_total"] += 1
             self._counts["bytes_received_total"] += len(data)
-            if len(data) > wire.MAX_BLOCK_BYTES and cid in self._waiters:
-                problem = f"a block of {len(data)} bytes came; {wire.MAX_BLOCK_BYTES} is the most"
+            if len(data) > MAX_BLOCK_BYTES and cid in self._waiters:
+                problem = f"a block of {len(data)} bytes came; {MAX_BLOCK_BYTES} is the most"
                 self._fail(cid, Untrusted(problem), patient=True)
             elif self._wants.block(peer, cid, trio.current_time()) is Came.WANTED:
                 self._give(cid, data)
@@ -325,10 +320,29 @@ class Bitswap:
 
     async def _look(self, peer: PeerId, asked: Iterable[bytes]) -> None:
         for cid in asked:
-            self._ledgers.looked(peer, cid, await self._blocks.length(wire.to_v1(cid)))
+            self._ledgers.looked(peer, cid, await self._size(cid))
             if peer not in self._wakes or not self._wakes[peer].is_set():
                 self._stir([peer])
         self._stir([peer])
+
+    async def _size(self, cid: bytes) -> int | None:
+        try:
+            return await self._blocks.length(cids.as_v1(cid))
+        except P2PCacheError as exc:
+            log.debug("not looked up: %s", exc.message)
+            return None
+
+    async def _serve_late(self) -> None:
+        """What peers waited for has come."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            came, self._came = self._came, {}
+            for multihash in self._ledgers.waiting() if None in came else came:
+                names = self._ledgers.waiting_as(multihash) if multihash else ()
+                size = await self._size(names[0]) if names else None
+                if size is not None and multihash is not None:
+                    self._stir(self._ledgers.arrived(multihash, size))
 
     def _mute(self, peer: PeerId, why: str) -> None:
         log.warning("bitswap with %s ends: %s", format_peer_id(peer), why)
@@ -424,7 +438,7 @@ class Bitswap:
         blocks = []
         for entry in batch.blocks:
             try:
-                data = await self._blocks.get(wire.to_v1(entry.cid), local=True)
+                data = await self._blocks.get(cids.as_v1(entry.cid), local=True)
             except P2PCacheError as exc:  # gone, or a disk that cannot be read now
                 log.debug("not served: %s", exc.message)
                 for cid in self._ledgers.unsent(peer, Batch((entry,), (), ())):
@@ -446,21 +460,16 @@ class Bitswap:
         )
 
 
-def _names(cid: bytes) -> tuple[bytes, ...]:
-    """What peers may call a block of this CID."""
-    return (cid, cid[2:]) if wire.to_v1(cid[2:]) == cid else (cid,)
-
-
 def _named(blocks: Sequence[Block]) -> list[tuple[bytes, bytes]]:
-    """Blocks by the CID that their bytes have; empty where nobody can tell."""
-    return [(wire.cid_of(block) or b"", block.data) for block in blocks]
+    """Blocks by the CID that their bytes have. Raises Untrusted."""
+    return [(wire.cid_of(block), block.data) for block in blocks]
 
 
 @asynccontextmanager
 async def open_bitswap(
-    host: Host, blocks: Blocks, options: BitswapOptions | None = None, find: Find | None = None
+    host: Host, blocks: Served, options: BitswapOptions | None = None, find: Find | None = None
 ) -> AsyncIterator[Bitswap]:
-    """Serve and fetch over a host, until the block is left. `find`: who provides a CID (version 1)."""
+    """Serve and fetch over a host, until the block is left. `find`: who provides a CIDv1."""
     with plain_errors():
         async with trio.open_nursery() as nursery:
             bitswap = Bitswap(host, blocks, nursery, options or BitswapOptions(), find)

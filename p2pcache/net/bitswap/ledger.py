@@ -13,7 +13,9 @@ import itertools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from p2pcache.net.bitswap.wire import MAX_BLOCK_BYTES, Kind
+from p2pcache.content import cid as cids
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
+from p2pcache.net.bitswap.wire import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +60,8 @@ class Ledgers:
 
     def __init__(self) -> None:
         self._ledgers: dict[PeerId, _Ledger] = {}
-        self._waiting: dict[bytes, set[PeerId]] = {}  # for what is not here
+        # By multihash: what is not here, under the CIDs that it is wanted by.
+        self._waiting: dict[bytes, dict[bytes, set[PeerId]]] = {}
         self._numbers = itertools.count()
         self.refused_count = 0
 
@@ -86,38 +89,43 @@ class Ledgers:
                 both = entry if known is None else _joined(known.entry, entry)
                 ledger.wants[entry.cid] = _Want(both, next(self._numbers))
                 new[entry.cid] = None
+                wanted = self._waiting.setdefault(cids.multihash(entry.cid), {})
+                wanted.setdefault(entry.cid, set()).add(peer)
         return list(new)
 
     def looked(self, peer: PeerId, cid: bytes, size: int | None) -> None:
         """Whether a block that a peer wants is here. One that nobody would take counts as not."""
         ledger = self._ledgers.get(peer)
         want = None if ledger is None else ledger.wants.get(cid)
-        if ledger is None or want is None:
-            return  # cancelled, or gone, meanwhile
+        if ledger is None or want is None or want.size is not None:
+            return  # cancelled or gone meanwhile; or it arrived while somebody looked
         if size is None or size > MAX_BLOCK_BYTES:
-            want.size = None
-            self._waiting.setdefault(cid, set()).add(peer)
             if want.entry.dont_have:
                 self._tell(ledger, cid, here=False)
         elif want.entry.kind is Kind.HAVE and size > INLINE_BYTES:
             self._drop(peer, ledger, cid)
             self._tell(ledger, cid, here=True)
-        elif want.size is None:
+        else:
             want.size = size
             self._forget_waiting(peer, cid)
             ledger.presences.pop(cid, None)
             heapq.heappush(ledger.ready, (-want.entry.priority, want.number, cid))
 
     def waiting(self) -> list[bytes]:
-        """What somebody wants and was not here."""
+        """Multihashes of what somebody wants and is not known to be here."""
         return list(self._waiting)
 
-    def arrived(self, cid: bytes, size: int) -> list[PeerId]:
+    def waiting_as(self, multihash: bytes) -> list[bytes]:
+        """The CIDs under which somebody waits for it."""
+        return list(self._waiting.get(multihash, ()))
+
+    def arrived(self, multihash: bytes, size: int) -> list[PeerId]:
         """A block is here now; who is to be served."""
-        peers = list(self._waiting.get(cid, ()))
-        for peer in peers:
+        wanted = self._waiting.get(multihash, {})
+        found = [(cid, peer) for cid, peers in wanted.items() for peer in peers]
+        for cid, peer in found:
             self.looked(peer, cid, size)
-        return peers
+        return [peer for _, peer in found]
 
     def has_more(self, peer: PeerId) -> bool:
         """Whether there is something to send."""
@@ -157,9 +165,10 @@ class Ledgers:
         ledger = self._ledgers.get(peer)
         if ledger is None:
             return []
-        for here, cids in ((True, batch.haves), (False, batch.dont_haves)):
-            for cid in cids:
-                ledger.presences.setdefault(cid, here)
+        for cid in batch.haves:
+            ledger.presences.setdefault(cid, True)
+        for cid in batch.dont_haves:
+            ledger.presences.setdefault(cid, False)
         return self.heard(peer, batch.blocks, full=False)
 
     def forget(self, peer: PeerId) -> None:
@@ -183,11 +192,14 @@ class Ledgers:
             heapq.heapify(ledger.ready)
 
     def _forget_waiting(self, peer: PeerId, cid: bytes) -> None:
-        peers = self._waiting.get(cid)
-        if peers is not None:
-            peers.discard(peer)
-            if not peers:
-                del self._waiting[cid]
+        multihash = cids.multihash(cid)
+        wanted = self._waiting.get(multihash, {})
+        peers = wanted.get(cid, set())
+        peers.discard(peer)
+        if not peers:
+            wanted.pop(cid, None)
+        if not wanted:
+            self._waiting.pop(multihash, None)
 
     def _tell(self, ledger: _Ledger, cid: bytes, *, here: bool) -> None:
         if cid in ledger.presences or len(ledger.presences) < MAX_PRESENCES:

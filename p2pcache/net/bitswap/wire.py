@@ -8,27 +8,26 @@ for. Only Untrusted comes out of `parse`, `cid_of` and `check_cid`.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, TypeVar
 
+from p2pcache.content import cid as cids
 from p2pcache.content import varint
+from p2pcache.content.dag.hashes import raw_hash
 from p2pcache.errors import Untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROTOCOLS = ("/ipfs/bitswap/1.2.0", "/ipfs/bitswap/1.1.0")  # ours, best first
-MAX_BLOCK_BYTES = 2 << 20  # what every implementation takes
 MAX_MESSAGE_BYTES = (4 << 20) + (64 << 10)  # boxo's 4 MiB, and room for what it does not count
 MAX_ITEMS = 16384  # of one list; boxo sends want-lists of at most 512 KiB: 11,000
 MAX_CID_BYTES = 144  # a version, a codec and a digest of 128 bytes
 MAX_LENGTH_BYTES = 4  # of a frame's length; 28 bits are far more than a message
 
 _Item = TypeVar("_Item")
-_SHA2_256, _SHA2_512 = 0x12, 0x13  # multicodec table
-_HASHES = {_SHA2_256: ("sha256", 32), _SHA2_512: ("sha512", 64)}
+_V0_PREFIX = b"\x00\x70\x12\x20"
 
 
 class Kind(IntEnum):
@@ -71,56 +70,25 @@ class Message:
 # -- CIDs
 
 
-def check_cid(cid: bytes) -> bytes:
-    """A binary CID of version 0 or 1, as it came. Raises Untrusted."""
-    if len(cid) > MAX_CID_BYTES:
-        raise Untrusted("a CID is too long")
-    if not _is_v0(cid):
-        _, at = _prefix(cid)
-        if len(cid) - at != _digest_bytes(cid):
-            raise Untrusted("a CID's digest has another length than it says")
-    return cid
-
-
 def prefix_of(cid: bytes) -> bytes:
     """What goes beside a block instead of its (valid) CID."""
-    return b"\x00\x70\x12\x20" if _is_v0(cid) else cid[: len(cid) - _digest_bytes(cid)]
+    return _V0_PREFIX if cids.is_v0(cid) else cid[: len(cid) - len(cids.parts(cid).digest)]
 
 
-def cid_of(block: Block) -> bytes | None:
-    """The CID that the bytes have. None: by a hash that we do not compute. Raises Untrusted."""
-    (version, _, code, length), at = _prefix(block.prefix)
-    if at != len(block.prefix):
-        raise Untrusted("a block's prefix has more than a prefix")
-    name, digest_bytes = _HASHES.get(code, ("", -1))
-    if length != digest_bytes:
-        return None
-    digest = hashlib.new(name, block.data).digest()
-    return (b"\x12\x20" if version == 0 else block.prefix) + digest
-
-
-def to_v1(cid: bytes) -> bytes:
-    """The name that the rest of the program has for it."""
-    return b"\x01\x70" + cid if _is_v0(cid) else cid
-
-
-def _is_v0(cid: bytes) -> bool:
-    return len(cid) == 34 and cid[:2] == b"\x12\x20"
-
-
-def _prefix(data: bytes) -> tuple[tuple[int, int, int, int], int]:
-    """Version, codec, hash function and digest length, and where they end."""
-    version, at = varint.decode(data)
-    codec, at = varint.decode(data, at)
-    code, at = varint.decode(data, at)
-    length, at = varint.decode(data, at)
-    if version > 1 or (version == 0 and (codec, code, length) != (0x70, _SHA2_256, 32)):
-        raise Untrusted("a CID is of no known version")
-    return (version, codec, code, length), at
-
-
-def _digest_bytes(cid: bytes) -> int:
-    return _prefix(cid)[0][3]
+def cid_of(block: Block) -> bytes:
+    """The CID that the bytes have. Raises Untrusted: no prefix, a hash that we do not compute."""
+    version, at = varint.decode(block.prefix)
+    _, at = varint.decode(block.prefix, at)
+    code, at = varint.decode(block.prefix, at)
+    length, at = varint.decode(block.prefix, at)
+    if at != len(block.prefix) or version > 1:
+        raise Untrusted("a block has no CID's prefix")
+    if version == 0 and block.prefix != _V0_PREFIX:
+        raise Untrusted("a block of CID version 0 is dag-pb with a sha2-256")
+    digest = raw_hash(code, block.data)
+    if len(digest) != length:
+        raise Untrusted("a block's digest has another length than its prefix says")
+    return b"\x12\x20" + digest if version == 0 else block.prefix + digest
 
 
 # -- parsing
@@ -137,7 +105,7 @@ def parse(data: bytes) -> Message:
             case 1, memoryview():
                 full = _wantlist(value, entries) or full
             case 2, memoryview():  # of 1.0: version 0 is understood
-                _add(blocks, Block(b"\x00\x70\x12\x20", bytes(value)))
+                _add(blocks, Block(_V0_PREFIX, bytes(value)))
             case 3, memoryview():
                 _add(blocks, _block(value))
             case 4, memoryview():
@@ -214,7 +182,7 @@ def _presence(data: memoryview) -> tuple[bytes, bool]:
 def _cid(value: memoryview) -> bytes:
     if len(value) > MAX_CID_BYTES:
         raise Untrusted("a CID is too long")
-    return check_cid(bytes(value))
+    return cids.checked(bytes(value))
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
