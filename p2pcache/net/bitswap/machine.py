@@ -95,7 +95,7 @@ class Wants:
         if known is not None:
             known.sessions[session] += 1
             return
-        self._wants[cid] = _Want(Counter([session]), -next(self._numbers) % FIRST)
+        self._wants[cid] = _Want(Counter([session]), FIRST - next(self._numbers) % FIRST)
         self._idle[cid] = None
         self._advance(cid, now)
 
