@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HASHED_HERE_BYTES = 32 * 1024  # more are hashed in a thread: 20 us here, 60 us to get there
 MAX_FAILURES = 3  # streams to a peer that broke one after the other
 MAX_MUTED = 1024
 
@@ -65,6 +64,7 @@ class BitswapOptions:
     open_s: float = 10.0  # to open a stream
     send_s: float = 30.0  # for a peer to take one message
     message_s: float = 60.0  # from the first byte of a message to its last
+    hashed_here_bytes: int = 32 * 1024  # more in a thread: 20 us here, 60 us to get there
     idle_s: float = 60.0  # our stream is closed when there is nothing to say for so long
     tick_s: float = 0.5
     find_again_s: float = 30.0  # providers of one block are looked up no more often
@@ -266,8 +266,7 @@ class Bitswap:
             raise Unavailable("not listened to")
         self._inbound[peer] += 1
         try:
-            while True:
-                size = await self._length(stream)
+            while (size := await self._length(stream)) is not None:
                 with trio.move_on_after(self.options.message_s) as patience:
                     data = await stream.receive_exactly(size)
                 if patience.cancelled_caught:
@@ -281,10 +280,14 @@ class Bitswap:
             if not self._inbound[peer]:
                 del self._inbound[peer]
 
-    async def _length(self, stream: Stream) -> int:
+    async def _length(self, stream: Stream) -> int | None:
+        """Of the next message; None: the stream has ended."""
         size = 0
         for place in range(wire.MAX_LENGTH_BYTES):
-            byte = (await stream.receive_exactly(1))[0]
+            try:
+                byte = (await stream.receive_exactly(1))[0]
+            except Unavailable:
+                return None
             size |= (byte & 127) << 7 * place
             if byte < 128:
                 if size <= wire.MAX_MESSAGE_BYTES:
@@ -303,7 +306,7 @@ class Bitswap:
             await self._look(peer, self._ledgers.heard(peer, message.entries, full=message.full))
 
     async def _take_blocks(self, peer: PeerId, blocks: Sequence[Block]) -> None:
-        if sum(len(block.data) for block in blocks) > HASHED_HERE_BYTES:
+        if sum(len(block.data) for block in blocks) > self.options.hashed_here_bytes:
             named = await trio.to_thread.run_sync(_named, blocks)
         else:
             named = _named(blocks)

@@ -55,7 +55,7 @@ class Came(Enum):
 class _Peer:
     told: dict[bytes, None] = field(default_factory=dict)  # wants that it knows of
     owed: dict[bytes, float] = field(default_factory=dict)  # of these, blocks asked for: since when
-    recent: dict[bytes, None] = field(default_factory=dict)
+    recent: dict[bytes, tuple[int, ...]] = field(default_factory=dict)  # and their sessions
     out: dict[bytes, Entry] = field(default_factory=dict)  # to be sent
     came_at: float = -math.inf  # the last block that it was asked for
     slow: bool = False
@@ -144,7 +144,7 @@ class Wants:
                 want = self._wants[cid]
                 want.haves.discard(peer)
                 want.refused.add(peer)
-                self._score(want, peer, -1)
+                self._score(want.sessions, peer, -1)
                 known.owed.pop(cid, None)
                 self._unask(cid, want, peer)
                 self._advance(cid, now)
@@ -153,8 +153,10 @@ class Wants:
                 want = self._wants[cid]
                 want.refused.discard(peer)
                 want.haves.add(peer)
-                self._score(want, peer, 0)
+                self._score(want.sessions, peer, 0)
                 self._advance(cid, now)
+            else:
+                self._too_late(known, peer, cid)
         self._advance_idle(now, LOOKED_AT)
 
     def block(self, peer: PeerId, cid: bytes, now: float) -> Came:
@@ -169,12 +171,13 @@ class Wants:
         want = self._wants.get(cid)
         if want is None:
             self.again_count += 1
+            self._too_late(known, peer, cid)
             return Came.AGAIN
-        self._score(want, peer, 1)
+        self._score(want.sessions, peer, 1)
         if known.told.pop(cid, 0) is None:  # it forgot our want with the block that it sent
             known.owed.pop(cid, None)
             known.out.pop(cid, None)
-        _remember(known, cid)
+        _remember(known, cid, want)
         self._end(cid)
         self._advance_idle(now, LOOKED_AT)
         return Came.WANTED
@@ -189,7 +192,7 @@ class Wants:
                 known.slow = True
                 want = self._wants[cid]
                 want.passed.add(peer)
-                self._retract(known, cid)
+                self._retract(known, cid, want)
                 self._unask(cid, want, peer)
         self._advance_idle(now)
 
@@ -295,8 +298,13 @@ class Wants:
         known = self._peers[peer]
         return known.slow, score < 0, len(known.owed), peer
 
-    def _score(self, want: _Want, peer: PeerId, change: int) -> None:
-        for session in want.sessions:
+    def _too_late(self, known: _Peer, peer: PeerId, cid: bytes) -> None:
+        """Another was faster; still it has what belongs to these sessions."""
+        going_on = [one for one in known.recent.get(cid, ()) if one in self._holders]
+        self._score(going_on, peer, 0)
+
+    def _score(self, sessions: Iterable[int], peer: PeerId, change: int) -> None:
+        for session in sessions:
             holders = self._holders.setdefault(session, Counter())
             if change >= 0 or peer in holders:
                 holders[peer] += change
@@ -314,28 +322,28 @@ class Wants:
             want.asked = None
             self._idle[cid] = None
 
-    def _retract(self, known: _Peer, cid: bytes) -> None:
+    def _retract(self, known: _Peer, cid: bytes, want: _Want) -> None:
         """A peer is to forget a want."""
         known.told.pop(cid, None)
         known.owed.pop(cid, None)
         known.out.pop(cid, None)
         known.out[cid] = Entry(cid, cancel=True)
-        _remember(known, cid)
+        _remember(known, cid, want)
 
     def _entry(self, cid: bytes, kind: Kind) -> Entry:
         return Entry(cid, self._wants[cid].priority, kind, dont_have=True)
 
     def _end(self, cid: bytes) -> None:
-        del self._wants[cid]
+        want = self._wants.pop(cid)
         self._idle.pop(cid, None)
         self._hopeless.pop(cid, None)
         for known in self._peers.values():
             if cid in known.told:
-                self._retract(known, cid)
+                self._retract(known, cid, want)
 
 
-def _remember(known: _Peer, cid: bytes) -> None:
+def _remember(known: _Peer, cid: bytes, want: _Want) -> None:
     known.recent.pop(cid, None)
-    known.recent[cid] = None
+    known.recent[cid] = tuple(want.sessions)
     if len(known.recent) > MAX_RECENT:
         del known.recent[next(iter(known.recent))]
