@@ -16,6 +16,7 @@ import libipld
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests, varint
+from p2pcache.content.dag import cbor
 from p2pcache.errors import Untrusted
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class Section:
 
 
 def encode_header(roots: Sequence[bytes]) -> bytes:
-    """The framed header. Roots are binary CIDv1. Raises ValueError when there are too many."""
-    body: bytes = libipld.encode_dag_cbor({"roots": list(roots), "version": 1})
+    """The framed header. Roots are binary CIDs. Raises ValueError when there are too many."""
+    body = cbor.encode({"roots": [cbor.CidLink(root) for root in roots], "version": 1})
     if len(body) > MAX_HEADER_BYTES:
         raise ValueError(f"{len(roots)} roots are too many for one CAR")
     return varint.encode(len(body)) + body

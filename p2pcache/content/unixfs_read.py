@@ -1,9 +1,10 @@
-"""UnixFS nodes that others wrote, under the one profile that we write: unixfs-v1-2025.
+"""Files and folders of the one profile that we write, unixfs-v1-2025, as the store takes them in.
 
-A file's leaves are proven by building its root again from them; a folder's block is read along its
-only canonical shape. What has another shape (chunks of another size, HAMT, links, modes, CIDv0) is
-refused with what to do. `get` gives the bytes of a block that match its CID; nothing else is
-believed. Whatever the blocks hold, only Untrusted comes out, besides what `get` raises.
+A file's leaves are proven by building its root again from them; a folder has to be one that the
+profile makes, so that its root can be made again of its files. `dag` reads the blocks and refuses
+what is malformed; what is well made under another profile (chunks of another size, symlinks, modes,
+CIDv0) is refused here, with what to do. `get` gives the bytes of a block that match its CID.
+Whatever the blocks hold, only Untrusted comes out, besides what `get` raises.
 """
 
 from __future__ import annotations
@@ -12,26 +13,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcache.content import cid as cids
-from p2pcache.content import varint
 from p2pcache.content.blockmap import prove_by_root
-from p2pcache.content.car import CID_BYTES, known_cid
+from p2pcache.content.car import known_cid
+from p2pcache.content.dag import folders, fsdata, node
+from p2pcache.content.dag.build.profile import V1_2025
+from p2pcache.content.dag.folders import Entry, Place, Shard
+from p2pcache.content.dag.fsdata import FsData, Kind
 from p2pcache.content.names import safe_path
-from p2pcache.content.unixfs import (
-    DATA,
-    DIRECTORY,
-    FILE_TYPE,
-    FILESIZE,
-    HASH,
-    LEAF_BYTES,
-    LINKS,
-    MAX_LINKS,
-    NAME,
-    TSIZE,
-)
+from p2pcache.content.unixfs import LEAF_BYTES, MAX_LINKS
 from p2pcache.errors import Untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from p2pcache.content.dag.node import Link
 
     Get = Callable[[bytes], bytes]
 
@@ -41,16 +36,10 @@ HINT = "write it with `ipfs add` under the profile unixfs-v1-2025 (Kubo 0.40 or 
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A child: its name (empty in a file) and CID."""
-
-    name: bytes
-    cid: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Node:
-    """A dag-pb node. `size`: content bytes of a file as the node says it, None for a folder."""
+    """A dag-pb node. `size`: content bytes of a file as the node says it, None for a folder or a
+    shard of one.
+    """
 
     size: int | None
     links: tuple[Link, ...]
@@ -58,45 +47,22 @@ class Node:
 
 def parse_node(block: bytes) -> Node:
     """A block to its links. Raises Untrusted."""
-    links = []
-    at = 0
-    while block[at : at + 1] == bytes([LINKS]):
-        body, at = _bytes_at(block, at + 1)
-        links.append(_link(body))
-    if block[at : at + 1] != bytes([DATA]):
+    found = node.parse(block)
+    meaning = fsdata.of_node(found)
+    if meaning is None:
         raise _other("a node has no UnixFS data")
-    data, at = _bytes_at(block, at + 1)
-    if at != len(block):
-        raise _other("a node has bytes after its data")
-    if data == DIRECTORY:
-        return Node(None, tuple(links))
-    if not data.startswith(FILE_TYPE + bytes([FILESIZE])):
+    for link in found.links:
+        if cids.codec(known_cid(link.cid)) not in (cids.RAW, cids.DAG_PB) or cids.is_v0(link.cid):
+            raise _other("a link is to something else than a UnixFS block with a CIDv1")
+    if meaning == FsData(Kind.DIRECTORY):
+        return Node(None, found.links)
+    shard = FsData(Kind.SHARD, meaning.data, hash_type=fsdata.MURMUR3, fanout=V1_2025.fanout)
+    if meaning == shard:
+        return Node(None, found.links)
+    file = FsData(Kind.FILE, size=meaning.size, block_sizes=meaning.block_sizes)
+    if meaning != file or meaning.size is None:
         raise _other("a node is neither a plain file nor a plain folder")
-    size, _ = varint.decode(data, len(FILE_TYPE) + 1)
-    return Node(size, tuple(links))
-
-
-def _link(body: bytes) -> Link:
-    """PBLink: Hash, Name, Tsize, in this order."""
-    if body[:1] != bytes([HASH]):
-        raise _other("a link has no hash")
-    cid, at = _bytes_at(body, 1)
-    if len(cid) != CID_BYTES or cids.codec(known_cid(cid)) not in (cids.RAW, cids.DAG_PB):
-        raise _other("a link is to something else than a UnixFS block with a CIDv1")
-    if body[at : at + 1] != bytes([NAME]):
-        raise _other("a link has no name")
-    name, at = _bytes_at(body, at + 1)
-    if body[at : at + 1] != bytes([TSIZE]) or varint.decode(body, at + 1)[1] != len(body):
-        raise _other("a link has no size at its end")
-    return Link(name, cid)
-
-
-def _bytes_at(data: bytes, at: int) -> tuple[bytes, int]:
-    length, start = varint.decode(data, at)
-    end = start + length
-    if end > len(data):
-        raise _other("a node is cut short")
-    return data[start:end], end
+    return Node(meaning.size, found.links)
 
 
 def _other(what: str) -> Untrusted:
@@ -142,41 +108,33 @@ def files_below(root: bytes, get: Get, most: int) -> Iterator[tuple[str, bytes]]
     """
     seen = chars = 0
     files: set[bytes] = set()
-    todo = [("", root)]
+    todo: list[tuple[str, bytes, Place | None]] = [("", root, None)]
     while todo:
-        prefix, cid = todo.pop()
-        if cid in files:
+        prefix, cid, place = todo.pop()
+        if place is None and cid in files:
             yield prefix[:-1], cid
             continue
-        node = parse_node(get(cid))
-        if node.size is not None:
+        block = get(cid)
+        if parse_node(block).size is not None and place is None:
             files.add(cid)
             yield prefix[:-1], cid
             continue
-        seen += len(node.links)
+        items = folders.opened(cid, block, place)
+        names = [item.name.encode() for item in items if isinstance(item, Entry)]
+        seen += len(names)
         if seen > most:
             raise Untrusted(f"a folder has more than the {most} entries that it may have")
-        names = [link.name for link in node.links]
-        if sorted(set(names)) != names:
-            raise _other("a folder's names are unsorted, or one comes twice")
-        for link in node.links:
-            path = prefix + _name(link.name)
-            safe_path(path)
+        if len(names) == len(items) and place is None and sorted(names) != names:
+            raise _other("a folder's names are unsorted")
+        for item in items:
+            if isinstance(item, Shard):
+                todo.append((prefix, item.cid, item.place))
+                continue
+            path = safe_path(prefix + item.name)
             chars += len(path)
             if chars > MAX_PATHS_CHARS:
                 raise Untrusted(f"a folder's paths have more than {MAX_PATHS_CHARS} characters")
-            if cids.codec(link.cid) == cids.RAW:
-                yield path, link.cid
+            if cids.codec(item.cid) == cids.RAW:
+                yield path, item.cid
             else:
-                todo.append((path + "/", link.cid))
-
-
-def _name(name: bytes) -> str:
-    """One component: a folder's name with a slash in it would be a path of its own."""
-    try:
-        text = name.decode()
-    except UnicodeDecodeError as exc:
-        raise Untrusted("a folder's name is not UTF-8") from exc
-    if "/" in text:
-        raise Untrusted(f"the file name {text[:80]!a} is refused: it has a slash")
-    return text
+                todo.append((path + "/", item.cid, None))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Literal, final
 
+from p2pcache.content import cid as cids
 from p2pcache.content import digests, unixfs
+from p2pcache.content.dag import hashes
 from p2pcache.errors import Untrusted
 
 if TYPE_CHECKING:
@@ -71,6 +73,29 @@ class VerifiedRoot:
         self.root_cid = root_cid
         self.size = size
         self.block_digests = block_digests
+
+
+@final
+class VerifiedBlock:
+    """A block of IPFS that matches its CID, whatever its hash function. Only `verify_loose` makes
+    one. `multihash`: of its CID.
+    """
+
+    __slots__ = ("data", "multihash")
+
+    def __init__(self, key: object, multihash: bytes, data: bytes) -> None:
+        if key is not _KEY:
+            raise TypeError("only content.verify.verify_loose makes a VerifiedBlock")
+        self.multihash = multihash
+        self.data = data
+
+
+def verify_loose(cid: bytes, data: bytes) -> VerifiedBlock:
+    """`cid`: binary, of either version. Raises Untrusted: other bytes, more than a block may have,
+    a hash function that we do not know.
+    """
+    hashes.verify_cid(cid, data)
+    return VerifiedBlock(_KEY, cids.multihash(cid), data)
 
 
 def verify_root(root_cid: bytes, size: int, block_digests: bytes) -> VerifiedRoot:

@@ -320,8 +320,10 @@ class _Body:
 
 
 async def _close(body: object) -> None:
-    if isinstance(body, AsyncGenerator):
-        await body.aclose()
+    """Bodies may hold files open: generators, and whatever else can be closed."""
+    aclose = getattr(body, "aclose", None)
+    if aclose is not None:
+        await aclose()
 
 
 def _is_ours(host: str, names: tuple[str, ...]) -> bool:

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.store.blobs import Blobs
+    from p2pcache.store.dag_pins import DagPins
     from p2pcache.store.index import Index, Row
     from p2pcache.store.layout import Layout, StoreOptions
     from p2pcache.store.lease import LeaseBook
+    from p2pcache.store.loose import Loose
     from p2pcache.store.order import Order
     from p2pcache.store.partial import Meta
     from p2pcache.store.records import Records
@@ -54,7 +56,9 @@ class GcReport:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """`used_bytes`: blobs and the allocated part of partials. `promised_bytes`: still to come."""
+    """`used_bytes`: blobs, loose blocks and the allocated part of partials. `promised_bytes`: still
+    to come.
+    """
 
     used_bytes: int
     blobs: int
@@ -62,6 +66,7 @@ class Usage:
     partials: int
     promised_bytes: int
     disk_free_bytes: int
+    loose_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ class Collector:
 
     def __init__(
         self, layout: Layout, options: StoreOptions, index: Index, blobs: Blobs, rooted: Rooted,
-        records: Records, leases: LeaseBook, order: Order,
+        records: Records, leases: LeaseBook, order: Order, loose: Loose, dag_pins: DagPins,
     ) -> None:  # fmt: skip
         self._layout = layout
         self._options = options
@@ -97,6 +102,8 @@ class Collector:
         self._records = records
         self._leases = leases
         self._order = order
+        self._loose = loose
+        self._dag_pins = dag_pins
         self._room = threading.Lock()  # who finds room, until it is promised
         self.replicas: frozenset[bytes] = frozenset()  # raw sha2-256 of what preloads keep
         # Which of these blobs (raw sha2-256) stay because nobody else can give them. May wait for
@@ -114,12 +121,15 @@ class Collector:
             "count(*), count(path) FROM blobs"
         )
         rooted = self._rooted.every()
+        loose_bytes, loose_blocks = self._loose.usage()
         partials = [use for use in self._partials() if use.directory not in without]
         disk = os.statvfs(self._layout.root)
         return Usage(
-            used + sum(blob.size for blob in rooted) + sum(use.allocated for use in partials),
+            used + loose_bytes
+            + sum(blob.size for blob in rooted) + sum(use.allocated for use in partials),
             blobs + len(rooted), adopted, len(partials),
             sum(use.promised for use in partials if use.live), disk.f_bavail * disk.f_frsize,
+            loose_blocks,
         )  # fmt: skip
 
     def _partials(self) -> list[_PartialUse]:
@@ -238,6 +248,7 @@ class Collector:
         if not dry_run:
             self._order.sweep()
             self._order.reconcile()
+            self._loose.reconcile()
             old = [use for use in old if self._order.discard(use.directory)]
         without = {use.directory for use in old}
         usage = self.usage(without=without)
@@ -335,10 +346,15 @@ class Collector:
             holds.update(dict.fromkeys(self.replicas, Hold.REPLICA))
             holds.update(dict.fromkeys(running, Hold.RUNNING))
             pinned = self._records.pinned()
-            holds.update(dict.fromkeys(pinned, Hold.PINNED))
+            pinned_dags = [*self._dag_pins.blobs(), *self._dag_pins.blocks()]
+            holds.update(dict.fromkeys([*pinned, *pinned_dags], Hold.PINNED))
         stored = (row for row in self._index.every_row() if row.path is None)
         candidates.extend(self._candidate(row) for row in stored)
         candidates.extend(_rooted_candidate(blob) for blob in self._rooted.every())
+        candidates.extend(
+            Candidate(multihash, size, size, used, loose=True)
+            for multihash, size, used in self._loose.every()
+        )
         for use in self._partials():
             key = use.directory.name.encode()
             if use.directory in without:
@@ -360,9 +376,10 @@ class Collector:
         return Candidate(row.sha256, row.size, row.size if links == 1 else 0, row.last_used)
 
     def _evict(self, plan: Plan) -> int:
-        blobs = [v.key for v in plan.victims if not v.partial]
+        blobs = [v.key for v in plan.victims if not v.partial and not v.loose]
         freed = self._blobs.remove(key for key in blobs if not is_root(key))
         freed += sum(self._rooted.remove(key) for key in blobs if is_root(key))
+        freed += self._loose.remove([v.key for v in plan.victims if v.loose])
         for victim in plan.victims:
             if victim.partial and self._order.discard(self._layout.partials / victim.key.decode()):
                 freed += victim.disk_bytes
@@ -389,7 +406,8 @@ def _in_question(plan: Plan) -> set[bytes]:
     """Blobs that would go, and that others may have. What has no other name than its root is in no
     manifest, so it is nobody's last copy.
     """
-    return {v.key for v in plan.victims if not v.partial and not is_root(v.key)}
+    others = (v.key for v in plan.victims if not v.partial and not v.loose)
+    return {key for key in others if not is_root(key)}
 
 
 def _rooted_candidate(blob: RootedBlob) -> Candidate:

@@ -83,8 +83,26 @@ CREATE TABLE spent (
   PRIMARY KEY (origin, month, member)
 ) WITHOUT ROWID;
 """
+# IPFS: where blocks stand in blobs (`store.block_index`), loose blocks, and what pins of DAGs keep:
+# loose blocks by multihash, blobs by the name that the DAG has for them.
+_SCHEMA_6 = """
+CREATE TABLE block_owners (number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE);
+CREATE TABLE block_places (
+  prefix INTEGER NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (prefix, place)
+) WITHOUT ROWID;
+CREATE TABLE loose (
+  multihash BLOB PRIMARY KEY, size INTEGER NOT NULL, last_used REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE block_pins (root BLOB PRIMARY KEY, recursive INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE pinned_blocks (
+  root BLOB NOT NULL, multihash BLOB NOT NULL, PRIMARY KEY (root, multihash)
+) WITHOUT ROWID;
+CREATE TABLE pinned_blobs (
+  root BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (root, name)
+) WITHOUT ROWID;
+"""
 # step n turns schema n into schema n + 1; an empty file is schema 0
-_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5)
+_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5, _SCHEMA_6)
 SCHEMA_VERSION = len(_STEPS)
 
 
@@ -167,6 +185,7 @@ class Index:
         self._timeout_s = busy_timeout_s
         self._read_lock = threading.Lock()
         self._write_lock = threading.RLock()
+        self.changes = 0  # transactions of ours so far: who caches what it read compares it
         self._writer = None if readonly else self._connect(path, "rwc")
         try:
             if self._writer is not None:
@@ -268,6 +287,7 @@ class Index:
             try:
                 yield self._writer
                 self._writer.execute("COMMIT")
+                self.changes += 1
             except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")

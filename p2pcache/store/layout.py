@@ -3,6 +3,7 @@
     blobs-v1/ab/<sha256 hex>        complete and verified, mode 0444
     maps-v1/<sha256 hex>            sha2-256 of every block (32 bytes a block) of larger blobs
     partial-v1/<name hex>/          data (sparse), live, map, have, meta.json, publishing.json
+    loose-v1/ab/<multihash hex>     blocks of IPFS that no blob of ours has, mode 0444
     quarantine-v1/<sha256 hex>      blobs that were found damaged
     tmp-v1/<owner>/                 files on their way in, one directory for each open store
     trash-v1/<random>/              directories on their way out
@@ -79,6 +80,11 @@ class Layout:
         return self.root / "roots-v1"
 
     @property
+    def loose(self) -> Path:
+        """Parent of the shards of loose blocks, by the last byte of their multihash."""
+        return self.root / "loose-v1"
+
+    @property
     def quarantine(self) -> Path:
         """Blobs that no longer match their name."""
         return self.root / "quarantine-v1"
@@ -102,7 +108,7 @@ class Layout:
         """Every directory that an open store needs."""
         return (
             self.blobs, self.maps, self.partials, self.roots, self.quarantine, self.temporary,
-            self.trash, self.rebuild,
+            self.trash, self.rebuild, self.loose,
         )  # fmt: skip
 
     def blob(self, sha256: bytes) -> Path:
@@ -121,6 +127,10 @@ class Layout:
     def rooted(self, root_cid: bytes) -> Path:
         """Directory of a blob that was asked for by this root."""
         return self.roots / root_cid.hex()
+
+    def loose_block(self, multihash: bytes) -> Path:
+        """Path of a loose block. (The first bytes of all multihashes of a kind are the same.)"""
+        return self.root.joinpath("loose-v1", multihash[-1:].hex(), multihash.hex())
 
     def quarantined(self, sha256: bytes) -> Path:
         """Path of a damaged blob."""

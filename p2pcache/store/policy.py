@@ -33,13 +33,14 @@ class Hold(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A blob or an unfinished partial. `last_used` in unix seconds; sizes in bytes."""
+    """A blob, an unfinished partial or a loose block. `last_used` in unix seconds; sizes in bytes."""
 
     key: bytes
     store_bytes: int
     disk_bytes: int
     last_used: float
     partial: bool = False
+    loose: bool = False
 
 
 @dataclass(frozen=True, slots=True)

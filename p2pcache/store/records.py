@@ -38,6 +38,9 @@ _CARRIED = (  # every table but `blobs`: their files say more
     "grants",
     "preloads",
     "spent",
+    "block_pins",
+    "pinned_blocks",
+    "pinned_blobs",
 )
 _NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git sha1 by its alias
     "SELECT f.cid, f.digest, coalesce(n.sha256, substr(f.digest, 3)) AS sha256 "

@@ -22,10 +22,13 @@ from p2pcache.errors import NotFound
 from p2pcache.store import durable, recovery, repair
 from p2pcache.store.at_work import AtWork
 from p2pcache.store.blobs import BlobInfo, Blobs, CopyMode
+from p2pcache.store.dag_pins import DagPins
 from p2pcache.store.gc import Collector, GcReport, Usage
+from p2pcache.store.implied import Implied
 from p2pcache.store.index import canonical_name
 from p2pcache.store.layout import Layout, StoreOptions
 from p2pcache.store.lease import LeaseBook
+from p2pcache.store.loose import Loose
 from p2pcache.store.order import Order, subdirectories
 from p2pcache.store.others import OtherAgents
 from p2pcache.store.partial import Meta, Partial, count_live
@@ -72,9 +75,15 @@ class Store:
         self.rooted = Rooted(layout, self._blobs)
         self.rooted.named = self._named
         self._order = Order(layout, index, self._blobs, self.rooted, leases)
-        self._collector = Collector(
-            layout, options, index, self._blobs, self.rooted, self._records, leases, self._order
+        self.loose = Loose(layout, index, clock, self.small_dir, self.ensure_room)
+        self.implied = Implied(
+            layout, index, self._blobs, self.rooted, self._records, leases.monotonic
         )
+        self.dag_pins = DagPins(index)
+        self._collector = Collector(
+            layout, options, index, self._blobs, self.rooted, self._records, leases, self._order,
+            self.loose, self.dag_pins,
+        )  # fmt: skip
         self._lock = threading.RLock()
         self._at_work = AtWork(layout, leases)
         self._running: Counter[bytes] = Counter()
@@ -108,6 +117,7 @@ class Store:
             found = 0
             if not readonly and (store._order.sweep() or fresh):
                 found = store._order.reconcile()
+                store.loose.reconcile()
             if fresh and had_index:
                 store.index_lost = "the index was damaged; what could be read of it was kept"
             elif fresh and found:
@@ -131,6 +141,7 @@ class Store:
         with self._lock, durable.local_faults("closing the store"), ExitStack() as steps:
             steps.callback(self._index.close)
             steps.callback(self._write_touches)
+            steps.callback(self.loose.flush)
             steps.callback(self._at_work.close)
 
     def shrink(self) -> None:
@@ -553,7 +564,7 @@ class Store:
 
     def only_in(self, manifest_cid: bytes) -> set[bytes]:
         """The blobs (raw sha2-256) that `rm` of this manifest removes."""
-        gone = self._records.only_in(manifest_cid) - self._held()
+        gone = self._records.only_in(manifest_cid) - self._held() - self.dag_pins.blobs()
         # a git sha1 that never arrived stands for itself there: it is no blob
         present = self._index.rows([digests.sha256_digest(key) for key in gone if len(key) == 32])
         return {row.sha256 for row in present.values()}

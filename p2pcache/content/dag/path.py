@@ -7,10 +7,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from p2pcache.content import cid as cids
+from p2pcache.content.dag import files, folders
+from p2pcache.content.dag.cbor import CidLink
+from p2pcache.content.dag.folders import Shard
+from p2pcache.content.dag.links import value_of
+from p2pcache.content.dag.walk import Found, each, need
+from p2pcache.errors import NotFound, UsageError
 
-    from p2pcache.content.dag.walk import Walk
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from p2pcache.content.dag.cbor import Value
+    from p2pcache.content.dag.walk import Need, Walk
 
 MAX_COMPONENTS = 1000
 
@@ -19,8 +28,8 @@ MAX_COMPONENTS = 1000
 class Resolved:
     """`cid`: of the block at the end, as written. `remainder`: what of the path lies within that
     block (dag-cbor, dag-json), mostly nothing. `roots`: the root, then the CID of each component
-    (X-Ipfs-Roots), ending in `cid`. `blocks`: every block above `cid` that the way needed, shards
-    too, in order, once each: what a CAR begins with.
+    that led to another block (X-Ipfs-Roots), ending in `cid`. `blocks`: every block above `cid`
+    that the way needed, shards too, in order: what a CAR begins with.
     """
 
     cid: bytes
@@ -30,7 +39,87 @@ class Resolved:
 
 
 def resolve(root: bytes, path: Sequence[str]) -> Walk[Resolved]:
-    """`path`: its components, which are names and never `.` or `..` (UsageError). Raises NotFound
-    for a name that is not there, and below a file or a symlink; Untrusted.
+    """`path`: its components, which are names and never empty, `.` or `..` (UsageError). The block
+    at the end is not needed. Raises NotFound for a name that is not there, and below a file or a
+    symlink; Untrusted.
     """
-    raise NotImplementedError
+    above: list[bytes] = []
+
+    def note(found: Found) -> tuple[()]:
+        above.append(found.cid)
+        return ()
+
+    end = yield from each(trail(root, path), note)
+    return Resolved(end.roots[-1], end.remainder, end.roots, tuple(above))
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a path ends: see `Resolved`."""
+
+    roots: tuple[bytes, ...]
+    remainder: tuple[str, ...] = ()
+
+
+def trail(root: bytes, path: Sequence[str]) -> Generator[Need | Found, bytes, End]:
+    """`resolve`, giving each block above the end as it is met."""
+    if len(path) > MAX_COMPONENTS or any(name in ("", ".", "..") for name in path):
+        raise UsageError("a path has too many components, or one that is empty, `.` or `..`")
+    roots = [root]
+    at = 0
+    while at < len(path):
+        cid = roots[-1]
+        if cids.codec(cid) in (cids.DAG_CBOR, cids.DAG_JSON):
+            block = yield from need(cid)
+            link, taken = _inside(value_of(cid, block), path[at:])
+            if link is None:
+                return End(tuple(roots), tuple(path[at:]))
+            yield Found(cid, block)
+            roots.append(link)
+            at += taken
+        else:
+            roots.append((yield from _entry(cid, path[at])))
+            at += 1
+    return End(tuple(roots))
+
+
+def _entry(cid: bytes, name: str) -> Generator[Need | Found, bytes, bytes]:
+    """The CID that a directory has for a name."""
+    if cids.codec(cid) != cids.DAG_PB:
+        raise _nothing(name, "it is no folder")
+    block = yield from need(cid)
+    if files.stat_of(cid, block).kind != "directory":
+        raise _nothing(name, "it is no folder")
+    yield Found(cid, block)
+    item = folders.find_in(cid, block, name)
+    while isinstance(item, Shard):
+        block = yield from need(item.cid)
+        yield Found(item.cid, block)
+        item = folders.find_in(item.cid, block, name, item.place)
+    if item is None:
+        raise _nothing(name, "the folder has no such name")
+    return item.cid
+
+
+def _inside(value: Value, names: Sequence[str]) -> tuple[bytes | None, int]:
+    """The first link on the way of `names` through a value, and how many names lead to it; None if
+    they end within the value. Raises NotFound.
+    """
+    for taken, name in enumerate(names):
+        if isinstance(value, CidLink):
+            return value.cid, taken
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and _is_index(name) and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            raise _nothing(name, "the block has no such key")
+    return (value.cid, len(names)) if isinstance(value, CidLink) else (None, len(names))
+
+
+def _is_index(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) <= 9
+
+
+def _nothing(name: str, why: str) -> NotFound:
+    return NotFound(f"there is nothing at `{name[:80]}`: {why}")

@@ -8,18 +8,28 @@
     await arun(size(root), store.get)           # in a task, of any event loop
 
 A `Flow` also yields results on its way: what is no `Need` is one. `get(cid)` gets binary CIDv1 and
-gives the block, **verified by whoever gives it** (`hashes.verify_cid`); its errors go through the
-walk to the caller. Nothing is asked for twice in a row, but a walk keeps no cache.
+gives the block, **verified by whoever gives it** (`hashes.verify_cid`); what it raises ends the
+walk and goes to the caller. A walk keeps no cache: it may ask for a block again.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from p2pcache.content import cid as cids
 
+R = TypeVar("R")
+S = TypeVar("S")
 T = TypeVar("T")
 
 AHEAD_COUNT = 64  # CIDs that a walk tells of before it needs them: what bitswap asks for at once
@@ -33,6 +43,14 @@ class Need:
 
     cid: bytes
     ahead: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A block that a traversal met. `cid`: as its parent writes it."""
+
+    cid: bytes
+    block: bytes
 
 
 Walk = Generator[Need, bytes, T]
@@ -51,6 +69,27 @@ def need(cid: bytes, ahead: Sequence[bytes] = ()) -> Walk[bytes]:
         return parts.digest
     soon = tuple(cids.as_v1(one) for one in ahead[:AHEAD_COUNT])
     return (yield Need(cids.as_v1(cid), soon))
+
+
+def each(
+    flow: Generator[Need | S, bytes, R], change: Callable[[S], Iterable[T]]
+) -> Generator[Need | T, bytes, R]:
+    """A flow with the results that `change` makes of each one of another's, none or several; what
+    that one returns it returns.
+    """
+    try:
+        step = next(flow)
+        while True:
+            if isinstance(step, Need):
+                block = yield step
+                step = flow.send(block)
+            else:
+                yield from change(step)
+                step = next(flow)
+    except StopIteration as stop:
+        return cast("R", stop.value)
+    finally:
+        flow.close()
 
 
 def run(walk: Walk[T], get: Get) -> T:

@@ -1,0 +1,109 @@
+"""Pins of whole DAGs over the block service: `content.blocks.Pins`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.content import cid as cids
+from p2pcache.content import digests
+from p2pcache.content.dag.links import links
+from p2pcache.content.verify import verify_loose
+from p2pcache.errors import Denied, Untrusted
+
+if TYPE_CHECKING:
+    from p2pcache.store.store import Hold
+    from p2pcache.transfer.blocks import BlockService
+
+MAX_BLOCKS = 1 << 24  # of one DAG, each once: 16 TB of leaves of 1 MiB
+
+
+class DagPinner:
+    """See the port. A blob that is here stands for all below its root: its blocks are not walked."""
+
+    def __init__(self, blocks: BlockService) -> None:
+        self._blocks = blocks
+        self._local = blocks.local
+        self._store = blocks.local.store
+
+    async def pin(self, root: bytes, *, recursive: bool = True) -> None:
+        """See the port."""
+        with self._store.running() as hold:
+            await trio.to_thread.run_sync(self._pin, root, recursive, hold, abandon_on_cancel=False)
+
+    async def unpin(self, root: bytes) -> bool:
+        """See the port."""
+        return await trio.to_thread.run_sync(self._store.dag_pins.drop, cids.as_v1(root))
+
+    async def pins(self) -> dict[bytes, bool]:
+        """See the port."""
+        return await trio.to_thread.run_sync(self._store.dag_pins.roots)
+
+    async def pinned_below(self) -> set[bytes]:
+        """See the port."""
+        return await trio.to_thread.run_sync(self._store.dag_pins.blocks)
+
+    async def remove(self, cid: bytes) -> bool:
+        """See the port."""
+        return await trio.to_thread.run_sync(self._remove, cids.multihash(cid))
+
+    def _remove(self, multihash: bytes) -> bool:
+        store = self._store
+        if store.dag_pins.is_pinned(multihash):
+            raise Denied("the block is pinned", hint="unpin the DAG that it is part of")
+        if store.loose.length(multihash) is None:
+            return False
+        store.loose.remove([multihash])
+        return True
+
+    # -- in a thread -----------------------------------------------------------------------------
+
+    def _pin(self, root: bytes, recursive: bool, hold: Hold) -> None:
+        blocks: set[bytes] = set()
+        blobs: set[bytes] = set()
+        todo, seen = [cids.as_v1(root)], {cids.multihash(root)}
+        while todo:
+            trio.from_thread.check_cancelled()
+            cid = todo.pop()
+            blob = self._local.file_of(cid)
+            if blob is not None:
+                hold([blob.key])
+                blobs.add(blob.key)
+                continue
+            for child in self._keep(cid, recursive, blocks, blobs, hold):
+                if cids.multihash(child) not in seen:
+                    seen.add(cids.multihash(child))
+                    todo.append(cids.as_v1(child))
+            if len(seen) > MAX_BLOCKS:
+                raise Untrusted(f"a DAG of more than {MAX_BLOCKS} blocks cannot be pinned")
+        self._store.loose.sync(blocks)
+        self._store.dag_pins.add(cids.as_v1(root), recursive, blocks, blobs)
+
+    def _keep(
+        self, cid: bytes, recursive: bool, blocks: set[bytes], blobs: set[bytes], hold: Hold
+    ) -> list[bytes]:
+        """Bring one block to stay; its children. Leaves that are here are not read."""
+        parts = cids.parts(cid)
+        leaf = not recursive or parts.codec == cids.RAW
+        if parts.hash_code == cids.IDENTITY:
+            return [] if leaf else links(cid, parts.digest)
+        data = None if leaf and self._local.length(cid) is not None else self._block(cid)
+        multihash = cids.multihash(cid)
+        hold([multihash])
+        if self._store.loose.length(multihash) is None:
+            owner = None
+            if parts.hash_code == digests.SHA2_256:
+                owner = self._store.implied.blob_of(parts.digest)
+            if owner is not None:
+                hold([owner.key])
+                blobs.add(owner.key)
+            else:  # of a folder's manifest, which may be forgotten
+                self._store.loose.put(verify_loose(cid, data or self._block(cid)))
+        if self._store.loose.length(multihash) is not None:
+            blocks.add(multihash)
+        return [] if leaf or data is None else links(cid, data)
+
+    def _block(self, cid: bytes) -> bytes:
+        data = self._local.read(cid)
+        return trio.from_thread.run(self._blocks.get, cid) if data is None else data
