@@ -18,6 +18,8 @@ from p2pcache.agent.airgap.read import read_bundle
 from p2pcache.agent.airgap.write import index_path, write_bundle
 from p2pcache.content import bundle, car, unixfs, varint
 from p2pcache.content import cid as cids
+from p2pcache.content.dag.build.layout import file_node
+from p2pcache.content.dag.build.profile import V1_2025
 from p2pcache.content.digests import sha256_digest
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.unixfs import Root
@@ -454,7 +456,7 @@ def test_folders_that_are_linked_again_and_again_are_refused(other, path, monkey
 def test_chunks_of_another_size_are_refused_with_what_to_do(other, path):
     blocks = {raw(part): part for part in (b"a" * 1000, b"b" * 1000)}
     children = [Root(cid, 1000, 1000) for cid in blocks]
-    node = unixfs._file_node(children, blocks.__setitem__)
+    node = file_node(V1_2025, children, blocks.__setitem__)
     Frames([node.cid], blocks).save(path)
     error = refused(other, path)
     assert "not supported" in error.message
@@ -536,14 +538,25 @@ def test_a_folder_is_no_name_for_a_bundle(store, tmp_path):
         write(store, tmp_path, put(store, FILES))
 
 
-def test_a_sharded_folder_is_not_supported_and_says_so(store, path):
+def test_a_folder_that_has_to_be_sharded_is_written_and_read(store, other, path):
     planned = put(store, {"f": b""})
     (file,) = planned.manifest.files
-    names = [f"{n:05}" + "x" * 30 for n in range(5000)]
+    names = ["a/" + f"{n:05}" + "x" * 30 for n in range(5000)]
     many = Manifest.from_entries([FileEntry(name, 0, file.digest) for name in names])
     blobs = dict.fromkeys(names, planned.blobs["f"])
-    with pytest.raises(UsageError, match="HAMT"):
-        write(store, path, type(planned)("ref", many, blobs, False, ()))
+    written = write(store, path, type(planned)("ref", many, blobs, False, ()))
+    assert written.blocks > 256  # shards
+    ((brought,), _) = read(other, path)
+    assert brought.manifest == many
+
+
+def test_a_sharded_folder_of_a_foreign_car_is_read(other, path):
+    blocks = {raw(b""): b""}
+    names = {f"{n:05}" + "x" * 40: Root(raw(b""), 0, 0) for n in range(3000)}
+    root = unixfs.directory(names, blocks.__setitem__)
+    Frames([root.cid], blocks).save(path)
+    ((brought,), _) = read(other, path)
+    assert [entry.path for entry in brought.manifest.files] == sorted(names)
 
 
 def test_more_than_one_bundle_holds_is_refused(store, path, monkeypatch):

@@ -16,7 +16,6 @@ from p2pcache.content.unixfs import (
     MAX_LINKS,
     FileImporter,
     Root,
-    directory,
     file_dag_size,
     file_root,
     tree,
@@ -54,13 +53,6 @@ def test_a_folder_has_the_root_of_the_vector(vector: dict) -> None:
 
     assert format_cid(root.cid) == vector["root"]
     assert root.dag_size == vector["dag_size"]
-
-
-@pytest.mark.parametrize(("count", "pad_last"), [(5242, 41), (5243, 0), (20_000, 0)])
-def test_a_folder_that_needs_a_hamt_is_refused_and_says_so(count: int, pad_last: int) -> None:
-    leaf = file_root_of(b"7 bytes")
-    with pytest.raises(UsageError, match="HAMT"):
-        directory(dict.fromkeys(flat(count, pad_last), leaf))
 
 
 def test_the_order_in_which_entries_come_does_not_count() -> None:
@@ -110,7 +102,7 @@ def test_the_importer_keeps_one_short_list_a_level() -> None:
     for _ in range(3 * MAX_LINKS + 5):
         importer.add_leaf(ZERO_BLOCK, LEAF_BYTES)
 
-    assert [len(row) for row in importer._levels] == [5, 3]
+    assert [len(row) for row in importer._layout._levels] == [5, 3]
 
 
 @given(blocks=st.integers(0, 8), given_=st.integers(0, 8), tail=st.integers(1, LEAF_BYTES))

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from p2pcache.content import cid as cids
 from p2pcache.content import unixfs, unixfs_read
+from p2pcache.content.dag.build.folders import DIRECTORY
+from p2pcache.content.dag.build.layout import file_node
+from p2pcache.content.dag.build.profile import V1_2025, make_node
 from p2pcache.content.unixfs import LEAF_BYTES, MAX_LINKS, Root
 from p2pcache.errors import Untrusted
 
@@ -61,9 +64,9 @@ def test_a_size_that_is_not_the_files_is_refused(size: int, by: int) -> None:
 def test_a_tree_that_repeats_itself_is_left_after_as_many_leaves_as_the_size_has() -> None:
     nodes = Nodes()
     leaf = Root(cids.raw_cid(bytes(32)), MIB, MIB)
-    node = unixfs._file_node([leaf] * MAX_LINKS, nodes.__setitem__)
+    node = file_node(V1_2025, [leaf] * MAX_LINKS, nodes.__setitem__)
     for _ in range(3):  # 1024^4 leaves in four blocks
-        node = unixfs._file_node([node] * MAX_LINKS, nodes.__setitem__)
+        node = file_node(V1_2025, [node] * MAX_LINKS, nodes.__setitem__)
     asked = 0
 
     def get(cid: bytes) -> bytes:
@@ -80,7 +83,7 @@ def test_a_chain_of_nodes_ends_at_the_depth_that_a_file_can_have() -> None:
     nodes = Nodes()
     node = Root(cids.raw_cid(bytes(32)), MIB, MIB)
     for _ in range(100):
-        node = unixfs._file_node([node], nodes.__setitem__)
+        node = file_node(V1_2025, [node], nodes.__setitem__)
     with pytest.raises(Untrusted, match="shape"):
         unixfs_read.leaf_hashes(node.cid, 2 * MIB, nodes.get_block)
 
@@ -159,7 +162,7 @@ def test_a_name_that_leaves_its_folder_or_cannot_be_written_is_refused(name: str
 
 def node_of(links: list[tuple[bytes, Root]], data: bytes) -> tuple[Nodes, bytes]:
     nodes = Nodes()
-    return nodes, unixfs._node(links, data, 0, nodes.__setitem__)[0].cid
+    return nodes, make_node(V1_2025, links, data, 0, nodes.__setitem__)[0].cid
 
 
 LEAF = Root(cids.raw_cid(bytes(32)), 1, 1)
@@ -168,13 +171,13 @@ SHAPES = {
     "link": node_of([], b"\x08\x04\x12\x04/etc"),
     "inline data": node_of([], b"\x08\x02\x12\x01x\x18\x01"),
     "a mode": node_of([(b"a", LEAF)], b"\x08\x01\x38\xa4\x03"),
-    "a name twice": node_of([(b"a", LEAF), (b"a", LEAF)], unixfs.DIRECTORY),
-    "unsorted": node_of([(b"b", LEAF), (b"a", LEAF)], unixfs.DIRECTORY),
-    "no UTF-8": node_of([(b"\xff", LEAF)], unixfs.DIRECTORY),
+    "a name twice": node_of([(b"a", LEAF), (b"a", LEAF)], DIRECTORY),
+    "unsorted": node_of([(b"b", LEAF), (b"a", LEAF)], DIRECTORY),
+    "no UTF-8": node_of([(b"\xff", LEAF)], DIRECTORY),
     "a link to a manifest": node_of(
-        [(b"a", Root(cids.dagcbor_cid(bytes(32)), 1, 1))], unixfs.DIRECTORY
+        [(b"a", Root(cids.dagcbor_cid(bytes(32)), 1, 1))], DIRECTORY
     ),
-    "CIDv0": node_of([(b"a", Root(b"\x12\x20" + bytes(32), 1, 1))], unixfs.DIRECTORY),
+    "CIDv0": node_of([(b"a", Root(b"\x12\x20" + bytes(32), 1, 1))], DIRECTORY),
 }
 
 

@@ -1,0 +1,98 @@
+"""dag-json as the values of `cbor`, and back again. https://ipld.io/specs/codecs/dag-json/spec/
+
+`{"/": "bafy..."}` is a link, `{"/": {"bytes": "..."}}` bytes. Only Untrusted comes out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from typing import TYPE_CHECKING, NoReturn
+
+from p2pcache.content import cid as cids
+from p2pcache.content.dag.cbor import MAX_VALUES, CidLink
+from p2pcache.errors import Untrusted, UsageError
+
+if TYPE_CHECKING:
+    from p2pcache.content.dag.cbor import Value
+
+_MAX_NUMBER = 1 << 64
+_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def decode(block: bytes) -> Value:
+    """dag-json; spaces between values are let pass, as Kubo does. Raises Untrusted."""
+    if block.count(b",") + block.count(b"[") + block.count(b"{") > MAX_VALUES:
+        raise Untrusted("a dag-json block has too many values")
+    try:
+        value: Value = json.loads(
+            block, object_pairs_hook=_object, parse_constant=_refuse, parse_int=_int
+        )
+    except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError
+        raise Untrusted("a block is no dag-json") from exc
+    return value
+
+
+def _refuse(text: str) -> NoReturn:
+    raise Untrusted(f"dag-json has no number {text[:20]!a}")
+
+
+def _int(text: str) -> int:
+    number = int(text) if len(text) <= 20 else _MAX_NUMBER
+    if not -_MAX_NUMBER <= number < _MAX_NUMBER:
+        raise Untrusted("a number in dag-json has more than 64 bits")
+    return number
+
+
+def _object(pairs: list[tuple[str, Value]]) -> Value:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Untrusted("a dag-json map has a key twice")
+    if "/" not in found:
+        return found
+    inner = found["/"]
+    if len(found) == 1 and isinstance(inner, str):
+        return CidLink(_cid(inner))
+    if len(found) == 1 and isinstance(inner, dict) and set(inner) == {"bytes"}:
+        return _bytes(inner["bytes"])
+    raise Untrusted("a dag-json map has the key `/`, and is neither a link nor bytes")
+
+
+def _cid(text: str) -> bytes:
+    try:
+        return cids.parse_cid_as_written(text)
+    except UsageError as exc:
+        raise Untrusted("a link in dag-json is no CID") from exc
+
+
+def _bytes(text: Value) -> bytes:
+    if not isinstance(text, str) or text.rstrip("=").strip(_BASE64):
+        raise Untrusted("bytes in dag-json are no base64")
+    try:
+        return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4))
+    except binascii.Error as exc:
+        raise Untrusted("bytes in dag-json are no base64") from exc
+
+
+def encode(value: Value) -> bytes:
+    """Canonical dag-json: keys sorted, no spaces. Raises ValueError for what it cannot hold."""
+    return json.dumps(
+        _plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    ).encode()
+
+
+def _plain(value: Value) -> object:
+    match value:
+        case CidLink():
+            return {"/": cids.format_cid(value.cid)}
+        case bytes():
+            return {"/": {"bytes": base64.b64encode(value).decode().rstrip("=")}}
+        case list():
+            return [_plain(one) for one in value]
+        case dict():
+            return {key: _plain(value[key]) for key in sorted(value, key=str.encode)}
+        case float() if not math.isfinite(value):
+            raise ValueError("dag-json has no such number")
+    return value
