@@ -61,7 +61,14 @@ class Trader:
 
     async def add(self, path: Path, *options: str) -> str:
         """The root of a file or folder."""
-        command = [ipfs_binary(), "add", "-Q", "-r", *options, str(path)]
+        return await self._run("add", "-Q", "-r", "-H", *options, str(path))
+
+    async def put(self, path: Path) -> str:
+        """The CID of a block, also of one that others would refuse."""
+        return await self._run("block", "put", "--allow-big-block", "--cid-codec=raw", str(path))
+
+    async def _run(self, *args: str) -> str:
+        command = [ipfs_binary(), *args]
         env = {**os.environ, "IPFS_PATH": str(self.repo), "HOME": str(self.repo)}
         done = await trio.run_process(command, env=env, capture_stdout=True, capture_stderr=True)
         return done.stdout.decode().strip()

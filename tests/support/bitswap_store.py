@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from p2pcache.content import cid as cids
-from p2pcache.content.unixfs import FileImporter
-from p2pcache.content.verify import hashlib
+from p2pcache.content.unixfs import FileImporter, Root, tree
 from p2pcache.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 BLOCK_BYTES = 1 << 20
 
@@ -42,14 +42,18 @@ class MemoryBlocks:
     def remove(self, cid: bytes) -> None:
         del self._held[cids.multihash(cid)]
 
-    def add_file(self, data: bytes) -> bytes:
+    def add_file(self, data: bytes) -> Root:
         """All blocks of a file; its root."""
-
-        def keep(cid: bytes, block: bytes) -> None:
-            self._held[cids.multihash(cid)] = block
-
-        importer = FileImporter(keep)
+        importer = FileImporter(self._keep)
         for start in range(0, max(1, len(data)), BLOCK_BYTES):
             leaf = data[start : start + BLOCK_BYTES]
             importer.add_leaf(self.put(leaf)[4:], len(leaf))
-        return importer.finish().cid
+        return importer.finish()
+
+    def add_folder(self, files: Mapping[str, bytes]) -> bytes:
+        """All blocks of a folder; its root."""
+        roots = {path: self.add_file(data) for path, data in files.items()}
+        return tree(roots, keep=self._keep).cid
+
+    def _keep(self, cid: bytes, block: bytes) -> None:
+        self._held[cids.multihash(cid)] = block

@@ -18,7 +18,7 @@ import trio
 
 from p2pcache.content import cid as cids
 from p2pcache.content.blocks import MAX_BLOCK_BYTES
-from p2pcache.content.dag.hashes import check_hash
+from p2pcache.content.dag.hashes import check_hash, raw_hash
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted, plain_errors
 from p2pcache.net.bitswap import wire
@@ -185,6 +185,9 @@ class Bitswap:
 
     async def _get(self, cid: bytes, session: int, timeout_s: float, *, patient: bool) -> bytes:
         check_hash(cid)
+        parts = cids.parts(cid)
+        if raw_hash(parts.hash_code, b"") == parts.digest:
+            return b""  # everybody knows it, and Kubo says that it has no such block
         waiter = _Waiter(patient=patient)
         self._waiters.setdefault(cid, []).append(waiter)
         self._wants.want(cid, session, trio.current_time())
