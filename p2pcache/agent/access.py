@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgpack
 
 from p2pcache.content.grants import covers, standing
+from p2pcache.content.peerid import PeerId
 from p2pcache.content.proof import NONCE_BYTES, Challenge, answer, is_proof, make_challenge
 from p2pcache.errors import Denied, NotFound
 from p2pcache.store.rooted import is_root
@@ -25,7 +26,6 @@ from p2pcache.store.rooted import is_root
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from p2pcache.content.peerid import PeerId
     from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Store
 
@@ -231,6 +231,18 @@ def _remember(table: OrderedDict[K, V], key: K, value: V) -> None:
     table.move_to_end(key)
     while len(table) > MAX_REMEMBERED:
         table.popitem(last=False)
+
+
+def open_to_all(store: Store, now: Callable[[], float]) -> Callable[[AnyBlob | bytes], bool]:
+    """Whether everybody may read a blob, or a manifest by its CID. Blocking, some 0.1 ms."""
+    nobody = Access(store, PeerId(b""), AccessOptions(), now=now, choose=lambda _: 0)
+
+    def shows(what: AnyBlob | bytes) -> bool:
+        if isinstance(what, bytes):
+            return what not in store.hidden_manifests([what])
+        return nobody.may_read(None, [(what.names, None)])[0]
+
+    return shows
 
 
 def without_restricted(store: Store, manifests: Iterable[bytes]) -> list[bytes]:

@@ -51,6 +51,7 @@ async def status(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             for p in parts.pulls.running()
         ],
         "network": await network_status(parts),
+        "ipfs": parts.ipfs.status(),
     }
 
 
@@ -80,6 +81,7 @@ async def doctor(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     await parts.names.network_with_somebody()
     checks = await trio.to_thread.run_sync(lambda: list(_checks(parts)))
     checks += network_checks(parts)
+    checks += [row(*check) for check in parts.ipfs.checks()]
     for check in checks:
         await emit({"type": "item", "value": check})
     return {"ok": all(check["ok"] for check in checks)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from p2pcache.agent.ipfs import Ipfs
     from p2pcache.agent.last_copies import LastCopies
     from p2pcache.agent.names import NetworkNames
     from p2pcache.agent.naming import Naming
@@ -40,5 +41,6 @@ class Parts:
     last_copies: LastCopies
     naming: Naming
     origins: Origins
+    ipfs: Ipfs
     now: Callable[[], float]
     started_at: float

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.adopt import hub_adopter
+from p2pcache.agent.ipfs import Ipfs
 from p2pcache.agent.last_copies import LastCopies
 from p2pcache.agent.lean import keep_lean
 from p2pcache.agent.names import NetworkNames
@@ -105,11 +106,13 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     last_copies=last_copies,
                     naming=naming,
                     origins=origins,
+                    ipfs=Ipfs(store, config.ipfs, nursery, time.time),
                     now=time.time,
                     started_at=time.time(),
                 )
                 nursery.start_soon(keep_running, preloads.run, parts)
                 nursery.start_soon(keep_running, naming.run)
+                nursery.start_soon(keep_running, parts.ipfs.run, parts)
                 yield parts
             finally:
                 nursery.cancel_scope.cancel()

@@ -14,7 +14,7 @@ from p2pcache.cli.receipt import receipt_lines
 from p2pcache.units import format_bytes, format_duration, format_progress, format_rate
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import NetworkStatus, StatusAnswer
+    from p2pcache.agent.localapi.answers import IpfsStatus, NetworkStatus, StatusAnswer
 
 
 @click.command(
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--origins", is_flag=True, help="What was fetched of each origin, and by whom.")
 @output_options
 def status(printer: Printer, *, origins: bool) -> None:
-    """Show the running agent: its store, pulls, clients and network. Starts none.
+    """Show the running agent: its store, pulls, clients, network and gateways. Starts none.
 
     With --origins: the budget of each origin, what the network fetched of it this month and which
     agent how much, who asks it now, and who was told to wait.
@@ -56,7 +56,14 @@ def status_lines(answer: StatusAnswer) -> list[str]:
         done, total = pull.get("done_bytes", 0), pull.get("total_bytes", 0)
         lines.append(f"  {pull.get('ref', '?')}  {format_progress(done, total)}")
     lines += _network_lines(answer.get("network"))
+    lines += _ipfs_lines(answer.get("ipfs"))
     return [printable(line) for line in lines]
+
+
+def _ipfs_lines(ipfs: IpfsStatus | None) -> list[str]:
+    if ipfs is None or not (ipfs["gateway"] or ipfs["why"]):
+        return []
+    return [f"ipfs     gateway {ipfs['gateway'] or 'off: ' + str(ipfs['why'])}"]
 
 
 def _network_lines(network: NetworkStatus | None) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.config.environment import ENVIRONMENT
+from p2pcache.config.ipfs import IpfsSettings, listen_at, never
 from p2pcache.config.network import (
     DEFAULT_PORT,
     NetworkSettings,
@@ -125,7 +126,7 @@ _OF_KUBERNETES = re.compile(r"P2PCACHE_(SERVICE_(HOST|PORT)|PORT($|_))")
 _STORE, _FETCH, _PULL = StoreOptions(), FetchLimits(), TransferOptions()
 _NETWORK, _NAMES = NetworkSettings(), NameOptions()
 _RESOLVE, _WORKERS = ResolveOptions(), WorkerOptions()
-_PRELOAD = PreloadSettings()
+_PRELOAD, _IPFS = PreloadSettings(), IpfsSettings()
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("store.path", _optional(str), None, "where blobs lie; default: the home directory"),
@@ -247,6 +248,20 @@ SETTINGS: tuple[Setting, ...] = (
         "older words of other agents on a name do not count",
     ),
     Setting(
+        "ipfs.gateway",
+        _optional(listen_at),
+        None,
+        "loopback address and port of an IPFS gateway, such as 127.0.0.1:8080; none: there is none",
+        lambda value: None if value is None else str(value),
+    ),
+    Setting(
+        "ipfs.bitswap",
+        _yes,
+        _IPFS.bitswap,
+        "trade blocks with Kubo and Helia in this network, and tell Kubo's DHT what is here",
+    ),
+    Setting("ipfs.public", never, False, "off: the public IPFS network is not joined"),
+    Setting(
         "agent.labels",
         labels,
         _PRELOAD.labels,
@@ -280,6 +295,7 @@ class Config:
     links: bool
     network: NetworkSettings
     preload: PreloadSettings
+    ipfs: IpfsSettings
     budgets: Budgets
     values: Mapping[str, Any]
     origins: Mapping[str, str]
@@ -412,6 +428,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             limit_up_bytes_per_s=values["lanes.limit_up"],
         ),
         preload=PreloadSettings(values["preload.from"], values["agent.labels"]),
+        ipfs=IpfsSettings(gateway=values["ipfs.gateway"], bitswap=values["ipfs.bitswap"]),
         budgets=values["origins.budgets"],
         values=values,
         origins=origins,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -21,7 +21,7 @@ from p2pcache.errors import P2PCacheError, Unavailable, UsageError, bug, leaves,
 from p2pcache.gateway.messages import Request, Response, text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from p2pcache.gateway.http import Handler, HttpOptions
 
@@ -31,11 +31,12 @@ RECEIVE_BYTES = 64 << 10
 SEND_BYTES = 256 << 10  # of one send: what has to go out within `stall_s`
 DRAIN_BYTES = 1 << 20  # of a body that nobody read, so that the answer is not lost in a reset
 DRAIN_S = 2.0
+_REASONS = {one.value: one.phrase.encode() for one in HTTPStatus}
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class Connection:
-    """`run` until the client, an error or a deadline ends it. The stream is closed by the caller."""
+    """`run` until the client, an error or a deadline ends it. The caller closes the stream."""
 
     def __init__(
         self,
@@ -220,6 +221,7 @@ class Connection:
             headers["Connection"] = "close"
         head = h11.Response(
             status_code=response.status,
+            reason=_REASONS.get(response.status, b""),
             headers=[(key, value.encode("utf-8", "replace")) for key, value in headers.items()],
         )
         self._begun = True

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from p2pcache.store.index import Index
 
 _LEAF_BITS = 32
+_FIND = (  # CROSS: in this order; SQLite would go through all owners, 100 times slower
+    "SELECT o.key, p.place FROM block_places p CROSS JOIN block_owners o "
+    f"ON o.number = p.place >> {_LEAF_BITS} WHERE p.prefix = ?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,7 @@ class BlockIndex:
 
     def find(self, sha256: bytes) -> list[Place]:
         """Where that block may be: rarely another block has the same first 8 bytes."""
-        rows = self._index.read(
-            "SELECT o.key, p.place FROM block_places p JOIN block_owners o "
-            f"ON o.number = p.place >> {_LEAF_BITS} WHERE p.prefix = ?",
-            (_prefix(sha256),),
-        )
+        rows = self._index.read(_FIND, (_prefix(sha256),))
         mask = (1 << _LEAF_BITS) - 1
         return [Place(bytes(key), (at & mask) - 1 if at & mask else None) for key, at in rows]
 

@@ -26,8 +26,8 @@ from p2pcache.content.car import MAX_BLOCK_BYTES
 from p2pcache.content.unixfs import Root, file_dag_size, file_root
 from p2pcache.errors import Untrusted, UsageError
 from p2pcache.store import durable
-from p2pcache.store.block_index import BlockIndex, Place
 from p2pcache.store.blobs import BlobInfo
+from p2pcache.store.block_index import BlockIndex, Place
 from p2pcache.store.layout import BLOCK_BYTES
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-NODES_BYTES = 32 << 20  # of nodes that were made again: those of a blob of 500 GB, or of 100 folders
+NODES_BYTES = 32 << 20  # of nodes that were made again: of a blob of 500 GB, or of 100 folders
 REST = 20.0  # looking for new blobs may take a twentieth of the time: misses may come by thousands
+FREE_S = 0.01  # so long a look in vain is none
 _HASH = 32
 
 
@@ -112,9 +113,7 @@ class Implied:
             return whole
         for place in self._found(sha256):
             blob = self._blob(place.owner)
-            if blob is not None and (
-                place.leaf is None or self._is_leaf(blob, place.leaf, sha256)
-            ):
+            if blob is not None and (place.leaf is None or self._is_leaf(blob, place.leaf, sha256)):
                 return blob
         return None
 
@@ -250,7 +249,7 @@ class Implied:
         """Note the blocks of blobs and folders that came since the last time; whether any did.
 
         Some 10 ms for 10,000 blobs, and 1 ms more for each GiB that is new. Looks when something
-        changed, and no more than 1/REST of the time.
+        changed, and in vain no more than 1/REST of the time.
         """
         if self._index.readonly:
             return False
@@ -261,7 +260,8 @@ class Implied:
                 return False
             added = self._note_new()
             self._seen = (self._index.changes, seen[1])
-            self._rest_until = self._monotonic() + (self._monotonic() - began - 0.01) * REST
+            now = self._monotonic()
+            self._rest_until = now if added else now + (now - began - FREE_S) * REST
             return added
 
     def _note_new(self) -> bool:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from p2pcache.content import cid as cids
 from p2pcache.content.dag.hashes import verify_cid
-from p2pcache.content.verify import VerifiedBlock
 from p2pcache.errors import Untrusted
 from p2pcache.store import durable
 from p2pcache.store.index import insert_many
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from p2pcache.content.verify import VerifiedBlock
     from p2pcache.store.index import Index
     from p2pcache.store.layout import Layout
 

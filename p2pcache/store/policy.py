@@ -33,7 +33,7 @@ class Hold(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A blob, an unfinished partial or a loose block. `last_used` in unix seconds; sizes in bytes."""
+    """A blob, an unfinished partial or a loose block. Sizes in bytes, times in unix seconds."""
 
     key: bytes
     store_bytes: int

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from p2pcache.store.index import Index
 
 OTHERS = "peers"  # the source of a resolution that is another agent's word, and no origin's
-_CARRIED = (  # every table but `blobs`: their files say more
+_CARRIED = (  # every table but those of blobs and blocks: their files say more
     "restricted",
     "names",
     "manifests",

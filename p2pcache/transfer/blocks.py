@@ -134,6 +134,13 @@ class BlockService:
         self._flights: dict[bytes, _Flight] = {}
         self._watchers: list[Callable[[bytes | None], None]] = []
 
+    def seen_by(self, shows: Shows) -> BlockService:
+        """The same service for others, from whom `shows` hides some of what is here."""
+        local = LocalBlocks(self.local.store, shows)
+        view = BlockService(local, self._fetchers, self._options, self._nursery)
+        view._flights, view._slots, view._watchers = self._flights, self._slots, self._watchers
+        return view
+
     async def get(self, cid: bytes, *, local: bool = False) -> bytes:
         """See the port."""
         data = await trio.to_thread.run_sync(self.local.read, cid)

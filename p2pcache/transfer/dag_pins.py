@@ -20,7 +20,7 @@ MAX_BLOCKS = 1 << 24  # of one DAG, each once: 16 TB of leaves of 1 MiB
 
 
 class DagPinner:
-    """See the port. A blob that is here stands for all below its root: its blocks are not walked."""
+    """See the port. A blob that is here stands for all below its root, and is not walked."""
 
     def __init__(self, blocks: BlockService) -> None:
         self._blocks = blocks

@@ -50,11 +50,27 @@ class KuboError(Exception):
 
 @dataclass(frozen=True)
 class KuboDaemon:
-    """One daemon. `api`: host and port of its RPC."""
+    """One daemon. `api`: host and port of its RPC; `gateway`: of its gateway, empty without one."""
 
     api: str
     peer: str
     addresses: list[str]
+    gateway: str = ""
+    repo: Path | None = None
+
+    def add(self, path: Path, *options: str) -> str:
+        """The root of a file or a folder, stored and pinned; `options` of `ipfs add`."""
+        host, _, port = self.api.partition(":")
+        done = subprocess.run(
+            [
+                ipfs_binary(), "--api", f"/ip4/{host}/tcp/{port}", "add", "-r", "-Q", "-H",
+                *options, str(path),
+            ],
+            env={"IPFS_PATH": str(self.repo), "HOME": str(self.repo), "IPFS_TELEMETRY": "off"},
+            check=False, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     def rpc(self, path: str, *args: str, timeout: float = 30) -> Any:
         """One call; JSON, or the lines of several. Raises KuboError."""
@@ -71,14 +87,24 @@ class KuboDaemon:
 
 @contextlib.contextmanager
 def kubo_daemon(
-    repo: Path, swarm_key: bytes | None, *, changes: dict[str, Any] | None = None
+    repo: Path,
+    swarm_key: bytes | None,
+    *,
+    gateway: bool = False,
+    profile: str | None = None,
+    changes: dict[str, Any] | None = None,
 ) -> Iterator[KuboDaemon]:
-    """Ready; its peers need `swarm_key` (the file's content). `changes`: sections of its config."""
+    """Ready; its peers need `swarm_key` (the file's content). `profile`: how it adds files;
+    `changes`: sections of its configuration.
+    """
     binary = ipfs_binary()
     env = {"IPFS_PATH": str(repo), "HOME": str(repo), "IPFS_TELEMETRY": "off"}
-    subprocess.run([binary, "init", "-e"], env=env, check=True, capture_output=True, timeout=60)
-    config = json.loads((repo / "config").read_text())
-    (repo / "config").write_text(json.dumps(config | CONFIG | (changes or {})))
+    init = [binary, "init", "-e", *([f"--profile={profile}"] if profile else [])]
+    subprocess.run(init, env=env, check=True, capture_output=True, timeout=60)
+    config = json.loads((repo / "config").read_text()) | CONFIG | (changes or {})
+    if gateway:
+        config["Addresses"] |= {"Gateway": "/ip4/127.0.0.1/tcp/0"}
+    (repo / "config").write_text(json.dumps(config))
     if swarm_key is not None:
         (repo / "swarm.key").write_bytes(swarm_key)
         env["LIBP2P_FORCE_PNET"] = "1"
@@ -88,12 +114,12 @@ def kubo_daemon(
             [binary, "daemon"], env={**os.environ, **env}, stdout=out, stderr=out
         )
     try:
-        yield _ready(repo, process, log)
+        yield _ready(repo, process, log, gateway=gateway)
     finally:
         stop(process)
 
 
-def _ready(repo: Path, process: subprocess.Popen[bytes], log: Path) -> KuboDaemon:
+def _ready(repo: Path, process: subprocess.Popen[bytes], log: Path, *, gateway: bool) -> KuboDaemon:
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text()[-3000:]
@@ -103,6 +129,9 @@ def _ready(repo: Path, process: subprocess.Popen[bytes], log: Path) -> KuboDaemo
             said = daemon.rpc("id", timeout=5)
             if said["Addresses"]:
                 addresses = [address.split("/p2p/")[0] for address in said["Addresses"]]
-                return KuboDaemon(daemon.api, said["ID"], addresses)
+                place = (repo / "gateway").read_text() if gateway else ""
+                return KuboDaemon(
+                    daemon.api, said["ID"], addresses, place.strip().removeprefix("http://"), repo
+                )
         time.sleep(0.05)
     raise AssertionError(log.read_text()[-3000:])

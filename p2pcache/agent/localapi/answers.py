@@ -283,6 +283,13 @@ class OriginStatus(TypedDict):
     parked: list[ParkedMember]
 
 
+class IpfsStatus(TypedDict):
+    """What speaks IPFS. `gateway`: its URL, None when there is none; `why`: what is in its way."""
+
+    gateway: str | None
+    why: str | None
+
+
 class StatusAnswer(TypedDict):
     """The agent now."""
 
@@ -295,6 +302,7 @@ class StatusAnswer(TypedDict):
     clients: int
     rss_bytes: int
     network: NotRequired[NetworkStatus]
+    ipfs: NotRequired[IpfsStatus]
 
 
 class NetworkAnswer(TypedDict):

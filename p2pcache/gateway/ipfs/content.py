@@ -61,7 +61,9 @@ def disposition(ask: Ask, cid: bytes) -> str | None:
     form = ask.format
     name = ask.filename
     if form in ("raw", "car"):
-        name = name or f"{cids.format_cid(cid)}.{_SUFFIX[form]}"
+        below = f"_{ask.path[-1]}" if form == "car" and ask.path else ""
+        stem = cids.format_cid(ask.root if form == "car" else cid)
+        name = name or f"{stem}{below}.{_SUFFIX[form]}"
         return _named("attachment", name)
     if form is not None and name is None:
         name = f"{cids.format_cid(cid)}.{_SUFFIX.get(form, 'cbor')}"
@@ -80,8 +82,8 @@ def _named(kind: str, name: str) -> str:
 
 
 def etag(ask: Ask, cid: bytes) -> str:
-    """Of the content that `cid` names, in the format that is asked for. A CAR's is weak: its bytes
-    may be ordered otherwise.
+    """Of the content that `cid` names, in the format that is asked for. A CAR is named by what was
+    asked for, and weakly: its bytes may be ordered otherwise.
     """
     name = cids.format_cid(cid)
     if ask.format is None:
@@ -89,8 +91,8 @@ def etag(ask: Ask, cid: bytes) -> str:
     if ask.format != "car":
         return f'"{name}.{ask.format}"'
     car = ask.car
-    said = f"{ask.root.hex()} {ask.path} {car.scope} {car.entity_bytes} {car.duplicates}"
-    return f'W/"{name}.car.{hashlib.sha256(said.encode()).hexdigest()[:16]}"'
+    said = f"{ask.path} {car.scope} {car.entity_bytes} {car.duplicates}"
+    return f'W/"{cids.format_cid(ask.root)}.car.{hashlib.sha256(said.encode()).hexdigest()[:16]}"'
 
 
 def listing_etag(cid: bytes) -> str:

@@ -8,18 +8,20 @@ hashed on its way: a blob as it came in, a block when it was read.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import trio
 
 from p2pcache.content import cid as cids
 from p2pcache.content.carstream import encode_car
 from p2pcache.content.dag import files, folders, path, traverse
-from p2pcache.errors import NotFound, P2PCacheError
+from p2pcache.content.dag.path import Resolved
+from p2pcache.errors import NotFound, P2PCacheError, plain_errors
 from p2pcache.gateway.ipfs import content, listing
-from p2pcache.gateway.ipfs.reader import Pieces, Reader, file_bytes
+from p2pcache.gateway.ipfs.reader import BlockMissing, Pieces, Reader, file_bytes
 from p2pcache.gateway.ipfs.request import Ask, Refusal, parse
 from p2pcache.gateway.messages import Response, status_of, text
 from p2pcache.gateway.ranges import Unsatisfiable, matches, parse_range, range_holds
@@ -27,7 +29,6 @@ from p2pcache.gateway.ranges import Unsatisfiable, matches, parse_range, range_h
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from p2pcache.content.dag.path import Resolved
     from p2pcache.gateway.messages import Request
     from p2pcache.transfer.blocks import BlockService
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+NOWHERE = b"\x01\x55\x00\x00"  # bafkqaaa, the root of a CAR whose path leads nowhere
 JSON, CBOR = 0x0200, 0x51  # multicodec table
 _CODECS_OF = {  # which codecs a format shows as they are; nothing is converted (IPIP-524)
     "dag-json": (cids.DAG_JSON,),
@@ -47,9 +49,12 @@ _FORMAT_OF = {cids.DAG_JSON: "dag-json", cids.DAG_CBOR: "dag-cbor", JSON: "json"
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """`answer_s`: until the first byte, as Kubo's gateway has it."""
+    """`answer_s`: until the first byte, as Kubo's gateway has it. `peers_s`: for members to say
+    that they have a file that others than agents have, too: they answer within 0.25 s.
+    """
 
     answer_s: float = 30.0
+    peers_s: float = 0.5
 
 
 async def _nobody_brings(_: bytes) -> bool:
@@ -79,7 +84,9 @@ class IpfsGateway:
             return text(refusal.status, refusal.message, refusal.headers)
         try:
             with trio.fail_after(self._options.answer_s):
-                return await _Answer(self._reader, self._bring, request, ask).make()
+                return await _Answer(
+                    self._reader, self._bring, self._options.peers_s, request, ask
+                ).make()
         except trio.TooSlowError:
             return text(504, f"nobody gave it in {self._options.answer_s:.0f} s")
         except Refusal as refusal:
@@ -94,9 +101,12 @@ class IpfsGateway:
 class _Answer:
     """One request on its way to its answer."""
 
-    def __init__(self, reader: Reader, bring: Bring, request: Request, ask: Ask) -> None:
+    def __init__(
+        self, reader: Reader, bring: Bring, peers_s: float, request: Request, ask: Ask
+    ) -> None:
         self._reader = reader
         self._bring = bring
+        self._peers_s = peers_s
         self._request = request
         self._ask = ask
 
@@ -104,8 +114,15 @@ class _Answer:
         """Raises Refusal, and errors of ours."""
         ask = self._ask
         if not ask.only_if_cached and not await self._reader.run(self._is_here, ask.root):
-            await self._bring(cids.as_v1(ask.root))
-        found = await self._reader.run(self._resolve)
+            await self._wait_brought(cids.as_v1(ask.root))
+        try:
+            found = await self._reader.run(self._resolve)
+        except BlockMissing:
+            raise
+        except NotFound:
+            if ask.format != "car":
+                raise
+            found = Resolved(NOWHERE, (), (ask.root,), ())  # a CAR that shows that it is not
         headers = {
             "X-Ipfs-Path": ask.text,
             "X-Ipfs-Roots": ",".join(cids.format_cid(root) for root in found.roots),
@@ -124,6 +141,25 @@ class _Answer:
         if codec not in (cids.RAW, cids.DAG_PB):
             raise Refusal(406, f"blocks of the codec {codec:#x} are served as `?format=raw` alone")
         return await self._unixfs(found, headers)
+
+    async def _wait_brought(self, root: bytes) -> None:
+        """Ask peers for a whole file while others are asked for its root. Where they have that,
+        peers get `peers_s` more; where nobody has it, they are what there is.
+        """
+        with plain_errors():
+            async with trio.open_nursery() as nursery:
+                brought = trio.Event()
+
+                async def ask_peers() -> None:
+                    await self._bring(root)
+                    brought.set()
+
+                nursery.start_soon(ask_peers)
+                with suppress(P2PCacheError):
+                    await self._reader.blocks.get(root)
+                    with trio.move_on_after(self._peers_s):
+                        await brought.wait()
+                    nursery.cancel_scope.cancel()
 
     def _is_here(self, cid: bytes) -> bool:
         local = self._reader.blocks.local
@@ -192,14 +228,17 @@ class _Answer:
         """Raises NotFound unless every block of the file is local."""
         for leaf in self._reader.flow(files.leaves(cid), local=True):
             if leaf.data is None and self._reader.blocks.local.length(leaf.cid) is None:
-                raise NotFound("a block is not here")
+                raise BlockMissing("a block is not here")
 
     async def _file(
-        self, cid: bytes, size: int, headers: dict[str, str], name: str | None
-    ) -> Response:
-        """`name`: what tells its type, unless `?filename=` does."""
+        self, cid: bytes, size: int, headers: dict[str, str], name: str | None,
+        *, named_by: bytes | None = None,
+    ) -> Response:  # fmt: skip
+        """`name`: what tells its type, unless `?filename=` does. `named_by`: the folder that it is
+        shown for.
+        """
         ask = self._ask
-        etag = content.etag(ask, cid)
+        etag = content.etag(ask, named_by or cid)
         headers["ETag"] = etag
         if self._is_known(etag):
             return Response(304, headers)
@@ -233,14 +272,15 @@ class _Answer:
     async def _folder(self, cid: bytes, headers: dict[str, str]) -> Response:
         ask = self._ask
         if not ask.slash:
-            query = urlencode(self._request.query)
+            query = urlencode(self._request.query, quote_via=quote)
+            del headers["Cache-Control"]
             headers["Location"] = ask.text + "/" + (f"?{query}" if query else "")
             return Response(301, headers, b"")
         index = await self._reader.run(self._index, cid)
         if index is not None:
             blob = await self._reader.run(self._reader.blocks.local.file_of, index)
             size = blob.size if blob else (await self._reader.run(self._stat, index)).size
-            return await self._file(index, size, headers, "index.html")
+            return await self._file(index, size, headers, "index.html", named_by=cid)
         etag = content.listing_etag(cid)
         headers |= {
             "ETag": etag, "Cache-Control": content.LISTING_AGE,
@@ -309,12 +349,22 @@ def _of_span(
     return Response(status, headers, body, length=span[1] - span[0])
 
 
-def _car_of(root: bytes, blocks: Iterator[traverse.Found]) -> Iterator[bytes]:
-    """A CARv1. Closing it closes what gives the blocks."""
+def _until_nothing(blocks: Iterator[traverse.Found]) -> Iterator[traverse.Found]:
     try:
-        yield from encode_car([root], blocks)
+        yield from blocks
+    except BlockMissing:
+        raise
+    except NotFound:
+        return
+
+
+def _car_of(root: bytes, blocks: Iterator[traverse.Found]) -> Iterator[bytes]:
+    """A CARv1. Of a path that leads nowhere it has the blocks that show it. Closing it closes what
+    gives the blocks.
+    """
+    try:
+        yield from encode_car([root], _until_nothing(blocks))
     finally:
         close = getattr(blocks, "close", None)
         if close is not None:
             close()
-

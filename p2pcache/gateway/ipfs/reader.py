@@ -31,6 +31,10 @@ MAX_THREADS = 16  # of one gateway; more requests wait for each other's pieces
 AHEAD_COUNT = 16  # blocks that are asked for before they are needed: 32 MiB at most
 
 
+class BlockMissing(NotFound):
+    """A block that a walk needs is nowhere; a plain NotFound is of a name that a folder lacks."""
+
+
 class Reader:
     """Of one gateway. Its `run` calls things in threads; the rest is called there."""
 
@@ -46,18 +50,16 @@ class Reader:
     # -- in a thread -----------------------------------------------------------------------------
 
     def here(self, cid: bytes) -> bytes:
-        """A local block. Raises NotFound."""
+        """A local block. Raises BlockMissing."""
         data = self.blocks.local.read(cid)
         if data is None:
-            raise NotFound("a block is not here")
+            raise BlockMissing("a block is not here")
         return data
 
     def get(self, cid: bytes) -> bytes:
-        """A block from here, or from those who have it. Raises as `Blocks.get`."""
+        """A block from here, or from those who have it. Raises as `Blocks.get`, BlockMissing."""
         data = self.blocks.local.read(cid)
-        if data is None:
-            return trio.from_thread.run(self.blocks.get, cid)
-        return data
+        return self._fetched(cid) if data is None else data
 
     def walk(self, walk: Walk[T], *, local: bool) -> T:
         """The result of a walk over local blocks, or over all."""
@@ -74,19 +76,27 @@ class Reader:
                     continue
                 data = self.blocks.local.read(step.cid)
                 if data is None and local:
-                    raise NotFound("a block is not here")
-                step = flow.send(self._fetched(step) if data is None else data)
+                    raise BlockMissing("a block is not here")
+                if data is None:
+                    self._ask_ahead(step.ahead)
+                    data = self._fetched(step.cid)
+                step = flow.send(data)
         except StopIteration:
             return
         finally:
             flow.close()
 
-    def _fetched(self, need: dag.Need) -> bytes:
+    def _ask_ahead(self, wanted: tuple[bytes, ...]) -> None:
         local = self.blocks.local
-        soon = [cid for cid in need.ahead[:AHEAD_COUNT] if local.length(cid) is None]
+        soon = [cid for cid in wanted[:AHEAD_COUNT] if local.length(cid) is None]
         if soon:
             trio.from_thread.run_sync(self.blocks.ahead, soon)
-        return trio.from_thread.run(self.blocks.get, need.cid)
+
+    def _fetched(self, cid: bytes) -> bytes:
+        try:
+            return trio.from_thread.run(self.blocks.get, cid)
+        except NotFound as exc:
+            raise BlockMissing(exc.message, hint=exc.hint) from exc
 
 
 class Pieces:

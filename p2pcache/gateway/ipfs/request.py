@@ -78,9 +78,10 @@ def parse(request: Request) -> Ask:
     """Raises Refusal."""
     if request.method not in ("GET", "HEAD"):
         raise Refusal(405, "only GET and HEAD work here", {"Allow": "GET, HEAD"})
-    if (request.header("service-worker") or "").strip().lower() == "script":
-        raise Refusal(400, "no service worker can be registered for all content of a gateway")
     root, path, slash = _path(request.path)
+    worker = (request.header("service-worker") or "").strip().lower() == "script"
+    if worker and not path and not slash:  # its scope would be all of /ipfs/
+        raise Refusal(400, "no service worker can be registered for all content of a gateway")
     form, parameters = _format(request)
     filename = request.arg("filename")
     if filename is not None and len(filename) > MAX_FILENAME_CHARS:
@@ -98,26 +99,23 @@ def parse(request: Request) -> Ask:
 
 
 def _path(text: str) -> tuple[bytes, tuple[str, ...], bool]:
-    words = text.split("/")
-    if words[1] == "ipns":
-        raise Refusal(501, "names of IPNS are not served here: resolve them to /ipfs/<cid> first")
-    if words[1] != "ipfs" or len(words) < 3 or not words[2]:
-        raise Refusal(404, "a gateway of IPFS: content is at /ipfs/<cid>[/path]")
+    """The root, the components below it, and whether it ends with a slash."""
     try:
-        components = [_component(word) for word in words[2:] if word]
+        words = unquote_to_bytes(text).decode().split("/")
     except UnicodeDecodeError as exc:
         raise Refusal(400, "a path that is not UTF-8") from exc
+    if words[1] == "ipns":
+        raise Refusal(501, "names of IPNS are not served here: resolve them to /ipfs/<cid> first")
+    if words[1] != "ipfs":
+        raise Refusal(404, "a gateway of IPFS: content is at /ipfs/<cid>[/path]")
+    components = [word for word in words[2:] if word]
     if any(component in (".", "..") or "\0" in component for component in components):
         raise Refusal(400, "a path with `.`, `..` or NUL in it")
     try:
-        root = cids.parse_cid_as_written(components[0])
+        root = cids.parse_cid_as_written(components[0] if components else "")
     except UsageError as exc:
         raise Refusal(400, f"invalid CID: {exc.message}") from exc
-    return root, tuple(components[1:]), text.endswith("/") and len(words) > 3
-
-
-def _component(word: str) -> str:
-    return unquote_to_bytes(word).decode()
+    return root, tuple(components[1:]), not words[-1]
 
 
 def _format(request: Request) -> tuple[Format | None, dict[str, str]]:

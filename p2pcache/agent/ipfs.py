@@ -1,0 +1,131 @@
+"""What of the agent speaks IPFS: its block service, and the gateway where one is configured.
+
+`blocks` shows all that is here, for the user's own tools; `open_blocks` hides what is restricted,
+for whoever is not proven to be that user: every program of this machine, and other nodes.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from p2pcache.agent.access import open_to_all
+from p2pcache.agent.peering import bring_named
+from p2pcache.content import cid as cids
+from p2pcache.content import digests
+from p2pcache.content.refs import CidRef
+from p2pcache.errors import LocalFault, P2PCacheError, bug
+from p2pcache.transfer.blocks import BlockOptions, BlockService, LocalBlocks
+from p2pcache.transfer.dag_pins import DagPinner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from p2pcache.agent.parts import Parts
+    from p2pcache.config.ipfs import IpfsSettings
+    from p2pcache.content.blocks import Fetcher
+    from p2pcache.gateway.http import Server
+    from p2pcache.store.store import Store
+    from p2pcache.transfer.progress import Progress
+
+_log = logging.getLogger(__name__)
+
+AGAIN_S = 10.0  # until a port that was taken is tried again
+NOBODY_S = 10.0  # for so long who was told that nobody has a file is not asked again
+MAX_REMEMBERED = 1024  # names that nobody had
+
+
+class Ipfs:
+    """Of one agent. For the trio thread. `fetchers`: who is asked for blocks that are not here, in
+    this order; whoever speaks to Kubo or bitswap adds itself.
+    """
+
+    def __init__(
+        self, store: Store, settings: IpfsSettings, nursery: trio.Nursery,
+        now: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self.fetchers: list[Fetcher] = []
+        self.blocks = BlockService(LocalBlocks(store), self.fetchers, BlockOptions(), nursery)
+        self.open_blocks = self.blocks.seen_by(open_to_all(store, now))
+        self.pins = DagPinner(self.blocks)
+        self._settings = settings
+        self._nursery = nursery
+        self._gateway: Server | None = None
+        self._trouble: str | None = None
+        self._coming: dict[bytes, trio.Event] = {}
+        self._nobody: dict[bytes, float] = {}
+
+    async def run(self, parts: Parts) -> None:
+        """Serve what is configured until cancelled."""
+        place = self._settings.gateway
+        if place is None:
+            return
+        from p2pcache.gateway.http import HttpOptions, serve  # 5 MB that most agents do not need
+        from p2pcache.gateway.ipfs.gateway import IpfsGateway
+
+        gateway = IpfsGateway(self.open_blocks, partial(self.bring, parts))
+        options = HttpOptions(host=place.host, port=place.port)
+        while True:
+            try:
+                async with trio.open_nursery() as nursery:
+                    run = partial(serve, gateway.handle, options)
+                    self._gateway = await nursery.start(run)
+                    self._trouble = None
+                    _log.info("IPFS gateway at %s", self._gateway.url)
+            except* LocalFault as group:
+                self._trouble = str(group.exceptions[0])
+                _log.warning("no IPFS gateway: %s", self._trouble)
+            finally:
+                self._gateway = None
+            await trio.sleep(AGAIN_S)
+
+    async def bring(self, parts: Parts, cid: bytes) -> bool:
+        """Have peers' copy of a whole file pulled into the store, by its root or sha2-256. The pull
+        goes on when the caller has gone. Whether it is here now.
+        """
+        digest = digests.is_sha256(cids.multihash(cid))
+        if not digest or cids.codec(cid) not in (cids.RAW, cids.DAG_PB):
+            return False
+        if not parts.network.wanted or self._nobody.get(cid, 0.0) > trio.current_time():
+            return False
+        done = self._coming.get(cid)
+        if done is None:
+            done = self._coming[cid] = trio.Event()
+            self._nursery.start_soon(self._pull, parts, cid, done)
+        await done.wait()
+        return await trio.to_thread.run_sync(self.blocks.local.file_of, cid) is not None
+
+    async def _pull(self, parts: Parts, cid: bytes, done: trio.Event) -> None:
+        async def quiet(_: Progress) -> None:
+            pass
+
+        try:
+            with parts.store.running() as hold:
+                await bring_named(parts, CidRef(cid), quiet, None, hold, lambda _: None)
+            self.blocks.tell(None)
+        except P2PCacheError as exc:
+            _log.debug("%s does not come from peers: %s", cids.format_cid(cid), exc.message)
+            if len(self._nobody) >= MAX_REMEMBERED:
+                self._nobody.clear()
+            self._nobody[cid] = trio.current_time() + NOBODY_S
+        except Exception as exc:  # noqa: BLE001 - the border: one pull ends, not the agent
+            bug(exc, _log)
+        finally:
+            done.set()
+            del self._coming[cid]
+
+    def status(self) -> dict[str, Any]:
+        """For `status`."""
+        url = None if self._gateway is None else self._gateway.url
+        return {"gateway": url, "why": self._trouble}
+
+    def checks(self) -> list[tuple[str, bool, str, str]]:
+        """Rows for `doctor`."""
+        if self._settings.gateway is None:
+            return []
+        url, trouble = self.status().values()
+        hint = "choose another port with `ipfs.gateway`, or end the program that has it"
+        return [("ipfs gateway", url is not None, url or trouble or "it does not listen yet", hint)]
