@@ -24,6 +24,7 @@ from p2pcache.transfer.dag_pins import DagPinner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from p2pcache.agent.bitswap import AgentBitswap
     from p2pcache.agent.parts import Parts
     from p2pcache.config.ipfs import IpfsSettings
     from p2pcache.content.blocks import Fetcher
@@ -51,6 +52,7 @@ class Ipfs:
         self.blocks = BlockService(LocalBlocks(store), self.fetchers, BlockOptions(), nursery)
         self.open_blocks = self.blocks.seen_by(open_to_all(store, now))
         self.pins = DagPinner(self.blocks)
+        self.bitswap: AgentBitswap | None = None  # None: it is switched off
         self._settings = settings
         self._nursery = nursery
         self._gateway: Server | None = None
@@ -120,12 +122,13 @@ class Ipfs:
     def status(self) -> dict[str, Any]:
         """For `status`."""
         url = None if self._gateway is None else self._gateway.url
-        return {"gateway": url, "why": self._trouble}
+        trade = None if self.bitswap is None else self.bitswap.status()
+        return {"gateway": url, "why": self._trouble, "bitswap": trade}
 
     def checks(self) -> list[tuple[str, bool, str, str]]:
         """Rows for `doctor`."""
         if self._settings.gateway is None:
             return []
-        url, trouble = self.status().values()
+        url, trouble, _ = self.status().values()
         hint = "choose another port with `ipfs.gateway`, or end the program that has it"
         return [("ipfs gateway", url is not None, url or trouble or "it does not listen yet", hint)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.adopt import hub_adopter
+from p2pcache.agent.bitswap import AgentBitswap
 from p2pcache.agent.ipfs import Ipfs
 from p2pcache.agent.last_copies import LastCopies
 from p2pcache.agent.lean import keep_lean
@@ -84,6 +85,11 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     store, network, resolver, time.time, lambda: preloads.spared
                 )
                 store.guard(last_copies.keep, preloads.hand_over)
+                ipfs = Ipfs(store, config.ipfs, nursery, time.time)
+                if config.ipfs.bitswap:
+                    ipfs.bitswap = AgentBitswap(network, store, ipfs.open_blocks)
+                    ipfs.fetchers.append(ipfs.bitswap)
+                    nursery.start_soon(keep_running, ipfs.bitswap.run)
                 parts = Parts(
                     config=config,
                     store=store,
@@ -106,7 +112,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     last_copies=last_copies,
                     naming=naming,
                     origins=origins,
-                    ipfs=Ipfs(store, config.ipfs, nursery, time.time),
+                    ipfs=ipfs,
                     now=time.time,
                     started_at=time.time(),
                 )

@@ -230,7 +230,7 @@ async def test_kubo_forgets_what_is_no_longer_wanted(kubo, node):
         async with node.bitswap.session() as session:
             await session.get(cid, timeout_s=20, patient=True)
     with trio.fail_after(5):
-        while await wanted():
+        while await wanted():  # noqa: ASYNC110 - as in `until`
             await trio.sleep(0.05)
 
 

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock
 
 from p2pcache.content import cid as cids
@@ -50,7 +51,7 @@ async def a_node(net, number: int, find=None, **options):
     options["hashed_here_bytes"] = 1 << 30  # virtual time does not wait for threads
     async with open_bitswap(host, blocks, BitswapOptions(**options), find) as bitswap:
         blocks.tell = bitswap.arrived
-        await trio.sleep(0)  # its handlers are there
+        await trio.lowlevel.checkpoint()  # its handlers are there
         yield Node(host, blocks, bitswap)
 
 

@@ -284,10 +284,13 @@ class OriginStatus(TypedDict):
 
 
 class IpfsStatus(TypedDict):
-    """What speaks IPFS. `gateway`: its URL, None when there is none; `why`: what is in its way."""
+    """What speaks IPFS. `gateway`: its URL, None when there is none; `why`: what is in its way;
+    `bitswap`: counts, None where it is off or no network is open.
+    """
 
     gateway: str | None
     why: str | None
+    bitswap: NotRequired[dict[str, Any] | None]
 
 
 class StatusAnswer(TypedDict):

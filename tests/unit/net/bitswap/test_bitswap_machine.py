@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pcache.content import cid as cids
-from p2pcache.net.bitswap.machine import MAX_RECENT, MAX_UNASKED, Came, Wants, WantOptions
+from p2pcache.net.bitswap.machine import MAX_RECENT, MAX_UNASKED, Came, WantOptions, Wants
 from p2pcache.net.bitswap.wire import Entry, Kind
 
 A, B, C = b"peer a", b"peer b", b"peer c"
@@ -287,14 +287,10 @@ def check_owed(wants: Wants, up: list[Far]) -> None:
     st.lists(NUMBERS, min_size=1, max_size=12, unique=True),
     st.integers(0, 1 << 32),
 )
-def test_whatever_happens_what_somebody_has_arrives_once_and_nothing_is_left(
-    fars, numbers, seed
-):
+def test_whatever_happens_what_somebody_has_arrives_once_and_nothing_is_left(fars, numbers, seed):
     random = Random(seed)
     wants = Wants(OPTIONS)
-    peers = [
-        Far(b"%d" % n, kind, {cid(i) for i in held}) for n, (kind, held) in enumerate(fars)
-    ]
+    peers = [Far(b"%d" % n, kind, {cid(i) for i in held}) for n, (kind, held) in enumerate(fars)]
     up: list[Far] = []
     todo = deque(cid(number) for number in numbers)
     asked = set(todo)
