@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from tests.support.agents import running_agents
 from tests.support.bitswap_kubo import LIKE_OURS, trading_kubo
-from tests.support.network import LOOPBACK, join, network, peer_id, wait_until
+from tests.support.network import network, peer_id, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -174,9 +174,7 @@ SHAPES = {
     "a name twice": node_of([(b"a", LEAF), (b"a", LEAF)], DIRECTORY),
     "unsorted": node_of([(b"b", LEAF), (b"a", LEAF)], DIRECTORY),
     "no UTF-8": node_of([(b"\xff", LEAF)], DIRECTORY),
-    "a link to a manifest": node_of(
-        [(b"a", Root(cids.dagcbor_cid(bytes(32)), 1, 1))], DIRECTORY
-    ),
+    "a link to a manifest": node_of([(b"a", Root(cids.dagcbor_cid(bytes(32)), 1, 1))], DIRECTORY),
     "CIDv0": node_of([(b"a", Root(b"\x12\x20" + bytes(32), 1, 1))], DIRECTORY),
 }
 
