@@ -228,24 +228,28 @@ class BlockService:
         """Ask the fetchers, staggered. Raises NotFound, Unavailable, LocalFault."""
         fetchers = list(self._fetchers)
         send, answers = trio.open_memory_channel[bytes | P2PCacheError | None](len(fetchers))
-        silent: Unavailable | None = None
-        with plain_errors(), trio.move_on_after(self._options.fetch_s):
-            async with trio.open_nursery() as nursery, send, answers:
+        found: bytes | None = None
+        trouble: P2PCacheError | None = None
+        with plain_errors(), trio.move_on_after(self._options.fetch_s) as in_time, send, answers:
+            async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._stagger, nursery, fetchers, cid, send)
                 for _ in fetchers:
                     answer = await answers.receive()
                     if isinstance(answer, bytes):
-                        nursery.cancel_scope.cancel()
-                        return answer
+                        found = answer
+                        break
                     if isinstance(answer, LocalFault):
                         raise answer
-                    if isinstance(answer, P2PCacheError) and silent is None:
-                        silent = Unavailable(answer.message, hint=answer.hint)
+                    trouble = trouble or answer
                 nursery.cancel_scope.cancel()
-                raise silent or NotFound(f"nobody has the block {cids.format_cid(cid)}")
-        raise silent or Unavailable(
-            f"nobody gave the block {cids.format_cid(cid)} in {self._options.fetch_s:.0f} s"
-        )
+        if found is not None:
+            return found
+        name = cids.format_cid(cid)
+        if trouble is not None:
+            raise Unavailable(trouble.message, hint=trouble.hint)
+        if in_time.cancelled_caught:
+            raise Unavailable(f"nobody gave the block {name} in {self._options.fetch_s:.0f} s")
+        raise NotFound(f"nobody has the block {name}")
 
     async def _stagger(
         self,
@@ -267,22 +271,23 @@ class BlockService:
         send: trio.MemorySendChannel[bytes | P2PCacheError | None],
         answered: trio.Event,
     ) -> None:
+        answer: bytes | P2PCacheError | None
         try:
-            data = await fetcher.fetch(cid)
-            if data is not None:
-                block = await trio.to_thread.run_sync(self._keep, cid, data)
+            answer = await fetcher.fetch(cid)
+            if answer is not None:
+                block = await trio.to_thread.run_sync(self._keep, cid, answer)
                 self.tell(block.multihash)
-            await send.send(data)
         except NotFound:
-            await send.send(None)
+            answer = None
         except Untrusted as exc:
             _log.warning("a block that does not verify: %s", exc.message)
             fetcher.lied(cid)
-            await send.send(exc)
+            answer = exc
         except P2PCacheError as exc:
-            await send.send(exc)
-        finally:
-            answered.set()
+            answer = exc
+        send.send_nowait(answer)
+        if not isinstance(answer, bytes):
+            answered.set()  # the next one's turn
 
 
 def _parts(cid: bytes) -> cids.Parts:

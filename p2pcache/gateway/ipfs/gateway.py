@@ -18,8 +18,9 @@ import trio
 from p2pcache.content import cid as cids
 from p2pcache.content.carstream import encode_car
 from p2pcache.content.dag import files, folders, path, traverse
+from p2pcache.content.dag.links import value_of
 from p2pcache.content.dag.path import Resolved
-from p2pcache.errors import NotFound, P2PCacheError, plain_errors
+from p2pcache.errors import NotFound, P2PCacheError, Untrusted, plain_errors
 from p2pcache.gateway.ipfs import content, listing
 from p2pcache.gateway.ipfs.reader import BlockMissing, Pieces, Reader, file_bytes
 from p2pcache.gateway.ipfs.request import Ask, Refusal, parse
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+LATER = {"Retry-After": "10"}  # what was asked for may be on its way
 NOWHERE = b"\x01\x55\x00\x00"  # bafkqaaa, the root of a CAR whose path leads nowhere
 JSON, CBOR = 0x0200, 0x51  # multicodec table
 _CODECS_OF = {  # which codecs a format shows as they are; nothing is converted (IPIP-524)
@@ -88,14 +90,15 @@ class IpfsGateway:
                     self._reader, self._bring, self._options.peers_s, request, ask
                 ).make()
         except trio.TooSlowError:
-            return text(504, f"nobody gave it in {self._options.answer_s:.0f} s")
+            return text(504, f"nobody gave it in {self._options.answer_s:.0f} s", LATER)
         except Refusal as refusal:
             return text(refusal.status, refusal.message, refusal.headers)
         except P2PCacheError as exc:
             if ask.only_if_cached and isinstance(exc, NotFound):
                 return text(412, "it is not on this machine (only-if-cached)")
             hint = f"\nhint: {exc.hint}" if exc.hint else ""
-            return text(status_of(exc), exc.message + hint)
+            status = 404 if isinstance(exc, Untrusted) else status_of(exc)  # an invalid node
+            return text(status, exc.message + hint, LATER if status == 504 else None)
 
 
 class _Answer:
@@ -139,7 +142,7 @@ class _Answer:
             self._ask = replace(ask, format=_FORMAT_OF[codec])  # type: ignore[arg-type]
             return await self._formatted(found, headers)
         if codec not in (cids.RAW, cids.DAG_PB):
-            raise Refusal(406, f"blocks of the codec {codec:#x} are served as `?format=raw` alone")
+            raise Refusal(400, f"blocks of the codec {codec:#x} are served as `?format=raw` alone")
         return await self._unixfs(found, headers)
 
     async def _wait_brought(self, root: bytes) -> None:
@@ -175,6 +178,10 @@ class _Answer:
         ask, cid = self._ask, found.cid
         etag = content.etag(ask, cid)
         headers |= {"ETag": etag, "Content-Type": content.content_type(ask), "Vary": "Accept"}
+        if ask.by_accept:
+            query = [pair for pair in self._request.query if pair[0] != "format"]
+            query.insert(0, ("format", ask.format or ""))
+            headers["Content-Location"] = f"{ask.text}?{urlencode(query, quote_via=quote)}"
         named = content.disposition(ask, cid)
         if named is not None:
             headers["Content-Disposition"] = named
@@ -186,6 +193,8 @@ class _Answer:
         if ask.format == "car":
             return await self._car(found, headers)
         data = await self._reader.run(self._get(), cid)
+        if allowed is not None:
+            await self._reader.run(_check_valid, cid, data)
         return self._ranged(headers, etag, len(data), lambda start, end: data[start:end])
 
     def _get(self) -> Callable[[bytes], bytes]:
@@ -194,8 +203,9 @@ class _Answer:
     async def _car(self, found: Resolved, headers: dict[str, str]) -> Response:
         ask = self._ask
         headers["Accept-Ranges"] = "none"
-        if ask.head:
+        if found.cid != NOWHERE:  # what is not there is told before the head goes out
             await self._reader.run(self._get(), found.cid)
+        if ask.head:
             return Response(200, headers, Pieces(self._reader, iter(())))  # chunked, as its GET is
         flow = traverse.blocks(
             ask.root, ask.path, ask.car.scope, ask.car.entity_bytes, duplicates=ask.car.duplicates
@@ -338,6 +348,15 @@ class _Answer:
     ) -> Response:
         span = self._span(etag, size, headers)
         return _of_span(headers, size, span, cut(*span))
+
+
+def _check_valid(cid: bytes, block: bytes) -> None:
+    """Raises Refusal for a block of dag-json or dag-cbor that is none."""
+    if cids.codec(cid) in (cids.DAG_JSON, cids.DAG_CBOR):
+        try:
+            value_of(cid, block)
+        except Untrusted as exc:
+            raise Refusal(500, f"the block is not valid: {exc.message}") from exc
 
 
 def _of_span(

@@ -66,6 +66,7 @@ class Ask:
     slash: bool
     text: str  # /ipfs/<cid>/a%20b as it came
     format: Format | None
+    by_accept: bool  # the format is of a header, or another one than that asks for
     car: CarAsk
     wants_html: bool
     filename: str | None
@@ -82,13 +83,13 @@ def parse(request: Request) -> Ask:
     worker = (request.header("service-worker") or "").strip().lower() == "script"
     if worker and not path and not slash:  # its scope would be all of /ipfs/
         raise Refusal(400, "no service worker can be registered for all content of a gateway")
-    form, parameters = _format(request)
+    form, parameters, by_accept = _format(request)
     filename = request.arg("filename")
     if filename is not None and len(filename) > MAX_FILENAME_CHARS:
         raise Refusal(400, f"`filename` has more than {MAX_FILENAME_CHARS} characters")
     caching = (request.header("cache-control") or "").lower()
     return Ask(
-        root, path, slash, request.path, form,
+        root, path, slash, request.path, form, by_accept,
         _car(request, parameters) if form == "car" else CarAsk(),
         "text/html" in (request.header("accept") or "").lower(),
         filename or None,
@@ -118,8 +119,10 @@ def _path(text: str) -> tuple[bytes, tuple[str, ...], bool]:
     return root, tuple(components[1:]), not words[-1]
 
 
-def _format(request: Request) -> tuple[Format | None, dict[str, str]]:
-    """The format and the parameters of its media type. The query counts more than `Accept`."""
+def _format(request: Request) -> tuple[Format | None, dict[str, str], bool]:
+    """The format, the parameters of its media type, and whether the URL does not tell it. The query
+    counts more than `Accept`.
+    """
     accepted = _accepted(request.header("accept") or "")
     text = request.arg("format")
     if text is not None:
@@ -127,15 +130,17 @@ def _format(request: Request) -> tuple[Format | None, dict[str, str]]:
         if form is None:
             status = 406 if text in _KNOWN_ELSEWHERE.values() else 400
             raise Refusal(status, f"the format `{text[:32]}` is not served here")
-        return form, next((more for media, more in accepted if media == TYPE_OF[form]), {})
+        said = [media for media, _ in accepted if media in MEDIA_TYPES]
+        parameters = next((more for media, more in accepted if media == TYPE_OF[form]), {})
+        return form, parameters, bool(said) and TYPE_OF[form] not in said
     for media, more in accepted:
         if media in MEDIA_TYPES:
-            return MEDIA_TYPES[media], more
+            return MEDIA_TYPES[media], more, True
     plain = {"*/*", "text/*", "text/html", "application/*"}
     for media, _ in accepted:
         if media in _KNOWN_ELSEWHERE and not plain.intersection(media for media, _ in accepted):
             raise Refusal(406, f"`{media}` is not served here")
-    return None, {}
+    return None, {}, False
 
 
 def _accepted(header: str) -> list[tuple[str, dict[str, str]]]:
@@ -163,8 +168,9 @@ def _car(request: Request, parameters: dict[str, str]) -> CarAsk:
     said("car-order", "order", "dfs", ("dfs", "unk"))
     duplicates = said("car-dups", "dups", "n", ("y", "n")) == "y"
     scopes: dict[str, Scope] = {"all": "all", "entity": "entity", "block": "block"}
-    scope = scopes[said("dag-scope", "", "all", tuple(scopes))]
     text = request.arg("entity-bytes")
+    implied = "entity" if text else "all"
+    scope = scopes[said("dag-scope", "", implied, tuple(scopes))]
     if not text:
         return CarAsk(scope, None, duplicates)
     span = _span(text)
