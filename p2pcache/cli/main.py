@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "status": ("look", "status", "Show the agent now."),
         "why": ("look", "why", "Explain a pull: sources, times, bound."),
         "trace": ("trace", "trace", "Follow running pulls, or replay one."),
+        "cid": ("cid", "cid", "Print what IPFS calls files and folders."),
         "simulate": ("simulate", "simulate", "Try a swarm of many nodes in virtual time."),
     },
     "Fix": {

@@ -10,14 +10,12 @@ import pytest
 from p2pcache.content.cid import format_cid
 from p2pcache.content.unixfs import (
     LEAF_BYTES,
-    MAX_PLAIN_DIRECTORY_BYTES,
     FileImporter,
     Root,
     file_dag_size,
     file_root,
     tree,
 )
-from p2pcache.errors import UsageError
 from tests.support.kubo import Kubo
 
 if TYPE_CHECKING:
@@ -152,7 +150,8 @@ def flat_names(count: int, pad_last: int = 0) -> list[str]:
 
 @pytest.mark.parametrize(
     ("count", "pad_last"),
-    [(5000, 0), (5242, 40)],  # the second has a block of MAX_PLAIN_DIRECTORY_BYTES to the byte
+    # a block of 262144 bytes to the byte, and one more, which makes it a HAMT
+    [(5000, 0), (5242, 40), (5242, 41)],
 )
 def test_a_large_flat_folder_has_the_root_that_kubo_gives_it(
     kubo: Kubo, tmp_path: Path, count: int, pad_last: int
@@ -163,17 +162,3 @@ def test_a_large_flat_folder_has_the_root_that_kubo_gives_it(
     root = tree({path: file_root_of(content) for path, content in files.items()})
 
     assert format_cid(root.cid) == kubo.only_hash_folder(folder)
-
-
-def test_a_folder_one_byte_over_the_limit_is_refused_where_kubo_shards(
-    kubo: Kubo, tmp_path: Path
-) -> None:
-    files = {name: b"" for name in flat_names(5242, 41)}
-    leaf = file_root_of(b"")
-    with pytest.raises(UsageError, match="HAMT"):
-        tree(dict.fromkeys(files, leaf))
-
-    folder = make_folder(tmp_path / "folder", files, [])
-    sharded = kubo.add_folder(folder)
-
-    assert kubo.block_bytes(sharded) < MAX_PLAIN_DIRECTORY_BYTES // 2

@@ -114,6 +114,12 @@ class Kubo:
         """The root of a folder, hidden files too, stored."""
         return self._run("add", "-r", "-Q", "-H", str(path))
 
+    def add_with(self, content: Path | bytes, *options: str) -> str:
+        """The root of a file, of bytes on stdin or of a folder, under options of `ipfs add`."""
+        if isinstance(content, bytes):
+            return self._run("add", "-Q", *options, stdin=content)
+        return self._run("add", "-r", "-Q", "-H", *options, str(content))
+
     def import_car(self, path: Path) -> dict[str, str]:
         """Take in a CAR and pin its roots: what Kubo says of each root, empty when it is pinned."""
         said = self._run("dag", "import", "--enc=json", str(path))

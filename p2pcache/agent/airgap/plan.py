@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from p2pcache.store.store import Hold, Store
 
 MAX_NAMES = 64  # of one manifest: our own words, and what others said of the same names
-MAX_DEPTH = 200  # folders in folders; the builder of folders calls itself for each
+MAX_DEPTH = 200  # folders in folders: readers of other tools call themselves for each
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,8 @@ def index_path(path: Path) -> Path:
 
 
 def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tell) -> Written:
-    """Write it. Raises DiskFull, LocalFault (a damaged blob too), UsageError (HAMT, too much, no
-    place for a file).
+    """Write it. Raises DiskFull, LocalFault (a damaged blob too), UsageError (too much, no place
+    for a file).
     """
     for place in (path, index_path(path)):
         _check_place(place)

@@ -14,7 +14,7 @@ from p2pcache.content.dag.walk import AHEAD_COUNT, Found, each, need
 from p2pcache.errors import Untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Generator, Sequence
 
     from p2pcache.content.dag.files import Leaf, Stat
     from p2pcache.content.dag.walk import Flow
@@ -75,15 +75,15 @@ class _Once:
         self._most = most
         self._met = 0
 
-    def __call__(self, found: Found) -> Iterable[Found]:
+    def __call__(self, found: Found) -> Generator[Found, bytes, None]:
         self._met += 1
         if self._met > self._most:
             raise Untrusted(f"more than {self._most} blocks")
         if cids.multihash(found.cid)[0] == cids.IDENTITY or self.had(found.cid):
-            return ()
+            return
         if self._seen is not None:
             self._seen.add(found.cid)
-        return (found,)
+        yield found
 
     def had(self, cid: bytes) -> bool:
         """Whether a block need not be looked at again."""

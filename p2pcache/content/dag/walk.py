@@ -84,7 +84,8 @@ def each(
                 block = yield step
                 step = flow.send(block)
             else:
-                yield from change(step)
+                for result in change(step):  # noqa: UP028 - a driver may send whatever it likes
+                    yield result
                 step = next(flow)
     except StopIteration as stop:
         return cast("R", stop.value)

@@ -1,0 +1,104 @@
+"""Directories: plain while they are small, else sharded by the hashes of the names (HAMT)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2pcache.content.dag import fsdata
+from p2pcache.content.dag.build.profile import Root, forget, make_node
+from p2pcache.content.dag.folders import HASH_BITS, name_hash
+from p2pcache.content.dag.fsdata import FsData, Kind
+from p2pcache.content.dag.node import Link, encode_link
+from p2pcache.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from p2pcache.content.dag.build.profile import Keep, Profile
+
+DIRECTORY = fsdata.encode(FsData(Kind.DIRECTORY))
+
+_Named = tuple[int, bytes, Root]  # hash of the name, name, child
+
+
+def directory(profile: Profile, entries: Mapping[str, Root], keep: Keep = forget) -> Root:
+    """A directory of what `entries` names; sharded when it is larger than the profile allows."""
+    named = sorted((name.encode(), child) for name, child in entries.items())
+    if _is_large(profile, named):
+        return _shard(profile, [(name_hash(name), name, child) for name, child in named], 0, keep)
+    size = sum(child.size for _, child in named)
+    return make_node(profile, named, DIRECTORY, size, keep)[0]
+
+
+def _is_large(profile: Profile, named: list[tuple[bytes, Root]]) -> bool:
+    """Whether a plain directory is over the limit: exact at the edge, as boxo counts."""
+    if profile.shard_by == "links":
+        return sum(len(name) + len(child.cid) for name, child in named) > profile.shard_bytes
+    block = len(DIRECTORY) + 2  # the data with their key and length
+    for name, child in named:
+        block += len(encode_link(Link(child.cid, name, child.dag_size)))
+    return block > profile.shard_bytes
+
+
+def _shard(profile: Profile, named: list[_Named], depth: int, keep: Keep) -> Root:
+    """One node of a HAMT; at most as deep as the hash is long."""
+    width = profile.fanout.bit_length() - 1
+    digits = len(f"{profile.fanout - 1:X}")
+    shift = HASH_BITS - width * (depth + 1)
+    if shift < 0:
+        raise UsageError("two names of a large folder have one and the same hash: not possible")
+    slots: dict[int, list[_Named]] = {}
+    for one in named:
+        slots.setdefault(one[0] >> shift & profile.fanout - 1, []).append(one)
+    links = []
+    bits = 0
+    for slot in sorted(slots):
+        bits |= 1 << slot
+        prefix = f"{slot:0{digits}X}".encode()
+        if len(slots[slot]) == 1:
+            _, name, child = slots[slot][0]
+            links.append((prefix + name, child))
+        else:
+            links.append((prefix, _shard(profile, slots[slot], depth + 1, keep)))
+    field = bits.to_bytes(profile.fanout // 8, "big").lstrip(b"\0")
+    data = fsdata.encode(FsData(Kind.SHARD, field, hash_type=fsdata.MURMUR3, fanout=profile.fanout))
+    return make_node(profile, links, data, sum(child.size for _, child in links), keep)[0]
+
+
+def symlink(profile: Profile, target: str, keep: Keep = forget) -> Root:
+    """A symlink; of a file it has no bytes, so that its `size` is 0."""
+    data = fsdata.encode(FsData(Kind.SYMLINK, target.encode()))
+    return make_node(profile, (), data, 0, keep)[0]
+
+
+def tree(
+    profile: Profile,
+    entries: Mapping[str, Root],
+    empty_directories: Iterable[str] = (),
+    keep: Keep = forget,
+) -> Root:
+    """A whole folder from `path -> root` of its files and symlinks. Raises UsageError for a path
+    that is a file and a folder.
+    """
+    below: dict[str, dict[str, Root]] = {"": {}}
+    for path in empty_directories:
+        _make(below, path)
+    for path, root in entries.items():
+        above, _, name = path.rpartition("/")
+        _make(below, above)
+        below[above][name] = root
+    for path in sorted(below, key=lambda path: (-path.count("/"), path)):
+        if path == "":
+            continue
+        above, _, name = path.rpartition("/")
+        if name in below[above]:
+            raise UsageError(f"`{path}` is a file and a folder")
+        below[above][name] = directory(profile, below.pop(path), keep)
+    return directory(profile, below[""], keep)
+
+
+def _make(below: dict[str, dict[str, Root]], path: str) -> None:
+    """A folder and those above it."""
+    while path not in below:
+        below[path] = {}
+        path = path.rpartition("/")[0]
