@@ -6,7 +6,6 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from tests.support.network import network, peer_id, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.agents import Agent
     from tests.support.bitswap_kubo import Trader

@@ -47,7 +47,7 @@ class Trader:
 
         def ask() -> bytes:
             with urllib.request.urlopen(url, data=b"", timeout=timeout_s) as answer:
-                return answer.read()
+                return bytes(answer.read())
 
         return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
 
@@ -68,7 +68,7 @@ class Trader:
         return await self._run("block", "put", "--allow-big-block", "--cid-codec=raw", str(path))
 
     async def _run(self, *args: str) -> str:
-        command = [ipfs_binary(), *args]
+        command = [str(ipfs_binary()), *args]
         env = {**os.environ, "IPFS_PATH": str(self.repo), "HOME": str(self.repo)}
         done = await trio.run_process(command, env=env, capture_stdout=True, capture_stderr=True)
         return done.stdout.decode().strip()
