@@ -48,6 +48,6 @@ def never(text: str) -> bool:
     if text.strip().lower() in ("0", "false", "no", "off"):
         return False
     raise ValueError(
-        "p2pcache does not join the public IPFS network; `ipfs.bitswap` trades blocks with Kubo and "
-        "Helia in the private one: give them its network.key as their swarm.key"
+        "p2pcache does not join the public IPFS network; `ipfs.bitswap` trades blocks with Kubo "
+        "and Helia in the private one: give them its network.key as their swarm.key"
     )

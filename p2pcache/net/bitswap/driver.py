@@ -65,7 +65,9 @@ class BitswapOptions:
     send_s: float = 30.0  # for a peer to take one message
     message_s: float = 60.0  # from the first byte of a message to its last
     hashed_here_bytes: int = 32 * 1024  # more in a thread: 20 us here, 60 us to get there
-    idle_s: float = 60.0  # our stream is closed when there is nothing to say for so long
+    idle_s: float = (
+        5.0  # our stream is closed when there is nothing to say for so long; Helia waits 10
+    )
     tick_s: float = 0.5
     find_again_s: float = 30.0  # providers of one block are looked up no more often
     max_finds: int = 4  # at once

@@ -5,7 +5,7 @@ others of the same session; each owes us at most `window` blocks. While no such 
 everybody is asked whether it has it; a single candidate is asked for the block at once. A peer
 that refuses is left out. One that gave nothing for `patience_s` is passed over: it is told that we
 do not want it any more, and the next is asked, so that a block comes twice only when it crosses
-that word. When a want ends, everybody who heard of it is told: a peer remembers wants, and would
+that word; the only one that may have it is asked again. When a want ends, everybody who heard of it is told: a peer remembers wants, and would
 send the block whenever it gets it.
 
 Blocks that a peer was never asked for are not taken; after some it is to be blamed (`is_to_blame`).
@@ -191,6 +191,11 @@ class Wants:
             for cid in [cid for cid, at in known.owed.items() if at <= silent_since]:
                 known.slow = True
                 want = self._wants[cid]
+                if all(other in want.refused for other in self._peers if other != peer):
+                    known.owed[cid] = now  # nobody else: perhaps it did not hear us
+                    known.out[cid] = self._entry(cid, Kind.BLOCK)
+                    self._hopeless[cid] = None
+                    continue
                 want.passed.add(peer)
                 self._retract(known, cid, want)
                 self._unask(cid, want, peer)

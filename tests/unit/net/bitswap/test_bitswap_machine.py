@@ -120,7 +120,21 @@ def test_a_peer_that_gives_other_blocks_is_not_silent():
     wants.tick(8.0)
     assert not wants.has_more(A)
     wants.tick(9.0)
-    assert (cid(2), "cancel") in kinds(wants, A) or wants.count() == 1
+    assert kinds(wants, A) == [(cid(2), "block")]
+
+
+def test_the_only_peer_that_may_have_it_is_asked_again_and_others_are_looked_for():
+    wants = wants_with(A, B)
+    wants.want(cid(1), 1, 0.0)
+    wants.presence(A, [cid(1)], [], 0.0)
+    wants.presence(B, [], [cid(1)], 0.0)
+    kinds(wants, A), kinds(wants, B)
+    for at in (5.0, 10.0):
+        wants.tick(at)
+        assert kinds(wants, A) == [(cid(1), "block")]
+        assert not wants.has_more(B)
+        assert wants.take_hopeless() == [cid(1)]
+        assert not wants.is_refused(cid(1))
 
 
 def test_the_wants_of_a_peer_that_left_go_to_another():
