@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,40 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from tests.support.node_packages import installed, node
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SOURCE = Path(__file__).parent / "js_libp2p"
-INSTALL_S = 300.0
 ANSWER_S = 20.0
-
-
-def _node() -> Path:
-    setup = Path(__file__).resolve().parents[2] / "scripts" / "setup"
-    done = subprocess.run([setup, "--tool", "node"], check=True, stdout=subprocess.PIPE)
-    return Path(os.fsdecode(done.stdout).strip()).resolve()
-
-
-def _installed(node: Path) -> Path:
-    """A folder with the peer and its packages."""
-    mark = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCE.iterdir())))
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cache = Path(home) / "p2pcache-tests"
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"js-libp2p-{mark.hexdigest()[:12]}"
-    with (cache / "js-libp2p.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            making = folder.with_suffix(".new")
-            shutil.rmtree(making, ignore_errors=True)
-            shutil.copytree(SOURCE, making)
-            path = f"{node.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-            subprocess.run(
-                [node.parent / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                cwd=making, check=True, timeout=INSTALL_S, env={**os.environ, "PATH": path},
-            )  # fmt: skip
-            making.rename(folder)
-    return folder
 
 
 @dataclass(frozen=True)
@@ -83,11 +52,10 @@ class JsPeer:
 @contextlib.contextmanager
 def js_peer(swarm_key: bytes | None) -> Iterator[JsPeer]:
     """Ready; its peers need `swarm_key` (the file's content)."""
-    node = _node()
-    folder = _installed(node)
+    folder = installed("js-libp2p", SOURCE)
     key = "none" if swarm_key is None else base64.b64encode(swarm_key).decode()
     process = subprocess.Popen(
-        [node, folder / "peer.mjs", key], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [node(), folder / "peer.mjs", key], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None
     assert process.stdout is not None
