@@ -222,7 +222,9 @@ class Connection:
         head = h11.Response(
             status_code=response.status,
             reason=_REASONS.get(response.status, b""),
-            headers=[(key, value.encode("utf-8", "replace")) for key, value in headers.items()],
+            headers=[
+                (key.encode(), value.encode("utf-8", "replace")) for key, value in headers.items()
+            ],
         )
         self._begun = True
         await self._write(self._h11.send(head) or b"")
@@ -270,7 +272,7 @@ class Connection:
             raise trio.ClosedResourceError("cut short on purpose")
         plain = message.encode("ascii", "replace").replace(b"\n", b" ").replace(b"\r", b" ")
         with suppress(h11.LocalProtocolError):
-            end = h11.EndOfMessage(headers=[(trailer, plain)])
+            end = h11.EndOfMessage(headers=[(trailer.encode(), plain)])
             await self._write(self._h11.send(end) or b"")
         raise trio.ClosedResourceError("cut short on purpose")
 
@@ -279,7 +281,9 @@ class Connection:
         view = memoryview(data)
         for start in range(0, len(view), SEND_BYTES):
             part = view[start : start + SEND_BYTES]
-            for out in self._h11.send_with_data_passthrough(h11.Data(data=part)) or []:
+            # h11 passes what has a length on as it is
+            piece = h11.Data(data=part)  # type: ignore[arg-type]
+            for out in self._h11.send_with_data_passthrough(piece) or []:
                 await self._write(out)
 
     async def _write(self, data: bytes | memoryview) -> None:

@@ -61,24 +61,26 @@ def both(tmp_path_factory):
     }.items():  # fmt: skip
         (folder / path).write_bytes(data)
     os.symlink("hello.txt", folder / "link")
-    with kubo_daemon(tmp / "repo", None, gateway=True, profile="unixfs-v1-2025") as kubo:
-        with gateway(tmp) as ours:
-            found = Both(kubo, tmp / "repo", ours)
-            found.folder = folder
-            found.root = found.share(kubo.add(folder))
-            found.old = found.share(
-                kubo.add(folder, "--cid-version=0", "--raw-leaves=false", "--chunker=size-70000")
-            )
-            found.trickle = found.share(
-                kubo.add(folder, "--trickle", "--chunker=rabin-2048-65536-131072")
-            )
-            cbor = json.dumps({"a": {"/": found.root}, "n": {"b": 1}}).encode()
-            found.cbor = found.share(found.ipfs("dag", "put", data=cbor).decode().strip())
-            yield found
+    with (
+        kubo_daemon(tmp / "repo", None, gateway=True, profile="unixfs-v1-2025") as kubo,
+        gateway(tmp) as ours,
+    ):
+        found = Both(kubo, tmp / "repo", ours)
+        found.root = found.share(kubo.add(folder))
+        found.old = found.share(
+            kubo.add(folder, "--cid-version=0", "--raw-leaves=false", "--chunker=size-70000")
+        )
+        found.trickle = found.share(
+            kubo.add(folder, "--trickle", "--chunker=rabin-2048-65536-131072")
+        )
+        cbor = json.dumps({"a": {"/": found.root}, "n": {"b": 1}}).encode()
+        found.cbor = found.share(found.ipfs("dag", "put", data=cbor).decode().strip())
+        yield found
 
 
 PATHS = (
-    "/hello.txt", "/noext", "/data.json", "/pic.png", "/empty", "/sub/big.bin", "/%C3%BC%20%C3%B1.txt",
+    "/hello.txt", "/noext", "/data.json", "/pic.png", "/empty", "/sub/big.bin",
+    "/%C3%BC%20%C3%B1.txt",
     "/hello.txt?filename=a%C3%BC.txt", "/hello.txt?filename=a.txt&download=true", "/site/", "/link",
 )  # fmt: skip
 REQUESTS = [

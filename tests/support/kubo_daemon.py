@@ -99,7 +99,7 @@ def kubo_daemon(
     """
     binary = ipfs_binary()
     env = {"IPFS_PATH": str(repo), "HOME": str(repo), "IPFS_TELEMETRY": "off"}
-    init = [str(binary), "init", "-e", *([f"--profile={profile}"] if profile else [])]
+    init: list[str | Path] = [binary, "init", "-e", *([f"--profile={profile}"] if profile else [])]
     subprocess.run(init, env=env, check=True, capture_output=True, timeout=60)
     config = json.loads((repo / "config").read_text()) | CONFIG | (changes or {})
     if gateway:

@@ -30,6 +30,7 @@ from p2pcache.gateway.ranges import Unsatisfiable, matches, parse_range, range_h
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from p2pcache.content.dag.walk import Found
     from p2pcache.gateway.messages import Request
     from p2pcache.transfer.blocks import BlockService
 
@@ -368,7 +369,7 @@ def _of_span(
     return Response(status, headers, body, length=span[1] - span[0])
 
 
-def _until_nothing(blocks: Iterator[traverse.Found]) -> Iterator[traverse.Found]:
+def _until_nothing(blocks: Iterator[Found]) -> Iterator[Found]:
     try:
         yield from blocks
     except BlockMissing:
@@ -377,7 +378,7 @@ def _until_nothing(blocks: Iterator[traverse.Found]) -> Iterator[traverse.Found]
         return
 
 
-def _car_of(root: bytes, blocks: Iterator[traverse.Found]) -> Iterator[bytes]:
+def _car_of(root: bytes, blocks: Iterator[Found]) -> Iterator[bytes]:
     """A CARv1. Of a path that leads nowhere it has the blocks that show it. Closing it closes what
     gives the blocks.
     """

@@ -12,6 +12,7 @@ from p2pcache.agent.access import (
     NOT_HERE,
     PROOF_HOLDS_S,
     NeedsProof,
+    open_to_all,
     without_restricted,
 )
 from p2pcache.content import signed
@@ -216,3 +217,20 @@ def test_a_file_that_goes_while_it_is_read_for_a_proof_proves_nothing(world, mon
     with pytest.raises(NotFound):
         world.prove(PEER, challenge)
     assert not world.access.may(PEER.peer_id, world.gated)
+
+
+def test_a_gateway_shows_what_everybody_may_read_and_nothing_else(world):
+    """The IPFS gateway on loopback is open to every user and program of this machine."""
+    shows = open_to_all(world.store, lambda: world.now)
+    assert shows(world.open)
+    assert shows(world.public)
+    assert not shows(world.secret)
+    assert not shows(world.gated)
+    implied = world.store.implied
+    secret, public = world.secret.sha256, world.open.sha256
+    assert implied.read(secret) == SECRET
+    assert implied.read(secret, shows) is None
+    assert implied.length(secret, shows) is None
+    assert implied.read(public, shows) == OPEN
+    assert implied.read(world.gated[4:]) is not None
+    assert implied.read(world.gated[4:], shows) is None

@@ -4,6 +4,7 @@ import re
 from urllib.parse import quote
 
 import pytest
+import trio
 
 from p2pcache.content import cid as cids
 from p2pcache.content.cid import format_cid
@@ -277,3 +278,62 @@ def test_other_names_of_this_machine_get_nothing(served, site):
     assert served.ask(f"/ipfs/{site.root}/hello.txt", Host="evil.example").status == 403
     headers = served.ask(f"/ipfs/{site.root}/hello.txt", Origin="https://evil.example").headers
     assert not [name for name in headers if name.startswith("access-control")]
+
+
+def test_what_nobody_gives_in_time_is_504(tmp_path, site):
+    class Silent:
+        async def fetch(self, cid: bytes) -> bytes | None:
+            await trio.sleep_forever()
+
+        def lied(self, cid: bytes) -> None:
+            raise AssertionError
+
+    for answer_s, fetch_s in ((0.3, 60.0), (60.0, 0.3)):
+        folder = tmp_path / str(answer_s)
+        folder.mkdir()
+        with gateway(folder, answer_s=answer_s, fetch_s=fetch_s) as slow:
+            slow.fetchers.append(Silent())
+            for query in ("", "?format=raw", "?format=car"):
+                found = slow.ask(f"/ipfs/{site.missing}{query}")
+                assert found.status == 504
+                assert int(found.headers["retry-after"]) > 0
+            assert slow.ask(f"/ipfs/{site.missing}", Cache_Control="only-if-cached").status == 412
+
+
+def test_what_others_have_is_fetched_block_by_block(tmp_path, served, site):
+    class Other:
+        async def fetch(self, cid: bytes) -> bytes | None:
+            return served.store.loose.read(cid) or served.store.implied.read(cid[4:])
+
+        def lied(self, cid: bytes) -> None:
+            raise AssertionError
+
+    with gateway(tmp_path) as empty:
+        empty.fetchers.append(Other())
+        assert empty.ask(f"/ipfs/{site.foreign}").body == site.foreign_data
+        found = empty.ask(f"/ipfs/{site.root}/sub/big.bin", Range=f"bytes={2 * MIB}-{2 * MIB + 9}")
+        assert found.body == BIG[2 * MIB : 2 * MIB + 10]
+        blocks = empty.store.usage().loose_blocks
+        assert blocks == len(site.foreign_cids) + 4, "the root, `sub`, the file's node and one leaf"
+        assert empty.ask(f"/ipfs/{site.root}?format=car").whole
+
+
+def test_a_file_that_peers_have_is_brought_whole(tmp_path, site):
+    from tests.support.stored import store_whole
+
+    asked = []
+
+    async def bring(cid: bytes) -> bool:
+        asked.append(cid)
+        if cid == site.paths["sub/big.bin"]:
+            await trio.to_thread.run_sync(store_whole, peers.store, BIG)
+            return True
+        return False
+
+    with gateway(tmp_path, bring=bring) as peers:
+        root = format_cid(site.paths["sub/big.bin"])
+        assert peers.ask(f"/ipfs/{root}", Cache_Control="only-if-cached").status == 412
+        assert asked == []
+        assert peers.ask(f"/ipfs/{root}").body == BIG
+        assert peers.ask(f"/ipfs/{site.missing}").status == 404
+        assert len(asked) == 2

@@ -144,9 +144,8 @@ def test_a_store_that_is_full_makes_room_for_blocks_or_says_so(tmp_path):
                 put(store, content(MIB, seed))
         assert store.usage().used_bytes <= ROOM_BYTES + 3 * MIB
         assert store.find(blob.digest) is not None
-    with clocked(tmp_path, capacity_bytes=ROOM_BYTES - 1) as small:
-        with pytest.raises(DiskFull):
-            put(small, content(100, 50))
+    with clocked(tmp_path, capacity_bytes=ROOM_BYTES - 1) as small, pytest.raises(DiskFull):
+        put(small, content(100, 50))
 
 
 def test_what_a_pin_keeps_is_not_evicted(tmp_path):
