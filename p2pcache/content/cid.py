@@ -175,7 +175,8 @@ def looks_like_cid(text: str) -> bool:
     base58 = len(text) >= 40 and text.startswith("z")
     base16 = len(text) >= 60 and text[:3].lower() == "f01"
     base36 = len(text) >= 50 and text[0] in "kK"
-    return v0 or base32 or base58 or base16 or base36
+    inlined = len(text) >= 8 and text.startswith(("bafkqa", "bafyaa"))  # identity: of any length
+    return v0 or base32 or base58 or base16 or base36 or inlined
 
 
 def format_cid(cid: bytes) -> str:

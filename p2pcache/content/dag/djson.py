@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, NoReturn
 
 from p2pcache.content import cid as cids
-from p2pcache.content.dag.cbor import MAX_VALUES, CidLink
+from p2pcache.content.dag.cbor import MAX_DEPTH, MAX_VALUES, CidLink
 from p2pcache.errors import Untrusted, UsageError
 
 if TYPE_CHECKING:
@@ -27,12 +27,39 @@ def decode(block: bytes) -> Value:
     if block.count(b",") + block.count(b"[") + block.count(b"{") > MAX_VALUES:
         raise Untrusted("a dag-json block has too many values")
     try:
+        text = block.decode()  # JSON of other encodings is no dag-json
         value: Value = json.loads(
-            block, object_pairs_hook=_object, parse_constant=_refuse, parse_int=_int
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_refuse,
+            parse_int=_int,
+            parse_float=_float,
         )
-    except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError
+        _check(value)
+    except (ValueError, RecursionError) as exc:  # UnicodeError is a ValueError
         raise Untrusted("a block is no dag-json") from exc
     return value
+
+
+def _check(value: Value) -> None:
+    """Refuses what is too deep, and text that has no UTF-8: half a surrogate pair, escaped."""
+    pending: list[tuple[Value, int]] = [(value, 0)]
+    while pending:
+        one, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise Untrusted(f"a dag-json block is more than {MAX_DEPTH} values deep")
+        if isinstance(one, str):
+            one.encode()
+        elif isinstance(one, list):
+            pending.extend((inner, depth + 1) for inner in one)
+        elif isinstance(one, dict):
+            pending.extend((inner, depth + 1) for inner in one.values())
+            pending.extend((key, depth + 1) for key in one)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
 
 
 def _refuse(text: str) -> NoReturn:
@@ -40,7 +67,7 @@ def _refuse(text: str) -> NoReturn:
 
 
 def _int(text: str) -> int:
-    number = int(text) if len(text) <= 20 else _MAX_NUMBER
+    number = int(text) if len(text) <= 21 else _MAX_NUMBER
     if not -_MAX_NUMBER <= number < _MAX_NUMBER:
         raise Untrusted("a number in dag-json has more than 64 bits")
     return number

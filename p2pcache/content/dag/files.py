@@ -177,7 +177,7 @@ def _push(pending: list[_Child], content: _Content, above: _Child, start: int, e
     at = above.start + len(content.data)
     new = []
     for cid, size in content.children:
-        if size and at < end and at + size > start:
+        if size and start < end and at < end and at + size > start:
             new.append(_Child(cid, at, at + size, above.depth + 1))
         at += size
     if new and above.depth == MAX_DEPTH:

@@ -101,7 +101,7 @@ def find_in(
     """What one block of a directory says of a name: its entry, the shard to look at next, or that
     there is none.
     """
-    hashed = name_hash(name.encode(errors="surrogateescape"))
+    hashed = name_hash(name.encode(errors="surrogatepass"))
     for item in opened(cid, block, place):
         if isinstance(item, Shard):
             if hashed >> HASH_BITS - item.place.bits == item.place.path:

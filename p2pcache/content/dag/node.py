@@ -114,10 +114,15 @@ def encode(links: Iterable[Link], data: bytes | None) -> bytes:
 
 
 def encode_link(link: Link) -> bytes:
-    """PBLink with its key and length. Canonical: Hash, Name, Tsize, an empty name too."""
-    body = field(HASH, link.cid) + field(NAME, link.name)
-    if link.size is not None:
-        body += bytes([TSIZE]) + varint.encode(link.size)
+    """PBLink with its key and length."""
+    return link_field(link.cid, link.name, link.size)
+
+
+def link_field(cid: bytes, name: bytes, size: int | None) -> bytes:
+    """`encode_link` of its parts. Canonical: Hash, Name, Tsize, an empty name too."""
+    body = field(HASH, cid) + field(NAME, name)
+    if size is not None:
+        body += bytes([TSIZE]) + varint.encode(size)
     return field(LINKS, body)
 
 

@@ -33,6 +33,7 @@ def blocks(
     entity_bytes: tuple[int, int | None] | None = None,
     *,
     duplicates: bool = False,
+    inlined: bool = False,
     most: int = MAX_BLOCKS,
 ) -> Flow[Found]:
     """The blocks on the way along `path`, then what `scope` wants of its end.
@@ -40,11 +41,11 @@ def blocks(
     "block": that block alone; "entity": all of a file, the node or nodes of a directory without
     what they list, a block of another codec; "all": everything below. `entity_bytes`: first and
     last byte (both belong to it; negative counts from the end; None is the end), of a file in scope
-    "entity". `duplicates`: a block comes as often as it is met; else once. Identity blocks, which
-    stand in their CIDs, do not come. Raises as `path.resolve`, and Untrusted for what is too deep
-    or has more than `most` blocks.
+    "entity". `duplicates`: a block comes as often as it is met; else once. `inlined`: identity
+    blocks too, which stand in their CIDs: `ipfs dag export` writes them, gateways do not. Raises as
+    `path.resolve`, and Untrusted for what is too deep or has more than `most` blocks.
     """
-    once = _Once(duplicates, most)
+    once = _Once(duplicates, inlined, most)
     end = yield from each(trail(root, path), once)
     cid = end.roots[-1]
     if scope == "all":
@@ -70,7 +71,8 @@ def blocks(
 class _Once:
     """Lets a block through the first time that it is met, or always; counts both."""
 
-    def __init__(self, duplicates: bool, most: int) -> None:
+    def __init__(self, duplicates: bool, inlined: bool, most: int) -> None:
+        self._inlined = inlined
         self._seen: set[bytes] | None = None if duplicates else set()
         self._most = most
         self._met = 0
@@ -79,7 +81,9 @@ class _Once:
         self._met += 1
         if self._met > self._most:
             raise Untrusted(f"more than {self._most} blocks")
-        if cids.multihash(found.cid)[0] == cids.IDENTITY or self.had(found.cid):
+        if self.had(found.cid):
+            return
+        if not self._inlined and cids.multihash(found.cid)[0] == cids.IDENTITY:
             return
         if self._seen is not None:
             self._seen.add(found.cid)

@@ -79,6 +79,37 @@ def test_text_and_bytes_go_round(make, sha256: bytes) -> None:
     assert cids.codec(cid) in (cids.RAW, cids.DAG_PB, cids.DAG_CBOR)
 
 
+DAG_JSON = b"\x01\xa9\x02\x12\x20" + SHA
+
+
+@pytest.mark.parametrize("text", ["bafkqaaa", "BAFKQAAA", "bafkqabtimvwgy3yk"])
+def test_inlined_content_is_a_cid_however_short(text: str) -> None:
+    cid = parse_cid(text)
+    assert looks_like_cid(text.lower())
+    assert cids.parts(cid).hash_code == cids.IDENTITY
+    assert format_cid(cid) == text.lower()
+
+
+def test_codecs_of_two_bytes_and_other_hashes_go_round() -> None:
+    for cid in (DAG_JSON, b"\x01\x70\x1e\x20" + SHA, b"\x01\x55\x13\x40" + SHA + SHA):
+        assert parse_cid(format_cid(cid)) == cid
+        parts = cids.parts(cid)
+        assert cids.codec(cid) == parts.codec
+        assert cids.multihash(cid).endswith(parts.digest)
+        assert cids.make_cid(parts.codec, cids.multihash(cid)) == cid
+
+
+def test_a_cid_of_version_0_stays_one_where_it_is_written_again() -> None:
+    text = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn"
+    cid = cids.parse_cid_as_written(text)
+    assert cids.is_v0(cid)
+    assert format_cid(cid) == text
+    assert cids.as_v0(cids.as_v1(cid)) == cid
+    assert (cids.codec(cid), cids.multihash(cid)) == (cids.DAG_PB, cid)
+    with pytest.raises(ValueError, match="CIDv0"):
+        cids.as_v0(RAW)
+
+
 JUNK = [
     "", "b", "z", "f", "Qm", "word", BASE32[:-1], BASE32 + "a", BASE32 + "=", BASE32[:-1] + "1",
     " " + BASE32, BASE32 + "\n", "Qm" + "0" * 44, "f" + RAW.hex()[:-2], "f" + RAW.hex() + "00",

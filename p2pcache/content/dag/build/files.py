@@ -39,14 +39,20 @@ class FileBuilder:
         view = memoryview(data)
         while at < len(view):
             taken = min(most - len(self._chunk), len(view) - at)
-            self._chunk += view[at : at + taken]
+            if taken == most:  # copied once, not twice
+                self._leaf(bytes(view[at : at + most]))
+            else:
+                self._chunk += view[at : at + taken]
+                if len(self._chunk) == most:
+                    self._rest()
             at += taken
-            if len(self._chunk) == most:
-                self._leaf()
 
-    def _leaf(self) -> None:
+    def _rest(self) -> None:
         chunk = bytes(self._chunk)
         self._chunk.clear()
+        self._leaf(chunk)
+
+    def _leaf(self, chunk: bytes) -> None:
         self._empty = False
         if not self._profile.raw_leaves:
             kind = Kind.RAW if self._profile.trickle else Kind.FILE
@@ -60,7 +66,7 @@ class FileBuilder:
     def finish(self) -> Root:
         """The root, once all is written."""
         if self._chunk or (self._empty and not self._profile.trickle):
-            self._leaf()  # an empty file is a leaf without bytes
+            self._rest()  # an empty file is a leaf without bytes
         root = self._layout.finish()
         assert root is not None
         return root

@@ -8,7 +8,7 @@ from p2pcache.content.dag import fsdata
 from p2pcache.content.dag.build.profile import Root, forget, make_node
 from p2pcache.content.dag.folders import HASH_BITS, name_hash
 from p2pcache.content.dag.fsdata import FsData, Kind
-from p2pcache.content.dag.node import Link, encode_link
+from p2pcache.content.dag.node import link_field
 from p2pcache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _is_large(profile: Profile, named: list[tuple[bytes, Root]]) -> bool:
         return sum(len(name) + len(child.cid) for name, child in named) > profile.shard_bytes
     block = len(DIRECTORY) + 2  # the data with their key and length
     for name, child in named:
-        block += len(encode_link(Link(child.cid, name, child.dag_size)))
+        block += len(link_field(child.cid, name, child.dag_size))
     return block > profile.shard_bytes
 
 

