@@ -131,7 +131,8 @@ async def test_kubo_finds_who_has_a_folder_and_fetches_it(kubo):
         await kubo.connect(middle.address)
         assert parse_peer_id(kubo.daemon.peer) not in holder.host.connected()
         text = cids.format_cid(root)
-        while await providers(kubo, text) != {format_peer_id(holder.host.peer_id)}:
+        holder_id = format_peer_id(holder.host.peer_id)
+        while await providers(kubo, text) != {holder_id}:  # noqa: ASYNC110 - as in `until`
             await trio.sleep(0.1)  # until it knows what the other one speaks
         await kubo.call("pin/add", text, timeout_s=300)
         assert await kubo.call("cat", f"{text}/model/config.json") == files["model/config.json"]

@@ -60,7 +60,7 @@ async def test_what_came_with_a_credential_is_served_to_nobody(world):
                 open_bitswap(theirs, MemoryBlocks()) as reader,
                 reader.session() as session,
             ):
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
                 await theirs.connect(peer(0), ours.addresses(), timeout_s=5)
                 shown = cids.raw_cid(hashlib.sha256(OPEN).digest())
                 assert await session.get(shown, timeout_s=20) == OPEN
