@@ -2,11 +2,11 @@
 
 A want is asked of one peer at a time, the best: one that said it has the block, else one that has
 others of the same session; each owes us at most `window` blocks. While no such peer is known,
-everybody is asked whether it has it; a single candidate is asked for the block at once. A peer
-that refuses is left out. One that gave nothing for `patience_s` is passed over: it is told that we
-do not want it any more, and the next is asked, so that a block comes twice only when it crosses
-that word; the only one that may have it is asked again. When a want ends, everybody who heard of it is told: a peer remembers wants, and would
-send the block whenever it gets it.
+everybody is asked whether it has it; a single candidate is asked for the block at once. A peer that
+refuses is left out. One that gave nothing for `patience_s` is passed over: it is told that we do
+not want it any more, and the next is asked, so that a block comes twice only when it crosses that
+word; the only one that may have it is asked again. When a want ends, everybody who heard of it is
+told: a peer remembers wants, and would send the block whenever it gets it.
 
 Blocks that a peer was never asked for are not taken; after some it is to be blamed (`is_to_blame`).
 """
