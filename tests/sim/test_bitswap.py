@@ -398,6 +398,14 @@ async def test_a_peer_of_protocol_1_1_hears_no_presences_and_is_asked_for_blocks
             await stranger.says(node, Message(blocks=(Block(PREFIX, data),)), protocol=OLD)
 
 
+async def test_who_left_is_remembered_for_nothing(autojump_clock):
+    async with a_stranger() as (node, stranger):
+        await stranger.says(node, Message((Entry(cids.raw_cid(bytes(32))),)))
+        await until(lambda: node.bitswap.statistics()["wants_of_peers"] == 1)
+        node.host.cut(stranger.host.peer_id)
+        await until(lambda: node.bitswap.statistics()["wants_of_peers"] == 0, 1)
+
+
 async def test_a_peer_without_bitswap_is_asked_for_nothing(autojump_clock):
     async with a_stranger(protocols=()) as (node, _):
         with pytest.raises(NotFound):
