@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import trio
 
+from p2pcache.agent.bitswap import AgentBitswap
+from p2pcache.agent.ipfs import Ipfs
+from p2pcache.config.ipfs import IpfsSettings
+from p2pcache.content import cid as cids
 from p2pcache.net.bitswap import wire
 from p2pcache.net.bitswap.driver import BitswapOptions, open_bitswap
 from p2pcache.net.bitswap.wire import Entry, Message
+from p2pcache.net.host import open_host
+from p2pcache.net.identity import Identity
+from p2pcache.store.store import Store
 from tests.support.bitswap_dag import fetch_all
 from tests.support.bitswap_store import MemoryBlocks
 from tests.support.host_pairs import meet, two, until
+from tests.support.net_node import LOOPBACK
 
 MIB = 1 << 20
 
@@ -89,3 +98,37 @@ async def test_a_fetch_goes_on_when_its_peer_is_back():
                 nursery.start_soon(meet, b, a)
                 await until(b.connected, within_s=5)
             assert len(await fetch_all(reader, root)) == 9
+
+
+class Slot:
+    """An `agent.network_slot.NetworkSlot` with one network that closes when it is told."""
+
+    def __init__(self, host) -> None:
+        self.opened = [SimpleNamespace(host=host, watchers=[])]
+        self.closed = trio.Event()
+
+    async def wait_any(self):
+        if not self.opened:
+            await trio.sleep_forever()
+        return self.opened.pop()
+
+    async def wait_closed(self, opened) -> None:
+        await self.closed.wait()
+        assert len(opened.watchers) == 1
+
+
+async def test_an_agent_speaks_it_as_long_as_its_network_is_open(tmp_path):
+    with Store.open(tmp_path) as store:
+        async with trio.open_nursery() as nursery:
+            ipfs = Ipfs(store, IpfsSettings(), nursery, lambda: 0.0)
+            async with open_host(Identity.generate(), None, LOOPBACK) as host:
+                slot = Slot(host)
+                spoken = AgentBitswap(slot, store, ipfs.open_blocks)
+                assert await spoken.fetch(cids.raw_cid(bytes(32))) is None
+                nursery.start_soon(spoken.run)
+                await until(spoken.status, within_s=20)
+                assert await spoken.fetch(cids.raw_cid(bytes(32))) is None
+                assert set(wire.PROTOCOLS) <= set(map(str, host.libp2p.get_mux().handlers))
+            slot.closed.set()  # the slot knows it when all is closed
+            await until(lambda: spoken.status() is None, within_s=20)
+            nursery.cancel_scope.cancel()

@@ -203,6 +203,11 @@ async def test_what_nobody_has_is_not_found_at_once(autojump_clock):
         assert trio.current_time() - started < 0.1
 
 
+async def test_the_block_of_no_bytes_needs_nobody(autojump_clock):
+    async with world(1) as (reader,):
+        assert await reader.get(cids.raw_cid(hashlib.sha256().digest())) == b""
+
+
 async def test_without_any_peer_nothing_is_found(autojump_clock):
     async with world(1) as (reader,):
         with pytest.raises(NotFound):

@@ -14,4 +14,3 @@ def test_every_test_that_the_page_of_rules_names_exists():
     for path in (ROOT / "tests").rglob("test_*.py"):
         known.update(re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.M))
     assert named <= known, named - known
-
