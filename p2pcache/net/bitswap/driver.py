@@ -69,7 +69,7 @@ class BitswapOptions:
         5.0  # our stream is closed when there is nothing to say for so long; Helia waits 10
     )
     tick_s: float = 0.5
-    find_again_s: float = 30.0  # providers of one block are looked up no more often
+    find_again_s: float = 5.0  # providers of one block are looked up no more often
     max_finds: int = 4  # at once
     mute_s: float = 600.0  # who broke the rules is not listened to
 
