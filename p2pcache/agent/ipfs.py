@@ -25,6 +25,7 @@ from p2pcache.transfer.dag_pins import DagPinner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from p2pcache.agent.bitswap import AgentBitswap
     from p2pcache.agent.parts import Parts
     from p2pcache.config.ipfs import IpfsSettings
     from p2pcache.content.blocks import Fetcher
@@ -50,6 +51,7 @@ class Ipfs:
         self.blocks = BlockService(LocalBlocks(store), self.fetchers, BlockOptions(), nursery)
         self.open_blocks = self.blocks.seen_by(open_to_all(store, now))
         self.pins = DagPinner(self.blocks)
+        self.bitswap: AgentBitswap | None = None  # None: it is switched off
         self._nursery = nursery
         self._gateway = Listening("ipfs gateway", "ipfs.gateway", settings.gateway)
         self._rpc = Listening("ipfs rpc", "ipfs.rpc", settings.rpc)
@@ -116,7 +118,12 @@ class Ipfs:
     def status(self) -> dict[str, Any]:
         """For `status`."""
         why = self._gateway.trouble or self._rpc.trouble
-        return {"gateway": self._gateway.url, "rpc": self._rpc.url, "why": why}
+        return {
+            "gateway": self._gateway.url,
+            "rpc": self._rpc.url,
+            "why": why,
+            "bitswap": None if self.bitswap is None else self.bitswap.status(),
+        }
 
     def checks(self) -> list[tuple[str, bool, str, str]]:
         """Rows for `doctor`."""

@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -49,6 +49,18 @@ NAMED = 3  # other holders, to a reader that is refused
 ANNOUNCED_BLOBS = 16  # of a manifest: those that somebody may ask for by their own name
 
 
+class Watcher(Protocol):
+    """Hears what `AgentNetwork` tells its peers; quick, never raises."""
+
+    def possess(self, manifests: Sequence[bytes]) -> None:
+        """All blobs of these are here, and none is restricted."""
+        ...
+
+    def removed(self, names: Sequence[bytes], manifests: Sequence[bytes]) -> None:
+        """As `AgentNetwork.removed`."""
+        ...
+
+
 class AgentNetwork:
     """An open network. Made by `network_open.open_agent_network`; for the trio thread."""
 
@@ -75,6 +87,7 @@ class AgentNetwork:
         self.client_tls = tls  # who we are on lanes; None: lanes are plain
         self.network: Network  # set once it is open; it needs `sharing` first
         self.dht: Dht | None = None
+        self.watchers: list[Watcher] = []  # of what is here and everybody may have
         self.access = Access(
             store,
             identity.peer_id,
@@ -195,6 +208,8 @@ class AgentNetwork:
         self.network.possess(told)
         if self.dht is not None:
             self.dht.provide(name for cid in told for name in self._names_of(cid))
+        for watcher in self.watchers:
+            watcher.possess(told)
 
     def intend(self, manifest: bytes) -> bool:
         """A download of it begins: whoever asks the DHT finds us while it runs. False: this is to
@@ -214,6 +229,8 @@ class AgentNetwork:
         self.network.withdraw(manifests)
         if self.dht is not None:
             self.dht.withdraw([*manifests, *names])
+        for watcher in self.watchers:
+            watcher.removed(names, manifests)
 
     async def take_back_stale(self) -> None:
         """Look at what the byte server found changed or gone on the disk; until cancelled."""

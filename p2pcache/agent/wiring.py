@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.adopt import hub_adopter
+from p2pcache.agent.bitswap import AgentBitswap
 from p2pcache.agent.ipfs import Ipfs
 from p2pcache.agent.kubos import ConfiguredKubo, Kubos
 from p2pcache.agent.last_copies import LastCopies
@@ -88,6 +89,11 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     store, network, resolver, time.time, lambda: preloads.spared
                 )
                 store.guard(last_copies.keep, preloads.hand_over)
+                ipfs = Ipfs(store, config.ipfs, nursery, time.time)
+                if config.ipfs.bitswap:
+                    ipfs.bitswap = AgentBitswap(network, store, ipfs.open_blocks)
+                    ipfs.fetchers.append(ipfs.bitswap)
+                    nursery.start_soon(keep_running, ipfs.bitswap.run)
                 parts = Parts(
                     config=config,
                     store=store,
@@ -110,7 +116,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     last_copies=last_copies,
                     naming=naming,
                     origins=origins,
-                    ipfs=Ipfs(store, config.ipfs, nursery, time.time),
+                    ipfs=ipfs,
                     kubos=kubos,
                     now=time.time,
                     started_at=time.time(),

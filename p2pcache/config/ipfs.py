@@ -32,12 +32,16 @@ class IpfsSettings:
 
     `kubo`: URL of a Kubo's RPC, or the folder of its repository; None: no Kubo is asked, which is
     the default: what runs on a machine by chance is not asked for everything that is missing.
+
+    `bitswap`: whether nodes of the network that speak nothing else (Kubo, Helia) get our blocks,
+    and are asked for theirs.
     """
 
     gateway: ListenAt | None = None
     rpc: ListenAt | None = None
     kubo: str | None = None
     kubo_gateway: str | None = None
+    bitswap: bool = False
 
 
 def listen_at(text: str) -> ListenAt:
@@ -72,3 +76,13 @@ def ipfs_repository(environment: Mapping[str, str]) -> str:
 def where_kubo(said: str | None, environment: Mapping[str, str]) -> str | None:
     """What `kubo` gave, with `auto` replaced by the repository that it means here."""
     return ipfs_repository(environment) if said == AUTO else said
+
+
+def never(text: str) -> bool:
+    """`off`. Raises ValueError for anything else: there is nothing to switch on yet."""
+    if text.strip().lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(
+        "p2pcache does not join the public IPFS network; `ipfs.bitswap` trades blocks with Kubo "
+        "and Helia in the private one: give them its network.key as their swarm.key"
+    )

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.config.environment import ENVIRONMENT
-from p2pcache.config.ipfs import IpfsSettings, kubo, kubo_gateway, listen_at, where_kubo
+from p2pcache.config.ipfs import (
+    IpfsSettings,
+    kubo,
+    kubo_gateway,
+    listen_at,
+    never,
+    where_kubo,
+)
 from p2pcache.config.network import (
     DEFAULT_PORT,
     NetworkSettings,
@@ -126,7 +133,7 @@ _OF_KUBERNETES = re.compile(r"P2PCACHE_(SERVICE_(HOST|PORT)|PORT($|_))")
 _STORE, _FETCH, _PULL = StoreOptions(), FetchLimits(), TransferOptions()
 _NETWORK, _NAMES = NetworkSettings(), NameOptions()
 _RESOLVE, _WORKERS = ResolveOptions(), WorkerOptions()
-_PRELOAD = PreloadSettings()
+_PRELOAD, _IPFS = PreloadSettings(), IpfsSettings()
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("store.path", _optional(str), None, "where blobs lie; default: the home directory"),
@@ -273,6 +280,13 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "URL of that Kubo's gateway; none: as its own configuration says",
     ),
+    Setting(
+        "ipfs.bitswap",
+        _yes,
+        _IPFS.bitswap,
+        "trade blocks with Kubo and Helia in this network, and tell Kubo's DHT what is here",
+    ),
+    Setting("ipfs.public", never, False, "off: the public IPFS network is not joined"),
     Setting(
         "agent.labels",
         labels,
@@ -447,6 +461,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             rpc=values["ipfs.rpc"],
             kubo=values["ipfs.kubo"],
             kubo_gateway=values["ipfs.kubo_gateway"],
+            bitswap=values["ipfs.bitswap"],
         ),
         budgets=values["origins.budgets"],
         values=values,

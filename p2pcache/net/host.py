@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 from libp2p.custom_types import TProtocol
+from libp2p.identity.identify_push.identify_push import push_identify_to_peers
 from libp2p.network.exceptions import SwarmException
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
@@ -151,6 +152,16 @@ class Libp2pHost:
                     await stream.aclose()
 
         self._basic.set_stream_handler(TProtocol(protocol), answer)
+
+    async def tell_protocols(self) -> None:
+        """Tell everybody who is connected what we speak now: others ask only for what they know
+        of. Bounded; never raises.
+        """
+        with trio.move_on_after(self._options.dial.handshake_s):
+            try:
+                await push_identify_to_peers(self._basic)
+            except Exception as exc:  # noqa: BLE001 - a peer that does not want to know
+                _LOG.debug("telling protocols: %r", exc)
 
     async def connect(self, peer: PeerId, addresses: Sequence[str], *, timeout_s: float) -> None:
         """See the port. Two callers for one peer dial once. Cancel-safe."""

@@ -60,16 +60,29 @@ class HostStream:
 
     async def receive_exactly(self, count: int) -> bytes:
         """`count` bytes (the caller bounds it). Raises Unavailable. If cancelled, it ends."""
-        try:
-            while len(self._ahead) < count:
-                self._check()
-                self._ahead += await self._read()
-        except trio.Cancelled:
-            self.abort()
-            raise
+        if len(self._ahead) < count:
+            return await self._receive_more(count)
         data = bytes(self._ahead[:count])
         del self._ahead[:count]
         return data
+
+    async def _receive_more(self, count: int) -> bytes:
+        """With what is ahead; joined once, for a message may have megabytes."""
+        parts = [bytes(self._ahead)]
+        self._ahead.clear()
+        missing = count - len(parts[0])
+        try:
+            while missing > 0:
+                self._check()
+                parts.append(await self._read())
+                missing -= len(parts[-1])
+        except trio.Cancelled:
+            self.abort()
+            raise
+        if missing:
+            self._ahead += parts[-1][missing:]
+            parts[-1] = parts[-1][:missing]
+        return b"".join(parts)
 
     async def send_all(self, data: bytes) -> None:
         """Send all. Raises Unavailable. If cancelled while sending, the stream ends."""

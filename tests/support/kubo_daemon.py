@@ -85,14 +85,21 @@ class KuboDaemon:
 
 @contextlib.contextmanager
 def kubo_daemon(
-    repo: Path, swarm_key: bytes | None, *, gateway: bool = False, profile: str | None = None
+    repo: Path,
+    swarm_key: bytes | None,
+    *,
+    gateway: bool = False,
+    profile: str | None = None,
+    changes: dict[str, Any] | None = None,
 ) -> Iterator[KuboDaemon]:
-    """Ready; its peers need `swarm_key` (the file's content). `profile`: how it adds files."""
+    """Ready; its peers need `swarm_key` (the file's content). `profile`: how it adds files;
+    `changes`: sections of its configuration.
+    """
     binary = ipfs_binary()
     env = {"IPFS_PATH": str(repo), "HOME": str(repo), "IPFS_TELEMETRY": "off"}
     init = [str(binary), "init", "-e", *([f"--profile={profile}"] if profile else [])]
     subprocess.run(init, env=env, check=True, capture_output=True, timeout=60)
-    config = json.loads((repo / "config").read_text()) | CONFIG
+    config = json.loads((repo / "config").read_text()) | CONFIG | (changes or {})
     if gateway:
         config["Addresses"] |= {"Gateway": "/ip4/127.0.0.1/tcp/0"}
     (repo / "config").write_text(json.dumps(config))

@@ -285,12 +285,13 @@ class OriginStatus(TypedDict):
 
 class IpfsStatus(TypedDict):
     """What speaks IPFS. `gateway`, `rpc`: URLs, None where there is none; `why`: what is in their
-    way.
+    way; `bitswap`: counts, None where it is off or no network is open.
     """
 
     gateway: str | None
     rpc: str | None
     why: str | None
+    bitswap: NotRequired[dict[str, Any] | None]
 
 
 class StatusAnswer(TypedDict):

@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Announcer:
-    """Owns the plan; `servers()` are the candidates now (peer and its key), without the shunned."""
+    """Owns the plan; `servers()` are the candidates now (peer and its key), without the shunned.
+
+    `echoed`: they answer an announcement with itself.
+    """
 
     def __init__(
         self,
@@ -42,8 +45,10 @@ class Announcer:
         replicas: int,
         refresh_s: float,
         records_per_s: float,
+        echoed: bool,
     ) -> None:
         self._me = me
+        self._echoed = echoed
         self._asker = asker
         self._servers = servers
         self._addresses = addresses
@@ -176,11 +181,12 @@ class Announcer:
         mine = wire.own_addresses(self._addresses())
         frames = [wire.take_back(name, self._me) for name in batch.back]
         frames += [wire.announce(name, self._me, mine) for name in batch.names]
+        echoes = len(frames) if self._echoed else 0
         question = self._asker.ask(
-            peer, (), b"".join(frames), len(frames), timeout_s=3 * self._asker.query_s
+            peer, (), b"".join(frames), echoes, timeout_s=3 * self._asker.query_s
         )
         await question.done.wait()
-        self.sent_count += question.received_count
+        self.sent_count += len(frames) if question.answers is not None else question.received_count
         return question.answers is not None
 
     async def _pace(self, count: int) -> None:

@@ -15,7 +15,7 @@ import trio
 
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import P2PCacheError, Untrusted
-from p2pcache.net.dht.wire import MAX_FRAME_BYTES, PROTOCOL
+from p2pcache.net.dht.wire import MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,10 +61,12 @@ class Asker:
         host: Host,
         nursery: trio.Nursery,
         *,
+        protocol: str,
         query_s: float,
         on_dead: Callable[[PeerId], None],
     ) -> None:
         self._host = host
+        self._protocol = protocol
         self._nursery = nursery
         self.query_s = query_s
         self._on_dead = on_dead
@@ -92,7 +94,10 @@ class Asker:
         *,
         timeout_s: float | None = None,
     ) -> Question:
-        """Send frames and wait for so many answers (`query_s` if not said); never blocks."""
+        """Send frames and wait for so many answers, perhaps none; never blocks.
+
+        `timeout_s`: `query_s` if not said.
+        """
         question = Question()
         if self._waiting[peer] >= MAX_WAITING:
             question.done.set()
@@ -139,7 +144,7 @@ class Asker:
         try:
             with trio.move_on_after(limit_s):
                 await self._host.connect(peer, addresses, timeout_s=self.query_s)
-                stream = await self._host.open_stream(peer, PROTOCOL, timeout_s=self.query_s)
+                stream = await self._host.open_stream(peer, self._protocol, timeout_s=self.query_s)
                 try:
                     await stream.send_all(frames)
                     answers = []

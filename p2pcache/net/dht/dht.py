@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import trio
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
+from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 
 from p2pcache.errors import UsageError, plain_errors
@@ -46,15 +47,22 @@ if TYPE_CHECKING:
 
     from p2pcache.content.peerid import PeerId
     from p2pcache.net.host import Libp2pHost
-    from p2pcache.net.port import Host
 
+IDENTIFIED_S = (0.05, 0.2, 1.0, 4.0)  # looks at whether identify has said something
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DhtOptions:
-    """Defaults fit 2 to a few hundred agents."""
+    """Defaults fit 2 to a few hundred agents.
 
+    `of_agents`: the table is ours alone. Otherwise servers are those that say so in libp2p's
+    identify, announcements are not echoed and cannot be taken back, and who `find` gives may
+    provide no longer and is not connected.
+    """
+
+    protocol: str = wire.PROTOCOL
+    of_agents: bool = True
     replicas: int = 8  # servers a name is left with; 3 are asked at once, 5 may be gone
     query_s: float = 2.0  # one question, with the dial; a frozen server costs no more than this
     slow_s: float = 0.4  # then another may be asked beside it
@@ -71,7 +79,7 @@ class Dht:
 
     def __init__(
         self,
-        host: Host,
+        host: Libp2pHost,
         kad: KadDHT,
         proxy: KadHost,
         records: Records,
@@ -98,6 +106,7 @@ class Dht:
             replicas=options.replicas,
             refresh_s=options.refresh_s,
             records_per_s=options.records_per_s,
+            echoed=options.of_agents,
         )
         self._turns = trio.CapacityLimiter(MAX_FINDS)
         self.find_count = 0
@@ -178,10 +187,24 @@ class Dht:
 
     async def _enter(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         known = ID(peer)
+        if not self._options.of_agents and not await self._is_server(known):
+            return
         if addresses:
             parsed = [Multiaddr(address) for address in addresses]
             self._proxy.get_peerstore().add_addrs(known, parsed, 3600)
         await self._kad.routing_table.add_peer(PeerInfo(known, []), skip_server_mode_check=True)
+
+    async def _is_server(self, peer: ID) -> bool:
+        """What its identify says, which comes soon after a connection."""
+        for pause_s in IDENTIFIED_S:
+            try:
+                known = self._host.libp2p.get_peerstore().get_protocols(peer)
+            except PeerStoreError:
+                known = []
+            if known:
+                return self._options.protocol in known
+            await trio.sleep(pause_s)
+        return False
 
     def _servers(self) -> list[tuple[PeerId, int]]:
         found = []
@@ -231,19 +254,24 @@ class Dht:
         )  # fmt: skip
 
 
+LAN = DhtOptions(protocol="/ipfs/lan/kad/1.0.0", of_agents=False)
+"""Kubo's table of a local network; a key is the multihash of a CID."""
+
+
 @asynccontextmanager
 async def open_dht(host: Libp2pHost, options: DhtOptions | None = None) -> AsyncIterator[Dht]:
     """Serve and use the table over a host, until the block is left."""
     options = options or DhtOptions()
-    proxy = KadHost(host)
+    proxy = KadHost(host, options.protocol)
     records = Records(validity_s=options.validity_s)
     provided: dict[bytes, None] = {}
     store = KadRecords(proxy, host.peer_id, records, provided, proxy.addresses)
     with plain_errors():
         async with trio.open_nursery() as nursery:
             asker = Asker(
-                host, nursery, query_s=options.query_s, on_dead=lambda peer: dht._dead(peer)
-            )
+                host, nursery, protocol=options.protocol, query_s=options.query_s,
+                on_dead=lambda peer: dht._dead(peer),
+            )  # fmt: skip
             kad = build_server(proxy, store)
             dht = Dht(host, kad, proxy, records, asker, nursery, options, provided)
             nursery.start_soon(dht.run)

@@ -102,7 +102,10 @@ class Finding:
             return
         if len(self._checked) < MAX_CHECKED:
             self._checked.add(provider)
-            nursery.start_soon(self._check, provider, addresses)
+            if self._options.of_agents:
+                nursery.start_soon(self._check, provider, addresses)
+            else:
+                self._tell(provider, addresses)
 
     async def _check(self, provider: PeerId, addresses: tuple[str, ...]) -> None:
         """Records may be old: the provider itself has the last word, and where it is."""
@@ -118,8 +121,11 @@ class Finding:
         said = dict(answer.providers)
         if provider not in said:
             return
+        self._tell(provider, said[provider] or addresses)
+
+    def _tell(self, provider: PeerId, addresses: tuple[str, ...]) -> None:
         try:
-            self._send.send_nowait((provider, said[provider] or addresses))
+            self._send.send_nowait((provider, addresses))
         except (trio.WouldBlock, trio.BrokenResourceError):
             self._scope.cancel()  # nobody listens, or enough was found
             return

@@ -21,7 +21,7 @@ from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 
 from p2pcache.errors import Unavailable
-from p2pcache.net.dht.wire import MAX_FRAME_BYTES, PROTOCOL
+from p2pcache.net.dht.wire import MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -98,34 +98,37 @@ class ServedStream:
 class _KadPeerstore:
     """The peerstore, but asked for KadDHT's protocol id it answers for ours."""
 
-    def __init__(self, peerstore: Any) -> None:  # noqa: ANN401
+    def __init__(self, peerstore: Any, protocol: str) -> None:  # noqa: ANN401
         self._peerstore = peerstore
+        self._protocol = protocol
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._peerstore, name)
 
     def get_protocols(self, peer: ID) -> list[str]:
         """RoutingTable's "is it a server"."""
-        return [_theirs(protocol) for protocol in self._peerstore.get_protocols(peer)]
+        known = self._peerstore.get_protocols(peer)
+        return [_theirs(protocol, self._protocol) for protocol in known]
 
     def get_peer_record(self, _peer: ID) -> None:
         """None: answers carry plain addresses. Only the handshake proves an address anyway."""
 
 
-def _theirs(protocol: str) -> str:
-    if protocol == PROTOCOL:
+def _theirs(protocol: str, ours: str) -> str:
+    if protocol == ours:
         return PROTOCOL_ID
     return "/not" + protocol if protocol == PROTOCOL_ID else protocol
 
 
 class KadHost:
-    """The proxy; see above."""
+    """The proxy; see above. `protocol`: ours."""
 
-    def __init__(self, host: Libp2pHost) -> None:
+    def __init__(self, host: Libp2pHost, protocol: str) -> None:
         self._host = host
+        self._protocol = protocol
         self._addresses: tuple[str, ...] = ()
         self._looked_at = -math.inf
-        self._peerstore = _KadPeerstore(host.libp2p.get_peerstore())
+        self._peerstore = _KadPeerstore(host.libp2p.get_peerstore(), protocol)
         self._serving: dict[PeerId, trio.CapacityLimiter] = {}
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -168,11 +171,11 @@ class KadHost:
             if served.failed:
                 raise Unavailable("KadDHT refused a message")
 
-        self._host.set_handler(PROTOCOL, serve)
+        self._host.set_handler(self._protocol, serve)
 
     def stop_serving(self) -> None:
         """The end of `build_server`."""
-        self._host.libp2p.remove_stream_handler(TProtocol(PROTOCOL))
+        self._host.libp2p.remove_stream_handler(TProtocol(self._protocol))
 
     def known_addresses(self, peer: ID) -> list[Multiaddr]:
         """What the peerstore has of a peer; nothing when it knows none or they are old."""
