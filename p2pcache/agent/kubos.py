@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from p2pcache.content.refs import CidRef
 from p2pcache.errors import Unavailable, UsageError
 from p2pcache.sources.kubo_place import AUTO, find_kubo, parse_kubo
-from p2pcache.sources.port import KUBO, SourceKind
+from p2pcache.sources.port import KUBO, Source, SourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,22 +19,33 @@ if TYPE_CHECKING:
     from p2pcache.content.refs import Ref
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.kubo_place import KuboPlace
-    from p2pcache.sources.port import Credentials, Listing, Source
+    from p2pcache.sources.port import Credentials, Listing
 
 MAX_OPEN = 8  # that are kept for the next caller
 PRESENT_S = 0.25  # for "do you have it?", which takes 1 ms; then others are asked
+MUTED_S = 60.0  # for so long one that sent other bytes is asked for no more blocks
 PATIENT_S = 5.0  # ... and where nobody else has it either, the same of one that is slow
+
+
+class OpenKubo(Source, Protocol):
+    """A Kubo: a source that also gives single blocks."""
+
+    async def block(self, cid: bytes) -> bytes:
+        """A block that it has, verified; it searches for none. Raises as `list`."""
+        ...
 
 
 class Kubos:
     """`make` is the adapter: where it is, and how long it may take to say that it has a root."""
 
-    def __init__(self, settings: IpfsSettings, make: Callable[[KuboPlace, float], Source]) -> None:
+    def __init__(
+        self, settings: IpfsSettings, make: Callable[[KuboPlace, float], OpenKubo]
+    ) -> None:
         self._settings = settings
         self._make = make
-        self._open: dict[tuple[KuboPlace, float], Source] = {}
+        self._open: dict[tuple[KuboPlace, float], OpenKubo] = {}
 
-    async def find(self, said: str | None, *, patient: bool = False) -> Source | None:
+    async def find(self, said: str | None, *, patient: bool = False) -> OpenKubo | None:
         """The Kubo that a caller names (see `parse_kubo`; a folder is absolute), else the
         configured one; None where there is none, or its daemon does not run. Raises UsageError.
         """
@@ -109,3 +121,22 @@ class ConfiguredKubo:
         if found is None:
             raise Unavailable("the configured Kubo does not run", hint="start `ipfs daemon`")
         return found
+
+
+class KuboBlocks:
+    """`content.blocks.Fetcher`: single blocks of the configured Kubo."""
+
+    def __init__(self, kubos: Kubos) -> None:
+        self._kubos = kubos
+        self._muted_until = -math.inf
+
+    async def fetch(self, cid: bytes) -> bytes | None:
+        """See the port. Untrusted: other bytes than the CID names."""
+        if trio.current_time() < self._muted_until:
+            return None
+        found = await self._kubos.find(None)
+        return None if found is None else await found.block(cid)
+
+    def lied(self, cid: bytes) -> None:
+        """See the port."""
+        self._muted_until = trio.current_time() + MUTED_S

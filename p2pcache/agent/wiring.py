@@ -13,7 +13,7 @@ import trio
 from p2pcache.agent.adopt import hub_adopter
 from p2pcache.agent.bitswap import AgentBitswap
 from p2pcache.agent.ipfs import Ipfs
-from p2pcache.agent.kubos import ConfiguredKubo, Kubos
+from p2pcache.agent.kubos import ConfiguredKubo, KuboBlocks, Kubos
 from p2pcache.agent.last_copies import LastCopies
 from p2pcache.agent.lean import keep_lean
 from p2pcache.agent.names import NetworkNames
@@ -90,6 +90,8 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 )
                 store.guard(last_copies.keep, preloads.hand_over)
                 ipfs = Ipfs(store, config.ipfs, nursery, time.time)
+                if kubos.is_configured:
+                    ipfs.fetchers.append(KuboBlocks(kubos))
                 if config.ipfs.bitswap:
                     ipfs.bitswap = AgentBitswap(network, store, ipfs.open_blocks)
                     ipfs.fetchers.append(ipfs.bitswap)

@@ -120,6 +120,10 @@ class KuboSource:
         url = f"{await self._gateway()}/ipfs/{key}"
         return Location(url, (("Cache-Control", "only-if-cached"),), direct=True)
 
+    async def block(self, cid: bytes) -> bytes:
+        """One block that it has, verified; it searches for none. Raises as `list`."""
+        return await self._calls.block(await self._gateway(), cid)
+
     async def aclose(self) -> None:
         """Nothing is open between two calls."""
 

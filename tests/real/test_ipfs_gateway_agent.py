@@ -10,12 +10,14 @@ import pytest
 
 from tests.support.agents import made_agent, running_agent, running_agents
 from tests.support.ipfs_gateway import Gateway, cids_of
+from tests.support.kubo_daemon import kubo_daemon
 from tests.support.network import network, wait_until
 from tests.support.stored import MIB, content
 
 SETTINGS = {"ipfs.gateway": "127.0.0.1:0"}
 GONE_S = 30.0
 BIG = content(3 * MIB + 5, 1)
+UNKNOWN = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 
 
 def gateway_of(agent) -> Gateway:
@@ -63,7 +65,8 @@ def test_what_was_pushed_is_served_as_files_blocks_and_cars(tmp_path, folder):
 
 def test_without_the_setting_nothing_listens(tmp_path):
     with running_agent(tmp_path / "a") as agent, agent.client() as client:
-        assert client.status()["ipfs"] == {"gateway": None, "why": None}
+        nothing = {"gateway": None, "rpc": None, "why": None, "bitswap": None}
+        assert client.status()["ipfs"] == nothing
 
 
 def test_a_port_that_is_taken_is_told_and_the_agent_works(tmp_path, folder):
@@ -104,3 +107,15 @@ def test_two_agents_on_one_machine_have_gateways_of_their_own(tmp_path):
     agents = [made_agent(tmp_path / name, settings=SETTINGS) for name in "ab"]
     with running_agents(agents) as running:
         assert len({gateway_of(agent).port for agent in running}) == 2
+
+
+def test_what_only_the_configured_kubo_has_comes_block_by_block(tmp_path, folder):
+    (tmp_path / "kubo").mkdir()
+    with kubo_daemon(tmp_path / "kubo", None, gateway=True) as kubo:
+        root = kubo.add(folder, "--trickle", "--chunker=size-1000")
+        settings = SETTINGS | {"ipfs.kubo": str(kubo.repo)}
+        with running_agent(tmp_path / "a", settings=settings) as agent:
+            gateway = gateway_of(agent)
+            assert gateway.ask(f"/ipfs/{root}/sub/big.bin", Range="bytes=-5").body == BIG[-5:]
+            missing = gateway.ask(f"/ipfs/{UNKNOWN}?format=raw")
+            assert missing.status == 404, "nobody searches for it"
