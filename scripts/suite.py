@@ -32,6 +32,8 @@ BESIDE = [
     "tests/real/test_airgap_kubo.py", "tests/real/test_dag_kubo.py", "tests/real/test_get.py",
     "tests/real/test_hf_cache.py", "tests/real/test_hf_source.py",
     "tests/real/test_http_source.py", "tests/real/test_ipfs_backend.py",
+    "tests/real/test_ipfs_gateway_agent.py", "tests/real/test_ipfs_gateway_helia.py",
+    "tests/real/test_ipfs_gateway_kubo.py",
     "tests/real/test_kubo_rpc.py", "tests/real/test_kubo_rpc_agent.py",
     "tests/real/test_lanes_nginx.py", "tests/real/test_lean_libp2p.py",
     "tests/real/test_origins.py", "tests/real/test_py_libp2p_fixes.py",
