@@ -61,10 +61,10 @@ class Connection:
                 if head is None:
                     return
                 await self._answer(head)
+                if self._h11.our_state is not h11.DONE or not await self._drained():
+                    return
             except h11.RemoteProtocolError as exc:
                 await self._refuse(exc)
-                return
-            if self._h11.our_state is not h11.DONE or not await self._drained():
                 return
             self._h11.start_next_cycle()
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.errors import LocalFault, UsageError, plain_errors
+from p2pcache.errors import LocalFault, UsageError, bug, plain_errors
 from p2pcache.gateway.connection import Connection
 from p2pcache.gateway.messages import Request, Response, text_error
 
@@ -138,5 +138,7 @@ async def _run(
         async with stream:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await Connection(stream, handler, options, on_error).run()
+    except Exception as exc:  # noqa: BLE001 - the border: one connection ends, and no other
+        bug(exc, _log)
     finally:
         slots.release()

@@ -223,6 +223,24 @@ async def test_a_client_that_goes_away_cancels_its_request():
             await cancelled.wait()
 
 
+async def test_a_client_that_leaves_before_its_body_is_sent_ends_no_other_connection(caplog):
+    async def deaf(request):
+        return Response(200, {}, b"done")
+
+    async with serving(deaf) as server, connected(server.port) as other:
+        assert (await other.ask("/")).status == 200
+        for _ in range(5):
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            async with stream:
+                head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc"
+                await stream.send_all(head)
+                assert await stream.receive_some(65536), "the head of an answer at least"
+        await trio.sleep(0.3)
+        assert (await other.ask("/")).status == 200, "its connection is still there"
+        assert (await ask(server.port, "/")).status == 200
+    assert "bug" not in caplog.text
+
+
 async def test_more_connections_than_the_limit_wait_their_turn():
     running = most = 0
 
