@@ -60,6 +60,11 @@ def parse_node(block: bytes) -> Node:
     if meaning == shard:
         return Node(None, found.links)
     file = FsData(Kind.FILE, size=meaning.size, block_sizes=meaning.block_sizes)
+    if meaning.kind is Kind.SYMLINK:
+        raise Untrusted(
+            "a folder has a symlink: not supported",
+            hint="leave it out; the IPFS RPC takes such a CAR (`ipfs --api ... dag import`)",
+        )
     if meaning != file or meaning.size is None:
         raise _other("a node is neither a plain file nor a plain folder")
     return Node(meaning.size, found.links)

@@ -155,7 +155,11 @@ def sha256_of_name(name: bytes) -> bytes | None:
         return None
     if digests.is_provisional(name):
         return None
-    raise UsageError(f"{name[:40].hex()} is not a name of a blob")
+    raise UsageError(
+        f"`{cids.format_cid(name)[:100]}` is no name of a file",
+        hint="a file goes by the sha2-256 of its bytes or by its UnixFS root; other blocks are "
+        "read through the IPFS gateway and RPC",
+    )
 
 
 def canonical_name(name: bytes) -> bytes:
