@@ -158,7 +158,8 @@ def test_a_program_loads_nothing_but_itself_before_it_takes_ctrl_c(env, module):
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["__future__", "p2pcache"]
+    loaded = set(done.stdout.split()) - {"__future__"}  # an editable install has it already
+    assert loaded == {"p2pcache"}
 
 
 @pytest.mark.parametrize("gap_s", [0.0, 0.02, 0.1])
