@@ -46,7 +46,8 @@ class DagOrder:
 @dataclass(frozen=True, slots=True)
 class DagReport:
     """`sha256` and `block_digests` (of each of our blocks, joined) of what was verified, written
-    and fsynced; empty after a fault. `blocks`: requests.
+    and fsynced; empty after a fault. `blocks`: requests. `is_dag_wrong`: every block was what its
+    CID names, and together they are no file of that size: nobody could have sent better ones.
     """
 
     sha256: bytes
@@ -55,6 +56,11 @@ class DagReport:
     blocks: int
     seconds: float
     fault: Fault | None = None
+    is_dag_wrong: bool = False
+
+
+class _WrongDag(Ended):
+    """Ended by what the verified blocks say."""
 
 
 class _Blocks:
@@ -145,11 +151,14 @@ def fetch_dag(order: DagOrder) -> DagReport:
         blocks = _Blocks(order, count)
         try:
             sha256, digests = _write(order, blocks)
-            fault = None
+            fault, is_dag_wrong = None, False
         except Ended as exc:
             sha256, digests, fault = b"", b"", exc.fault
+            is_dag_wrong = isinstance(exc, _WrongDag)
     seconds = time.monotonic() - began
-    return DagReport(sha256, digests, blocks.wire_bytes, blocks.blocks, seconds, fault)
+    return DagReport(
+        sha256, digests, blocks.wire_bytes, blocks.blocks, seconds, fault, is_dag_wrong
+    )
 
 
 def _write(order: DagOrder, blocks: _Blocks) -> tuple[bytes, bytes]:
@@ -166,7 +175,7 @@ def _write(order: DagOrder, blocks: _Blocks) -> tuple[bytes, bytes]:
                 view = view[os.write(fd, view) :]
         if hashes.size != order.size:
             text = f"the file has {hashes.size} bytes, expected {order.size}"
-            raise ended(FaultKind.UNTRUSTED, text)
+            raise _wrong_dag(order, text)
         os.fchmod(fd, 0o444)
         os.fsync(fd)
     except BaseException as exc:
@@ -175,9 +184,13 @@ def _write(order: DagOrder, blocks: _Blocks) -> tuple[bytes, bytes]:
         if isinstance(exc, OSError):
             raise Ended(disk_fault(exc, "write a file")) from exc
         if isinstance(exc, P2PCacheError):
-            message = f"{host_of(order.location.url)}: {exc.message}"
-            raise ended(FaultKind.UNTRUSTED, message) from exc
+            raise _wrong_dag(order, exc.message) from exc
         raise
     finally:
         os.close(fd)
     return hashes.finish()
+
+
+def _wrong_dag(order: DagOrder, text: str) -> Ended:
+    message = f"the DAG of {cids.format_cid(order.cid)} is wrong, whoever sends it: {text}"
+    return _WrongDag(Fault(FaultKind.UNTRUSTED, message))

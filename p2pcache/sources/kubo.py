@@ -13,7 +13,7 @@ its own blocks (`files/stat`, offline). Kubo 0.43 does that at 0.2 s a GiB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -27,14 +27,14 @@ from p2pcache.content.dag.walk import run, stream
 from p2pcache.content.names import safe_path
 from p2pcache.content.refs import CidRef, canonical
 from p2pcache.content.unixfs import LEAF_BYTES, file_root
-from p2pcache.errors import NotFound, Unavailable, Untrusted, UsageError, plain_errors
+from p2pcache.errors import Denied, NotFound, Unavailable, Untrusted, UsageError, plain_errors
 from p2pcache.lanes.orders import Location
-from p2pcache.sources.kubo_calls import KuboCalls
+from p2pcache.sources.kubo_calls import MAX_BLOCK_BYTES, KuboCalls
 from p2pcache.sources.kubo_place import gateway_url
 from p2pcache.sources.port import KUBO, ListedFile, Listing, SourceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from p2pcache.content.dag.walk import Get
     from p2pcache.content.refs import Ref
@@ -46,6 +46,7 @@ R = TypeVar("R")
 MAX_ENTRIES = 200_000  # of one folder with all below; a listing holds one value for each
 MAX_DEPTH = 100  # folders within folders
 MAX_PATHS_CHARS = 64 << 20  # of all paths; equal folders may be linked anywhere
+AT_ONCE = 100  # blocks whose sizes are one question; its line has 6 KB then
 MAX_MEMORY_BYTES = 32 << 20  # of nodes that one listing keeps for its second look at them
 
 
@@ -97,6 +98,7 @@ class KuboSource:
         if not pinned:
             await self._has_all(target)
         found = await nodes.read(_listed, target, asked.path)
+        found.correct(await self._sizes(found.believed))
         return Listing(
             source=self.name,
             endpoint=self._api,
@@ -172,6 +174,20 @@ class KuboSource:
                 f"{all_bytes} bytes, and the rest it would have to search"
             )
 
+    async def _sizes(self, keys: Iterable[str]) -> dict[str, int]:
+        """How long blocks are, by their CIDs as text. Empty where Kubo does not let us ask for
+        several at once, as an old one.
+        """
+        sizes, left = dict[str, int](), list(keys)
+        for at in range(0, len(left), AT_ONCE):
+            some = left[at : at + AT_ONCE]
+            try:
+                told = await self._calls.rpc("dag/stat", *some, offline="true", progress="false")
+            except Denied:
+                return {}
+            sizes |= _block_sizes(told.get("DagStats"))
+        return sizes
+
     async def _gateway(self) -> str:
         """Where it serves bytes, by its own configuration where none is set."""
         if self._gateway_found is None:
@@ -225,14 +241,22 @@ class _Found:
 
     def __init__(self) -> None:
         self.files: list[ListedFile] = []
+        self.believed: set[str] = set()  # keys of files whose sizes are their folders' word
         self.symlinks = 0
         self.chars = 0
 
-    def add(self, file: ListedFile) -> None:
-        self.chars += len(safe_path(file.path))
+    def path(self, text: str) -> str:
+        """The path itself. Called before it is kept: a long one above many entries is as many."""
+        self.chars += len(safe_path(text))
         if self.chars > MAX_PATHS_CHARS:
             raise Untrusted(f"a folder's paths have more than {MAX_PATHS_CHARS} characters")
-        self.files.append(file)
+        return text
+
+    def correct(self, sizes: dict[str, int]) -> None:
+        """Put the sizes that blocks have in the place of those that folders tell. By key."""
+        for number, file in enumerate(self.files):
+            if sizes.get(file.key, file.size) != file.size:
+                self.files[number] = replace(file, size=sizes[file.key])
 
     def notes(self) -> tuple[str, ...]:
         if not self.symlinks:
@@ -243,8 +267,8 @@ class _Found:
 def _listed(get: Get, root: bytes, below: str | None) -> _Found:
     """Every file at or below a root; `below`: the path that led to it."""
     found, seen = _Found(), 0
-    shown = below or _alone(root)
-    todo: list[tuple[str, bytes, int | None, int]] = [(below or "", root, None, 0)]
+    top = found.path(below) if below else ""
+    todo: list[tuple[str, bytes, int | None, int]] = [(top, root, None, 0)]
     known: dict[bytes, tuple[ListedFile, ...]] = {}
     while todo:
         at, cid, told, depth = todo.pop()
@@ -258,7 +282,7 @@ def _listed(get: Get, root: bytes, below: str | None) -> _Found:
                     seen += 1
                     if seen > MAX_ENTRIES:
                         raise Untrusted(f"a folder has more than {MAX_ENTRIES} entries")
-                    path_ = f"{at}/{entry.name}" if at else entry.name
+                    path_ = found.path(f"{at}/{entry.name}" if at else entry.name)
                     todo.append((path_, cids.as_v1(entry.cid), entry.size, depth + 1))
                 continue
             if stat.kind == "symlink":
@@ -266,11 +290,18 @@ def _listed(get: Get, root: bytes, below: str | None) -> _Found:
                 known[cid] = ()
                 continue
             if stat.kind != "file":
-                raise Untrusted(f"`{at or shown}` is no file, but a block of another kind")
+                raise Untrusted(f"`{at or _alone(root)}` is no file, but a block of another kind")
             known[cid] = (_file(get, cid, stat.size),)
         like = known[cid] if size is None else (_file(get, cid, size),)
+        if size is not None:
+            if size > MAX_BLOCK_BYTES:
+                raise Untrusted(
+                    f"the folder's DAG is wrong, whoever has it: `{at}` is one block, "
+                    f"and would have {size} bytes"
+                )
+            found.believed.add(like[0].key)
         for file in like:
-            found.add(_named(file, at or shown))
+            found.files.append(_named(file, at or found.path(_alone(root))))
     return found
 
 
@@ -321,6 +352,12 @@ def _block_map(get: Get, cid: bytes, size: int) -> bytes | None:
 
 def _is_sha256(cid: bytes) -> bool:
     return digests.is_sha256(cids.multihash(cid))
+
+
+def _block_sizes(told: object) -> dict[str, int]:
+    """What `dag/stat` says of blocks without links."""
+    stats = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
+    return {key: _number(one, "Size") for one in stats if isinstance(key := one.get("Cid"), str)}
 
 
 def _number(told: dict[str, object], name: str) -> int:

@@ -49,12 +49,12 @@ class KuboCalls:
         self._api = api
         self._timeout_s = timeout_s
 
-    async def rpc(self, call: str, arg: str | None = None, **options: str) -> dict[str, Any]:
+    async def rpc(self, call: str, *args: str, **options: str) -> dict[str, Any]:
         """One call of `/api/v0`; its JSON answer.
 
         Raises NotFound for what Kubo has not, or has not pinned; Unavailable, Denied, Untrusted.
         """
-        query = [] if arg is None else [("arg", arg)]
+        query = [("arg", arg) for arg in args]
         query += [(name.replace("_", "-"), value) for name, value in options.items()]
         url = f"{self._api}/api/v0/{call}"
         reply = await self._ask("POST", f"{url}?{urlencode(query)}", MAX_ANSWER_BYTES)
@@ -132,11 +132,19 @@ async def _exchange(method: str, url: str, most: int, headers: Sequence[tuple[st
 
 
 async def _reply(peer: h11.Connection, stream: trio.abc.Stream, most: int, where: str) -> Reply:
-    status, body = 0, bytearray()
+    status, body, is_over = 0, bytearray(), False
     while True:
-        event = peer.next_event()
+        try:
+            event = peer.next_event()
+        except h11.RemoteProtocolError as exc:
+            if not is_over:
+                raise
+            text = f"Kubo at {where} hung up before its answer was complete"
+            raise Unavailable(text, hint=_IS_IT_UP) from exc
         if event is h11.NEED_DATA:
-            peer.receive_data(bytes(await stream.receive_some(READ_BYTES)))
+            came = bytes(await stream.receive_some(READ_BYTES))
+            is_over = not came
+            peer.receive_data(came)
         elif isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):

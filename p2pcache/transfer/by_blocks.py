@@ -17,7 +17,7 @@ import trio
 from p2pcache.content.digests import WholeDigests
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
-from p2pcache.errors import P2PCacheError, plain_errors
+from p2pcache.errors import P2PCacheError, Untrusted, plain_errors
 from p2pcache.lanes.dag import DagOrder
 from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FetchLimits
 from p2pcache.transfer.faults import local_error, no_source
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 TRIES = 3  # of a file whose source broke off; a lie is never asked for again
 WATCH_S = 0.3
+_WRONG_DAG = "whoever made it has to add the file again; no other source has other bytes of it"
 
 
 @dataclass(slots=True)
@@ -129,6 +130,8 @@ async def _bring(
                 await trio.to_thread.run_sync(_remove, draft)
         if report.fault.kind in (FaultKind.LOCAL, FaultKind.DISK_FULL):
             raise local_error(report.fault)
+        if report.is_dag_wrong:
+            raise Untrusted(f"`{one.path}`: {report.fault.message}", hint=_WRONG_DAG)
         if report.fault.kind is not FaultKind.UNAVAILABLE or number + 1 == TRIES:
             so_far.left = report.fault.message
             raise _error(one, so_far, report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ import trio.lowlevel
 
 from p2pcache import errors
 from p2pcache.content import cid as cids
+from p2pcache.content.dag import fsdata, node
+from p2pcache.content.dag.fsdata import FsData, Kind
 from p2pcache.content.refs import CidRef
 from p2pcache.content.unixfs import file_root
 from p2pcache.lanes.orders import FetchLimits, Location
@@ -22,6 +25,7 @@ from p2pcache.sources.kubo_place import KuboPlace
 from p2pcache.sources.port import Credentials, SourceKind
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
+from p2pcache.transfer.by_blocks import ByBlocks, bring_by_blocks
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.want import Origin, Wanted
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 ROOT = cids.dagpb_cid(hashlib.sha256(b"a root").digest())
 NOBODY = Credentials()
+DIRECTORY = fsdata.encode(FsData(Kind.DIRECTORY))
 HAS = {"/api/v0/block/stat": {"Key": "x", "Size": 9}, "/api/v0/pin/ls": {"Keys": {"x": {}}}}
 
 
@@ -91,7 +96,8 @@ async def test_nobody_listens_there() -> None:
         (fh.status(503), errors.Unavailable),
         (refuses("some trouble"), errors.Unavailable),
         (fh.status(500, b"no json"), errors.Unavailable),
-        (fh.hang_up, errors.Untrusted),
+        (fh.hang_up, errors.Unavailable),
+        (fh.cut(b"{}" * 99, 9, fh.hang_up), errors.Unavailable),
         (fh.stall, errors.Unavailable),
     ],
 )
@@ -129,6 +135,83 @@ async def test_the_table_of_its_blocks(
         assert server.headers_of(f"/ipfs/{cids.format_cid(ROOT)}?format=raw")[0][
             "cache-control"
         ] == ("only-if-cached")
+
+
+@pytest.mark.parametrize("told_bytes", [0, 5, 1 << 20])
+async def test_a_folder_that_lies_about_a_size_is_corrected_by_the_block(told_bytes: int) -> None:
+    leaf = cids.raw_cid(hashlib.sha256(b"content").digest())
+    folder = node.encode([node.Link(leaf, b"f", told_bytes)], DIRECTORY)
+    root, key = cids.dagpb_cid(hashlib.sha256(folder).digest()), cids.format_cid(leaf)
+    with FaultyServer() as server:
+        for path, value in HAS.items():
+            server.on(path, says(value))
+        server.on(f"/ipfs/{cids.format_cid(root)}", fh.status(200, folder))
+        server.on("/api/v0/dag/stat", says({"DagStats": [{"Cid": key, "Size": 7}]}))
+        (file,) = (await source(server).list(CidRef(root), NOBODY)).files
+        assert (file.path, file.size) == ("f", 7)
+
+        server.on("/api/v0/dag/stat", fh.status(400))  # an old Kubo: one at a time
+        (file,) = (await source(server).list(CidRef(root), NOBODY)).files
+        assert file.size == told_bytes
+
+
+async def test_a_folder_that_tells_of_a_block_too_large_is_blamed_itself() -> None:
+    leaf = cids.raw_cid(hashlib.sha256(b"content").digest())
+    folder = node.encode([node.Link(leaf, b"f", 1 << 62)], DIRECTORY)
+    root = cids.dagpb_cid(hashlib.sha256(folder).digest())
+    with FaultyServer() as server:
+        for path, value in HAS.items():
+            server.on(path, says(value))
+        server.on(f"/ipfs/{cids.format_cid(root)}", fh.status(200, folder))
+        with pytest.raises(errors.Untrusted, match="the folder's DAG is wrong"):
+            await source(server).list(CidRef(root), NOBODY)
+
+
+async def test_a_long_name_above_many_entries_costs_little_to_list() -> None:
+    leaf = cids.raw_cid(hashlib.sha256(b"content").digest())
+    inner = node.encode([node.Link(leaf, b"%d" % i, 7) for i in range(1000)], DIRECTORY)
+    inner_cid = cids.dagpb_cid(hashlib.sha256(inner).digest())
+    folder = node.encode([node.Link(inner_cid, b"n" * 300_000, len(inner))], DIRECTORY)
+    root = cids.dagpb_cid(hashlib.sha256(folder).digest())
+    with FaultyServer() as server:
+        for path, value in HAS.items():
+            server.on(path, says(value))
+        for cid, block in ((root, folder), (inner_cid, inner)):
+            server.on(f"/ipfs/{cids.format_cid(cid)}", fh.status(200, block))
+        tracemalloc.start()
+        try:
+            with pytest.raises(errors.Untrusted, match="is refused"):
+                await source(server).list(CidRef(root), NOBODY)
+            assert tracemalloc.get_traced_memory()[1] < 32 * MIB
+        finally:
+            tracemalloc.stop()
+
+
+async def test_blocks_that_verify_and_make_no_file_are_no_fault_of_kubo(tmp_path: Path) -> None:
+    leaf = cids.raw_cid(hashlib.sha256(b"content").digest())
+    meaning = FsData(Kind.FILE, size=9, block_sizes=(9,))
+    top = node.encode([node.Link(leaf, b"", 9)], fsdata.encode(meaning))
+    root = cids.dagpb_cid(hashlib.sha256(top).digest())
+    with FaultyServer() as server, Store.open(tmp_path, StoreOptions(reserve_bytes=0)) as store:
+        for cid, block in ((root, top), (leaf, b"content")):
+            server.on(f"/ipfs/{cids.format_cid(cid)}", fh.status(200, block))
+
+        async def locate(key: str) -> Location:
+            await trio.lowlevel.checkpoint()
+            return Location(server.url(f"/ipfs/{key}"))
+
+        key = cids.format_cid(root)
+        so_far = ByBlocks(Origin("kubo", SourceKind.KUBO, 2, locate, frozenset([key])))
+        async with open_workers(WorkerOptions()) as workers:
+            with trio.fail_after(30), pytest.raises(errors.Untrusted) as caught:
+                await bring_by_blocks(
+                    [Wanted("f", 9, None, key, dag=root)], so_far, store, workers,
+                    limits=FetchLimits(), at_once=1, hold=lambda _: None, watch=lambda _: None,
+                )  # fmt: skip
+        assert f"the DAG of {key} is wrong" in caught.value.message
+        assert "127.0.0.1" not in caught.value.message
+        assert so_far.left is None, "Kubo sent what it was asked for"
+        assert [path.name for path in store.small_dir().iterdir()] == ["lease.1"]
 
 
 async def test_a_root_of_other_bytes_ends_the_listing() -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from p2pcache.gateway.kubo_rpc.call import Call
 
 MAX_DEPTH = 256  # folders in each other; PATH_MAX allows more only for names of one letter
+MAX_PATH_BYTES = 4096  # PATH_MAX: nobody could unpack it
 _RECORD = 512
 _END = bytes(2 * _RECORD)
 
@@ -28,16 +29,19 @@ class _Entry(tarfile.TarInfo):
 
 async def pieces(call: Call, root: bytes, name: str) -> Pieces:
     """A tar whose only top entry is `name`: a file, a folder with all below it, a symlink."""
-    todo = [(root, name)]
+    todo = [(root, "", name)]  # the path is made late: a long one above many entries is as many
     while todo:
-        cid, path = todo.pop()
+        cid, above, name = todo.pop()
+        path = f"{above}/{name}" if above else name
+        if len(path.encode()) > MAX_PATH_BYTES:
+            raise UsageError(f"a path in it has more than {MAX_PATH_BYTES} bytes")
         stat = await call.run(files.stat(cid))
         if path.count("/") > MAX_DEPTH:
             raise UsageError(f"a folder of more than {MAX_DEPTH} folders in each other")
         if stat.kind == "directory":
             yield _head(path, tarfile.DIRTYPE, mode=0o755)
             async with aclosing(call.flow(folders.entries(cid))) as entries:
-                below = [(entry.cid, f"{path}/{entry.name}") async for entry in entries]
+                below = [(entry.cid, path, entry.name) async for entry in entries]
             todo.extend(reversed(below))
         elif stat.kind == "symlink":
             yield _head(path, tarfile.SYMTYPE, target=stat.target or "")
