@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from p2pcache.store.store import Hold
     from p2pcache.transfer.blocks import BlockService
 
-MAX_BLOCKS = 1 << 24  # of one DAG, each once: 16 TB of leaves of 1 MiB
+MAX_BLOCKS = 2_000_000  # of one DAG, each once: 2 TB of leaves of 1 MiB, 0.3 GB of memory
 
 
 class DagPinner:
@@ -54,7 +54,8 @@ class DagPinner:
             raise Denied("the block is pinned", hint="unpin the DAG that it is part of")
         if store.loose.length(multihash) is None:
             return False
-        store.loose.remove([multihash])
+        if not store.remove_loose(multihash):
+            raise Denied("the block is in use", hint="it is being pinned; unpin the DAG after that")
         return True
 
     # -- in a thread -----------------------------------------------------------------------------
