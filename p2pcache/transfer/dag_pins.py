@@ -13,6 +13,8 @@ from p2pcache.content.verify import verify_loose
 from p2pcache.errors import Denied, Untrusted
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from p2pcache.store.store import Hold
     from p2pcache.transfer.blocks import BlockService
 
@@ -31,6 +33,10 @@ class DagPinner:
         """See the port."""
         with self._store.running() as hold:
             await trio.to_thread.run_sync(self._pin, root, recursive, hold, abandon_on_cancel=False)
+
+    def holding(self) -> AbstractContextManager[Hold]:
+        """See the port."""
+        return self._store.running()
 
     async def unpin(self, root: bytes) -> bool:
         """See the port."""
