@@ -134,10 +134,7 @@ class AgentNode:
         return await trio.to_thread.run_sync(self._collect)
 
     def _collect(self) -> list[bytes]:
-        store = self._parts.store
-        kept = store.dag_pins.blocks()
-        gone = [multihash for multihash, _, _ in store.loose.every() if multihash not in kept]
-        store.loose.remove(gone)
+        gone = self._parts.store.collect_loose()
         return [cids.make_cid(cids.RAW, multihash) for multihash in gone]
 
     def traffic_bytes(self) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
 MAX_BLOCK_BYTES = 2 << 20  # what bitswap carries; larger ones are neither taken nor made
 
@@ -81,6 +82,10 @@ class Pins(Protocol):
         What is pinned is on disk when this returns, also after a power cut. Idempotent. Raises as
         `Blocks.get`, and Untrusted for a DAG that is none.
         """
+        ...
+
+    def holding(self) -> AbstractContextManager[Callable[[Iterable[bytes]], None]]:
+        """While open, blocks (multihashes) given to what it yields are not removed."""
         ...
 
     async def unpin(self, root: bytes) -> bool:

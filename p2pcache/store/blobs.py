@@ -20,6 +20,7 @@ from p2pcache.content import cid as cids
 from p2pcache.content import digests
 from p2pcache.errors import LocalFault
 from p2pcache.store import durable
+from p2pcache.store.holds import each_one
 from p2pcache.store.index import Index, Row, all_names, canonical_name, sha256_of_name
 from p2pcache.store.layout import BLOCK_BYTES, Layout
 from p2pcache.store.partial import HASH_BYTES, read_intent
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from p2pcache.content.verify import VerifiedBlob
+    from p2pcache.store.holds import Each
     from p2pcache.store.partial import Partial
     from p2pcache.store.store import Hold
 
@@ -412,25 +414,31 @@ class Blobs:
         except FileNotFoundError:
             return None
 
-    def remove(self, sha256s: Iterable[bytes]) -> int:
-        """Remove stored files, then rows; an adopted file is only forgotten. Gives bytes freed.
+    def remove(self, sha256s: Sequence[bytes], each: Each = each_one) -> tuple[int, list[bytes]]:
+        """Remove stored files, then rows; an adopted file is only forgotten. Gives bytes freed, and
+        what went. `each`: see `Holds.removal`; it moves the files only, a large one takes a while.
 
         Files first: a row without a file is noticed at the next `find`, a file without a row
         would take space unseen.
         """
-        freed, gone = 0, []
+        graves: list[Path] = []
+
+        def bury(sha256: bytes) -> int:
+            path = self._layout.blob(sha256)
+            self._layout.map(sha256).unlink(missing_ok=True)
+            try:
+                stat = path.stat()
+                graves.append(durable.bury(path, self._layout.trash))
+            except FileNotFoundError:
+                return 0
+            return stat.st_size if stat.st_nlink == 1 else 0
+
         with durable.local_faults("removing blobs"):
-            for sha256 in sha256s:
-                path = self._layout.blob(sha256)
-                try:
-                    stat = path.stat()
-                    path.unlink()
-                except FileNotFoundError:
-                    stat = None
-                if stat is not None and stat.st_nlink == 1:
-                    freed += stat.st_size
-                self._layout.map(sha256).unlink(missing_ok=True)
-                gone.append(sha256)
+            try:
+                freed, gone = each(sha256s, bury)
+            finally:
+                for grave in graves:
+                    durable.empty_grave(grave)
         if gone:
             names = [digests.sha256_digest(sha256) for sha256 in gone]
             for row in self._index.rows(names).values():
@@ -438,7 +446,7 @@ class Blobs:
                 self._drop_link(row.root)
             self.forget(gone)
             self.removed(list(dict.fromkeys(names)))
-        return freed
+        return freed, gone
 
     def _drop_link(self, root: bytes | None) -> None:
         """The path that a blob had before its sha2-256 was known."""

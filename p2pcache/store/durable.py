@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import sqlite3
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from p2pcache.errors import DiskFull, LocalFault
@@ -130,9 +130,23 @@ def discard_dir(directory: Path, trash: Path) -> None:
 
     Renaming first means that nobody can lease, or continue, a directory that is half deleted.
     """
+    empty_grave(bury(directory, trash))
+
+
+def bury(path: Path, trash: Path) -> Path:
+    """Take a file or directory out of sight, quickly; where it is, for `empty_grave`."""
     grave = trash / secrets.token_hex(8)
-    directory.rename(grave)
-    shutil.rmtree(grave, ignore_errors=True)  # what is left, the next sweep of the trash takes
+    path.rename(grave)
+    return grave
+
+
+def empty_grave(grave: Path) -> None:
+    """Free the space of what was buried. What is left, the next sweep of the trash takes."""
+    if grave.is_dir():
+        shutil.rmtree(grave, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            grave.unlink()
 
 
 def reflink(source_fd: int, target_fd: int) -> bool:

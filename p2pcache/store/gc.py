@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from p2pcache.store.blobs import Blobs
     from p2pcache.store.dag_pins import DagPins
+    from p2pcache.store.holds import Holds
     from p2pcache.store.index import Index, Row
     from p2pcache.store.layout import Layout, StoreOptions
     from p2pcache.store.lease import LeaseBook
@@ -93,6 +94,7 @@ class Collector:
     def __init__(
         self, layout: Layout, options: StoreOptions, index: Index, blobs: Blobs, rooted: Rooted,
         records: Records, leases: LeaseBook, order: Order, loose: Loose, dag_pins: DagPins,
+        holds: Holds,
     ) -> None:  # fmt: skip
         self._layout = layout
         self._options = options
@@ -104,6 +106,7 @@ class Collector:
         self._order = order
         self._loose = loose
         self._dag_pins = dag_pins
+        self._holds = holds
         self._room = threading.Lock()  # who finds room, until it is promised
         self.replicas: frozenset[bytes] = frozenset()  # raw sha2-256 of what preloads keep
         # Which of these blobs (raw sha2-256) stay because nobody else can give them. May wait for
@@ -182,6 +185,9 @@ class Collector:
         def decided(*, ask: bool) -> tuple[Plan, _Answers]:
             return self._decided(needed, running=running, without=without, ask=ask)
 
+        def again() -> tuple[Plan, _Answers]:
+            return decided(ask=False)
+
         for _ in range(_TRIES):
             with self._room:
                 if needed() == Need():
@@ -193,19 +199,23 @@ class Collector:
                     needed(), running=running(), last_copies=answers.kept, without=without
                 )
                 if answers.asked >= _in_question(plan) and plan.met >= found.met:
-                    self._make(incoming, plan, answers, without)
+                    self._make(incoming, plan, answers, without, again)
                     yield
                     return
         with self._room:
-            self._make(incoming, *decided(ask=False), without)
+            self._make(incoming, *again(), without, again)
             yield
 
     def _make(
-        self, incoming: int, plan: Plan, answers: _Answers, without: Collection[Path]
-    ) -> None:
-        if not plan.met:
-            raise self._full(incoming, self.usage(without=without), plan, answers.kept)
-        self._evict(plan)
+        self, incoming: int, plan: Plan, answers: _Answers, without: Collection[Path],
+        again: Callable[[], tuple[Plan, _Answers]],
+    ) -> None:  # fmt: skip
+        for _ in range(_TRIES):
+            if not plan.met:
+                raise self._full(incoming, self.usage(without=without), plan, answers.kept)
+            if self._evict(plan)[1] == len(plan.victims):
+                return
+            plan, answers = again()  # something was held or pinned since
 
     def _full(self, incoming: int, usage: Usage, plan: Plan, kept: Collection[bytes]) -> DiskFull:
         capacity = self._options.capacity_bytes
@@ -257,10 +267,13 @@ class Collector:
         else:
             need = self._watermark_need(usage)
         plan, _ = self._decided(lambda: need, running=running, without=without, ask=False)
-        freed = sum(victim.disk_bytes for victim in plan.victims) if dry_run else self._evict(plan)
+        if dry_run:
+            freed, evicted = sum(victim.disk_bytes for victim in plan.victims), len(plan.victims)
+        else:
+            freed, evicted = self._evict(plan)
         freed += sum(use.allocated for use in old)
         return GcReport(
-            freed, len(plan.victims) + len(old),
+            freed, evicted + len(old),
             {hold.value: size for hold, size in plan.kept.items()},
             max(plan.missing.store_bytes, plan.missing.disk_bytes),
         )  # fmt: skip
@@ -279,7 +292,7 @@ class Collector:
         need = self._watermark_need(self.usage())
         if need == Need():
             return 0
-        return self._evict(self._decided(lambda: need, running=running, ask=False)[0])
+        return self._evict(self._decided(lambda: need, running=running, ask=False)[0])[0]
 
     def _watermark_need(self, usage: Usage) -> Need:
         options = self._options
@@ -345,9 +358,8 @@ class Collector:
             holds.update(last_copies)
             holds.update(dict.fromkeys(self.replicas, Hold.REPLICA))
             holds.update(dict.fromkeys(running, Hold.RUNNING))
-            pinned = self._records.pinned()
-            pinned_dags = [*self._dag_pins.blobs(), *self._dag_pins.blocks()]
-            holds.update(dict.fromkeys([*pinned, *pinned_dags], Hold.PINNED))
+            pinned = self._pinned()
+            holds.update(dict.fromkeys(pinned, Hold.PINNED))
         stored = (row for row in self._index.every_row() if row.path is None)
         candidates.extend(self._candidate(row) for row in stored)
         candidates.extend(_rooted_candidate(blob) for blob in self._rooted.every())
@@ -375,15 +387,31 @@ class Collector:
             return Candidate(row.sha256, row.size, 0, row.last_used)
         return Candidate(row.sha256, row.size, row.size if links == 1 else 0, row.last_used)
 
-    def _evict(self, plan: Plan) -> int:
+    def _pinned(self) -> set[bytes]:
+        return self._records.pinned() | self._dag_pins.blobs() | self._dag_pins.blocks()
+
+    def _evict(self, plan: Plan) -> tuple[int, int]:
+        """Bytes freed, and how many went: not what was held or pinned since the plan was made."""
+        if not plan.victims:
+            return 0, 0
         blobs = [v.key for v in plan.victims if not v.partial and not v.loose]
-        freed = self._blobs.remove(key for key in blobs if not is_root(key))
-        freed += sum(self._rooted.remove(key) for key in blobs if is_root(key))
-        freed += self._loose.remove([v.key for v in plan.victims if v.loose])
+        with self._holds.removal(self._pinned) as each:
+            parts = [
+                self._blobs.remove([key for key in blobs if not is_root(key)], each),
+                self._rooted.remove([key for key in blobs if is_root(key)], each),
+                self._loose.remove([v.key for v in plan.victims if v.loose], each),
+            ]
+        freed, evicted = sum(part[0] for part in parts), sum(len(part[1]) for part in parts)
         for victim in plan.victims:
             if victim.partial and self._order.discard(self._layout.partials / victim.key.decode()):
                 freed += victim.disk_bytes
-        return freed
+                evicted += 1
+        return freed, evicted
+
+    def collect_loose(self) -> list[bytes]:
+        """Remove all loose blocks that nothing keeps; their multihashes."""
+        with self._holds.removal(self._dag_pins.blocks) as each:
+            return self._loose.remove([key for key, _, _ in self._loose.every()], each)[1]
 
     def discard_partial(self, name: bytes) -> int:
         """Drop what was fetched of a blob, unless somebody is fetching it; bytes freed."""

@@ -21,13 +21,15 @@ from p2pcache.content import cid as cids
 from p2pcache.content.dag.hashes import verify_cid
 from p2pcache.errors import Untrusted
 from p2pcache.store import durable
+from p2pcache.store.holds import each_one
 from p2pcache.store.index import insert_many
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from p2pcache.content.verify import VerifiedBlock
+    from p2pcache.store.holds import Each
     from p2pcache.store.index import Index
     from p2pcache.store.layout import Layout
 
@@ -122,20 +124,26 @@ class Loose:
                 durable.fsync_path(shard)
         self.flush()
 
-    def remove(self, multihashes: Iterable[bytes]) -> int:
-        """Files, then rows; bytes freed."""
+    def remove(
+        self, multihashes: Sequence[bytes], each: Each = each_one
+    ) -> tuple[int, list[bytes]]:
+        """Files, then rows; bytes freed, and what went. `each`: see `Holds.removal`."""
         self.flush()
-        freed, gone = 0, []
         with durable.local_faults("removing blocks"):
-            for multihash in multihashes:
-                path = self._layout.loose_block(multihash)
-                freed += _length(path) or 0
-                path.unlink(missing_ok=True)
-                gone.append((multihash,))
+            freed, gone = each(multihashes, self._unlink)
         if gone and not self._index.readonly:
             with self._index.write("removing blocks") as connection:
-                connection.executemany("DELETE FROM loose WHERE multihash = ?", gone)
-        return freed
+                connection.executemany(
+                    "DELETE FROM loose WHERE multihash = ?",
+                    [(key,) for key in gone if self.length(key) is None],  # else it is back
+                )
+        return freed, gone
+
+    def _unlink(self, multihash: bytes) -> int:
+        path = self._layout.loose_block(multihash)
+        size = _length(path) or 0
+        path.unlink(missing_ok=True)
+        return size
 
     def usage(self) -> tuple[int, int]:
         """Bytes of all of them, and how many they are."""
@@ -179,7 +187,7 @@ class Loose:
         new = {key: row for key, row in found.items() if known.get(key) != row[0]}
         with self._lock:
             self._rows.update(new)
-        self.remove(known.keys() - found.keys())
+        self.remove([*(known.keys() - found.keys())])
         return len(new)
 
     def _note_use(self, multihash: bytes) -> None:

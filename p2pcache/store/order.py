@@ -7,7 +7,6 @@ their lease.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -49,8 +48,8 @@ class Order:
         Never touches what a live process holds. Progress of unfinished downloads is kept.
         """
         with durable.local_faults("cleaning the store"):
-            for grave in subdirectories(self._layout.trash):
-                shutil.rmtree(grave, ignore_errors=True)
+            for grave in self._layout.trash.iterdir():
+                durable.empty_grave(grave)
             crashed = False
             for directory in subdirectories(self._layout.temporary):
                 crashed = self.discard(directory) or crashed

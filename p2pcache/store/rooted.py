@@ -26,15 +26,17 @@ from p2pcache.content.verify import verify_root
 from p2pcache.errors import Untrusted
 from p2pcache.store import durable
 from p2pcache.store.blobs import BlobInfo, seal, trim
+from p2pcache.store.holds import each_one
 from p2pcache.store.partial import HASH_BYTES
 from p2pcache.store.repair import block_hashes, keep_good_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from p2pcache.content.verify import VerifiedBlob, VerifiedRoot
     from p2pcache.store.blobs import Blobs
+    from p2pcache.store.holds import Each
     from p2pcache.store.layout import Layout
     from p2pcache.store.partial import Partial
 
@@ -268,20 +270,31 @@ class Rooted:
             if hashes is not None and len(hashes) == partial.blocks * HASH_BYTES:
                 with suppress(FileNotFoundError):
                     kept = keep_good_blocks(directory / "data", partial, hashes)
-        self.remove(root_cid)
+        self.remove([root_cid])
         return kept
 
-    def remove(self, root_cid: bytes) -> int:
-        """Remove it; bytes freed."""
-        directory = self._layout.rooted(root_cid)
-        with durable.local_faults("removing blobs"):
+    def remove(self, roots: Sequence[bytes], each: Each = each_one) -> tuple[int, list[bytes]]:
+        """Remove these; bytes freed, and what went. `each`: see `Holds.removal`."""
+        graves: list[Path] = []
+
+        def bury(root_cid: bytes) -> int:
+            directory = self._layout.rooted(root_cid)
             try:
                 stat = (directory / "data").lstat()
-                durable.discard_dir(directory, self._layout.trash)
+                graves.append(durable.bury(directory, self._layout.trash))
             except FileNotFoundError:
                 return 0
-        self.removed([root_cid])
-        return stat.st_size if stat.st_nlink == 1 else 0
+            return stat.st_size if stat.st_nlink == 1 else 0
+
+        with durable.local_faults("removing blobs"):
+            try:
+                freed, gone = each(roots, bury)
+            finally:
+                for grave in graves:
+                    durable.empty_grave(grave)
+        if gone:
+            self.removed(gone)
+        return freed, gone
 
     def sweep(self) -> None:
         """Remove what is left of blobs that are gone since they were named, or were taken out."""

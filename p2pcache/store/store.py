@@ -11,7 +11,6 @@ import os
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from p2pcache.store.at_work import AtWork
 from p2pcache.store.blobs import BlobInfo, Blobs, CopyMode
 from p2pcache.store.dag_pins import DagPins
 from p2pcache.store.gc import Collector, GcReport, Usage
+from p2pcache.store.holds import Holds
 from p2pcache.store.implied import Implied
 from p2pcache.store.index import canonical_name
 from p2pcache.store.layout import Layout, StoreOptions
@@ -63,6 +63,7 @@ class Store:
         self.readonly = index.readonly
         self.index_lost: str | None = None  # what the user should know: refs and pins may be gone
         self.layout = layout
+        self._holds = Holds()
         self._index = index
         self._leases = leases
         self._clock = clock
@@ -73,7 +74,7 @@ class Store:
         self.spent = SpentRows(index)
         self.replica_manifests: frozenset[bytes] = frozenset()
         self.rooted = Rooted(layout, self._blobs)
-        self.rooted.named = self._named
+        self.rooted.named = self._holds.named
         self._order = Order(layout, index, self._blobs, self.rooted, leases)
         self.loose = Loose(layout, index, clock, self.small_dir, self.ensure_room)
         self.implied = Implied(
@@ -82,12 +83,10 @@ class Store:
         self.dag_pins = DagPins(index)
         self._collector = Collector(
             layout, options, index, self._blobs, self.rooted, self._records, leases, self._order,
-            self.loose, self.dag_pins,
+            self.loose, self.dag_pins, self._holds,
         )  # fmt: skip
         self._lock = threading.RLock()
         self._at_work = AtWork(layout, leases)
-        self._running: Counter[bytes] = Counter()
-        self._new_names: dict[bytes, bytes] = {}  # roots that are held -> the sha2-256 they got
         self._touched: dict[bytes, float] = {}
 
     @classmethod
@@ -318,7 +317,7 @@ class Store:
         return self._at_work.partial(meta, self._room)
 
     def _room(self, incoming_bytes: int, directory: Path) -> AbstractContextManager[None]:
-        return self._collector.room(incoming_bytes, running=self._held, without=[directory])
+        return self._collector.room(incoming_bytes, running=self._holds.all, without=[directory])
 
     def watch_removed(self, tell: Callable[[list[bytes]], None]) -> None:
         """Have all names told of blobs that were removed; called in any thread, quickly."""
@@ -374,45 +373,20 @@ class Store:
 
         What it yields takes further ones, as they become known; any thread may call it.
         """
-        keys: list[bytes] = []
-
-        def hold(more: Iterable[bytes]) -> None:
-            with self._lock:
-                new = list(more)
-                keys.extend(new)
-                self._running.update(new)
-
-        hold(sha256s)
-        try:
+        with self._holds.running(sha256s) as hold:
             yield hold
-        finally:
-            with self._lock:
-                self._running.subtract(keys)
-                self._running += Counter()
-                for root in self._new_names.keys() - self._running.keys():
-                    del self._new_names[root]
-
-    def _named(self, root_cid: bytes, sha256: bytes) -> None:
-        """What is held by its root is held by the name that it is about to get, too."""
-        with self._lock:
-            if root_cid in self._running:
-                self._new_names[root_cid] = sha256
-
-    def _held(self) -> set[bytes]:
-        with self._lock:
-            return {*self._running, *self._new_names.values()}
 
     def ensure_room(self, incoming_bytes: int) -> None:
         """Evict until that much fits. Raises DiskFull, saying what stands in the way."""
         with durable.local_faults("making room"):
             self._write_touches()
-            self._collector.ensure_room(incoming_bytes, running=self._held)
+            self._collector.ensure_room(incoming_bytes, running=self._holds.all)
 
     def trim(self) -> int:
         """After a pull: evict what the watermarks ask for, so that the next one finds room."""
         with durable.local_faults("making room"):
             self._write_touches()
-            return self._collector.trim(running=self._held)
+            return self._collector.trim(running=self._holds.all)
 
     def gc(
         self, *, target_bytes: int | None = None, protected: Collection[bytes] = frozenset(),
@@ -425,9 +399,19 @@ class Store:
         with durable.local_faults("collecting garbage"):
             self._write_touches()
             return self._collector.collect(
-                target_bytes=target_bytes, running=lambda: self._held() | set(protected),
+                target_bytes=target_bytes, running=lambda: self._holds.all() | set(protected),
                 now=self._clock(), dry_run=dry_run,
             )  # fmt: skip
+
+    def collect_loose(self) -> list[bytes]:
+        """Remove all loose blocks that no pin and no running work keeps; their multihashes."""
+        with durable.local_faults("collecting garbage"):
+            return self._collector.collect_loose()
+
+    def remove_loose(self, multihash: bytes) -> bool:
+        """Remove a loose block unless a pin or running work keeps it; whether it went."""
+        with self._holds.removal(self.dag_pins.blocks) as each:
+            return bool(self.loose.remove([multihash], each)[1])
 
     def keep_replicas(self, manifests: Iterable[bytes]) -> None:
         """From now on the blobs of these manifests, and no others, stay for other agents' sake."""
@@ -558,19 +542,21 @@ class Store:
         if manifest is None:
             raise NotFound("no such manifest is in the store")
         freed = self._discard_partials_of(manifest_cid, manifest)
-        freed += self._blobs.remove(self.only_in(manifest_cid))
+        gone = [*self.only_in(manifest_cid)]
+        with self._holds.removal(self.dag_pins.blobs) as each:
+            freed += self._blobs.remove(gone, each)[0]
         self._records.forget_manifest(manifest_cid)
         return freed
 
     def only_in(self, manifest_cid: bytes) -> set[bytes]:
         """The blobs (raw sha2-256) that `rm` of this manifest removes."""
-        gone = self._records.only_in(manifest_cid) - self._held() - self.dag_pins.blobs()
+        gone = self._records.only_in(manifest_cid) - self._holds.all() - self.dag_pins.blobs()
         # a git sha1 that never arrived stands for itself there: it is no blob
         present = self._index.rows([digests.sha256_digest(key) for key in gone if len(key) == 32])
         return {row.sha256 for row in present.values()}
 
     def _discard_partials_of(self, cid: bytes, manifest: Manifest) -> int:
-        held = self._held()
+        held = self._holds.all()
         mine = [file.digest for file in manifest.files if digests.raw(file.digest) not in held]
         wanted_by = self._records.manifests_with(mine)
         return sum(

@@ -107,13 +107,17 @@ class LocalBlocks:
         return blob if blob is not None and self._shows(blob) else None
 
     def put(self, block: VerifiedBlock) -> None:
-        """Keep it as a loose block, unless it is implied. Raises DiskFull, LocalFault."""
+        """Keep it as a loose block, unless it is implied by what we show: who cannot see that a
+        blob has it gets it back all the same. Raises DiskFull, LocalFault.
+        """
         parts = cids.parts(cids.make_cid(cids.RAW, block.multihash))
         if parts.hash_code == cids.IDENTITY:
             return
-        if parts.hash_code == digests.SHA2_256 and self.store.implied.length(parts.digest):
-            return
-        self.store.loose.put(block)
+        implied = None
+        if parts.hash_code == digests.SHA2_256:
+            implied = self.store.implied.length(parts.digest, self._shows)
+        if implied is None:
+            self.store.loose.put(block)
 
 
 class BlockService:

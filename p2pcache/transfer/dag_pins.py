@@ -13,10 +13,12 @@ from p2pcache.content.verify import verify_loose
 from p2pcache.errors import Denied, Untrusted
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from p2pcache.store.store import Hold
     from p2pcache.transfer.blocks import BlockService
 
-MAX_BLOCKS = 1 << 24  # of one DAG, each once: 16 TB of leaves of 1 MiB
+MAX_BLOCKS = 2_000_000  # of one DAG, each once: 2 TB of leaves of 1 MiB, 0.3 GB of memory
 
 
 class DagPinner:
@@ -31,6 +33,10 @@ class DagPinner:
         """See the port."""
         with self._store.running() as hold:
             await trio.to_thread.run_sync(self._pin, root, recursive, hold, abandon_on_cancel=False)
+
+    def holding(self) -> AbstractContextManager[Hold]:
+        """See the port."""
+        return self._store.running()
 
     async def unpin(self, root: bytes) -> bool:
         """See the port."""
@@ -54,7 +60,8 @@ class DagPinner:
             raise Denied("the block is pinned", hint="unpin the DAG that it is part of")
         if store.loose.length(multihash) is None:
             return False
-        store.loose.remove([multihash])
+        if not store.remove_loose(multihash):
+            raise Denied("the block is in use", hint="it is being pinned; unpin the DAG after that")
         return True
 
     # -- in a thread -----------------------------------------------------------------------------

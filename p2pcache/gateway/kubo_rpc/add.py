@@ -215,7 +215,7 @@ async def add(call: Call) -> Response:
         silent=query.flag("silent"),  # of files; folders are told, as Kubo does
     )
     progress = query.flag("progress", "p")
-    rows = _rows(call, adder, profile, written, progress)
+    rows = call.held(_rows(call, adder, profile, written, progress))
     return await answers.lines(rows if progress else _held(rows))
 
 

@@ -87,7 +87,7 @@ async def put(call: Call) -> Response:
         raise UsageError("a CIDv0 is of a sha2-256")
     codec = cids.DAG_PB if v0 else codec_named(name)
     multipart.boundary_of(call.request, "data")
-    return await answers.lines(_put(call, codec, code, v0, query.flag("pin")))
+    return await answers.lines(call.held(_put(call, codec, code, v0, query.flag("pin"))))
 
 
 async def _put(call: Call, codec: int, code: int, v0: bool, pin: bool) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
@@ -14,7 +15,7 @@ from p2pcache.errors import NotFound
 from p2pcache.gateway.kubo_rpc import paths
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 
     from p2pcache.content.blocks import Blocks, Pins
     from p2pcache.content.dag.walk import Flow, Walk
@@ -128,6 +129,7 @@ class Call:
         self.request = request
         self.query = query
         self.offline = query.flag("offline")
+        self._hold: Callable[[Iterable[bytes]], None] | None = None
 
     async def get(self, cid: bytes) -> bytes:
         """A block. Raises as `Blocks.get`, NotFound in Kubo's words."""
@@ -158,6 +160,15 @@ class Call:
         """The block that a path means."""
         return await paths.cid_of(path, self.get)
 
+    async def held(self, rows: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """The same rows; no collection takes what they `put` before they are at their end."""
+        with self.context.pins.holding() as self._hold:
+            async with aclosing(rows):
+                async for row in rows:
+                    yield row
+
     async def put(self, cid: bytes, block: bytes) -> None:
-        """Keep a block of our own making."""
+        """Keep a block of our own making; within `held` it stays until the rows end."""
+        if self._hold is not None:
+            self._hold([cids.multihash(cid)])
         await self.context.blocks.put(cid, block)

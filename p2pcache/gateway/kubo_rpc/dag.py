@@ -126,7 +126,7 @@ async def put(call: Call) -> Response:
     writes = codec_named(query.text("store-codec") or "dag-cbor")
     code = hash_named(query.text("hash") or "sha2-256")
     multipart.boundary_of(call.request, "object data")
-    return await answers.lines(_put(call, reads, writes, code, query.flag("pin")))
+    return await answers.lines(call.held(_put(call, reads, writes, code, query.flag("pin"))))
 
 
 async def _put(call: Call, reads: int, writes: int, code: int, pin: bool) -> Rows:
@@ -200,7 +200,7 @@ async def import_(call: Call) -> Response:
     query.unsupported("allow-big-block")
     pin = query.flag("pin-roots", default=True)
     multipart.boundary_of(call.request, "path")
-    return await answers.lines(_import(call, pin, query.flag("stats")))
+    return await answers.lines(call.held(_import(call, pin, query.flag("stats"))))
 
 
 async def _import(call: Call, pin: bool, stats: bool) -> Rows:

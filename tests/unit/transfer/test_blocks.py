@@ -10,6 +10,7 @@ from p2pcache.content.dag.hashes import cid_of
 from p2pcache.errors import Denied, NotFound, Unavailable, Untrusted, UsageError
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
+from p2pcache.transfer import dag_pins
 from p2pcache.transfer.blocks import BlockOptions, LocalBlocks, open_blocks
 from p2pcache.transfer.dag_pins import DagPinner
 from tests.support.ipfs_site import BIG, fill
@@ -251,6 +252,19 @@ async def test_what_is_hidden_is_not_here_and_is_fetched_as_from_nowhere(store):
         await hidden.put(leaf, data[:MIB])
 
 
+async def test_what_a_hidden_blob_implies_is_kept_for_whoever_puts_it(store):
+    data = content(1000, 1)
+    store_whole(store, data)
+    cid = cid_of(cids.RAW, data)
+    async with opened(store) as blocks:
+        hidden = blocks.seen_by(lambda what: False)
+        assert not await hidden.has(cid)
+        await hidden.put(cid, data)
+        assert await hidden.get(cid) == data
+        await DagPinner(hidden).pin(cid)
+        assert store.loose.usage()[1] == 1
+
+
 # -- pins -------------------------------------------------------------------------------------
 
 
@@ -307,3 +321,22 @@ async def test_a_leaf_that_a_blob_implies_keeps_the_blob(store):
         store.gc(target_bytes=0)
         assert store.find(blob.digest) is not None
         assert hashlib.sha256(data).digest() == blob.sha256
+
+
+async def test_a_block_that_is_being_pinned_is_not_removed(store):
+    async with opened(store) as blocks:
+        await blocks.put(CID, DATA)
+        with store.running([cids.multihash(CID)]), pytest.raises(Denied, match="in use"):
+            await DagPinner(blocks).remove(CID)
+        assert await blocks.has(CID)
+        assert await DagPinner(blocks).remove(CID)
+
+
+async def test_a_dag_of_too_many_blocks_is_not_pinned(store, monkeypatch):
+    assert dag_pins.MAX_BLOCKS <= 2_000_000, "their digests are held in memory: 0.3 GB"
+    monkeypatch.setattr(dag_pins, "MAX_BLOCKS", 2)
+    site = fill(store)
+    async with opened(store, Holder(content(600_000, 6))) as blocks:
+        with pytest.raises(Untrusted, match="more than 2 blocks"):
+            await DagPinner(blocks).pin(cids.parse_cid(site.partial))
+        assert await DagPinner(blocks).pins() == {}
