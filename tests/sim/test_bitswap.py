@@ -335,7 +335,6 @@ async def test_a_provider_that_is_muted_is_neither_connected_nor_asked(autojump_
     @asynccontextmanager
     async def find(cid):
         async def found():
-            yield peer(1), ("/mem/1",)
             yield peer(1), stranger.host.addresses()
 
         yield found()
