@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -48,7 +50,8 @@ class Node:
 @asynccontextmanager
 async def a_node(net, number: int, find=None, **options):
     host, blocks = net.host(peer(number)), MemoryBlocks()
-    options["hashed_here_bytes"] = 1 << 30  # virtual time does not wait for threads
+    for name in ("parsed_here_bytes", "hashed_here_bytes"):
+        options.setdefault(name, 1 << 30)  # virtual time does not wait for threads
     async with open_bitswap(host, blocks, BitswapOptions(**options), find) as bitswap:
         blocks.tell = bitswap.arrived
         await trio.lowlevel.checkpoint()  # its handlers are there
@@ -304,6 +307,80 @@ async def test_blocks_that_were_not_asked_for_are_dropped_and_end_in_silence(aut
         await until(stranger.blocks)
 
 
+async def muted(node: Node, stranger: Stranger) -> None:
+    with suppress(Unavailable):
+        await stranger.says(node, b"\x01\x0b")
+    await until(lambda: node.bitswap.statistics()["muted"] == 1)
+
+
+async def test_who_is_muted_and_comes_back_is_asked_for_nothing_until_that_ends(autojump_clock):
+    async with a_stranger(mute_s=60.0) as (node, stranger):
+        await muted(node, stranger)
+        node.host.cut(stranger.host.peer_id)
+        await trio.sleep(0.1)
+        await stranger.host.connect(peer(0), node.host.addresses(), timeout_s=5)
+        await trio.sleep(0.1)
+        with pytest.raises(NotFound):
+            await node.get(cids.raw_cid(bytes(32)))
+        await trio.sleep(1)
+        assert not stranger.heard
+        await trio.sleep(60)
+        assert node.bitswap.statistics()["muted"] == 0
+        with pytest.raises(Unavailable):  # it is silent
+            await node.get(cids.raw_cid(bytes(32)), 3)
+        assert stranger.wanted() == [cids.raw_cid(bytes(32))]
+
+
+async def test_a_provider_that_is_muted_is_neither_connected_nor_asked(autojump_clock):
+    @asynccontextmanager
+    async def find(cid):
+        async def found():
+            yield peer(1), stranger.host.addresses()
+
+        yield found()
+
+    async with a_stranger(mute_s=60.0, find=find) as (node, stranger):
+        await muted(node, stranger)
+        node.host.cut(stranger.host.peer_id)
+        await trio.sleep(0.1)
+        with pytest.raises(NotFound):
+            await node.get(cids.raw_cid(bytes(32)))
+        await trio.sleep(1)
+        assert not stranger.heard
+        assert peer(1) not in node.host.connected()
+
+
+async def test_the_other_streams_of_who_is_muted_end(autojump_clock):
+    async with a_stranger() as (node, stranger):
+        here = node.blocks.put(b"here")
+        stream = await stranger.says(node)
+        await trio.sleep(0.1)
+        await muted(node, stranger)
+        await stream.send_all(wire.frame(Message((Entry(here),))))
+        await trio.sleep(1)
+        assert not stranger.heard
+        assert stream._eof_at is not None
+
+
+async def test_a_long_message_is_parsed_in_a_thread(monkeypatch):
+    threads: list[int] = []
+    real = wire.parse
+
+    def parse(data: bytes) -> Message:
+        threads.append(threading.get_ident())
+        return real(data)
+
+    monkeypatch.setattr(wire, "parse", parse)
+    least = BitswapOptions().parsed_here_bytes
+    async with a_stranger(parsed_here_bytes=least) as (node, stranger):
+        for size in (least, least + 2):
+            count = len(threads)
+            await stranger.says(node, varint.encode(size) + b"\x28\x00" * (size // 2))
+            await until(lambda count=count: len(threads) > count)
+        assert threads[0] == threading.get_ident()
+        assert threads[1] != threading.get_ident()
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -438,6 +515,58 @@ async def test_providers_are_looked_up_once_and_asked(autojump_clock):
                 with pytest.raises(NotFound):
                     await reader.get(cids.raw_cid(bytes(32)))
             assert looked_up == [cid, cids.raw_cid(bytes(32))]
+
+
+async def test_a_slow_look_up_is_not_begun_again_while_it_lasts(autojump_clock):
+    looked_up = []
+
+    @asynccontextmanager
+    async def find(cid):
+        looked_up.append(cid)
+        await trio.sleep(20)
+
+        async def nobody():
+            for one in ():
+                yield one
+
+        yield nobody()
+
+    async with open_memory_net() as net, a_node(net, 0, find) as node:
+        cid = cids.raw_cid(bytes(32))
+        with pytest.raises(Unavailable):
+            await node.get(cid, 19, patient=True)
+        assert looked_up == [cid]
+        await trio.sleep(2)
+        with pytest.raises(Unavailable):
+            await node.get(cid, 10, patient=True)
+        assert looked_up == [cid, cid], "it may begin when the first has ended"
+
+
+@pytest.mark.parametrize("close_s", [0.5, 1e6], ids=["slow", "hangs"])
+async def test_a_stream_is_closed_also_when_bitswap_ends_and_for_a_while_only(
+    autojump_clock, close_s
+):
+    async with open_memory_net() as net:
+        closed = []
+
+        async def aclose() -> None:
+            await trio.sleep(close_s)
+            closed.append(1)
+
+        async def open_stream(*args, **kwargs):
+            stream = await real(*args, **kwargs)
+            return SimpleNamespace(peer=stream.peer, send_all=stream.send_all, aclose=aclose)
+
+        async with a_node(net, 0) as node:
+            stranger = Stranger(net, 1)
+            await stranger.host.connect(peer(0), node.host.addresses(), timeout_s=5)
+            await trio.sleep(0.01)
+            real, node.host.open_stream = node.host.open_stream, open_stream
+            with pytest.raises(Unavailable):
+                await node.get(cids.raw_cid(bytes(32)), 1)
+            started = trio.current_time()
+        assert trio.current_time() - started < 3
+        assert bool(closed) == (close_s < 1)
 
 
 async def test_what_was_lost_with_a_stream_is_said_again(autojump_clock):

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 MAX_FAILURES = 3  # streams to a peer that broke one after the other
 MAX_MUTED = 1024
+_ACLOSE_S = 2.0
 
 
 class Served(Protocol):
@@ -64,6 +65,7 @@ class BitswapOptions:
     open_s: float = 10.0  # to open a stream
     send_s: float = 30.0  # for a peer to take one message
     message_s: float = 60.0  # from the first byte of a message to its last
+    parsed_here_bytes: int = 4 * 1024  # of a message, more in a thread: at worst 4 ms here
     hashed_here_bytes: int = 32 * 1024  # more in a thread: 20 us here, 60 us to get there
     idle_s: float = (
         5.0  # our stream is closed when there is nothing to say for so long; Helia waits 10
@@ -126,6 +128,7 @@ class Bitswap:
         self._inbound: Counter[PeerId] = Counter()
         self._muted: dict[PeerId, float] = {}  # until when
         self._found_at: dict[bytes, float] = {}
+        self._looking: set[bytes] = set()  # whose providers are being looked up, or will be
         self._finding = trio.CapacityLimiter(options.max_finds)
         self._came: dict[bytes | None, None] = {}  # multihashes, None: look at all
         self._news = trio.Event()
@@ -170,13 +173,13 @@ class Bitswap:
         for protocol in wire.PROTOCOLS:
             self._host.set_handler(protocol, self._answer)
         for peer in self._host.connected():
-            self._wants.up(peer, trio.current_time())
+            self._up(peer)
         self._nursery.start_soon(self._tick)
         self._nursery.start_soon(self._serve_late)
         async for event in events:
             match event:
                 case Up(peer):
-                    self._wants.up(peer, trio.current_time())
+                    self._up(peer)
                 case Down(peer):
                     self._wants.down(peer, trio.current_time())
                     self._ledgers.forget(peer)
@@ -227,10 +230,12 @@ class Bitswap:
         for cid in self._wants.take_hopeless():
             now = trio.current_time()
             looked_up = now - self._found_at.get(cid, -self.options.find_again_s)
-            if self._find is not None and looked_up >= self.options.find_again_s:
+            again = looked_up >= self.options.find_again_s and cid not in self._looking
+            if self._find is not None and again:
                 since = now - self.options.find_again_s
                 self._found_at = {one: at for one, at in self._found_at.items() if at > since}
                 self._found_at[cid] = now
+                self._looking.add(cid)
                 self._nursery.start_soon(self._look_up, self._find, cid)
             elif looked_up > 0 or self._find is None:
                 self._give_up(cid)
@@ -242,23 +247,32 @@ class Bitswap:
             self._fail(cid, NotFound(f"no peer has the block `{text}`"), patient=False)
 
     async def _look_up(self, find: Find, cid: bytes) -> None:
-        """Connect to those who are said to have it; they are asked like all others then."""
-        async with self._finding:
-            if cid not in self._waiters:
-                return
-            try:
-                async with find(cids.as_v1(cid)) as found:
-                    async for peer, addresses in found:
-                        await self._host.connect(peer, addresses, timeout_s=self.options.open_s)
-                        self._wants.up(peer, trio.current_time())
-                        self._stir(self._wants.talks())
-            except P2PCacheError as exc:
-                log.debug("looking for providers: %s", exc.message)
+        try:
+            async with self._finding:
+                if cid not in self._waiters:
+                    return
+                await self._connect_providers(find, cid)
+        finally:
+            self._looking.discard(cid)
         self._give_up(cid)
+
+    async def _connect_providers(self, find: Find, cid: bytes) -> None:
+        """Connect to those who are said to have it; they are asked like all others then."""
+        try:
+            async with find(cids.as_v1(cid)) as found:
+                async for peer, addresses in found:
+                    if self._is_muted(peer):
+                        continue
+                    await self._host.connect(peer, addresses, timeout_s=self.options.open_s)
+                    self._up(peer)
+                    self._stir(self._wants.talks())
+        except P2PCacheError as exc:
+            log.debug("looking for providers: %s", exc.message)
 
     async def _tick(self) -> None:
         while True:
             await trio.sleep(self.options.tick_s)
+            self._end_mutes()
             if self._wants.count():
                 self._wants.tick(trio.current_time())
                 self._follow()
@@ -276,7 +290,10 @@ class Bitswap:
                     data = await stream.receive_exactly(size)
                 if patience.cancelled_caught:
                     raise Unavailable("a message did not end")
-                await self._heard(peer, wire.parse(data))
+                message = await self._parsed(data)
+                if self._is_muted(peer):  # for what another of its streams brought
+                    raise Unavailable("not listened to")
+                await self._heard(peer, message)
         except Untrusted as exc:
             self._mute(peer, exc.message)
             raise
@@ -300,9 +317,15 @@ class Bitswap:
                 break
         raise Untrusted("a message is too long")
 
+    async def _parsed(self, data: bytes) -> Message:
+        """Raises Untrusted."""
+        if len(data) > self.options.parsed_here_bytes:
+            return await trio.to_thread.run_sync(wire.parse, data)
+        return wire.parse(data)
+
     async def _heard(self, peer: PeerId, message: Message) -> None:
         now = trio.current_time()
-        self._wants.up(peer, now)
+        self._up(peer)
         if message.blocks:
             await self._take_blocks(peer, message.blocks)
         self._wants.presence(peer, message.haves, message.dont_haves, now)
@@ -354,16 +377,30 @@ class Bitswap:
 
     def _mute(self, peer: PeerId, why: str) -> None:
         log.warning("bitswap with %s ends: %s", format_peer_id(peer), why)
+        self._muted.pop(peer, None)
         while len(self._muted) >= MAX_MUTED:
-            del self._muted[next(iter(self._muted))]
+            self._unmute(next(iter(self._muted)))
         self._muted[peer] = trio.current_time() + self.options.mute_s
         self._let_go(peer)
 
     def _is_muted(self, peer: PeerId) -> bool:
-        if trio.current_time() >= self._muted.get(peer, 0.0):
-            self._muted.pop(peer, None)
-            return False
-        return True
+        return trio.current_time() < self._muted.get(peer, 0.0)
+
+    def _end_mutes(self) -> None:
+        """Those whose time is over are asked again, if they are still there."""
+        now = trio.current_time()
+        for peer in [peer for peer, until in self._muted.items() if until <= now]:
+            self._unmute(peer)
+
+    def _unmute(self, peer: PeerId) -> None:
+        del self._muted[peer]
+        if peer in self._host.connected():
+            self._up(peer)
+
+    def _up(self, peer: PeerId) -> None:
+        """It can be asked, unless its answers would not be listened to."""
+        if not self._is_muted(peer):
+            self._wants.up(peer, trio.current_time())
 
     def _let_go(self, peer: PeerId) -> None:
         """Nothing more to or from a peer, until it is heard of again."""
@@ -398,7 +435,8 @@ class Bitswap:
                     log.debug("writing to %s: %s", format_peer_id(peer), exc.message)
                     self._wants.restart(peer)
                 finally:
-                    await stream.aclose()
+                    with trio.move_on_after(_ACLOSE_S, shield=True):
+                        await stream.aclose()
             if failures:
                 self._let_go(peer)
         except P2PCacheError as exc:

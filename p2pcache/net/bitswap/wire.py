@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("/ipfs/bitswap/1.2.0", "/ipfs/bitswap/1.1.0")  # ours, best first
 MAX_MESSAGE_BYTES = (4 << 20) + (64 << 10)  # boxo's 4 MiB, and room for what it does not count
 MAX_ITEMS = 16384  # of one list; boxo sends want-lists of at most 512 KiB: 11,000
+MAX_FIELDS = 8 * MAX_ITEMS  # of one message, on all its levels; 11,000 wants have 66,000
 MAX_CID_BYTES = 144  # a version, a codec and a digest of 128 bytes
 MAX_LENGTH_BYTES = 4  # of a frame's length; 28 bits are far more than a message
 
@@ -100,16 +101,17 @@ def parse(data: bytes) -> Message:
     blocks: list[Block] = []
     presences: tuple[list[bytes], list[bytes]] = ([], [])
     full = False
-    for number, value in _fields(memoryview(data)):
+    fields = _Fields()
+    for number, value in fields.of(memoryview(data)):
         match number, value:
             case 1, memoryview():
-                full = _wantlist(value, entries) or full
+                full = _wantlist(fields, value, entries) or full
             case 2, memoryview():  # of 1.0: version 0 is understood
                 _add(blocks, Block(_V0_PREFIX, bytes(value)))
             case 3, memoryview():
-                _add(blocks, _block(value))
+                _add(blocks, _block(fields, value))
             case 4, memoryview():
-                cid, dont_have = _presence(value)
+                cid, dont_have = _presence(fields, value)
                 _add(presences[dont_have], cid)
             case _:
                 pass  # pendingBytes, and what later versions have
@@ -122,12 +124,12 @@ def _add(items: list[_Item], item: _Item) -> None:
     items.append(item)
 
 
-def _wantlist(data: memoryview, entries: list[Entry]) -> bool:
+def _wantlist(fields: _Fields, data: memoryview, entries: list[Entry]) -> bool:
     full = False
-    for number, value in _fields(data):
+    for number, value in fields.of(data):
         match number, value:
             case 1, memoryview():
-                _add(entries, _entry(value))
+                _add(entries, _entry(fields, value))
             case 2, int():
                 full = bool(value)
             case _:
@@ -135,10 +137,10 @@ def _wantlist(data: memoryview, entries: list[Entry]) -> bool:
     return full
 
 
-def _entry(data: memoryview) -> Entry:
+def _entry(fields: _Fields, data: memoryview) -> Entry:
     cid = b""
     numbers = {2: 1, 3: 0, 4: 0, 5: 0}
-    for number, value in _fields(data):
+    for number, value in fields.of(data):
         if isinstance(value, int):
             numbers[number] = value
         elif number == 1:
@@ -149,9 +151,9 @@ def _entry(data: memoryview) -> Entry:
     return Entry(cid, priority, Kind(numbers[4]), bool(numbers[5]), bool(numbers[3]))
 
 
-def _block(data: memoryview) -> Block:
+def _block(fields: _Fields, data: memoryview) -> Block:
     prefix, body = b"", b""
-    for number, value in _fields(data):
+    for number, value in fields.of(data):
         match number, value:
             case 1, memoryview():
                 if len(value) > MAX_CID_BYTES:
@@ -164,9 +166,9 @@ def _block(data: memoryview) -> Block:
     return Block(prefix, body)
 
 
-def _presence(data: memoryview) -> tuple[bytes, bool]:
+def _presence(fields: _Fields, data: memoryview) -> tuple[bytes, bool]:
     cid, kind = b"", 0
-    for number, value in _fields(data):
+    for number, value in fields.of(data):
         match number, value:
             case 1, memoryview():
                 cid = _cid(value)
@@ -185,31 +187,42 @@ def _cid(value: memoryview) -> bytes:
     return cids.checked(bytes(value))
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a protobuf: number, and a varint or bytes. Raises Untrusted."""
-    at, end = 0, len(data)
-    while at < end:
-        key, at = _number(data, at)
-        match key & 7:
-            case 0:
-                value, at = _number(data, at)
-                yield key >> 3, value
-            case 2:
-                length, at = _number(data, at)
-                if not 0 <= length <= end - at:
-                    raise Untrusted("a message is cut short")
-                yield key >> 3, data[at : at + length]
-                at += length
-            case 1 | 5 as kind:
-                at += 8 if kind == 1 else 4
-            case _:
-                raise Untrusted("a message has a field of no known kind")
-    if at != end:
-        raise Untrusted("a message is cut short")
+class _Fields:
+    """The fields of one message, counted on all its levels: each costs a microsecond or two."""
+
+    def __init__(self) -> None:
+        self._left = MAX_FIELDS
+
+    def of(self, data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+        """Those of a protobuf: number, and a varint or bytes. Raises Untrusted."""
+        at, end = 0, len(data)
+        while at < end:
+            self._left -= 1
+            if self._left < 0:
+                raise Untrusted(f"a message has more than {MAX_FIELDS} fields")
+            key, at = _number(data, at)
+            match key & 7:
+                case 0:
+                    value, at = _number(data, at)
+                    yield key >> 3, value
+                case 2:
+                    length, at = _number(data, at)
+                    if not 0 <= length <= end - at:
+                        raise Untrusted("a message is cut short")
+                    yield key >> 3, data[at : at + length]
+                    at += length
+                case 1 | 5 as kind:
+                    at += 8 if kind == 1 else 4
+                case _:
+                    raise Untrusted("a message has a field of no known kind")
+        if at != end:
+            raise Untrusted("a message is cut short")
 
 
 def _number(data: memoryview, at: int) -> tuple[int, int]:
     """A protobuf varint: up to ten bytes, and ten are a negative number."""
+    if at < len(data) and data[at] < 128:  # most of them
+        return data[at], at + 1
     number = 0
     for place, byte in enumerate(data[at : at + 10]):
         number |= (byte & 127) << 7 * place

@@ -185,8 +185,32 @@ def test_what_makes_no_sense_is_untrusted(data):
         b"\x1a\x00" * 2_000_000,
         b"\x12\x00" * 2_000_000,
         field(4, field(1, CID)) * 100_000,
+        b"\x28\x00" * 2_000_000,
+        b"\x4a\x00" * 2_000_000,
+        b"\x4d1234" * 800_000,
+        b"\x0a\x00" * 2_000_000,
+        field(1, b"\x10\x01" * 2_000_000),
+        field(1, field(1, field(1, CID) + b"\x10\x01" * 2_000_000)),
+        field(3, b"\x28\x00" * 2_000_000),
+        field(4, field(1, CID) + b"\x10\x01" * 2_000_000),
+        field(1, field(1, field(1, CID) + b"\x10\x01" * 200)) * 5000,
     ],
-    ids=["wants", "empty wants", "blocks", "old blocks", "presences"],
+    ids=[
+        "wants",
+        "empty wants",
+        "blocks",
+        "old blocks",
+        "presences",
+        "pending bytes",
+        "unknown fields",
+        "unknown numbers",
+        "empty want-lists",
+        "full or not",
+        "priorities of a want",
+        "fields of a block",
+        "kinds of a presence",
+        "fields of many wants",
+    ],
 )
 def test_a_list_of_millions_is_untrusted_and_costs_little(data):
     tracemalloc.start()
@@ -195,3 +219,13 @@ def test_a_list_of_millions_is_untrusted_and_costs_little(data):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 << 20
+
+
+def test_the_longest_honest_message_has_few_enough_fields():
+    wants = tuple(
+        Entry(cids.raw_cid(number.to_bytes(32, "big")), 1, Kind.HAVE, True, True)
+        for number in range(wire.MAX_ITEMS)
+    )
+    assert wire.parse(body(wire.frame(Message(wants, full=True)))).entries == wants
+    names = tuple(want.cid for want in wants)
+    assert wire.parse(body(wire.frame(Message(haves=names, dont_haves=names)))).haves == names
