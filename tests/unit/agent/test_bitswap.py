@@ -63,7 +63,7 @@ async def test_what_came_with_a_credential_is_served_to_nobody(world):
                 await trio.lowlevel.checkpoint()
                 await theirs.connect(peer(0), ours.addresses(), timeout_s=5)
                 shown = cids.raw_cid(hashlib.sha256(OPEN).digest())
-                assert await session.get(shown, timeout_s=20) == OPEN
+                assert await session.get(shown, timeout_s=20, patient=True) == OPEN  # once they met
                 hidden = cids.raw_cid(hashlib.sha256(SECRET).digest())
                 with pytest.raises(NotFound):
                     await session.get(hidden, timeout_s=20)
