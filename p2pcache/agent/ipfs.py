@@ -94,9 +94,9 @@ class Ipfs:
         await self._rpc.run(api, on_error=answers.failed, listens=api.listens)
 
     async def bring(self, parts: Parts, cid: bytes) -> bool:
-        """Have peers' copy of a whole file pulled into the store, by its root or sha2-256. A pull of
-        which something came goes on when the callers have gone. Whether it is here now; False, too,
-        while MAX_PULLS others run.
+        """Have peers' copy of a whole file pulled into the store, by its root or sha2-256. A pull
+        goes on when the callers have gone, if something came of it. Whether it is here now; False,
+        too, while MAX_PULLS others run.
         """
         digest = digests.is_sha256(cids.multihash(cid))
         if not digest or cids.codec(cid) not in (cids.RAW, cids.DAG_PB):

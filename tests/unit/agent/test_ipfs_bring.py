@@ -1,4 +1,4 @@
-"""Files that clients of the gateway and the RPC have pulled from peers: how many, and until when."""
+"""Files that clients of the gateway and the RPC have pulled from peers: how many, for how long."""
 
 from __future__ import annotations
 

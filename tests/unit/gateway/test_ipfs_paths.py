@@ -337,3 +337,17 @@ def test_a_file_that_peers_have_is_brought_whole(tmp_path, site):
         assert peers.ask(f"/ipfs/{root}").body == BIG
         assert peers.ask(f"/ipfs/{site.missing}").status == 404
         assert len(asked) == 2
+
+
+def test_what_nobody_has_is_searched_once_a_request(tmp_path, site):
+    class Nobody:
+        asked = 0
+
+        async def fetch(self, cid: bytes) -> bytes | None:
+            Nobody.asked += 1
+
+    with gateway(tmp_path) as lone:
+        lone.fetchers.append(Nobody())
+        for count, query in enumerate(("", "?format=raw", "?format=car"), start=1):
+            assert lone.ask(f"/ipfs/{site.missing}{query}").status == 404
+            assert Nobody.asked == count
