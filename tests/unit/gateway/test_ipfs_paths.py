@@ -365,7 +365,7 @@ def test_what_is_here_is_served_while_many_wait_for_what_is_not(tmp_path):
     class Silent:
         async def fetch(self, cid: bytes) -> bytes | None:
             asked.add(cid)
-            while not end.is_set():
+            while not end.is_set():  # noqa: ASYNC110 - a thread sets it
                 await trio.sleep(0.02)
 
     kind = fsdata.encode(FsData(Kind.DIRECTORY))
