@@ -7,6 +7,7 @@ for whoever is not proven to be that user: every program of this machine, and ot
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,17 @@ _log = logging.getLogger(__name__)
 
 NOBODY_S = 10.0  # for so long who was told that nobody has a file is not asked again
 MAX_REMEMBERED = 1024  # names that nobody had
+MAX_PULLS = 8  # for clients of the gateway and the RPC, which any web page can be: at once
+
+
+@dataclass(slots=True)
+class _Pull:
+    """One file on its way. It goes on without a waiter once something of it `came`."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    done: trio.Event = field(default_factory=trio.Event)
+    waiters: int = 0
+    came: bool = False
 
 
 class Ipfs:
@@ -55,7 +67,8 @@ class Ipfs:
         self._nursery = nursery
         self._gateway = Listening("ipfs gateway", "ipfs.gateway", settings.gateway)
         self._rpc = Listening("ipfs rpc", "ipfs.rpc", settings.rpc)
-        self._coming: dict[bytes, trio.Event] = {}
+        self._coming: dict[bytes, _Pull] = {}
+        self._pulls = 0  # that run, those among them that nobody waits for and that end now
         self._nobody: dict[bytes, float] = {}
 
     async def run(self, parts: Parts) -> None:
@@ -81,29 +94,40 @@ class Ipfs:
         await self._rpc.run(api, on_error=answers.failed, listens=api.listens)
 
     async def bring(self, parts: Parts, cid: bytes) -> bool:
-        """Have peers' copy of a whole file pulled into the store, by its root or sha2-256. The pull
-        goes on when the caller has gone. Whether it is here now.
+        """Have peers' copy of a whole file pulled into the store, by its root or sha2-256. A pull
+        goes on when the callers have gone, if something came of it. Whether it is here now; False,
+        too, while MAX_PULLS others run.
         """
         digest = digests.is_sha256(cids.multihash(cid))
         if not digest or cids.codec(cid) not in (cids.RAW, cids.DAG_PB):
             return False
         if not parts.network.wanted or self._nobody.get(cid, 0.0) > trio.current_time():
             return False
-        done = self._coming.get(cid)
-        if done is None:
-            done = self._coming[cid] = trio.Event()
-            self._nursery.start_soon(self._pull, parts, cid, done)
-        await done.wait()
+        pull = self._coming.get(cid)
+        if pull is None:
+            if self._pulls >= MAX_PULLS:
+                return False
+            self._pulls += 1
+            pull = self._coming[cid] = _Pull()
+            self._nursery.start_soon(self._pull, parts, cid, pull)
+        pull.waiters += 1
+        try:
+            await pull.done.wait()
+        finally:
+            pull.waiters -= 1
+            if not pull.waiters and not pull.came and self._coming.get(cid) is pull:
+                del self._coming[cid]  # who comes now begins anew
+                pull.scope.cancel()
         return await trio.to_thread.run_sync(self.blocks.local.file_of, cid) is not None
 
-    async def _pull(self, parts: Parts, cid: bytes, done: trio.Event) -> None:
-        async def quiet(_: Progress) -> None:
-            pass
+    async def _pull(self, parts: Parts, cid: bytes, pull: _Pull) -> None:
+        async def note(progress: Progress) -> None:
+            pull.came = pull.came or progress.done_bytes > 0
 
         try:
-            with parts.store.running() as hold:
-                await bring_named(parts, CidRef(cid), quiet, None, hold, lambda _: None)
-            self.blocks.tell(None)
+            with pull.scope, parts.store.running() as hold:
+                await bring_named(parts, CidRef(cid), note, None, hold, lambda _: None)
+                self.blocks.tell(None)
         except P2PCacheError as exc:
             _log.debug("%s does not come from peers: %s", cids.format_cid(cid), exc.message)
             if len(self._nobody) >= MAX_REMEMBERED:
@@ -112,8 +136,10 @@ class Ipfs:
         except Exception as exc:  # noqa: BLE001 - the border: one pull ends, not the agent
             bug(exc, _log)
         finally:
-            done.set()
-            del self._coming[cid]
+            self._pulls -= 1
+            pull.done.set()
+            if self._coming.get(cid) is pull:
+                del self._coming[cid]
 
     def status(self) -> dict[str, Any]:
         """For `status`."""

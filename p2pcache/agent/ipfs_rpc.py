@@ -12,7 +12,7 @@ from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.errors import LocalFault, Unavailable, Untrusted
 from p2pcache.gateway.kubo_rpc.call import Context, Identity, Peer, Space
 from p2pcache.store import durable
-from p2pcache.transfer.dag_pins import DagPinner
+from p2pcache.transfer.dag_pins import FILES, DagPinner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -149,6 +149,7 @@ def rpc_context(parts: Parts) -> Context:
     return Context(
         blocks=blocks,
         pins=DagPinner(blocks),
+        tree_pins=DagPinner(blocks, FILES),
         node=AgentNode(parts),
         root=RootFile(parts.config.home),
         bring=partial(parts.ipfs.bring, parts),

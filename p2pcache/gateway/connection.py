@@ -31,6 +31,7 @@ RECEIVE_BYTES = 64 << 10
 SEND_BYTES = 256 << 10  # of one send: what has to go out within `stall_s`
 DRAIN_BYTES = 1 << 20  # of a body that nobody read, so that the answer is not lost in a reset
 DRAIN_S = 2.0
+LEFT = "the client left in the middle of its request"
 _REASONS = {one.value: one.phrase.encode() for one in HTTPStatus}
 _FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -179,7 +180,11 @@ class Connection:
                 raise UsageError(f"a body that is no HTTP: {exc}") from exc
             if event is h11.NEED_DATA:
                 with trio.move_on_after(self._options.stall_s) as scope:
-                    self._h11.receive_data(await self._stream.receive_some(RECEIVE_BYTES))
+                    try:
+                        data = await self._stream.receive_some(RECEIVE_BYTES)
+                    except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                        raise Unavailable(LEFT) from exc
+                    self._h11.receive_data(data)
                 if scope.cancelled_caught:
                     raise Unavailable("the client stopped in the middle of its request")
             elif isinstance(event, h11.Data):
@@ -187,7 +192,7 @@ class Connection:
             elif isinstance(event, h11.EndOfMessage):
                 self._watch()
             else:
-                raise Unavailable("the client left in the middle of its request")
+                raise Unavailable(LEFT)
         return None
 
     async def _drained(self) -> bool:

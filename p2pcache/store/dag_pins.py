@@ -2,7 +2,8 @@
 
 What a pin keeps is loose blocks, by multihash, and blobs, by the name that the DAG has for them (a
 raw sha2-256, or a UnixFS root as long as nobody hashed the whole). A DAG never changes, so what is
-below a root is walked once, and an eviction asks one question.
+below a root is walked once, and an eviction asks one question. Several owners may pin one root: the
+user, and parts of the agent under a name of theirs; neither takes the other's pin away.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ class DagPins:
         self._index = index
 
     def add(
-        self, root: bytes, recursive: bool, blocks: Collection[bytes], blobs: Collection[bytes]
-    ) -> None:
-        """Pin, in one transaction; replaces an earlier pin of this root."""
+        self, root: bytes, recursive: bool, blocks: Collection[bytes], blobs: Collection[bytes],
+        owner: bytes = b"",
+    ) -> None:  # fmt: skip
+        """Pin, in one transaction; replaces this owner's earlier pin of this root (a CIDv1)."""
+        root = _prefix(owner) + root
         with self._index.write("pinning") as connection:
             for table in ("block_pins", "pinned_blocks", "pinned_blobs"):
                 connection.execute(f"DELETE FROM {table} WHERE root = ?", (root,))
@@ -36,18 +39,21 @@ class DagPins:
             insert_many(connection, insert, [(root, name) for name in blobs])
             connection.execute("INSERT INTO block_pins VALUES (?,?)", (root, recursive))
 
-    def drop(self, root: bytes) -> bool:
-        """Whether it was pinned."""
+    def drop(self, root: bytes, owner: bytes = b"") -> bool:
+        """Whether this owner had it pinned."""
+        root = _prefix(owner) + root
         with self._index.write("unpinning") as connection:
             gone = connection.execute("DELETE FROM block_pins WHERE root = ?", (root,)).rowcount
             connection.execute("DELETE FROM pinned_blocks WHERE root = ?", (root,))
             connection.execute("DELETE FROM pinned_blobs WHERE root = ?", (root,))
         return gone > 0
 
-    def roots(self) -> dict[bytes, bool]:
-        """Every root, and whether all below it is kept."""
-        rows = self._index.read("SELECT root, recursive FROM block_pins")
-        return {bytes(root): bool(recursive) for root, recursive in rows}
+    def roots(self, owner: bytes = b"") -> dict[bytes, bool]:
+        """Every root of this owner, and whether all below it is kept."""
+        prefix = _prefix(owner)
+        query = "SELECT root, recursive FROM block_pins WHERE root >= ? AND root < ?"
+        rows = self._index.read(query, (prefix + b"\1", prefix + b"\2"))
+        return {bytes(root)[len(prefix) :]: bool(recursive) for root, recursive in rows}
 
     def blocks(self) -> set[bytes]:
         """Multihashes of the loose blocks that pins keep."""
@@ -66,3 +72,8 @@ class DagPins:
             "SELECT n.sha256 FROM pinned_blobs p JOIN names n ON n.name = p.name"
         )
         return {bytes(name) for (name,) in rows}
+
+
+def _prefix(owner: bytes) -> bytes:
+    """What a root is kept under; a CIDv1 begins with one."""
+    return b"\0" + owner + b"\0" if owner else b""

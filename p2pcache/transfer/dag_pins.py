@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from p2pcache.store.store import Hold
     from p2pcache.transfer.blocks import BlockService
 
+FILES = b"files"  # the owner of what the files API pins
 MAX_BLOCKS = 2_000_000  # of one DAG, each once: 2 TB of leaves of 1 MiB, 0.3 GB of memory
 
 
 class DagPinner:
-    """See the port. A blob that is here stands for all below its root, and is not walked."""
+    """See the port. A blob that is here stands for all below its root, and is not walked. Pins of
+    an `owner` are its own: the user's are those without one.
+    """
 
-    def __init__(self, blocks: BlockService) -> None:
+    def __init__(self, blocks: BlockService, owner: bytes = b"") -> None:
+        self._owner = owner
         self._blocks = blocks
         self._local = blocks.local
         self._store = blocks.local.store
@@ -40,11 +44,12 @@ class DagPinner:
 
     async def unpin(self, root: bytes) -> bool:
         """See the port."""
-        return await trio.to_thread.run_sync(self._store.dag_pins.drop, cids.as_v1(root))
+        drop = self._store.dag_pins.drop
+        return await trio.to_thread.run_sync(drop, cids.as_v1(root), self._owner)
 
     async def pins(self) -> dict[bytes, bool]:
         """See the port."""
-        return await trio.to_thread.run_sync(self._store.dag_pins.roots)
+        return await trio.to_thread.run_sync(self._store.dag_pins.roots, self._owner)
 
     async def pinned_below(self) -> set[bytes]:
         """See the port."""
@@ -85,7 +90,7 @@ class DagPinner:
             if len(seen) > MAX_BLOCKS:
                 raise Untrusted(f"a DAG of more than {MAX_BLOCKS} blocks cannot be pinned")
         self._store.loose.sync(blocks)
-        self._store.dag_pins.add(cids.as_v1(root), recursive, blocks, blobs)
+        self._store.dag_pins.add(cids.as_v1(root), recursive, blocks, blobs, self._owner)
 
     def _keep(
         self, cid: bytes, recursive: bool, blocks: set[bytes], blobs: set[bytes], hold: Hold

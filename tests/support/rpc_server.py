@@ -18,7 +18,7 @@ from p2pcache.net.identity import Identity as Keys
 from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
 from p2pcache.transfer.blocks import LocalBlocks, open_blocks
-from p2pcache.transfer.dag_pins import DagPinner
+from p2pcache.transfer.dag_pins import FILES, DagPinner
 from tests.support.kubo_rpc import Server
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def rpc_server(folder: Path) -> Iterator[Server]:
     async def main() -> None:
         with Store.open(folder / "store", StoreOptions(reserve_bytes=0)) as store:
             async with open_blocks(LocalBlocks(store)) as blocks, trio.open_nursery() as nursery:
-                context = Context(blocks, DagPinner(blocks), AloneNode(store), HeldRoot(), nobody)
+                pins, tree_pins = DagPinner(blocks), DagPinner(blocks, FILES)
+                node = AloneNode(store)
+                context = Context(blocks, pins, tree_pins, node, HeldRoot(), nobody)
                 api = Api(context)
                 server = await nursery.start(
                     partial(serve, api, HttpOptions(), on_error=answers.failed)

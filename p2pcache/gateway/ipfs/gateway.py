@@ -8,7 +8,6 @@ hashed on its way: a blob as it came in, a block when it was read.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -149,21 +148,31 @@ class _Answer:
     async def _wait_brought(self, root: bytes) -> None:
         """Ask peers for a whole file while others are asked for its root. Where they have that,
         peers get `peers_s` more; where nobody has it, they are what there is.
+        Raises what the others said when the peers have none either: nobody is asked again.
         """
+        missing: P2PCacheError | None = None
+        came = False
         with plain_errors():
             async with trio.open_nursery() as nursery:
                 brought = trio.Event()
 
                 async def ask_peers() -> None:
-                    await self._bring(root)
+                    nonlocal came
+                    came = await self._bring(root)
                     brought.set()
 
                 nursery.start_soon(ask_peers)
-                with suppress(P2PCacheError):
+                try:
                     await self._reader.blocks.get(root)
                     with trio.move_on_after(self._peers_s):
                         await brought.wait()
                     nursery.cancel_scope.cancel()
+                except P2PCacheError as exc:
+                    missing = exc
+        if missing is not None and not came:
+            if isinstance(missing, NotFound):
+                raise BlockMissing(missing.message, hint=missing.hint) from missing
+            raise missing
 
     def _is_here(self, cid: bytes) -> bool:
         local = self._reader.blocks.local

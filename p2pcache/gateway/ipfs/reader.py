@@ -8,6 +8,7 @@ and what `ahead` asked for, and a client that goes away leaves nothing running.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PIECE_BYTES = 512 << 10  # of a body: hashed and sent in about a millisecond
-MAX_THREADS = 16  # of one gateway; more requests wait for each other's pieces
+MAX_THREADS = 16  # that work, of one gateway; more requests wait for each other's pieces
 AHEAD_COUNT = 16  # blocks that are asked for before they are needed: 32 MiB at most
 
 
@@ -40,12 +41,23 @@ class Reader:
 
     def __init__(self, blocks: BlockService) -> None:
         self.blocks = blocks
-        self._threads = trio.CapacityLimiter(MAX_THREADS)
+        self._threads = trio.CapacityLimiter(math.inf)  # one a connection at most
+        self._working = trio.Semaphore(MAX_THREADS)
 
     async def run(self, job: Callable[..., T], *args: object) -> T:
         """In a thread of this gateway. Cancelled, it ends with the block that it waits for."""
         with plain_errors():
-            return await trio.to_thread.run_sync(job, *args, limiter=self._threads)
+            async with self._working:
+                return await trio.to_thread.run_sync(job, *args, limiter=self._threads)
+
+    async def _wait_fetched(self, cid: bytes) -> bytes:
+        """For a thread of `run`: what is here is read by others meanwhile."""
+        self._working.release()
+        try:
+            return await self.blocks.get(cid)
+        finally:
+            with trio.CancelScope(shield=True):  # who works ends soon
+                await self._working.acquire()
 
     # -- in a thread -----------------------------------------------------------------------------
 
@@ -94,7 +106,7 @@ class Reader:
 
     def _fetched(self, cid: bytes) -> bytes:
         try:
-            return trio.from_thread.run(self.blocks.get, cid)
+            return trio.from_thread.run(self._wait_fetched, cid)
         except NotFound as exc:
             raise BlockMissing(exc.message, hint=exc.hint) from exc
 

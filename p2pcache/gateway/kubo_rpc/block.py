@@ -49,6 +49,14 @@ def hash_named(name: str) -> int:
         raise UsageError(f"unrecognized multihash function: {name[:80]}") from None
 
 
+def cid_of(codec: int, block: bytes, code: int) -> bytes:
+    """The CIDv1 of a block that a client gave us. Raises UsageError: too long for identity."""
+    try:
+        return hashes.cid_of(codec, block, code)
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
+
+
 async def whole_files(
     call: Call, argument: str, most: int = MAX_BLOCK_BYTES
 ) -> AsyncGenerator[bytes, None]:
@@ -93,10 +101,7 @@ async def put(call: Call) -> Response:
 async def _put(call: Call, codec: int, code: int, v0: bool, pin: bool) -> Rows:
     async with aclosing(whole_files(call, "data")) as found:
         async for block in found:
-            try:
-                cid = hashes.cid_of(codec, block, code)
-            except ValueError as exc:
-                raise UsageError(str(exc)) from exc
+            cid = cid_of(codec, block, code)
             await call.put(cid, block)
             if pin:
                 await call.context.pins.pin(cid, recursive=False)

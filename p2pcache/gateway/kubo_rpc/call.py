@@ -108,12 +108,14 @@ class RootFile(Protocol):
 @dataclass(slots=True)
 class Context:
     """What all calls share. `profile`: how content is written unless a call says otherwise.
+    `tree_pins`: pins of the files API, apart from those that anybody made.
     `files_lock`: one change of the files API at a time. `bring`: have a whole file of peers pulled
     in by its root or digest; whether it is here then.
     """
 
     blocks: Blocks
     pins: Pins
+    tree_pins: Pins
     node: Node
     root: RootFile
     bring: Callable[[bytes], Awaitable[bool]]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from p2pcache.content import cid as cids
 from p2pcache.content import varint
 from p2pcache.content.carstream import CarReader, encode_car
-from p2pcache.content.dag import cbor, djson, hashes, node, traverse
+from p2pcache.content.dag import cbor, djson, node, traverse
 from p2pcache.content.dag.cbor import CidLink
 from p2pcache.errors import NotFound, P2PCacheError, Untrusted, UsageError
 from p2pcache.gateway.kubo_rpc import answers, multipart, paths
-from p2pcache.gateway.kubo_rpc.block import block_of, codec_named, hash_named, whole_files
+from p2pcache.gateway.kubo_rpc.block import block_of, cid_of, codec_named, hash_named, whole_files
 from p2pcache.gateway.kubo_rpc.multipart import Data, File, FileEnd
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ async def _put(call: Call, reads: int, writes: int, code: int, pin: bool) -> Row
     async with aclosing(whole_files(call, "object data")) as found:
         async for data in found:
             block = encode(writes, decode(reads, data))
-            cid = hashes.cid_of(writes, block, code)
+            cid = cid_of(writes, block, code)
             await call.put(cid, block)
             if pin:
                 await call.context.pins.pin(cid)

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from p2pcache.content import cid as cids
 from p2pcache.content.dag import build, files, folders
 from p2pcache.content.unixfs import Root
 from p2pcache.errors import UsageError
@@ -138,8 +139,8 @@ class Tree:
         old = context.root.load()
         if old == new:
             return
-        users = dict(await context.pins.pins())
-        await context.pins.pin(new)
+        await context.tree_pins.pin(new)
         context.root.save(new)
-        if old is not None and old in users:
-            await context.pins.unpin(old)
+        for other in await context.tree_pins.pins():  # a kill may have left more than one
+            if other != cids.as_v1(new):
+                await context.tree_pins.unpin(other)

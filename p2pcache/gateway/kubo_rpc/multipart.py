@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_TARGET_BYTES = 4096  # of a symlink: PATH_MAX
 MAX_NAME_BYTES = 4096
+MAX_DEPTH = 256  # components of a name: what `get` gives back as a tar
 MAX_HEADER_BYTES = 16 << 10  # of one header of a part; a name of MAX_NAME_BYTES, percent-encoded
 
 
@@ -168,6 +169,8 @@ def clean_path(name: str) -> str:
             components[-1:] = []
         elif component not in ("", "."):
             components.append(component)
+    if len(components) > MAX_DEPTH:
+        raise UsageError(f"a path of more than {MAX_DEPTH} folders")
     path = "/".join(components)
     if "\0" in path or len(path.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         raise UsageError("a name with a zero byte, or of more than 4096 bytes")

@@ -19,21 +19,10 @@ if TYPE_CHECKING:
 TYPES = ("direct", "indirect", "recursive", "all")
 
 
-async def pinned(call: Call) -> dict[bytes, bool]:
-    """Pinned roots, and whether they are recursive, but for the root of the files API, which is no
-    pin that anybody made.
-    """
-    found = dict(await call.context.pins.pins())
-    root = call.context.root.load()
-    if root is not None:
-        found.pop(root, None)
-    return found
-
-
 async def _is_recursive(call: Call, cid: bytes) -> bool | None:
     """None: it is not pinned by itself."""
     wanted = cids.as_v1(cid)
-    pins = await pinned(call)
+    pins = await call.context.pins.pins()
     return next((deep for root, deep in pins.items() if cids.as_v1(root) == wanted), None)
 
 
@@ -141,7 +130,7 @@ async def _ls_these(call: Call, kind: str, wanted: list[str]) -> Rows:
 
 
 async def _ls_all(call: Call, kind: str) -> Rows:
-    pins = await pinned(call)
+    pins = await call.context.pins.pins()
     for want, deep in (("recursive", True), ("direct", False)):
         if kind in ("all", want):
             for root, is_deep in pins.items():
@@ -184,7 +173,7 @@ async def _below(call: Call, root: bytes, told: set[bytes], visited: set[bytes])
 async def _root_above(call: Call, cid: bytes) -> bytes | None:
     """A recursive pin that keeps this block."""
     wanted = cids.as_v1(cid)
-    for root, deep in (await pinned(call)).items():
+    for root, deep in (await call.context.pins.pins()).items():
         if deep:
             async with aclosing(_below(call, root, set(), set())) as below:
                 async for one in below:

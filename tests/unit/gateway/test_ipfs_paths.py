@@ -1,6 +1,9 @@
 """The path gateway, rule by rule; docs/ipfs.md says which section each one is of."""
 
+import hashlib
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import pytest
@@ -8,7 +11,10 @@ import trio
 
 from p2pcache.content import cid as cids
 from p2pcache.content.cid import format_cid
-from tests.support.ipfs_gateway import gateway
+from p2pcache.content.dag import fsdata, node
+from p2pcache.content.dag.fsdata import FsData, Kind
+from p2pcache.gateway.ipfs.reader import MAX_THREADS
+from tests.support.ipfs_gateway import gateway, keep
 from tests.support.ipfs_site import BIG, FILES, fill
 from tests.support.stored import MIB
 
@@ -337,3 +343,47 @@ def test_a_file_that_peers_have_is_brought_whole(tmp_path, site):
         assert peers.ask(f"/ipfs/{root}").body == BIG
         assert peers.ask(f"/ipfs/{site.missing}").status == 404
         assert len(asked) == 2
+
+
+def test_what_nobody_has_is_searched_once_a_request(tmp_path, site):
+    class Nobody:
+        asked = 0
+
+        async def fetch(self, cid: bytes) -> bytes | None:
+            Nobody.asked += 1
+
+    with gateway(tmp_path) as lone:
+        lone.fetchers.append(Nobody())
+        for count, query in enumerate(("", "?format=raw", "?format=car"), start=1):
+            assert lone.ask(f"/ipfs/{site.missing}{query}").status == 404
+            assert Nobody.asked == count
+
+
+def test_what_is_here_is_served_while_many_wait_for_what_is_not(tmp_path):
+    asked, end = set(), threading.Event()
+
+    class Silent:
+        async def fetch(self, cid: bytes) -> bytes | None:
+            asked.add(cid)
+            while not end.is_set():  # noqa: ASYNC110 - a thread sets it
+                await trio.sleep(0.02)
+
+    kind = fsdata.encode(FsData(Kind.DIRECTORY))
+    with gateway(tmp_path, answer_s=15.0) as slow:
+        slow.fetchers.append(Silent())
+        targets = []
+        for number in range(2 * MAX_THREADS):  # folders that are here, of files that are not
+            file = cids.raw_cid(hashlib.sha256(b"%d" % number).digest())
+            block = node.encode([node.Link(file, b"f", 5)], kind)
+            folder = cids.dagpb_cid(hashlib.sha256(block).digest())
+            keep(slow.store, folder, block)
+            targets.append(f"/ipfs/{format_cid(folder)}")
+        with ThreadPoolExecutor(len(targets)) as clients:
+            waiting = [clients.submit(slow.ask, f"{target}/f") for target in targets]
+            try:
+                while len(asked) < len(targets) and not any(one.done() for one in waiting):
+                    assert slow.ask(f"{targets[0]}?format=raw").status == 200
+                assert slow.ask(f"{targets[0]}?format=raw").status == 200
+            finally:
+                end.set()
+            assert {one.result().status for one in waiting} == {404}
