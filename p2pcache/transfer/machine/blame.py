@@ -121,9 +121,7 @@ def blame(
         case FaultKind.NOT_FOUND | FaultKind.DENIED | FaultKind.SPENT:
             source.excluded[index] = fault
         case FaultKind.UNTRUSTED:
-            is_peer = (
-                source.kind is SourceKind.PEER
-            )  # others' bytes are checked by proven maps only
+            is_peer = source.kind is SourceKind.PEER  # others' bytes: by proven maps only
             if is_peer and fault.arrived is not None and ended is not None:
                 block = 1 << (ended.done // BLOCK_BYTES)  # the one that differed
                 source.barred[index] = source.barred.get(index, 0) | block

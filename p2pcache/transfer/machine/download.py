@@ -464,6 +464,7 @@ class Download(Planning):
             flight.moved_at = min(now, flight.moved_at + seconds)
         for source in self._sources.values():
             source.moved_at = min(now, source.moved_at + seconds)
+            source.asked_at = min(now, source.asked_at + seconds)
 
     def _compare(self, blob: BlobState, blocks: int) -> None:
         """Have blocks fetched again by somebody who did not send them."""

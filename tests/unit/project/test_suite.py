@@ -52,6 +52,13 @@ def test_the_quick_tests_need_no_server_that_has_to_be_built() -> None:
         )
 
 
+def test_lock_files_name_no_place_to_download_from() -> None:
+    locks = sorted((ROOT / "tests" / "support").glob("*/package-lock.json"))
+    assert locks
+    for lock in locks:
+        assert '"resolved"' not in lock.read_text(), lock
+
+
 @pytest.mark.slow
 def test_sigterm_ends_both_runs_and_what_they_started(tmp_path: Path) -> None:
     tests = [tmp_path / "tests" / "test_a.py", tmp_path / "tests" / "unit" / "test_b.py"]

@@ -278,6 +278,13 @@ def test_the_lease_grows_where_the_origin_is_slow():
     assert view.lease_s == OPTIONS.lease_most_s, "nobody's patience ends while a promise counts"
 
 
+def test_before_anything_came_a_lease_follows_how_many_ask_the_origin():
+    view = owners("peer0")
+    for name in ("peer1", "peer2", "peer3"):
+        view.heard(name, intake=1.0, declines=False, brings=[Unit(0, int(name[-1]))], now=0.0)
+    assert view.lease_s == 3 * FIRST_LEASES
+
+
 def test_the_window_is_wider_where_not_all_are_linked():
     options = OwnerOptions()
     members = [f"m{number}" for number in range(options.all_linked + 1)]

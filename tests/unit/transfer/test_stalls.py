@@ -109,6 +109,17 @@ def test_a_peer_that_brought_nothing_yet_does_not_spare_the_origin_for_long():
     assert {job.source for job in pull.end(asked)} == {"p0"}, "it brings what it has: spared again"
 
 
+def test_no_peer_is_silent_while_this_process_stood_still():
+    pull = Pull(64 * MIB, streams=5, peers=1)
+    pull.tell(ev.SourceHas("p0", 0))
+    pull.open(blocks=64)
+    pull.now = 2.0
+    assert pull.tell(ev.StoodStill(1.9)) == []
+    pull.now = 1.9 + OPTIONS.first_block_s
+    (asked,) = pull.tell(ev.Tick())
+    assert asked.source == "origin"
+
+
 def test_a_new_peer_is_asked_beside_a_silent_one():
     pull = Pull(64 * MIB, streams=5, peers=2)
     pull.tell(ev.SourceHas("p0", 0))
