@@ -279,7 +279,7 @@ def test_the_lease_grows_where_the_origin_is_slow():
 
 
 def test_before_anything_came_a_lease_follows_how_many_ask_the_origin():
-    view = owners("peer0")
+    view = Owners("peer0", NAMES, OPTIONS, 0.0)
     for name in ("peer1", "peer2", "peer3"):
         view.heard(name, intake=1.0, declines=False, brings=[Unit(0, int(name[-1]))], now=0.0)
     assert view.lease_s == 3 * FIRST_LEASES
