@@ -22,12 +22,14 @@ from p2pcache.content.refs import CidRef
 from p2pcache.errors import P2PCacheError, bug
 from p2pcache.transfer.blocks import BlockOptions, BlockService, LocalBlocks
 from p2pcache.transfer.dag_pins import DagPinner
+from p2pcache.transfer.publishing import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from p2pcache.agent.bitswap import AgentBitswap
     from p2pcache.agent.parts import Parts
+    from p2pcache.agent.public import AgentPublic
     from p2pcache.config.ipfs import IpfsSettings
     from p2pcache.content.blocks import Fetcher
     from p2pcache.store.store import Store
@@ -64,6 +66,8 @@ class Ipfs:
         self.open_blocks = self.blocks.seen_by(open_to_all(store, now))
         self.pins = DagPinner(self.blocks)
         self.bitswap: AgentBitswap | None = None  # None: it is switched off
+        self.publisher = Publisher(self.blocks.local, self.open_blocks.local)
+        self.public: AgentPublic | None = None  # None: it is switched off
         self._nursery = nursery
         self._gateway = Listening("ipfs gateway", "ipfs.gateway", settings.gateway)
         self._rpc = Listening("ipfs rpc", "ipfs.rpc", settings.rpc)
@@ -149,8 +153,10 @@ class Ipfs:
             "rpc": self._rpc.url,
             "why": why,
             "bitswap": None if self.bitswap is None else self.bitswap.status(),
+            "public": None if self.public is None else self.public.status(),
         }
 
     def checks(self) -> list[tuple[str, bool, str, str]]:
         """Rows for `doctor`."""
-        return [one.check() for one in (self._gateway, self._rpc) if one.wanted]
+        found = [one.check() for one in (self._gateway, self._rpc) if one.wanted]
+        return found if self.public is None else [*found, self.public.check()]

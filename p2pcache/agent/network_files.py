@@ -24,6 +24,11 @@ class Files:
         return self.home / "identity.key"
 
     @property
+    def public(self) -> Path:
+        """Our key in the public IPFS network, which nobody can link with the other one."""
+        return self.home / "public.key"
+
+    @property
     def network(self) -> Path:
         """The key that all agents of the network share."""
         return self.home / "network.key"

@@ -22,8 +22,10 @@ from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.origins import Origins
 from p2pcache.agent.parts import Parts
 from p2pcache.agent.preload.preloads import Preloads
+from p2pcache.agent.public import AgentPublic
 from p2pcache.agent.pulls import Pulls
 from p2pcache.agent.supervise import keep_running
+from p2pcache.config.ipfs import Public
 from p2pcache.errors import DiskFull, LocalFault
 from p2pcache.lanes.odometer import open_odometer
 from p2pcache.sources.certificates import trusting
@@ -96,6 +98,12 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     ipfs.bitswap = AgentBitswap(network, store, ipfs.open_blocks)
                     ipfs.fetchers.append(ipfs.bitswap)
                     nursery.start_soon(keep_running, ipfs.bitswap.run)
+                if config.ipfs.public is not Public.OFF:  # strangers are asked last
+                    ipfs.public = AgentPublic(
+                        config.home, config.ipfs, ipfs.blocks.local, ipfs.publisher
+                    )
+                    ipfs.fetchers.append(ipfs.public)
+                    nursery.start_soon(keep_running, ipfs.public.run)
                 parts = Parts(
                     config=config,
                     store=store,

@@ -66,7 +66,13 @@ def _ipfs_lines(ipfs: IpfsStatus | None) -> list[str]:
     found = [f"{name} {url}" for name in ("gateway", "rpc") if (url := ipfs.get(name))]
     if ipfs["why"]:
         found.append(f"off: {ipfs['why']}")
-    return [f"ipfs     {', '.join(found)}"] if found else []
+    lines = [f"ipfs     {', '.join(found)}"] if found else []
+    public = ipfs.get("public")
+    if public is not None:
+        how = public["why"] or counted(public.get("peers", 0), "peer")
+        shared = f", {counted(public['published'], 'root')} published" * (public["published"] > 0)
+        lines.append(f"public   {public['mode']}, {how}{shared}")
+    return lines
 
 
 def _network_lines(network: NetworkStatus | None) -> list[str]:

@@ -37,6 +37,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Share": {
         "push": ("share", "push", "Put a file or folder into the store."),
+        "publish": ("publish", "publish", "Give content to the public IPFS network."),
+        "unpublish": ("publish", "unpublish", "Give it to no stranger any more."),
         "export": ("bundle", "export", "Write refs into one file for another network."),
         "import": ("bundle", "import_", "Take in a file that export wrote."),
         "init": ("network", "init", "Make a network of your own."),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from p2pcache.config.network import port
+from p2pcache.config.network import port, words
+from p2pcache.errors import UsageError
 from p2pcache.sources.kubo_place import AUTO, parse_kubo, parse_url
 
 if TYPE_CHECKING:
@@ -25,6 +27,17 @@ class ListenAt:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Public(enum.Enum):
+    """What this agent has to do with the public IPFS network."""
+
+    OFF = "off"
+    FETCH = "fetch"  # it asks for blocks, serves nothing and announces nothing
+    SHARE = "share"  # and serves and announces what was published, nothing else
+
+
+PUBLIC_LISTEN = ("/ip4/0.0.0.0/tcp/4802", "/ip6/::/tcp/4802")  # beside the port of the network
+
+
 @dataclass(frozen=True, slots=True)
 class IpfsSettings:
     """`gateway`, `rpc` None: there is none, which is the default: every program and user of this
@@ -35,6 +48,9 @@ class IpfsSettings:
 
     `bitswap`: whether nodes of the network that speak nothing else (Kubo, Helia) get our blocks,
     and are asked for theirs.
+
+    `public_listen` empty: with `share` PUBLIC_LISTEN, else nowhere. `public_bootstrap`: who is
+    dialled first. `public_limit_up_bytes_per_s`: of what strangers get together.
     """
 
     gateway: ListenAt | None = None
@@ -42,6 +58,11 @@ class IpfsSettings:
     kubo: str | None = None
     kubo_gateway: str | None = None
     bitswap: bool = False
+    public: Public = Public.OFF
+    public_listen: tuple[str, ...] = ()
+    public_announce: tuple[str, ...] = ()
+    public_bootstrap: tuple[str, ...] = ()
+    public_limit_up_bytes_per_s: float | None = None
 
 
 def listen_at(text: str) -> ListenAt:
@@ -78,11 +99,30 @@ def where_kubo(said: str | None, environment: Mapping[str, str]) -> str | None:
     return ipfs_repository(environment) if said == AUTO else said
 
 
-def never(text: str) -> bool:
-    """`off`. Raises ValueError for anything else: there is nothing to switch on yet."""
-    if text.strip().lower() in ("0", "false", "no", "off"):
-        return False
-    raise ValueError(
-        "p2pcache does not join the public IPFS network; `ipfs.bitswap` trades blocks with Kubo "
-        "and Helia in the private one: give them its network.key as their swarm.key"
-    )
+def public(text: str) -> Public:
+    """`off`, `fetch`, `share`. Raises ValueError."""
+    word = text.strip().lower()
+    try:
+        return Public("off" if word in ("0", "false", "no") else word)
+    except ValueError:
+        raise ValueError(
+            f"`{text}` is none of `off`, `fetch` (blocks are asked of the public IPFS network) and "
+            "`share` (and what `p2pcache publish` names is given to it)"
+        ) from None
+
+
+def public_listen(text: str) -> tuple[str, ...]:
+    """Where the public host listens."""
+    from p2pcache.net.address import parse_address  # late: `net` prepares the import of libp2p
+
+    for word in words(text):
+        try:
+            address = parse_address(word)
+        except UsageError:
+            address = None
+        if address is None or address.peer is not None or not address.kind.startswith("ip"):
+            raise ValueError(
+                f"`{word}` is not what can be listened on; write addresses of this machine like "
+                "`/ip4/0.0.0.0/tcp/4802`, separated by commas"
+            )
+    return words(text)

@@ -52,13 +52,20 @@ LISTEN = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
 _LOG = logging.getLogger(__name__)
 
 
+def _any_address(_: str) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class HostOptions:
-    """Limits of a host."""
+    """Limits of a host. Where one is reached, who came first and is idle makes room."""
 
     dial: DialOptions = field(default_factory=DialOptions)
     announce: tuple[str, ...] = ()  # addresses told to others instead of our own (behind NAT)
     max_connections: int = 1024  # descriptors; a full mesh ends at about 64
+    max_inbound: int = 1024  # of those, dialled by others
+    max_inbound_per_ip: int = 1024
+    may_dial: Callable[[str], bool] = _any_address  # of the addresses that others are said to have
     max_links_per_peer: int = 3  # a peer that comes back before its old link is known to be dead
     max_streams_per_link: int = 256  # inbound, at once; ours uses 1 to 20
     spare_link_s: float = 10.0  # both dialled: the one not chosen is closed when idle so long
@@ -99,7 +106,7 @@ class Libp2pHost:
         self._nursery = nursery
         self._handshake = Handshake(identity, key, timeout_s=options.dial.handshake_s)
         self._swarm = QuietSwarm(
-            self._handshake, max_connections=options.max_connections, redial=self._redial
+            self._handshake, max_connections=2 * options.max_connections, redial=self._redial
         )
         self._basic = basic_host(
             self._swarm, lambda _: [Multiaddr(address) for address in self.addresses()]
@@ -265,7 +272,8 @@ class Libp2pHost:
                 tcp.cut()
                 raise
 
-        found = dialable(addresses, options)
+        told = [address for address in addresses if self._options.may_dial(address)]
+        found = dialable(told, options)
         await race(found, attempt, stagger_s=options.stagger_s)
 
     async def _accepted(self, tcp: TcpConnection) -> None:
@@ -297,6 +305,9 @@ class Libp2pHost:
         if self._closing or not self._admit(peer):
             tcp.cut()
             raise Denied(f"{format_peer_id(peer)} is not admitted here")
+        if not self._has_room(tcp, inbound=inbound):
+            tcp.cut()
+            raise Unavailable("there are too many connections, and none of them is idle")
         link = _Link(peer, tcp, proven.muxed, inbound, trio.current_time())
         self._by_muxed[id(proven.muxed)] = link
         tcp.when_closed(lambda: self._lost(link))
@@ -317,6 +328,23 @@ class Libp2pHost:
         if tcp.closed:
             raise Unavailable(f"the connection to {tcp.remote} did not last")
         self._gained(link)
+
+    def _has_room(self, tcp: TcpConnection, *, inbound: bool) -> bool:
+        """Whether one more link is within the limits; idle ones are cut for it."""
+        links = self._by_muxed.values()
+        came = [link for link in links if link.inbound]
+        near = [link for link in came if link.tcp.remote.host == tcp.remote.host]
+        limits = [(list(links), self._options.max_connections)]
+        if inbound:
+            limits += [(came, self._options.max_inbound), (near, self._options.max_inbound_per_ip)]
+        for among, most in limits:
+            if len(among) < most:
+                continue
+            idle = [one for one in among if one.conn is not None and not one.conn.get_streams()]
+            if not idle:
+                return False
+            min(idle, key=lambda link: link.since).tcp.cut(reset=False)
+        return True
 
     def _gained(self, link: _Link) -> None:
         links = self._links.setdefault(link.peer, [])
@@ -519,7 +547,7 @@ async def open_host(
 ) -> AsyncIterator[Libp2pHost]:
     """A host that listens, until the block is left (at most about 2 s later no socket is open).
 
-    `key` None is an open network, for tests alone. `admit` is asked after every handshake whether
+    `key` None is an open network: the public one. `admit` is asked after every handshake whether
     that peer may stay. Raises LocalFault when a port is taken.
     """
     py_libp2p_fixes.apply()

@@ -65,6 +65,15 @@ class DagPins:
         query = "SELECT 1 FROM pinned_blocks WHERE multihash = ? LIMIT 1"
         return bool(self._index.read(query, (multihash,)))
 
+    def keeps(self, multihash: bytes, owner: bytes) -> bool:
+        """Whether a pin of this owner has written down a block: 5 us for each of its roots."""
+        prefix = _prefix(owner)
+        query = (
+            "SELECT 1 FROM block_pins p JOIN pinned_blocks b ON b.root = p.root "
+            "WHERE p.root >= ? AND p.root < ? AND b.multihash = ? LIMIT 1"
+        )
+        return bool(self._index.read(query, (prefix + b"\1", prefix + b"\2", multihash)))
+
     def blobs(self) -> set[bytes]:
         """What evictions call the blobs that pins keep: raw sha2-256, and roots."""
         rows = self._index.read(

@@ -141,6 +141,18 @@ class AsyncClient:
         call = calls.import_bundle(path)
         return cast("answers.ImportAnswer", (await self.call(call.op, call.args, on_progress))[0])
 
+    async def publish(self, ref: str) -> answers.PublishAnswer:
+        """Give what a ref means here to the public IPFS network, while `ipfs.public` is `share`."""
+        return cast("answers.PublishAnswer", await self._on_ref("publish", ref))
+
+    async def unpublish(self, ref: str) -> dict[str, Any]:
+        """Give it to no stranger any more."""
+        return await self._on_ref("unpublish", ref)
+
+    async def published(self) -> list[answers.PublishedAnswer]:
+        """What is public."""
+        return cast("list[answers.PublishedAnswer]", (await self.call("published", {}))[1])
+
     async def ls(self) -> list[answers.LsAnswer]:
         """The manifests that the store knows."""
         return cast("list[answers.LsAnswer]", (await self.call("ls", {}))[1])

@@ -162,6 +162,22 @@ class LsAnswer(TypedDict):
     source: str | None
 
 
+class PublishAnswer(TypedDict):
+    """What `publish` made public: a UnixFS root, or another CID, and so many blocks."""
+
+    root: str
+    blocks: int
+    notes: list[str]
+
+
+class PublishedAnswer(TypedDict):
+    """A public root, and what means it here. `shared`: strangers get it now."""
+
+    root: str
+    refs: list[str]
+    shared: bool
+
+
 class RmAnswer(TypedDict):
     """What `rm` freed, and why not more."""
 
@@ -283,15 +299,33 @@ class OriginStatus(TypedDict):
     parked: list[ParkedMember]
 
 
+class PublicStatus(TypedDict):
+    """The public IPFS network. `why`: why this agent is not in it; then the rest is not there.
+    `published`: roots that are given to it; `dht`, `lan_dht`, `bitswap`: counts.
+    """
+
+    mode: str
+    why: str | None
+    published: int
+    peer: NotRequired[str]
+    addresses: NotRequired[list[str]]
+    peers: NotRequired[int]
+    dht: NotRequired[dict[str, int]]
+    lan_dht: NotRequired[dict[str, int]]
+    bitswap: NotRequired[dict[str, int]]
+
+
 class IpfsStatus(TypedDict):
     """What speaks IPFS. `gateway`, `rpc`: URLs, None where there is none; `why`: what is in their
-    way; `bitswap`: counts, None where it is off or no network is open.
+    way; `bitswap`: counts, None where it is off or no network is open; `public`: None where it is
+    off.
     """
 
     gateway: str | None
     rpc: str | None
     why: str | None
     bitswap: NotRequired[dict[str, Any] | None]
+    public: NotRequired[PublicStatus | None]
 
 
 class StatusAnswer(TypedDict):

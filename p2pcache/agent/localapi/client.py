@@ -194,6 +194,18 @@ class Client:
         call = calls.import_bundle(path)
         return cast("answers.ImportAnswer", self.call(call.op, call.args, on_progress)[0])
 
+    def publish(self, ref: str) -> answers.PublishAnswer:
+        """Give what a ref means here to the public IPFS network, while `ipfs.public` is `share`."""
+        return cast("answers.PublishAnswer", self._on_ref("publish", ref))
+
+    def unpublish(self, ref: str) -> dict[str, Any]:
+        """Give it to no stranger any more."""
+        return self._on_ref("unpublish", ref)
+
+    def published(self) -> list[answers.PublishedAnswer]:
+        """What is public."""
+        return cast("list[answers.PublishedAnswer]", self.call("published", {})[1])
+
     def ls(self) -> list[answers.LsAnswer]:
         """The manifests that the store knows."""
         return cast("list[answers.LsAnswer]", self.call("ls", {})[1])

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import trio
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
-from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 
 from p2pcache.errors import UsageError, plain_errors
@@ -36,6 +35,7 @@ from p2pcache.net.dht.kad_host import KadHost
 from p2pcache.net.dht.lookup import Lookup, key_of
 from p2pcache.net.dht.records import VALIDITY_S, Records
 from p2pcache.net.dht.server import KadRecords, build_server
+from p2pcache.net.dht.speaks import speaks
 from p2pcache.net.dht.walk import walk
 from p2pcache.net.port import Down, Up
 from p2pcache.net.remote_address import MAX_ADDRESSES, is_loopback
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from p2pcache.content.peerid import PeerId
     from p2pcache.net.host import Libp2pHost
 
-IDENTIFIED_S = (0.05, 0.2, 1.0, 4.0)  # looks at whether identify has said something
 log = logging.getLogger(__name__)
 
 
@@ -187,24 +186,14 @@ class Dht:
 
     async def _enter(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         known = ID(peer)
-        if not self._options.of_agents and not await self._is_server(known):
+        if not self._options.of_agents and not await speaks(
+            self._host, peer, self._options.protocol
+        ):
             return
         if addresses:
             parsed = [Multiaddr(address) for address in addresses]
             self._proxy.get_peerstore().add_addrs(known, parsed, 3600)
         await self._kad.routing_table.add_peer(PeerInfo(known, []), skip_server_mode_check=True)
-
-    async def _is_server(self, peer: ID) -> bool:
-        """What its identify says, which comes soon after a connection."""
-        for pause_s in IDENTIFIED_S:
-            try:
-                known = self._host.libp2p.get_peerstore().get_protocols(peer)
-            except PeerStoreError:
-                known = []
-            if known:
-                return self._options.protocol in known
-            await trio.sleep(pause_s)
-        return False
 
     def _servers(self) -> list[tuple[PeerId, int]]:
         found = []
