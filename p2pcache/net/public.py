@@ -185,13 +185,15 @@ def dials(options: PublicOptions) -> Callable[[str], bool]:
     Strangers say where others are. None of them gets to choose what is dialled within a network
     that its owner takes for closed, or which name is looked up.
     """
-    kinds, names = {"public"}, set()
+    kinds: set[str | None] = {"public"}
+    names = set()
     for text in (*options.bootstrap, *options.listen):
         address = parse_address(text)
         if address.kind.startswith("ip"):
             kinds.add(_kind(address.host))
         else:
             names.add((address.kind, address.host, address.port))
+    kinds.discard(None)  # to listen everywhere
 
     def may(text: str) -> bool:
         try:
@@ -205,11 +207,12 @@ def dials(options: PublicOptions) -> Callable[[str], bool]:
     return may
 
 
-def _kind(host: str) -> str:
+def _kind(host: str) -> str | None:
+    """None: nobody can be there."""
     ip = ipaddress.ip_address(host)
     ip = (ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None) or ip
     if ip.is_unspecified or ip.is_multicast:
-        return "none"
+        return None
     if ip.is_loopback:
         return "loopback"
     if ip.is_link_local:

@@ -27,7 +27,8 @@ EVERY_DATA_COMMAND = [
     ["join", "p2pcache1-token"], ["peers"], ["peers", "--banned"], ["unban", PEER],
     ["grant", "hf://org/gated", PEER], ["grant", "--list"],
     ["grant", "--revoke", "hf://org/gated", PEER], ["export", "org/model", "-o", "x.car"],
-    ["import", __file__], ["status", "--origins"],
+    ["import", __file__], ["status", "--origins"], ["publish", "org/model"], ["publish", "--list"],
+    ["unpublish", "org/model"],
 ]  # fmt: skip
 
 
@@ -50,6 +51,22 @@ def test_get_prints_the_path_and_nothing_else_on_stdout(agent, capsys, tmp_path)
 def test_unban_says_whose_ban_was_lifted(agent, capsys, options, out, err):
     assert main(["unban", PEER, *options]) == 0
     assert capsys.readouterr() == (out, err)
+
+
+def test_publish_prints_the_root_and_says_who_gets_it(agent, capsys):
+    assert main(["publish", "org/model"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "bafybeiroot\n"
+    assert err == "published org/model: 3 blocks\nnote: nobody gets it yet\n"
+    assert main(["publish", "--list"]) == 0
+    assert "hf://org/model@main" in capsys.readouterr().out
+    assert main(["unpublish", "bafybeiroot", "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("args", [["publish"], ["publish", "--list", "x"], ["unpublish"]])
+def test_publish_needs_to_know_what(agent, capsys, args):
+    assert main(args) == 2
 
 
 def test_pull_is_get_and_quiet_says_only_the_path(agent, capsys):

@@ -158,6 +158,17 @@ class ScriptedService:
 
     op_unpin = op_pin
 
+    async def op_publish(self, args, emit):
+        return {"root": "bafybeiroot", "blocks": 3, "notes": ["nobody gets it yet"]}
+
+    async def op_unpublish(self, args, emit):
+        return {"root": "bafybeiroot"}
+
+    async def op_published(self, args, emit):
+        value = {"root": "bafybeiroot", "refs": ["hf://org/model@main"], "shared": True}
+        await emit({"type": "item", "value": value})
+        return {}
+
     async def op_rm(self, args, emit):
         return {"freed_bytes": 1 << 20}
 

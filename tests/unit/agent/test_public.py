@@ -1,0 +1,185 @@
+"""Whom the public network is asked for, what it is given, and the operations on it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import trio
+
+from p2pcache.agent.public import AgentPublic, _Nothing, _Published
+from p2pcache.config.ipfs import IpfsSettings, Public
+from p2pcache.content import cid as cids
+from p2pcache.content.cid import format_cid, parse_cid
+from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.errors import Denied, NotFound, UsageError
+from p2pcache.store.store import Store
+from p2pcache.transfer.blocks import LocalBlocks
+from p2pcache.transfer.publishing import Publisher
+from tests.support.gated import OPEN, REF, SECRET, World
+from tests.support.inside import agent_inside
+from tests.support.stored import MIB, content, root_of
+
+
+def raw(data: bytes) -> bytes:
+    return cids.raw_cid(hashlib.sha256(data).digest())
+
+
+@pytest.fixture(autouse=True)
+async def _bounded():
+    with trio.fail_after(60):
+        yield
+
+
+@pytest.fixture
+def world(tmp_path):
+    with Store.open(tmp_path / "store") as store:
+        yield World(store)
+
+
+class Strangers:
+    """A `PublicNode` that notes what it is asked for and told, and has nothing."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self.provided: set[bytes] = set()
+        self.stirred = 0
+
+    async def get(self, cid: bytes, *, timeout_s: float) -> bytes:
+        self.asked.append(cid)
+        raise NotFound("nobody has it")
+
+    def provide(self, names) -> None:
+        self.provided |= set(names)
+
+    def withdraw(self, names) -> None:
+        self.provided -= set(names)
+
+    def arrived(self) -> None:
+        self.stirred += 1
+
+
+def among(strangers: Strangers, world: World, tmp_path, mode: Public) -> AgentPublic:
+    local = LocalBlocks(world.store)
+    public = AgentPublic(tmp_path, IpfsSettings(public=mode), local, Publisher(local, local))
+    public._node = strangers
+    return public
+
+
+async def test_strangers_are_not_asked_for_what_is_restricted_here_or_not(world, tmp_path):
+    strangers = Strangers()
+    public = among(strangers, world, tmp_path, Public.FETCH)
+    absent = b"a file of a gated repository that is not here"
+    digest = b"\x12\x20" + hashlib.sha256(absent).digest()
+    manifest = Manifest.from_entries([FileEntry("f", len(absent), digest)])
+    world.store.put_manifest(manifest)
+    world.resolve("hf://org/gated@other", manifest.cid(), gated=True)
+    for cid in (raw(SECRET), world.gated, raw(absent), cids.make_cid(cids.DAG_PB, digest)):
+        assert await public.fetch(cid) is None
+    assert strangers.asked == []
+    assert await public.fetch(raw(b"anything else")) is None
+    assert strangers.asked == [raw(b"anything else")]
+
+
+async def test_without_a_node_nobody_is_asked(world, tmp_path):
+    public = among(Strangers(), world, tmp_path, Public.FETCH)
+    public._node = None
+    assert await public.fetch(raw(b"x")) is None
+    assert public.status() == {"mode": "fetch", "why": None, "published": 0}
+    assert not public.check()[1]
+
+
+@pytest.mark.parametrize("mode", [Public.FETCH, Public.SHARE])
+async def test_only_who_shares_announces(world, tmp_path, mode):
+    strangers = Strangers()
+    public = among(strangers, world, tmp_path, mode)
+    public.published([raw(OPEN)])
+    shares = mode is Public.SHARE
+    assert strangers.provided == ({cids.multihash(raw(OPEN))} if shares else set())
+    assert strangers.stirred == int(shares)
+    public.unpublished(raw(OPEN))
+    assert strangers.provided == set()
+
+
+async def test_who_only_fetches_gives_nothing():
+    nothing = _Nothing()
+    assert await nothing.length(raw(OPEN)) is None
+    with pytest.raises(NotFound):
+        await nothing.get(raw(OPEN), local=True)
+
+
+async def test_strangers_together_get_no_more_than_the_limit(world):
+    local = LocalBlocks(world.store)
+    publisher = Publisher(local, local)
+    publisher.publish(raw(OPEN))
+    slow = _Published(publisher, bytes_per_s=10.0 * len(OPEN))
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(18):  # ten of them in the first second, which may come at once
+            nursery.start_soon(slow.get, raw(OPEN))
+    assert trio.current_time() - started > 0.7
+
+
+# -- the operations
+
+
+@pytest.fixture
+async def inside(tmp_path):
+    async with agent_inside(tmp_path / "home") as inside:
+        yield inside
+
+
+async def test_publish_takes_every_name_of_what_is_here(inside, tmp_path):
+    data = content(2 * MIB + 1, 1)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_bytes(data)
+    (tmp_path / "in" / "b").write_bytes(b"b")
+    folder = await inside("push", path=str(tmp_path / "in"))
+    file = await inside("push", path=str(tmp_path / "in" / "a"))
+    digest = hashlib.sha256(data).hexdigest()
+    roots = {
+        str(tmp_path / "in"): folder["root"],
+        folder["root"]: folder["root"],
+        folder["manifest"]: folder["root"],
+        str(tmp_path / "in" / "a"): file["root"],
+        file["root"]: format_cid(root_of(data)),
+        f"sha256:{digest}": file["root"],
+        format_cid(raw(data)): file["root"],  # no block is so large
+        format_cid(raw(b"b")): format_cid(raw(b"b")),
+    }
+    for ref, root in roots.items():
+        answer = await inside("publish", ref=ref)
+        assert (answer["root"], bool(answer["notes"])) == (root, True), ref
+    await inside("published")
+    assert {item["root"] for item in inside.items} == set(roots.values())
+    listed = {item["root"]: item["refs"] for item in inside.items}
+    assert any("in" in ref for ref in listed[folder["root"]])
+    for root in {*roots.values()}:
+        assert (await inside("unpublish", ref=root))["root"] == root
+    with pytest.raises(NotFound, match="not published"):
+        await inside("unpublish", ref=folder["root"])
+
+
+async def test_what_cannot_be_published_says_why(inside, tmp_path):
+    world = World(inside.parts.store)
+    for ref in (REF, format_cid(world.gated), format_cid(raw(SECRET))):
+        with pytest.raises(Denied, match="gated or private"):
+            await inside("publish", ref=ref)
+    with pytest.raises(NotFound):
+        await inside("publish", ref="hf://org/never-heard")
+    with pytest.raises(NotFound):
+        await inside("publish", ref=format_cid(raw(b"nowhere")))
+    with pytest.raises(UsageError, match="below a CID"):
+        await inside("publish", ref=f"{format_cid(raw(OPEN))}/x")
+    await inside("published")
+    assert inside.items == []
+
+
+async def test_a_published_ref_that_is_removed_stays_public(inside, tmp_path):
+    (tmp_path / "a").write_bytes(content(2 * MIB, 2))
+    pushed = await inside("push", path=str(tmp_path / "a"))
+    await inside("publish", ref=pushed["root"])
+    await inside("rm", ref=str(tmp_path / "a"), force=True)
+    root = parse_cid(pushed["root"])
+    assert inside.parts.ipfs.publisher.read(root) is not None
+    assert (await inside("unpublish", ref=pushed["root"]))["root"] == pushed["root"]
