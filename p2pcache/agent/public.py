@@ -155,6 +155,9 @@ class AgentPublic:
             f"{format_count(found['peers'], 'peer')}; {format_count(public, 'server')} of its DHT, "
             f"{near} of the local one"
         )
+        if self._shares and not found["addresses"]:
+            hint = "`ipfs.public_announce` tells where this machine is reached from outside"
+            return name, False, f"{said}; it has no public address: nobody can dial it", hint
         hint = (
             "`ipfs.public_bootstrap` names nodes to begin with; `ipfs id` of a Kubo shows its own "
             "addresses (of those that begin with 12D3KooW, over TCP)"

@@ -65,7 +65,7 @@ class HostOptions:
     max_connections: int = 1024  # descriptors; a full mesh ends at about 64
     max_inbound: int = 1024  # of those, dialled by others
     max_inbound_per_ip: int = 1024
-    may_dial: Callable[[str], bool] = _any_address  # of the addresses that others are said to have
+    reaches: Callable[[str], bool] = _any_address  # else an address is neither dialled nor told
     max_links_per_peer: int = 3  # a peer that comes back before its old link is known to be dead
     max_streams_per_link: int = 256  # inbound, at once; ours uses 1 to 20
     spare_link_s: float = 10.0  # both dialled: the one not chosen is closed when idle so long
@@ -134,7 +134,8 @@ class Libp2pHost:
         """Concrete multiaddrs that others can dial, as the interfaces are now."""
         if self._options.announce:
             return self._options.announce
-        return tuple(str(address) for address in concrete(self._listener.bound))
+        found = map(str, concrete(self._listener.bound))
+        return tuple(address for address in found if self._options.reaches(address))
 
     def set_handler(self, protocol: str, handler: Handler) -> None:
         """Answer streams of a protocol. What the handler raises ends its stream, nothing else."""
@@ -272,8 +273,7 @@ class Libp2pHost:
                 tcp.cut()
                 raise
 
-        told = [address for address in addresses if self._options.may_dial(address)]
-        found = dialable(told, options)
+        found = dialable([one for one in addresses if self._options.reaches(one)], options)
         await race(found, attempt, stagger_s=options.stagger_s)
 
     async def _accepted(self, tcp: TcpConnection) -> None:

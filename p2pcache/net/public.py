@@ -135,7 +135,7 @@ async def open_public(
         max_connections=MAX_PEERS,
         max_inbound=MAX_INBOUND,
         max_inbound_per_ip=MAX_INBOUND_PER_IP,
-        may_dial=dials(options),
+        reaches=reaches(options),
     )
     with plain_errors():
         async with (
@@ -179,11 +179,11 @@ async def _search(
         nursery.cancel_scope.cancel()
 
 
-def dials(options: PublicOptions) -> Callable[[str], bool]:
-    """Which addresses are dialled: public ones, and those of the kinds that the user wrote himself.
+def reaches(options: PublicOptions) -> Callable[[str], bool]:
+    """Which addresses are dialled and told: public ones, and of the kinds that the user wrote.
 
     Strangers say where others are. None of them gets to choose what is dialled within a network
-    that its owner takes for closed, or which name is looked up.
+    that its owner takes for closed, or which name is looked up; nor do they hear of its addresses.
     """
     kinds: set[str | None] = {"public"}
     names = set()

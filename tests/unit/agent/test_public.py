@@ -15,8 +15,11 @@ from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.errors import Denied, NotFound, UsageError
 from p2pcache.store.store import Store
 from p2pcache.transfer.blocks import LocalBlocks
+from p2pcache.transfer.folders import folder_root
 from p2pcache.transfer.publishing import Publisher
 from tests.support.gated import OPEN, REF, SECRET, World
+from tests.support.hub_repo import build_repo, small_model
+from tests.support.hub_stub import hub_stub
 from tests.support.inside import agent_inside
 from tests.support.stored import MIB, content, root_of
 
@@ -120,6 +123,32 @@ async def test_strangers_together_get_no_more_than_the_limit(world):
     assert trio.current_time() - started > 0.7
 
 
+class Recorder:
+    """A fetcher, as strangers are one."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+
+    async def fetch(self, cid: bytes) -> bytes | None:
+        self.asked.append(cid)
+        return None
+
+    def lied(self, cid: bytes) -> None:
+        raise AssertionError
+
+
+async def test_a_pull_from_a_hub_asks_no_stranger_for_anything(inside, tmp_path):
+    """They are reached through the fetchers of blocks alone."""
+    strangers = Recorder()
+    inside.parts.ipfs.fetchers.append(strangers)
+    with hub_stub(build_repo(tmp_path / "repo", small_model(30_000))) as hub:
+        await inside("get", ref="hf://demo/model", credentials={"hf_endpoint": hub.url})
+    assert strangers.asked == []
+    with pytest.raises(NotFound):
+        await inside.parts.ipfs.blocks.get(raw(b"nowhere"))
+    assert strangers.asked == [raw(b"nowhere")]
+
+
 # -- the operations
 
 
@@ -173,6 +202,19 @@ async def test_what_cannot_be_published_says_why(inside, tmp_path):
         await inside("publish", ref=f"{format_cid(raw(OPEN))}/x")
     await inside("published")
     assert inside.items == []
+
+
+async def test_a_gated_folder_of_open_files_is_refused_by_all_its_names(inside):
+    world = World(inside.parts.store)
+    digest = b"\x12\x20" + hashlib.sha256(OPEN).digest()
+    manifest = Manifest.from_entries([FileEntry("secret name", len(OPEN), digest)])
+    world.store.put_manifest(manifest)
+    world.resolve("hf://org/names@main", manifest.cid(), gated=True)
+    root = folder_root({"secret name": world.open})
+    assert inside.parts.resolver.folders.manifest_of(root) == manifest.cid()
+    for ref in ("hf://org/names", format_cid(manifest.cid()), format_cid(root)):
+        with pytest.raises(Denied, match="gated or private"):
+            await inside("publish", ref=ref)
 
 
 async def test_a_published_ref_that_is_removed_stays_public(inside, tmp_path):

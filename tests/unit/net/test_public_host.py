@@ -1,10 +1,10 @@
-"""Which addresses the public host dials, whoever tells of them."""
+"""Which addresses the public host dials and tells, whoever tells of them."""
 
 from __future__ import annotations
 
 import pytest
 
-from p2pcache.net.public import PublicOptions, dials
+from p2pcache.net.public import PublicOptions, reaches
 
 PEER = "12D3KooWGRUa4KSNjz3JcWQeHYrLT4DBYdYWzYbGhDfFMYQUJDnc"
 ABROAD = ["/ip4/8.8.8.8/tcp/4001", "/ip6/2606:4700::1/tcp/4001"]
@@ -19,21 +19,21 @@ NEVER = ["/ip4/0.0.0.0/tcp/1", "/ip6/::/tcp/1", "/ip4/224.0.0.1/tcp/1", "/dns4/a
 
 
 def test_strangers_lead_to_public_addresses_alone():
-    may = dials(PublicOptions(listen=("/ip4/0.0.0.0/tcp/4802", "/ip6/::/tcp/4802")))
+    may = reaches(PublicOptions(listen=("/ip4/0.0.0.0/tcp/4802", "/ip6/::/tcp/4802")))
     assert all(map(may, ABROAD))
     assert not any(map(may, [*NEVER, *(one for kind in AT_HOME.values() for one in kind)]))
 
 
 @pytest.mark.parametrize("kind", AT_HOME)
 def test_the_kinds_that_the_user_wrote_are_dialled_and_no_others(kind):
-    may = dials(PublicOptions(bootstrap=(f"{AT_HOME[kind][0]}/p2p/{PEER}",)))
+    may = reaches(PublicOptions(bootstrap=(f"{AT_HOME[kind][0]}/p2p/{PEER}",)))
     assert all(map(may, [*ABROAD, *AT_HOME[kind]]))
     others = [one for other, them in AT_HOME.items() if other != kind for one in them]
     assert not any(map(may, [*NEVER, *others]))
 
 
 def test_a_name_is_dialled_if_the_user_wrote_it():
-    may = dials(PublicOptions(bootstrap=(f"/dns/a.example/tcp/4001/p2p/{PEER}",)))
+    may = reaches(PublicOptions(bootstrap=(f"/dns/a.example/tcp/4001/p2p/{PEER}",)))
     assert may("/dns/a.example/tcp/4001")
     assert not may("/dns/a.example/tcp/22")
     assert not may("/dns/b.example/tcp/4001")
