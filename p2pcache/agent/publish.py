@@ -74,6 +74,9 @@ def _root_of(parts: Parts, text: str) -> bytes:
             f"`{text}` is a path below a CID", hint="publish the whole of it, or it by its own CID"
         )
     if isinstance(ref, refs.CidRef) and parts.store.get_manifest(ref.cid) is None:
+        folder = parts.resolver.folders.manifest_of(cids.as_v1(ref.cid))
+        if folder is not None:
+            _check_open(parts, text, folder)
         blob = parts.ipfs.blocks.local.file_of(ref.cid)
         return cids.as_v1(ref.cid) if blob is None else _root_of_file(blob, ref.cid)
     if isinstance(ref, refs.DigestRef):
@@ -86,11 +89,7 @@ def _root_of(parts: Parts, text: str) -> bytes:
 
 def _root_of_manifest(parts: Parts, text: str, ref: refs.Ref, manifest: bytes) -> bytes:
     store = parts.store
-    if store.hidden_manifests([manifest]):
-        raise Denied(
-            f"`{text}` is gated or private where it came from: it is not published",
-            hint="publish what everybody may read",
-        )
+    _check_open(parts, text, manifest)
     body = store.get_manifest(manifest)
     files = () if body is None else body.files
     found = store.find_many([file.digest for file in files])
@@ -105,6 +104,15 @@ def _root_of_manifest(parts: Parts, text: str, ref: refs.Ref, manifest: bytes) -
         if place.rpartition("/")[2] == path:  # the file itself, not a folder with it
             return root
     return folder_root(blobs)
+
+
+def _check_open(parts: Parts, text: str, manifest: bytes) -> None:
+    """The names of its files are not for everybody either, if all of them were open elsewhere."""
+    if parts.store.hidden_manifests([manifest]):
+        raise Denied(
+            f"`{text}` is gated or private where it came from: it is not published",
+            hint="publish what everybody may read",
+        )
 
 
 def _root_of_file(blob: AnyBlob, asked: bytes | None) -> bytes:

@@ -43,7 +43,7 @@ BITSWAP = BitswapOptions(
     max_streams=2  # of one peer; each may hold a message of 4 MiB: 512 MiB of 64 peers at worst
 )
 MEET_S = 10.0  # to dial who is configured
-MEET_AGAIN_S = 15.0  # while none of them, and no server of a table, is there
+MEET_AGAIN_S = 15.0  # while no server of a table is known
 LOOK_S = 60.0  # between two looks at that
 MAX_FOUND = 32  # providers that wait to be dialled
 
@@ -109,13 +109,14 @@ class PublicNode:
         }
 
     async def keep_met(self) -> None:
-        """Dial who is configured, again while nobody is there; until cancelled."""
+        """Dial who is configured, again while no server of a table is known; until cancelled."""
         while True:
-            if not self._host.connected():
+            knows = any(table.statistics()["servers"] for table in self._tables)
+            if not knows:
                 async with trio.open_nursery() as nursery:
                     for address in self._bootstrap:
                         nursery.start_soon(self._meet, address.peer, str(address))
-            await trio.sleep(LOOK_S if self._host.connected() else MEET_AGAIN_S)
+            await trio.sleep(LOOK_S if knows else MEET_AGAIN_S)
 
     async def _meet(self, peer: PeerId, address: str) -> None:
         try:

@@ -95,9 +95,9 @@ def run(call, *args, **more):
     return trio.run(bounded)
 
 
-def a_folder(place: Path, seed: int, mib: int = 10) -> dict[str, bytes]:
+def a_folder(place: Path, seed: int, mib: int = 18) -> dict[str, bytes]:
     random = Random(seed)
-    sizes = {"model/weights.bin": mib << 20, "model/config.json": 700, "ä.txt": mib << 20}
+    sizes = {"model/weights.bin": mib << 20, "model/config.json": 700, "ä.txt": 1_300_000}
     files = {path: random.randbytes(size) for path, size in sizes.items()}
     for path, data in files.items():
         (place / path).parent.mkdir(parents=True, exist_ok=True)

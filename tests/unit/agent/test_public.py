@@ -12,16 +12,17 @@ from p2pcache.config.ipfs import IpfsSettings, Public
 from p2pcache.content import cid as cids
 from p2pcache.content.cid import format_cid, parse_cid
 from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.content.unixfs import Root, tree
 from p2pcache.errors import Denied, NotFound, UsageError
 from p2pcache.store.store import Store
 from p2pcache.transfer.blocks import LocalBlocks
-from p2pcache.transfer.folders import folder_root
 from p2pcache.transfer.publishing import Publisher
 from tests.support.gated import OPEN, REF, SECRET, World
 from tests.support.hub_repo import build_repo, small_model
 from tests.support.hub_stub import hub_stub
 from tests.support.inside import agent_inside
-from tests.support.stored import MIB, content, root_of
+from tests.support.ipfs_gateway import keep
+from tests.support.stored import MIB, content, root_of, store_whole
 
 
 def raw(data: bytes) -> bytes:
@@ -47,6 +48,14 @@ class Strangers:
         self.asked: list[bytes] = []
         self.provided: set[bytes] = set()
         self.stirred = 0
+        self.addresses: list[str] = []
+        self.peers = 0
+
+    def status(self) -> dict:
+        table = {"servers": self.peers}
+        return {
+            "peers": self.peers, "addresses": self.addresses, "dht": table, "lan_dht": table,
+        }  # fmt: skip
 
     async def get(self, cid: bytes, *, timeout_s: float) -> bytes:
         self.asked.append(cid)
@@ -77,7 +86,11 @@ async def test_strangers_are_not_asked_for_what_is_restricted_here_or_not(world,
     manifest = Manifest.from_entries([FileEntry("f", len(absent), digest)])
     world.store.put_manifest(manifest)
     world.resolve("hf://org/gated@other", manifest.cid(), gated=True)
-    for cid in (raw(SECRET), world.gated, raw(absent), cids.make_cid(cids.DAG_PB, digest)):
+    large = content(3 * MIB, 5)
+    store_whole(world.store, large)
+    world.put(large, "hf://org/gated@large", gated=True)
+    inside = (root_of(large), raw(large[:MIB]))  # which no list names
+    for cid in (raw(SECRET), world.gated, raw(absent), raw(large), *inside):
         assert await public.fetch(cid) is None
     assert strangers.asked == []
     assert await public.fetch(raw(b"anything else")) is None
@@ -90,6 +103,19 @@ async def test_without_a_node_nobody_is_asked(world, tmp_path):
     assert await public.fetch(raw(b"x")) is None
     assert public.status() == {"mode": "fetch", "why": None, "published": 0}
     assert not public.check()[1]
+
+
+async def test_doctor_says_what_is_missing(world, tmp_path):
+    strangers = Strangers()
+    public = among(strangers, world, tmp_path, Public.SHARE)
+    assert "ipfs.public_announce" in public.check()[3]
+    strangers.addresses = ["/ip4/192.0.2.7/tcp/4802"]
+    assert public.check()[:3] == (
+        "public ipfs", False, "0 peers; 0 servers of its DHT, 0 of the local one",
+    )  # fmt: skip
+    assert "ipfs.public_bootstrap" in public.check()[3]
+    strangers.peers = 1
+    assert public.check()[1]
 
 
 @pytest.mark.parametrize("mode", [Public.FETCH, Public.SHARE])
@@ -210,7 +236,10 @@ async def test_a_gated_folder_of_open_files_is_refused_by_all_its_names(inside):
     manifest = Manifest.from_entries([FileEntry("secret name", len(OPEN), digest)])
     world.store.put_manifest(manifest)
     world.resolve("hf://org/names@main", manifest.cid(), gated=True)
-    root = folder_root({"secret name": world.open})
+    nodes: dict[bytes, bytes] = {}
+    entry = Root(raw(OPEN), len(OPEN), len(OPEN))
+    root = tree({"secret name": entry}, keep=lambda cid, block: nodes.update({cid: block})).cid
+    keep(world.store, root, nodes[root])  # as somebody pinned it once
     assert inside.parts.resolver.folders.manifest_of(root) == manifest.cid()
     for ref in ("hf://org/names", format_cid(manifest.cid()), format_cid(root)):
         with pytest.raises(Denied, match="gated or private"):

@@ -133,36 +133,38 @@ def test_a_dag_without_end_is_refused(store, monkeypatch):
         publisher(store).publish(parse_cid(site.root))
 
 
-class TestRestricted:
-    @pytest.fixture
-    def world(self, store):
-        return World(store)
+@pytest.fixture
+def world(store):
+    return World(store)
 
-    @pytest.fixture
-    def public(self, world):
-        return publisher(world.store, open_to_all(world.store, lambda: world.now))
 
-    def test_it_is_refused_by_itself_and_within_anything(self, world, public):
-        block = libipld.encode_dag_cbor({"open": raw(OPEN), "secret": raw(SECRET)})
-        around = cid_of(cids.DAG_CBOR, block)
-        keep(world.store, around, block)
-        for root in (raw(SECRET), around, world.gated):
-            with pytest.raises(Denied, match="gated or private"):
-                public.publish(root)
-        assert public.roots() == []
-        for cid in (raw(SECRET), around, raw(OPEN)):
-            assert public.length(cid) is None
-        public.publish(raw(OPEN))
-        assert public.read(raw(OPEN)) == OPEN
+@pytest.fixture
+def public(world):
+    return publisher(world.store, open_to_all(world.store, lambda: world.now))
 
-    def test_what_becomes_restricted_is_given_no_longer(self, world, public):
-        data = content(3 * MIB, 8)
-        store_whole(world.store, data)
-        public.publish(root_of(data))
-        assert public.length(raw(data[:MIB])) == MIB
-        world.put(data, REF, gated=True)
-        for cid in (root_of(data), raw(data[:MIB])):
-            assert (public.length(cid), public.read(cid)) == (None, None)
+
+def test_it_is_refused_by_itself_and_within_anything(world, public):
+    block = libipld.encode_dag_cbor({"open": raw(OPEN), "secret": raw(SECRET)})
+    around = cid_of(cids.DAG_CBOR, block)
+    keep(world.store, around, block)
+    for root in (raw(SECRET), around, world.gated):
+        with pytest.raises(Denied, match="gated or private"):
+            public.publish(root)
+    assert public.roots() == []
+    for cid in (raw(SECRET), around, raw(OPEN)):
+        assert public.length(cid) is None
+    public.publish(raw(OPEN))
+    assert public.read(raw(OPEN)) == OPEN
+
+
+def test_what_becomes_restricted_is_given_no_longer(world, public):
+    data = content(3 * MIB, 8)
+    store_whole(world.store, data)
+    public.publish(root_of(data))
+    assert public.length(raw(data[:MIB])) == MIB
+    world.put(data, REF, gated=True)
+    for cid in (root_of(data), raw(data[:MIB])):
+        assert (public.length(cid), public.read(cid)) == (None, None)
 
 
 class Looked(LocalBlocks):
