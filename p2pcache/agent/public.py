@@ -156,7 +156,10 @@ class AgentPublic:
             f"{near} of the local one"
         )
         if self._shares and not found["addresses"]:
-            hint = "`ipfs.public_announce` tells where this machine is reached from outside"
+            hint = (
+                "`ipfs.public_announce` tells where this machine is reached from outside; in a "
+                "local network `ipfs.public_listen` names its address there"
+            )
             return name, False, f"{said}; it has no public address: nobody can dial it", hint
         hint = (
             "`ipfs.public_bootstrap` names nodes to begin with; `ipfs id` of a Kubo shows its own "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -74,7 +74,8 @@ class PublicNode:
         self._tables = tables
         self._bitswap = bitswap
         self._session = session
-        self._bootstrap = [parse_address(text) for text in bootstrap]
+        named = [(parse_address(text).peer, _plain(text)) for text in bootstrap]
+        self._bootstrap = [(peer, address) for peer, address in named if peer is not None]
 
     async def get(self, cid: bytes, *, timeout_s: float) -> bytes:
         """A block, verified. Raises as `Session.get`."""
@@ -114,14 +115,13 @@ class PublicNode:
             knows = any(table.statistics()["servers"] for table in self._tables)
             if not knows:
                 async with trio.open_nursery() as nursery:
-                    for address in self._bootstrap:
-                        nursery.start_soon(self._meet, address.peer, str(address))
+                    for peer, address in self._bootstrap:
+                        nursery.start_soon(self._meet, peer, address)
             await trio.sleep(LOOK_S if knows else MEET_AGAIN_S)
 
     async def _meet(self, peer: PeerId, address: str) -> None:
         try:
-            plain = address.partition("/p2p/")[0]
-            await self._host.connect(peer, [plain], timeout_s=MEET_S)
+            await self._host.connect(peer, [address], timeout_s=MEET_S)
         except P2PCacheError as exc:
             _log.info("the public network: %s", exc.message)
 
@@ -181,31 +181,32 @@ async def _search(
 
 
 def reaches(options: PublicOptions) -> Callable[[str], bool]:
-    """Which addresses are dialled and told: public ones, and of the kinds that the user wrote.
+    """Which addresses are dialled and told: public ones, what the user wrote as `bootstrap`, and
+    those of the kinds that he wrote as `listen`.
 
     Strangers say where others are. None of them gets to choose what is dialled within a network
     that its owner takes for closed, or which name is looked up; nor do they hear of its addresses.
     """
-    kinds: set[str | None] = {"public"}
-    names = set()
-    for text in (*options.bootstrap, *options.listen):
-        address = parse_address(text)
-        if address.kind.startswith("ip"):
-            kinds.add(_kind(address.host))
-        else:
-            names.add((address.kind, address.host, address.port))
-    kinds.discard(None)  # to listen everywhere
+    written = {_plain(text) for text in options.bootstrap}
+    kinds = {_kind(parse_address(text).host) for text in options.listen}
+    kinds -= {None}  # to listen everywhere
+    kinds.add("public")
 
     def may(text: str) -> bool:
         try:
             address = parse_address(text)
         except UsageError:
             return False
-        if address.kind.startswith("ip"):
-            return _kind(address.host) in kinds
-        return (address.kind, address.host, address.port) in names
+        if _plain(text) in written:
+            return True
+        return address.kind.startswith("ip") and _kind(address.host) in kinds
 
     return may
+
+
+def _plain(text: str) -> str:
+    """An address without its peer."""
+    return str(replace(parse_address(text), peer=None))
 
 
 def _kind(host: str) -> str | None:

@@ -25,15 +25,16 @@ def test_strangers_lead_to_public_addresses_alone():
 
 
 @pytest.mark.parametrize("kind", AT_HOME)
-def test_the_kinds_that_the_user_wrote_are_dialled_and_no_others(kind):
-    may = reaches(PublicOptions(bootstrap=(f"{AT_HOME[kind][0]}/p2p/{PEER}",)))
+def test_the_kinds_that_the_user_listens_on_are_dialled_and_no_others(kind):
+    may = reaches(PublicOptions(listen=(AT_HOME[kind][0],)))
     assert all(map(may, [*ABROAD, *AT_HOME[kind]]))
     others = [one for other, them in AT_HOME.items() if other != kind for one in them]
     assert not any(map(may, [*NEVER, *others]))
 
 
-def test_a_name_is_dialled_if_the_user_wrote_it():
-    may = reaches(PublicOptions(bootstrap=(f"/dns/a.example/tcp/4001/p2p/{PEER}",)))
-    assert may("/dns/a.example/tcp/4001")
-    assert not may("/dns/a.example/tcp/22")
-    assert not may("/dns/b.example/tcp/4001")
+@pytest.mark.parametrize("address", ["/ip4/127.0.0.1/tcp/4001", "/dns/a.example/tcp/4001"])
+def test_what_the_user_wrote_to_begin_with_is_dialled_and_nothing_beside_it(address):
+    may = reaches(PublicOptions(bootstrap=(f"{address}/p2p/{PEER}",)))
+    assert may(address)
+    beside = [address.replace("4001", "22"), address.replace("a.", "b.").replace("0.0", "0.1")]
+    assert not any(map(may, [*beside, *NEVER, *(one for them in AT_HOME.values() for one in them)]))
