@@ -24,7 +24,6 @@ from p2pcache.net.dht.asking import Asker
 from p2pcache.net.dht.dht import LAN, DhtOptions
 from p2pcache.net.dht.find import MAX_FINDS, Finding
 from p2pcache.net.dht.lookup import Lookup, key_of
-from p2pcache.net.dht.speaks import speaks
 from p2pcache.net.dht.walk import walk
 from p2pcache.net.port import Down, Up
 from p2pcache.net.remote_address import MAX_ADDRESSES
@@ -152,7 +151,7 @@ class DhtClient:
 
     async def _meet(self, peer: PeerId) -> None:
         self._asker.heard(peer)
-        if await speaks(self._host, peer, self._options.protocol):
+        if await self._host.speaks(peer, self._options.protocol):
             self._note_server(peer)
 
     def _note_server(self, peer: PeerId) -> None:

@@ -35,7 +35,6 @@ from p2pcache.net.dht.kad_host import KadHost
 from p2pcache.net.dht.lookup import Lookup, key_of
 from p2pcache.net.dht.records import VALIDITY_S, Records
 from p2pcache.net.dht.server import KadRecords, build_server
-from p2pcache.net.dht.speaks import speaks
 from p2pcache.net.dht.walk import walk
 from p2pcache.net.port import Down, Up
 from p2pcache.net.remote_address import MAX_ADDRESSES, is_loopback
@@ -185,10 +184,8 @@ class Dht:
             self._kad.routing_table.remove_peer(ID(peer))
 
     async def _enter(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
-        known = ID(peer)
-        if not self._options.of_agents and not await speaks(
-            self._host, peer, self._options.protocol
-        ):
+        known, protocol = ID(peer), self._options.protocol
+        if not self._options.of_agents and not await self._host.speaks(peer, protocol):
             return
         if addresses:
             parsed = [Multiaddr(address) for address in addresses]
