@@ -46,6 +46,7 @@ MEET_S = 10.0  # to dial who is configured
 MEET_AGAIN_S = 15.0  # while no server of a table is known
 LOOK_S = 60.0  # between two looks at that
 MAX_FOUND = 32  # providers that wait to be dialled
+MAX_SEARCHED = 4  # providers of one block, named without an address, that are looked for at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +165,17 @@ async def _search(
     send, found = trio.open_memory_channel[tuple["PeerId", tuple[str, ...]]](MAX_FOUND)
 
     async def look(table: DhtClient, send: trio.MemorySendChannel[Found]) -> None:
-        async with send, table.find(multihash) as finding:
+        async with send, table.find(multihash) as finding, trio.open_nursery() as nursery:
             async for peer, addresses in finding:
-                if not addresses and peer not in host.connected():
-                    addresses = await table.where(peer)
                 if addresses or peer in host.connected():
                     await send.send((peer, addresses))
+                elif len(nursery.child_tasks) < MAX_SEARCHED:
+                    nursery.start_soon(look_for, table, peer, send)
+
+    async def look_for(table: DhtClient, peer: PeerId, send: trio.MemorySendChannel[Found]) -> None:
+        addresses = await table.where(peer)
+        if addresses:
+            await send.send((peer, addresses))
 
     async with trio.open_nursery() as nursery:
         async with send:

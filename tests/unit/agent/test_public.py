@@ -7,6 +7,7 @@ import hashlib
 import pytest
 import trio
 
+from p2pcache.agent.kubos import KuboBlocks
 from p2pcache.agent.public import AgentPublic, _Nothing, _Published
 from p2pcache.config.ipfs import IpfsSettings, Public
 from p2pcache.content import cid as cids
@@ -173,6 +174,14 @@ async def test_a_pull_from_a_hub_asks_no_stranger_for_anything(inside, tmp_path)
     with pytest.raises(NotFound):
         await inside.parts.ipfs.blocks.get(raw(b"nowhere"))
     assert strangers.asked == [raw(b"nowhere")]
+
+
+async def test_strangers_are_asked_last(tmp_path):
+    settings = {"ipfs_public": "fetch", "ipfs_bitswap": "on", "ipfs_kubo": "http://127.0.0.1:9"}
+    async with agent_inside(tmp_path / "home", **settings) as inside:
+        ipfs = inside.parts.ipfs
+        assert ipfs.fetchers[1:] == [ipfs.bitswap, ipfs.public]
+        assert isinstance(ipfs.fetchers[0], KuboBlocks)
 
 
 # -- the operations

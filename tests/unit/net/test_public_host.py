@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
 
-from p2pcache.net.public import PublicOptions, reaches
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pcache.content import cid as cids
+from p2pcache.net.public import MAX_SEARCHED, PublicOptions, _search, reaches
 
 PEER = "12D3KooWGRUa4KSNjz3JcWQeHYrLT4DBYdYWzYbGhDfFMYQUJDnc"
 ABROAD = ["/ip4/8.8.8.8/tcp/4001", "/ip6/2606:4700::1/tcp/4001"]
@@ -38,3 +43,57 @@ def test_what_the_user_wrote_to_begin_with_is_dialled_and_nothing_beside_it(addr
     assert may(address)
     beside = [address.replace("4001", "22"), address.replace("a.", "b.").replace("0.0", "0.1")]
     assert not any(map(may, [*beside, *NEVER, *(one for them in AT_HOME.values() for one in them)]))
+
+
+class Table:
+    """A `DhtClient` that names these providers; those of `where` it knows more of after 1 s."""
+
+    def __init__(self, named: dict[bytes, tuple[str, ...]], where: dict[bytes, tuple[str, ...]]):
+        self._named, self._where = named, where
+        self.searched: list[bytes] = []
+
+    def find(self, name: bytes) -> Table:
+        return self
+
+    async def __aenter__(self) -> Table:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def __aiter__(self):
+        for peer, addresses in self._named.items():
+            await trio.lowlevel.checkpoint()
+            yield peer, addresses
+
+    async def where(self, peer: bytes) -> tuple[str, ...]:
+        self.searched.append(peer)
+        await trio.sleep(1 if peer in self._where else 1000)
+        return self._where.get(peer, ())
+
+
+async def searched(host, *tables: Table, enough: int) -> list[tuple[float, bytes]]:
+    """Who was found, and after how long."""
+    found = []
+    async with _search(host, tables, cids.raw_cid(bytes(32))) as providers:
+        async for peer, _ in providers:
+            found.append((trio.current_time(), peer))
+            if len(found) == enough:
+                break
+    return [(at - found[0][0], peer) for at, peer in found]
+
+
+def test_a_provider_without_an_address_is_looked_for_and_holds_up_nobody():
+    known, frozen, near, last = b"known", [b"%d" % n for n in range(9)], b"near", b"last"
+    named = {known: (), **dict.fromkeys(frozen, ()), near: (), last: (ABROAD[0],)}
+    table, other = Table(named, {known: (ABROAD[1],)}), Table({}, {})
+    host = SimpleNamespace(connected=lambda: {near})
+
+    async def main():
+        with trio.fail_after(100):
+            return await searched(host, table, other, enough=3)
+
+    assert trio.run(main, clock=MockClock(autojump_threshold=0)) == [
+        (0, near), (0, last), (1, known),
+    ]  # fmt: skip
+    assert len(table.searched) == MAX_SEARCHED, "a liar's list costs no more"
