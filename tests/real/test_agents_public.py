@@ -18,6 +18,7 @@ import trio
 from p2pcache.content import cid as cids
 from p2pcache.content.peerid import parse_peer_id
 from p2pcache.errors import Denied, NotFound, Unavailable
+from p2pcache.net.bitswap import wire
 from p2pcache.net.bitswap.driver import open_bitswap
 from p2pcache.net.host import open_host
 from p2pcache.net.identity import Identity
@@ -180,11 +181,23 @@ def test_what_is_published_is_found_and_given_and_nothing_else(kubos, tmp_path):
             assert run(far.call, "cat", f"{root}/{path}") == data
         assert is_refused_to(far, secret)
         assert public(agent)["peer"] != peer_id(agent), "the two cannot be linked"
-        run(strangers_get, agent, root, secret)
+        with junk(port):
+            run(strangers_get, agent, root, secret)
         with agent.client() as client:
             client.unpublish(root)
         run(strangers_get, agent, None, root, secret)
         assert public(agent)["lan_dht"]["provided"] == 0
+
+
+@contextmanager
+def junk(port: int) -> Iterator[None]:
+    """Connections to the public port that say nothing, or nonsense, and stay."""
+    with ExitStack() as stack:
+        for number in range(40):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            if number % 2:
+                sock.sendall(Random(number).randbytes(5000))
+        yield
 
 
 def providers(kubo: Trader, root: str) -> set[str]:
@@ -213,6 +226,8 @@ async def strangers_get(agent: Agent, given: str | None, *refused: str) -> None:
             with pytest.raises(NotFound):
                 await session.get(cids.parse_cid(root), timeout_s=20)
             assert trio.current_time() - started < 10
+        nonsense = await host.open_stream(peer, wire.PROTOCOLS[0], timeout_s=5)
+        await nonsense.send_all(bytes(range(100, 200)))
         for protocol in ("/p2pcache/sync/1", "/p2pcache/kad/1.0.0", "/ipfs/lan/kad/1.0.0"):
             with pytest.raises(Unavailable):
                 await host.open_stream(peer, protocol, timeout_s=5)

@@ -25,7 +25,7 @@ from p2pcache.net.dht.dht import LAN, DhtOptions
 from p2pcache.net.dht.find import MAX_FINDS, Finding
 from p2pcache.net.dht.lookup import Lookup, key_of
 from p2pcache.net.dht.walk import walk
-from p2pcache.net.port import Down, Up
+from p2pcache.net.port import Up
 from p2pcache.net.remote_address import MAX_ADDRESSES
 
 if TYPE_CHECKING:
@@ -141,11 +141,8 @@ class DhtClient:
             nursery.start_soon(self._keep_servers)
             nursery.start_soon(self._keep_told)
             async for event in events:
-                match event:
-                    case Up(peer):
-                        nursery.start_soon(self._meet, peer)
-                    case Down():
-                        pass
+                if isinstance(event, Up):
+                    nursery.start_soon(self._meet, event.peer)
 
     # -- servers
 
