@@ -13,7 +13,7 @@ from p2pcache.agent.names import with_somebody
 from p2pcache.agent.pull_swarm import PullSharing, PullSwarm
 from p2pcache.content import cid as cids
 from p2pcache.content.peerid import parse_peer_id
-from p2pcache.content.refs import CidRef, DigestRef, canonical
+from p2pcache.content.refs import CidRef, DigestRef, as_typed, canonical
 from p2pcache.errors import NotFound, P2PCacheError, plain_errors
 from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.lanes.peek import peek
@@ -184,7 +184,7 @@ async def bring_named(
     opened = await with_somebody(parts.network)
     name = ref.digest if isinstance(ref, DigestRef) else ref.cid
     missing = NotFound(
-        f"nobody that this agent may ask has `{canonical(ref)}`",
+        f"nobody that this agent may ask has `{as_typed(ref)}`",
         hint="give a ref with an origin (hf://, https://), or `p2pcache push` it somewhere",
     )
     if opened is None:

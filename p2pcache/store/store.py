@@ -31,6 +31,7 @@ from p2pcache.store.lease import LeaseBook
 from p2pcache.store.loose import Loose
 from p2pcache.store.order import Order, subdirectories
 from p2pcache.store.others import OtherAgents
+from p2pcache.store.pairs import Pairs
 from p2pcache.store.partial import Meta, Partial, count_live
 from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
@@ -72,6 +73,7 @@ class Store:
         self.others = OtherAgents(index)
         self.preloads = PreloadRows(index)
         self.spent = SpentRows(index)
+        self.pairs = Pairs(index)
         self.replica_manifests: frozenset[bytes] = frozenset()
         self.rooted = Rooted(layout, self._blobs)
         self.rooted.named = self._holds.named

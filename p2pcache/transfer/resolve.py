@@ -342,7 +342,7 @@ class Resolver:
             return known
         if manifest is None:
             raise NotFound(
-                f"nobody that this agent may ask has `{canonical}`",
+                f"nobody that this agent may ask has `{refs.as_typed(ref)}`",
                 hint="give a ref with an origin (hf://, https://), or `p2pcache push` it"
                 + (_FOLDERS if is_root(name) else ""),
             )
