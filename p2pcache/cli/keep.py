@@ -34,7 +34,7 @@ def ls(printer: Printer) -> None:
         share = 100 * entry["present_bytes"] // total if total else 100
         rows.append(
             (
-                entry["ref"] or entry["manifest"],
+                entry["ref"] or entry["manifest"] or "-",
                 short(entry["immutable"]),
                 str(entry["files"]),
                 format_bytes(total),

@@ -279,6 +279,16 @@ class Records:
             mine.difference_update(bytes(sha256) for (sha256,) in others)
         return mine
 
+    def alone(self) -> set[bytes]:
+        """Raw sha2-256 of the blobs that no manifest lists, and of those that a pin keeps by their
+        own name.
+        """
+        rows = self._index.read(
+            f"SELECT sha256 FROM blobs EXCEPT SELECT a.sha256 FROM ({_NAMES_OF_FILES}) a "
+            "UNION SELECT b.sha256 FROM blobs b JOIN pins p ON p.target = b.sha256"
+        )
+        return {bytes(sha256) for (sha256,) in rows}
+
     def pin(self, target: bytes, label: str) -> None:
         """Keep a manifest's blobs (or one blob) whatever the budget says."""
         with self._index.write("pinning") as connection:

@@ -550,6 +550,17 @@ class Store:
         self._records.forget_manifest(manifest_cid)
         return freed
 
+    def alone(self) -> list[AnyBlob]:
+        """Blobs that no manifest lists, and those that a pin keeps by their own name."""
+        rows = self._index.rows([digests.sha256_digest(key) for key in self._records.alone()])
+        return [*map(self._info, rows.values()), *self.rooted.every()]
+
+    def remove_blob(self, blob: AnyBlob) -> int:
+        """Remove one blob, unless running work or the pin of a DAG keeps it; bytes freed."""
+        with self._holds.removal(self.dag_pins.blobs) as each:
+            remove = self.rooted.remove if is_root(blob.key) else self._blobs.remove
+            return remove([blob.key], each)[0]
+
     def only_in(self, manifest_cid: bytes) -> set[bytes]:
         """The blobs (raw sha2-256) that `rm` of this manifest removes."""
         gone = self._records.only_in(manifest_cid) - self._holds.all() - self.dag_pins.blobs()

@@ -14,9 +14,10 @@ import msgpack
 import trio
 
 from p2pcache.content import cid as cids
-from p2pcache.content import refs
+from p2pcache.content import digests, refs
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.names import safe_path
+from p2pcache.content.unixfs import LEAF_BYTES
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted, UsageError
 from p2pcache.sources.port import KUBO, Credentials, ListedFile, Listing
 from p2pcache.store.blobs import BlobInfo
@@ -34,13 +35,14 @@ from p2pcache.transfer.names import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from p2pcache.sources.port import Source
     from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Store
     from p2pcache.transfer.names import Names
 
+_LEFT = "it is not here; both names were proven here, when it was"
 _FOLDERS = (
     "; another agent's folder goes by the CID of its manifest, which `push` printed before its root"
 )
@@ -120,16 +122,17 @@ class Resolver:
 
         `offline`: no origin is asked; other agents are. `refresh`: nothing but the origin counts,
         and Unavailable is raised when it does not answer. `trust`: whose word counts, when not the
-        configured ones'. `kubo`: asked for a CID that is not here; why it does not bring it is the
-        cause of the NotFound.
+        configured ones'. `kubo`: asked for a CID or digest that is not here; why it does not bring
+        it is the cause of the NotFound.
         """
         if isinstance(ref, refs.DigestRef | refs.CidRef):
             try:
                 return await trio.to_thread.run_sync(self.held, ref)
             except NotFound as exc:
-                if kubo is None or not kubo.accepts(ref):
+                asked = await trio.to_thread.run_sync(self._by_root, ref)
+                if kubo is None or asked is None or not kubo.accepts(asked):
                     raise
-                return await self._of_kubo(ref, kubo, exc)
+                return await self._of_kubo(ref, asked, kubo, exc)
         canonical = refs.canonical(ref)
         source = self.source_for(ref)
         ours = source.endpoint(ref, credentials)
@@ -165,16 +168,68 @@ class Resolver:
         known = await self._without_origin(ref, known, ours, names)
         return self._fall_back(known, error)
 
-    async def _of_kubo(self, ref: refs.Ref, kubo: Source, missing: NotFound) -> Resolution:
-        """What a Kubo lists for a CID."""
+    def remembered(self, ref: refs.Ref) -> Resolution | None:
+        """A blob that is not here, by a name of it that was proven when it was. Blocking."""
+        pair, root = None, None
+        if isinstance(ref, refs.DigestRef):
+            pair = self._store.pairs.of_sha256s([digests.raw(ref.digest)]).get(ref.digest[2:])
+        elif isinstance(ref, refs.CidRef) and ref.path is None:
+            digest = cids.multihash(ref.cid)
+            if is_root(ref.cid):
+                pair = self._store.pairs.of_root(ref.cid)
+                root = cids.format_cid(ref.cid)
+            elif cids.codec(ref.cid) == cids.RAW and digests.is_sha256(digest):
+                pair = self._store.pairs.of_sha256s([digest[2:]]).get(digest[2:])
+        if pair is None:
+            return None
+        digest = digests.sha256_digest(pair.sha256)
+        file = ListedFile(root or pair.sha256.hex(), pair.size, digest, "", root=pair.root)
+        listing = replace(_here(refs.canonical(ref), (file,)), notes=(_LEFT,))
+        return Resolution(
+            ref, refs.canonical(ref), listing, manifest_of(listing), self._now(), True
+        )
+
+    def roots_of(self, files: Iterable[ListedFile]) -> dict[bytes, bytes]:
+        """By digest, the roots that were proven for files, here or gone. Blocking."""
+        large = [
+            digests.raw(f.digest)
+            for f in files
+            if f.digest is not None and digests.is_sha256(f.digest) and (f.size or 0) > LEAF_BYTES
+        ]
+        found = self._store.pairs.of_sha256s(large)
+        return {digests.sha256_digest(sha256): pair.root for sha256, pair in found.items()}
+
+    def _by_root(self, ref: refs.DigestRef | refs.CidRef) -> refs.CidRef | None:
+        """By what a Kubo would have it: a digest by its root, where that is known, else as the one
+        block that it may be. Blocking.
+        """
+        if isinstance(ref, refs.CidRef) and (ref.path or cids.codec(ref.cid) != cids.RAW):
+            return ref
+        digest = ref.digest if isinstance(ref, refs.DigestRef) else cids.multihash(ref.cid)
+        if not digests.is_sha256(digest):
+            return ref if isinstance(ref, refs.CidRef) else None
+        sha256 = digests.raw(digest)
+        pair = self._store.pairs.of_sha256s([sha256]).get(sha256)
+        return refs.CidRef(cids.raw_cid(sha256) if pair is None else pair.root)
+
+    async def _of_kubo(
+        self, ref: refs.DigestRef | refs.CidRef, asked: refs.CidRef, kubo: Source, missing: NotFound
+    ) -> Resolution:
+        """What a Kubo lists for a CID; for a digest, the file that it has under the CID `asked`."""
         try:
             with trio.fail_after(self._options.timeout_s):
-                listing = _checked(await kubo.list(ref, Credentials()))
+                listing = _checked(await kubo.list(asked, Credentials()))
         except trio.TooSlowError as exc:
             raise missing from Unavailable("Kubo did not list it in time", hint=str(exc) or None)
         except (NotFound, Unavailable, Untrusted, Denied) as exc:
             raise missing from exc
         canonical = refs.canonical(ref)
+        if asked != ref:
+            name = ref.digest if isinstance(ref, refs.DigestRef) else cids.multihash(ref.cid)
+            if len(listing.files) != 1:
+                raise missing
+            file = replace(listing.files[0], path=digests.raw(name).hex(), digest=name)
+            listing = replace(listing, files=(file,), immutable=canonical)
         return Resolution(ref, canonical, listing, manifest_of(listing), self._now(), False)
 
     async def _by_grant(
@@ -275,6 +330,7 @@ class Resolver:
         """
         if resolution.manifest is not None:
             is_new = resolution.listing.source == KUBO and not resolution.from_record
+            is_new = is_new and not _is_blob(resolution)
             return self.record(resolution.ref, resolution.listing) if is_new else resolution
         if any(isinstance(blob, RootedBlob) for blob in blobs.values()):
             return resolution
@@ -369,6 +425,14 @@ def path_of(ref: refs.DigestRef | refs.CidRef, blob: AnyBlob) -> str:
         return cids.format_cid(ref.cid)
     assert isinstance(blob, BlobInfo), "who goes by another name than the root has a sha2-256"
     return blob.sha256.hex()
+
+
+def _is_blob(resolution: Resolution) -> bool:
+    """Whether a ref is the name of one blob, which needs no record: the name says all."""
+    ref = resolution.ref
+    if isinstance(ref, refs.CidRef):
+        return ref.path is None and cids.codec(ref.cid) == cids.RAW
+    return isinstance(ref, refs.DigestRef)
 
 
 def _here(canonical: str, files: tuple[ListedFile, ...]) -> Listing:
