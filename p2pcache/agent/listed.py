@@ -11,7 +11,6 @@ from p2pcache.agent.meant import blobs_named, both_names, name_of
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.store.policy import Hold
-from p2pcache.store.rooted import is_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,24 +55,28 @@ def _listed(parts: Parts) -> tuple[list[Listed], dict[str, str], set[bytes]]:
 
 
 def _unlisted(parts: Parts, dags: set[bytes]) -> list[dict[str, Any]]:
-    """Blobs that no manifest lists, and DAGs that are pinned and neither blob nor folder here."""
+    """Blobs that no manifest lists, and DAGs that are pinned and no folder of a manifest; a blob
+    that only is a part of such a DAG is not told by itself.
+    """
     store, rows = parts.store, []
     pinned = {pin.target for pin in store.pins()}
-    dags = dags - set(parts.resolver.folders.roots().values()) if dags else dags
-    for blob in store.alone():
-        keeps = blob.key in pinned or blob.root_cid in dags
-        dags = dags - {blob.root_cid}
-        rows.append(_unlisted_row(name_of(blob), 1, blob.size, keeps, *both_names(blob)))
-    for root in sorted(dags):
-        if (found := store.find_any(root) if is_root(root) else None) is not None:
-            size_bytes = found.size  # a file of some manifest
-            rows.append(_unlisted_row(name_of(found), 1, size_bytes, True, *both_names(found)))
+    parts_of_dags: set[bytes] = set()
+    blobs = {blob.key: blob for blob in store.alone()}
+    for root in sorted(dags - set(parts.resolver.folders.roots().values()) if dags else dags):
+        blocks, names = store.dag_pins.kept_by(root)
+        kept = blobs_named(store, names)
+        if [blob.root_cid for blob in kept] == [root]:  # a file, maybe of some manifest
+            blobs[kept[0].key] = kept[0]
             continue
-        blocks, blobs = store.dag_pins.kept_by(root)
+        parts_of_dags |= {blob.key for blob in kept}
         size_bytes = sum(store.loose.length(block) or 0 for block in blocks)
-        size_bytes += sum(blob.size for blob in blobs_named(store, blobs))
+        size_bytes += sum(blob.size for blob in kept)
         name = refs.canonical(refs.CidRef(root))
-        rows.append(_unlisted_row(name, len(blobs), size_bytes, True, None, cids.format_cid(root)))
+        rows.append(_unlisted_row(name, len(kept), size_bytes, True, None, cids.format_cid(root)))
+    for blob in blobs.values():
+        keeps = blob.key in pinned or blob.root_cid in dags
+        if keeps or blob.key not in parts_of_dags:
+            rows.append(_unlisted_row(name_of(blob), 1, blob.size, keeps, *both_names(blob)))
     return rows
 
 
