@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.store.rooted import AnyBlob
+    from p2pcache.store.store import Store
 
 
 async def pin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -154,7 +155,14 @@ async def _rm_blob(parts: Parts, text: str, blob: AnyBlob, force: bool) -> dict[
     if dag is not None:
         store.dag_pins.drop(dag)
     freed += await trio.to_thread.run_sync(store.remove_blob, blob)
+    if await trio.to_thread.run_sync(_is_here, store, blob):
+        notes.append("nothing was freed: a pinned DAG or a running pull needs it")
     return {"manifest": None, "freed_bytes": freed, "notes": notes}
+
+
+def _is_here(store: Store, blob: AnyBlob) -> bool:
+    name = blob.digest if isinstance(blob, BlobInfo) else blob.root_cid
+    return store.find_any(name) is not None
 
 
 def _rm_dag(parts: Parts, root: bytes) -> int:

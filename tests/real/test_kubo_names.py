@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
@@ -16,9 +17,11 @@ from tests.support.agents import running_agent
 from tests.support.blobs import sha256_file, write_blob
 from tests.support.hub_repo import build_repo, lfs, text
 from tests.support.hub_stub import hub_stub
+from tests.support.kubo import ipfs_binary
 from tests.support.kubo_daemon import kubo_daemon
 from tests.support.kubo_proxy import flips, kubo_proxy
-from tests.support.network import network
+from tests.support.network import network, wait_until
+from tests.support.processes import free_port
 from tests.support.watched_pull import at_most
 
 if TYPE_CHECKING:
@@ -223,3 +226,46 @@ def test_a_file_that_is_walked_for_long_comes_from_kubo_while_the_hub_brings_the
             came = bytes_of(agent)
             assert came["kubo"] > 0
             assert came["origin"] > 0
+
+
+def ipfs(agent: Agent, *command: str) -> str:
+    """The real command line on an agent's RPC."""
+    with agent.client() as client:
+        host, port = str(client.status()["ipfs"]["rpc"]).removeprefix("http://").split(":")
+    done = subprocess.run(
+        [str(ipfs_binary()), f"--api=/ip4/{host}/tcp/{port}", *command],
+        env={"IPFS_PATH": str(agent.home), "HOME": str(agent.home), "IPFS_TELEMETRY": "off"},
+        check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_pins_of_ipfs_and_of_p2pcache_are_the_same_pins(tmp_path: Path):
+    where = tmp_path / "folder"
+    write_blob(where, 2 * MIB + 1, seed=40)
+    write_blob(where, 10, seed=41)
+    own = {"network.enabled": "off", "ipfs.rpc": f"127.0.0.1:{free_port()}"}
+    with at_most(60), running_agent(tmp_path / "a", settings=own) as agent:
+        wait_until(lambda: agent_rpc(agent), "no RPC")
+        with agent.client() as client:
+            root = client.push(where)["root"]
+            client.pin(root)
+            assert ipfs(agent, "pin", "ls", "-q", "-t", "recursive").split() == [root]
+            ipfs(agent, "pin", "rm", root)
+            assert [row["pinned"] for row in client.ls()] == [False]
+            ipfs(agent, "pin", "add", root)
+            assert [row["pinned"] for row in client.ls()] == [True]
+            client.unpin(root)
+            assert ipfs(agent, "pin", "ls", "-q", "-t", "recursive") == ""
+            (tmp_path / "note").write_text("chunked in another way")
+            other = ipfs(agent, "add", "-Q", "--chunker=size-5", str(tmp_path / "note")).strip()
+            rows = {row["ref"]: row for row in client.ls()}
+            assert rows[f"ipfs://{other}"]["pinned"]
+            client.unpin(f"/ipfs/{other}")
+            with pytest.raises(errors.NotFound):
+                client.unpin(other)
+
+
+def agent_rpc(agent: Agent) -> str | None:
+    with agent.client() as client:
+        return client.status()["ipfs"]["rpc"]

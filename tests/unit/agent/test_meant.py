@@ -224,6 +224,16 @@ async def test_a_dag_of_no_manifest_is_pinned_verified_and_removed_by_its_root(i
         await inside("rm", ref=text)
 
 
+async def test_a_part_of_a_pinned_dag_stays_and_rm_says_so(inside):
+    store = inside.parts.store
+    store_whole(store, DATA)
+    store.dag_pins.add(cids.raw_cid(bytes(32)), True, [], [SHA256])
+    answer = await inside("rm", ref=SHA256.hex())
+    assert answer["freed_bytes"] == 0
+    assert any("pinned DAG" in note for note in answer["notes"])
+    assert store.find(ROOT) is not None
+
+
 async def test_pins_of_what_is_restricted_are_not_told_to_every_program(inside):
     store_whole(inside.parts.store, DATA)
     listing = Listing(
