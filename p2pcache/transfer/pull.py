@@ -72,9 +72,7 @@ def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
                 f"the origin does not say how long `{file.path}` is",
                 hint="pin it (`#sha256=...`) or serve it with a Content-Length",
             )
-        by_root = (
-            file.digest is None
-        )  # else the digest decides: who listed it by a root may be wrong
+        by_root = file.digest is None  # else the digest decides, and the root may be another's
         wanted.append(
             Wanted(
                 file.path, file.size, file.digest, file.key,
