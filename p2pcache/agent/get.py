@@ -13,7 +13,13 @@ import trio
 
 from p2pcache.agent.kubo_beside import kubo_helper
 from p2pcache.agent.meant import both_names
-from p2pcache.agent.peering import bring_named, count_received, maybe_peers, tell_complete
+from p2pcache.agent.peering import (
+    bring_named,
+    count_received,
+    maybe_peers,
+    tell_complete,
+    told_by_peers,
+)
 from p2pcache.agent.place import Placed, place
 from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.config.network import trust
@@ -123,6 +129,8 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         )
     except NotFound:
         absent = await trio.to_thread.run_sync(parts.resolver.remembered, ref)
+        if absent is None and isinstance(ref, refs.DigestRef):
+            absent = await told_by_peers(parts, ref)
         if absent is None:
             raise
         resolution = absent

@@ -20,7 +20,7 @@ from tests.support.hub_stub import hub_stub
 from tests.support.kubo import ipfs_binary
 from tests.support.kubo_daemon import kubo_daemon
 from tests.support.kubo_proxy import flips, kubo_proxy
-from tests.support.network import network, wait_until
+from tests.support.network import network, peer_id, wait_until
 from tests.support.processes import free_port
 from tests.support.watched_pull import at_most
 
@@ -150,6 +150,21 @@ def test_what_a_peer_has_is_not_asked_of_kubo(
         get(agent, hub)
         assert bytes_of(agent).get("kubo", 0) == 0
         assert bytes_of(agent)["peer"] >= LARGE_BYTES
+
+
+def test_the_root_of_what_only_a_peer_has_is_told_as_its_word(tmp_path: Path):
+    files = [write_blob(tmp_path, size, seed=50 + size % 7) for size in (3 * MIB + 1, 100)]
+    with at_most(60), network(tmp_path, 2) as (holder, agent):
+        for file in files:
+            with holder.client() as client:
+                root = client.push(file.path)["root"]
+            with agent.client() as client:
+                shown = client.resolve(f"sha256:{file.sha256}")
+            (said,) = shown["files"]
+            assert (said["root"], said["size"], said["present"]) == (root, file.size, False)
+            assert any(f"the word of peer {peer_id(holder)}" in note for note in shown["notes"])
+        with agent.client() as client, pytest.raises(errors.NotFound):
+            client.resolve("ab" * 32)
 
 
 def test_a_lie_is_caught_and_the_hub_finishes(
