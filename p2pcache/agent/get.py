@@ -36,6 +36,7 @@ from p2pcache.errors import (
 from p2pcache.sources.port import KUBO, Credentials
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.rooted import RootedBlob, is_root
+from p2pcache.transfer.both_names import roots_of
 from p2pcache.transfer.folders import folder_root
 from p2pcache.transfer.names import OTHERS, NameOptions
 from p2pcache.transfer.progress import Progress
@@ -138,7 +139,7 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     root = _root_of(ref)
     names = [name for f in files if (name := f.name or root) is not None]
     have = await trio.to_thread.run_sync(parts.store.find_any_of, names)
-    named = await trio.to_thread.run_sync(parts.resolver.roots_of, files)
+    named = await trio.to_thread.run_sync(roots_of, parts.store.pairs, files)
     for file in files:
         blob = have.get(file.name or root or b"")
         await emit({"type": "item", "value": shown(file, blob, named.get(file.digest or b""))})

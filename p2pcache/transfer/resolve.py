@@ -17,12 +17,12 @@ from p2pcache.content import cid as cids
 from p2pcache.content import digests, refs
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.names import safe_path
-from p2pcache.content.unixfs import LEAF_BYTES
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted, UsageError
 from p2pcache.sources.port import KUBO, Credentials, ListedFile, Listing
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.records import Resolution as Record
 from p2pcache.store.rooted import RootedBlob, is_root
+from p2pcache.transfer import both_names
 from p2pcache.transfer.folders import Folders
 from p2pcache.transfer.known import check_sizes, with_known_digests
 from p2pcache.transfer.names import (
@@ -35,7 +35,7 @@ from p2pcache.transfer.names import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from p2pcache.sources.port import Source
     from p2pcache.store.rooted import AnyBlob
@@ -129,7 +129,8 @@ class Resolver:
             try:
                 return await trio.to_thread.run_sync(self.held, ref)
             except NotFound as exc:
-                asked = await trio.to_thread.run_sync(self._by_root, ref)
+                pairs = self._store.pairs
+                asked = await trio.to_thread.run_sync(both_names.asked_of_kubo, pairs, ref)
                 if kubo is None or asked is None or not kubo.accepts(asked):
                     raise
                 return await self._of_kubo(ref, asked, kubo, exc)
@@ -170,47 +171,15 @@ class Resolver:
 
     def remembered(self, ref: refs.Ref) -> Resolution | None:
         """A blob that is not here, by a name of it that was proven when it was. Blocking."""
-        pair, root = None, None
-        if isinstance(ref, refs.DigestRef):
-            pair = self._store.pairs.of_sha256s([digests.raw(ref.digest)]).get(ref.digest[2:])
-        elif isinstance(ref, refs.CidRef) and ref.path is None:
-            digest = cids.multihash(ref.cid)
-            if is_root(ref.cid):
-                pair = self._store.pairs.of_root(ref.cid)
-                root = cids.format_cid(ref.cid)
-            elif cids.codec(ref.cid) == cids.RAW and digests.is_sha256(digest):
-                pair = self._store.pairs.of_sha256s([digest[2:]]).get(digest[2:])
+        pair = both_names.pair_of(self._store.pairs, ref)
         if pair is None:
             return None
-        digest = digests.sha256_digest(pair.sha256)
-        file = ListedFile(root or pair.sha256.hex(), pair.size, digest, "", root=pair.root)
-        listing = replace(_here(refs.canonical(ref), (file,)), notes=(_LEFT,))
-        return Resolution(
-            ref, refs.canonical(ref), listing, manifest_of(listing), self._now(), True
-        )
-
-    def roots_of(self, files: Iterable[ListedFile]) -> dict[bytes, bytes]:
-        """By digest, the roots that were proven for files, here or gone. Blocking."""
-        large = [
-            digests.raw(f.digest)
-            for f in files
-            if f.digest is not None and digests.is_sha256(f.digest) and (f.size or 0) > LEAF_BYTES
-        ]
-        found = self._store.pairs.of_sha256s(large)
-        return {digests.sha256_digest(sha256): pair.root for sha256, pair in found.items()}
-
-    def _by_root(self, ref: refs.DigestRef | refs.CidRef) -> refs.CidRef | None:
-        """By what a Kubo would have it: a digest by its root, where that is known, else as the one
-        block that it may be. Blocking.
-        """
-        if isinstance(ref, refs.CidRef) and (ref.path or cids.codec(ref.cid) != cids.RAW):
-            return ref
-        digest = ref.digest if isinstance(ref, refs.DigestRef) else cids.multihash(ref.cid)
-        if not digests.is_sha256(digest):
-            return ref if isinstance(ref, refs.CidRef) else None
-        sha256 = digests.raw(digest)
-        pair = self._store.pairs.of_sha256s([sha256]).get(sha256)
-        return refs.CidRef(cids.raw_cid(sha256) if pair is None else pair.root)
+        is_asked_by_root = isinstance(ref, refs.CidRef) and is_root(ref.cid)
+        path = cids.format_cid(pair.root) if is_asked_by_root else pair.sha256.hex()
+        digest, canonical = digests.sha256_digest(pair.sha256), refs.canonical(ref)
+        files = (ListedFile(path, pair.size, digest, "", root=pair.root),)
+        listing = replace(_here(canonical, files), notes=(_LEFT,))
+        return Resolution(ref, canonical, listing, manifest_of(listing), self._now(), True)
 
     async def _of_kubo(
         self, ref: refs.DigestRef | refs.CidRef, asked: refs.CidRef, kubo: Source, missing: NotFound
