@@ -104,6 +104,21 @@ async def test_what_push_prints_names_what_was_pushed(inside, tmp_path):
         assert inside.items == []
 
 
+async def test_a_blob_is_exported_by_all_its_names(inside, tmp_path):
+    store_whole(inside.parts.store, DATA)
+    for number, name in enumerate(names(DATA)):
+        answer = await inside("export", refs=[name], path=str(tmp_path / f"{number}.car"))
+        assert answer["total_bytes"] == len(DATA)
+
+
+async def test_an_error_has_the_spelling_that_was_typed(inside):
+    typed = base58.b58encode(ROOT[2:]).decode()
+    for op in ("get", "resolve", "pin", "rm", "verify"):
+        for ref in (typed, f"ipfs://{typed}/a%20b", f"/ipfs/{typed}/a b"):
+            with pytest.raises(NotFound, match=typed):
+                await inside(op, ref=ref)
+
+
 async def test_a_file_of_several_is_not_removed_under_them(inside, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
