@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pcache.agent.peering import bring_named, count_received, maybe_peers, tell_complete
+from p2pcache.agent.kubo_beside import kubo_helper
+from p2pcache.agent.meant import both_names
+from p2pcache.agent.peering import (
+    bring_named,
+    count_received,
+    maybe_peers,
+    tell_complete,
+    told_by_peers,
+)
 from p2pcache.agent.place import Placed, place
 from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.config.network import trust
@@ -28,6 +36,7 @@ from p2pcache.errors import (
 from p2pcache.sources.port import KUBO, Credentials
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.rooted import RootedBlob, is_root
+from p2pcache.transfer.both_names import roots_of
 from p2pcache.transfer.folders import folder_root
 from p2pcache.transfer.names import OTHERS, NameOptions
 from p2pcache.transfer.progress import Progress
@@ -38,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from p2pcache.agent.args import Args
+    from p2pcache.agent.kubos import OpenKubo
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.agent.pulls import Watch
     from p2pcache.sources.port import ListedFile, Source
@@ -110,20 +120,29 @@ def name_options(args: Args, configured: NameOptions) -> NameOptions | None:
 async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """What a ref means now; its files are sent as items."""
     ref = refs.parse_ref(args.text("ref"), revision=args.optional_text("revision"))
-    resolution = await parts.resolver.resolve(
-        ref,
-        args.credentials(),
-        offline=args.flag("offline"),
-        refresh=args.flag("refresh"),
-        kubo=await parts.kubos.find(args.optional_text("kubo"), patient=True),
-    )
+    try:
+        resolution = await parts.resolver.resolve(
+            ref,
+            args.credentials(),
+            offline=args.flag("offline"),
+            refresh=args.flag("refresh"),
+            kubo=await parts.kubos.find(args.optional_text("kubo"), patient=True),
+        )
+    except NotFound:
+        absent = await trio.to_thread.run_sync(parts.resolver.remembered, ref)
+        if absent is None and isinstance(ref, refs.DigestRef):
+            absent = await told_by_peers(parts, ref)
+        if absent is None:
+            raise
+        resolution = absent
     files = resolution.listing.files
     root = _root_of(ref)
     names = [name for f in files if (name := f.name or root) is not None]
     have = await trio.to_thread.run_sync(parts.store.find_any_of, names)
+    named = await trio.to_thread.run_sync(roots_of, parts.store.pairs, files)
     for file in files:
         blob = have.get(file.name or root or b"")
-        await emit({"type": "item", "value": shown(file, blob)})
+        await emit({"type": "item", "value": shown(file, blob, named.get(file.digest or b""))})
     return {"ref": args.text("ref"), **summary(resolution)}
 
 
@@ -153,6 +172,7 @@ async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         "reused_bytes": report.reused_bytes
         + report.adopted_bytes
         + (0 if request.dry_run else resumed_bytes(report, run.total_bytes)),
+        **_names(report),
         "seconds": seconds,
         "link_kind": placed.link_kind,
         "made": dict(placed.made),
@@ -160,6 +180,14 @@ async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         "notes": _shown_notes([*([unsaved] if unsaved else []), *resolution.notes, *placed.notes]),
         "dry_run": run.dry,
     }
+
+
+def _names(report: PullReport) -> dict[str, str | None]:
+    """Both names of a single file, as far as they are known."""
+    if len(report.blobs) != 1:
+        return {"sha256": None, "root": None}
+    (blob,) = report.blobs.values()
+    return dict(zip(("sha256", "root"), both_names(blob), strict=True))
 
 
 def _shown_notes(notes: list[str]) -> list[str]:
@@ -221,7 +249,7 @@ class _Run:
         self._times: dict[str, float] = {}
         self._resolution: Resolution | None = None
         self._report: PullReport | None = None
-        self._kubo: Source | None = None
+        self._kubo: OpenKubo | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -260,7 +288,7 @@ class _Run:
             "fetch_s": report.fetch_s,
             "verify_s": report.verify_s,
         }
-        if resolution.manifest is None:
+        if resolution.manifest is None or resolution.listing.source == KUBO:
             resolution = self._resolution = await trio.to_thread.run_sync(
                 parts.resolver.named_by_arrival, resolution, report.blobs
             )
@@ -356,6 +384,7 @@ class _Run:
         assert self._resolution is not None
         local = isinstance(request.ref, refs.DigestRef | refs.CidRef)
         listed_by = self._resolution.listing.source
+        source: Source | None
         if listed_by == KUBO:
             source = self._kubo
         elif request.offline or local or listed_by == OTHERS:
@@ -373,6 +402,7 @@ class _Run:
             note=self._note,
             hold=hold,
             peers=maybe_peers(parts, self._resolution, self.files, request.credentials),
+            helper=None if listed_by == KUBO else kubo_helper(parts, self._kubo),
         )
 
     def _note(self, report: PullReport) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pcache.agent.access import open_to_all
+from p2pcache.agent.pins import UserPins
 from p2pcache.content import cid as cids
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.errors import LocalFault, Unavailable, Untrusted
@@ -145,10 +147,11 @@ class AgentNode:
 
 def rpc_context(parts: Parts) -> Context:
     """What the calls of the RPC work on. It shows what every program of this machine may see."""
-    blocks = parts.ipfs.open_blocks
+    blocks, store = parts.ipfs.open_blocks, parts.store
+    shows = open_to_all(store, parts.now)
     return Context(
         blocks=blocks,
-        pins=DagPinner(blocks),
+        pins=UserPins(store, parts.resolver.folders, DagPinner(blocks), shows),
         tree_pins=DagPinner(blocks, FILES),
         node=AgentNode(parts),
         root=RootFile(parts.config.home),

@@ -1,123 +1,187 @@
-"""The operations on what is here: ls, pin, unpin, rm and gc."""
+"""The operations on what is here: pin, unpin, rm and gc."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import trio
 
-from p2pcache.agent.last_copies import HOLDS, hubs_of
+from p2pcache.agent.meant import (
+    Meant,
+    OfBlob,
+    OfDag,
+    OfManifest,
+    blobs_named,
+    meant,
+    root_typed,
+    row_of,
+    single_manifests,
+)
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.last_copy import Copy
 from p2pcache.errors import NotFound, UsageError
-from p2pcache.store.policy import Hold
+from p2pcache.store.blobs import BlobInfo
 from p2pcache.units import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
-    from p2pcache.store.records import Listed, Resolution
-
-
-def manifest_named(parts: Parts, text: str) -> bytes:
-    """The manifest that a ref, as typed, means here. Raises NotFound; never asks an origin."""
-    ref = refs.parse_ref(text)
-    if isinstance(ref, refs.CidRef) and cids.codec(ref.cid) == cids.DAG_CBOR:
-        if parts.store.get_manifest(ref.cid) is None:
-            raise NotFound(f"no manifest `{text}` is here", hint="see `p2pcache ls`")
-        return ref.cid
-    if isinstance(ref, refs.CidRef) and cids.codec(ref.cid) == cids.DAG_PB:
-        of_folder = parts.resolver.folders.manifest_of(ref.cid)
-        if of_folder is not None:
-            return of_folder
-    row = _known(parts, ref)
-    if row is None:
-        raise NotFound(f"`{text}` is not here", hint="see `p2pcache ls`, or get it first")
-    return row.manifest
-
-
-def _known(parts: Parts, ref: refs.Ref) -> Resolution | None:
-    """What the ref means here; a commit that `ls` shows is what its branch or tag means."""
-    row = parts.store.resolution(refs.canonical(ref))
-    if row is not None:
-        return row
-    if not isinstance(ref, refs.HfRef) or ref.revision is None:
-        return None
-    for row in parts.store.resolutions():
-        if row.immutable != ref.revision:
-            continue
-        known = refs.parse_ref(row.canonical)
-        if isinstance(known, refs.HfRef) and replace(known, revision=ref.revision) == ref:
-            return row
-    return None
-
-
-async def ls(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """What is here, by manifest, newest use first."""
-    listed, hubs = await trio.to_thread.run_sync(_listed, parts)
-    for entry in listed:
-        named = entry.resolutions or (None,)
-        kept = _why_kept(parts, entry, hubs)
-        for row in named:
-            value = {
-                "ref": None if row is None else row.canonical,
-                "manifest": cids.format_cid(entry.manifest),
-                "immutable": None if row is None else row.immutable,
-                "files": entry.files,
-                "total_bytes": entry.total_bytes,
-                "present_bytes": entry.present_bytes,
-                "pinned": entry.pinned,
-                "kept": kept,
-                "last_used": entry.last_used,
-                "resolved_at": None if row is None else row.resolved_at,
-                "source": None if row is None else row.source,
-            }
-            await emit({"type": "item", "value": value})
-    return {"count": len(listed)}
-
-
-def _listed(parts: Parts) -> tuple[list[Listed], dict[str, str]]:
-    listed = parts.store.ls()
-    return listed, hubs_of(row for entry in listed for row in entry.resolutions)
-
-
-def _why_kept(parts: Parts, entry: Listed, hubs: Mapping[str, str]) -> str | None:
-    """Why no eviction takes it, as far as that is known without asking anybody."""
-    if entry.pinned:
-        return Hold.PINNED.value
-    if not entry.present_bytes:
-        return None
-    if entry.manifest in parts.store.replica_manifests:
-        return Hold.REPLICA.value
-    hold = HOLDS.get(parts.last_copies.known(entry.manifest, entry.resolutions, hubs))
-    return None if hold is None else hold.value
+    from p2pcache.store.rooted import AnyBlob
+    from p2pcache.store.store import Store
 
 
 async def pin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Keep what a ref means through every gc."""
-    manifest = manifest_named(parts, args.text("ref"))
-    await trio.to_thread.run_sync(parts.store.pin, manifest, args.text("ref"))
-    return {"manifest": cids.format_cid(manifest)}
+    text, store = args.text("ref"), parts.store
+    try:
+        found = await trio.to_thread.run_sync(meant, parts, text)
+    except NotFound:
+        root = root_typed(refs.parse_ref(text))
+        if root is None or not await parts.ipfs.blocks.has(root):
+            raise
+        await parts.ipfs.pins.pin(root)
+        return _pin_answer(None, None, root)
+    match found:
+        case OfManifest(cid):
+            await trio.to_thread.run_sync(store.pin, cid, text)
+            return _pin_answer(cid, None, None)
+        case OfBlob(blob):
+            named = await _with_sha256(parts, blob, text)
+            await trio.to_thread.run_sync(store.pin, named.sha256, text)
+            return _pin_answer(None, named.sha256, named.root_cid)
+        case OfDag(root):
+            return _pin_answer(None, None, root)
+        case _:
+            assert_never(found)
+
+
+async def _with_sha256(parts: Parts, blob: AnyBlob, text: str) -> BlobInfo:
+    """Hashed as a whole where that is still to be done. Raises NotFound where it is damaged."""
+    if isinstance(blob, BlobInfo):
+        return blob
+    named = await parts.naming.name(blob.root_cid)
+    if not isinstance(named, BlobInfo):
+        raise NotFound(f"`{text}` was damaged on this disk", hint="get it again")
+    return named
+
+
+def _pin_answer(manifest: bytes | None, sha256: bytes | None, root: bytes | None) -> dict[str, Any]:
+    """`manifest` None: a blob, or a DAG of no manifest."""
+    return {
+        "manifest": None if manifest is None else cids.format_cid(manifest),
+        "sha256": None if sha256 is None else sha256.hex(),
+        "root": None if root is None else cids.format_cid(root),
+    }
 
 
 async def unpin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """Let gc decide again."""
-    manifest = manifest_named(parts, args.text("ref"))
-    if not await trio.to_thread.run_sync(parts.store.unpin, manifest):
-        raise NotFound(f"`{args.text('ref')}` is not pinned", hint="see `p2pcache ls`")
-    return {"manifest": cids.format_cid(manifest)}
+    """Let gc decide again, whoever pinned it: `pin`, or a program through Kubo's RPC."""
+    text = args.text("ref")
+    found = await trio.to_thread.run_sync(meant, parts, text)
+    if not await trio.to_thread.run_sync(_unpin, parts, found, root_typed(refs.parse_ref(text))):
+        raise NotFound(f"`{text}` is not pinned", hint="see `p2pcache ls`")
+    match found:
+        case OfManifest(cid):
+            return _pin_answer(cid, None, None)
+        case OfBlob(blob):
+            sha256 = blob.sha256 if isinstance(blob, BlobInfo) else None
+            return _pin_answer(None, sha256, blob.root_cid)
+        case OfDag(root):
+            return _pin_answer(None, None, root)
+        case _:
+            assert_never(found)
+
+
+def _unpin(parts: Parts, found: Meant, typed: bytes | None) -> bool:
+    """Whether it was pinned. Of a blob, the pins of manifests that list nothing else go, too."""
+    store, targets, roots = parts.store, set[bytes](), {typed}
+    match found:
+        case OfManifest(cid):
+            targets = {cid}
+            roots.add(parts.resolver.folders.root_of(cid))
+        case OfBlob(blob):
+            targets = {blob.key, *single_manifests(parts, blob)[0]}
+            roots.add(blob.root_cid)
+        case OfDag():
+            pass
+        case _:
+            assert_never(found)
+    files = [store.unpin(target) for target in targets & {pin.target for pin in store.pins()}]
+    dags = [store.dag_pins.drop(root) for root in roots & store.dag_pins.roots().keys() if root]
+    return bool(files or dags)
 
 
 async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Forget a ref; with the last one its manifest, and the blobs that nothing else refers to."""
-    text, store = args.text("ref"), parts.store
-    manifest = manifest_named(parts, text)
-    ref = refs.parse_ref(text)
-    row = _known(parts, ref)
+    text, force = args.text("ref"), args.flag("force")
+    found = await trio.to_thread.run_sync(meant, parts, text)
+    match found:
+        case OfManifest(cid):
+            return await _rm_ref(parts, text, cid, force)
+        case OfBlob(blob):
+            return await _rm_blob(parts, text, blob, force)
+        case OfDag(root):
+            _check_unpinned(text, force, pinned=True)
+            freed = await trio.to_thread.run_sync(_rm_dag, parts, root)
+            return {"manifest": None, "freed_bytes": freed, "notes": []}
+        case _:
+            assert_never(found)
+
+
+def _check_unpinned(text: str, force: bool, *, pinned: bool) -> None:
+    if pinned and not force:
+        raise UsageError(f"`{text}` is pinned", hint="`p2pcache unpin` it first, or use --force")
+
+
+async def _rm_blob(parts: Parts, text: str, blob: AnyBlob, force: bool) -> dict[str, Any]:
+    """Remove a blob by its own name, with the manifests that list nothing else."""
+    store = parts.store
+    alone, others = await trio.to_thread.run_sync(single_manifests, parts, blob)
+    if others:
+        rows = [row.canonical for cid in others for row in store.resolutions_of(cid)]
+        name = min(rows, default=cids.format_cid(min(others)))
+        raise UsageError(f"`{text}` is a file of `{name}`", hint=f"`p2pcache rm {name}`")
+    pinned = blob.key in {pin.target for pin in store.pins()}
+    dag = blob.root_cid if blob.root_cid in store.dag_pins.roots() else None
+    _check_unpinned(text, force, pinned=pinned or dag is not None)
+    freed, notes = 0, list[str]()
+    for cid in sorted(alone):
+        answer = await _rm_ref(parts, text, cid, force)
+        freed += answer["freed_bytes"]
+        notes += answer["notes"]
+    if pinned:
+        store.unpin(blob.key)
+    if dag is not None:
+        store.dag_pins.drop(dag)
+    freed += await trio.to_thread.run_sync(store.remove_blob, blob)
+    if await trio.to_thread.run_sync(_is_here, store, blob):
+        notes.append("nothing was freed: a pinned DAG or a running pull needs it")
+    return {"manifest": None, "freed_bytes": freed, "notes": notes}
+
+
+def _is_here(store: Store, blob: AnyBlob) -> bool:
+    name = blob.digest if isinstance(blob, BlobInfo) else blob.root_cid
+    return store.find_any(name) is not None
+
+
+def _rm_dag(parts: Parts, root: bytes) -> int:
+    """Take a DAG's pin, and all that it alone kept; bytes freed."""
+    store = parts.store
+    blocks, blobs = store.dag_pins.kept_by(root)
+    sizes = {block: store.loose.length(block) or 0 for block in blocks}
+    store.dag_pins.drop(root)
+    freed = sum(size for block, size in sizes.items() if store.remove_loose(block))
+    alone = {blob.key: blob for blob in store.alone()}
+    pinned = {pin.target for pin in store.pins()}
+    gone = [alone[blob.key] for blob in blobs_named(store, blobs) if blob.key in alone]
+    return freed + sum(store.remove_blob(blob) for blob in gone if blob.key not in pinned)
+
+
+async def _rm_ref(parts: Parts, text: str, manifest: bytes, force: bool) -> dict[str, Any]:
+    """What `rm` does for what is a manifest's."""
+    store = parts.store
+    row = row_of(parts, refs.parse_ref(text))
     canonical = None if row is None else row.canonical
     others = [r.canonical for r in store.resolutions_of(manifest) if r.canonical != canonical]
     pinned = any(p.target == manifest for p in store.pins())
@@ -128,18 +192,15 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         if pinned:
             notes.append(f"it stays pinned: `p2pcache unpin {others[0]}`")
         return {"manifest": cids.format_cid(manifest), "freed_bytes": 0, "notes": notes}
+    _check_unpinned(text, force, pinned=pinned)
     if pinned:
-        if not args.flag("force"):
-            raise UsageError(
-                f"`{text}` is pinned", hint="`p2pcache unpin` it first, or use --force"
-            )
         store.unpin(manifest)
-    if manifest in store.replica_manifests and not args.flag("force"):
+    if manifest in store.replica_manifests and not force:
         raise UsageError(
             f"`{text}` is one of the copies that a preload keeps",
             hint="`p2pcache preload list` shows it; --force removes it all the same",
         )
-    if not args.flag("force"):
+    if not force:
         await _check_not_last(parts, text, manifest)
     linked = await trio.to_thread.run_sync(store.linked_bytes, manifest)
     freed = await trio.to_thread.run_sync(store.rm, manifest)

@@ -28,10 +28,14 @@ PATIENT_S = 5.0  # ... and where nobody else has it either, the same of one that
 
 
 class OpenKubo(Source, Protocol):
-    """A Kubo: a source that also gives single blocks."""
+    """A Kubo: a source that also tells of and gives single blocks."""
 
     async def block(self, cid: bytes) -> bytes:
         """A block that it has, verified; it searches for none. Raises as `list`."""
+        ...
+
+    async def has_block(self, cid: bytes) -> bool:
+        """Whether it has one block; it searches for none. Raises as `list`, but not NotFound."""
         ...
 
 

@@ -12,17 +12,16 @@ import trio
 from p2pcache.agent.names import with_somebody
 from p2pcache.agent.pull_swarm import PullSharing, PullSwarm
 from p2pcache.content import cid as cids
-from p2pcache.content.peerid import parse_peer_id
-from p2pcache.content.refs import CidRef, DigestRef, canonical
+from p2pcache.content.digests import raw
+from p2pcache.content.peerid import format_peer_id, parse_peer_id
+from p2pcache.content.refs import CidRef, DigestRef, as_typed, canonical
 from p2pcache.errors import NotFound, P2PCacheError, plain_errors
 from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.lanes.peek import peek
-from p2pcache.sources.port import (
-    SourceKind,
-)
-from p2pcache.transfer.bare import bare_name, pull_bare
+from p2pcache.sources.port import ListedFile, Listing, SourceKind
+from p2pcache.transfer.bare import bare_name, pull_bare, told_root
 from p2pcache.transfer.names import OTHERS
-from p2pcache.transfer.resolve import path_of
+from p2pcache.transfer.resolve import Resolution, manifest_of, path_of
 from p2pcache.transfer.sharing import Peers, PeersLater
 
 if TYPE_CHECKING:
@@ -32,10 +31,9 @@ if TYPE_CHECKING:
     from p2pcache.agent.parts import Parts
     from p2pcache.agent.pulls import Watch
     from p2pcache.content.proof import Challenge
-    from p2pcache.sources.port import Credentials, ListedFile
+    from p2pcache.sources.port import Credentials
     from p2pcache.store.store import Hold
     from p2pcache.transfer.progress import Progress
-    from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
 
 _log = logging.getLogger(__name__)
@@ -184,7 +182,7 @@ async def bring_named(
     opened = await with_somebody(parts.network)
     name = ref.digest if isinstance(ref, DigestRef) else ref.cid
     missing = NotFound(
-        f"nobody that this agent may ask has `{canonical(ref)}`",
+        f"nobody that this agent may ask has `{as_typed(ref)}`",
         hint="give a ref with an origin (hf://, https://), or `p2pcache push` it somewhere",
     )
     if opened is None:
@@ -211,3 +209,22 @@ async def bring_named(
         parts.naming.wake()
     (blob,) = report.blobs.values()
     return replace(report, blobs={path_of(ref, blob): blob})
+
+
+async def told_by_peers(parts: Parts, ref: DigestRef) -> Resolution | None:
+    """What other agents say of a blob that is not here: its size and its root, unproven."""
+    opened = await with_somebody(parts.network)
+    if opened is None:
+        return None
+    async with peers_of(opened, None, [ref.digest], None, wait=False) as peers:
+        told = await told_root(ref.digest, peers, timeout_s=BARE_S)
+    if told is None:
+        return None
+    who = ", ".join(sorted(map(format_peer_id, told.signers)))
+    name = raw(ref.digest).hex()
+    listing = Listing(
+        OTHERS, who, canonical(ref), False,
+        (ListedFile(name, told.size, ref.digest, "", root=told.root),),
+        notes=(f"it is not here; its size and its root are the word of peer {who}",),
+    )  # fmt: skip
+    return Resolution(ref, canonical(ref), listing, manifest_of(listing), parts.now(), False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pcache.agent.keep import manifest_named
+from p2pcache.agent.meant import manifest_named
 from p2pcache.config.ipfs import Public
 from p2pcache.content import cid as cids
 from p2pcache.content import refs

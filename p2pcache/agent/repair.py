@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import trio
 
-from p2pcache.agent.keep import manifest_named
+from p2pcache.agent.meant import OfBlob, OfDag, OfManifest, blobs_named, meant
 from p2pcache.agent.naming import Damaged
 from p2pcache.content import refs
-from p2pcache.content.cid import format_cid
-from p2pcache.errors import LocalFault, P2PCacheError
+from p2pcache.content.cid import RAW, format_cid, make_cid
+from p2pcache.errors import LocalFault, NotFound, P2PCacheError
 from p2pcache.lanes.orders import FollowOrder
+from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.durable import local_faults
 from p2pcache.store.layout import block_count
+from p2pcache.store.rooted import RootedBlob
 from p2pcache.transfer.faults import local_error
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.progress import Progress
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from p2pcache.agent.localapi.answers import BadBlob, UnreadBlob
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.sources.port import Credentials
-    from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Store
 
@@ -38,10 +39,10 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     as long as it is not back.
     """
     ref = args.optional_text("ref")
-    named = await _verify_rooted(parts, emit) if ref is None else []
+    chosen = await trio.to_thread.run_sync(_chosen, parts, ref)
+    named = await _verify_rooted(parts, [b for b in chosen if isinstance(b, RootedBlob)], emit)
     fresh = {blob.sha256 for blob in named}
-    blobs = await trio.to_thread.run_sync(_chosen, parts, ref)
-    blobs = [blob for blob in blobs if blob.sha256 not in fresh]
+    blobs = [b for b in chosen if isinstance(b, BlobInfo) and b.sha256 not in fresh]
     checked, done = len(named), sum(blob.size for blob in named)
     total = done + sum(blob.size for blob in blobs)
     repaired = 0
@@ -89,10 +90,10 @@ async def verify(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     }
 
 
-async def _verify_rooted(parts: Parts, emit: Emit) -> list[BlobInfo]:
+async def _verify_rooted(parts: Parts, blobs: Sequence[RootedBlob], emit: Emit) -> list[BlobInfo]:
     """Those that have a root and no sha2-256 yet: to name them is to verify them."""
     named = []
-    for blob in await trio.to_thread.run_sync(parts.store.rooted.every):
+    for blob in blobs:
         linked = await trio.to_thread.run_sync(_other_names, blob)
         try:
             found = await parts.naming.name(blob.root_cid)
@@ -120,31 +121,48 @@ async def _verify_rooted(parts: Parts, emit: Emit) -> list[BlobInfo]:
     return named
 
 
-def _chosen(parts: Parts, ref: str | None) -> list[BlobInfo]:
-    if ref is None:
-        return parts.store.every_blob()
-    manifest = parts.store.get_manifest(manifest_named(parts, ref))
-    assert manifest is not None
-    found = parts.store.find_many([f.digest for f in manifest.files])
-    return list({blob.sha256: blob for blob in found.values()}.values())
+def _chosen(parts: Parts, text: str | None) -> list[AnyBlob]:
+    store = parts.store
+    if text is None:
+        return [*store.rooted.every(), *store.every_blob()]
+    match meant(parts, text):
+        case OfManifest(cid):
+            manifest = store.get_manifest(cid)
+            assert manifest is not None
+            found = store.find_many([f.digest for f in manifest.files])
+            return list({blob.sha256: blob for blob in found.values()}.values())
+        case OfBlob(blob):
+            return [blob]
+        case OfDag(root):
+            return blobs_named(store, store.dag_pins.kept_by(root)[1])
+        case _ as never:
+            assert_never(never)
 
 
-def _taken_out(parts: Parts, ref: str | None) -> list[BlobInfo]:
+def _taken_out(parts: Parts, text: str | None) -> list[BlobInfo]:
     """Blobs that an earlier `verify`, or whoever else read them, found damaged."""
     found = parts.store.damaged()
-    if ref is None:
+    if text is None or not found:
         return found
-    manifest = parts.store.get_manifest(manifest_named(parts, ref))
-    assert manifest is not None
-    wanted = {file.digest for file in manifest.files}
+    what = _meant(parts, text)
+    manifest = parts.store.get_manifest(what.cid) if isinstance(what, OfManifest) else None
+    wanted = set() if manifest is None else {file.digest for file in manifest.files}
     return [blob for blob in found if not wanted.isdisjoint(blob.names)]
 
 
-def _incomplete(parts: Parts, ref: str | None) -> list[str]:
+def _incomplete(parts: Parts, text: str | None) -> list[str]:
     """The refs of which only a part is here, and those that lack what is pinned or was damaged."""
     names = [name for blob in parts.store.damaged() for name in blob.names]
     hurt: set[bytes] = set().union(*parts.store.manifests_with(names).values())
-    only = None if ref is None else manifest_named(parts, ref)
+    only: bytes | None = None
+    if text is not None:
+        match _meant(parts, text):
+            case OfManifest(cid):
+                only = cid
+            case OfDag(root):
+                return [] if _reads(parts, root) else [text]
+            case _:  # a blob is here, or it is not found
+                return []
     found = []
     for entry in parts.store.ls():
         begun = entry.pinned or entry.present_bytes > 0 or entry.manifest in hurt
@@ -153,6 +171,20 @@ def _incomplete(parts: Parts, ref: str | None) -> list[str]:
                 [row.canonical for row in entry.resolutions] or [format_cid(entry.manifest)]
             )
     return sorted(found)
+
+
+def _meant(parts: Parts, text: str) -> OfManifest | OfBlob | OfDag | None:
+    """None for a blob that was just taken out."""
+    try:
+        return meant(parts, text)
+    except NotFound:
+        return None
+
+
+def _reads(parts: Parts, root: bytes) -> bool:
+    """Whether all loose blocks of a pinned DAG are good; a damaged one goes, and can come again."""
+    blocks, _ = parts.store.dag_pins.kept_by(root)
+    return all([parts.store.loose.read(make_cid(RAW, block)) is not None for block in blocks])
 
 
 def _still_here(store: Store, blob: BlobInfo) -> bool:

@@ -52,8 +52,10 @@ def summary(resolution: Resolution) -> dict[str, Any]:
     }
 
 
-def shown(file: ListedFile, blob: AnyBlob | None) -> dict[str, Any]:
-    """One file of a `resolve` answer: every name that is known for it."""
+def shown(file: ListedFile, blob: AnyBlob | None, root: bytes | None = None) -> dict[str, Any]:
+    """One file of a `resolve` answer: every name that is known for it. `root`: which was proven for
+    its digest when it was here.
+    """
     sha256 = blob.sha256.hex() if isinstance(blob, BlobInfo) else None
     git_sha1 = None
     if file.digest is not None:
@@ -62,7 +64,7 @@ def shown(file: ListedFile, blob: AnyBlob | None) -> dict[str, Any]:
             git_sha1 = raw
         else:
             sha256 = raw
-    root = file.root if blob is None else blob.root_cid
+    root = root or file.root if blob is None else blob.root_cid
     return {
         "path": file.path,
         "size": file.size,

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from p2pcache.agent import get, grants, health, keep, publish, repair, share, trace
+from p2pcache.agent import get, grants, health, keep, listed, publish, repair, share, trace
 from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
@@ -38,7 +38,7 @@ OPERATIONS: dict[str, Operation] = {
     "preload_list": preload.preload_list,
     "preload_show": preload.preload_show,
     "preload_cancel": preload.preload_cancel,
-    "ls": keep.ls,
+    "ls": listed.ls,
     "pin": keep.pin,
     "unpin": keep.unpin,
     "rm": keep.rm,

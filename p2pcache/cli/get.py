@@ -13,7 +13,7 @@ from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import GetAnswer, ResolveAnswer
+    from p2pcache.agent.localapi.answers import FileAnswer, GetAnswer, ResolveAnswer
 
 
 KUBO_OPTION = click.option(
@@ -137,18 +137,30 @@ def resolve(ref: str, printer: Printer, **options: Any) -> None:  # noqa: ANN401
         "file",
         answer["files"],
         [
-            ("", "size", "sha256", "path"),
+            ("", "size", "sha256", "root", "path"),
             *(
                 (
                     "here" if file["present"] else "",
                     format_bytes(file["size"]),
                     short(file["sha256"]),
+                    short(file["root"]),
                     file["path"],
                 )
                 for file in answer["files"]
             ),
         ],
     )
+
+
+def _both_names(files: list[FileAnswer]) -> list[str]:
+    """Of a single file, whole: each can be given to `get`."""
+    if len(files) != 1:
+        return []
+    sha256, root = files[0]["sha256"], files[0]["root"]
+    return [
+        f"sha2-256  {f'sha256:{sha256}' if sha256 else '- (not taken yet)'}",
+        f"root      {f'ipfs://{root}' if root else '-'}",
+    ]
 
 
 def _resolution_lines(answer: ResolveAnswer) -> list[str]:
@@ -161,6 +173,7 @@ def _resolution_lines(answer: ResolveAnswer) -> list[str]:
         f"resolved  {when(answer['resolved_at'])}"
         + (" (from the record)" if answer["from_record"] else ""),
         f"files     {answer['file_count']}, {format_bytes(answer['total_bytes'])}",
+        *_both_names(answer["files"]),
         *(f"note      {note}" for note in answer["notes"]),
     ]
     return [printable(line) for line in lines]

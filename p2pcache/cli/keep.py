@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 )
 @output_options
 def ls(printer: Printer) -> None:
-    """List the manifests that the store knows, and how much of each is here.
+    """List the manifests that the store knows, and how much of each is here; then files and pinned
+    DAGs that no manifest lists.
 
     What no eviction takes says why: it is pinned, a copy that a preload keeps (replica), or one
     that neither an origin nor, as far as is known, a lasting copy elsewhere could replace (last
@@ -34,7 +35,7 @@ def ls(printer: Printer) -> None:
         share = 100 * entry["present_bytes"] // total if total else 100
         rows.append(
             (
-                entry["ref"] or entry["manifest"],
+                entry["ref"] or entry["manifest"] or "-",
                 short(entry["immutable"]),
                 str(entry["files"]),
                 format_bytes(total),
@@ -65,7 +66,7 @@ def _stays(entry: LsAnswer) -> str:
 @click.argument("ref")
 @output_options
 def pin(ref: str, printer: Printer) -> None:
-    """Keep REF (a ref or a manifest's CID) from being evicted."""
+    """Keep REF from being evicted: a ref, or any name of a manifest, a file or a DAG."""
     with connect(embed=True) as agent:
         answer = agent.pin(ref)
     printer.show("pin", answer, ())
@@ -81,7 +82,7 @@ def pin(ref: str, printer: Printer) -> None:
 @click.argument("ref")
 @output_options
 def unpin(ref: str, printer: Printer) -> None:
-    """Undo `pin`; nothing is removed until room is needed."""
+    """Undo `pin`, or a pin of Kubo's RPC by its root; nothing is removed until room is needed."""
     with connect(embed=True) as agent:
         answer = agent.unpin(ref)
     printer.show("unpin", answer, ())
@@ -101,7 +102,8 @@ def rm(ref: str, printer: Printer, force: bool) -> None:
     """Forget REF and remove what nothing else refers to.
 
     While another ref means the same content, only REF is forgotten; the CID of a manifest means all
-    refs of it. Files that were put elsewhere (the Hugging Face cache, --to) stay.
+    refs of it, and a file's sha2-256 or root all refs that mean it alone. Files that were put
+    elsewhere (the Hugging Face cache, --to) stay.
     """
     with connect(embed=True) as agent:
         answer = agent.rm(ref, force=force)

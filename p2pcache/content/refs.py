@@ -2,7 +2,9 @@
 
     hf://[datasets/|spaces/]org/name[@revision][/path]     org/name     https://huggingface.co/...
     https://host/path[#sha256=<hex>]     file:/path  ./path  ../path  /path  ~/path
-    sha256:<hex>     <cid>     ipfs://<cid>[/path]
+    sha256:<hex>  <hex>     <cid>[/path]  /ipfs/<cid>[/path]     ipfs://<cid>[/path]
+
+Of these `ipfs://` alone is a URL: there, `a%20b` is `a b`.
 
 `canonical` gives one text for all spellings of one ref: the key of resolutions.
 """
@@ -10,7 +12,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
@@ -71,10 +73,11 @@ class DigestRef:
 
 @dataclass(frozen=True, slots=True)
 class CidRef:
-    """Content by its binary CID, or a path below it."""
+    """Content by its binary CID, or a path below it. `typed`: the CID as the user wrote it."""
 
     cid: bytes
     path: str | None = None
+    typed: str = field(default="", compare=False)
 
 
 Ref = HfRef | HttpRef | FileRef | DigestRef | CidRef
@@ -105,6 +108,8 @@ def parse_ref(text: str, *, revision: str | None = None) -> Ref:
 
 
 def _parse(text: str) -> Ref:
+    if is_ipfs_path(text):
+        return _cid_ref(text)
     if text[0] in "/~" or text in (".", "..") or text.startswith(("./", "../")):
         return FileRef(text)
     if not _encodes(text, "strict"):
@@ -112,11 +117,19 @@ def _parse(text: str) -> Ref:
     scheme, colon, rest = text.partition(":")
     if colon and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return _with_scheme(scheme.lower(), rest, text)
+    if _SHA256.fullmatch(text):  # before CIDs: one in base16 has an odd number of letters
+        return DigestRef(digests.sha256_digest(bytes.fromhex(text)))
     if cids.looks_like_cid(text.partition("/")[0]):
         return _cid_ref(text)
     if "/" in text:
         return _hub(text, text)
     raise UsageError(f"`{text}` is not a ref", hint=f"known: {KNOWN}")
+
+
+def is_ipfs_path(text: str) -> bool:
+    """Whether it is `/ipfs/<cid>`, which is no path of this machine."""
+    word = text.removeprefix("/ipfs/").partition("/")[0]
+    return text.startswith("/ipfs/") and cids.looks_like_cid(word)
 
 
 def _encodes(text: str, errors: str) -> bool:
@@ -139,7 +152,7 @@ def _with_scheme(scheme: str, rest: str, text: str) -> Ref:
             raise UsageError(f"`{text}` is not a digest", hint="sha256: and 64 hex digits")
         return DigestRef(digests.sha256_digest(bytes.fromhex(rest)))
     if scheme == "ipfs":
-        return _cid_ref(rest.removeprefix("//"))
+        return _ipfs_url(rest.removeprefix("//"), text)
     if scheme in LATER:
         raise UsageError(f"`{scheme}://` is not supported yet", hint=f"known: {KNOWN}")
     raise UsageError(f"`{scheme}:` is not a known kind of ref", hint=f"known: {KNOWN}")
@@ -158,7 +171,18 @@ def _file(rest: str, text: str) -> FileRef:
 
 def _cid_ref(text: str) -> CidRef:
     word, _, path = text.removeprefix("/ipfs/").partition("/")
-    return CidRef(cids.parse_cid(word), _path(path) if path.strip("/") else None)
+    return CidRef(cids.parse_cid(word), _path(path) if path.strip("/") else None, typed=word)
+
+
+def _ipfs_url(rest: str, typed: str) -> CidRef:
+    """`<cid>[/path]`, each name of the path percent-encoded: none of them has a slash."""
+    try:
+        names = [unquote(name, errors="strict") for name in rest.split("/")]
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"`{typed}` is not UTF-8 where it is percent-decoded") from exc
+    if any("/" in name for name in names):
+        raise UsageError(f"`{typed}` has %2F in a name: no file has a slash in its name")
+    return _cid_ref("/".join(names))
 
 
 def _hub(text: str, typed: str) -> HfRef:
@@ -256,7 +280,19 @@ def canonical(ref: Ref) -> str:
         case DigestRef(digest):
             return digests.describe(digest)
         case CidRef(cid, path):
-            return f"ipfs://{cids.format_cid(cid)}" + (f"/{path}" if path else "")
+            return _ipfs_text(cids.format_cid(cid), path)
+
+
+def as_typed(ref: DigestRef | CidRef) -> str:
+    """The canonical text with the CID in the user's own spelling: for messages."""
+    if isinstance(ref, CidRef) and ref.typed:
+        return _ipfs_text(ref.typed, ref.path)
+    return canonical(ref)
+
+
+def _ipfs_text(cid: str, path: str | None) -> str:
+    """Only what would be decoded is encoded: paths stay as people write them."""
+    return f"ipfs://{cid}" + (f"/{path.replace('%', '%25')}" if path else "")
 
 
 def at_commit(canonical_text: str, immutable: str | None) -> str | None:

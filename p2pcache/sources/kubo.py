@@ -126,6 +126,14 @@ class KuboSource:
         """One block that it has, verified; it searches for none. Raises as `list`."""
         return await self._calls.block(await self._gateway(), cid)
 
+    async def has_block(self, cid: bytes) -> bool:
+        """Whether it has one block; it searches for none. Raises Unavailable, Denied, Untrusted."""
+        try:
+            await self._calls.rpc("block/stat", cids.format_cid(cid), offline="true")
+        except NotFound:
+            return False
+        return True
+
     async def aclose(self) -> None:
         """Nothing is open between two calls."""
 

@@ -55,6 +55,12 @@ class DagPins:
         rows = self._index.read(query, (prefix + b"\1", prefix + b"\2"))
         return {bytes(root)[len(prefix) :]: bool(recursive) for root, recursive in rows}
 
+    def kept_by(self, root: bytes) -> tuple[list[bytes], list[bytes]]:
+        """What the user's pin of this root keeps: multihashes of loose blocks, names of blobs."""
+        blocks = self._index.read("SELECT multihash FROM pinned_blocks WHERE root = ?", (root,))
+        blobs = self._index.read("SELECT name FROM pinned_blobs WHERE root = ?", (root,))
+        return [bytes(m) for (m,) in blocks], [bytes(name) for (name,) in blobs]
+
     def blocks(self) -> set[bytes]:
         """Multihashes of the loose blocks that pins keep."""
         rows = self._index.read("SELECT DISTINCT multihash FROM pinned_blocks")

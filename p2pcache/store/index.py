@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
+from p2pcache.content.unixfs import LEAF_BYTES
 from p2pcache.errors import LocalFault, UsageError
 from p2pcache.store.durable import local_faults
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 IN_CHUNK = 500  # SQLite allows 999 variables in old builds
 _CACHE_KIB = 4096  # page cache of a connection; an index of 10,000 blobs is about 3 MB
+
+MAX_PAIRS = 1_000_000  # blobs that left, whose names are kept: 200 bytes each
 
 _SCHEMA = """
 CREATE TABLE blobs (
@@ -101,8 +104,18 @@ CREATE TABLE pinned_blobs (
   root BLOB NOT NULL, name BLOB NOT NULL, PRIMARY KEY (root, name)
 ) WITHOUT ROWID;
 """
+# The two names of blobs that were here (`store.pairs`), the newest to leave last; which pins keep a
+# loose block.
+_SCHEMA_7 = """
+CREATE TABLE pairs (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, sha256 BLOB NOT NULL UNIQUE, root BLOB NOT NULL,
+  size INTEGER NOT NULL
+);
+CREATE INDEX pairs_by_root ON pairs (root);
+CREATE INDEX pinned_blocks_by_block ON pinned_blocks (multihash);
+"""
 # step n turns schema n into schema n + 1; an empty file is schema 0
-_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5, _SCHEMA_6)
+_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5, _SCHEMA_6, _SCHEMA_7)
 SCHEMA_VERSION = len(_STEPS)
 
 
@@ -133,6 +146,13 @@ class Row:
         now = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         return now == (self.device, self.inode, self.size, self.mtime_ns)
 
+
+# Of one block the root is the digest: that needs no memory.
+_KEEP_PAIR = (
+    "INSERT OR REPLACE INTO pairs (sha256, root, size) SELECT sha256, root, size FROM blobs "
+    f"WHERE sha256 = ? AND root IS NOT NULL AND size > {LEAF_BYTES}"
+)
+_OLD_PAIRS = "DELETE FROM pairs WHERE number <= (SELECT max(number) FROM pairs) - ?"
 
 _COLUMNS = (
     "b.sha256, b.size, b.root, b.git_sha1, b.last_used, b.path, b.device, b.inode, b.mtime_ns"
@@ -363,9 +383,11 @@ class Index:
                 )
 
     def forget(self, sha256s: Iterable[bytes]) -> None:
-        """Drop blobs and their names."""
+        """Drop blobs and their names; which root was proven for which digest is kept."""
         keys = [(sha256,) for sha256 in sha256s]
         with self.write("forgetting a blob") as connection:
+            connection.executemany(_KEEP_PAIR, keys)
+            connection.execute(_OLD_PAIRS, (MAX_PAIRS,))
             connection.executemany("DELETE FROM names WHERE sha256 = ?", keys)
             connection.executemany("DELETE FROM blobs WHERE sha256 = ?", keys)
 

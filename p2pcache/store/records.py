@@ -38,6 +38,7 @@ _CARRIED = (  # every table but those of blobs and blocks: their files say more
     "grants",
     "preloads",
     "spent",
+    "pairs",
     "block_pins",
     "pinned_blocks",
     "pinned_blobs",
@@ -277,6 +278,16 @@ class Records:
             )
             mine.difference_update(bytes(sha256) for (sha256,) in others)
         return mine
+
+    def alone(self) -> set[bytes]:
+        """Raw sha2-256 of the blobs that no manifest lists, and of those that a pin keeps by their
+        own name.
+        """
+        rows = self._index.read(
+            f"SELECT sha256 FROM blobs EXCEPT SELECT a.sha256 FROM ({_NAMES_OF_FILES}) a "
+            "UNION SELECT b.sha256 FROM blobs b JOIN pins p ON p.target = b.sha256"
+        )
+        return {bytes(sha256) for (sha256,) in rows}
 
     def pin(self, target: bytes, label: str) -> None:
         """Keep a manifest's blobs (or one blob) whatever the budget says."""

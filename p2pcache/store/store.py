@@ -31,6 +31,7 @@ from p2pcache.store.lease import LeaseBook
 from p2pcache.store.loose import Loose
 from p2pcache.store.order import Order, subdirectories
 from p2pcache.store.others import OtherAgents
+from p2pcache.store.pairs import Pairs
 from p2pcache.store.partial import Meta, Partial, count_live
 from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
@@ -72,6 +73,7 @@ class Store:
         self.others = OtherAgents(index)
         self.preloads = PreloadRows(index)
         self.spent = SpentRows(index)
+        self.pairs = Pairs(index)
         self.replica_manifests: frozenset[bytes] = frozenset()
         self.rooted = Rooted(layout, self._blobs)
         self.rooted.named = self._holds.named
@@ -547,6 +549,17 @@ class Store:
             freed += self._blobs.remove(gone, each)[0]
         self._records.forget_manifest(manifest_cid)
         return freed
+
+    def alone(self) -> list[AnyBlob]:
+        """Blobs that no manifest lists, and those that a pin keeps by their own name."""
+        rows = self._index.rows([digests.sha256_digest(key) for key in self._records.alone()])
+        return [*map(self._info, rows.values()), *self.rooted.every()]
+
+    def remove_blob(self, blob: AnyBlob) -> int:
+        """Remove one blob, unless running work or the pin of a DAG keeps it; bytes freed."""
+        with self._holds.removal(self.dag_pins.blobs) as each:
+            remove = self.rooted.remove if is_root(blob.key) else self._blobs.remove
+            return remove([blob.key], each)[0]
 
     def only_in(self, manifest_cid: bytes) -> set[bytes]:
         """The blobs (raw sha2-256) that `rm` of this manifest removes."""

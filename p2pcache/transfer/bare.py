@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,6 +20,7 @@ from p2pcache.content import cid as cids
 from p2pcache.content import digests
 from p2pcache.content.blockmap import prove_by_root
 from p2pcache.content.signed import MAX_BLOB_BYTES
+from p2pcache.content.unixfs import file_root
 from p2pcache.errors import (
     DiskFull,
     LocalFault,
@@ -124,6 +125,40 @@ async def pull_bare(
         hint="give a ref with an origin (hf://, https://), or start an agent that has it; a folder "
         "goes by the CID of its manifest, which `push` prints before its root",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ToldRoot:
+    """What agents say of a blob: its size and its UnixFS root (a binary CID). `signers`: whose word
+    the hashes are that make this root. Nothing of it is proven before the bytes are here.
+    """
+
+    size: int
+    root: bytes
+    signers: frozenset[PeerId]
+
+
+async def told_root(name: bytes, peers: Peers, *, timeout_s: float) -> ToldRoot | None:
+    """The root of a blob by its sha2-256 multihash, as those who hold it tell; None: nobody does
+    within `timeout_s`, or nobody tells its map.
+    """
+    async with _hearing(peers.swarm, name) as heard:
+        with trio.move_on_after(timeout_s):
+            await heard.wait_new(set())
+        size_bytes = heard.best(set())
+        if size_bytes is None:
+            return None
+        holders = heard.whole(size_bytes)
+        if size_bytes <= BLOCK_BYTES and holders:  # the size alone is their word
+            root_cid = cids.raw_cid(digests.raw(name))
+            return ToldRoot(size_bytes, root_cid, frozenset(holders[:1]))
+        for peer in holders:
+            hashes, whose = await _whole_map(peers.swarm, peer, name, size_bytes)
+            if hashes is not None:
+                pieces = (hashes[at : at + 32] for at in range(0, len(hashes), 32))
+                root = await trio.to_thread.run_sync(file_root, pieces, size_bytes)
+                return ToldRoot(size_bytes, root.cid, frozenset(whose))
+    return None
 
 
 @asynccontextmanager

@@ -209,6 +209,8 @@ class Driver:
         if self._swarming is not None:
             pending = [*self._swarming.places(), ev.Tick()]
             nursery.start_soon(self._origins_later, self._swarming, starting)
+        else:
+            nursery.start_soon(self._hear_more)
         while True:
             for action in self._steps.take(pending, reached):
                 if isinstance(action, ev.Finished):
@@ -255,6 +257,16 @@ class Driver:
                     await self._jobs.locate_first(origin.name)
         for event in starting:
             await self._send.send(event)
+        await self._hear_more()
+
+    async def _hear_more(self) -> None:
+        """What origins turn out to have, once the machine knows of them."""
+        for origin in self._origins:
+            if origin.more is not None:
+                async for key in origin.more:
+                    for i, wanted in enumerate(self._wanted):
+                        if wanted.key == key:
+                            await self._send.send(ev.SourceHas(origin.name, i))
 
     async def _join_later(self, later: PeersLater) -> None:
         """Peers that come in the middle. They are told of what arrives from now on, and of whole

@@ -35,11 +35,26 @@ class Folders:
         """The manifest, all of it here, whose folder this is. Blocking: the first time it makes the
         folder of each manifest, some 50 us a file.
         """
+        found = [cid for cid, folder in self.roots().items() if folder == root]
+        return min(found, default=None)
+
+    def roots(self) -> dict[bytes, bytes | None]:
+        """By manifest, of those that are all here; None where there is no such folder. Blocking as
+        `manifest_of`.
+        """
         complete = self._store.complete_manifests()
-        for cid in complete:
-            if cid not in self._roots:
-                self._roots[cid] = self._root(cid)
-        return next((cid for cid in sorted(complete) if self._roots[cid] == root), None)
+        return {cid: self._known(cid) for cid in complete}
+
+    def root_of(self, manifest_cid: bytes) -> bytes | None:
+        """The root of one manifest's folder, if all of it is here. Blocking."""
+        if not self._store.is_complete(manifest_cid):
+            return None
+        return self._known(manifest_cid)
+
+    def _known(self, manifest_cid: bytes) -> bytes | None:
+        if manifest_cid not in self._roots:
+            self._roots[manifest_cid] = self._root(manifest_cid)
+        return self._roots[manifest_cid]
 
     def _root(self, manifest_cid: bytes) -> bytes | None:
         manifest = self._store.get_manifest(manifest_cid)

@@ -221,6 +221,10 @@ class Jobs:
         )
 
     def _expected(self, job: ev.Job, growing: GrowingBlob) -> bytes | None:
+        origin = self._origins.get(job.source)
+        own = None if origin is None else origin.maps.get(growing.wanted.key)
+        if own is not None:
+            return own[32 * (job.start // BLOCK_BYTES) : 32 * -(-job.end // BLOCK_BYTES)]
         if self.swarming is None:
             return growing.expected(job.start, job.end)
         if job.compare and not self.swarming.is_proven(job.blob):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.policy import TransferOptions
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.sharing import Peers, PeersLater
+    from p2pcache.transfer.want import Helper
     from p2pcache.transfer.workers import Workers
 
 Adopter = Callable[["Ref", "ListedFile"], Iterable[Path]]
@@ -71,11 +72,13 @@ def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
                 f"the origin does not say how long `{file.path}` is",
                 hint="pin it (`#sha256=...`) or serve it with a Content-Length",
             )
+        by_root = file.digest is None  # else the digest decides, and the root may be another's
         wanted.append(
             Wanted(
                 file.path, file.size, file.digest, file.key,
-                root=file.root, block_map=file.block_map, validator=file.validator,
-                hashed=file.root is not None and len(listed) > 1, dag=file.dag,
+                root=file.root if by_root else None,
+                block_map=file.block_map if by_root else None, validator=file.validator,
+                hashed=by_root and file.root is not None and len(listed) > 1, dag=file.dag,
             )
         )  # fmt: skip
     return wanted
@@ -107,11 +110,13 @@ async def pull(
     note: Callable[[PullReport], None],
     hold: Hold,
     peers: AbstractAsyncContextManager[Peers | PeersLater | None] | None = None,
+    helper: Helper | None = None,
 ) -> PullReport:
     """Bring `files` into the store. Cancel-safe: verified blocks stay. Raises one of our errors.
 
     `source` None means no origin: what neither is here nor with `peers` is NotFound. `peers` is
-    entered only when something is missing: what is here is announced to nobody again. `note` gets
+    entered only when something is missing: what is here is announced to nobody again. `helper` is
+    asked for what is missing, too, and comes after peers and before the origin. `note` gets
     the report of what was done so far also when the pull fails or is cancelled. `hold` gets every
     blob that is found or arrives: it is not evicted for the rest, nor before the caller has placed
     it.
@@ -162,12 +167,16 @@ async def pull(
         files_here += len(foreign)
         if not missing:
             return report
-    async with nullcontext() if peers is None else peers as met:
+    async with AsyncExitStack() as open_:
+        helped = None
+        if helper is not None:
+            helped = await open_.enter_async_context(helper(missing, source is not None))
+        met = None if peers is None else await open_.enter_async_context(peers)
         return await fetch(
             context,
             resolution.canonical,
             missing,
-            origins,
+            origins if helped is None else [helped, *origins],
             report,
             rate_bytes_per_s=rate_bytes_per_s,
             watch=above,
@@ -298,7 +307,8 @@ def _bound(
     locate = partial(_locate, source, resolution, credentials)
     if source.kind is SourceKind.KUBO:  # it may lose what it told, as a peer may
         holds = frozenset(w.key for w in missing)
-        return Origin(source.name, source.kind, KUBO_STREAMS, locate, holds)
+        maps = {f.key: f.block_map for f in resolution.listing.files if f.digest and f.block_map}
+        return Origin(source.name, source.kind, KUBO_STREAMS, locate, holds, maps=maps)
     streams = context.spending.streams(resolution.listing.endpoint, ORIGIN_STREAMS)
     return Origin(source.name, source.kind, streams, locate)
 

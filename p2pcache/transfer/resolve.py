@@ -14,7 +14,7 @@ import msgpack
 import trio
 
 from p2pcache.content import cid as cids
-from p2pcache.content import refs
+from p2pcache.content import digests, refs
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.names import safe_path
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted, UsageError
@@ -22,6 +22,7 @@ from p2pcache.sources.port import KUBO, Credentials, ListedFile, Listing
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.records import Resolution as Record
 from p2pcache.store.rooted import RootedBlob, is_root
+from p2pcache.transfer import both_names
 from p2pcache.transfer.folders import Folders
 from p2pcache.transfer.known import check_sizes, with_known_digests
 from p2pcache.transfer.names import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from p2pcache.store.store import Store
     from p2pcache.transfer.names import Names
 
+_LEFT = "it is not here; both names were proven here, when it was"
 _FOLDERS = (
     "; another agent's folder goes by the CID of its manifest, which `push` printed before its root"
 )
@@ -120,16 +122,18 @@ class Resolver:
 
         `offline`: no origin is asked; other agents are. `refresh`: nothing but the origin counts,
         and Unavailable is raised when it does not answer. `trust`: whose word counts, when not the
-        configured ones'. `kubo`: asked for a CID that is not here; why it does not bring it is the
-        cause of the NotFound.
+        configured ones'. `kubo`: asked for a CID or digest that is not here; why it does not bring
+        it is the cause of the NotFound.
         """
         if isinstance(ref, refs.DigestRef | refs.CidRef):
             try:
                 return await trio.to_thread.run_sync(self.held, ref)
             except NotFound as exc:
-                if kubo is None or not kubo.accepts(ref):
+                pairs = self._store.pairs
+                asked = await trio.to_thread.run_sync(both_names.asked_of_kubo, pairs, ref)
+                if kubo is None or asked is None or not kubo.accepts(asked):
                     raise
-                return await self._of_kubo(ref, kubo, exc)
+                return await self._of_kubo(ref, asked, kubo, exc)
         canonical = refs.canonical(ref)
         source = self.source_for(ref)
         ours = source.endpoint(ref, credentials)
@@ -165,16 +169,36 @@ class Resolver:
         known = await self._without_origin(ref, known, ours, names)
         return self._fall_back(known, error)
 
-    async def _of_kubo(self, ref: refs.Ref, kubo: Source, missing: NotFound) -> Resolution:
-        """What a Kubo lists for a CID."""
+    def remembered(self, ref: refs.Ref) -> Resolution | None:
+        """A blob that is not here, by a name of it that was proven when it was. Blocking."""
+        pair = both_names.pair_of(self._store.pairs, ref)
+        if pair is None:
+            return None
+        is_asked_by_root = isinstance(ref, refs.CidRef) and is_root(ref.cid)
+        path = cids.format_cid(pair.root) if is_asked_by_root else pair.sha256.hex()
+        digest, canonical = digests.sha256_digest(pair.sha256), refs.canonical(ref)
+        files = (ListedFile(path, pair.size, digest, "", root=pair.root),)
+        listing = replace(_here(canonical, files), notes=(_LEFT,))
+        return Resolution(ref, canonical, listing, manifest_of(listing), self._now(), True)
+
+    async def _of_kubo(
+        self, ref: refs.DigestRef | refs.CidRef, asked: refs.CidRef, kubo: Source, missing: NotFound
+    ) -> Resolution:
+        """What a Kubo lists for a CID; for a digest, the file that it has under the CID `asked`."""
         try:
             with trio.fail_after(self._options.timeout_s):
-                listing = _checked(await kubo.list(ref, Credentials()))
+                listing = _checked(await kubo.list(asked, Credentials()))
         except trio.TooSlowError as exc:
             raise missing from Unavailable("Kubo did not list it in time", hint=str(exc) or None)
         except (NotFound, Unavailable, Untrusted, Denied) as exc:
             raise missing from exc
         canonical = refs.canonical(ref)
+        if asked != ref:
+            name = ref.digest if isinstance(ref, refs.DigestRef) else cids.multihash(ref.cid)
+            if len(listing.files) != 1:
+                raise missing
+            file = replace(listing.files[0], path=digests.raw(name).hex(), digest=name)
+            listing = replace(listing, files=(file,), immutable=canonical)
         return Resolution(ref, canonical, listing, manifest_of(listing), self._now(), False)
 
     async def _by_grant(
@@ -275,6 +299,7 @@ class Resolver:
         """
         if resolution.manifest is not None:
             is_new = resolution.listing.source == KUBO and not resolution.from_record
+            is_new = is_new and not _is_blob(resolution)
             return self.record(resolution.ref, resolution.listing) if is_new else resolution
         if any(isinstance(blob, RootedBlob) for blob in blobs.values()):
             return resolution
@@ -342,7 +367,7 @@ class Resolver:
             return known
         if manifest is None:
             raise NotFound(
-                f"nobody that this agent may ask has `{canonical}`",
+                f"nobody that this agent may ask has `{refs.as_typed(ref)}`",
                 hint="give a ref with an origin (hf://, https://), or `p2pcache push` it"
                 + (_FOLDERS if is_root(name) else ""),
             )
@@ -369,6 +394,14 @@ def path_of(ref: refs.DigestRef | refs.CidRef, blob: AnyBlob) -> str:
         return cids.format_cid(ref.cid)
     assert isinstance(blob, BlobInfo), "who goes by another name than the root has a sha2-256"
     return blob.sha256.hex()
+
+
+def _is_blob(resolution: Resolution) -> bool:
+    """Whether a ref is the name of one blob, which needs no record: the name says all."""
+    ref = resolution.ref
+    if isinstance(ref, refs.CidRef):
+        return ref.path is None and cids.codec(ref.cid) == cids.RAW
+    return isinstance(ref, refs.DigestRef)
 
 
 def _here(canonical: str, files: tuple[ListedFile, ...]) -> Listing:

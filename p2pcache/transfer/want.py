@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    import trio
 
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import SourceKind
@@ -52,7 +55,9 @@ class Origin:
     """A source as one pull sees it: bound to its listing and the caller's credentials.
 
     `locate` may raise any of our errors; it is called again when its answer stopped working.
-    `holds`: the keys that it has; None: all, for whoever wants them is to ask it for them.
+    `holds`: the keys that it has; None: all, for whoever wants them is to ask it for them. `more`:
+    keys that it turns out to have while the pull runs. `maps`: by key, the hashes of the blocks
+    that it must send for the name that it has the file by; they bind nobody else.
     """
 
     name: str
@@ -60,6 +65,15 @@ class Origin:
     streams: int
     locate: Callable[[str], Awaitable[Location]]
     holds: frozenset[str] | None = None
+    more: trio.MemoryReceiveChannel[str] | None = None
+    maps: Mapping[str, bytes] = field(default_factory=dict)
+
+
+if TYPE_CHECKING:
+    Helper = Callable[[Sequence[Wanted], bool], AbstractAsyncContextManager[Origin | None]]
+    """Who else may have what is missing, for the time of one pull; None: nobody. The flag: there is
+    an origin, so that it is not waited for long.
+    """
 
 
 @dataclass(frozen=True, slots=True)

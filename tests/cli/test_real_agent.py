@@ -65,6 +65,19 @@ def test_several_files_without_a_place_say_how_to_have_them(p2pcache, tmp_path):
     assert "--to" not in p2pcache("get", "./www", "--dry-run").stderr
 
 
+def test_resolve_shows_both_names_of_a_file_and_all_of_them_work(p2pcache, tmp_path):
+    (tmp_path / "a.bin").write_bytes(random.Random(5).randbytes((1 << 20) + 1))
+    pushed = json.loads(p2pcache("push", "a.bin", "--json").stdout)
+    for name in (pushed["sha256"], f"/ipfs/{pushed['root']}"):
+        lines = p2pcache("resolve", name).stdout.splitlines()
+        assert f"sha2-256  sha256:{pushed['sha256']}" in lines
+        assert f"root      ipfs://{pushed['root']}" in lines
+        for command in ("pin", "unpin", "verify"):
+            assert p2pcache(command, name).returncode == 0
+    assert p2pcache("rm", pushed["root"], "--force").returncode == 0
+    assert p2pcache("pin", pushed["root"]).returncode == 11
+
+
 @pytest.fixture
 def gone(tmp_path):
     """A shell's line run in a folder that was removed under it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from p2pcache.agent.keep import manifest_named
+from p2pcache.agent.meant import manifest_named
 from p2pcache.agent.sharing import own_word
 from p2pcache.content import refs
 from p2pcache.content.car import MAX_BLOCK_BYTES

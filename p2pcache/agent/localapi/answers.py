@@ -63,7 +63,8 @@ class Missing(TypedDict):
 class GetAnswer(TypedDict):
     """A finished `get`. `path`: snapshot folder, `--to` folder or file; None: only in the store.
 
-    `made`: files by the way they came to `path`; `link_kind`: the worst of these ways.
+    `made`: files by the way they came to `path`; `link_kind`: the worst of these ways. `sha256`,
+    `root`: the names of a single file, as far as they are known.
     """
 
     ref: str
@@ -74,6 +75,8 @@ class GetAnswer(TypedDict):
     total_bytes: int
     fetched_bytes: int
     reused_bytes: int
+    sha256: NotRequired[str | None]
+    root: NotRequired[str | None]
     seconds: float
     link_kind: str | None
     made: NotRequired[dict[str, int]]
@@ -145,12 +148,13 @@ class ImportAnswer(TypedDict):
 
 
 class LsAnswer(TypedDict):
-    """One manifest that the store knows. `kept`: why no eviction takes it, where something keeps
-    it; `gc` asks anew.
+    """One manifest that the store knows; or, where that is None, a blob or a pinned DAG of no
+    manifest, which goes by `ref`. `kept`: why no eviction takes it, where something keeps it; `gc`
+    asks anew.
     """
 
     ref: str | None
-    manifest: str
+    manifest: str | None
     immutable: str | None
     files: int
     total_bytes: int
@@ -160,6 +164,8 @@ class LsAnswer(TypedDict):
     last_used: float | None
     resolved_at: float | None
     source: str | None
+    sha256: NotRequired[str | None]
+    root: NotRequired[str | None]
 
 
 class PublishAnswer(TypedDict):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache import config
+from p2pcache.agent.kubo_beside import kubo_helper
 from p2pcache.agent.peering import count_received, maybe_peers, tell_complete
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
@@ -91,6 +92,7 @@ class PreloadPull:
                 note=self._note,
                 hold=hold,
                 peers=maybe_peers(parts, resolution, files, self._credentials),
+                helper=kubo_helper(parts, await parts.kubos.find(None)),
             )
             await tell_complete(parts, resolution)
             with suppress(LocalFault):  # no room for the next is not this one's failure
@@ -101,7 +103,7 @@ class PreloadPull:
         self.origin_bytes = sum(
             source.wire_bytes
             for source in report.statistics.sources
-            if source.kind is not SourceKind.PEER
+            if source.kind is SourceKind.ORIGIN
         )
         count_received(self._parts, report)
 

@@ -18,6 +18,7 @@ from p2pcache.content.refs import (
     FileRef,
     HfRef,
     HttpRef,
+    as_typed,
     canonical,
     parse_ref,
 )
@@ -95,6 +96,15 @@ MEANT = {
     f"ipfs://{CID}/": CidRef(raw_cid(SHA)),
     f"ipfs://{CID}/a/b": CidRef(raw_cid(SHA), "a/b"),
     f"ipfs:///ipfs/{CID}/a": CidRef(raw_cid(SHA), "a"),
+    f"ipfs://{CID}/a%20b/%C3%A9%25": CidRef(raw_cid(SHA), "a b/é%"),
+    f"ipfs://{CID}/a b": CidRef(raw_cid(SHA), "a b"),
+    f"{CID}/a%20b": CidRef(raw_cid(SHA), "a%20b"),
+    f"/ipfs/{CID}": CidRef(raw_cid(SHA)),
+    f"/ipfs/{V0}/a%20b": CidRef(parse_cid(V0), "a%20b"),
+    "/ipfs/model": FileRef("/ipfs/model"),
+    HEX: DigestRef(sha256_digest(SHA)),
+    HEX.upper(): DigestRef(sha256_digest(SHA)),
+    "f01" + HEX[3:]: DigestRef(sha256_digest(bytes.fromhex("f01" + HEX[3:]))),
 }
 MEANT = {text: ref for text, ref in MEANT.items() if ref is not None}
 REFUSED = [
@@ -108,6 +118,9 @@ REFUSED = [
     "file:", "file://other/host", "file:/a%00b", "/a\ud800", "https://h/\udcff",
     "sha256:", "sha256:12", f"sha256:{HEX}0", "sha256:" + "g" * 64,
     "ipfs://", "ipfs://word", f"ipfs://{CID}/../x", f"{CID[:-1]}0", f"{CID}/a//b", CID + "a",
+    f"ipfs://{CID}/%2e%2e/x", f"ipfs://{CID}/a%2Fb", f"ipfs://{CID}/a%00b", f"ipfs://{CID}/%ff",
+    f"ipfs://{CID}/a%5Cb", f"ipfs://{CID}/%0A", f"ipfs://%62{CID[1:]}x", f"/ipfs/{CID}/../x",
+    HEX[:-1], HEX + "0",
     "a\nb", "org/name\0", "a/" * MAX_REF_CHARS,
 ]  # fmt: skip
 
@@ -181,6 +194,15 @@ bits = st.sampled_from([
     " ", "%2e%2e", "%ED%A0%80", "C:", "ß", "²", "z", "k", "f01",
 ])  # fmt: skip
 texts = st.one_of(st.lists(bits, max_size=8).map("".join), st.text())
+
+
+def test_messages_keep_the_spelling_of_a_cid() -> None:
+    for typed in (V0, CID.upper()):
+        for ref in (parse_ref(f"ipfs://{typed}/a%20b%25"), parse_ref(f"/ipfs/{typed}/a b%")):
+            assert isinstance(ref, CidRef)
+            assert as_typed(ref) == f"ipfs://{typed}/a b%25"
+            assert parse_ref(as_typed(ref)) == ref
+    assert as_typed(CidRef(raw_cid(SHA))) == f"ipfs://{CID}"
 
 
 @given(texts, st.none() | st.sampled_from(["main", "", "refs/pr/1", "a/b"]) | st.text())
