@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pcache.content import cid as cids
 from p2pcache.content.digests import WholeDigests, is_git_sha1
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
@@ -72,16 +73,22 @@ def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
                 f"the origin does not say how long `{file.path}` is",
                 hint="pin it (`#sha256=...`) or serve it with a Content-Length",
             )
-        by_root = file.digest is None  # else the digest decides, and the root may be another's
+        # Where there is a digest it decides: the root may be another file's.
+        by_root = file.root if file.digest is None else None
         wanted.append(
             Wanted(
                 file.path, file.size, file.digest, file.key,
-                root=file.root if by_root else None,
-                block_map=file.block_map if by_root else None, validator=file.validator,
-                hashed=by_root and file.root is not None and len(listed) > 1, dag=file.dag,
+                root=by_root, block_map=None if by_root is None else file.block_map,
+                validator=file.validator, dag=file.dag,
+                hashed=by_root is not None and (len(listed) > 1 or _is_of_folder(file, by_root)),
             )
         )  # fmt: skip
     return wanted
+
+
+def _is_of_folder(file: ListedFile, root: bytes) -> bool:
+    """Whether a file goes by another name than its root: then a record tells what that means."""
+    return file.path != cids.format_cid(root)
 
 
 def report_of(have: Mapping[str, AnyBlob], reused_bytes: int) -> PullReport:

@@ -123,6 +123,28 @@ def test_a_digest_of_one_block_needs_no_memory(tmp_path: Path, kubo: KuboDaemon)
             agent.get(f"sha256:{'ab' * 32}")
 
 
+def test_a_folder_of_one_file_is_known_by_its_root_and_the_file_by_its_own(
+    tmp_path: Path, kubo: KuboDaemon
+):
+    file = write_blob(tmp_path / "folder", 3 * MIB + 1, seed=60)
+    root, own = kubo.add(tmp_path / "folder"), kubo.add(file.path)
+    with (
+        at_most(60),
+        running_agent(tmp_path / "a", settings=settings(kubo)) as agent,
+        agent.client() as client,
+    ):
+        agent.get(root)
+        assert [(row["ref"], row["files"]) for row in client.ls()] == [(f"ipfs://{root}", 1)]
+        assert agent.get(root, offline=True)["fetched_bytes"] == 0
+        client.rm(root)
+        agent.get(own)
+        assert [row["ref"] for row in client.ls()] == [f"ipfs://{own}"]
+        client.pin(own)
+        client.unpin(f"/ipfs/{own}")
+        assert client.rm(own)["freed_bytes"] == file.size
+        assert client.ls() == []
+
+
 def test_the_files_of_a_model_come_from_kubo_and_spare_its_hub(
     tmp_path: Path, kubo: KuboDaemon, repo: HubRepo, hub: HubStub
 ):
