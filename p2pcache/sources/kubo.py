@@ -34,7 +34,7 @@ from p2pcache.sources.kubo_place import gateway_url
 from p2pcache.sources.port import KUBO, ListedFile, Listing, SourceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from p2pcache.content.dag.walk import Get
     from p2pcache.content.refs import Ref
@@ -121,6 +121,12 @@ class KuboSource:
         """The gateway's URL of a file. What Kubo lost since costs no search, but is a 412."""
         url = f"{await self._gateway()}/ipfs/{key}"
         return Location(url, (("Cache-Control", "only-if-cached"),), direct=True)
+
+    def join(self, keys: Sequence[str]) -> Location:
+        """See `Joins`: its `cat`, which looks for none of them in the network."""
+        asked = "&".join(f"arg={key}" for key in keys)
+        url = f"{self._api}/api/v0/cat?offline=true&progress=false&{asked}"
+        return Location(url, direct=True)
 
     async def block(self, cid: bytes) -> bytes:
         """One block that it has, verified; it searches for none. Raises as `list`."""

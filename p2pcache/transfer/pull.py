@@ -16,7 +16,7 @@ from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.errors import LocalFault, NotFound, Untrusted, UsageError, plain_errors
 from p2pcache.lanes.orders import FetchLimits, FollowOrder
-from p2pcache.sources.port import SourceKind
+from p2pcache.sources.port import Joins, SourceKind
 from p2pcache.transfer.by_blocks import ByBlocks, bring_by_blocks, together
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.machine import Statistics
@@ -298,7 +298,8 @@ def _bound(
     locate = partial(_locate, source, resolution, credentials)
     if source.kind is SourceKind.KUBO:  # it may lose what it told, as a peer may
         holds = frozenset(w.key for w in missing)
-        return Origin(source.name, source.kind, KUBO_STREAMS, locate, holds)
+        join = source.join if isinstance(source, Joins) else None
+        return Origin(source.name, source.kind, KUBO_STREAMS, locate, holds, join)
     streams = context.spending.streams(resolution.listing.endpoint, ORIGIN_STREAMS)
     return Origin(source.name, source.kind, streams, locate)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import SourceKind
@@ -52,7 +52,8 @@ class Origin:
     """A source as one pull sees it: bound to its listing and the caller's credentials.
 
     `locate` may raise any of our errors; it is called again when its answer stopped working.
-    `holds`: the keys that it has; None: all, for whoever wants them is to ask it for them.
+    `holds`: the keys that it has; None: all, for whoever wants them is to ask it for them. `join`:
+    where several small files come as one body, in that order; None: each comes by itself.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Origin:
     streams: int
     locate: Callable[[str], Awaitable[Location]]
     holds: frozenset[str] | None = None
+    join: Callable[[Sequence[str]], Location] | None = None
 
 
 @dataclass(frozen=True, slots=True)
