@@ -260,10 +260,12 @@ class _Run:
             "fetch_s": report.fetch_s,
             "verify_s": report.verify_s,
         }
-        if resolution.manifest is None:
+        if resolution.manifest is None or resolution.listing.source == KUBO:
             resolution = self._resolution = await trio.to_thread.run_sync(
                 parts.resolver.named_by_arrival, resolution, report.blobs
             )
+        if any(isinstance(blob, RootedBlob) for blob in report.blobs.values()):
+            parts.naming.wake()
         await tell_complete(parts, resolution)
         await self._tell(Progress("materialising", None, self.total_bytes, self.total_bytes))
         started = trio.current_time()
@@ -272,13 +274,14 @@ class _Run:
         return resolution, report, placed
 
     async def _named(self, report: PullReport) -> PullReport:
-        """With the sha2-256 of each file, where several are shown: a manifest will list them. Alone
-        one goes by its root, and is named when there is time.
+        """With the sha2-256 of each file, where a part of a folder is shown: a manifest lists those
+        that are here. One file, or a whole folder, goes by its root and is named when there is
+        time.
         """
         rooted = {path: b for path, b in report.blobs.items() if isinstance(b, RootedBlob)}
-        if rooted:
-            self._parts.naming.wake()
-        if not rooted or len(self.files) == 1:
+        assert self._resolution is not None
+        is_whole = len(self.files) == len(self._resolution.listing.files)
+        if not rooted or len(self.files) == 1 or is_whole:
             return report
         named = {path: await self._parts.naming.name(b.root_cid) for path, b in rooted.items()}
         good = {path: b for path, b in named.items() if isinstance(b, BlobInfo)}

@@ -12,6 +12,7 @@ from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
 from p2pcache.agent.preload import operations as preload
+from p2pcache.agent.unlisted import list_first
 from p2pcache.errors import UsageError
 
 Operation = Callable[[Parts, Args, Emit], Awaitable[dict[str, Any]]]
@@ -67,5 +68,10 @@ class Service:
         if operation is None:
             known = ", ".join(sorted([*OPERATIONS, "shutdown"]))
             raise UsageError(f"unknown operation `{op[:64]}`", hint=f"known: {known}")
+        for name in ("ref", "refs"):
+            said = args.get(name)
+            for text in said if isinstance(said, list) else [said]:
+                if isinstance(text, str):
+                    await list_first(self._parts, text)
         answer = await operation(self._parts, Args(args), emit)
         return {**answer, "clients": self.count_clients()} if op == "status" else answer

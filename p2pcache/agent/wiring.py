@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -24,6 +25,7 @@ from p2pcache.agent.parts import Parts
 from p2pcache.agent.preload.preloads import Preloads
 from p2pcache.agent.pulls import Pulls
 from p2pcache.agent.supervise import keep_running
+from p2pcache.agent.unlisted import list_named
 from p2pcache.errors import DiskFull, LocalFault
 from p2pcache.lanes.odometer import open_odometer
 from p2pcache.sources.certificates import trusting
@@ -124,6 +126,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     started_at=time.time(),
                 )
                 nursery.start_soon(keep_running, preloads.run, parts)
+                naming.after = partial(list_named, parts)
                 nursery.start_soon(keep_running, naming.run)
                 nursery.start_soon(keep_running, parts.ipfs.run, parts)
                 yield parts

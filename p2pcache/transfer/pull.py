@@ -64,8 +64,7 @@ class PullContext:
 def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
     """Listed files as the driver wants them. Raises UsageError for a file of unknown size."""
     wanted = []
-    listed = list(files)
-    for file in listed:
+    for file in files:
         if file.size is None:
             raise UsageError(
                 f"the origin does not say how long `{file.path}` is",
@@ -74,8 +73,7 @@ def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
         wanted.append(
             Wanted(
                 file.path, file.size, file.digest, file.key,
-                root=file.root, block_map=file.block_map, validator=file.validator,
-                hashed=file.root is not None and len(listed) > 1, dag=file.dag,
+                root=file.root, block_map=file.block_map, validator=file.validator, dag=file.dag,
             )
         )  # fmt: skip
     return wanted

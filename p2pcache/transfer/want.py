@@ -21,9 +21,7 @@ class Wanted:
 
     `key`: what the origin needs to locate it. `path` has passed `content.names`. `root`: the UnixFS
     root (binary CID) that was asked for, where it was; `block_map`: hashes that make this root.
-    `validator`: the version that was listed, when there is no digest. `hashed`: its sha2-256 is
-    wanted with it, not later: it is one of several that a manifest will list. `dag`: see
-    `ListedFile`.
+    `validator`: the version that was listed, when there is no digest. `dag`: see `ListedFile`.
     """
 
     path: str
@@ -33,7 +31,6 @@ class Wanted:
     root: bytes | None = None
     block_map: bytes | None = None
     validator: str | None = None
-    hashed: bool = False
     dag: bytes | None = None
 
     @property
