@@ -49,6 +49,19 @@ class Kubos:
         """The Kubo that a caller names (see `parse_kubo`; a folder is absolute), else the
         configured one; None where there is none, or its daemon does not run. Raises UsageError.
         """
+        place = await self.place(said)
+        if place is None:
+            return None
+        key = place, PATIENT_S if patient else PRESENT_S
+        known = self._open.pop(key, None) or self._make(*key)
+        self._open[key] = known  # the newest last
+        if len(self._open) > MAX_OPEN:
+            oldest = next(iter(self._open))
+            await self._open.pop(oldest).aclose()
+        return known
+
+    async def place(self, said: str | None) -> KuboPlace | None:
+        """Where it is: see `find`."""
         gateway = None
         if said is None:
             said, gateway = self._settings.kubo, self._settings.kubo_gateway
@@ -62,16 +75,22 @@ class Kubos:
             raise UsageError(
                 "`kubo`: a folder or an address", hint="`auto` is for the command line"
             )
-        place = await trio.to_thread.run_sync(find_kubo, said, gateway)
-        if place is None:
-            return None
-        key = place, PATIENT_S if patient else PRESENT_S
-        known = self._open.pop(key, None) or self._make(*key)
-        self._open[key] = known  # the newest last
-        if len(self._open) > MAX_OPEN:
-            oldest = next(iter(self._open))
-            await self._open.pop(oldest).aclose()
-        return known
+        return await trio.to_thread.run_sync(find_kubo, said, gateway)
+
+    async def needed_place(self, said: str | None) -> KuboPlace:
+        """The same for who cannot do without one. Raises UsageError, Unavailable."""
+        place = await self.place(said)
+        if place is not None:
+            return place
+        if said is None and not self.is_configured:
+            raise UsageError(
+                "no Kubo is configured",
+                hint="set `ipfs.kubo`, or name one: `--kubo http://127.0.0.1:5001`, `--kubo auto`",
+            )
+        raise Unavailable(
+            f"no Kubo runs on the repository {said or self._settings.kubo}",
+            hint="start `ipfs daemon`",
+        )
 
     @property
     def is_configured(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from p2pcache.agent import get, grants, health, keep, repair, share, trace
+from p2pcache.agent import get, grants, health, keep, push, repair, share, trace
 from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
@@ -20,7 +20,7 @@ Operation = Callable[[Parts, Args, Emit], Awaitable[dict[str, Any]]]
 OPERATIONS: dict[str, Operation] = {
     "resolve": get.resolve,
     "get": get.get,
-    "push": get.push,
+    "push": push.push,
     "export": airgap.export,
     "import": airgap.import_,
     "init": share.init,

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         FollowReport,
         SmallOrder,
     )
+    from p2pcache.lanes.send_car import SendOrder, SendReport
 
 T = TypeVar("T")
 
@@ -130,6 +131,12 @@ class Workers:
         from p2pcache.lanes.dag import fetch_dag  # workers that never do this stay small
 
         return await self._run(self._fetchers, self._slot(), fetch_dag, order)
+
+    async def send_car(self, order: SendOrder) -> SendReport:
+        """Blocks of ours to another server. If cancelled, the connection is cut."""
+        from p2pcache.lanes.send_car import send_car
+
+        return await self._run(self._fetchers, self._slot(), send_car, order)
 
     async def fetch_bundle(self, order: BundleOrder, limits: FetchLimits) -> BatchReport:
         """A batch of small blobs of one peer. Cancelling leaves what `fetch_small` leaves."""

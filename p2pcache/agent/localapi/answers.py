@@ -82,14 +82,37 @@ class GetAnswer(TypedDict):
     dry_run: NotRequired[Missing | None]
 
 
+class PushedTo(TypedDict):
+    """What a destination lacked, and got. `destination`: its kind; `where`: its address.
+
+    `missing_blocks`, `missing_bytes`: before anything was sent, of blocks; `skipped_bytes`: of the
+    files, that it had. `pinned`: it keeps the root, as it says itself; `provided`: it announces it.
+    """
+
+    destination: str
+    where: str
+    dry_run: bool
+    missing_blocks: int
+    missing_bytes: int
+    sent_blocks: int
+    sent_bytes: int
+    skipped_bytes: int
+    pinned: bool
+    provided: bool
+    notes: list[str]
+
+
 class PushAnswer(TypedDict):
-    """Names of what was put into the store; `sha256` for a single file."""
+    """Names of what was put into the store; `sha256` for a single file; `to`: what another place
+    got, if it was given to one.
+    """
 
     manifest: str
     root: str
     sha256: str | None
     files: int
     total_bytes: int
+    to: PushedTo | None
 
 
 class ExportedRef(TypedDict):
@@ -452,6 +475,20 @@ class PreloadStateAnswer(PreloadAnswer):
 
     agents: list[PreloadLine]
     over: bool
+
+
+class PushOptions(TypedDict, total=False):
+    """to: where it goes: "ipfs", the configured Kubo. kubo: another one, by its RPC's URL, `auto`
+    or the folder of its repository. dry_run: send nothing, say what would be. allow_gated: also
+    what is gated or private where it came from. credentials: as of GetOptions, for a ref that is
+    not here yet.
+    """
+
+    to: str
+    kubo: str | None
+    dry_run: bool
+    allow_gated: bool
+    credentials: dict[str, str] | None
 
 
 class PreloadOptions(TypedDict, total=False):
