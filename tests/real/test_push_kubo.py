@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -138,6 +139,25 @@ def test_it_comes_from_its_origin_first_and_goes_to_the_kubo_that_is_named(
         done = push(agent, root, kubo=f"http://{second.api}")
         assert done["to"]["sent_blocks"] == 3
         assert is_pinned(second, root)
+
+
+def test_a_kubo_with_a_network_announces_it(tmp_path: Path, agent: Agent):
+    (tmp_path / "file").write_bytes(b"for others, too")
+    routing = {
+        "Routing": {
+            "Type": "dhtserver", "LoopbackAddressesOnLanDHT": True, "DelegatedRouters": [],
+        }
+    }  # fmt: skip
+    with ExitStack() as stack:
+        kubos = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            one = kubo_daemon(tmp_path / name, None, gateway=True, changes=routing)
+            kubos.append(stack.enter_context(one))
+        one, two = kubos
+        two.rpc("swarm/connect", f"{one.addresses[0]}/p2p/{one.peer}")
+        done = push(agent, str(tmp_path / "file"), kubo=str(one.repo))
+        assert (done["to"]["provided"], done["to"]["notes"]) == (True, [])
 
 
 def test_a_push_that_was_killed_goes_on_where_it_was(tmp_path: Path, kubo: KuboDaemon):
