@@ -334,7 +334,7 @@ class _Run:
         if isinstance(of_kubo, Unavailable):
             self._kubo = await parts.kubos.find(request.kubo, patient=True)
             try:
-                return await self._resolved()
+                return _with_note(await self._resolved(), f"{of_kubo.message}, and was asked again")
             except NotFound as exc:
                 of_kubo = _word_of(exc)
         if of_kubo is None:

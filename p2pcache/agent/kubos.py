@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from p2pcache.content.refs import CidRef
-from p2pcache.errors import Unavailable, UsageError
+from p2pcache.errors import P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.kubo_place import AUTO, find_kubo, parse_kubo
 from p2pcache.sources.port import KUBO, Source, SourceKind
 
@@ -32,6 +32,10 @@ class OpenKubo(Source, Protocol):
 
     async def block(self, cid: bytes) -> bytes:
         """A block that it has, verified; it searches for none. Raises as `list`."""
+        ...
+
+    async def about(self) -> str:
+        """Its version and where it is, for people. Raises as `list`."""
         ...
 
 
@@ -91,6 +95,22 @@ class Kubos:
             f"no Kubo runs on the repository {said or self._settings.kubo}",
             hint="start `ipfs daemon`",
         )
+
+    async def check(self) -> tuple[str, bool, str, str] | None:
+        """A row for `doctor`; None where no Kubo is configured."""
+        if not self.is_configured:
+            return None
+        try:
+            await self.needed_place(None)
+            found = await self.find(None, patient=True)
+            assert found is not None, "it has a place"
+            with trio.fail_after(PATIENT_S):
+                return "kubo", True, await found.about(), ""
+        except trio.TooSlowError:
+            said = f"it does not answer in {PATIENT_S:.0f} s"
+        except P2PCacheError as exc:
+            said = exc.message
+        return "kubo", False, said, "start `ipfs daemon`, or set `ipfs.kubo` right, or to none"
 
     @property
     def is_configured(self) -> bool:

@@ -132,6 +132,11 @@ class KuboSource:
         """One block that it has, verified; it searches for none. Raises as `list`."""
         return await self._calls.block(await self._gateway(), cid)
 
+    async def about(self) -> str:
+        """Its version and where it is, for people. Raises as `list`."""
+        told = await self._calls.rpc("version")
+        return f"Kubo {str(told.get('Version'))[:40]} at {self._api}"
+
     async def aclose(self) -> None:
         """Nothing is open between two calls."""
 

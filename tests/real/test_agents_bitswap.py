@@ -159,3 +159,19 @@ def test_agents_without_the_setting_speak_no_bitswap(tmp_path):
             (said,) = run(kubo.lines, "id", peer_id(agent))
             assert not [protocol for protocol in said["Protocols"] if "ipfs/" in protocol
                         and "/id/" not in protocol and "/ping/" not in protocol]  # fmt: skip
+
+
+def test_doctor_tells_a_kubo_from_an_agent_that_is_absent(tmp_path: Path):
+    with agent_and_kubo(tmp_path) as (kubo, [agent]):
+        assert agent.stop() == 0
+        agent.env["P2PCACHE_NETWORK_BOOTSTRAP"] = f"{kubo.addresses[0]}/p2p/{kubo.peer}"
+        agent.start()
+
+        def rows() -> dict[str, dict]:
+            with agent.client() as client:
+                return {row["check"]: row for row in client.doctor()["checks"]}
+
+        wait_until(lambda: "other nodes" in rows(), 30)
+        assert kubo.peer in rows()["other nodes"]["detail"]
+        assert kubo.peer not in rows()["absent"]["detail"]
+        assert rows()["bitswap"]["ok"]

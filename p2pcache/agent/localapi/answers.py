@@ -308,13 +308,15 @@ class OriginStatus(TypedDict):
 
 class IpfsStatus(TypedDict):
     """What speaks IPFS. `gateway`, `rpc`: URLs, None where there is none; `why`: what is in their
-    way; `bitswap`: counts, None where it is off or no network is open.
+    way; `bitswap`: counts, None where it is off or no network is open; `waits`: it is on, and
+    there is no network.
     """
 
     gateway: str | None
     rpc: str | None
     why: str | None
     bitswap: NotRequired[dict[str, Any] | None]
+    waits: NotRequired[bool]
 
 
 class StatusAnswer(TypedDict):
