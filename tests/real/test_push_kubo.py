@@ -14,6 +14,7 @@ import pytest
 
 from p2pcache import errors
 from tests.support.agents import REPO, running_agent
+from tests.support.bitswap_kubo import ON_A_LAN
 from tests.support.blobs import write_blob
 from tests.support.cut_proxy import CutProxy
 from tests.support.kubo_daemon import KuboError, kubo_daemon
@@ -76,7 +77,7 @@ def is_pinned(kubo: KuboDaemon, root: str) -> bool:
 
 def test_a_folder_gets_to_kubo_and_is_pinned_and_is_not_sent_twice(
     tmp_path: Path, agent: Agent, kubo: KuboDaemon
-):
+) -> None:
     given = folder(tmp_path / "folder", 1)
     with at_most(60):
         said = push(agent, str(given), dry_run=True)
@@ -98,7 +99,9 @@ def test_a_folder_gets_to_kubo_and_is_pinned_and_is_not_sent_twice(
         assert not done["to"]["provided"]
 
 
-def test_one_file_by_its_path_and_by_its_names(tmp_path: Path, agent: Agent, kubo: KuboDaemon):
+def test_one_file_by_its_path_and_by_its_names(
+    tmp_path: Path, agent: Agent, kubo: KuboDaemon
+) -> None:
     file = write_blob(tmp_path, 2 * MIB + 5, seed=77)
     with at_most(60):
         done = push(agent, str(file.path))
@@ -111,7 +114,7 @@ def test_one_file_by_its_path_and_by_its_names(tmp_path: Path, agent: Agent, kub
 
 def test_blocks_that_kubo_has_of_another_file_are_not_sent(
     tmp_path: Path, agent: Agent, kubo: KuboDaemon
-):
+) -> None:
     file = write_blob(tmp_path, 8 * MIB, seed=78)
     (tmp_path / "part").write_bytes(file.path.read_bytes()[: 5 * MIB])
     with at_most(60):
@@ -123,7 +126,7 @@ def test_blocks_that_kubo_has_of_another_file_are_not_sent(
 
 def test_it_comes_from_its_origin_first_and_goes_to_the_kubo_that_is_named(
     tmp_path: Path, kubo: KuboDaemon
-):
+) -> None:
     file = write_blob(tmp_path, MIB + 9, seed=79)
     root = kubo.add(file.path, "--chunker=size-1048576", "--raw-leaves", "--cid-version=1")
     (tmp_path / "second").mkdir()
@@ -141,26 +144,21 @@ def test_it_comes_from_its_origin_first_and_goes_to_the_kubo_that_is_named(
         assert is_pinned(second, root)
 
 
-def test_a_kubo_with_a_network_announces_it(tmp_path: Path, agent: Agent):
+def test_a_kubo_with_a_network_announces_it(tmp_path: Path, agent: Agent) -> None:
     (tmp_path / "file").write_bytes(b"for others, too")
-    routing = {
-        "Routing": {
-            "Type": "dhtserver", "LoopbackAddressesOnLanDHT": True, "DelegatedRouters": [],
-        }
-    }  # fmt: skip
     with ExitStack() as stack:
         kubos = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-            one = kubo_daemon(tmp_path / name, None, gateway=True, changes=routing)
-            kubos.append(stack.enter_context(one))
+            started = kubo_daemon(tmp_path / name, None, gateway=True, changes=ON_A_LAN)
+            kubos.append(stack.enter_context(started))
         one, two = kubos
         two.rpc("swarm/connect", f"{one.addresses[0]}/p2p/{one.peer}")
         done = push(agent, str(tmp_path / "file"), kubo=str(one.repo))
         assert (done["to"]["provided"], done["to"]["notes"]) == (True, [])
 
 
-def test_a_push_that_was_killed_goes_on_where_it_was(tmp_path: Path, kubo: KuboDaemon):
+def test_a_push_that_was_killed_goes_on_where_it_was(tmp_path: Path, kubo: KuboDaemon) -> None:
     file = write_blob(tmp_path, 48 * MIB, seed=80)
     with (
         at_most(120),
@@ -191,7 +189,7 @@ def unixfs_root(agent: Agent, file: ServedBlob) -> str:
 
 def test_a_connection_that_is_cut_half_way_is_no_success(
     tmp_path: Path, agent: Agent, kubo: KuboDaemon
-):
+) -> None:
     file = write_blob(tmp_path, 6 * MIB, seed=81)
     with at_most(60), CutProxy(kubo.api, 3 * MIB) as proxy:
         with pytest.raises(errors.Unavailable) as failed:
@@ -200,7 +198,7 @@ def test_a_connection_that_is_cut_half_way_is_no_success(
         assert not is_pinned(kubo, unixfs_root(agent, file))
 
 
-def test_a_kubo_that_is_down_or_is_none(tmp_path: Path, agent: Agent, kubo: KuboDaemon):
+def test_a_kubo_that_is_down_or_is_none(tmp_path: Path, agent: Agent, kubo: KuboDaemon) -> None:
     (tmp_path / "file").write_bytes(b"nobody gets this")
     with at_most(60):
         with pytest.raises(errors.Unavailable, match="cannot be reached"):
@@ -216,7 +214,9 @@ def test_a_kubo_that_is_down_or_is_none(tmp_path: Path, agent: Agent, kubo: Kubo
             push(other, str(tmp_path / "file"))
 
 
-def test_the_program_pushes_and_says_what_was_sent(tmp_path: Path, agent: Agent, kubo: KuboDaemon):
+def test_the_program_pushes_and_says_what_was_sent(
+    tmp_path: Path, agent: Agent, kubo: KuboDaemon
+) -> None:
     (tmp_path / "file").write_bytes(b"by the program")
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:
