@@ -6,9 +6,9 @@ content leaves only when the user says so.
 
 from __future__ import annotations
 
-import math
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from p2pcache.agent.unlisted import list_first
 from p2pcache.content import cid as cids
 from p2pcache.content import refs, unixfs
 from p2pcache.destinations.port import Content, ContentFile
-from p2pcache.errors import Denied, NotFound, UsageError
+from p2pcache.errors import Denied, NotFound, UsageError, plain_errors
 from p2pcache.sources.port import Credentials
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.rooted import is_root
@@ -106,17 +106,22 @@ async def _give(
     }
     if dry_run:
         return answer
-    send, receive = trio.open_memory_channel[int](math.inf)  # a number each 0.2 s
+    send, receive = trio.open_memory_channel[int](1)
+
+    def watch(done: int) -> None:
+        with suppress(trio.WouldBlock):  # the next number is as good
+            send.send_nowait(done)
 
     async def tell() -> None:
         async for done in receive:
             so_far = Progress("sending", None, min(done, missing.bytes), missing.bytes)
             await emit({"type": "progress", **so_far.to_wire()})
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(tell)
-        with send:
-            pushed = await destination.send(content, plan, send.send_nowait)
+    with plain_errors():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tell)
+            with send:
+                pushed = await destination.send(content, plan, watch)
     return answer | {
         "sent_blocks": pushed.sent.blocks,
         "sent_bytes": pushed.sent.bytes,

@@ -7,6 +7,7 @@ waits until it is listed.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,18 +15,23 @@ import trio
 
 from p2pcache.agent.peering import tell_complete
 from p2pcache.content import refs
-from p2pcache.errors import UsageError
+from p2pcache.errors import LocalFault, UsageError
 from p2pcache.store.blobs import BlobInfo
 
 if TYPE_CHECKING:
     from p2pcache.agent.parts import Parts
     from p2pcache.transfer.resolve import Resolution
 
+_log = logging.getLogger(__name__)
+
 
 async def list_named(parts: Parts) -> None:
     """List every folder of which all files were named just now; also what an earlier agent left."""
     for resolution in await trio.to_thread.run_sync(parts.resolver.every_unlisted):
-        await _list(parts, resolution)
+        try:
+            await _list(parts, resolution)
+        except LocalFault as exc:  # said again when somebody names it, or by the next round
+            _log.warning("%s is not listed yet: %s", resolution.canonical, exc.message)
 
 
 async def list_first(parts: Parts, text: str) -> None:

@@ -36,7 +36,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "gc": ("keep", "gc", "Evict what was not used for longest."),
     },
     "Share": {
-        "push": ("share", "push", "Put a file or folder into the store."),
+        "push": ("share", "push", "Put a file or folder into the store, or elsewhere."),
         "export": ("bundle", "export", "Write refs into one file for another network."),
         "import": ("bundle", "import_", "Take in a file that export wrote."),
         "init": ("network", "init", "Make a network of your own."),

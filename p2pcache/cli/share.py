@@ -10,7 +10,6 @@ import click
 from p2pcache.agent.localapi.client import connect
 from p2pcache.cli.command import Command, output_options
 from p2pcache.cli.progress import ProgressDisplay
-from p2pcache.errors import UsageError
 from p2pcache.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -53,11 +52,10 @@ def push(
     place = _place(dest, to)
     if place is None:
         if kubo is not None or dry_run or allow_gated:
-            raise UsageError("this option is for a destination", hint="name one: `ipfs`")
+            raise click.UsageError("--kubo, --dry-run and --allow-gated are for a destination.")
         if not os.path.exists(what):
-            raise UsageError(
-                f"there is no file or folder `{what}`",
-                hint="a ref needs a destination: `p2pcache push REF ipfs`",
+            raise click.UsageError(
+                f"There is no file or folder '{what}', and a ref needs a destination: ipfs."
             )
     options: PushOptions = {}
     if place is not None:
@@ -69,13 +67,14 @@ def push(
         lines.append(f"sha256    {answer['sha256']}")
     printer.show("push", answer, lines)
     printer.note(f"{format_count(answer['files'], 'file')}, {format_bytes(answer['total_bytes'])}")
-    if answer["to"] is not None:
-        _tell_given(printer, answer["to"])
+    given = answer.get("to")
+    if given is not None:
+        _tell_given(printer, given)
 
 
 def _place(dest: str | None, to: str | None) -> str | None:
     if dest is not None and to is not None and dest != to:
-        raise UsageError(f"two destinations: `{dest}` and `{to}`")
+        raise click.UsageError(f"Two destinations: '{dest}' and '{to}'.")
     return dest or to
 
 

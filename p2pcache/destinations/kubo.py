@@ -30,6 +30,7 @@ from p2pcache.lanes.odometer import open_odometer
 from p2pcache.lanes.orders import Fault, FaultKind
 from p2pcache.lanes.send_car import HASH_BYTES, SendOrder, SentFile, split
 from p2pcache.sources.kubo_calls import KuboCalls
+from p2pcache.store.durable import local_faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -201,7 +202,8 @@ class KuboDestination:
             plan.files,
             plan.nodes,
         )
-        with open_odometer(self._scratch()) as odometer:
+        what = local_faults("counting what is sent")
+        with what, open_odometer(self._scratch()) as odometer, plain_errors():
             slot = odometer.begin()
             assert slot is not None, "it is new"
             async with trio.open_nursery() as nursery:

@@ -408,8 +408,9 @@ def test_what_came_from_kubo_may_go_while_kubo_has_it(tmp_path: Path, kubo: Kubo
     folder(tmp_path / "folder")
     root = kubo.add(tmp_path / "folder")
     with at_most(60), running_agent(tmp_path / "a", settings=settings(kubo)) as agent:
-        manifest = agent.get(root)["manifest"]
+        agent.get(root)
         with agent.client() as client:
+            manifest = client.resolve(root)["manifest"]
             assert [row["ref"] for row in client.ls()] == [f"ipfs://{root}"]
             client.rm(manifest)  # not the last known copy
         assert agent.get(root)["fetched_bytes"] > 0

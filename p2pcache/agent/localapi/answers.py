@@ -112,7 +112,7 @@ class PushAnswer(TypedDict):
     sha256: str | None
     files: int
     total_bytes: int
-    to: PushedTo | None
+    to: NotRequired[PushedTo | None]
 
 
 class ExportedRef(TypedDict):
