@@ -39,6 +39,10 @@ class Args:
             raise UsageError(f"`{name}` must be a list of texts")
         return tuple(value)
 
+    def only(self, *names: str) -> Args:
+        """These alone, for another operation."""
+        return Args({name: self._values[name] for name in names if name in self._values})
+
     def flag(self, name: str, default: bool = False) -> bool:
         """A boolean."""
         value = self._values.get(name, default)

@@ -1,4 +1,4 @@
-"""The operations that bring bytes in: resolve, get and push."""
+"""The operations that bring bytes in: resolve and get."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ from p2pcache.sources.port import KUBO, Credentials
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.rooted import RootedBlob, is_root
 from p2pcache.transfer.both_names import roots_of
-from p2pcache.transfer.folders import folder_root
 from p2pcache.transfer.names import OTHERS, NameOptions
 from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import find_here, pull, report_of, wanted_of
@@ -270,7 +269,7 @@ class _Run:
                 return resolution, dry, Placed(None, None, ())
             result = await self._bring(resolution, hold)
             if result[1].statistics.fetched_bytes:
-                await _trim(parts)
+                await trim(parts)
         return result
 
     async def _bring(
@@ -292,6 +291,8 @@ class _Run:
             resolution = self._resolution = await trio.to_thread.run_sync(
                 parts.resolver.named_by_arrival, resolution, report.blobs
             )
+        if any(isinstance(blob, RootedBlob) for blob in report.blobs.values()):
+            parts.naming.wake()
         await tell_complete(parts, resolution)
         await self._tell(Progress("materialising", None, self.total_bytes, self.total_bytes))
         started = trio.current_time()
@@ -300,13 +301,14 @@ class _Run:
         return resolution, report, placed
 
     async def _named(self, report: PullReport) -> PullReport:
-        """With the sha2-256 of each file, where several are shown: a manifest will list them. Alone
-        one goes by its root, and is named when there is time.
+        """With the sha2-256 of each file, where a part of a folder is shown: a manifest lists those
+        that are here. One file, or a whole folder, goes by its root and is named when there is
+        time.
         """
         rooted = {path: b for path, b in report.blobs.items() if isinstance(b, RootedBlob)}
-        if rooted:
-            self._parts.naming.wake()
-        if not rooted or len(self.files) == 1:
+        assert self._resolution is not None
+        is_whole = len(self.files) == len(self._resolution.listing.files)
+        if not rooted or len(self.files) == 1 or is_whole:
             return report
         named = {path: await self._parts.naming.name(b.root_cid) for path, b in rooted.items()}
         good = {path: b for path, b in named.items() if isinstance(b, BlobInfo)}
@@ -360,7 +362,7 @@ class _Run:
         if isinstance(of_kubo, Unavailable):
             self._kubo = await parts.kubos.find(request.kubo, patient=True)
             try:
-                return await self._resolved()
+                return _with_note(await self._resolved(), f"{of_kubo.message}, and was asked again")
             except NotFound as exc:
                 of_kubo = _word_of(exc)
         if of_kubo is None:
@@ -457,55 +459,9 @@ class _Run:
         return None
 
 
-async def _trim(parts: Parts) -> None:
+async def trim(parts: Parts) -> None:
     """Room for the next pull, out of what nobody holds; this one is done and must not fail."""
     try:
         await trio.to_thread.run_sync(parts.store.trim)
     except LocalFault as exc:
         _log.warning("no room is made for the next pull: %s", exc.message)
-
-
-async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """Take a file or a folder of this machine into the store, under its content's names."""
-    path = args.text("path")
-    if not os.path.isabs(path):
-        raise UsageError(f"`path` must be absolute, not `{path}`")
-    ref = refs.FileRef(path)
-    resolution = await parts.resolver.resolve(ref, Credentials(), refresh=True)
-    source = parts.resolver.source_for(ref)
-    files = list(resolution.listing.files)
-
-    async def start(watch: Watch, hold: Hold) -> PullReport:
-        return await pull(
-            parts.context,
-            resolution,
-            files,
-            source,
-            Credentials(),
-            rate_bytes_per_s=None,
-            watch=watch,
-            note=lambda _: None,
-            hold=hold,
-        )
-
-    async def tell(progress: Progress) -> None:
-        await emit({"type": "progress", **progress.to_wire()})
-
-    key = ("push", path, uuid.uuid4().hex)
-    with parts.store.running() as hold:
-        report = await parts.pulls.wait_pulled(key, path, start, tell, hold)
-        await _trim(parts)
-    named = await trio.to_thread.run_sync(parts.resolver.named_by_arrival, resolution, report.blobs)
-    assert named.manifest is not None
-    blobs = {path: blob for path, blob in report.blobs.items() if isinstance(blob, BlobInfo)}
-    await tell_complete(parts, named)
-    single = files[0] if await trio.Path(path).is_file() else None
-    root = blobs[single.path].root_cid if single is not None else folder_root(blobs)
-    return {
-        "ref": named.canonical,
-        "manifest": cids.format_cid(named.manifest.cid()),
-        "root": None if root is None else cids.format_cid(root),
-        "sha256": None if single is None else blobs[single.path].sha256.hex(),
-        "files": len(files),
-        "total_bytes": named.total_bytes,
-    }

@@ -82,6 +82,8 @@ async def doctor(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     checks = await trio.to_thread.run_sync(lambda: list(_checks(parts)))
     checks += network_checks(parts)
     checks += [row(*check) for check in parts.ipfs.checks()]
+    kubo = await parts.kubos.check()
+    checks += [] if kubo is None else [row(*kubo)]
     for check in checks:
         await emit({"type": "item", "value": check})
     return {"ok": all(check["ok"] for check in checks)}

@@ -15,6 +15,7 @@ import trio
 
 from p2pcache.agent.access import open_to_all
 from p2pcache.agent.listening import Listening
+from p2pcache.agent.network_health import JOIN
 from p2pcache.agent.peering import bring_named
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+TOLD_S = 1.5  # for anybody to have it, while a client waits: members say so at once, the DHT in 0.5
 NOBODY_S = 10.0  # for so long who was told that nobody has a file is not asked again
 MAX_REMEMBERED = 1024  # names that nobody had
 MAX_PULLS = 8  # for clients of the gateway and the RPC, which any web page can be: at once
@@ -130,7 +132,9 @@ class Ipfs:
 
         try:
             with pull.scope, parts.store.running() as hold:
-                await bring_named(parts, CidRef(cid), note, None, hold, lambda _: None)
+                await bring_named(
+                    parts, CidRef(cid), note, None, hold, lambda _: None, told_s=TOLD_S
+                )
                 self.blocks.tell(None)
         except P2PCacheError as exc:
             _log.debug("%s does not come from peers: %s", cids.format_cid(cid), exc.message)
@@ -147,16 +151,22 @@ class Ipfs:
 
     def status(self) -> dict[str, Any]:
         """For `status`."""
-        why = self._gateway.trouble or self._rpc.trouble
+        troubles = [one for one in (self._gateway.why, self._rpc.why) if one is not None]
+        why = "; ".join(troubles) or None
         return {
             "gateway": self._gateway.url,
             "rpc": self._rpc.url,
             "why": why,
             "bitswap": None if self.bitswap is None else self.bitswap.status(),
             "public": None if self.public is None else self.public.status(),
+            "waits": self.bitswap is not None and self.bitswap.status() is None,
         }
 
     def checks(self) -> list[tuple[str, bool, str, str]]:
         """Rows for `doctor`."""
         found = [one.check() for one in (self._gateway, self._rpc) if one.wanted]
+        if self.bitswap is not None:
+            is_on = self.bitswap.status() is not None
+            said = "on" if is_on else "it is on, and there is no network that it could be spoken in"
+            found.append(("bitswap", is_on, said, f"{JOIN}; or set `ipfs.bitswap` to off"))
         return found if self.public is None else [*found, self.public.check()]

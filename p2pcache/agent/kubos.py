@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from p2pcache.content.refs import CidRef
-from p2pcache.errors import Unavailable, UsageError
+from p2pcache.errors import P2PCacheError, Unavailable, UsageError
 from p2pcache.sources.kubo_place import AUTO, find_kubo, parse_kubo
 from p2pcache.sources.port import KUBO, Source, SourceKind
 
@@ -38,6 +38,10 @@ class OpenKubo(Source, Protocol):
         """Whether it has one block; it searches for none. Raises as `list`, but not NotFound."""
         ...
 
+    async def about(self) -> str:
+        """Its version and where it is, for people. Raises as `list`."""
+        ...
+
 
 class Kubos:
     """`make` is the adapter: where it is, and how long it may take to say that it has a root."""
@@ -53,6 +57,19 @@ class Kubos:
         """The Kubo that a caller names (see `parse_kubo`; a folder is absolute), else the
         configured one; None where there is none, or its daemon does not run. Raises UsageError.
         """
+        place = await self.place(said)
+        if place is None:
+            return None
+        key = place, PATIENT_S if patient else PRESENT_S
+        known = self._open.pop(key, None) or self._make(*key)
+        self._open[key] = known  # the newest last
+        if len(self._open) > MAX_OPEN:
+            oldest = next(iter(self._open))
+            await self._open.pop(oldest).aclose()
+        return known
+
+    async def place(self, said: str | None) -> KuboPlace | None:
+        """Where it is: see `find`."""
         gateway = None
         if said is None:
             said, gateway = self._settings.kubo, self._settings.kubo_gateway
@@ -66,16 +83,38 @@ class Kubos:
             raise UsageError(
                 "`kubo`: a folder or an address", hint="`auto` is for the command line"
             )
-        place = await trio.to_thread.run_sync(find_kubo, said, gateway)
-        if place is None:
+        return await trio.to_thread.run_sync(find_kubo, said, gateway)
+
+    async def needed_place(self, said: str | None) -> KuboPlace:
+        """The same for who cannot do without one. Raises UsageError, Unavailable."""
+        place = await self.place(said)
+        if place is not None:
+            return place
+        if said is None and not self.is_configured:
+            raise UsageError(
+                "no Kubo is configured",
+                hint="set `ipfs.kubo`, or name one: `--kubo http://127.0.0.1:5001`, `--kubo auto`",
+            )
+        raise Unavailable(
+            f"no Kubo runs on the repository {said or self._settings.kubo}",
+            hint="start `ipfs daemon`",
+        )
+
+    async def check(self) -> tuple[str, bool, str, str] | None:
+        """A row for `doctor`; None where no Kubo is configured."""
+        if not self.is_configured:
             return None
-        key = place, PATIENT_S if patient else PRESENT_S
-        known = self._open.pop(key, None) or self._make(*key)
-        self._open[key] = known  # the newest last
-        if len(self._open) > MAX_OPEN:
-            oldest = next(iter(self._open))
-            await self._open.pop(oldest).aclose()
-        return known
+        try:
+            await self.needed_place(None)
+            found = await self.find(None, patient=True)
+            assert found is not None, "it has a place"
+            with trio.fail_after(PATIENT_S):
+                return "kubo", True, await found.about(), ""
+        except trio.TooSlowError:
+            said = f"it does not answer in {PATIENT_S:.0f} s"
+        except P2PCacheError as exc:
+            said = exc.message
+        return "kubo", False, said, "start `ipfs daemon`, or set `ipfs.kubo` right, or to none"
 
     @property
     def is_configured(self) -> bool:

@@ -38,6 +38,11 @@ class Listening:
         """Where it listens, None while it does not."""
         return None if self._server is None else self._server.url
 
+    @property
+    def why(self) -> str | None:
+        """What is in its way, by its name; None while it listens, or is not wanted."""
+        return None if self.trouble is None else f"{self.name}: {self.trouble}"
+
     async def run(
         self,
         handler: Handler,

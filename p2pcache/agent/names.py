@@ -99,7 +99,7 @@ async def with_somebody(slot: NetworkSlot) -> AgentNetwork | None:
     opened = await slot.wait_open(READY_S)
     if opened is None:
         return None
-    with trio.move_on_after(MEMBERS_S):
+    with trio.move_on_after(max(0.0, MEMBERS_S - slot.open_for_s)):
         async with opened.network.watch() as changes:
             async for _ in changes:
                 break

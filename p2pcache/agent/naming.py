@@ -22,6 +22,8 @@ from p2pcache.lanes.orders import FollowOrder
 from p2pcache.transfer.faults import local_error
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from p2pcache.agent.priority import Priority
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.rooted import RootedBlob
@@ -48,6 +50,7 @@ class Naming:
         self._priority = priority
         self._more = trio.Event()
         self._one = trio.Lock()
+        self.after: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint  # each round
 
     def wake(self) -> None:
         """There is, or may be, another one."""
@@ -63,6 +66,7 @@ class Naming:
                     await self.name(blob.root_cid)
                 except LocalFault as exc:  # said again at the next start, or when it is needed
                     _log.warning("%s has no sha2-256 yet: %s", format_cid(blob.root_cid), exc)
+            await self.after()
             await self._more.wait()
 
     async def name(self, root_cid: bytes) -> BlobInfo | Damaged | None:

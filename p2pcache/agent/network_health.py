@@ -12,6 +12,7 @@ import trio
 from p2pcache.config.network import DEFAULT_PORT
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import Denied, LocalFault
+from p2pcache.net.port import Unspoken
 from p2pcache.transfer.names import CLOCK_SKEW_S
 from p2pcache.units import format_duration
 
@@ -96,6 +97,7 @@ def network_checks(parts: Parts) -> Iterator[dict[str, Any]]:
         yield from _mdns(opened, alone=alone)
     yield from _entries(parts, opened)
     yield _absent(opened, alone=alone)
+    yield from _others(parts, opened)
     yield _keys(opened)
     yield _admin(opened)
     yield _clock(parts.names.clock_skew_s)
@@ -222,13 +224,26 @@ def _absent(opened: AgentNetwork, *, alone: bool) -> dict[str, Any]:
     absent = [
         f"{format_peer_id(peer)}: {why[peer].message if peer in why else 'not reached yet'}"
         for peer in known
-        if peer is not None and peer not in here
+        if peer is not None and peer not in here and not isinstance(why.get(peer), Unspoken)
     ]
     more = f"; and {len(absent) - TOLD} more" if len(absent) > TOLD else ""
     return row(
         "absent", not (alone and absent), "; ".join(absent[:TOLD]) + more or "nobody who is known",
         "check that those agents run (`p2pcache doctor` there too), and that their ports are open",
     )  # fmt: skip
+
+
+def _others(parts: Parts, opened: AgentNetwork) -> Iterator[dict[str, Any]]:
+    """Those of the network that are no agents: no fault, where they are told apart."""
+    failures = opened.network.failures().items()
+    others = [format_peer_id(peer) for peer, exc in failures if isinstance(exc, Unspoken)]
+    if not others:
+        return
+    more = f", and {len(others) - TOLD} more" if len(others) > TOLD else ""
+    on = parts.config.ipfs.bitswap
+    how = "they trade blocks by bitswap" if on else "`ipfs.bitswap` is off, so nothing is traded"
+    told = f"{', '.join(others[:TOLD])}{more}: no agents, but nodes such as Kubo or Helia; {how}"
+    yield row("other nodes", True, told, "")
 
 
 def _keys(opened: AgentNetwork) -> dict[str, Any]:

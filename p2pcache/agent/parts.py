@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.settings import Config
+    from p2pcache.destinations.port import Destination
     from p2pcache.store.store import Store
     from p2pcache.transfer.pull import PullContext
     from p2pcache.transfer.resolve import Resolver
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 Emit = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Sends one `progress` or `item` frame of a call."""
+
+OpenDestination = Callable[[str | None], Awaitable["Destination[Any]"]]
+"""Opens a destination, given where the caller says it is. Raises UsageError, Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,5 +48,6 @@ class Parts:
     origins: Origins
     ipfs: Ipfs
     kubos: Kubos
+    destinations: Mapping[str, OpenDestination]
     now: Callable[[], float]
     started_at: float

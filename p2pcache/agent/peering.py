@@ -174,10 +174,13 @@ async def bring_named(
     rate_bytes_per_s: float | None,
     hold: Hold,
     note: Callable[[PullReport], None],
+    *,
+    told_s: float = BARE_S,
 ) -> PullReport | None:
     """A manifest or blob that is known by its name alone, from peers; None: it was a manifest.
 
-    `note` gets what was done so far, also when it fails. Raises NotFound when nobody has it.
+    `note` gets what was done so far, also when it fails. `told_s`: for anybody to say that it has
+    it. Raises NotFound when nobody has it.
     """
     opened = await with_somebody(parts.network)
     name = ref.digest if isinstance(ref, DigestRef) else ref.cid
@@ -199,7 +202,7 @@ async def bring_named(
         async with peers_of(opened, None, [asked], None, wait=False) as peers:
             return await pull_bare(
                 parts.context, asked, peers,
-                timeout_s=BARE_S, rate_bytes_per_s=rate_bytes_per_s,
+                timeout_s=told_s, rate_bytes_per_s=rate_bytes_per_s,
                 watch=watch, note=note, hold=held,
             )  # fmt: skip
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import trio
 
-from p2pcache.agent import get, grants, health, keep, listed, publish, repair, share, trace
+from p2pcache.agent import get, grants, health, keep, listed, publish, push, repair, share, trace
 from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
 from p2pcache.agent.preload import operations as preload
+from p2pcache.agent.unlisted import list_first
 from p2pcache.errors import UsageError
 
 Operation = Callable[[Parts, Args, Emit], Awaitable[dict[str, Any]]]
@@ -19,7 +20,7 @@ Operation = Callable[[Parts, Args, Emit], Awaitable[dict[str, Any]]]
 OPERATIONS: dict[str, Operation] = {
     "resolve": get.resolve,
     "get": get.get,
-    "push": get.push,
+    "push": push.push,
     "publish": publish.publish,
     "unpublish": publish.unpublish,
     "published": publish.published,
@@ -70,5 +71,10 @@ class Service:
         if operation is None:
             known = ", ".join(sorted([*OPERATIONS, "shutdown"]))
             raise UsageError(f"unknown operation `{op[:64]}`", hint=f"known: {known}")
+        for name in ("ref", "refs"):
+            said = args.get(name)
+            for text in said if isinstance(said, list) else [said]:
+                if isinstance(text, str):
+                    await list_first(self._parts, text)
         answer = await operation(self._parts, Args(args), emit)
         return {**answer, "clients": self.count_clients()} if op == "status" else answer

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import time
+import uuid
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,7 +27,9 @@ from p2pcache.agent.preload.preloads import Preloads
 from p2pcache.agent.public import AgentPublic
 from p2pcache.agent.pulls import Pulls
 from p2pcache.agent.supervise import keep_running
+from p2pcache.agent.unlisted import list_named
 from p2pcache.config.ipfs import Public
+from p2pcache.destinations.kubo import KuboDestination
 from p2pcache.errors import DiskFull, LocalFault
 from p2pcache.lanes.odometer import open_odometer
 from p2pcache.sources.certificates import trusting
@@ -37,7 +41,7 @@ from p2pcache.store.durable import local_faults
 from p2pcache.store.store import Store
 from p2pcache.transfer.pull import PullContext
 from p2pcache.transfer.resolve import Resolver
-from p2pcache.transfer.workers import core_count, open_workers
+from p2pcache.transfer.workers import Workers, core_count, open_workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -128,10 +132,12 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     origins=origins,
                     ipfs=ipfs,
                     kubos=kubos,
+                    destinations={"ipfs": partial(_ipfs, kubos, store, workers)},
                     now=time.time,
                     started_at=time.time(),
                 )
                 nursery.start_soon(keep_running, preloads.run, parts)
+                naming.after = partial(list_named, parts)
                 nursery.start_soon(keep_running, naming.run)
                 nursery.start_soon(keep_running, parts.ipfs.run, parts)
                 yield parts
@@ -141,6 +147,14 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     for source in sources:
                         await source.aclose()
                     await kubos.aclose()
+
+
+async def _ipfs(kubos: Kubos, store: Store, workers: Workers, said: str | None) -> KuboDestination:
+    """The configured Kubo, or the one that a caller names."""
+    place = await kubos.needed_place(said)
+    return KuboDestination(
+        place.api, workers.send_car, lambda: store.small_dir() / uuid.uuid4().hex
+    )
 
 
 def _odometer(home: Path, closing: ExitStack) -> Odometer | None:

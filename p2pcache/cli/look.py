@@ -64,6 +64,10 @@ def _ipfs_lines(ipfs: IpfsStatus | None) -> list[str]:
     if ipfs is None:
         return []
     found = [f"{name} {url}" for name in ("gateway", "rpc") if (url := ipfs.get(name))]
+    if ipfs.get("bitswap") is not None:
+        found.append("bitswap")
+    if ipfs.get("waits"):
+        found.append("bitswap waits for a network")
     if ipfs["why"]:
         found.append(f"off: {ipfs['why']}")
     lines = [f"ipfs     {', '.join(found)}"] if found else []

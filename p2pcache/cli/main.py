@@ -36,7 +36,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "gc": ("keep", "gc", "Evict what was not used for longest."),
     },
     "Share": {
-        "push": ("share", "push", "Put a file or folder into the store."),
+        "push": ("share", "push", "Put a file or folder into the store, or elsewhere."),
         "publish": ("publish", "publish", "Give content to the public IPFS network."),
         "unpublish": ("publish", "unpublish", "Give it to no stranger any more."),
         "export": ("bundle", "export", "Write refs into one file for another network."),

@@ -66,9 +66,10 @@ class IpfsSettings:
 
 
 def listen_at(text: str) -> ListenAt:
-    """`127.0.0.1:8080`, `[::1]:8080`, or a port alone. Raises ValueError."""
+    """`127.0.0.1:8080`, `localhost:8080`, `[::1]:8080`, or a port alone. Raises ValueError."""
     host, colon, number = text.strip().rpartition(":")
     host = host.strip("[]") if colon else "127.0.0.1"
+    host = "127.0.0.1" if host.lower() == "localhost" else host
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:

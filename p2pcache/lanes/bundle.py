@@ -54,14 +54,14 @@ def _fetch(order: BundleOrder, limits: FetchLimits, reports: list[SmallReport]) 
         if body.status != 200:
             raise http.refuse_status(body, order.location)
         refuse_encoded(body)
-        frames = _Frames(body)
+        frames = Frames(body)
         for blob in order.blobs:
             reports.append(_take(frames, blob))  # noqa: PERF401 - each stays when the next raises
     finally:
         body.finish()
 
 
-def _take(frames: _Frames, blob: SmallOrder) -> SmallReport:
+def _take(frames: Frames, blob: SmallOrder) -> SmallReport:
     """One blob of the body. Raises `Ended` for what breaks the body."""
     began = time.monotonic()
     host = host_of(frames.url)
@@ -82,7 +82,7 @@ def _take(frames: _Frames, blob: SmallOrder) -> SmallReport:
     return SmallReport(length, sha256, git_sha1, length, seconds)
 
 
-class _Frames:
+class Frames:
     """A body, cut into pieces of told lengths."""
 
     def __init__(self, body: Body) -> None:

@@ -31,7 +31,7 @@ from p2pcache.net import py_libp2p_fixes
 from p2pcache.net.dialer import DialOptions, connect_tcp, dialable, race
 from p2pcache.net.handshake import Handshake
 from p2pcache.net.listener import Listener, concrete, open_listener
-from p2pcache.net.port import Down, Handler, Up
+from p2pcache.net.port import Down, Handler, Unspoken, Up
 from p2pcache.net.stream import HostStream
 from p2pcache.net.swarm import NEGOTIATE_S, QuietSwarm, basic_host
 
@@ -52,6 +52,7 @@ STRANGERS = 16  # remembered for `doctor`
 IDENTIFIED_S = (0.05, 0.2, 1.0, 4.0)  # looks at whether identify has said something
 LISTEN = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
 _LOG = logging.getLogger(__name__)
+_NOT_SPOKEN = "protocols not supported"  # how py-libp2p 0.8 begins its error of that
 
 
 def _any_address(_: str) -> bool:
@@ -230,6 +231,10 @@ class Libp2pHost:
             if not opening.done.is_set():
                 opening.scope.cancel()
         if opening.stream is None:
+            if str(opening.error).startswith(_NOT_SPOKEN):
+                raise Unspoken(
+                    f"{format_peer_id(peer)} does not speak {protocol}"
+                ) from opening.error
             raise Unavailable(
                 f"{format_peer_id(peer)} opened no stream {protocol}: "
                 f"{opening.error or 'no answer'}"

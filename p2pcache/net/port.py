@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from p2pcache.errors import Unavailable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,6 +39,10 @@ class Stream(Protocol):
     async def aclose(self) -> None:
         """Close both ways; bounded, never raises."""
         ...
+
+
+class Unspoken(Unavailable):
+    """The peer is connected, and does not speak the protocol: a Kubo where an agent was thought."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from p2pcache.sources.kubo_place import gateway_url
 from p2pcache.sources.port import KUBO, ListedFile, Listing, SourceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from p2pcache.content.dag.walk import Get
     from p2pcache.content.refs import Ref
@@ -122,6 +122,12 @@ class KuboSource:
         url = f"{await self._gateway()}/ipfs/{key}"
         return Location(url, (("Cache-Control", "only-if-cached"),), direct=True)
 
+    def join(self, keys: Sequence[str]) -> Location:
+        """See `Joins`: its `cat`, which looks for none of them in the network."""
+        asked = "&".join(f"arg={key}" for key in keys)
+        url = f"{self._api}/api/v0/cat?offline=true&progress=false&{asked}"
+        return Location(url, direct=True)
+
     async def block(self, cid: bytes) -> bytes:
         """One block that it has, verified; it searches for none. Raises as `list`."""
         return await self._calls.block(await self._gateway(), cid)
@@ -133,6 +139,11 @@ class KuboSource:
         except NotFound:
             return False
         return True
+
+    async def about(self) -> str:
+        """Its version and where it is, for people. Raises as `list`."""
+        told = await self._calls.rpc("version")
+        return f"Kubo {str(told.get('Version'))[:40]} at {self._api}"
 
     async def aclose(self) -> None:
         """Nothing is open between two calls."""

@@ -54,6 +54,17 @@ class KuboCalls:
 
         Raises NotFound for what Kubo has not, or has not pinned; Unavailable, Denied, Untrusted.
         """
+        url = f"{self._api}/api/v0/{call}"
+        try:
+            answer = json.loads(await self.ask(call, *args, **options))
+        except ValueError as exc:
+            raise Untrusted(f"{url} answers something that is no JSON: it is no Kubo") from exc
+        if not isinstance(answer, dict):
+            raise Untrusted(f"{url} answers a JSON of another shape: it is no Kubo")
+        return answer
+
+    async def ask(self, call: str, *args: str, **options: str) -> bytes:
+        """One call that answers with no JSON, or with rows of it. Raises as `rpc`."""
         query = [("arg", arg) for arg in args]
         query += [(name.replace("_", "-"), value) for name, value in options.items()]
         url = f"{self._api}/api/v0/{call}"
@@ -61,13 +72,7 @@ class KuboCalls:
         if reply.status == 500:
             raise _refused(self._api, reply.body)
         _check_status(reply.status, url)
-        try:
-            answer = json.loads(reply.body)
-        except ValueError as exc:
-            raise Untrusted(f"{url} answers something that is no JSON: it is no Kubo") from exc
-        if not isinstance(answer, dict):
-            raise Untrusted(f"{url} answers a JSON of another shape: it is no Kubo")
-        return answer
+        return reply.body
 
     async def block(self, gateway: str, cid: bytes) -> bytes:
         """A block that Kubo has, verified. Raises NotFound, Unavailable, Denied; Untrusted for

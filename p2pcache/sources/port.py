@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,6 +144,15 @@ class Source(Protocol):
 
     async def aclose(self) -> None:
         """Close what is open. Bounded, never raises."""
+        ...
+
+
+@runtime_checkable
+class Joins(Protocol):
+    """A source that gives several small files with one request."""
+
+    def join(self, keys: Sequence[str]) -> Location:
+        """Where a POST is answered by the bytes of these files, one after the other. Pure."""
         ...
 
 

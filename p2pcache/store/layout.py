@@ -4,6 +4,7 @@
     maps-v1/<sha256 hex>            sha2-256 of every block (32 bytes a block) of larger blobs
     partial-v1/<name hex>/          data (sparse), live, map, have, meta.json, publishing.json
     loose-v1/ab/<multihash hex>     blocks of IPFS that no blob of ours has, mode 0444
+    unlisted-v1/<sha256 hex>        listings of folders whose files have no sha2-256 yet
     quarantine-v1/<sha256 hex>      blobs that were found damaged
     tmp-v1/<owner>/                 files on their way in, one directory for each open store
     trash-v1/<random>/              directories on their way out
@@ -85,6 +86,11 @@ class Layout:
         return self.root / "loose-v1"
 
     @property
+    def unlisted(self) -> Path:
+        """Listings that are no manifests yet (`store.unlisted`)."""
+        return self.root / "unlisted-v1"
+
+    @property
     def quarantine(self) -> Path:
         """Blobs that no longer match their name."""
         return self.root / "quarantine-v1"
@@ -108,7 +114,7 @@ class Layout:
         """Every directory that an open store needs."""
         return (
             self.blobs, self.maps, self.partials, self.roots, self.quarantine, self.temporary,
-            self.trash, self.rebuild, self.loose,
+            self.trash, self.rebuild, self.loose, self.unlisted,
         )  # fmt: skip
 
     def blob(self, sha256: bytes) -> Path:
@@ -131,6 +137,10 @@ class Layout:
     def loose_block(self, multihash: bytes) -> Path:
         """Path of a loose block. (The first bytes of all multihashes of a kind are the same.)"""
         return self.root.joinpath("loose-v1", multihash[-1:].hex(), multihash.hex())
+
+    def unlisted_ref(self, name: str) -> Path:
+        """Path of a listing, by the sha2-256 of its ref in hex."""
+        return self.unlisted / name
 
     def quarantined(self, sha256: bytes) -> Path:
         """Path of a damaged blob."""

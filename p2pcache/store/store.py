@@ -37,6 +37,7 @@ from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 from p2pcache.store.rooted import AnyBlob, Rooted, is_root
 from p2pcache.store.spent import SpentRows
+from p2pcache.store.unlisted import Unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -77,6 +78,7 @@ class Store:
         self.replica_manifests: frozenset[bytes] = frozenset()
         self.rooted = Rooted(layout, self._blobs)
         self.rooted.named = self._holds.named
+        self.unlisted = Unlisted(layout)
         self._order = Order(layout, index, self._blobs, self.rooted, leases)
         self.loose = Loose(layout, index, clock, self.small_dir, self.ensure_room)
         self.implied = Implied(

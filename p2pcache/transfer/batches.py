@@ -13,6 +13,7 @@ import trio
 from p2pcache.content import digests
 from p2pcache.content.verify import VerifiedBlob, verify_whole
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
+from p2pcache.lanes.joined import JoinedOrder
 from p2pcache.lanes.orders import (
     BatchReport,
     BundleOrder,
@@ -54,12 +55,13 @@ async def fetch_batch(
     spending: Spending,
     *,
     again: Callable[[Location], Awaitable[Location]] | None = None,
+    join: Callable[[Sequence[int]], Location] | None = None,
 ) -> BatchOutcome:
     """Fetch, verify and store one batch. If cancelled, nothing of it stays behind.
 
     `again`: the source is a peer, whose blobs are all asked for with one request; `locate` then
     tells the same place for each, `again` another one when it was refused, and every blob has a
-    name.
+    name. `join`: the source gives several blobs as one body, there.
     """
     started = trio.current_time()
     faults: dict[int, Fault | None] = {}
@@ -77,7 +79,11 @@ async def fetch_batch(
     incoming_bytes = sum(wanted[blob].size_bytes for blob in orders)
     await trio.to_thread.run_sync(store.ensure_room, incoming_bytes)
     try:
-        report = await _fetch(orders, wanted, workers, limits, spending, again)
+        if join is not None and len(orders) > 1:
+            joined = JoinedOrder(join(list(orders)), tuple(orders.values()))
+            report = await workers.fetch_joined(joined, limits)
+        else:
+            report = await _fetch(orders, wanted, workers, limits, spending, again)
         good: dict[int, tuple[Path, VerifiedBlob]] = {}
         for (blob, order), small in zip(orders.items(), report.reports, strict=True):
             faults[blob] = small.fault

@@ -110,7 +110,7 @@ class GrowingBlob:
                 await trio.to_thread.run_sync(taken.discard)
                 break
             # blocks that an earlier process left are hashed once more before they count as proven
-            by_root = wanted.root is not None and not wanted.hashed
+            by_root = wanted.root is not None
             self._by_root = by_root and self._partial.have_count() == 0
             if is_sha256(name):
                 self.proven = self._store.block_map(raw(name)) or self.proven

@@ -261,7 +261,7 @@ class Jobs:
             outcome = await fetch_batch(
                 batch, self._wanted, locate, self._store, self._workers, limits, self._hold,
                 self._spending if self._is_metered(batch.source) else uncounted(),
-                again=None if peers is None else again,
+                again=None if peers is None else again, join=self._join_of(batch.source),
             )  # fmt: skip
         del self._scopes[batch.id]
         if outcome is None:
@@ -279,6 +279,14 @@ class Jobs:
                         self.swarming.throttled(batch.source, fault)
                     await self.swarming.refused_small(batch.source, blob, fault)
         await self._send.send(outcome.ended)
+
+    def _join_of(self, source: str) -> Callable[[Sequence[int]], Location] | None:
+        """Where blobs of it come as one body, if it gives that."""
+        origin = self._origins.get(source)
+        if origin is None or origin.join is None:
+            return None
+        join = origin.join
+        return lambda blobs: join([self._wanted[blob].key for blob in blobs])
 
     def _look_at(self, job: ev.Job, growing: GrowingBlob, live: bytes) -> int | None:
         """The verified end of a running job, if it moved. Its new blocks become evidence, as far as

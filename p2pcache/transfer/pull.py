@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.content import cid as cids
 from p2pcache.content.digests import WholeDigests, is_git_sha1
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.errors import LocalFault, NotFound, Untrusted, UsageError, plain_errors
 from p2pcache.lanes.orders import FetchLimits, FollowOrder
-from p2pcache.sources.port import SourceKind
+from p2pcache.sources.port import Joins, SourceKind
 from p2pcache.transfer.by_blocks import ByBlocks, bring_by_blocks, together
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.machine import Statistics
@@ -66,8 +65,7 @@ class PullContext:
 def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
     """Listed files as the driver wants them. Raises UsageError for a file of unknown size."""
     wanted = []
-    listed = list(files)
-    for file in listed:
+    for file in files:
         if file.size is None:
             raise UsageError(
                 f"the origin does not say how long `{file.path}` is",
@@ -80,15 +78,9 @@ def wanted_of(files: Iterable[ListedFile]) -> list[Wanted]:
                 file.path, file.size, file.digest, file.key,
                 root=by_root, block_map=None if by_root is None else file.block_map,
                 validator=file.validator, dag=file.dag,
-                hashed=by_root is not None and (len(listed) > 1 or _is_of_folder(file, by_root)),
             )
         )  # fmt: skip
     return wanted
-
-
-def _is_of_folder(file: ListedFile, root: bytes) -> bool:
-    """Whether a file goes by another name than its root: then a record tells what that means."""
-    return file.path != cids.format_cid(root)
 
 
 def report_of(have: Mapping[str, AnyBlob], reused_bytes: int) -> PullReport:
@@ -315,7 +307,8 @@ def _bound(
     if source.kind is SourceKind.KUBO:  # it may lose what it told, as a peer may
         holds = frozenset(w.key for w in missing)
         maps = {f.key: f.block_map for f in resolution.listing.files if f.digest and f.block_map}
-        return Origin(source.name, source.kind, KUBO_STREAMS, locate, holds, maps=maps)
+        join = source.join if isinstance(source, Joins) else None
+        return Origin(source.name, source.kind, KUBO_STREAMS, locate, holds, join, maps=maps)
     streams = context.spending.streams(resolution.listing.endpoint, ORIGIN_STREAMS)
     return Origin(source.name, source.kind, streams, locate)
 

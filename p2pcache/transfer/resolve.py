@@ -293,6 +293,7 @@ class Resolver:
 
     def named_by_arrival(self, resolution: Resolution, blobs: Mapping[str, AnyBlob]) -> Resolution:
         """The same resolution with the digests that only the arrived bytes could tell. Blocking.
+        Of a folder with files that have none yet it is noted what is to be listed once they have.
 
         When not all of it was asked for, it is narrowed to the files whose digest is known; what
         the ref means as a whole stays unrecorded.
@@ -301,20 +302,38 @@ class Resolver:
             is_new = resolution.listing.source == KUBO and not resolution.from_record
             is_new = is_new and not _is_blob(resolution)
             return self.record(resolution.ref, resolution.listing) if is_new else resolution
-        if any(isinstance(blob, RootedBlob) for blob in blobs.values()):
-            return resolution
         files = tuple(
             f if f.digest is not None else _named(f, blobs[f.path])
             for f in resolution.listing.files
             if f.digest is not None or f.path in blobs
         )
         listing = replace(resolution.listing, files=files)
+        if any(isinstance(blob, RootedBlob) for blob in blobs.values()):
+            if len(files) > 1 or not _is_blob(resolution):
+                self._keep_unlisted(replace(resolution, listing=listing))
+            return resolution
         if len(files) == len(resolution.listing.files):
             return self.record(resolution.ref, listing)
         manifest = manifest_of(listing)
         if manifest is not None:
             self._store.put_manifest(manifest)  # so that `ls` shows it, and `rm` can free it
         return replace(resolution, listing=listing, manifest=manifest)
+
+    # -- folders whose files are known by their roots alone ---------------------------------------
+
+    def _keep_unlisted(self, resolution: Resolution) -> None:
+        noted = [resolution.canonical, resolution.resolved_at, _pack(resolution.listing)]
+        packed: bytes = msgpack.packb(noted)
+        self._store.unlisted.put(resolution.canonical, packed)
+
+    def unlisted(self, canonical: str) -> Resolution | None:
+        """What a ref means of which all is here, and some file has no sha2-256 yet. Blocking."""
+        packed = self._store.unlisted.get(canonical)
+        return None if packed is None else _noted(packed)
+
+    def every_unlisted(self) -> list[Resolution]:
+        """All of those. Blocking."""
+        return [_noted(packed) for packed in self._store.unlisted.every()]
 
     # -- records ----------------------------------------------------------------------------------
 
@@ -399,9 +418,10 @@ def path_of(ref: refs.DigestRef | refs.CidRef, blob: AnyBlob) -> str:
 def _is_blob(resolution: Resolution) -> bool:
     """Whether a ref is the name of one blob, which needs no record: the name says all."""
     ref = resolution.ref
-    if isinstance(ref, refs.CidRef):
-        return ref.path is None and cids.codec(ref.cid) == cids.RAW
-    return isinstance(ref, refs.DigestRef)
+    if not isinstance(ref, refs.CidRef):
+        return isinstance(ref, refs.DigestRef)
+    is_one = [file.root for file in resolution.listing.files] == [ref.cid]
+    return ref.path is None and (is_one or cids.codec(ref.cid) == cids.RAW)
 
 
 def _here(canonical: str, files: tuple[ListedFile, ...]) -> Listing:
@@ -441,7 +461,8 @@ def _checked(listing: Listing) -> Listing:
 
 
 def _named(file: ListedFile, blob: AnyBlob) -> ListedFile:
-    assert isinstance(blob, BlobInfo), "who lists a root has its sha2-256 taken first"
+    if not isinstance(blob, BlobInfo):
+        return file
     return replace(file, digest=blob.digest, size=blob.size)
 
 
@@ -471,12 +492,21 @@ def _pack(listing: Listing) -> bytes:
                     f.oid,
                     f.xet_hash,
                     None if f.is_recent else f.validator,
+                    False,
+                    f.root if f.digest is None else None,
                 ]
                 for f in listing.files
             ],
         }
     )
     return packed
+
+
+def _noted(packed: bytes) -> Resolution:
+    canonical, resolved_at, listing = msgpack.unpackb(packed)
+    return Resolution(
+        refs.parse_ref(canonical), canonical, _unpack(listing), None, resolved_at, True
+    )
 
 
 def _unpack(packed: bytes) -> Listing:

@@ -24,9 +24,7 @@ class Wanted:
 
     `key`: what the origin needs to locate it. `path` has passed `content.names`. `root`: the UnixFS
     root (binary CID) that was asked for, where it was; `block_map`: hashes that make this root.
-    `validator`: the version that was listed, when there is no digest. `hashed`: its sha2-256 is
-    wanted with it, not later: it is one of several that a manifest will list. `dag`: see
-    `ListedFile`.
+    `validator`: the version that was listed, when there is no digest. `dag`: see `ListedFile`.
     """
 
     path: str
@@ -36,7 +34,6 @@ class Wanted:
     root: bytes | None = None
     block_map: bytes | None = None
     validator: str | None = None
-    hashed: bool = False
     dag: bytes | None = None
 
     @property
@@ -55,7 +52,8 @@ class Origin:
     """A source as one pull sees it: bound to its listing and the caller's credentials.
 
     `locate` may raise any of our errors; it is called again when its answer stopped working.
-    `holds`: the keys that it has; None: all, for whoever wants them is to ask it for them. `more`:
+    `holds`: the keys that it has; None: all, for whoever wants them is to ask it for them. `join`:
+    where several small files come as one body, in that order; None: each comes by itself. `more`:
     keys that it turns out to have while the pull runs. `maps`: by key, the hashes of the blocks
     that it must send for the name that it has the file by; they bind nobody else.
     """
@@ -65,6 +63,7 @@ class Origin:
     streams: int
     locate: Callable[[str], Awaitable[Location]]
     holds: frozenset[str] | None = None
+    join: Callable[[Sequence[str]], Location] | None = None
     more: trio.MemoryReceiveChannel[str] | None = None
     maps: Mapping[str, bytes] = field(default_factory=dict)
 

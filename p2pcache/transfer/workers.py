@@ -23,6 +23,7 @@ from p2pcache.errors import LocalFault, plain_errors
 from p2pcache.lanes.bundle import fetch_bundle
 from p2pcache.lanes.fetch import fetch
 from p2pcache.lanes.follow import follow, follow_aside
+from p2pcache.lanes.joined import JoinedOrder, fetch_joined
 from p2pcache.lanes.parent import end_with_parent
 from p2pcache.lanes.small import fetch_small
 from p2pcache.transfer.fork_server import ForkServer
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         FollowReport,
         SmallOrder,
     )
+    from p2pcache.lanes.send_car import SendOrder, SendReport
 
 T = TypeVar("T")
 
@@ -50,6 +52,7 @@ PRELOADED = [
     "p2pcache.lanes.follow",
     "p2pcache.lanes.small",
     "p2pcache.lanes.bundle",
+    "p2pcache.lanes.joined",
 ]
 GRACE_S = 5.0  # for an idle worker to leave by itself when the agent ends; it takes milliseconds
 
@@ -107,17 +110,33 @@ class Workers:
     async def fetch_small(self, orders: tuple[SmallOrder, ...], limits: FetchLimits) -> BatchReport:
         """A batch of small blobs. If cancelled, some `dst_path`s may be left to the caller."""
         call = partial(fetch_small, limits=limits, threads=self._options.small_threads)
+        return await self._run_small(call, orders, orders)
+
+    async def fetch_joined(self, order: JoinedOrder, limits: FetchLimits) -> BatchReport:
+        """The same as one body, where a source gives that."""
+        call = partial(fetch_joined, limits=limits, threads=self._options.small_threads)
+        return await self._run_small(call, order, order.blobs)
+
+    async def _run_small(
+        self, call: Callable[[T], BatchReport], order: T, blobs: tuple[SmallOrder, ...]
+    ) -> BatchReport:
         try:
-            return await self._run(self._fetchers, self._slot(), call, orders)
+            return await self._run(self._fetchers, self._slot(), call, order)
         except WorkerDied:  # as `_again`, without what it had written
-            _remove_drafts(orders)
-            return await self._run(self._fetchers, self._slot(), call, orders)
+            _remove_drafts(blobs)
+            return await self._run(self._fetchers, self._slot(), call, order)
 
     async def fetch_dag(self, order: DagOrder) -> DagReport:
         """A file by the blocks of its DAG. If cancelled, `dst_path` may be left to the caller."""
         from p2pcache.lanes.dag import fetch_dag  # workers that never do this stay small
 
         return await self._run(self._fetchers, self._slot(), fetch_dag, order)
+
+    async def send_car(self, order: SendOrder) -> SendReport:
+        """Blocks of ours to another server. If cancelled, the connection is cut."""
+        from p2pcache.lanes.send_car import send_car
+
+        return await self._run(self._fetchers, self._slot(), send_car, order)
 
     async def fetch_bundle(self, order: BundleOrder, limits: FetchLimits) -> BatchReport:
         """A batch of small blobs of one peer. Cancelling leaves what `fetch_small` leaves."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from p2pcache.content import cid as cids
 from tests.support.bitswap_kubo import LIKE_OURS, trading_kubo
 from tests.support.network import network, peer_id, wait_until
 
@@ -159,3 +160,36 @@ def test_agents_without_the_setting_speak_no_bitswap(tmp_path):
             (said,) = run(kubo.lines, "id", peer_id(agent))
             assert not [protocol for protocol in said["Protocols"] if "ipfs/" in protocol
                         and "/id/" not in protocol and "/ping/" not in protocol]  # fmt: skip
+
+
+def test_doctor_tells_a_kubo_from_an_agent_that_is_absent(tmp_path: Path):
+    with agent_and_kubo(tmp_path) as (kubo, [agent]):
+        assert agent.stop() == 0
+        agent.env["P2PCACHE_NETWORK_BOOTSTRAP"] = kubo.address
+        agent.start()
+
+        def rows() -> dict[str, dict]:
+            with agent.client() as client:
+                return {row["check"]: row for row in client.doctor()}
+
+        wait_until(lambda: "other nodes" in rows(), 30)
+        assert kubo.daemon.peer in rows()["other nodes"]["detail"]
+        assert kubo.daemon.peer not in rows()["absent"]["detail"]
+        assert rows()["bitswap"]["ok"]
+
+
+def test_what_nobody_has_is_told_within_two_seconds(tmp_path: Path):
+    with agent_and_kubo(tmp_path) as (kubo, [agent]):
+        run(kubo.connect, address(agent))
+        with agent.client() as client:
+            url = client.status()["ipfs"]["gateway"]
+        took = []
+        for number in range(3):  # another one each time: what nobody had is remembered
+            missing = cids.format_cid(cids.raw_cid(number.to_bytes(32, "big")))
+            began = time.monotonic()
+            with pytest.raises(urllib.error.HTTPError) as told:
+                urllib.request.urlopen(f"{url}/ipfs/{missing}", timeout=60)
+            with told.value as answer:
+                assert answer.code == 404
+            took.append(time.monotonic() - began)
+        assert min(took) < 2.0, took

@@ -81,13 +81,89 @@ def test_a_folder_and_a_path_in_it(tmp_path: Path, kubo: KuboDaemon):
         answer = agent.get(f"{root}/big.bin", to=str(tmp_path / "one"))
         assert sha256_file(tmp_path / "one" / "big.bin") == files["big.bin"]
         answer = agent.get(f"ipfs://{root}", to=str(tmp_path / "all"))
-        assert answer["manifest"] is not None
         assert {p: sha256_file(tmp_path / "all" / p) for p in files} == files
         assert answer["fetched_bytes"] == MIB + 100, "the large file was here"
     with running_agent(tmp_path / "a", settings={"network.enabled": "off"}) as agent:
         answer = agent.get(root, to=str(tmp_path / "again"))
         assert answer["manifest"] is not None
         assert {p: sha256_file(tmp_path / "again" / p) for p in files} == files
+
+
+def test_a_folder_is_listed_when_somebody_names_it(tmp_path: Path, kubo: KuboDaemon):
+    root = folder_root(tmp_path, kubo)
+    with at_most(60), running_agent(tmp_path / "a", settings=settings(kubo)) as agent:
+        answer = agent.get(root)
+        assert answer["manifest"] is None, "its blocks are proven, and nobody waits for more"
+        with agent.client() as client:
+            manifest = client.pin(root)["manifest"]
+            assert [(row["ref"], row["manifest"]) for row in client.ls()] == [
+                (f"ipfs://{root}", manifest)
+            ]
+        assert agent.get(root, offline=True)["manifest"] == manifest
+
+
+def test_a_folder_is_listed_when_there_is_time(tmp_path: Path, kubo: KuboDaemon):
+    root = folder_root(tmp_path, kubo)
+    with at_most(60), running_agent(tmp_path / "a", settings=settings(kubo)) as agent:
+        agent.get(root)
+        with agent.client() as client:
+            while not client.ls():
+                time.sleep(0.1)
+            assert client.get(root, offline=True)["fetched_bytes"] == 0
+
+
+def folder_root(tmp_path: Path, kubo: KuboDaemon) -> str:
+    folder(tmp_path / "folder")
+    return kubo.add(tmp_path / "folder")
+
+
+def test_a_folder_of_small_files_is_recorded_and_comes_with_few_requests(
+    tmp_path: Path, kubo: KuboDaemon
+):
+    (tmp_path / "folder").mkdir()
+    for number in range(100):
+        (tmp_path / "folder" / f"{number}.txt").write_bytes(b"%d" % number * 500)
+    (tmp_path / "folder" / "empty").touch()
+    root = kubo.add(tmp_path / "folder")
+    settings = {"network.enabled": "off"}
+    with at_most(60), kubo_proxy(kubo) as proxy:
+        with (
+            running_agent(tmp_path / "a", settings=settings | behind(proxy)) as agent,
+            agent.client() as client,
+        ):
+            answer = client.get(root, to=str(tmp_path / "out"))
+            assert [row["ref"] for row in client.ls()] == [f"ipfs://{root}"]
+        assert answer["files"] == 101
+        assert (tmp_path / "out" / "99.txt").read_bytes() == b"99" * 500
+        assert 1 <= len([path for path in proxy.seen if "/api/v0/cat" in path]) <= 8
+        assert not [p for p in proxy.seen if p.startswith("/ipfs/") and "format" not in p]
+
+
+@pytest.mark.parametrize("fault", ["a wrong byte", "cut short", "refused"])
+def test_what_is_wrong_with_one_body_of_small_files_is_that_ones_alone(
+    tmp_path: Path, kubo: KuboDaemon, fault: str
+):
+    (tmp_path / "folder").mkdir()
+    for number in range(20):
+        (tmp_path / "folder" / f"{number}.txt").write_bytes(b"%d" % number * 500)
+    root = kubo.add(tmp_path / "folder")
+
+    def change(path: str, start: int, body: bytes) -> bytes:
+        if "/api/v0/cat" not in path:
+            return body
+        if fault == "refused":
+            raise OSError
+        return body[:7000] if fault == "cut short" else body[:7000] + b"?" + body[7001:]
+
+    settings = {"network.enabled": "off"}
+    with at_most(60), kubo_proxy(kubo) as proxy:
+        proxy.change = change
+        with running_agent(tmp_path / "a", settings=settings | behind(proxy)) as agent:
+            agent.get(root, to=str(tmp_path / "out"))
+            assert sources(agent.why())["kubo"]["outcome"] == "used"
+        assert (tmp_path / "out" / "19.txt").read_bytes() == b"19" * 500
+        alone = [p for p in proxy.seen if p.startswith("/ipfs/") and "format" not in p]
+        assert len(alone) == 20 if fault == "refused" else 1 <= len(alone) < 20
 
 
 def quickest_s(agent: Agent, ref: str, match: str) -> float:
@@ -332,8 +408,9 @@ def test_what_came_from_kubo_may_go_while_kubo_has_it(tmp_path: Path, kubo: Kubo
     folder(tmp_path / "folder")
     root = kubo.add(tmp_path / "folder")
     with at_most(60), running_agent(tmp_path / "a", settings=settings(kubo)) as agent:
-        manifest = agent.get(root)["manifest"]
+        agent.get(root)
         with agent.client() as client:
+            manifest = client.resolve(root)["manifest"]
             assert [row["ref"] for row in client.ls()] == [f"ipfs://{root}"]
             client.rm(manifest)  # not the last known copy
         assert agent.get(root)["fetched_bytes"] > 0

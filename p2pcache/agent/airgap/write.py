@@ -69,7 +69,7 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
         raise _too_much()
     so_far = Progress("planning", None, 0, total, 0, len(blobs))
     tell(so_far)
-    maps = {sha256: _block_map(store, blob, lambda: tell(so_far)) for sha256, blob in blobs.items()}
+    maps = {sha256: block_map(store, blob, lambda: tell(so_far)) for sha256, blob in blobs.items()}
     roots = {sha256: unixfs.file_root(_each(maps[sha256]), b.size) for sha256, b in blobs.items()}
     nodes: dict[bytes, bytes] = {}
     folders = []
@@ -166,7 +166,7 @@ def _blocks(blob: BlobInfo, hashes: bytes) -> Iterator[tuple[int, bytes, bytes]]
             yield start, expected, os.pread(file.fileno(), LEAF_BYTES, start)
 
 
-def _block_map(store: Store, blob: BlobInfo, go_on: Callable[[], None]) -> bytes:
+def block_map(store: Store, blob: BlobInfo, go_on: Callable[[], None]) -> bytes:
     """sha2-256 of each block; read from the blob where no map was kept."""
     if not blob.size:
         return b""

@@ -116,10 +116,16 @@ class AsyncClient:
     pull = get
 
     async def push(
-        self, path: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+        self,
+        what: str | os.PathLike[str],
+        *,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[answers.PushOptions],
     ) -> answers.PushAnswer:
-        """Put a file or folder into the store."""
-        call = calls.push(path)
+        """Put a file or folder into the store; with `to`, give it, or what a ref means, to another
+        place: see PushOptions.
+        """
+        call = calls.push(what, **options)
         return cast("answers.PushAnswer", (await self.call(call.op, call.args, on_progress))[0])
 
     async def export(

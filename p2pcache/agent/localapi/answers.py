@@ -85,14 +85,37 @@ class GetAnswer(TypedDict):
     dry_run: NotRequired[Missing | None]
 
 
+class PushedTo(TypedDict):
+    """What a destination lacked, and got. `destination`: its kind; `where`: its address.
+
+    `missing_blocks`, `missing_bytes`: before anything was sent, of blocks; `skipped_bytes`: of the
+    files, that it had. `pinned`: it keeps the root, as it says itself; `provided`: it announces it.
+    """
+
+    destination: str
+    where: str
+    dry_run: bool
+    missing_blocks: int
+    missing_bytes: int
+    sent_blocks: int
+    sent_bytes: int
+    skipped_bytes: int
+    pinned: bool
+    provided: bool
+    notes: list[str]
+
+
 class PushAnswer(TypedDict):
-    """Names of what was put into the store; `sha256` for a single file."""
+    """Names of what was put into the store; `sha256` for a single file; `to`: what another place
+    got, if it was given to one.
+    """
 
     manifest: str
     root: str
     sha256: str | None
     files: int
     total_bytes: int
+    to: NotRequired[PushedTo | None]
 
 
 class ExportedRef(TypedDict):
@@ -323,8 +346,8 @@ class PublicStatus(TypedDict):
 
 class IpfsStatus(TypedDict):
     """What speaks IPFS. `gateway`, `rpc`: URLs, None where there is none; `why`: what is in their
-    way; `bitswap`: counts, None where it is off or no network is open; `public`: None where it is
-    off.
+    way; `bitswap`: counts, None where it is off or no network is open; `waits`: it is on, and
+    there is no network; `public`: None where it is off.
     """
 
     gateway: str | None
@@ -332,6 +355,7 @@ class IpfsStatus(TypedDict):
     why: str | None
     bitswap: NotRequired[dict[str, Any] | None]
     public: NotRequired[PublicStatus | None]
+    waits: NotRequired[bool]
 
 
 class StatusAnswer(TypedDict):
@@ -492,6 +516,20 @@ class PreloadStateAnswer(PreloadAnswer):
 
     agents: list[PreloadLine]
     over: bool
+
+
+class PushOptions(TypedDict, total=False):
+    """to: where it goes: "ipfs", the configured Kubo. kubo: another one, by its RPC's URL, `auto`
+    or the folder of its repository. dry_run: send nothing, say what would be. allow_gated: also
+    what is gated or private where it came from. credentials: as of GetOptions, for a ref that is
+    not here yet.
+    """
+
+    to: str
+    kubo: str | None
+    dry_run: bool
+    allow_gated: bool
+    credentials: dict[str, str] | None
 
 
 class PreloadOptions(TypedDict, total=False):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         GetAnswer,
         GetOptions,
         PreloadOptions,
+        PushOptions,
         VerifyAnswer,
     )
 
@@ -113,9 +114,24 @@ def verify_answer(value: dict[str, Any], items: list[dict[str, Any]]) -> VerifyA
     return cast("VerifyAnswer", {**value, **found})
 
 
-def push(path: str | os.PathLike[str]) -> Call:
-    """Put a file or folder into the store."""
-    return Call("push", {"path": _absolute(os.fspath(path))})
+def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:
+    """Put a file or folder into the store, or give it, or what a ref means, to another place."""
+    to, text = options.get("to"), os.fspath(what)
+    is_path = to is None or isinstance(what, os.PathLike) or os.path.exists(_absolute(text))
+    named = {"path": _absolute(text)} if is_path else {"ref": absolute_ref(text)}
+    if to is None:
+        return Call("push", named)
+    return Call(
+        "push",
+        {
+            **named,
+            "to": to,
+            "kubo": config.kubo_of_caller(options.get("kubo")),
+            "dry_run": options.get("dry_run", False),
+            "allow_gated": options.get("allow_gated", False),
+            "credentials": _credentials(options.get("credentials")),
+        },
+    )
 
 
 def export(refs: Sequence[str], path: str | os.PathLike[str], gated: bool) -> Call:

@@ -29,7 +29,7 @@ class Peers:
         self.running = self.most = self.begun = 0
         self.given = trio.Event()
 
-    async def bring_named(self, parts, ref, emit, *_) -> None:
+    async def bring_named(self, parts, ref, emit, *_, told_s) -> None:
         self.running += 1
         self.begun += 1
         self.most = max(self.most, self.running)

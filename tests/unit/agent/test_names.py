@@ -45,7 +45,7 @@ async def test_nobody_is_asked_about_an_address_that_opens_what_it_leads_to(
     async def wait_open(timeout_s: float) -> Any:
         return SimpleNamespace(network=Network())
 
-    slot: Any = SimpleNamespace(wait_open=wait_open)
+    slot: Any = SimpleNamespace(wait_open=wait_open, open_for_s=0.0)
     with Store.open(tmp_path / "store") as store:
         assert await NetworkNames(slot, store, lambda: 1e9).words(canonical) == []
     assert asked == ([canonical] if is_told else [])

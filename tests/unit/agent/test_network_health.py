@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from p2pcache.agent.network_health import multicast_interfaces, network_checks
+from p2pcache.config.ipfs import IpfsSettings
 from p2pcache.config.network import NetworkSettings
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.errors import Denied, Unavailable
 from p2pcache.net.discovery.found import How
+from p2pcache.net.port import Unspoken
 
 PEER = parse_peer_id("12D3KooWFTGUTqiLGmhuTnVxRqVXY17w222kPm5ezCZGSpPCiq5t")
 OTHER = parse_peer_id("12D3KooWCSLtuJDDCZZqQCXzfiWVfgRkN7TQozMC3dNB9zuWfTDd")
@@ -60,6 +62,7 @@ def parts(
             files=SimpleNamespace(network=SimpleNamespace(exists=lambda: key)),
         ),
         names=SimpleNamespace(clock_skew_s=skew_s),
+        config=SimpleNamespace(ipfs=IpfsSettings(bitswap=True)),
     )
 
 
@@ -160,3 +163,14 @@ def test_who_was_here_last_time_and_is_not_now_is_named_with_the_last_error():
     assert "absent" not in bad(with_company), "with company it is told, and no fault"
     checks = {check["check"]: check for check in network_checks(with_company)}
     assert "connection refused" in checks["absent"]["detail"]
+
+
+def test_a_kubo_of_the_network_is_no_absent_agent():
+    told = {PEER: Unspoken("it does not speak /p2pcache/sync/1"), OTHER: Unavailable("refused")}
+    rows = {row["check"]: row for row in network_checks(parts(network(failures=told)))}
+    assert format_peer_id(PEER) in rows["other nodes"]["detail"]
+    assert rows["other nodes"]["ok"]
+    assert "bitswap" in rows["other nodes"]["detail"]
+    assert format_peer_id(PEER) not in rows["absent"]["detail"]
+    assert format_peer_id(OTHER) in rows["absent"]["detail"]
+    assert "other nodes" not in {row["check"] for row in network_checks(parts(network()))}

@@ -1,0 +1,1 @@
+"""Adapters for where content is pushed to: what a place lacks, and how it gets that."""

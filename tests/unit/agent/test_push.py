@@ -1,0 +1,52 @@
+"""What may leave this machine, and what it is called there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from p2pcache import errors
+from p2pcache.content import digests
+from p2pcache.content.refs import parse_ref
+from p2pcache.sources.port import ListedFile, Listing
+from tests.support.inside import agent_inside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOBODY = "http://127.0.0.1:9"  # whoever asks it finds that it is not there
+
+
+async def test_restricted_content_leaves_only_when_the_user_says_so(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"weights nobody may see")
+    async with agent_inside(tmp_path / "home", network_enabled="off") as inside:
+        pushed = await inside("push", path=str(tmp_path / "model"))
+        inside.parts.store.forget_ref(pushed["ref"])
+        digest = digests.sha256_digest(bytes.fromhex(pushed["sha256"]))
+        files = (ListedFile("model", 22, digest, "model"),)
+        listing = Listing("hf", "https://huggingface.co", "c" * 40, False, files, gated=True)
+        inside.parts.resolver.record(parse_ref("hf://org/gated@main"), listing)
+        for ref in ("hf://org/gated@main", pushed["manifest"], f"sha256:{pushed['sha256']}"):
+            with pytest.raises(errors.Denied, match="gated or private"):
+                await inside("push", ref=ref, to="ipfs", kubo=NOBODY)
+            with pytest.raises(errors.Unavailable):
+                await inside("push", ref=ref, to="ipfs", kubo=NOBODY, allow_gated=True)
+
+
+async def test_a_dry_run_brings_nothing_here(tmp_path: Path) -> None:
+    async with agent_inside(tmp_path / "home", network_enabled="off") as inside:
+        with pytest.raises(errors.NotFound):
+            await inside("push", ref="hf://org/model", to="ipfs", kubo=NOBODY, dry_run=True)
+
+
+async def test_a_destination_that_is_none_is_told_before_anything_is_taken_in(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    async with agent_inside(tmp_path / "home", network_enabled="off") as inside:
+        with pytest.raises(errors.UsageError, match="no destination"):
+            await inside("push", path=str(tmp_path / "file"), to="nowhere")
+        with pytest.raises(errors.UsageError, match="no Kubo is configured"):
+            await inside("push", path=str(tmp_path / "file"), to="ipfs")
+        assert not inside.parts.store.every_blob()
