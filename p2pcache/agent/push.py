@@ -17,7 +17,7 @@ import trio
 from p2pcache.agent.airgap.plan import is_restricted
 from p2pcache.agent.airgap.write import block_map
 from p2pcache.agent.get import get, trim
-from p2pcache.agent.keep import manifest_named
+from p2pcache.agent.meant import manifest_named
 from p2pcache.agent.peering import tell_complete
 from p2pcache.agent.unlisted import list_first
 from p2pcache.content import cid as cids
