@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.agent.dags import is_dag_here, rm_dag, unpin_dag
 from p2pcache.agent.last_copies import HOLDS, hubs_of
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
@@ -106,8 +107,11 @@ async def pin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 async def unpin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Let gc decide again."""
+    was_dag = await unpin_dag(parts, args.text("ref"))
+    if was_dag and await is_dag_here(parts, args.text("ref")):
+        return {"manifest": None}
     manifest = manifest_named(parts, args.text("ref"))
-    if not await trio.to_thread.run_sync(parts.store.unpin, manifest):
+    if not await trio.to_thread.run_sync(parts.store.unpin, manifest) and not was_dag:
         raise NotFound(f"`{args.text('ref')}` is not pinned", hint="see `p2pcache ls`")
     return {"manifest": cids.format_cid(manifest)}
 
@@ -115,12 +119,14 @@ async def unpin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Forget a ref; with the last one its manifest, and the blobs that nothing else refers to."""
     text, store = args.text("ref"), parts.store
+    if await is_dag_here(parts, text):
+        return await rm_dag(parts, text, args.flag("force"))
     manifest = manifest_named(parts, text)
     ref = refs.parse_ref(text)
     row = _known(parts, ref)
     canonical = None if row is None else row.canonical
     others = [r.canonical for r in store.resolutions_of(manifest) if r.canonical != canonical]
-    pinned = any(p.target == manifest for p in store.pins())
+    pinned = any(p.target == manifest for p in store.pins()) or await _is_pinned_dag(parts, ref)
     if canonical is not None and others:
         store.forget_ref(canonical)
         same = ", ".join(f"`{other}`" for other in others)
@@ -134,6 +140,7 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 f"`{text}` is pinned", hint="`p2pcache unpin` it first, or use --force"
             )
         store.unpin(manifest)
+        await unpin_dag(parts, text)
     if manifest in store.replica_manifests and not args.flag("force"):
         raise UsageError(
             f"`{text}` is one of the copies that a preload keeps",
@@ -150,6 +157,10 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             "or a folder, too"
         )
     return {"manifest": cids.format_cid(manifest), "freed_bytes": freed, "notes": notes}
+
+
+async def _is_pinned_dag(parts: Parts, ref: refs.Ref) -> bool:
+    return isinstance(ref, refs.CidRef) and ref.cid in await parts.ipfs.pins.pins()
 
 
 async def _check_not_last(parts: Parts, text: str, manifest: bytes) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from p2pcache.content import cid as cids
-from p2pcache.content.car import MAX_BLOCK_BYTES
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
 from p2pcache.content.dag import files
 from p2pcache.content.dag.hashes import raw_hash, verify_cid
 from p2pcache.content.dag.walk import stream

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests, unixfs
-from p2pcache.content.car import MAX_BLOCK_BYTES
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
 from p2pcache.content.unixfs import Root, file_dag_size, file_root
 from p2pcache.errors import Untrusted, UsageError
 from p2pcache.store import durable

@@ -408,10 +408,10 @@ class Store:
         with durable.local_faults("collecting garbage"):
             return self._collector.collect_loose()
 
-    def remove_loose(self, multihash: bytes) -> bool:
-        """Remove a loose block unless a pin or running work keeps it; whether it went."""
+    def remove_loose(self, multihashes: Sequence[bytes]) -> tuple[int, list[bytes]]:
+        """Remove loose blocks that neither a pin nor running work keeps; bytes freed, what went."""
         with self._holds.removal(self.dag_pins.blocks) as each:
-            return bool(self.loose.remove([multihash], each)[1])
+            return self.loose.remove(multihashes, each)
 
     def keep_replicas(self, manifests: Iterable[bytes]) -> None:
         """From now on the blobs of these manifests, and no others, stay for other agents' sake."""

@@ -317,6 +317,12 @@ class Resolver:
     def _is_here(self, manifest: Manifest) -> bool:
         return self._store.is_complete(manifest.cid())
 
+    def _blob(self, name: bytes) -> AnyBlob | None:
+        try:
+            return self._store.find_any(name)
+        except UsageError:  # of a hash that no blob goes by
+            return None
+
     def held(self, ref: refs.DigestRef | refs.CidRef) -> Resolution:
         """A digest or CID: what this store holds under that name. Blocking. Raises NotFound.
 
@@ -327,7 +333,7 @@ class Resolver:
         manifest = None
         if isinstance(ref, refs.CidRef) and cids.codec(ref.cid) == cids.DAG_CBOR:
             manifest = self._store.get_manifest(ref.cid)
-        elif (found := self._store.find_any(name)) is not None:
+        elif (found := self._blob(name)) is not None:
             path = path_of(ref, found)
             if isinstance(found, BlobInfo):
                 manifest = Manifest.from_entries([FileEntry(path, found.size, found.digest)])

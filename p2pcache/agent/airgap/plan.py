@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from p2pcache.agent.keep import manifest_named
 from p2pcache.agent.sharing import own_word
 from p2pcache.content import refs
-from p2pcache.content.car import MAX_BLOCK_BYTES
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
 from p2pcache.errors import Denied, NotFound, UsageError
 from p2pcache.transfer.names import OTHERS
 from p2pcache.units import format_count
