@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from p2pcache.errors import (
     Unavailable,
     UsageError,
 )
-from p2pcache.sources.port import KUBO, Credentials
+from p2pcache.sources.port import BLOCKS, FETCHED, KUBO, Credentials
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.rooted import RootedBlob, is_root
 from p2pcache.transfer.folders import folder_root
@@ -110,13 +111,20 @@ def name_options(args: Args, configured: NameOptions) -> NameOptions | None:
 async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """What a ref means now; its files are sent as items."""
     ref = refs.parse_ref(args.text("ref"), revision=args.optional_text("revision"))
-    resolution = await parts.resolver.resolve(
+    kubo: Source | None = await parts.kubos.find(args.optional_text("kubo"), patient=True)
+    ask = partial(
+        parts.resolver.resolve,
         ref,
         args.credentials(),
         offline=args.flag("offline"),
         refresh=args.flag("refresh"),
-        kubo=await parts.kubos.find(args.optional_text("kubo"), patient=True),
     )
+    try:
+        resolution = await ask(kubo=kubo)
+    except NotFound:
+        if args.flag("offline") or not _may_fetch(parts, ref):
+            raise
+        resolution = await ask(kubo=parts.fetched)
     files = resolution.listing.files
     root = _root_of(ref)
     names = [name for f in files if (name := f.name or root) is not None]
@@ -197,6 +205,11 @@ def _stop_if_cancelled(path: str) -> None:
     trio.from_thread.check_cancelled()
 
 
+def _may_fetch(parts: Parts, ref: refs.Ref) -> bool:
+    """Whether somebody may bring its blocks one by one."""
+    return bool(parts.ipfs.fetchers) and parts.fetched.accepts(ref)
+
+
 def _word_of(error: NotFound) -> P2PCacheError | None:
     """What Kubo said of a name that is not here, where one was asked."""
     return error.__cause__ if isinstance(error.__cause__, P2PCacheError) else None
@@ -264,12 +277,21 @@ class _Run:
             resolution = self._resolution = await trio.to_thread.run_sync(
                 parts.resolver.named_by_arrival, resolution, report.blobs
             )
+        nodes = resolution.listing.nodes
+        if nodes and resolution.manifest is not None and self._is_whole(resolution):
+            await trio.to_thread.run_sync(
+                parts.store.ties.keep, resolution.manifest.cid(), next(iter(nodes)), nodes
+            )
+            parts.ipfs.blocks.tell(None)
         await tell_complete(parts, resolution)
         await self._tell(Progress("materialising", None, self.total_bytes, self.total_bytes))
         started = trio.current_time()
         placed = await trio.to_thread.run_sync(self._place, resolution, report)
         self._times["materialise_s"] = trio.current_time() - started
         return resolution, report, placed
+
+    def _is_whole(self, resolution: Resolution) -> bool:
+        return len(self.files) == len(resolution.listing.files)
 
     async def _named(self, report: PullReport) -> PullReport:
         """With the sha2-256 of each file, where several are shown: a manifest will list them. Alone
@@ -335,6 +357,12 @@ class _Run:
                 return await self._resolved()
             except NotFound as exc:
                 of_kubo = _word_of(exc)
+        if not request.offline and _may_fetch(parts, request.ref):
+            self._kubo = parts.fetched
+            try:
+                return await self._resolved()
+            except NotFound as exc:
+                of_kubo = of_kubo or _word_of(exc)
         if of_kubo is None:
             raise missing
         hint = of_kubo.hint or missing.hint
@@ -356,8 +384,10 @@ class _Run:
         assert self._resolution is not None
         local = isinstance(request.ref, refs.DigestRef | refs.CidRef)
         listed_by = self._resolution.listing.source
-        if listed_by == KUBO:
+        if listed_by in (KUBO, FETCHED):
             source = self._kubo
+        elif listed_by == BLOCKS:
+            source = parts.here
         elif request.offline or local or listed_by == OTHERS:
             source = None
         else:

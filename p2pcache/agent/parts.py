@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.settings import Config
+    from p2pcache.sources.port import Source
     from p2pcache.store.store import Store
     from p2pcache.transfer.pull import PullContext
     from p2pcache.transfer.resolve import Resolver
@@ -28,7 +29,9 @@ Emit = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The collaborators of every operation. `now`: unix seconds."""
+    """The collaborators of every operation. `now`: unix seconds. `here` and `fetched` are the
+    sources of what blocks make: those of this store, and those that others bring.
+    """
 
     config: Config
     store: Store
@@ -44,5 +47,7 @@ class Parts:
     origins: Origins
     ipfs: Ipfs
     kubos: Kubos
+    here: Source
+    fetched: Source
     now: Callable[[], float]
     started_at: float

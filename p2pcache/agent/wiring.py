@@ -26,6 +26,7 @@ from p2pcache.agent.pulls import Pulls
 from p2pcache.agent.supervise import keep_running
 from p2pcache.errors import DiskFull, LocalFault
 from p2pcache.lanes.odometer import open_odometer
+from p2pcache.sources.blocks import BlocksSource
 from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
@@ -84,12 +85,13 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             pulls = Pulls(nursery, time.time, store.running)
             naming = Naming(store, workers, pulls.priority)
             try:
-                resolver = Resolver(sources, store, config.resolve, time.time, names)
+                ipfs = Ipfs(store, config.ipfs, nursery, time.time)
+                here = BlocksSource(ipfs.blocks.local)
+                resolver = Resolver(sources, store, config.resolve, time.time, names, here)
                 last_copies = LastCopies(
                     store, network, resolver, time.time, lambda: preloads.spared
                 )
                 store.guard(last_copies.keep, preloads.hand_over)
-                ipfs = Ipfs(store, config.ipfs, nursery, time.time)
                 if kubos.is_configured:
                     ipfs.fetchers.append(KuboBlocks(kubos))
                 if config.ipfs.bitswap:
@@ -120,6 +122,8 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     origins=origins,
                     ipfs=ipfs,
                     kubos=kubos,
+                    here=here,
+                    fetched=BlocksSource(ipfs.blocks.local, ipfs.blocks.get),
                     now=time.time,
                     started_at=time.time(),
                 )

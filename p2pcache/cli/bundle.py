@@ -65,7 +65,9 @@ def export(printer: Printer, refs: tuple[str, ...], output: str, gated: bool, pl
 def _tell_exported(printer: Printer, answer: ExportAnswer, where: str) -> None:
     for ref in answer["refs"]:
         if answer["format"] == "bundle" and not ref["names"]:
-            printer.note(f"note: no name of `{ref['ref']}` goes along; its manifest is its name")
+            printer.note(
+                f"note: no name of `{ref['ref']}` goes along: it goes by its root or its manifest"
+            )
     blocks = format_count(answer["blocks"], "block")
     printer.note(f"{format_bytes(answer['size_bytes'])}, {blocks} in {where}")
 

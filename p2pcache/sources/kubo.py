@@ -102,6 +102,7 @@ class KuboSource:
             mutable=False,
             files=listed_files(found),
             notes=notes_of(found),
+            nodes=found.nodes,
         )
 
     async def gives(self, ref: Ref, immutable: str | None, credentials: Credentials) -> bool:

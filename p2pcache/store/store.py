@@ -36,6 +36,7 @@ from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 from p2pcache.store.rooted import AnyBlob, Rooted, is_root
 from p2pcache.store.spent import SpentRows
+from p2pcache.store.ties import Ties
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -81,9 +82,10 @@ class Store:
             layout, index, self._blobs, self.rooted, self._records, leases.monotonic
         )
         self.dag_pins = DagPins(index)
+        self.ties = Ties(self.dag_pins, self.loose, self.implied, self._records, self._holds)
         self._collector = Collector(
             layout, options, index, self._blobs, self.rooted, self._records, leases, self._order,
-            self.loose, self.dag_pins, self._holds,
+            self.loose, self.dag_pins, self.ties, self._holds,
         )  # fmt: skip
         self._lock = threading.RLock()
         self._at_work = AtWork(layout, leases)
@@ -546,6 +548,7 @@ class Store:
         with self._holds.removal(self.dag_pins.blobs) as each:
             freed += self._blobs.remove(gone, each)[0]
         self._records.forget_manifest(manifest_cid)
+        self.ties.sweep()
         return freed
 
     def only_in(self, manifest_cid: bytes) -> set[bytes]:

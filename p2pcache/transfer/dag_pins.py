@@ -62,7 +62,7 @@ class DagPinner:
 
     async def pinned_below(self) -> set[bytes]:
         """See the port."""
-        return await trio.to_thread.run_sync(self._store.dag_pins.blocks)
+        return await trio.to_thread.run_sync(self._store.dag_pins.blocks_of_users)
 
     async def remove(self, cid: bytes) -> bool:
         """See the port."""

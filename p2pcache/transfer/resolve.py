@@ -18,7 +18,7 @@ from p2pcache.content import refs
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.names import safe_path
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted, UsageError
-from p2pcache.sources.port import KUBO, Credentials, ListedFile, Listing
+from p2pcache.sources.port import BLOCKS, FETCHED, KUBO, Credentials, ListedFile, Listing
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.records import Resolution as Record
 from p2pcache.store.rooted import RootedBlob, is_root
@@ -78,7 +78,9 @@ class Resolution:
 
 
 class Resolver:
-    """Asks sources, remembers answers. `now` gives unix seconds."""
+    """Asks sources, remembers answers. `now` gives unix seconds. `here`: lists CIDs that are in the
+    store as blocks.
+    """
 
     def __init__(
         self,
@@ -87,7 +89,9 @@ class Resolver:
         options: ResolveOptions,
         now: Callable[[], float],
         names: Names | None = None,
+        here: Source | None = None,
     ) -> None:
+        self._here = here
         self._sources = tuple(sources)
         self._names = names
         self._store = store
@@ -127,9 +131,15 @@ class Resolver:
             try:
                 return await trio.to_thread.run_sync(self.held, ref)
             except NotFound as exc:
-                if kubo is None or not kubo.accepts(ref):
-                    raise
-                return await self._of_kubo(ref, kubo, exc)
+                missing = exc
+            if self._here is not None and self._here.accepts(ref):
+                try:
+                    return await self._of_blocks(ref, self._here, missing)
+                except NotFound:
+                    pass
+            if kubo is None or not kubo.accepts(ref):
+                raise missing
+            return await self._of_blocks(ref, kubo, missing)
         canonical = refs.canonical(ref)
         source = self.source_for(ref)
         ours = source.endpoint(ref, credentials)
@@ -165,13 +175,15 @@ class Resolver:
         known = await self._without_origin(ref, known, ours, names)
         return self._fall_back(known, error)
 
-    async def _of_kubo(self, ref: refs.Ref, kubo: Source, missing: NotFound) -> Resolution:
-        """What a Kubo lists for a CID."""
+    async def _of_blocks(self, ref: refs.Ref, source: Source, missing: NotFound) -> Resolution:
+        """What a Kubo lists for a CID, or whoever else has its nodes."""
         try:
             with trio.fail_after(self._options.timeout_s):
-                listing = _checked(await kubo.list(ref, Credentials()))
+                listing = _checked(await source.list(ref, Credentials()))
         except trio.TooSlowError as exc:
-            raise missing from Unavailable("Kubo did not list it in time", hint=str(exc) or None)
+            raise missing from Unavailable(
+                f"{source.name} did not list it in time", hint=str(exc) or None
+            )
         except (NotFound, Unavailable, Untrusted, Denied) as exc:
             raise missing from exc
         canonical = refs.canonical(ref)
@@ -274,7 +286,8 @@ class Resolver:
         the ref means as a whole stays unrecorded.
         """
         if resolution.manifest is not None:
-            is_new = resolution.listing.source == KUBO and not resolution.from_record
+            by_nodes = resolution.listing.source in (KUBO, BLOCKS, FETCHED)
+            is_new = by_nodes and not resolution.from_record
             return self.record(resolution.ref, resolution.listing) if is_new else resolution
         if any(isinstance(blob, RootedBlob) for blob in blobs.values()):
             return resolution
@@ -314,8 +327,12 @@ class Resolver:
         note = f"{error.message}; using what was resolved before"
         return replace(record, listing=replace(record.listing, notes=(*record.notes, note)))
 
-    def _is_here(self, manifest: Manifest) -> bool:
-        return self._store.is_complete(manifest.cid())
+    def _recorded_here(self, ref: refs.Ref) -> Resolution | None:
+        """What the ref meant last time, if all of that is here."""
+        known = self.recorded(ref)
+        if known is None or known.manifest is None:
+            return None
+        return known if self._store.is_complete(known.manifest.cid()) else None
 
     def _blob(self, name: bytes) -> AnyBlob | None:
         try:
@@ -343,9 +360,12 @@ class Resolver:
         elif isinstance(ref, refs.CidRef) and is_root(ref.cid):
             of_folder = self.folders.manifest_of(ref.cid)
             manifest = None if of_folder is None else self._store.get_manifest(of_folder)
-        known = self.recorded(ref) if manifest is None else None
-        if known is not None and known.manifest is not None and self._is_here(known.manifest):
+        known = self._recorded_here(ref) if manifest is None else None
+        if known is not None:
             return known
+        if manifest is None and isinstance(ref, refs.CidRef) and ref.path is not None:
+            whole = self._recorded_here(refs.CidRef(ref.cid))
+            manifest = None if whole is None else whole.manifest
         if manifest is None:
             raise NotFound(
                 f"nobody that this agent may ask has `{canonical}`",

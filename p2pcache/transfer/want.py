@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from p2pcache.lanes.orders import Location
-    from p2pcache.sources.port import SourceKind
+    from p2pcache.sources.port import BlockReader, SourceKind
     from p2pcache.store.rooted import AnyBlob
     from p2pcache.transfer.account import Tally
     from p2pcache.transfer.machine import Statistics
@@ -53,6 +53,7 @@ class Origin:
 
     `locate` may raise any of our errors; it is called again when its answer stopped working.
     `holds`: the keys that it has; None: all, for whoever wants them is to ask it for them.
+    `blocks`: where it has no address to locate, but gives blocks.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Origin:
     streams: int
     locate: Callable[[str], Awaitable[Location]]
     holds: frozenset[str] | None = None
+    blocks: BlockReader | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from p2pcache.content import refs
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Untrusted, UsageError, plain_errors
 from p2pcache.net.identity import load_or_create_identity
+from p2pcache.sources.port import BLOCKS, ListedFile, Listing
 from p2pcache.store.rooted import is_root
 from p2pcache.transfer.names import OTHERS, choose_word, listing_of
 from p2pcache.transfer.progress import Meter, Progress
@@ -79,7 +80,8 @@ async def export(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 "manifest": cids.format_cid(one.manifest.cid()),
                 "root": cids.format_cid(folder),
                 "files": len(one.manifest.files),
-                "names": [word.canonical for word in one.names],
+                "names": [word.canonical for word in one.names]
+                + [_cid_name(next(iter(listed.nodes))) for listed in one.roots],
                 "restricted": one.restricted,
             }
             for one, folder in zip(planned, written.folders, strict=True)
@@ -211,6 +213,9 @@ def _learn_all(parts: Parts, brought: list[Brought]) -> tuple[list[dict[str, Any
                         "counts": used is not None,
                     }
                 )
+        if one.also:
+            _learn_roots(parts, one)
+            notes += [f"`{_cid_name(root)}` means it, too" for root in one.also]
         blob = one.blob
         rows.append(
             {
@@ -225,6 +230,19 @@ def _learn_all(parts: Parts, brought: list[Brought]) -> tuple[list[dict[str, Any
             }
         )
     return rows, notes
+
+
+def _cid_name(root: bytes) -> str:
+    return refs.canonical(refs.CidRef(root))
+
+
+def _learn_roots(parts: Parts, one: Brought) -> None:
+    """What their own nodes prove needs nobody's word."""
+    assert one.manifest is not None, "only a manifest goes by other folders, too"
+    files = tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in one.manifest.files)
+    for root in one.also:
+        name = _cid_name(root)
+        parts.resolver.record(refs.CidRef(root), Listing(BLOCKS, "", name, False, files))
 
 
 def _learn(

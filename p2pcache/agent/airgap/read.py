@@ -31,7 +31,7 @@ from p2pcache.transfer.blocks import LocalBlocks
 from p2pcache.transfer.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable, Mapping
     from pathlib import Path
 
     from p2pcache.content.dag.listing import DagFile
@@ -56,7 +56,7 @@ class Brought:
 
     `manifest` None: of a DAG that is a single file, which `blob` is, or not all of whose files are
     as our profile writes them. `dag`: its files, where it was no bundle; then `root` is as the CAR
-    writes it.
+    writes it. `also`: other folders that are these files, whose nodes came along.
     """
 
     manifest: Manifest | None
@@ -65,6 +65,7 @@ class Brought:
     restricted: bool
     blob: BlobInfo | None = None
     dag: tuple[DagFile, ...] | None = None
+    also: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +124,51 @@ class _Import:
         brought = []
         wanted: dict[bytes, _Wanted] = {}
         left = MAX_FILES
+        by_files: dict[frozenset[tuple[str, bytes]], bytes] = {}
         for ref in refs:
-            listed = manifest.parse(self._listed(ref.manifest))
-            left -= len(listed.files)
+            entries = manifest.parse(self._listed(ref.manifest))
+            left -= len(entries.files)
             if left < 0:
                 raise Untrusted(f"a bundle of more than {MAX_FILES} files: too many")
-            roots = self._roots(ref.folder, listed)
-            for file in listed.files:
+            roots = self._roots(ref.folder, entries)
+            for file in entries.files:
                 new = _Wanted(file.path, file.size, file.digest, roots[file.path])
                 if wanted.setdefault(file.digest, new).size != file.size:
                     raise Untrusted(f"`{file.path}` is listed with two sizes")
-            brought.append(Brought(listed, ref.folder, ref.names, ref.restricted))
+            by_files[frozenset(roots.items())] = entries.cid()
+            brought.append(Brought(entries, ref.folder, ref.names, ref.restricted))
+        others = self._others(by_files, {one.root for one in brought})
         self._check_size(wanted.values())
         for one in brought:
             if one.restricted and one.manifest is not None:  # before anybody could ask for a blob
                 self._store.restrict(one.manifest)  # it stays so, whatever happens
         new_bytes = self._bring(list(wanted.values()))
-        for one in brought:
+        for number, one in enumerate(brought):
             if one.manifest is not None:
                 self._store.put_manifest(one.manifest)
+                also = others.get(one.manifest.cid(), [])
+                for nodes in also:
+                    self._store.ties.keep(one.manifest.cid(), next(iter(nodes)), nodes)
+                roots_of = tuple(next(iter(nodes)) for nodes in also)
+                brought[number] = replace(one, also=roots_of)
         return brought, New(new_bytes)
+
+    def _others(
+        self, by_files: Mapping[frozenset[tuple[str, bytes]], bytes], folders: Container[bytes]
+    ) -> dict[bytes, list[dict[bytes, bytes]]]:
+        """The nodes of further roots of a bundle, by the manifest whose files each is: its DAG says
+        so itself. Raises Untrusted for one that is none.
+        """
+        found: dict[bytes, list[dict[bytes, bytes]]] = {}
+        for root in self._blocks.roots:
+            if cids.codec(root) != cids.DAG_PB or root in folders:
+                continue
+            one = listed(self._listed, cids.as_v1(root), None)
+            manifest_cid = by_files.get(frozenset((file.path, file.cid) for file in one.files))
+            if manifest_cid is None or not one.nodes:
+                raise Untrusted("a bundle has a root that is none of its folders")
+            found.setdefault(manifest_cid, []).append(one.nodes)
+        return found
 
     def _roots(self, folder: bytes, listed: Manifest) -> dict[str, bytes]:
         entries = len(listed.files) + sum(file.path.count("/") for file in listed.files)

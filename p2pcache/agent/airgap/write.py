@@ -83,13 +83,18 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
         ]
     )
     mode = 0o600 if any(one.restricted for one in planned) else 0o644
+    others = [one.nodes for planned_ref in planned for one in planned_ref.roots]
+    roots_of_others = [next(iter(one)) for one in others]
     with drafted(index_path(path), mode) as index, drafted(path, mode) as file:
-        out = _Car(file, [*dict.fromkeys(folders), record_cid])
+        out = _Car(file, [*dict.fromkeys((*folders, *roots_of_others)), record_cid])
         out.add(record_cid, record)
         for one in planned:
             out.add(one.manifest.cid(), one.manifest.encode())
         for cid, block in reversed(nodes.items()):  # parents first
             out.add(cid, block)
+        for of_other in others:
+            for cid, block in of_other.items():
+                out.add(cid, block)
         done = 0
         for number, (sha256, blob) in enumerate(blobs.items()):
             for at in _add_file(out, blob, maps[sha256]):

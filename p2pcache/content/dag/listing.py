@@ -18,13 +18,14 @@ from p2pcache.content.dag.hashes import check_hash
 from p2pcache.content.dag.walk import run, stream
 from p2pcache.content.names import safe_path
 from p2pcache.content.unixfs import LEAF_BYTES, file_root
-from p2pcache.errors import Untrusted
+from p2pcache.errors import Untrusted, UsageError
 
 if TYPE_CHECKING:
     from p2pcache.content.dag.walk import Get
 
 MAX_ENTRIES = 200_000  # of one folder with all below; a listing holds one value for each
 MAX_DEPTH = 100  # folders within folders
+MAX_NODES_BYTES = 32 << 20  # of folders that are kept to be shown again: 300,000 entries
 MAX_PATHS_CHARS = 64 << 20  # of all paths; equal folders may be linked anywhere
 
 
@@ -59,6 +60,8 @@ class Listed:
         self.believed: set[bytes] = set()  # CIDs of files whose sizes are their folders' word
         self.symlinks = 0
         self.chars = 0
+        self.nodes: dict[bytes, bytes] = {}  # of folders and symlinks, by CIDv1, the root's first
+        self._nodes_left = MAX_NODES_BYTES
 
     def path(self, text: str) -> str:
         """The path itself. Called before it is kept: a long one above many entries is as many."""
@@ -66,6 +69,15 @@ class Listed:
         if self.chars > MAX_PATHS_CHARS:
             raise Untrusted(f"a folder's paths have more than {MAX_PATHS_CHARS} characters")
         return text
+
+    def note(self, cid: bytes, block: bytes) -> bytes:
+        """A node of a folder, or a symlink. Too many of them are none."""
+        if cid not in self.nodes and cids.multihash(cid)[0] != cids.IDENTITY:
+            self._nodes_left -= len(block)
+            self.nodes[cid] = block
+        if self._nodes_left < 0:
+            self.nodes.clear()
+        return block
 
     def correct(self, sizes: dict[bytes, int]) -> None:
         """Put the sizes that blocks have in the place of those that folders tell. By CID."""
@@ -80,10 +92,14 @@ def below(get: Get, root: bytes, path_: str | None) -> bytes:
 
 
 def listed(get: Get, root: bytes, path_: str | None) -> Listed:
-    """Every file at or below a root; `path_`: what led to it. Raises Untrusted, and what `get`
-    does.
+    """Every file at or below a root; `path_`: what led to it. Raises Untrusted, UsageError (it is
+    a symlink itself), and what `get` does.
     """
     found, seen = Listed(), 0
+
+    def noted(cid: bytes) -> bytes:
+        return found.note(cid, get(cid))
+
     top = found.path(path_) if path_ else ""
     todo: list[tuple[str, bytes, int | None, int]] = [(top, root, None, 0)]
     known: dict[bytes, tuple[DagFile, ...]] = {}
@@ -95,14 +111,17 @@ def listed(get: Get, root: bytes, path_: str | None) -> Listed:
             if stat.kind == "directory":
                 if depth == MAX_DEPTH:
                     raise Untrusted(f"folders are nested more than {MAX_DEPTH} deep")
-                for entry in stream(folders.entries(cid, MAX_ENTRIES), get):
+                for entry in stream(folders.entries(cid, MAX_ENTRIES), noted):
                     seen += 1
                     if seen > MAX_ENTRIES:
                         raise Untrusted(f"a folder has more than {MAX_ENTRIES} entries")
                     inner = found.path(f"{at}/{entry.name}" if at else entry.name)
                     todo.append((inner, cids.as_v1(entry.cid), entry.size, depth + 1))
                 continue
+            if stat.kind == "symlink" and not depth:
+                raise _symlink(path_ or cids.format_cid(root), stat.target or "")
             if stat.kind == "symlink":
+                run(files.stat(cid), noted)
                 found.symlinks += 1
                 known[cid] = ()
                 continue
@@ -119,6 +138,13 @@ def listed(get: Get, root: bytes, path_: str | None) -> Listed:
             found.believed.add(cid)
         found.files += [replace(file, path=at or found.path(_alone(root))) for file in like]
     return found
+
+
+def _symlink(name: str, target: str) -> UsageError:
+    return UsageError(
+        f"`{name[:200]}` is a symlink to `{target[:200]}`: symlinks are told, never followed",
+        hint="name what it points to, by its own path below the root",
+    )
 
 
 def _alone(root: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,7 @@ from p2pcache.content.dag.build.layout import file_node
 from p2pcache.content.dag.build.profile import V1_2025
 from p2pcache.content.dag.fsdata import FsData, Kind
 from p2pcache.content.dag.hashes import cid_of
+from p2pcache.content.dag.listing import listed
 from p2pcache.content.digests import sha256_digest
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.unixfs import Root
@@ -700,3 +702,36 @@ def test_what_is_no_bundle_is_named_with_a_hint(other, path, junk):
     with pytest.raises(Untrusted, match=f"`{path}` is no CAR: ") as refused_:
         read(other, path)
     assert "p2pcache export" in refused_.value.hint
+
+
+def with_another_root(store: Store, path: Path) -> tuple[bytes, Manifest]:
+    """A bundle whose files another folder has, too, which has a symlink beside them."""
+    planned = put(store, {"file": b"x"})
+    link = node.encode([], fsdata.encode(FsData(Kind.SYMLINK, b"file")))
+    nodes = {cid_of(cids.DAG_PB, link): link}
+    entries = {"file": Root(raw(b"x"), 1, 1), "link": Root(next(iter(nodes)), 0, len(link))}
+    root = unixfs.directory(entries, nodes.__setitem__)
+    found = listed({**nodes, raw(b"x"): b"x"}.__getitem__, root.cid, None)
+    write(store, path, replace(planned, roots=(found,)))
+    return root.cid, planned.manifest
+
+
+def test_another_root_of_the_same_files_comes_along_with_its_nodes(store, other, path):
+    root, manifest = with_another_root(store, path)
+    (brought,), _ = read(other, path)
+    assert (brought.manifest, brought.also) == (manifest, (root,))
+    assert other.ties.roots_of(manifest.cid()) == [root]
+    assert LocalBlocks(other).read(root) is not None
+    assert other.dag_pins.roots() == {}
+    other.rm(manifest.cid())
+    assert LocalBlocks(other).read(root) is None
+
+
+def test_another_root_that_is_other_files_is_refused(store, other, path):
+    with_another_root(store, path)
+    frames = Frames.of(path)
+    blocks = dict(frames.blocks)
+    lie = unixfs.directory({"other name": Root(raw(b"x"), 1, 1)}, blocks.__setitem__)
+    folder, _, record = frames.roots
+    Frames([folder, lie.cid, record], blocks).save(path)
+    assert "none of its folders" in refused(other, path).message
