@@ -164,6 +164,7 @@ class _Announced:
                 names.append(folder_root(blobs))
         largest = sorted(rooted, key=lambda blob: -blob.size)[:ANNOUNCED_BLOBS]
         names += [blob.root_cid for blob in largest if blob.root_cid is not None]
+        names += self._store.ties.roots_of(manifest)
         return {cids.multihash(cid) for cid in names}
 
 

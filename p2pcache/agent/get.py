@@ -6,11 +6,13 @@ import logging
 import os
 import uuid
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.agent.dags import keep_nodes
 from p2pcache.agent.kubo_beside import kubo_helper
 from p2pcache.agent.meant import both_names
 from p2pcache.agent.peering import (
@@ -33,7 +35,7 @@ from p2pcache.errors import (
     Unavailable,
     UsageError,
 )
-from p2pcache.sources.port import KUBO, Credentials
+from p2pcache.sources.port import BLOCKS, FETCHED, KUBO, Credentials
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.rooted import RootedBlob, is_root
 from p2pcache.transfer.both_names import roots_of
@@ -119,18 +121,22 @@ def name_options(args: Args, configured: NameOptions) -> NameOptions | None:
 async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """What a ref means now; its files are sent as items."""
     ref = refs.parse_ref(args.text("ref"), revision=args.optional_text("revision"))
+    kubo = await parts.kubos.find(args.optional_text("kubo"), patient=True)
+    ask = partial(
+        parts.resolver.resolve,
+        ref,
+        args.credentials(),
+        offline=args.flag("offline"),
+        refresh=args.flag("refresh"),
+    )
     try:
-        resolution = await parts.resolver.resolve(
-            ref,
-            args.credentials(),
-            offline=args.flag("offline"),
-            refresh=args.flag("refresh"),
-            kubo=await parts.kubos.find(args.optional_text("kubo"), patient=True),
-        )
+        resolution = await ask(kubo=kubo)
     except NotFound:
         absent = await trio.to_thread.run_sync(parts.resolver.remembered, ref)
         if absent is None and isinstance(ref, refs.DigestRef):
             absent = await told_by_peers(parts, ref)
+        if absent is None and not args.flag("offline") and _may_fetch(parts, ref):
+            absent = await ask(kubo=parts.fetched)
         if absent is None:
             raise
         resolution = absent
@@ -224,6 +230,11 @@ def _stop_if_cancelled(path: str) -> None:
     trio.from_thread.check_cancelled()
 
 
+def _may_fetch(parts: Parts, ref: refs.Ref) -> bool:
+    """Whether somebody may bring its blocks one by one."""
+    return bool(parts.ipfs.fetchers) and parts.fetched.accepts(ref)
+
+
 def _word_of(error: NotFound) -> P2PCacheError | None:
     """What Kubo said of a name that is not here, where one was asked."""
     return error.__cause__ if isinstance(error.__cause__, P2PCacheError) else None
@@ -249,6 +260,7 @@ class _Run:
         self._resolution: Resolution | None = None
         self._report: PullReport | None = None
         self._kubo: OpenKubo | None = None
+        self._fetched: Source | None = None  # who lists it, when nobody else does
 
     @property
     def total_bytes(self) -> int:
@@ -287,18 +299,23 @@ class _Run:
             "fetch_s": report.fetch_s,
             "verify_s": report.verify_s,
         }
-        if resolution.manifest is None or resolution.listing.source == KUBO:
+        if resolution.manifest is None or resolution.listing.source in (KUBO, BLOCKS, FETCHED):
             resolution = self._resolution = await trio.to_thread.run_sync(
                 parts.resolver.named_by_arrival, resolution, report.blobs
             )
         if any(isinstance(blob, RootedBlob) for blob in report.blobs.values()):
             parts.naming.wake()
+        if self._is_whole(resolution):
+            await keep_nodes(parts, resolution)
         await tell_complete(parts, resolution)
         await self._tell(Progress("materialising", None, self.total_bytes, self.total_bytes))
         started = trio.current_time()
         placed = await trio.to_thread.run_sync(self._place, resolution, report)
         self._times["materialise_s"] = trio.current_time() - started
         return resolution, report, placed
+
+    def _is_whole(self, resolution: Resolution) -> bool:
+        return len(self.files) == len(resolution.listing.files)
 
     async def _named(self, report: PullReport) -> PullReport:
         """With the sha2-256 of each file, where a part of a folder is shown: a manifest lists those
@@ -307,8 +324,7 @@ class _Run:
         """
         rooted = {path: b for path, b in report.blobs.items() if isinstance(b, RootedBlob)}
         assert self._resolution is not None
-        is_whole = len(self.files) == len(self._resolution.listing.files)
-        if not rooted or len(self.files) == 1 or is_whole:
+        if not rooted or len(self.files) == 1 or self._is_whole(self._resolution):
             return report
         named = {path: await self._parts.naming.name(b.root_cid) for path, b in rooted.items()}
         good = {path: b for path, b in named.items() if isinstance(b, BlobInfo)}
@@ -365,6 +381,12 @@ class _Run:
                 return _with_note(await self._resolved(), f"{of_kubo.message}, and was asked again")
             except NotFound as exc:
                 of_kubo = _word_of(exc)
+        if not request.offline and _may_fetch(parts, request.ref):
+            self._fetched = parts.fetched
+            try:
+                return await self._resolved()
+            except NotFound as exc:
+                of_kubo = of_kubo or _word_of(exc)
         if of_kubo is None:
             raise missing
         hint = of_kubo.hint or missing.hint
@@ -378,7 +400,7 @@ class _Run:
             offline=request.offline,
             refresh=request.refresh,
             trust=request.names,
-            kubo=self._kubo,
+            kubo=self._fetched or self._kubo,
         )
 
     async def _start(self, watch: Watch, hold: Hold) -> PullReport:
@@ -386,9 +408,14 @@ class _Run:
         assert self._resolution is not None
         local = isinstance(request.ref, refs.DigestRef | refs.CidRef)
         listed_by = self._resolution.listing.source
+        by_nodes = listed_by in (KUBO, BLOCKS, FETCHED)
         source: Source | None
         if listed_by == KUBO:
             source = self._kubo
+        elif listed_by == FETCHED:
+            source = self._fetched
+        elif listed_by == BLOCKS:
+            source = parts.here
         elif request.offline or local or listed_by == OTHERS:
             source = None
         else:
@@ -404,7 +431,7 @@ class _Run:
             note=self._note,
             hold=hold,
             peers=maybe_peers(parts, self._resolution, self.files, request.credentials),
-            helper=None if listed_by == KUBO else kubo_helper(parts, self._kubo),
+            helper=None if by_nodes else kubo_helper(parts, self._kubo),
         )
 
     def _note(self, report: PullReport) -> None:

@@ -25,6 +25,8 @@ from p2pcache.store.blobs import BlobInfo
 from p2pcache.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.store.rooted import AnyBlob
@@ -34,14 +36,7 @@ if TYPE_CHECKING:
 async def pin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Keep what a ref means through every gc."""
     text, store = args.text("ref"), parts.store
-    try:
-        found = await trio.to_thread.run_sync(meant, parts, text)
-    except NotFound:
-        root = root_typed(refs.parse_ref(text))
-        if root is None or not await parts.ipfs.blocks.has(root):
-            raise
-        await parts.ipfs.pins.pin(root)
-        return _pin_answer(None, None, root)
+    found = await trio.to_thread.run_sync(meant, parts, text)
     match found:
         case OfManifest(cid):
             await trio.to_thread.run_sync(store.pin, cid, text)
@@ -51,6 +46,7 @@ async def pin(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             await trio.to_thread.run_sync(store.pin, named.sha256, text)
             return _pin_answer(None, named.sha256, named.root_cid)
         case OfDag(root):
+            await parts.ipfs.pins.pin(root)
             return _pin_answer(None, None, root)
         case _:
             assert_never(found)
@@ -122,8 +118,8 @@ async def rm(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         case OfBlob(blob):
             return await _rm_blob(parts, text, blob, force)
         case OfDag(root):
-            _check_unpinned(text, force, pinned=True)
-            freed = await trio.to_thread.run_sync(_rm_dag, parts, root)
+            _check_unpinned(text, force, pinned=root in parts.store.dag_pins.roots())
+            freed = await _rm_dag(parts, root)
             return {"manifest": None, "freed_bytes": freed, "notes": []}
         case _:
             assert_never(found)
@@ -165,26 +161,30 @@ def _is_here(store: Store, blob: AnyBlob) -> bool:
     return store.find_any(name) is not None
 
 
-def _rm_dag(parts: Parts, root: bytes) -> int:
+async def _rm_dag(parts: Parts, root: bytes) -> int:
     """Take a DAG's pin, and all that it alone kept; bytes freed."""
-    store = parts.store
-    blocks, blobs = store.dag_pins.kept_by(root)
-    sizes = {block: store.loose.length(block) or 0 for block in blocks}
-    store.dag_pins.drop(root)
-    freed = sum(size for block, size in sizes.items() if store.remove_loose(block))
+    blobs = parts.store.dag_pins.kept_by(root)[1]
+    freed = await parts.ipfs.pins.forget(root)
+    return freed + await trio.to_thread.run_sync(_rm_alone, parts.store, blobs)
+
+
+def _rm_alone(store: Store, names: Iterable[bytes]) -> int:
+    """Remove those of these blobs that nothing else refers to; bytes freed."""
     alone = {blob.key: blob for blob in store.alone()}
     pinned = {pin.target for pin in store.pins()}
-    gone = [alone[blob.key] for blob in blobs_named(store, blobs) if blob.key in alone]
-    return freed + sum(store.remove_blob(blob) for blob in gone if blob.key not in pinned)
+    gone = [alone[blob.key] for blob in blobs_named(store, names) if blob.key in alone]
+    return sum(store.remove_blob(blob) for blob in gone if blob.key not in pinned)
 
 
 async def _rm_ref(parts: Parts, text: str, manifest: bytes, force: bool) -> dict[str, Any]:
     """What `rm` does for what is a manifest's."""
     store = parts.store
-    row = row_of(parts, refs.parse_ref(text))
+    ref = refs.parse_ref(text)
+    row, dag = row_of(parts, ref), root_typed(ref)
+    dag = dag if dag in store.dag_pins.roots() else None
     canonical = None if row is None else row.canonical
     others = [r.canonical for r in store.resolutions_of(manifest) if r.canonical != canonical]
-    pinned = any(p.target == manifest for p in store.pins())
+    pinned = dag is not None or any(p.target == manifest for p in store.pins())
     if canonical is not None and others:
         store.forget_ref(canonical)
         same = ", ".join(f"`{other}`" for other in others)
@@ -195,6 +195,8 @@ async def _rm_ref(parts: Parts, text: str, manifest: bytes, force: bool) -> dict
     _check_unpinned(text, force, pinned=pinned)
     if pinned:
         store.unpin(manifest)
+    if dag is not None:
+        store.dag_pins.drop(dag)
     if manifest in store.replica_manifests and not force:
         raise UsageError(
             f"`{text}` is one of the copies that a preload keeps",

@@ -1,4 +1,4 @@
-"""What a name means among what is here: a manifest, one blob, or a DAG that is pinned.
+"""What a name means among what is here: a manifest, one blob, or a DAG of blocks.
 
 Every name that `get`, `push` and `ls` print is one of these, in any spelling. Nobody is asked.
 """
@@ -39,7 +39,7 @@ class OfBlob:
 
 @dataclass(frozen=True, slots=True)
 class OfDag:
-    """The root of a pinned DAG that is neither."""
+    """The root of a DAG that is neither: it is pinned, or at least its first block is here."""
 
     root: bytes
 
@@ -55,9 +55,15 @@ def meant(parts: Parts, text: str) -> Meant:
     if (blob := _blob(parts, ref)) is not None:
         return OfBlob(blob)
     root = root_typed(ref)
-    if root is not None and root in parts.store.dag_pins.roots():
+    if root is not None and _is_dag(parts, root):
         return OfDag(root)
     raise NotFound(f"`{text}` is not here", hint="see `p2pcache ls`, or get it first")
+
+
+def _is_dag(parts: Parts, root: bytes) -> bool:
+    if root in parts.store.dag_pins.roots():
+        return True
+    return parts.ipfs.blocks.local.length(root) is not None
 
 
 def manifest_named(parts: Parts, text: str) -> bytes:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.settings import Config
     from p2pcache.destinations.port import Destination
+    from p2pcache.sources.port import Source
     from p2pcache.store.store import Store
     from p2pcache.transfer.pull import PullContext
     from p2pcache.transfer.resolve import Resolver
@@ -32,7 +33,9 @@ OpenDestination = Callable[[str | None], Awaitable["Destination[Any]"]]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The collaborators of every operation. `now`: unix seconds."""
+    """The collaborators of every operation. `now`: unix seconds. `here` and `fetched` are the
+    sources of what blocks make: those of this store, and those that others bring.
+    """
 
     config: Config
     store: Store
@@ -49,5 +52,7 @@ class Parts:
     ipfs: Ipfs
     kubos: Kubos
     destinations: Mapping[str, OpenDestination]
+    here: Source
+    fetched: Source
     now: Callable[[], float]
     started_at: float

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pcache.agent.dags import keep_nodes
 from p2pcache.agent.peering import tell_complete
 from p2pcache.content import refs
 from p2pcache.errors import LocalFault, UsageError
@@ -62,4 +63,5 @@ async def _list(parts: Parts, resolution: Resolution) -> None:
         parts.resolver.record, resolution.ref, listing, resolution.resolved_at
     )
     await trio.to_thread.run_sync(parts.store.unlisted.remove, resolution.canonical)
+    await keep_nodes(parts, listed)
     await tell_complete(parts, listed)

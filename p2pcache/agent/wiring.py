@@ -32,6 +32,7 @@ from p2pcache.config.ipfs import Public
 from p2pcache.destinations.kubo import KuboDestination
 from p2pcache.errors import DiskFull, LocalFault
 from p2pcache.lanes.odometer import open_odometer
+from p2pcache.sources.blocks import BlocksSource
 from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
@@ -90,12 +91,13 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             pulls = Pulls(nursery, time.time, store.running)
             naming = Naming(store, workers, pulls.priority)
             try:
-                resolver = Resolver(sources, store, config.resolve, time.time, names)
+                ipfs = Ipfs(store, config.ipfs, nursery, time.time)
+                here = BlocksSource(ipfs.blocks.local)
+                resolver = Resolver(sources, store, config.resolve, time.time, names, here)
                 last_copies = LastCopies(
                     store, network, resolver, time.time, lambda: preloads.spared
                 )
                 store.guard(last_copies.keep, preloads.hand_over)
-                ipfs = Ipfs(store, config.ipfs, nursery, time.time)
                 if kubos.is_configured:
                     ipfs.fetchers.append(KuboBlocks(kubos))
                 if config.ipfs.bitswap:
@@ -133,6 +135,8 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                     ipfs=ipfs,
                     kubos=kubos,
                     destinations={"ipfs": partial(_ipfs, kubos, store, workers)},
+                    here=here,
+                    fetched=BlocksSource(ipfs.blocks.local, ipfs.blocks.get),
                     now=time.time,
                     started_at=time.time(),
                 )

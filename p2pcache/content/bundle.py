@@ -70,6 +70,17 @@ def encode(refs: Sequence[BundledRef]) -> tuple[bytes, bytes]:
     return cids.dagcbor_cid(hashlib.sha256(data).digest()), data
 
 
+def is_list(data: bytes) -> bool:
+    """Whether a block says that it is the list of a bundle, well made or not. Raises nothing."""
+    if len(data) > MAX_RECORD_BYTES:
+        return False
+    try:
+        plain = car.decode_dag_cbor(data, "a block")
+    except Untrusted:
+        return False
+    return isinstance(plain, dict) and "p2pcache" in plain
+
+
 def parse(data: bytes) -> tuple[BundledRef, ...]:
     """A block from outside. Raises Untrusted."""
     if len(data) > MAX_RECORD_BYTES:

@@ -1,9 +1,9 @@
-"""CARv1, the file of blocks that IPFS tools exchange, and the index that go-car puts beside one.
+"""CAR, the file of blocks that IPFS tools exchange, and the index that go-car puts beside one.
 
 https://ipld.io/specs/transport/car/carv1: a header (DAG-CBOR: roots and version), then sections of
-one block each; both are framed by a varint length. Pure: bytes in, bytes out, one frame at a time.
-(libipld's `decode_car` wants the whole file in memory.) Whatever it is given, only Untrusted comes
-out; every length is checked before anything of it is read.
+one block each; both are framed by a varint length. A CARv2 has one within it. Pure: bytes in, bytes
+out, one frame at a time. (libipld's `decode_car` wants the whole file in memory.) Whatever it is
+given, only Untrusted comes out; every length is checked before anything of it is read.
 """
 
 from __future__ import annotations
@@ -16,23 +16,32 @@ import libipld
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests, varint
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
 from p2pcache.content.dag import cbor
+from p2pcache.content.dag.cbor import CidLink
+from p2pcache.content.dag.hashes import check_hash
 from p2pcache.errors import Untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MAX_BLOCK_BYTES = 2 << 20  # what bitswap carries and `ipfs dag import` takes
 MAX_HEADER_BYTES = 64 << 10  # some 1,500 roots
 CID_BYTES = 36  # version, codec, sha2-256 multihash
-HEAD_BYTES = 64  # holds the longest length and CID of a section
+MAX_CID_BYTES = 4 * varint.MAX_BYTES + cids.MAX_DIGEST_BYTES
+HEAD_BYTES = varint.MAX_BYTES + MAX_CID_BYTES  # the longest length and CID of a section
+MAX_SKIP_BYTES = 1 << 20  # of padding before the data of a CARv2: go-car writes none
 _V2_ONLY = {"version": 2}  # the pragma that every CARv2 begins with
+_V2_HEADER = struct.Struct("<16xQQ8x")  # characteristics; where the data begin, their length; index
+V2_HEADER_BYTES = _V2_HEADER.size
+_V2_START_BYTES = 11 + V2_HEADER_BYTES  # the pragma is a header of its own
 _INDEX_SORTED = 0x0401  # multicodec car-multihash-index-sorted
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One block in a CAR. `start` and `end` of its data, from where the section begins."""
+    """One block in a CAR. `cid` as written; `start` and `end` of its data, from where the section
+    begins.
+    """
 
     cid: bytes
     start: int
@@ -60,31 +69,51 @@ def header_extent(start: bytes) -> tuple[int, int]:
     return at, at + length
 
 
-def parse_header(body: bytes) -> tuple[bytes, ...]:
-    """The roots, as binary CIDv1, none twice. Raises Untrusted."""
-    plain = decode_dag_cbor(body, "the header of a CAR")
+def parse_header(body: bytes) -> tuple[bytes, ...] | None:
+    """The roots, as written (may be none: some tools write none). None of a CARv2, whose header of
+    V2_HEADER_BYTES follows. Raises Untrusted.
+    """
+    plain = cbor.decode(body)
     if plain == _V2_ONLY:
-        raise Untrusted(
-            "this is a CARv2: not supported", hint="write it as a CARv1, as `ipfs dag export` does"
-        )
-    if not isinstance(plain, dict) or set(plain) != {"roots", "version"} or plain["version"] != 1:
+        return None
+    if (
+        not isinstance(plain, dict)
+        or plain.get("version") != 1
+        or set(plain) - {"roots", "version"}
+    ):
         raise Untrusted("this is no CARv1: its header does not say so")
-    roots = plain["roots"]
-    if not isinstance(roots, list) or not roots:
-        raise Untrusted("a CAR without roots: nobody could say what is in it")
-    return tuple(dict.fromkeys(known_cid(root) for root in roots))
+    roots = plain.get("roots", [])
+    if not isinstance(roots, list):
+        raise Untrusted("the header of a CAR has roots that are no list")
+    found = [root.cid for root in roots if isinstance(root, CidLink)]
+    if len(found) != len(roots):
+        raise Untrusted("the header of a CAR has a root that is no CID")
+    return tuple(found)
+
+
+def parse_v2(header: bytes) -> tuple[int, int]:
+    """The bytes between the header of a CARv2 and its CARv1, and those of that. Raises
+    Untrusted.
+    """
+    if len(header) != V2_HEADER_BYTES:
+        raise Untrusted("a CARv2 is cut short")
+    begin, length = _V2_HEADER.unpack(header)
+    skipped: int = begin - _V2_START_BYTES
+    if not 0 <= skipped <= MAX_SKIP_BYTES:
+        raise Untrusted("a CARv2 whose data begin where they cannot")
+    return skipped, length
 
 
 def parse_section(start: bytes) -> Section:
     """The frame that begins with these bytes: HEAD_BYTES of the file, or what is left of it."""
     length, at = varint.decode(start)
-    if length > MAX_BLOCK_BYTES + CID_BYTES:
-        raise Untrusted(f"a section of {length} bytes is over the limit of {MAX_BLOCK_BYTES}")
-    v0 = start[at : at + 2] == b"\x12\x20"
-    end = at + (CID_BYTES - 2 if v0 else CID_BYTES)
+    cid, end = cids.read_cid(start, at)
     if length < end - at:
         raise Untrusted(f"a section of {length} bytes has no room for a CID")
-    return Section(known_cid(start[at:end]), end, at + length)
+    if length - (end - at) > MAX_BLOCK_BYTES:
+        raise Untrusted(f"a section of {length} bytes is over the limit of {MAX_BLOCK_BYTES}")
+    check_hash(cid)
+    return Section(cid, end, at + length)
 
 
 def known_cid(cid: object) -> bytes:

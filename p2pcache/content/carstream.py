@@ -7,14 +7,11 @@ in memory is one block, and what was fed at once. https://ipld.io/specs/transpor
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING
 
 from p2pcache.content import car, varint
 from p2pcache.content import cid as cids
-from p2pcache.content.car import MAX_BLOCK_BYTES
-from p2pcache.content.dag import cbor
-from p2pcache.content.dag.cbor import CidLink
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
 from p2pcache.content.dag.hashes import verify_cid
 from p2pcache.content.dag.walk import Found
 from p2pcache.errors import Untrusted
@@ -23,12 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
 MAX_HEADER_BYTES = 1 << 20  # some 25,000 roots
-MAX_SKIP_BYTES = 1 << 20  # of padding before the data of a CARv2: go-car writes none
-_MAX_CID_BYTES = 4 * varint.MAX_BYTES + cids.MAX_DIGEST_BYTES
-_V2_HEADER = struct.Struct("<16xQQ8x")  # characteristics; where the data begin, their length; index
-_V2_HEAD_BYTES = 11 + _V2_HEADER.size  # the pragma is a header of its own
-_V2_ONLY = {"version": 2}
-_V1_KEYS = {"roots", "version"}
 
 
 class CarReader:
@@ -85,17 +76,17 @@ class CarReader:
 
     def _parse(self) -> Generator[int | Found, bytes, None]:
         """Yields how many bytes it wants next, or a block; ends behind the data of a CARv2."""
-        plain = cbor.decode((yield from self._frame(MAX_HEADER_BYTES)))
-        if plain == _V2_ONLY:
-            begin, self._left = _V2_HEADER.unpack((yield _V2_HEADER.size))
-            if not 0 <= begin - _V2_HEAD_BYTES <= MAX_SKIP_BYTES:
-                raise Untrusted("a CARv2 whose data begin where they cannot")
-            yield begin - _V2_HEAD_BYTES
-            plain = cbor.decode((yield from self._frame(MAX_HEADER_BYTES)))
-        self.roots = _roots(plain)
+        roots = car.parse_header((yield from self._frame(MAX_HEADER_BYTES)))
+        if roots is None:
+            skipped, self._left = car.parse_v2((yield car.V2_HEADER_BYTES))
+            yield skipped
+            roots = car.parse_header((yield from self._frame(MAX_HEADER_BYTES)))
+        if roots is None:
+            raise Untrusted("a CARv2 within a CARv2")
+        self.roots = roots
         while self._left != 0:
             self._whole = self._left is None
-            frame = yield from self._frame(self._most + _MAX_CID_BYTES)
+            frame = yield from self._frame(self._most + car.MAX_CID_BYTES)
             cid, start = cids.read_cid(frame)
             block = frame[start:]
             verify_cid(cid, block, self._most)
@@ -118,22 +109,6 @@ class CarReader:
             if self._left < 0:
                 raise Untrusted("a frame of a CARv2 ends behind its data")
         return (yield length)
-
-
-def _roots(plain: cbor.Value) -> tuple[bytes, ...]:
-    if (
-        not isinstance(plain, dict)
-        or plain.get("version") != 1
-        or set(plain) - {"roots", "version"}
-    ):
-        raise Untrusted("this is no CARv1: its header does not say so")
-    roots = plain.get("roots", [])
-    if not isinstance(roots, list):
-        raise Untrusted("the header of a CAR has roots that are no list")
-    found = [root.cid for root in roots if isinstance(root, CidLink)]
-    if len(found) != len(roots):
-        raise Untrusted("the header of a CAR has a root that is no CID")
-    return tuple(found)
 
 
 def encode_car(roots: Sequence[bytes], blocks: Iterable[Found]) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from p2pcache.content import cid as cids
-from p2pcache.content.car import MAX_BLOCK_BYTES
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
 from p2pcache.content.dag import files
 from p2pcache.content.dag.hashes import raw_hash, verify_cid
 from p2pcache.content.dag.walk import stream
@@ -28,6 +28,8 @@ from p2pcache.lanes.pace import Guard, Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from p2pcache.content.dag.walk import Get
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,51 +148,55 @@ def fetch_dag(order: DagOrder) -> DagReport:
     """Run one order in this process and report. Never raises for the remote or the disk; after a
     fault no file is left.
     """
-    began = time.monotonic()
     with counting(order.limits.counted) as count:
         blocks = _Blocks(order, count)
-        try:
-            sha256, digests = _write(order, blocks)
-            fault, is_dag_wrong = None, False
-        except Ended as exc:
-            sha256, digests, fault = b"", b"", exc.fault
-            is_dag_wrong = isinstance(exc, _WrongDag)
-    seconds = time.monotonic() - began
-    return DagReport(
-        sha256, digests, blocks.wire_bytes, blocks.blocks, seconds, fault, is_dag_wrong
-    )
+        report = put_together(order.cid, order.size, order.dst_path, blocks.get)
+    return replace(report, wire_bytes=blocks.wire_bytes, blocks=blocks.blocks)
 
 
-def _write(order: DagOrder, blocks: _Blocks) -> tuple[bytes, bytes]:
+def put_together(cid: bytes, size: int, dst_path: str, get: Get) -> DagReport:
+    """The file that `cid` is, of blocks that `get` gives verified, into `dst_path` (new). Reports
+    as `fetch_dag`; `get` raises `Ended` for what is no fault of the DAG.
+    """
+    began = time.monotonic()
+    try:
+        sha256, digests = _write(cid, size, dst_path, get)
+        fault, is_dag_wrong = None, False
+    except Ended as exc:
+        sha256, digests, fault = b"", b"", exc.fault
+        is_dag_wrong = isinstance(exc, _WrongDag)
+    return DagReport(sha256, digests, 0, 0, time.monotonic() - began, fault, is_dag_wrong)
+
+
+def _write(cid: bytes, size: int, dst_path: str, get: Get) -> tuple[bytes, bytes]:
     hashes = _Hashes()
     try:
-        fd = os.open(order.dst_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(dst_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise Ended(disk_fault(exc, "create a file")) from exc
     try:
-        for data in stream(files.read(order.cid), blocks.get):
+        for data in stream(files.read(cid), get):
             hashes.update(data)
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
-        if hashes.size != order.size:
-            text = f"the file has {hashes.size} bytes, expected {order.size}"
-            raise _wrong_dag(order, text)
+        if hashes.size != size:
+            raise _wrong_dag(cid, f"the file has {hashes.size} bytes, expected {size}")
         os.fchmod(fd, 0o444)
         os.fsync(fd)
     except BaseException as exc:
         with contextlib.suppress(OSError):
-            os.unlink(order.dst_path)
+            os.unlink(dst_path)
         if isinstance(exc, OSError):
             raise Ended(disk_fault(exc, "write a file")) from exc
         if isinstance(exc, P2PCacheError):
-            raise _wrong_dag(order, exc.message) from exc
+            raise _wrong_dag(cid, exc.message) from exc
         raise
     finally:
         os.close(fd)
     return hashes.finish()
 
 
-def _wrong_dag(order: DagOrder, text: str) -> Ended:
-    message = f"the DAG of {cids.format_cid(order.cid)} is wrong, whoever sends it: {text}"
+def _wrong_dag(cid: bytes, text: str) -> Ended:
+    message = f"the DAG of {cids.format_cid(cid)} is wrong, whoever sends it: {text}"
     return _WrongDag(Fault(FaultKind.UNTRUSTED, message))

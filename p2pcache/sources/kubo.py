@@ -13,25 +13,22 @@ its own blocks (`files/stat`, offline). Kubo 0.43 does that at 0.2 s a GiB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 import trio.from_thread
 
 from p2pcache.content import cid as cids
-from p2pcache.content import digests
-from p2pcache.content.dag import files, folders, path
-from p2pcache.content.dag.hashes import KNOWN, check_hash
-from p2pcache.content.dag.walk import run, stream
-from p2pcache.content.names import safe_path
+from p2pcache.content.dag import listing
+from p2pcache.content.dag.hashes import KNOWN
 from p2pcache.content.refs import CidRef, canonical
-from p2pcache.content.unixfs import LEAF_BYTES, file_root
-from p2pcache.errors import Denied, NotFound, Unavailable, Untrusted, UsageError, plain_errors
+from p2pcache.errors import Denied, NotFound, Unavailable, UsageError, plain_errors
 from p2pcache.lanes.orders import Location
-from p2pcache.sources.kubo_calls import MAX_BLOCK_BYTES, KuboCalls
+from p2pcache.sources.dag_files import listed_files, notes_of
+from p2pcache.sources.kubo_calls import KuboCalls
 from p2pcache.sources.kubo_place import gateway_url
-from p2pcache.sources.port import KUBO, ListedFile, Listing, SourceKind
+from p2pcache.sources.port import KUBO, Listing, SourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -43,9 +40,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-MAX_ENTRIES = 200_000  # of one folder with all below; a listing holds one value for each
-MAX_DEPTH = 100  # folders within folders
-MAX_PATHS_CHARS = 64 << 20  # of all paths; equal folders may be linked anywhere
 AT_ONCE = 100  # blocks whose sizes are one question; its line has 6 KB then
 MAX_MEMORY_BYTES = 32 << 20  # of nodes that one listing keeps for its second look at them
 
@@ -94,18 +88,21 @@ class KuboSource:
         nodes = _Nodes(self._calls, await self._gateway())
         target = asked.cid
         if asked.path is not None:
-            target = cids.as_v1(await nodes.read(_below, asked.cid, asked.path))
+            target = await nodes.read(listing.below, asked.cid, asked.path)
         if not pinned:
             await self._has_all(target)
-        found = await nodes.read(_listed, target, asked.path)
-        found.correct(await self._sizes(found.believed))
+        found = await nodes.read(listing.listed, target, asked.path)
+        believed = {cids.format_cid(cid): cid for cid in found.believed}
+        sizes = await self._sizes(believed)
+        found.correct({believed[key]: size for key, size in sizes.items() if key in believed})
         return Listing(
             source=self.name,
             endpoint=self._api,
             immutable=canonical(asked),
             mutable=False,
-            files=tuple(found.files),
-            notes=found.notes(),
+            files=listed_files(found),
+            notes=notes_of(found),
+            nodes=found.nodes,
         )
 
     async def gives(self, ref: Ref, immutable: str | None, credentials: Credentials) -> bool:
@@ -249,128 +246,6 @@ class _Nodes:
             self._kept[cid] = data
             self._kept_bytes += len(data)
         return data
-
-
-def _below(get: Get, root: bytes, below: str | None) -> bytes:
-    return run(path.resolve(root, (below or "").split("/")), get).cid
-
-
-class _Found:
-    """What a listing finds. Its bounds hold whatever the folders say."""
-
-    def __init__(self) -> None:
-        self.files: list[ListedFile] = []
-        self.believed: set[str] = set()  # keys of files whose sizes are their folders' word
-        self.symlinks = 0
-        self.chars = 0
-
-    def path(self, text: str) -> str:
-        """The path itself. Called before it is kept: a long one above many entries is as many."""
-        self.chars += len(safe_path(text))
-        if self.chars > MAX_PATHS_CHARS:
-            raise Untrusted(f"a folder's paths have more than {MAX_PATHS_CHARS} characters")
-        return text
-
-    def correct(self, sizes: dict[str, int]) -> None:
-        """Put the sizes that blocks have in the place of those that folders tell. By key."""
-        for number, file in enumerate(self.files):
-            if sizes.get(file.key, file.size) != file.size:
-                self.files[number] = replace(file, size=sizes[file.key])
-
-    def notes(self) -> tuple[str, ...]:
-        if not self.symlinks:
-            return ()
-        return (f"{self.symlinks} symlinks are left out: only files are brought",)
-
-
-def _listed(get: Get, root: bytes, below: str | None) -> _Found:
-    """Every file at or below a root; `below`: the path that led to it."""
-    found, seen = _Found(), 0
-    top = found.path(below) if below else ""
-    todo: list[tuple[str, bytes, int | None, int]] = [(top, root, None, 0)]
-    known: dict[bytes, tuple[ListedFile, ...]] = {}
-    while todo:
-        at, cid, told, depth = todo.pop()
-        size = told if cids.codec(cid) == cids.RAW and _is_sha256(cid) else None
-        if size is None and cid not in known:
-            stat = run(files.stat(cid), get)
-            if stat.kind == "directory":
-                if depth == MAX_DEPTH:
-                    raise Untrusted(f"folders are nested more than {MAX_DEPTH} deep")
-                for entry in stream(folders.entries(cid, MAX_ENTRIES), get):
-                    seen += 1
-                    if seen > MAX_ENTRIES:
-                        raise Untrusted(f"a folder has more than {MAX_ENTRIES} entries")
-                    path_ = found.path(f"{at}/{entry.name}" if at else entry.name)
-                    todo.append((path_, cids.as_v1(entry.cid), entry.size, depth + 1))
-                continue
-            if stat.kind == "symlink":
-                found.symlinks += 1
-                known[cid] = ()
-                continue
-            if stat.kind != "file":
-                raise Untrusted(f"`{at or _alone(root)}` is no file, but a block of another kind")
-            known[cid] = (_file(get, cid, stat.size),)
-        like = known[cid] if size is None else (_file(get, cid, size),)
-        if size is not None:
-            if size > MAX_BLOCK_BYTES:
-                raise Untrusted(
-                    f"the folder's DAG is wrong, whoever has it: `{at}` is one block, "
-                    f"and would have {size} bytes"
-                )
-            found.believed.add(like[0].key)
-        for file in like:
-            found.files.append(_named(file, at or found.path(_alone(root))))
-    return found
-
-
-def _named(file: ListedFile, path_: str) -> ListedFile:
-    return ListedFile(
-        path_, file.size, file.digest, file.key,
-        root=file.root, block_map=file.block_map, dag=file.dag,
-    )  # fmt: skip
-
-
-def _alone(root: bytes) -> str:
-    """The name of the one file that a CID is: its sha2-256 where that is the CID's, as for
-    `resolve.path_of`.
-    """
-    is_digest = cids.codec(root) == cids.RAW and _is_sha256(root)
-    return cids.multihash(root)[2:].hex() if is_digest else cids.format_cid(root)
-
-
-def _file(get: Get, cid: bytes, size: int) -> ListedFile:
-    """One file, without its path. `size`: of a single block its folder's word, else proven."""
-    check_hash(cid)
-    key = cids.format_cid(cid)
-    if cids.codec(cid) == cids.RAW:
-        if _is_sha256(cid):
-            return ListedFile("", size, cids.multihash(cid), key)
-        return ListedFile("", size, None, key, dag=cid)
-    hashes = _block_map(get, cid, size)
-    if hashes is None:
-        return ListedFile("", size, None, key, dag=cid)
-    return ListedFile("", size, None, key, root=cid, block_map=hashes)
-
-
-def _block_map(get: Get, cid: bytes, size: int) -> bytes | None:
-    """The hashes of a file's blocks, if it is as our profile writes it; else None, soon."""
-    hashes, at = bytearray(), 0
-    for leaf in stream(files.leaves(cid), get):
-        end = min(at + LEAF_BYTES, size)
-        is_ours = leaf.data is None and (leaf.start, leaf.end) == (at, end)
-        if not is_ours or not _is_sha256(leaf.cid):
-            return None
-        hashes += cids.multihash(leaf.cid)[2:]
-        at = end
-    pieces = (bytes(hashes[i : i + 32]) for i in range(0, len(hashes), 32))
-    if at != size or not size or file_root(pieces, size).cid != cid:
-        return None
-    return bytes(hashes)
-
-
-def _is_sha256(cid: bytes) -> bool:
-    return digests.is_sha256(cids.multihash(cid))
 
 
 def _block_sizes(told: object) -> dict[str, int]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 KUBO = "kubo"  # the name of that adapter, which lists CIDs and keeps no record of it
+BLOCKS = "blocks"  # ... of what is here as blocks
+FETCHED = "ipfs"  # ... of what comes block by block from whoever speaks blocks
 
 
 class SourceKind(enum.IntEnum):
@@ -91,7 +93,8 @@ class Listing:
     else tomorrow. `gated`: the origin said that access is restricted (gated or private);
     `credential_used`: a credential was sent. `notes`: honest remarks for the
     user ("named by what arrived: the origin has no content hash"). `asked`: when `endpoint` is
-    another agent, whose word this is, the origin that it asked.
+    another agent, whose word this is, the origin that it asked. `nodes`: of the folders and
+    symlinks that were listed, where they are a DAG: CIDv1 to verified block, the root's first.
     """
 
     source: str
@@ -103,6 +106,7 @@ class Listing:
     credential_used: bool = False
     notes: tuple[str, ...] = ()
     asked: str = ""
+    nodes: Mapping[bytes, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def hub(self) -> str:
@@ -153,6 +157,19 @@ class Joins(Protocol):
 
     def join(self, keys: Sequence[str]) -> Location:
         """Where a POST is answered by the bytes of these files, one after the other. Pure."""
+        ...
+
+
+@runtime_checkable
+class BlockReader(Protocol):
+    """A source that has no addresses, but gives blocks. `is_here`: out of our own store."""
+
+    is_here: bool
+
+    def read(self, cid: bytes) -> bytes:
+        """One block, verified; for worker threads of trio, and may wait for the network there.
+        Raises NotFound, Unavailable, LocalFault.
+        """
         ...
 
 

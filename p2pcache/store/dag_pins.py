@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from p2pcache.store.index import Index
 
+CONTENT = b"content"  # the owner of what goes with content (`store.ties`): no pin to a user
+
 
 class DagPins:
     """Of one store. Any thread may call. Errors: LocalFault, DiskFull."""
@@ -64,6 +66,18 @@ class DagPins:
     def blocks(self) -> set[bytes]:
         """Multihashes of the loose blocks that pins keep."""
         rows = self._index.read("SELECT DISTINCT multihash FROM pinned_blocks")
+        return {bytes(multihash) for (multihash,) in rows}
+
+    def blocks_of(self, root: bytes, owner: bytes = b"") -> set[bytes]:
+        """Multihashes of the loose blocks that one pin keeps."""
+        query = "SELECT multihash FROM pinned_blocks WHERE root = ?"
+        return {bytes(key) for (key,) in self._index.read(query, (_prefix(owner) + root,))}
+
+    def blocks_of_users(self) -> set[bytes]:
+        """As `blocks`, without what goes with content."""
+        prefix = _prefix(CONTENT)
+        query = "SELECT DISTINCT multihash FROM pinned_blocks WHERE NOT (root >= ? AND root < ?)"
+        rows = self._index.read(query, (prefix + b"\1", prefix + b"\2"))
         return {bytes(multihash) for (multihash,) in rows}
 
     def is_pinned(self, multihash: bytes) -> bool:

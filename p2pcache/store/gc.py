@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from p2pcache.store.partial import Meta
     from p2pcache.store.records import Records
     from p2pcache.store.rooted import Rooted, RootedBlob
+    from p2pcache.store.ties import Ties
 
 _HASH_STEP_BYTES = 1 << 20
 _SECTOR_BYTES = 512  # the unit of st_blocks
@@ -94,7 +95,7 @@ class Collector:
     def __init__(
         self, layout: Layout, options: StoreOptions, index: Index, blobs: Blobs, rooted: Rooted,
         records: Records, leases: LeaseBook, order: Order, loose: Loose, dag_pins: DagPins,
-        holds: Holds,
+        ties: Ties, holds: Holds,
     ) -> None:  # fmt: skip
         self._layout = layout
         self._options = options
@@ -106,6 +107,7 @@ class Collector:
         self._order = order
         self._loose = loose
         self._dag_pins = dag_pins
+        self._ties = ties
         self._holds = holds
         self._room = threading.Lock()  # who finds room, until it is promised
         self.replicas: frozenset[bytes] = frozenset()  # raw sha2-256 of what preloads keep
@@ -402,6 +404,7 @@ class Collector:
                 self._loose.remove([v.key for v in plan.victims if v.loose], each),
             ]
         freed, evicted = sum(part[0] for part in parts), sum(len(part[1]) for part in parts)
+        self._ties.sweep()
         for victim in plan.victims:
             if victim.partial and self._order.discard(self._layout.partials / victim.key.decode()):
                 freed += victim.disk_bytes

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests, unixfs
-from p2pcache.content.car import MAX_BLOCK_BYTES
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
 from p2pcache.content.unixfs import Root, file_dag_size, file_root
 from p2pcache.errors import Untrusted, UsageError
 from p2pcache.store import durable
@@ -74,7 +74,8 @@ class Implied:
         self._lock = threading.Lock()  # who looks for new blobs
         self._seen: tuple[int, int] | None = None
         self._rest_until = 0.0
-        self._made_lock = threading.Lock()
+        self._made_lock = threading.Lock()  # never held while nodes are made
+        self._making: dict[bytes, threading.Lock] = {}  # who makes those of an owner
         self._made: OrderedDict[bytes, dict[bytes, bytes]] = OrderedDict()
         self._made_bytes = 0
 
@@ -94,8 +95,8 @@ class Implied:
             return whole.size
         for place in self._found(sha256):
             if place.leaf is None:
-                node = self._node(place.owner, sha256)
-                if node is not None and self._may_show(place.owner, shows):
+                node = self._node(place.owner, sha256, shows)
+                if node is not None:
                     return len(node)
                 continue
             blob = self._blob(place.owner)
@@ -125,8 +126,8 @@ class Implied:
                 yield data
         for place in self._found(sha256):
             if place.leaf is None:
-                node = self._node(place.owner, sha256)
-                if node is not None and self._may_show(place.owner, shows):
+                node = self._node(place.owner, sha256, shows)
+                if node is not None:
                     yield node
                 continue
             blob = self._blob(place.owner)
@@ -186,25 +187,46 @@ class Implied:
 
     # -- nodes -----------------------------------------------------------------------------------
 
-    def _node(self, owner: bytes, sha256: bytes) -> bytes | None:
-        return self._nodes(owner).get(sha256)
+    def _node(self, owner: bytes, sha256: bytes, shows: Shows) -> bytes | None:
+        """Who may not see it has nothing made: that is the work of seconds for a large folder."""
+        return self._nodes(owner).get(sha256) if self._may_show(owner, shows) else None
 
     def _nodes(self, owner: bytes) -> dict[bytes, bytes]:
-        """The dag-pb nodes of an owner by their sha2-256; empty when it is not here any more."""
+        """The dag-pb nodes of an owner by their sha2-256; empty when it is not here any more. Made
+        once, however many ask at the same time.
+        """
         with self._made_lock:
-            known = self._made.get(owner)
+            known = self._kept(owner)
             if known is not None:
-                self._made.move_to_end(owner)
                 return known
-        made = self._make(owner)
-        with self._made_lock:
-            if made and owner not in self._made:
-                self._made[owner] = made
-                self._made_bytes += _bytes_of(made)
-            while self._made_bytes > NODES_BYTES and len(self._made) > 1:
-                _, gone = self._made.popitem(last=False)
-                self._made_bytes -= _bytes_of(gone)
+            making = self._making.setdefault(owner, threading.Lock())
+        with making:
+            with self._made_lock:
+                known = self._kept(owner)
+            if known is not None:
+                return known
+            made: dict[bytes, bytes] = {}
+            try:
+                made = self._make(owner)
+            finally:
+                with self._made_lock:
+                    self._keep_made(owner, made)
+                    self._making.pop(owner, None)
         return made
+
+    def _kept(self, owner: bytes) -> dict[bytes, bytes] | None:
+        known = self._made.get(owner)
+        if known is not None:
+            self._made.move_to_end(owner)
+        return known
+
+    def _keep_made(self, owner: bytes, made: dict[bytes, bytes]) -> None:
+        if made and owner not in self._made:
+            self._made[owner] = made
+            self._made_bytes += _bytes_of(made)
+        while self._made_bytes > NODES_BYTES and len(self._made) > 1:
+            _, gone = self._made.popitem(last=False)
+            self._made_bytes -= _bytes_of(gone)
 
     def _make(self, owner: bytes) -> dict[bytes, bytes]:
         if _is_manifest(owner):

@@ -22,6 +22,7 @@ from stat import S_ISLNK
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.content import cid as cids
+from p2pcache.content import digests
 from p2pcache.content.verify import verify_root
 from p2pcache.errors import Untrusted
 from p2pcache.store import durable
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from p2pcache.store.partial import Partial
 
 FACTS_VERSION = 1
+_ROOT_PREFIX = bytes([1, cids.DAG_PB])
 _OF_A_PARTIAL = ("live", "have", "meta.json", "publishing.json")
 
 
@@ -79,8 +81,8 @@ AnyBlob = BlobInfo | RootedBlob
 
 
 def is_root(name: bytes) -> bool:
-    """Whether it is the binary CID of a UnixFS root."""
-    return len(name) == 36 and name[0] == 1 and cids.codec(name) == cids.DAG_PB
+    """Whether it is the binary CID of a UnixFS root under the one hash that our roots have."""
+    return name[:2] == _ROOT_PREFIX and digests.is_sha256(name[2:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
 from p2pcache.store.rooted import AnyBlob, Rooted, is_root
 from p2pcache.store.spent import SpentRows
+from p2pcache.store.ties import Ties
 from p2pcache.store.unlisted import Unlisted
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ class Store:
             layout, index, self._blobs, self.rooted, self._records, leases.monotonic
         )
         self.dag_pins = DagPins(index)
+        self.ties = Ties(self.dag_pins, self.loose, self.implied, self._records, self._holds)
         self._collector = Collector(
             layout, options, index, self._blobs, self.rooted, self._records, leases, self._order,
-            self.loose, self.dag_pins, self._holds,
+            self.loose, self.dag_pins, self.ties, self._holds,
         )  # fmt: skip
         self._lock = threading.RLock()
         self._at_work = AtWork(layout, leases)
@@ -412,10 +414,10 @@ class Store:
         with durable.local_faults("collecting garbage"):
             return self._collector.collect_loose()
 
-    def remove_loose(self, multihash: bytes) -> bool:
-        """Remove a loose block unless a pin or running work keeps it; whether it went."""
+    def remove_loose(self, multihashes: Sequence[bytes]) -> tuple[int, list[bytes]]:
+        """Remove loose blocks that neither a pin nor running work keeps; bytes freed, what went."""
         with self._holds.removal(self.dag_pins.blocks) as each:
-            return bool(self.loose.remove([multihash], each)[1])
+            return self.loose.remove(multihashes, each)
 
     def keep_replicas(self, manifests: Iterable[bytes]) -> None:
         """From now on the blobs of these manifests, and no others, stay for other agents' sake."""
@@ -550,6 +552,7 @@ class Store:
         with self._holds.removal(self.dag_pins.blobs) as each:
             freed += self._blobs.remove(gone, each)[0]
         self._records.forget_manifest(manifest_cid)
+        self.ties.sweep()
         return freed
 
     def alone(self) -> list[AnyBlob]:

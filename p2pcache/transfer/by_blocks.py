@@ -18,9 +18,10 @@ from p2pcache.content.digests import WholeDigests
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.errors import P2PCacheError, Untrusted, plain_errors
-from p2pcache.lanes.dag import DagOrder
+from p2pcache.lanes.dag import DagOrder, put_together
+from p2pcache.lanes.faults import Ended
 from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FetchLimits
-from p2pcache.transfer.faults import local_error, no_source
+from p2pcache.transfer.faults import fault_of, local_error, no_source
 from p2pcache.transfer.machine import SourceStatistics, Statistics
 
 if TYPE_CHECKING:
@@ -107,15 +108,12 @@ async def _bring(
     hold: Hold,
     drafts: set[Path],
 ) -> None:
-    assert one.dag is not None
-    location = await so_far.source.locate(one.key)
     await trio.to_thread.run_sync(store.ensure_room, one.size_bytes)
     for number in range(TRIES):
         draft = store.small_dir() / secrets.token_hex(8)
         drafts.add(draft)
         try:
-            order = DagOrder(location, one.dag, str(draft), one.size_bytes, limits)
-            report = await workers.fetch_dag(order)
+            report = await _written(one, so_far.source, str(draft), workers, limits)
             so_far.wire_bytes += report.wire_bytes
             so_far.requests += report.blocks
             so_far.seconds += report.seconds
@@ -138,6 +136,25 @@ async def _bring(
         so_far.retries += 1
 
 
+async def _written(
+    one: Wanted, source: Origin, draft: str, workers: Workers, limits: FetchLimits
+) -> DagReport:
+    """The file of its blocks: by a worker of ours from an address, or in a thread."""
+    assert one.dag is not None
+    reader = source.blocks
+    if reader is None:
+        location = await source.locate(one.key)
+        return await workers.fetch_dag(DagOrder(location, one.dag, draft, one.size_bytes, limits))
+
+    def get(cid: bytes) -> bytes:
+        try:
+            return reader.read(cid)
+        except P2PCacheError as exc:
+            raise Ended(fault_of(exc)) from exc
+
+    return await trio.to_thread.run_sync(put_together, one.dag, one.size_bytes, draft, get)
+
+
 def _error(one: Wanted, so_far: ByBlocks, report: DagReport) -> P2PCacheError:
     assert report.fault is not None
     return no_source([one.path], 1, [(so_far.source.name, report.fault)])
@@ -145,7 +162,9 @@ def _error(one: Wanted, so_far: ByBlocks, report: DagReport) -> P2PCacheError:
 
 def _keep(store: Store, draft: Path, one: Wanted, report: DagReport, hold: Hold) -> BlobInfo:
     """Publish what was verified. Blocking."""
-    blob = verify_whole(None, one.size_bytes, WholeDigests(one.size_bytes, report.sha256, None))
+    blob = verify_whole(
+        one.digest, one.size_bytes, WholeDigests(one.size_bytes, report.sha256, None)
+    )
     hold([blob.sha256])
     if one.size_bytes <= BLOCK_BYTES:
         return store.publish_small([(draft, blob)])[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +17,7 @@ from p2pcache.errors import Denied, Untrusted
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from p2pcache.content.dag.walk import Get
     from p2pcache.store.store import Hold
     from p2pcache.transfer.blocks import BlockService
 
@@ -33,10 +36,10 @@ class DagPinner:
         self._local = blocks.local
         self._store = blocks.local.store
 
-    async def pin(self, root: bytes, *, recursive: bool = True) -> None:
-        """See the port."""
+    async def pin(self, root: bytes, *, recursive: bool = True, local: bool = False) -> None:
+        """See the port. `local`: nobody is asked for what is missing."""
         with self._store.running() as hold:
-            await trio.to_thread.run_sync(self._pin, root, recursive, hold, abandon_on_cancel=False)
+            await trio.to_thread.run_sync(self._pin, root, recursive, local, hold)
 
     def holding(self) -> AbstractContextManager[Hold]:
         """See the port."""
@@ -47,13 +50,19 @@ class DagPinner:
         drop = self._store.dag_pins.drop
         return await trio.to_thread.run_sync(drop, cids.as_v1(root), self._owner)
 
+    async def forget(self, root: bytes) -> int:
+        """Unpin it, and remove its loose blocks, as far as they are here and nothing else keeps
+        them; bytes freed.
+        """
+        return await trio.to_thread.run_sync(self._forget, cids.as_v1(root))
+
     async def pins(self) -> dict[bytes, bool]:
         """See the port."""
         return await trio.to_thread.run_sync(self._store.dag_pins.roots, self._owner)
 
     async def pinned_below(self) -> set[bytes]:
         """See the port."""
-        return await trio.to_thread.run_sync(self._store.dag_pins.blocks)
+        return await trio.to_thread.run_sync(self._store.dag_pins.blocks_of_users)
 
     async def remove(self, cid: bytes) -> bool:
         """See the port."""
@@ -65,13 +74,35 @@ class DagPinner:
             raise Denied("the block is pinned", hint="unpin the DAG that it is part of")
         if store.loose.length(multihash) is None:
             return False
-        if not store.remove_loose(multihash):
+        if not store.remove_loose([multihash])[1]:
             raise Denied("the block is in use", hint="it is being pinned; unpin the DAG after that")
         return True
 
     # -- in a thread -----------------------------------------------------------------------------
 
-    def _pin(self, root: bytes, recursive: bool, hold: Hold) -> None:
+    def _forget(self, root: bytes) -> int:
+        todo, loose = [root], dict[bytes, None]()
+        while todo:
+            trio.from_thread.check_cancelled()
+            cid = todo.pop()
+            multihash = cids.multihash(cid)
+            if multihash in loose or self._store.loose.length(multihash) is None:
+                continue
+            loose[multihash] = None
+            data = None if cids.codec(cid) == cids.RAW else self._store.loose.read(cid)
+            with suppress(Untrusted):  # of a codec that we do not know: it is a leaf
+                todo += [] if data is None else map(cids.as_v1, links(cid, data))
+            if len(loose) > MAX_BLOCKS:
+                break
+        self._store.dag_pins.drop(root, self._owner)
+        return self._store.remove_loose(list(loose))[0]
+
+    def _pin(self, root: bytes, recursive: bool, local: bool, hold: Hold) -> None:
+        def get(cid: bytes) -> bytes:
+            data = self._local.read(cid)
+            return trio.from_thread.run(fetched, cid) if data is None else data
+
+        fetched = partial(self._blocks.get, local=local)
         blocks: set[bytes] = set()
         blobs: set[bytes] = set()
         todo, seen = [cids.as_v1(root)], {cids.multihash(root)}
@@ -83,7 +114,7 @@ class DagPinner:
                 hold([blob.key])
                 blobs.add(blob.key)
                 continue
-            for child in self._keep(cid, recursive, blocks, blobs, hold):
+            for child in self._keep(get, cid, recursive, blocks, blobs, hold):
                 if cids.multihash(child) not in seen:
                     seen.add(cids.multihash(child))
                     todo.append(cids.as_v1(child))
@@ -93,14 +124,15 @@ class DagPinner:
         self._store.dag_pins.add(cids.as_v1(root), recursive, blocks, blobs, self._owner)
 
     def _keep(
-        self, cid: bytes, recursive: bool, blocks: set[bytes], blobs: set[bytes], hold: Hold
-    ) -> list[bytes]:
+        self, get: Get, cid: bytes, recursive: bool,
+        blocks: set[bytes], blobs: set[bytes], hold: Hold,
+    ) -> list[bytes]:  # fmt: skip
         """Bring one block to stay; its children. Leaves that are here are not read."""
         parts = cids.parts(cid)
         leaf = not recursive or parts.codec == cids.RAW
         if parts.hash_code == cids.IDENTITY:
             return [] if leaf else links(cid, parts.digest)
-        data = None if leaf and self._local.length(cid) is not None else self._block(cid)
+        data = None if leaf and self._local.length(cid) is not None else get(cid)
         multihash = cids.multihash(cid)
         hold([multihash])
         if self._store.loose.length(multihash) is None:
@@ -111,11 +143,7 @@ class DagPinner:
                 hold([owner.key])
                 blobs.add(owner.key)
             else:  # of a folder's manifest, which may be forgotten
-                self._store.loose.put(verify_loose(cid, data or self._block(cid)))
+                self._store.loose.put(verify_loose(cid, data or get(cid)))
         if self._store.loose.length(multihash) is not None:
             blocks.add(multihash)
         return [] if leaf or data is None else links(cid, data)
-
-    def _block(self, cid: bytes) -> bytes:
-        data = self._local.read(cid)
-        return trio.from_thread.run(self._blocks.get, cid) if data is None else data

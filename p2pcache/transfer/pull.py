@@ -16,7 +16,7 @@ from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.errors import LocalFault, NotFound, Untrusted, UsageError, plain_errors
 from p2pcache.lanes.orders import FetchLimits, FollowOrder
-from p2pcache.sources.port import Joins, SourceKind
+from p2pcache.sources.port import BlockReader, Joins, SourceKind
 from p2pcache.transfer.by_blocks import ByBlocks, bring_by_blocks, together
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.machine import Statistics
@@ -213,12 +213,14 @@ async def _by_blocks(
             hold=hold, watch=tell,
         )  # fmt: skip
     finally:
-        report = replace(
-            report,
-            blobs={**report.blobs, **so_far.blobs},
-            statistics=together(report.statistics, so_far.statistics()),
-            fetch_s=report.fetch_s + trio.current_time() - started,
-        )
+        took_s = trio.current_time() - started
+        report = replace(report, blobs={**report.blobs, **so_far.blobs})
+        if source.blocks is not None and source.blocks.is_here:
+            adopted = report.adopted_bytes + so_far.kept_bytes
+            report = replace(report, adopted_bytes=adopted, adopt_s=report.adopt_s + took_s)
+        else:
+            total_of = together(report.statistics, so_far.statistics())
+            report = replace(report, statistics=total_of, fetch_s=report.fetch_s + took_s)
         note(report)
     return report
 
@@ -308,7 +310,10 @@ def _bound(
         holds = frozenset(w.key for w in missing)
         maps = {f.key: f.block_map for f in resolution.listing.files if f.digest and f.block_map}
         join = source.join if isinstance(source, Joins) else None
-        return Origin(source.name, source.kind, KUBO_STREAMS, locate, holds, join, maps=maps)
+        blocks = source if isinstance(source, BlockReader) else None
+        return Origin(
+            source.name, source.kind, KUBO_STREAMS, locate, holds, join, maps=maps, blocks=blocks
+        )
     streams = context.spending.streams(resolution.listing.endpoint, ORIGIN_STREAMS)
     return Origin(source.name, source.kind, streams, locate)
 

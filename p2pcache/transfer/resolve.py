@@ -18,7 +18,7 @@ from p2pcache.content import digests, refs
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.names import safe_path
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted, UsageError
-from p2pcache.sources.port import KUBO, Credentials, ListedFile, Listing
+from p2pcache.sources.port import BLOCKS, FETCHED, KUBO, Credentials, ListedFile, Listing
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.records import Resolution as Record
 from p2pcache.store.rooted import RootedBlob, is_root
@@ -80,7 +80,9 @@ class Resolution:
 
 
 class Resolver:
-    """Asks sources, remembers answers. `now` gives unix seconds."""
+    """Asks sources, remembers answers. `now` gives unix seconds. `here`: lists CIDs that are in the
+    store as blocks.
+    """
 
     def __init__(
         self,
@@ -89,7 +91,9 @@ class Resolver:
         options: ResolveOptions,
         now: Callable[[], float],
         names: Names | None = None,
+        here: Source | None = None,
     ) -> None:
+        self._here = here
         self._sources = tuple(sources)
         self._names = names
         self._store = store
@@ -129,11 +133,16 @@ class Resolver:
             try:
                 return await trio.to_thread.run_sync(self.held, ref)
             except NotFound as exc:
-                pairs = self._store.pairs
-                asked = await trio.to_thread.run_sync(both_names.asked_of_kubo, pairs, ref)
-                if kubo is None or asked is None or not kubo.accepts(asked):
-                    raise
-                return await self._of_kubo(ref, asked, kubo, exc)
+                missing = exc
+            if self._here is not None and self._here.accepts(ref):
+                try:
+                    return await self._of_blocks(ref, ref, self._here, missing)
+                except NotFound:
+                    pass
+            asked = await trio.to_thread.run_sync(both_names.asked_of_kubo, self._store.pairs, ref)
+            if kubo is None or asked is None or not kubo.accepts(asked):
+                raise missing
+            return await self._of_blocks(ref, asked, kubo, missing)
         canonical = refs.canonical(ref)
         source = self.source_for(ref)
         ours = source.endpoint(ref, credentials)
@@ -181,15 +190,23 @@ class Resolver:
         listing = replace(_here(canonical, files), notes=(_LEFT,))
         return Resolution(ref, canonical, listing, manifest_of(listing), self._now(), True)
 
-    async def _of_kubo(
-        self, ref: refs.DigestRef | refs.CidRef, asked: refs.CidRef, kubo: Source, missing: NotFound
+    async def _of_blocks(
+        self,
+        ref: refs.DigestRef | refs.CidRef,
+        asked: refs.Ref,
+        source: Source,
+        missing: NotFound,
     ) -> Resolution:
-        """What a Kubo lists for a CID; for a digest, the file that it has under the CID `asked`."""
+        """What a Kubo lists for a CID, or whoever else has its nodes; for a digest, the file that
+        it has under the CID `asked`.
+        """
         try:
             with trio.fail_after(self._options.timeout_s):
-                listing = _checked(await kubo.list(asked, Credentials()))
+                listing = _checked(await source.list(asked, Credentials()))
         except trio.TooSlowError as exc:
-            raise missing from Unavailable("Kubo did not list it in time", hint=str(exc) or None)
+            raise missing from Unavailable(
+                f"{source.name} did not list it in time", hint=str(exc) or None
+            )
         except (NotFound, Unavailable, Untrusted, Denied) as exc:
             raise missing from exc
         canonical = refs.canonical(ref)
@@ -299,8 +316,8 @@ class Resolver:
         the ref means as a whole stays unrecorded.
         """
         if resolution.manifest is not None:
-            is_new = resolution.listing.source == KUBO and not resolution.from_record
-            is_new = is_new and not _is_blob(resolution)
+            by_nodes = resolution.listing.source in (KUBO, BLOCKS, FETCHED)
+            is_new = by_nodes and not resolution.from_record and not _is_blob(resolution)
             return self.record(resolution.ref, resolution.listing) if is_new else resolution
         files = tuple(
             f if f.digest is not None else _named(f, blobs[f.path])
@@ -322,7 +339,8 @@ class Resolver:
     # -- folders whose files are known by their roots alone ---------------------------------------
 
     def _keep_unlisted(self, resolution: Resolution) -> None:
-        noted = [resolution.canonical, resolution.resolved_at, _pack(resolution.listing)]
+        listing = resolution.listing
+        noted = [resolution.canonical, resolution.resolved_at, _pack(listing), dict(listing.nodes)]
         packed: bytes = msgpack.packb(noted)
         self._store.unlisted.put(resolution.canonical, packed)
 
@@ -358,8 +376,18 @@ class Resolver:
         note = f"{error.message}; using what was resolved before"
         return replace(record, listing=replace(record.listing, notes=(*record.notes, note)))
 
-    def _is_here(self, manifest: Manifest) -> bool:
-        return self._store.is_complete(manifest.cid())
+    def _recorded_here(self, ref: refs.Ref) -> Resolution | None:
+        """What the ref meant last time, if all of that is here."""
+        known = self.recorded(ref)
+        if known is None or known.manifest is None:
+            return None
+        return known if self._store.is_complete(known.manifest.cid()) else None
+
+    def _blob(self, name: bytes) -> AnyBlob | None:
+        try:
+            return self._store.find_any(name)
+        except UsageError:  # of a hash that no blob goes by
+            return None
 
     def held(self, ref: refs.DigestRef | refs.CidRef) -> Resolution:
         """A digest or CID: what this store holds under that name. Blocking. Raises NotFound.
@@ -371,7 +399,7 @@ class Resolver:
         manifest = None
         if isinstance(ref, refs.CidRef) and cids.codec(ref.cid) == cids.DAG_CBOR:
             manifest = self._store.get_manifest(ref.cid)
-        elif (found := self._store.find_any(name)) is not None:
+        elif (found := self._blob(name)) is not None:
             path = path_of(ref, found)
             if isinstance(found, BlobInfo):
                 manifest = Manifest.from_entries([FileEntry(path, found.size, found.digest)])
@@ -381,9 +409,12 @@ class Resolver:
         elif isinstance(ref, refs.CidRef) and is_root(ref.cid):
             of_folder = self.folders.manifest_of(ref.cid)
             manifest = None if of_folder is None else self._store.get_manifest(of_folder)
-        known = self.recorded(ref) if manifest is None else None
-        if known is not None and known.manifest is not None and self._is_here(known.manifest):
+        known = self._recorded_here(ref) if manifest is None else None
+        if known is not None:
             return known
+        if manifest is None and isinstance(ref, refs.CidRef) and ref.path is not None:
+            whole = self._recorded_here(refs.CidRef(ref.cid))
+            manifest = None if whole is None else whole.manifest
         if manifest is None:
             raise NotFound(
                 f"nobody that this agent may ask has `{refs.as_typed(ref)}`",
@@ -503,10 +534,9 @@ def _pack(listing: Listing) -> bytes:
 
 
 def _noted(packed: bytes) -> Resolution:
-    canonical, resolved_at, listing = msgpack.unpackb(packed)
-    return Resolution(
-        refs.parse_ref(canonical), canonical, _unpack(listing), None, resolved_at, True
-    )
+    canonical, resolved_at, plain, nodes = msgpack.unpackb(packed)
+    listing = replace(_unpack(plain), nodes=nodes)
+    return Resolution(refs.parse_ref(canonical), canonical, listing, None, resolved_at, True)
 
 
 def _unpack(packed: bytes) -> Listing:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import trio
 
     from p2pcache.lanes.orders import Location
-    from p2pcache.sources.port import SourceKind
+    from p2pcache.sources.port import BlockReader, SourceKind
     from p2pcache.store.rooted import AnyBlob
     from p2pcache.transfer.account import Tally
     from p2pcache.transfer.machine import Statistics
@@ -56,6 +56,7 @@ class Origin:
     where several small files come as one body, in that order; None: each comes by itself. `more`:
     keys that it turns out to have while the pull runs. `maps`: by key, the hashes of the blocks
     that it must send for the name that it has the file by; they bind nobody else.
+    `blocks`: where it has no address to locate, but gives blocks.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Origin:
     join: Callable[[Sequence[str]], Location] | None = None
     more: trio.MemoryReceiveChannel[str] | None = None
     maps: Mapping[str, bytes] = field(default_factory=dict)
+    blocks: BlockReader | None = None
 
 
 if TYPE_CHECKING:

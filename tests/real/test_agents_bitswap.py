@@ -137,6 +137,20 @@ def test_what_is_pushed_while_kubo_waits_for_it_is_served_at_once(tmp_path):
         assert took[0] - took[1] < 2.0 or took[1] - took[0] < 2.0
 
 
+def test_get_brings_what_only_a_bitswap_peer_has(tmp_path):
+    with agent_and_kubo(tmp_path) as (kubo, (agent,)):
+        files = a_folder(tmp_path / "in", 7)
+        root = run(kubo.add, tmp_path / "in", "--cid-version=0", "--raw-leaves=false")
+        run(kubo.connect, address(agent))
+        with agent.client() as client:
+            assert {f["path"] for f in client.resolve(root)["files"]} == set(files)
+        answer = agent.get(root, to=str(tmp_path / "out"))
+        assert answer["fetched_bytes"] == sum(map(len, files.values()))
+        assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == files
+        assert [source["name"] for source in agent.why()["sources"]] == ["ipfs"]
+        assert agent.get(root, offline=True)["fetched_bytes"] == 0
+
+
 def test_what_is_removed_is_served_no_longer(tmp_path):
     with agent_and_kubo(tmp_path) as (kubo, (agent,)):
         a_folder(tmp_path / "in", 4)

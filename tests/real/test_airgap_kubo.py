@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from p2pcache.errors import Untrusted
 from tests.support.agents import REPO, agent_env, running_agent
 from tests.support.blobs import sha256_file
 from tests.support.hub_repo import HubRepo, build_repo, lfs, text
@@ -157,17 +156,6 @@ def test_what_kubo_exports_becomes_files_and_a_manifest(tmp_path: Path, kubo: Ku
         assert (tmp_path / "out" / name).read_bytes() == data
     (one,) = (tmp_path / "out2").iterdir()
     assert one.read_bytes() == files["sub/big"]
-
-
-def test_what_kubo_adds_with_other_settings_is_refused_with_what_to_do(tmp_path: Path):
-    legacy = Kubo.init(tmp_path / "legacy", profile="unixfs-v0-2015")
-    (tmp_path / "f").write_bytes(bytes(range(256)) * 4096)
-    car = legacy.export_car(legacy.add(tmp_path / "f"), tmp_path / "f.car")
-    with running_agent(tmp_path / "agent") as agent, agent.client() as client:
-        with pytest.raises(Untrusted, match="not supported") as caught:
-            client.import_bundle(car)
-        assert "unixfs-v1-2025" in str(caught.value.hint)
-        assert client.ls() == []
 
 
 def test_who_joins_after_the_import_finds_the_name_too(tmp_path: Path, repo: HubRepo):

@@ -140,6 +140,10 @@ class Kubo:
         found: dict[str, object] = json.loads(self._run("dag", "get", root))
         return found
 
+    def put_dag(self, value: object) -> str:
+        """The CID of a value, stored as DAG-CBOR."""
+        return self._run("dag", "put", stdin=json.dumps(value).encode())
+
     def dag_size(self, root: str) -> int:
         """CumulativeSize of a stored root: bytes of all its blocks, repeats counted."""
         return int(self._run("files", "stat", "--format=<cumulsize>", f"/ipfs/{root}"))

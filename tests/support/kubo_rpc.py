@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.kubo import ipfs_binary
+from tests.support.network import wait_until
 from tests.support.node_packages import installed, node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from tests.support.agents import Agent
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # distutils; a urllib3 argument that is going away
@@ -190,3 +193,16 @@ def js_client(server: Server) -> Iterator[JsClient]:
         assert process.stdout is not None
         process.stdin.close()
         process.stdout.close()
+
+
+def rpc_of(agent: Agent, folder: Path) -> Server:
+    """Where it listens, once it does."""
+
+    def url() -> str | None:
+        with agent.client() as client:
+            found = client.status()["ipfs"]["rpc"]
+        return found
+
+    wait_until(url, "no RPC")
+    host, port = str(url()).removeprefix("http://").split(":")
+    return Server(host, int(port), folder)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
+from p2pcache.agent.airgap.dag import write_dag
 from p2pcache.agent.airgap.plan import plan
 from p2pcache.agent.airgap.read import Brought, read_bundle
 from p2pcache.agent.airgap.write import write_bundle
+from p2pcache.agent.dags import is_dag_alone
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.peerid import format_peer_id
-from p2pcache.errors import Denied, P2PCacheError, UsageError, plain_errors
+from p2pcache.errors import Denied, NotFound, P2PCacheError, Untrusted, UsageError, plain_errors
 from p2pcache.net.identity import load_or_create_identity
+from p2pcache.sources.port import BLOCKS, ListedFile, Listing
 from p2pcache.store.rooted import is_root
 from p2pcache.transfer.names import OTHERS, choose_word, listing_of
 from p2pcache.transfer.progress import Meter, Progress
@@ -45,6 +48,14 @@ async def export(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         ref = refs.parse_ref(text)
         if isinstance(ref, refs.CidRef) and is_root(ref.cid):
             await parts.naming.name(ref.cid)  # a bundle has manifests, which name no roots
+    plain = args.flag("plain")
+    if plain and (len(texts) > 1 or args.flag("gated")):
+        raise UsageError(
+            "a plain CAR is one DAG that everybody may read",
+            hint="one ref a file, and --gated without --plain: only a bundle keeps that mark",
+        )
+    if plain or (len(texts) == 1 and await trio.to_thread.run_sync(is_dag_alone, parts, texts[0])):
+        return await _export_dag(parts, texts[0], path, emit)
     with parts.store.running() as hold:
         planned = await trio.to_thread.run_sync(
             lambda: plan(
@@ -57,6 +68,7 @@ async def export(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         )
         written = await _told(emit, lambda tell: write_bundle(parts.store, planned, path, tell))
     return {
+        "format": "bundle",
         "path": str(written.path),
         "index": str(written.index),
         "size_bytes": written.size_bytes,
@@ -68,7 +80,8 @@ async def export(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 "manifest": cids.format_cid(one.manifest.cid()),
                 "root": cids.format_cid(folder),
                 "files": len(one.manifest.files),
-                "names": [word.canonical for word in one.names],
+                "names": [word.canonical for word in one.names]
+                + [_cid_name(next(iter(listed.nodes))) for listed in one.roots],
                 "restricted": one.restricted,
             }
             for one, folder in zip(planned, written.folders, strict=True)
@@ -76,19 +89,59 @@ async def export(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     }
 
 
+async def _export_dag(parts: Parts, text: str, path: Path, emit: Emit) -> dict[str, Any]:
+    with parts.store.running():
+        written = await _told(emit, lambda tell: write_dag(parts, text, path, tell))
+    exported: dict[str, Any] = {
+        "ref": text,
+        "manifest": None,
+        "root": cids.format_cid(written.root),
+        "files": 0,
+        "names": [],
+        "restricted": False,
+    }
+    return {
+        "format": "car",
+        "path": str(path),
+        "index": None,
+        "size_bytes": written.size_bytes,
+        "blocks": written.blocks,
+        "total_bytes": written.content_bytes,
+        "refs": [exported],
+    }
+
+
 async def import_(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """Bring what a bundle holds into the store, learn its names, and tell the network."""
+    """Bring what a CAR holds into the store, learn its names, and tell the network."""
     path = _path(args)
     with parts.store.running() as hold:
-        brought, new_bytes = await _told(
-            emit, lambda tell: read_bundle(parts.store, path, tell, hold)
-        )
+        brought, new = await _told(emit, lambda tell: read_bundle(parts.store, path, tell, hold))
         rows, notes = await trio.to_thread.run_sync(_learn_all, parts, brought)
+        for one, row in zip(brought, rows, strict=True):
+            if one.dag is not None:
+                row["pinned"], note = await _pinned(parts, one)
+                notes.append(note)
+    parts.ipfs.blocks.tell(None)
     opened = parts.network.current
     if opened is not None:
         opened.possess([one.manifest.cid() for one in brought if one.manifest is not None])
-    totals = [_size(one) for one in brought]
-    return {"refs": rows, "total_bytes": sum(totals), "new_bytes": new_bytes, "notes": notes}
+    return {
+        "refs": rows,
+        "total_bytes": sum(map(_size, brought)),
+        "new_bytes": new.content_bytes,
+        "new_block_bytes": new.block_bytes,
+        "notes": notes,
+    }
+
+
+async def _pinned(parts: Parts, one: Brought) -> tuple[bool, str]:
+    """Keep a DAG, if all of it is here; and what the user should know of that."""
+    text = cids.format_cid(one.root)
+    try:
+        await parts.ipfs.pins.pin(one.root, local=True)
+    except (NotFound, Untrusted) as exc:
+        return False, f"{text} is not pinned, its blocks may be evicted: {exc.message}"
+    return True, f"{text} is pinned: it is kept until `p2pcache unpin {text}`"
 
 
 def _path(args: Args) -> Path:
@@ -127,9 +180,9 @@ async def _told(emit: Emit, work: Callable[[Tell], T]) -> T:
 
 
 def _size(one: Brought) -> int:
-    if one.manifest is not None:
-        return one.manifest.total_bytes
-    return 0 if one.blob is None else one.blob.size
+    if one.dag is not None:
+        return sum(file.size for file in one.dag)
+    return 0 if one.manifest is None else one.manifest.total_bytes
 
 
 def _learn_all(parts: Parts, brought: list[Brought]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -160,19 +213,36 @@ def _learn_all(parts: Parts, brought: list[Brought]) -> tuple[list[dict[str, Any
                         "counts": used is not None,
                     }
                 )
+        if one.also:
+            _learn_roots(parts, one)
+            notes += [f"`{_cid_name(root)}` means it, too" for root in one.also]
         blob = one.blob
         rows.append(
             {
                 "manifest": None if one.manifest is None else cids.format_cid(one.manifest.cid()),
                 "root": cids.format_cid(one.root),
                 "sha256": None if blob is None else blob.sha256.hex(),
-                "files": 1 if one.manifest is None else len(one.manifest.files),
+                "files": len(one.manifest.files if one.manifest is not None else one.dag or ()),
                 "total_bytes": _size(one),
                 "names": names,
                 "restricted": one.restricted,
+                "pinned": False,
             }
         )
     return rows, notes
+
+
+def _cid_name(root: bytes) -> str:
+    return refs.canonical(refs.CidRef(root))
+
+
+def _learn_roots(parts: Parts, one: Brought) -> None:
+    """What their own nodes prove needs nobody's word."""
+    assert one.manifest is not None, "only a manifest goes by other folders, too"
+    files = tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in one.manifest.files)
+    for root in one.also:
+        name = _cid_name(root)
+        parts.resolver.record(refs.CidRef(root), Listing(BLOCKS, "", name, False, files))
 
 
 def _learn(

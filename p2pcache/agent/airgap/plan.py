@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 from p2pcache.agent.meant import manifest_named
 from p2pcache.agent.sharing import own_word
 from p2pcache.content import refs
-from p2pcache.content.car import MAX_BLOCK_BYTES
-from p2pcache.errors import Denied, NotFound, UsageError
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
+from p2pcache.content.dag.listing import listed
+from p2pcache.errors import Denied, NotFound, Untrusted, UsageError
+from p2pcache.transfer.blocks import LocalBlocks
 from p2pcache.transfer.names import OTHERS
 from p2pcache.units import format_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from p2pcache.agent.parts import Parts
+    from p2pcache.content.dag.listing import Listed
     from p2pcache.content.manifest import Manifest
     from p2pcache.content.signed import SignedResolution, Signer
     from p2pcache.store.blobs import BlobInfo
@@ -32,13 +35,16 @@ MAX_DEPTH = 200  # folders in folders: readers of other tools call themselves fo
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One ref. `blobs`: the stored blob of each path of the manifest."""
+    """One ref. `blobs`: the stored blob of each path of the manifest. `roots`: other folders that
+    are these files, as somebody's DAG, with their nodes, which prove what `ipfs://` names mean.
+    """
 
     ref: str
     manifest: Manifest
     blobs: dict[str, BlobInfo]
     restricted: bool
     names: tuple[SignedResolution, ...]
+    roots: tuple[Listed, ...] = ()
 
 
 def plan(
@@ -61,7 +67,8 @@ def plan(
                 hint="if its licence lets you pass it on so, use --gated; it stays marked as such",
             )
         names = _names(parts.store, manifest.cid(), typed, restricted, signer)
-        planned[manifest.cid()] = Planned(text, manifest, blobs, restricted, names)
+        roots = tuple(_roots(parts, manifest))
+        planned[manifest.cid()] = Planned(text, manifest, blobs, restricted, names, roots)
     return list(planned.values())
 
 
@@ -128,6 +135,31 @@ def _names(
             if word.manifest == manifest and (restricted or not word.restricted)
         ]
     return tuple(words[:MAX_NAMES])
+
+
+def _roots(parts: Parts, manifest: Manifest) -> Iterator[Listed]:
+    """The folders by which IPFS knows exactly these files, all of whose nodes are here."""
+    known = parts.store.ties.roots_of(manifest.cid())
+    sizes = {file.path: file.size for file in manifest.files}
+    local = LocalBlocks(parts.store)
+
+    def get(cid: bytes) -> bytes:
+        data = local.read(cid)
+        if data is None:
+            raise NotFound("a node is not here")
+        return data
+
+    for root in known[:MAX_NAMES]:
+        try:
+            found = listed(get, root, None)
+        except (NotFound, Untrusted, UsageError):
+            continue
+        if (
+            not any(f.is_foreign for f in found.files)
+            and found.nodes
+            and ({file.path for file in found.files} == sizes.keys())
+        ):
+            yield found
 
 
 def _travels(row: Resolution, typed: str | None) -> bool:

@@ -1,9 +1,12 @@
-"""Brings what a CAR holds into the store: a bundle of ours, or files and folders of IPFS. Blocking.
+"""Brings what a CAR holds into the store: a bundle of ours, or any DAG of IPFS. Blocking.
 
 Every block is checked against its CID when it is read, and every file against the digest that its
 manifest lists (a file of IPFS against its root) before it gets a name in the store. Manifests are
 kept when all of their files are here. After a crash what was verified stays; the rest is brought by
 the next import.
+
+Of a DAG the files that our own profile writes become blobs; whatever blobs do not imply is kept as
+loose blocks, so that all of it can be written again as it came.
 """
 
 from __future__ import annotations
@@ -15,20 +18,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from p2pcache.agent.airgap.blocks import Blocks, open_blocks
-from p2pcache.content import bundle, manifest, unixfs_read
+from p2pcache.content import bundle, digests, manifest, unixfs_read
 from p2pcache.content import cid as cids
+from p2pcache.content.dag.listing import listed
 from p2pcache.content.digests import WholeHasher, is_git_sha1, sha256_digest
-from p2pcache.content.manifest import MAX_FILE_BYTES, MAX_FILES, FileEntry, Manifest
+from p2pcache.content.manifest import MAX_FILES, FileEntry, Manifest
 from p2pcache.content.unixfs import LEAF_BYTES
-from p2pcache.content.verify import verify_whole
-from p2pcache.errors import Untrusted
+from p2pcache.content.verify import verify_loose, verify_whole
+from p2pcache.errors import Untrusted, UsageError
 from p2pcache.store.durable import local_faults
+from p2pcache.transfer.blocks import LocalBlocks
 from p2pcache.transfer.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable, Mapping
     from pathlib import Path
 
+    from p2pcache.content.dag.listing import DagFile
     from p2pcache.content.signed import SignedResolution
     from p2pcache.content.verify import VerifiedBlob
     from p2pcache.store.blobs import BlobInfo
@@ -39,16 +45,18 @@ if TYPE_CHECKING:
 
 MAX_EXPANSION = 1000  # times the file's own size: equal blocks are stored once, and a few kilobytes
 FREE_BYTES = 1 << 30  # could else ask for the whole disk; up to this much may
-MAX_FOREIGN_FILES = 200_000  # entries of other tools' folders; each costs 300 bytes here
+MAX_FOREIGN_FILES = 200_000  # of other tools' folders together; each costs 300 bytes here
 MAX_AGAIN_BYTES = 64 << 20  # of manifests and folders that are linked again; some 13 s to read
 SMALL_BATCH = 64  # files of one block that share an index transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """One manifest of the bundle, or one file or folder of a foreign CAR, which has no names.
+    """One manifest of the bundle, or one root of a DAG, which has no names.
 
-    `manifest` None: a single file of a foreign CAR, `blob` is it.
+    `manifest` None: of a DAG that is a single file, which `blob` is, or not all of whose files are
+    as our profile writes them. `dag`: its files, where it was no bundle; then `root` is as the CAR
+    writes it. `also`: other folders that are these files, whose nodes came along.
     """
 
     manifest: Manifest | None
@@ -56,6 +64,8 @@ class Brought:
     names: tuple[SignedResolution, ...]
     restricted: bool
     blob: BlobInfo | None = None
+    dag: tuple[DagFile, ...] | None = None
+    also: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +83,29 @@ class _Wanted:
         return self.digest if self.digest is not None else _name_of_root(self.root)
 
 
-def read_bundle(store: Store, path: Path, tell: Tell, hold: Hold) -> tuple[list[Brought], int]:
-    """Bring it all; gives what it was, and how many bytes of content were new here.
+@dataclass(frozen=True, slots=True)
+class New:
+    """What was not here before: bytes of files that are blobs now, and of loose blocks."""
+
+    content_bytes: int
+    block_bytes: int = 0
+
+
+def read_bundle(store: Store, path: Path, tell: Tell, hold: Hold) -> tuple[list[Brought], New]:
+    """Bring it all; gives what it was, and how much of it was new here.
 
     Raises NotFound, UsageError, Untrusted, DiskFull, LocalFault.
     """
     with open_blocks(path, lambda: tell(Progress("reading"))) as blocks:
-        records = [root for root in blocks.roots if cids.codec(root) == cids.DAG_CBOR]
-        if len(records) > 1:
-            raise Untrusted("a CAR with several lists of a bundle")
         importing = _Import(store, blocks, tell, hold)
         with local_faults(f"reading {path}"):
-            if records:
-                return importing.ours(bundle.parse(blocks.get(records[0])))
-            return importing.foreign()
+            coded = [root for root in blocks.roots if cids.codec(root) == cids.DAG_CBOR]
+            lists = [data for root in coded if bundle.is_list(data := importing.block(root))]
+            if len(lists) > 1:
+                raise Untrusted("a CAR with several lists of a bundle")
+            if lists:
+                return importing.ours(bundle.parse(lists[0]))
+            return importing.dags()
 
 
 class _Import:
@@ -98,33 +117,58 @@ class _Import:
         self._tell = tell
         self._hold = hold
         self._listed_bytes = 0
-        self._sizes: dict[bytes, int] = {}  # of files of several blocks, as their nodes say
+        self._files_left = MAX_FOREIGN_FILES
 
-    def ours(self, refs: Iterable[bundle.BundledRef]) -> tuple[list[Brought], int]:
+    def ours(self, refs: Iterable[bundle.BundledRef]) -> tuple[list[Brought], New]:
         """A bundle: its manifests say what there is, and their digests what is right."""
         brought = []
         wanted: dict[bytes, _Wanted] = {}
         left = MAX_FILES
+        by_files: dict[frozenset[tuple[str, bytes]], bytes] = {}
         for ref in refs:
-            listed = manifest.parse(self._listed(ref.manifest))
-            left -= len(listed.files)
+            entries = manifest.parse(self._listed(ref.manifest))
+            left -= len(entries.files)
             if left < 0:
                 raise Untrusted(f"a bundle of more than {MAX_FILES} files: too many")
-            roots = self._roots(ref.folder, listed)
-            for file in listed.files:
+            roots = self._roots(ref.folder, entries)
+            for file in entries.files:
                 new = _Wanted(file.path, file.size, file.digest, roots[file.path])
                 if wanted.setdefault(file.digest, new).size != file.size:
                     raise Untrusted(f"`{file.path}` is listed with two sizes")
-            brought.append(Brought(listed, ref.folder, ref.names, ref.restricted))
+            by_files[frozenset(roots.items())] = entries.cid()
+            brought.append(Brought(entries, ref.folder, ref.names, ref.restricted))
+        others = self._others(by_files, {one.root for one in brought})
         self._check_size(wanted.values())
         for one in brought:
             if one.restricted and one.manifest is not None:  # before anybody could ask for a blob
                 self._store.restrict(one.manifest)  # it stays so, whatever happens
         new_bytes = self._bring(list(wanted.values()))
-        for one in brought:
+        for number, one in enumerate(brought):
             if one.manifest is not None:
                 self._store.put_manifest(one.manifest)
-        return brought, new_bytes
+                also = others.get(one.manifest.cid(), [])
+                for nodes in also:
+                    self._store.ties.keep(one.manifest.cid(), next(iter(nodes)), nodes)
+                roots_of = tuple(next(iter(nodes)) for nodes in also)
+                brought[number] = replace(one, also=roots_of)
+        return brought, New(new_bytes)
+
+    def _others(
+        self, by_files: Mapping[frozenset[tuple[str, bytes]], bytes], folders: Container[bytes]
+    ) -> dict[bytes, list[dict[bytes, bytes]]]:
+        """The nodes of further roots of a bundle, by the manifest whose files each is: its DAG says
+        so itself. Raises Untrusted for one that is none.
+        """
+        found: dict[bytes, list[dict[bytes, bytes]]] = {}
+        for root in self._blocks.roots:
+            if cids.codec(root) != cids.DAG_PB or root in folders:
+                continue
+            one = listed(self._listed, cids.as_v1(root), None)
+            manifest_cid = by_files.get(frozenset((file.path, file.cid) for file in one.files))
+            if manifest_cid is None or not one.nodes:
+                raise Untrusted("a bundle has a root that is none of its folders")
+            found.setdefault(manifest_cid, []).append(one.nodes)
+        return found
 
     def _roots(self, folder: bytes, listed: Manifest) -> dict[str, bytes]:
         entries = len(listed.files) + sum(file.path.count("/") for file in listed.files)
@@ -138,39 +182,86 @@ class _Import:
             raise Untrusted("a folder of the bundle lacks files that its manifest lists")
         return roots
 
-    def foreign(self) -> tuple[list[Brought], int]:
-        """A CAR of another tool: each root is a file or a folder of files."""
-        below: dict[bytes, dict[str, _Wanted]] = {}
-        for root in self._blocks.roots:
-            found: dict[str, _Wanted] = {}
-            left = MAX_FOREIGN_FILES - sum(map(len, below.values()))
-            for path, cid in self._files(root, left):
-                self._tell(Progress("reading"))
-                found[path] = _Wanted(path, self._size(cid), None, cid)
-            below[root] = found
-        wanted = {one.root: one for files in below.values() for one in files.values()}
+    def dags(self) -> tuple[list[Brought], New]:
+        """A CAR of whatever DAGs: files of our profile become blobs, the rest is kept as blocks."""
+        below = {root: self._files(root) for root in self._blocks.roots}
+        wanted = {
+            file.cid: _Wanted(file.path, file.size, None, file.cid)
+            for files in below.values()
+            for file in files
+            if not file.is_foreign
+        }
         self._check_size(wanted.values())
-        new_bytes = self._bring(list(wanted.values()))
-        brought = []
-        for root, files in below.items():
-            blobs = self._store.find_many(list({one.name for one in files.values()}))
-            if "" in files:
-                brought.append(Brought(None, root, (), False, blobs[files[""].name]))
-                continue
-            listed = Manifest.from_entries(
-                FileEntry(path, one.size, sha256_digest(blobs[one.name].sha256))
-                for path, one in files.items()
-            )
-            self._store.put_manifest(listed)
-            brought.append(Brought(listed, root, (), False))
-        return brought, new_bytes
+        new = New(self._bring(list(wanted.values())), self._keep_rest(below.values()))
+        return [self._brought(root, files) for root, files in below.items()], new
 
-    def _files(self, root: bytes, most: int) -> Iterable[tuple[str, bytes]]:
-        if cids.codec(root) == cids.RAW:
-            return [("", root)]
-        if cids.codec(root) != cids.DAG_PB:
-            raise Untrusted(f"{cids.format_cid(root)} is no file or folder: not supported")
-        return unixfs_read.files_below(root, self._listed, most)
+    def _brought(self, root: bytes, files: list[DagFile]) -> Brought:
+        """The manifest of a folder, all of whose files are blobs now; the blob of a single file."""
+        if not files or any(file.is_foreign for file in files):
+            return Brought(None, root, (), False, dag=tuple(files))
+        names = {file.path: _name_of_root(file.cid) for file in files}
+        blobs = self._store.find_many(list(set(names.values())))
+        if files[0].cid == cids.as_v1(root):
+            blob = blobs[names[files[0].path]]
+            return Brought(None, root, (), False, blob, dag=tuple(files))
+        entries = Manifest.from_entries(
+            FileEntry(file.path, file.size, sha256_digest(blobs[names[file.path]].sha256))
+            for file in files
+        )
+        self._store.put_manifest(entries)
+        return Brought(entries, root, (), False, dag=tuple(files))
+
+    def _files(self, root: bytes) -> list[DagFile]:
+        """Files at or below a root; none of what is no UnixFS, is not whole, or has names that no
+        path may have: blocks are all that it is then.
+        """
+        if cids.codec(root) not in (cids.RAW, cids.DAG_PB):
+            return []
+        try:
+            found = listed(self._listed, cids.as_v1(root), None)
+            found.correct({cid: self._blocks.length(cid) for cid in found.believed})
+        except (Untrusted, UsageError):
+            return []
+        self._files_left -= len(found.files)
+        return found.files if self._files_left >= 0 and self._are_here(found.files) else []
+
+    def _are_here(self, files: Iterable[DagFile]) -> bool:
+        """Whether the CAR has all blocks of the files that are to become blobs."""
+        hashes = {file.block_map for file in files if file.block_map is not None}
+        return all(
+            cids.raw_cid(one[at : at + 32]) in self._blocks
+            for one in hashes
+            for at in range(0, len(one), 32)
+        )
+
+    def _keep_rest(self, below: Iterable[list[DagFile]]) -> int:
+        """Every block that no blob of these files implies; gives the bytes that were new."""
+        implied = set[bytes]()
+        for file in (file for files in below for file in files):
+            hashes = file.block_map or b""
+            implied |= {hashes[at : at + 32] for at in range(0, len(hashes), 32)}
+            if file.digest is not None:
+                implied.add(digests.raw(file.digest))
+        local = LocalBlocks(self._store)
+        rest = [
+            (cids.make_cid(cids.RAW, multihash), size)
+            for multihash, size in self._blocks.each()
+            if multihash[2:] not in implied
+        ]
+        total, done, new_bytes = sum(size for _, size in rest), 0, 0
+        self._store.ensure_room(total)
+        for number, (cid, size) in enumerate(rest):
+            self._tell(Progress("importing", None, done, total, number, len(rest)))
+            self._hold([cids.multihash(cid)])
+            if local.length(cid) is None:
+                new_bytes += size
+            local.put(verify_loose(cid, self._blocks.get(cid)))
+            done += size
+        return new_bytes
+
+    def block(self, cid: bytes) -> bytes:
+        """A block of the CAR. Raises Untrusted."""
+        return self._blocks.get(cid)
 
     def _listed(self, cid: bytes) -> bytes:
         """A block that tells what there is. A folder is read again wherever it is linked, so the
@@ -182,17 +273,6 @@ class _Import:
         if self._listed_bytes > self._blocks.size_bytes + MAX_AGAIN_BYTES:
             raise Untrusted("a bundle whose folders repeat themselves too often")
         return block
-
-    def _size(self, root: bytes) -> int:
-        """Of a file. Thousands of names may lead to it: it is looked at once, a leaf not at all."""
-        if cids.codec(root) == cids.RAW:
-            return self._blocks.length(root)  # its bytes are checked when they are brought
-        if root not in self._sizes:
-            size = unixfs_read.parse_node(self._blocks.get(root)).size
-            if size is None or size > MAX_FILE_BYTES:
-                raise Untrusted("a file of a CAR says that it has more bytes than a file can")
-            self._sizes[root] = size
-        return self._sizes[root]
 
     def _check_size(self, wanted: Iterable[_Wanted]) -> None:
         total = sum(one.size for one in wanted)

@@ -61,7 +61,7 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
     for a file).
     """
     for place in (path, index_path(path)):
-        _check_place(place)
+        check_place(place)
     blobs = {blob.sha256: blob for one in planned for blob in one.blobs.values()}
     total = sum(blob.size for blob in blobs.values())
     files = sum(len(one.manifest.files) for one in planned)
@@ -83,13 +83,18 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
         ]
     )
     mode = 0o600 if any(one.restricted for one in planned) else 0o644
-    with _drafted(index_path(path), mode) as index, _drafted(path, mode) as file:
-        out = _Car(file, [*dict.fromkeys(folders), record_cid])
+    others = [one.nodes for planned_ref in planned for one in planned_ref.roots]
+    roots_of_others = [next(iter(one)) for one in others]
+    with drafted(index_path(path), mode) as index, drafted(path, mode) as file:
+        out = _Car(file, [*dict.fromkeys((*folders, *roots_of_others)), record_cid])
         out.add(record_cid, record)
         for one in planned:
             out.add(one.manifest.cid(), one.manifest.encode())
         for cid, block in reversed(nodes.items()):  # parents first
             out.add(cid, block)
+        for of_other in others:
+            for cid, block in of_other.items():
+                out.add(cid, block)
         done = 0
         for number, (sha256, blob) in enumerate(blobs.items()):
             for at in _add_file(out, blob, maps[sha256]):
@@ -100,7 +105,8 @@ def write_bundle(store: Store, planned: Sequence[Planned], path: Path, tell: Tel
     return Written(path, index_path(path), out.size_bytes, len(out.offsets), total, tuple(folders))
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: Path) -> None:
+    """Raises UsageError where no file can be written, or something else would be replaced."""
     with local_faults(f"looking at {path}"):
         if not path.parent.is_dir():
             raise UsageError(
@@ -198,7 +204,7 @@ def _each(hashes: bytes) -> Iterator[bytes]:
 
 
 @contextmanager
-def _drafted(path: Path, mode: int) -> Iterator[BinaryIO]:
+def drafted(path: Path, mode: int) -> Iterator[BinaryIO]:
     """A file that gets its name when the block ends well. One that a crash left is written over.
 
     Raises LocalFault when another export of this machine writes to the same name.

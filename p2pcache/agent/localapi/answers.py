@@ -119,10 +119,12 @@ class PushAnswer(TypedDict):
 
 
 class ExportedRef(TypedDict):
-    """One ref of a bundle. `root`: the UnixFS folder of its files; `names`: those that go along."""
+    """One ref of a bundle. `root`: the UnixFS folder of its files; `names`: those that go along. Of
+    a plain CAR `root` is all there is.
+    """
 
     ref: str
-    manifest: str
+    manifest: str | None
     root: str
     files: int
     names: list[str]
@@ -130,10 +132,13 @@ class ExportedRef(TypedDict):
 
 
 class ExportAnswer(TypedDict):
-    """A bundle that was written. `size_bytes`: of the file; `total_bytes`: of the content, once."""
+    """A CAR that was written. `format`: "bundle", or "car" of one DAG as it is, which has no index.
+    `size_bytes`: of the file; `total_bytes`: of the content, once.
+    """
 
+    format: str
     path: str
-    index: str
+    index: str | None
     size_bytes: int
     blocks: int
     total_bytes: int
@@ -150,7 +155,10 @@ class ImportedName(TypedDict):
 
 
 class ImportedRef(TypedDict):
-    """One manifest of a bundle; of another tool's CAR a folder, or a file (no manifest)."""
+    """One manifest of a bundle; or one root of another CAR, which has a manifest where it is a
+    folder whose files are all as our profile writes them. `pinned`: it is kept until it is
+    unpinned.
+    """
 
     manifest: str | None
     root: str
@@ -159,14 +167,18 @@ class ImportedRef(TypedDict):
     total_bytes: int
     names: list[ImportedName]
     restricted: bool
+    pinned: bool
 
 
 class ImportAnswer(TypedDict):
-    """What a bundle held; `new_bytes` of it were not here before."""
+    """What a CAR held. Not here before were `new_bytes` of files, and `new_block_bytes` of blocks
+    that are kept as they are.
+    """
 
     refs: list[ImportedRef]
     total_bytes: int
     new_bytes: int
+    new_block_bytes: int
     notes: list[str]
 
 

@@ -134,16 +134,17 @@ def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:
     )
 
 
-def export(refs: Sequence[str], path: str | os.PathLike[str], gated: bool) -> Call:
-    """Write refs into a bundle."""
+def export(refs: Sequence[str], path: str | os.PathLike[str], gated: bool, plain: bool) -> Call:
+    """Write refs into a bundle, or one DAG into a plain CAR."""
     if isinstance(refs, str):  # the caller may not be type-checked, and letters are no refs
         raise UsageError("refs are a list of texts", hint='["hf://org/name"]')
     names = [absolute_ref(ref) for ref in refs]
-    return Call("export", {"refs": names, "path": _absolute(os.fspath(path)), "gated": gated})
+    args = {"refs": names, "path": _absolute(os.fspath(path)), "gated": gated, "plain": plain}
+    return Call("export", args)
 
 
 def import_bundle(path: str | os.PathLike[str]) -> Call:
-    """Take in what a bundle holds."""
+    """Take in what a CAR holds."""
     return Call("import", {"path": _absolute(os.fspath(path))})
 
 

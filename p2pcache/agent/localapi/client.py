@@ -187,16 +187,21 @@ class Client:
         path: str | os.PathLike[str],
         *,
         gated: bool = False,
+        plain: bool = False,
         on_progress: OnProgress | None = None,
     ) -> answers.ExportAnswer:
-        """Write refs, all of them here, into one file; `gated`: restricted ones too."""
-        call = calls.export(refs, path, gated)
+        """Write refs, all of them here, into one file; `gated`: restricted ones too. `plain`: one
+        ref as its DAG and nothing else, as `ipfs dag export` does; a CID without a manifest always.
+        """
+        call = calls.export(refs, path, gated, plain)
         return cast("answers.ExportAnswer", self.call(call.op, call.args, on_progress)[0])
 
     def import_bundle(
         self, path: str | os.PathLike[str], *, on_progress: OnProgress | None = None
     ) -> answers.ImportAnswer:
-        """Take in the content and the names of a file that `export` wrote, or another CAR."""
+        """Take in the content and the names of a file that `export` wrote, or the DAGs of any other
+        CAR, whose roots are pinned.
+        """
         call = calls.import_bundle(path)
         return cast("answers.ImportAnswer", self.call(call.op, call.args, on_progress)[0])
 

@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests, varint
-from p2pcache.content.car import MAX_BLOCK_BYTES
+from p2pcache.content.blocks import MAX_BLOCK_BYTES
 from p2pcache.errors import Untrusted
 
 SHA2_512 = 0x13  # multicodec table

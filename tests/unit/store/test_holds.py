@@ -77,8 +77,8 @@ def test_loose_blocks_that_are_pinned_while_all_are_collected_stay(store, monkey
         gone = store.collect_loose()
     assert set(gone) == set(blocks[2:])
     assert {key for key, _, _ in store.loose.every()} == set(blocks[:2])
-    assert not store.remove_loose(blocks[0])
-    assert store.remove_loose(blocks[1])
+    assert store.remove_loose([blocks[0]]) == (0, [])
+    assert store.remove_loose([blocks[1]])[1] == [blocks[1]]
     assert store.loose.length(blocks[1]) is None
 
 

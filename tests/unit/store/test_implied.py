@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -45,6 +47,43 @@ def check_all(store, data: bytes) -> None:
     for cid, node in nodes_of(data).items():
         assert store.implied.read(cid[4:]) == node
         assert store.implied.length(cid[4:]) == len(node)
+
+
+@pytest.fixture
+def made(store, monkeypatch) -> list[bytes]:
+    """The owners whose nodes were made, as often as they were; each takes a while."""
+    owners: list[bytes] = []
+    make = implied_module.Implied._make
+
+    def counting(self: implied_module.Implied, owner: bytes) -> dict[bytes, bytes]:
+        owners.append(owner)
+        time.sleep(0.1)
+        return make(self, owner)
+
+    monkeypatch.setattr(implied_module.Implied, "_make", counting)
+    return owners
+
+
+def test_for_who_may_not_see_it_nothing_is_made(store, made):
+    data = content(3 * MIB + 5, 1)
+    store_whole(store, data)
+    (node,) = (cid[4:] for cid in nodes_of(data))
+    assert store.implied.read(node, lambda _: False) is None
+    assert store.implied.length(node, lambda _: False) is None
+    assert made == []
+    assert store.implied.length(node) is not None
+    assert len(made) == 1
+
+
+def test_what_many_ask_for_at_once_is_made_once(store, made):
+    data = content(3 * MIB + 5, 1)
+    store_whole(store, data)
+    ((cid, node),) = nodes_of(data).items()
+    store.implied.catch_up()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(store.implied.read, [cid[4:]] * 8))
+    assert found == [node] * 8
+    assert len(made) == 1
 
 
 # two levels of nodes need more than 1024 leaves: 1.1 GB; `test_a_tree_of_two_levels` fakes them
