@@ -7,6 +7,8 @@ host.py         the host over libp2p: links, streams, shutdown
 dialer.py       several addresses, short deadlines     listener.py   ports and their limits
 tcp.py          one TCP connection     handshake.py    from there to a proven, muxed connection
 stream.py       one conversation       swarm.py        libp2p's swarm without what harms us
+frames.py       noise and yamux, many frames at a time
+private_connection.py  the cipher of private networks
 py_libp2p_fixes.py   every patch of libp2p, with the defect and the version
 lean_libp2p.py       the parts of libp2p that are not loaded
 """
