@@ -18,6 +18,8 @@ import trio
 from libp2p.custom_types import TProtocol
 from libp2p.identity.identify_push.identify_push import push_identify_to_peers
 from libp2p.network.exceptions import SwarmException
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.tools.anyio_service import background_trio_service
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from libp2p.abc import INetConn, INetStream
     from libp2p.host.basic_host import BasicHost
     from libp2p.network.connection.swarm_connection import SwarmConn
-    from libp2p.peer.id import ID
 
     from p2pcache.net.address import Address
     from p2pcache.net.handshake import Proven
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from p2pcache.net.tcp import TcpConnection
 
 STRANGERS = 16  # remembered for `doctor`
+IDENTIFIED_S = (0.05, 0.2, 1.0, 4.0)  # looks at whether identify has said something
 LISTEN = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
 _LOG = logging.getLogger(__name__)
 
@@ -225,6 +227,18 @@ class Libp2pHost:
                 f"{opening.error or 'no answer'}"
             ) from opening.error
         return HostStream(opening.stream, peer, link.tcp, self._nursery)
+
+    async def speaks(self, peer: PeerId, protocol: str) -> bool:
+        """Whether it said so (libp2p's identify), for which a new connection takes a moment."""
+        for pause_s in IDENTIFIED_S:
+            try:
+                known = self._basic.get_peerstore().get_protocols(ID(peer))
+            except PeerStoreError:
+                known = []
+            if known:
+                return protocol in known
+            await trio.sleep(pause_s)
+        return False
 
     def cut(self, peer: PeerId) -> None:
         """Close every connection to a peer now, at the socket; also of a frozen one."""

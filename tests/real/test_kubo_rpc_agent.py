@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.agents import Agent, running_agent
-from tests.support.kubo_rpc import FILE, Server
+from tests.support.agents import running_agent
+from tests.support.kubo_rpc import FILE, rpc_of
 from tests.support.network import network, peer_id, wait_until
 from tests.support.processes import free_port
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
 MIB = 1 << 20
 HELLO = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq"
-
-
-def rpc_of(agent: Agent, folder: Path) -> Server:
-    """Where it listens, once it does."""
-
-    def url() -> str | None:
-        with agent.client() as client:
-            found = client.status()["ipfs"]["rpc"]
-        return found
-
-    wait_until(url, "no RPC")
-    host, port = str(url()).removeprefix("http://").split(":")
-    return Server(host, int(port), folder)
 
 
 def test_what_was_added_and_pinned_outlives_a_restart(tmp_path):

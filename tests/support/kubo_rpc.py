@@ -18,17 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.kubo import ipfs_binary
+from tests.support.network import wait_until
 from tests.support.node_packages import installed, node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from tests.support.agents import Agent
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # distutils; a urllib3 argument that is going away
     import aioipfs
     import ipfshttpclient
 
-__all__ = ["JsClient", "Server", "aioipfs", "ipfshttpclient", "js_client", "told"]
+__all__ = ["JsClient", "Server", "aioipfs", "ipfshttpclient", "js_client", "rpc_of", "told"]
 
 ANSWER_S = 240.0
 JS_SOURCE = Path(__file__).parent / "kubo_rpc_client"
@@ -111,6 +114,19 @@ class Server:
             input=stdin, check=False, capture_output=True, timeout=ANSWER_S, env=env, cwd=cwd,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr.decode(errors="replace")
+
+
+def rpc_of(agent: Agent, folder: Path) -> Server:
+    """Where it listens, once it does."""
+
+    def url() -> str | None:
+        with agent.client() as client:
+            found = client.status()["ipfs"]["rpc"]
+        return found
+
+    wait_until(url, "no RPC")
+    host, port = str(url()).removeprefix("http://").split(":")
+    return Server(host, int(port), folder)
 
 
 Part = tuple[str, bytes, str]

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import trio
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
-from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 
 from p2pcache.errors import UsageError, plain_errors
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from p2pcache.content.peerid import PeerId
     from p2pcache.net.host import Libp2pHost
 
-IDENTIFIED_S = (0.05, 0.2, 1.0, 4.0)  # looks at whether identify has said something
 log = logging.getLogger(__name__)
 
 
@@ -186,25 +184,13 @@ class Dht:
             self._kad.routing_table.remove_peer(ID(peer))
 
     async def _enter(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
-        known = ID(peer)
-        if not self._options.of_agents and not await self._is_server(known):
+        known, protocol = ID(peer), self._options.protocol
+        if not self._options.of_agents and not await self._host.speaks(peer, protocol):
             return
         if addresses:
             parsed = [Multiaddr(address) for address in addresses]
             self._proxy.get_peerstore().add_addrs(known, parsed, 3600)
         await self._kad.routing_table.add_peer(PeerInfo(known, []), skip_server_mode_check=True)
-
-    async def _is_server(self, peer: ID) -> bool:
-        """What its identify says, which comes soon after a connection."""
-        for pause_s in IDENTIFIED_S:
-            try:
-                known = self._host.libp2p.get_peerstore().get_protocols(peer)
-            except PeerStoreError:
-                known = []
-            if known:
-                return self._options.protocol in known
-            await trio.sleep(pause_s)
-        return False
 
     def _servers(self) -> list[tuple[PeerId, int]]:
         found = []
@@ -254,8 +240,10 @@ class Dht:
         )  # fmt: skip
 
 
-LAN = DhtOptions(protocol="/ipfs/lan/kad/1.0.0", of_agents=False)
-"""Kubo's table of a local network; a key is the multihash of a CID."""
+LAN = DhtOptions(protocol="/ipfs/lan/kad/1.0.0", of_agents=False, find_s=2.0)
+"""Kubo's table of a local network, which answers in milliseconds: who asks for what nobody has is
+told so soon, also when a server froze. A key is the multihash of a CID.
+"""
 
 
 @asynccontextmanager
