@@ -70,18 +70,13 @@ class Node:
     async def connect(self, peer: str, addresses: list[str]) -> None:
         await self._host.connect(parse_peer_id(peer), addresses, timeout_s=READ_S)
 
-    async def fetch(self, root: str) -> dict[str, float]:
-        """All below a root, and what that took of this process."""
-        cpu, began = time.process_time(), time.monotonic()
-        got = await fetch_all(self._bitswap, cids.parse_cid(root))
-        seconds = time.monotonic() - began
-        again = self._bitswap.statistics()["blocks_received_again_total"]
-        return {
-            "seconds": seconds,
-            "bytes": sum(map(len, got.values())),
-            "cpu_s": time.process_time() - cpu,
-            "again": again,
-        }
+    async def fetch(self, root: str) -> int:
+        """All below a root; its bytes."""
+        return sum(map(len, (await fetch_all(self._bitswap, cids.parse_cid(root))).values()))
+
+    async def again(self) -> int:
+        """Blocks that came twice."""
+        return self._bitswap.statistics()["blocks_received_again_total"]
 
     async def late(self, pause_s: float) -> dict[str, Any]:
         """A block that will be here later; its CID, and when by this machine's clock."""

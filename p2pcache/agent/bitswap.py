@@ -93,6 +93,11 @@ class AgentBitswap:
     def lied(self, cid: bytes) -> None:
         """Never: bitswap itself verifies what it gives."""
 
+    @property
+    def table(self) -> Dht | None:
+        """Kubo's, of multihashes; None while no network is open."""
+        return None if self._open is None else self._open[1]
+
     def status(self) -> dict[str, Any] | None:
         """Counts; None while no network is open."""
         if self._open is None:

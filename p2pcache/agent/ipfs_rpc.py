@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ from p2pcache.agent.access import open_to_all
 from p2pcache.agent.pins import UserPins
 from p2pcache.content import cid as cids
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
-from p2pcache.errors import LocalFault, Unavailable, Untrusted
+from p2pcache.errors import LocalFault, P2PCacheError, Unavailable, Untrusted
 from p2pcache.gateway.kubo_rpc.call import Context, Identity, Peer, Space
+from p2pcache.net.sync.wire import PROTOCOL as SYNC
 from p2pcache.store import durable
 from p2pcache.transfer.dag_pins import FILES, DagPinner
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from p2pcache.agent.network import AgentNetwork
     from p2pcache.agent.parts import Parts
+    from p2pcache.net.dht import Dht
 
 CONNECT_S = 10.0  # to be linked with an agent whose address is known; a handshake takes 0.1 s
 ROOT_FILE = "ipfs-files-root"
@@ -86,11 +89,12 @@ class AgentNode:
         network = self._parts.network.current
         if network is None:
             return []
+        known = {member.peer: member.addresses for member in network.network.members()}
         found = []
-        for member in network.network.members():
-            seen = network.host.address_of(member.peer)
-            addresses = (seen, *member.addresses) if seen else member.addresses
-            found.append(Peer(format_peer_id(member.peer), tuple(addresses)))
+        for peer in [*known, *sorted(network.host.connected() - known.keys())]:
+            seen = network.host.address_of(peer)
+            addresses = (*((seen,) if seen else ()), *known.get(peer, ()))
+            found.append(Peer(format_peer_id(peer), addresses))
         return found
 
     async def connect(self, address: str) -> None:
@@ -98,6 +102,13 @@ class AgentNode:
         head, _, text = address.rpartition("/p2p/")
         peer = parse_peer_id(text)
         network = self._network()
+        if self._parts.ipfs.bitswap is not None:  # whoever speaks that is no agent, but welcome
+            try:
+                await network.host.connect(peer, [head], timeout_s=CONNECT_S)
+            except P2PCacheError as exc:
+                raise type(exc)(f"connect {text} failure: {exc.message}", hint=exc.hint) from exc
+            if not await network.host.speaks(peer, SYNC):
+                return
         network.network.meet(peer, [head])
         with trio.move_on_after(CONNECT_S):
             async with network.network.watch() as changes:
@@ -106,22 +117,38 @@ class AgentNode:
                 return
         raise Unavailable(f"connect {text} failure: no agent of this network answers there")
 
+    def _table(self) -> Dht | None:
+        bitswap = self._parts.ipfs.bitswap
+        return None if bitswap is None else bitswap.table
+
     async def providers(self, cid: bytes) -> AsyncIterator[Peer]:
-        """See the port."""
-        network = self._parts.network.current
-        if network is None or network.dht is None:
-            return
-        wanted = cids.as_v1(cid)
-        async with network.dht.find(wanted) as found:
-            async for peer, addresses in found:
-                yield Peer(format_peer_id(peer), tuple(addresses))
+        """See the port. Both tables are asked at once."""
+        network, wanted = self._parts.network.current, cids.as_v1(cid)
+        table = self._table()
+        async with AsyncExitStack() as searches:
+            found = []
+            if network is not None and network.dht is not None:
+                found.append(await searches.enter_async_context(network.dht.find(wanted)))
+            if table is not None:
+                finding = table.find(cids.multihash(wanted))
+                found.append(await searches.enter_async_context(finding))
+            told = set()
+            for search in found:
+                async for peer, addresses in search:
+                    if peer not in told:
+                        told.add(peer)
+                        yield Peer(format_peer_id(peer), tuple(addresses))
 
     async def provide(self, cid: bytes) -> None:
         """See the port."""
-        network = self._network()
-        if network.dht is None:
+        network, table = self._network(), self._table()
+        wanted = cids.as_v1(cid)
+        if table is not None:
+            table.provide([cids.multihash(wanted)])
+        if network.dht is not None:
+            network.dht.provide([wanted])
+        elif table is None:
             raise Unavailable("cannot provide: `network.dht` is off")
-        network.dht.provide([cids.as_v1(cid)])
 
     async def space(self) -> Space:
         """See the port."""

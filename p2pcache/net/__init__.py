@@ -8,6 +8,8 @@ dialer.py       several addresses, short deadlines     listener.py   ports and t
 tcp.py          one TCP connection     handshake.py    from there to a proven, muxed connection
 stream.py       one conversation       swarm.py        libp2p's swarm without what harms us
 public.py    a second host, in the public IPFS network
+frames.py       noise and yamux, many frames at a time
+private_connection.py  the cipher of private networks
 py_libp2p_fixes.py   every patch of libp2p, with the defect and the version
 lean_libp2p.py       the parts of libp2p that are not loaded
 """

@@ -23,7 +23,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 
 from p2pcache.content.peerid import PeerId, check_peer_id
 from p2pcache.errors import Denied, P2PCacheError, Unavailable, Untrusted
-from p2pcache.net.py_libp2p_fixes import OtherNetwork, PrivateConnection
+from p2pcache.net.private_connection import OtherNetwork, PrivateConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

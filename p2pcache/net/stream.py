@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from p2pcache.net.tcp import TcpConnection
 
 SMALL_BYTES = 4096  # what a socket takes whole that can be written to
-WRITE_BYTES = 65507  # with yamux's 12 it fills one noise message exactly: 65519
-READ_BYTES = 1 << 16
+READ_BYTES = 1 << 20  # whatever came
 GIVE_UP_S = 1.0  # for a reset to leave; a peer that does not take 12 bytes in that time is frozen
 CLOSE_S = 2.0  # for the other end to close too
 _LOG = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class HostStream:
         self._peer = peer
         self._tcp = tcp
         self._nursery = nursery
-        self._ahead = bytearray()
+        self._ahead = memoryview(b"")  # of what was read last
         self._sending = FreeLock()
         self._reading: trio.CancelScope | None = None
         self._ended = False
@@ -62,26 +61,24 @@ class HostStream:
         """`count` bytes (the caller bounds it). Raises Unavailable. If cancelled, it ends."""
         if len(self._ahead) < count:
             return await self._receive_more(count)
-        data = bytes(self._ahead[:count])
-        del self._ahead[:count]
+        data, self._ahead = bytes(self._ahead[:count]), self._ahead[count:]
         return data
 
     async def _receive_more(self, count: int) -> bytes:
         """With what is ahead; joined once, for a message may have megabytes."""
-        parts = [bytes(self._ahead)]
-        self._ahead.clear()
-        missing = count - len(parts[0])
+        parts = [self._ahead]
+        missing = count - len(self._ahead)
+        self._ahead = memoryview(b"")
         try:
             while missing > 0:
                 self._check()
-                parts.append(await self._read())
+                parts.append(memoryview(await self._read()))
                 missing -= len(parts[-1])
         except trio.Cancelled:
             self.abort()
             raise
         if missing:
-            self._ahead += parts[-1][missing:]
-            parts[-1] = parts[-1][:missing]
+            parts[-1], self._ahead = parts[-1][:missing], parts[-1][missing:]
         return b"".join(parts)
 
     async def send_all(self, data: bytes) -> None:
@@ -148,8 +145,7 @@ class HostStream:
 
     async def _write(self, data: bytes, writing: _Writing) -> None:
         try:
-            for start in range(0, len(data), WRITE_BYTES):
-                await self._stream.write(data[start : start + WRITE_BYTES])
+            await self._stream.write(data)
         except Exception as exc:  # noqa: BLE001 - as in _read
             writing.error = exc
         finally:

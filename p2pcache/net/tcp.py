@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WRITE_STALL_S = 10.0  # a peer whose kernel takes no byte for so long is cut
 USER_TIMEOUT_MS = 20_000  # the kernel's own limit for bytes that nobody acknowledges
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
-_CHUNK_BYTES = 1 << 16
+_READ_BYTES = 1 << 18  # at once; a busy peer has that much under way
 _LOG = logging.getLogger(__name__)
 
 
@@ -35,7 +35,6 @@ class TcpConnection(ReadWriteCloser):
     """
 
     def __init__(self, stream: trio.SocketStream, *, stall_s: float = WRITE_STALL_S) -> None:
-        self._stream = stream
         self._stall_s = stall_s
         self._socket = stream.socket
         self._ahead = b""  # what was read ahead; taken up to `_taken`
@@ -108,7 +107,7 @@ class TcpConnection(ReadWriteCloser):
         while not self._closed:
             try:
                 await trio.lowlevel.wait_readable(self._socket)
-                return os.read(self._socket.fileno(), _CHUNK_BYTES)
+                return os.read(self._socket.fileno(), _READ_BYTES)
             except BlockingIOError:
                 continue
             except (OSError, trio.ClosedResourceError) as exc:
@@ -130,7 +129,7 @@ class TcpConnection(ReadWriteCloser):
         finally:
             self._writing = False
 
-    def _send_at_once(self, data: bytes) -> int:
+    def _send_at_once(self, data: bytes | memoryview) -> int:
         """How many bytes the kernel took."""
         try:
             return 0 if self._closed else os.write(self._socket.fileno(), data)
@@ -142,17 +141,19 @@ class TcpConnection(ReadWriteCloser):
 
     async def _write(self, view: memoryview) -> None:
         while view:
+            if self._closed:
+                raise ConnectionClosedError(f"{self.remote} is gone", transport="tcp")
             with trio.move_on_after(self._stall_s) as scope:
                 try:
-                    await self._stream.send_all(view[:_CHUNK_BYTES])
-                except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                    await trio.lowlevel.wait_writable(self._socket)
+                except (OSError, trio.ClosedResourceError) as exc:
                     self.cut()
                     raise ConnectionClosedError(f"{self.remote} is gone", transport="tcp") from exc
             if scope.cancelled_caught:
                 _LOG.info("cut %s: it took no byte for %.0f s", self.remote, self._stall_s)
                 self.cut()
                 raise ConnectionClosedError(f"{self.remote} takes no bytes", transport="tcp")
-            view = view[_CHUNK_BYTES:]
+            view = view[self._send_at_once(view) :]
 
     async def close(self) -> None:
         """Close the socket; what the kernel has is still sent."""

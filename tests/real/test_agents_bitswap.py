@@ -3,90 +3,25 @@
 from __future__ import annotations
 
 import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
-from random import Random
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from p2pcache.content import cid as cids
+from tests.support.bitswap_agents import (
+    a_folder,
+    address,
+    agent_and_kubo,
+    counts,
+    providers,
+    push,
+    read,
+    run,
+)
 from tests.support.bitswap_kubo import LIKE_OURS, trading_kubo
 from tests.support.network import network, peer_id, wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.support.agents import Agent
-    from tests.support.bitswap_kubo import Trader
-
-BITSWAP = {"ipfs.bitswap": "on", "ipfs.gateway": "127.0.0.1:0"}
-
-
-@contextmanager
-def agent_and_kubo(place: Path, agents: int = 1) -> Iterator[tuple[Trader, list[Agent]]]:
-    """Agents of one network, and a Kubo with its key that knows nobody yet."""
-    with network(place, agents, settings=BITSWAP) as all_of_them:
-        key = (all_of_them[0].home / "network.key").read_bytes()
-        with trading_kubo(place / "kubo", key) as kubo:
-            yield kubo, all_of_them
-
-
-def address(agent: Agent) -> str:
-    with agent.client() as client:
-        return next(a for a in client.init()["addresses"] if "/ip4/127.0.0.1/" in a)
-
-
-def counts(agent: Agent) -> dict:
-    with agent.client() as client:
-        found = client.status()["ipfs"]["bitswap"]
-    assert found is not None
-    return found
-
-
-def read(agent: Agent, path: str) -> bytes:
-    """Through its gateway."""
-    with agent.client() as client:
-        url = client.status()["ipfs"]["gateway"]
-    try:
-        with urllib.request.urlopen(f"{url}/ipfs/{path}", timeout=60) as answer:
-            return answer.read()
-    except urllib.error.HTTPError as exc:
-        with exc:
-            raise AssertionError(exc.read().decode()) from exc
-
-
-def providers(kubo: Trader, root: str) -> set[str]:
-    rows = run(kubo.lines, "routing/findprovs", root, **{"num-providers": 1})
-    return {one["ID"] for row in rows if row["Type"] == 4 for one in row["Responses"]}
-
-
-def a_folder(place: Path, seed: int) -> dict[str, bytes]:
-    random = Random(seed)
-    sizes = {"model/weights.bin": 9_000_000, "model/config.json": 700, "ä.txt": 1_300_000}
-    files = {path: random.randbytes(size) for path, size in sizes.items()}
-    for path, data in files.items():
-        (place / path).parent.mkdir(parents=True, exist_ok=True)
-        (place / path).write_bytes(data)
-    return files
-
-
-def run(call, *args, **more):
-    async def bounded():
-        with trio.fail_after(120):
-            return await call(*args, **more)
-
-    return trio.run(bounded)
-
-
-def push(agent: Agent, place: Path) -> str:
-    with agent.client() as client:
-        root = client.push(place)["root"]
-    assert root is not None
-    return root
+NOBODY_HAS = cids.format_cid(cids.make_cid(cids.DAG_CBOR, b"\x12\x20" + bytes(32)))  # no file
 
 
 def test_kubo_finds_a_folder_that_an_agent_pushed_and_fetches_it(tmp_path):
@@ -176,7 +111,7 @@ def test_agents_without_the_setting_speak_no_bitswap(tmp_path):
                         and "/id/" not in protocol and "/ping/" not in protocol]  # fmt: skip
 
 
-def test_doctor_tells_a_kubo_from_an_agent_that_is_absent(tmp_path: Path):
+def test_doctor_tells_a_kubo_from_an_agent_that_is_absent(tmp_path):
     with agent_and_kubo(tmp_path) as (kubo, [agent]):
         assert agent.stop() == 0
         agent.env["P2PCACHE_NETWORK_BOOTSTRAP"] = kubo.address
@@ -192,18 +127,11 @@ def test_doctor_tells_a_kubo_from_an_agent_that_is_absent(tmp_path: Path):
         assert rows()["bitswap"]["ok"]
 
 
-def test_what_nobody_has_is_told_within_two_seconds(tmp_path: Path):
-    with agent_and_kubo(tmp_path) as (kubo, [agent]):
+def test_what_nobody_has_is_told_soon(tmp_path):
+    with agent_and_kubo(tmp_path, 2) as (kubo, (agent, _)):
         run(kubo.connect, address(agent))
-        with agent.client() as client:
-            url = client.status()["ipfs"]["gateway"]
-        took = []
-        for number in range(3):  # another one each time: what nobody had is remembered
-            missing = cids.format_cid(cids.raw_cid(number.to_bytes(32, "big")))
-            began = time.monotonic()
-            with pytest.raises(urllib.error.HTTPError) as told:
-                urllib.request.urlopen(f"{url}/ipfs/{missing}", timeout=60)
-            with told.value as answer:
-                assert answer.code == 404
-            took.append(time.monotonic() - began)
-        assert min(took) < 2.0, took
+        wait_until(lambda: counts(agent)["dht"]["servers"] >= 2, "no servers")
+        began = time.monotonic()
+        with pytest.raises(AssertionError, match="nobody has"):
+            read(agent, f"{NOBODY_HAS}?format=raw")
+        assert time.monotonic() - began < 2

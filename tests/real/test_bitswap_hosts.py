@@ -14,7 +14,8 @@ from p2pcache.agent.ipfs import Ipfs
 from p2pcache.config.ipfs import IpfsSettings
 from p2pcache.content import cid as cids
 from p2pcache.net.bitswap import wire
-from p2pcache.net.bitswap.driver import BitswapOptions, open_bitswap
+from p2pcache.net.bitswap.driver import open_bitswap
+from p2pcache.net.bitswap.options import BitswapOptions
 from p2pcache.net.bitswap.wire import Entry, Message
 from p2pcache.net.host import open_host
 from p2pcache.net.identity import Identity

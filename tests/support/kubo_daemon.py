@@ -57,6 +57,7 @@ class KuboDaemon:
     addresses: list[str]
     gateway: str = ""
     repo: Path | None = None
+    pid: int = 0
 
     def add(self, path: Path, *options: str) -> str:
         """The root of a file or a folder, stored and pinned; `options` of `ipfs add`."""
@@ -129,7 +130,8 @@ def _ready(repo: Path, process: subprocess.Popen[bytes], log: Path, *, gateway: 
                 addresses = [address.split("/p2p/")[0] for address in said["Addresses"]]
                 place = (repo / "gateway").read_text() if gateway else ""
                 return KuboDaemon(
-                    daemon.api, said["ID"], addresses, place.strip().removeprefix("http://"), repo
-                )
+                    daemon.api, said["ID"], addresses, place.strip().removeprefix("http://"), repo,
+                    process.pid,
+                )  # fmt: skip
         time.sleep(0.05)
     raise AssertionError(log.read_text()[-3000:])

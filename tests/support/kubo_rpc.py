@@ -31,7 +31,7 @@ with warnings.catch_warnings():
     import aioipfs
     import ipfshttpclient
 
-__all__ = ["JsClient", "Server", "aioipfs", "ipfshttpclient", "js_client", "told"]
+__all__ = ["JsClient", "Server", "aioipfs", "ipfshttpclient", "js_client", "rpc_of", "told"]
 
 ANSWER_S = 240.0
 JS_SOURCE = Path(__file__).parent / "kubo_rpc_client"
@@ -116,6 +116,19 @@ class Server:
         return done.returncode, done.stdout, done.stderr.decode(errors="replace")
 
 
+def rpc_of(agent: Agent, folder: Path) -> Server:
+    """Where it listens, once it does."""
+
+    def url() -> str | None:
+        with agent.client() as client:
+            found = client.status()["ipfs"]["rpc"]
+        return found
+
+    wait_until(url, "no RPC")
+    host, port = str(url()).removeprefix("http://").split(":")
+    return Server(host, int(port), folder)
+
+
 Part = tuple[str, bytes, str]
 """Name (percent-encoded by whoever writes it), content, media type."""
 
@@ -193,16 +206,3 @@ def js_client(server: Server) -> Iterator[JsClient]:
         assert process.stdout is not None
         process.stdin.close()
         process.stdout.close()
-
-
-def rpc_of(agent: Agent, folder: Path) -> Server:
-    """Where it listens, once it does."""
-
-    def url() -> str | None:
-        with agent.client() as client:
-            found = client.status()["ipfs"]["rpc"]
-        return found
-
-    wait_until(url, "no RPC")
-    host, port = str(url()).removeprefix("http://").split(":")
-    return Server(host, int(port), folder)

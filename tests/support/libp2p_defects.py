@@ -19,7 +19,7 @@ from libp2p.peer.peerinfo import PeerInfo
 from libp2p.security.pnet.protector import new_protected_conn
 from multiaddr import Multiaddr
 
-from p2pcache.net import py_libp2p_fixes
+from p2pcache.net import private_connection, py_libp2p_fixes
 
 ECHO = "/test/echo/1"
 MUCH_BYTES = 2 << 20  # eight windows
@@ -219,9 +219,9 @@ async def private_network_is_not_the_spec() -> bool:
     if sys.argv[2] == "stock":
         await new_protected_conn(conn, "00" * 32).write(b"x")
     else:
-        await py_libp2p_fixes.PrivateConnection(conn, bytes(32)).write(b"x")
+        await private_connection.PrivateConnection(conn, bytes(32)).write(b"x")
     nonce, said = bytes(sent[:24]), bytes(sent[24:])
-    return py_libp2p_fixes.xsalsa20(bytes(32), nonce.ljust(24)).decrypt(said) != b"x"
+    return private_connection.xsalsa20(bytes(32), nonce.ljust(24)).decrypt(said) != b"x"
 
 
 PROBES = (

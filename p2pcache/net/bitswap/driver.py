@@ -1,18 +1,17 @@
-"""Bitswap over `net.port.Host`: streams, queues and deadlines around `ledger` and `machine`.
+"""Bitswap over `net.port.Host`: who is there, who waits for what, and who may have it.
 
-Messages are read from streams that the peer opened and written to streams of our own, one of each
-and long-lived (Kubo and Helia close the other direction). What is to be sent lies in the two
-machines, which are bounded, until a stream takes it: a peer that reads slowly holds up nobody, and
-is let go after `send_s`. Blocks that come are hashed before anybody sees them.
+Messages are read from streams that the peer opened (`inbound`) and written to streams of our own
+(`outbound`), one of each and long-lived (Kubo and Helia close the other direction). What we want
+and what others want of us is decided by `machine` and `ledger`. Blocks that come are hashed before
+anybody sees them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -22,58 +21,24 @@ from p2pcache.content.dag.hashes import check_hash, raw_hash
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted, plain_errors
 from p2pcache.net.bitswap import wire
-from p2pcache.net.bitswap.ledger import Batch, Ledgers
-from p2pcache.net.bitswap.machine import Came, WantOptions, Wants
-from p2pcache.net.bitswap.wire import Block, Entry, Kind, Message
+from p2pcache.net.bitswap.inbound import Inbound
+from p2pcache.net.bitswap.ledger import Ledgers
+from p2pcache.net.bitswap.machine import Came, Wants
+from p2pcache.net.bitswap.mutes import Mutes
+from p2pcache.net.bitswap.options import BitswapOptions
+from p2pcache.net.bitswap.outbound import Outbound
 from p2pcache.net.port import Down, Up
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable
 
     from p2pcache.content.peerid import PeerId
-    from p2pcache.net.port import Host, Stream
-
-    Providers = AsyncIterator[tuple[PeerId, tuple[str, ...]]]
-    Find = Callable[[bytes], AbstractAsyncContextManager[Providers]]
+    from p2pcache.net.bitswap.inbound import Named
+    from p2pcache.net.bitswap.options import Find, Served
+    from p2pcache.net.bitswap.wire import Message
+    from p2pcache.net.port import Host
 
 log = logging.getLogger(__name__)
-
-MAX_FAILURES = 3  # streams to a peer that broke one after the other
-MAX_MUTED = 1024
-_ACLOSE_S = 2.0
-
-
-class Served(Protocol):
-    """Blocks that are here and that everybody in the network may have: a part of `Blocks`."""
-
-    async def length(self, cid: bytes) -> int | None:
-        """Its bytes, None: it is not here. Raises LocalFault."""
-        ...
-
-    async def get(self, cid: bytes, *, local: bool = False) -> bytes:
-        """It; always asked for with `local`. Raises NotFound, LocalFault."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class BitswapOptions:
-    """Limits. A message is at most 4 MiB."""
-
-    want: WantOptions = field(default_factory=WantOptions)
-    max_gets: int = 256  # of one session at once; the rest waits
-    max_streams: int = 8  # inbound, of one peer; it needs one
-    open_s: float = 10.0  # to open a stream
-    send_s: float = 30.0  # for a peer to take one message
-    message_s: float = 60.0  # from the first byte of a message to its last
-    parsed_here_bytes: int = 4 * 1024  # of a message, more in a thread: at worst 4 ms here
-    hashed_here_bytes: int = 32 * 1024  # more in a thread: 20 us here, 60 us to get there
-    idle_s: float = (
-        5.0  # our stream is closed when there is nothing to say for so long; Helia waits 10
-    )
-    tick_s: float = 0.5
-    find_again_s: float = 5.0  # providers of one block are looked up no more often
-    max_finds: int = 4  # at once
-    mute_s: float = 600.0  # who broke the rules is not listened to
 
 
 class _Waiter:
@@ -124,9 +89,8 @@ class Bitswap:
         self._ledgers = Ledgers()
         self._wants = Wants(options.want)
         self._waiters: dict[bytes, list[_Waiter]] = {}
-        self._wakes: dict[PeerId, trio.Event] = {}  # of the task that writes to a peer
-        self._inbound: Counter[PeerId] = Counter()
-        self._muted: dict[PeerId, float] = {}  # until when
+        self._mutes = Mutes(options.mute_s)
+        self._inbound = Inbound(self, options)
         self._found_at: dict[bytes, float] = {}
         self._looking: set[bytes] = set()  # whose providers are being looked up, or will be
         self._finding = trio.CapacityLimiter(options.max_finds)
@@ -134,6 +98,10 @@ class Bitswap:
         self._news = trio.Event()
         self._session_count = 0
         self._counts: Counter[str] = Counter()
+        self._outbound = Outbound(
+            host, blocks, nursery, options, self._ledgers, self._wants,
+            look=self._look, let_go=self._let_go, counts=self._counts,
+        )  # fmt: skip
 
     # -- for others
 
@@ -163,7 +131,7 @@ class Bitswap:
             "wants_refused_total": self._ledgers.refused_count,
             "blocks_received_again_total": self._wants.again_count,
             "blocks_not_asked_for_total": self._wants.unasked_count,
-            "muted": len(self._muted),
+            "muted": self._mutes.count(),
             **self._counts,
         }
 
@@ -171,7 +139,7 @@ class Bitswap:
         """Follow who is there; until cancelled."""
         events = self._host.watch()
         for protocol in wire.PROTOCOLS:
-            self._host.set_handler(protocol, self._answer)
+            self._host.set_handler(protocol, self._inbound.answer)
         for peer in self._host.connected():
             self._up(peer)
         self._nursery.start_soon(self._tick)
@@ -183,7 +151,7 @@ class Bitswap:
                 case Down(peer):
                     self._wants.down(peer, trio.current_time())
                     self._ledgers.forget(peer)
-                    self._stir([peer])  # its writer ends
+                    self._outbound.stir([peer])  # its writer ends
             self._follow()
 
     # -- what we want
@@ -239,122 +207,100 @@ class Bitswap:
                 self._nursery.start_soon(self._look_up, self._find, cid)
             elif looked_up > 0 or self._find is None:
                 self._give_up(cid)
-        self._stir(self._wants.talks())
+        self._outbound.stir(self._wants.talks())
 
-    def _give_up(self, cid: bytes) -> None:
+    def _give_up(self, cid: bytes, error: P2PCacheError | None = None) -> None:
         if self._wants.is_refused(cid):
-            text = cids.format_cid(cids.as_v1(cid))
-            self._fail(cid, NotFound(f"no peer has the block `{text}`"), patient=False)
+            nobody = NotFound(f"no peer has the block `{cids.format_cid(cids.as_v1(cid))}`")
+            self._fail(cid, error or nobody, patient=False)
 
     async def _look_up(self, find: Find, cid: bytes) -> None:
+        error = None
         try:
             async with self._finding:
                 if cid not in self._waiters:
                     return
-                await self._connect_providers(find, cid)
+                error = await self._connect_providers(find, cid)
         finally:
             self._looking.discard(cid)
-        self._give_up(cid)
+        self._give_up(cid, error)
 
-    async def _connect_providers(self, find: Find, cid: bytes) -> None:
-        """Connect to those who are said to have it; they are asked like all others then."""
+    async def _connect_providers(self, find: Find, cid: bytes) -> P2PCacheError | None:
+        """Connect to those who are said to have it; they are asked like all others then. What was
+        wrong, when some are said to and none was reached.
+        """
+        reached, errors = 0, list[P2PCacheError]()
+        places = trio.Semaphore(self.options.max_dials)
+
+        async def dial(peer: PeerId, addresses: tuple[str, ...]) -> None:
+            nonlocal reached
+            try:
+                await self._host.connect(peer, addresses, timeout_s=self.options.dial_s)
+                reached += 1
+                self._up(peer)
+                self._outbound.stir(self._wants.talks())
+            except P2PCacheError as exc:
+                log.debug("a provider was not reached: %s", exc.message)
+                errors.append(exc)
+            finally:
+                places.release()
+
         try:
-            async with find(cids.as_v1(cid)) as found:
+            async with find(cids.as_v1(cid)) as found, trio.open_nursery() as nursery:
                 async for peer, addresses in found:
-                    if self._is_muted(peer):
-                        continue
-                    await self._host.connect(peer, addresses, timeout_s=self.options.open_s)
-                    self._up(peer)
-                    self._stir(self._wants.talks())
+                    if reached + len(errors) >= self.options.max_named:
+                        break
+                    if not self.is_muted(peer):
+                        await places.acquire()
+                        nursery.start_soon(dial, peer, addresses)
         except P2PCacheError as exc:
-            log.debug("looking for providers: %s", exc.message)
+            errors.append(exc)
+        if reached or not errors:
+            return None
+        return Unavailable(f"who is said to have the block was not reached: {errors[0].message}")
 
     async def _tick(self) -> None:
         while True:
             await trio.sleep(self.options.tick_s)
             self._end_mutes()
+            self._inbound.forget_idle()
             if self._wants.count():
                 self._wants.tick(trio.current_time())
                 self._follow()
 
     # -- what comes
 
-    async def _answer(self, stream: Stream) -> None:
-        peer = stream.peer
-        if self._is_muted(peer) or self._inbound[peer] >= self.options.max_streams:
-            raise Unavailable("not listened to")
-        self._inbound[peer] += 1
-        try:
-            while (size := await self._length(stream)) is not None:
-                with trio.move_on_after(self.options.message_s) as patience:
-                    data = await stream.receive_exactly(size)
-                if patience.cancelled_caught:
-                    raise Unavailable("a message did not end")
-                message = await self._parsed(data)
-                if self._is_muted(peer):  # for what another of its streams brought
-                    raise Unavailable("not listened to")
-                await self._heard(peer, message)
-        except Untrusted as exc:
-            self._mute(peer, exc.message)
-            raise
-        finally:
-            self._inbound[peer] -= 1
-            if not self._inbound[peer]:
-                del self._inbound[peer]
-
-    async def _length(self, stream: Stream) -> int | None:
-        """Of the next message; None: the stream has ended."""
-        size = 0
-        for place in range(wire.MAX_LENGTH_BYTES):
-            try:
-                byte = (await stream.receive_exactly(1))[0]
-            except Unavailable:
-                return None
-            size |= (byte & 127) << 7 * place
-            if byte < 128:
-                if size <= wire.MAX_MESSAGE_BYTES:
-                    return size
-                break
-        raise Untrusted("a message is too long")
-
-    async def _parsed(self, data: bytes) -> Message:
-        """Raises Untrusted."""
-        if len(data) > self.options.parsed_here_bytes:
-            return await trio.to_thread.run_sync(wire.parse, data)
-        return wire.parse(data)
-
-    async def _heard(self, peer: PeerId, message: Message) -> None:
+    async def heard(self, peer: PeerId, message: Message, blocks: Named) -> int:
+        """See `inbound.Hears`."""
         now = trio.current_time()
         self._up(peer)
-        if message.blocks:
-            await self._take_blocks(peer, message.blocks)
+        wanted = sum(self._take_block(peer, cid, data) for cid, data in blocks)
+        if self._wants.is_to_blame(peer):
+            raise Untrusted("it sends blocks that it was not asked for")
         self._wants.presence(peer, message.haves, message.dont_haves, now)
         self._follow()
         if message.entries or message.full:
             await self._look(peer, self._ledgers.heard(peer, message.entries, full=message.full))
+        return wanted
 
-    async def _take_blocks(self, peer: PeerId, blocks: Sequence[Block]) -> None:
-        if sum(len(block.data) for block in blocks) > self.options.hashed_here_bytes:
-            named = await trio.to_thread.run_sync(_named, blocks)
-        else:
-            named = _named(blocks)
-        for cid, data in named:
-            self._counts["blocks_received_total"] += 1
-            self._counts["bytes_received_total"] += len(data)
-            if len(data) > MAX_BLOCK_BYTES and cid in self._waiters:
-                problem = f"a block of {len(data)} bytes came; {MAX_BLOCK_BYTES} is the most"
-                self._fail(cid, Untrusted(problem), patient=True)
-            elif self._wants.block(peer, cid, trio.current_time()) is Came.WANTED:
-                self._give(cid, data)
-        if self._wants.is_to_blame(peer):
-            raise Untrusted("it sends blocks that it was not asked for")
+    def _take_block(self, peer: PeerId, cid: bytes, data: bytes) -> bool:
+        """Whether it was wanted."""
+        self._counts["blocks_received_total"] += 1
+        self._counts["bytes_received_total"] += len(data)
+        if len(data) > MAX_BLOCK_BYTES and cid in self._waiters:
+            problem = f"a block of {len(data)} bytes came; {MAX_BLOCK_BYTES} is the most"
+            self._fail(cid, Untrusted(problem), patient=True)
+            return False
+        wanted = self._wants.block(peer, cid, trio.current_time()) is Came.WANTED
+        if wanted:
+            self._give(cid, data)
+        return wanted
 
     async def _look(self, peer: PeerId, asked: Iterable[bytes]) -> None:
         for cid in asked:
             self._ledgers.looked(peer, cid, await self._size(cid))
-            if peer not in self._wakes or not self._wakes[peer].is_set():
-                self._stir([peer])
-        self._stir([peer])
+            self._outbound.stir([peer])
+        self._outbound.stir([peer])
 
     async def _size(self, cid: bytes) -> int | None:
         try:
@@ -373,33 +319,27 @@ class Bitswap:
                 names = self._ledgers.waiting_as(multihash) if multihash else ()
                 size = await self._size(names[0]) if names else None
                 if size is not None and multihash is not None:
-                    self._stir(self._ledgers.arrived(multihash, size))
+                    self._outbound.stir(self._ledgers.arrived(multihash, size))
 
-    def _mute(self, peer: PeerId, why: str) -> None:
+    def mute(self, peer: PeerId, why: str) -> None:
+        """See `inbound.Hears`."""
         log.warning("bitswap with %s ends: %s", format_peer_id(peer), why)
-        self._muted.pop(peer, None)
-        while len(self._muted) >= MAX_MUTED:
-            self._unmute(next(iter(self._muted)))
-        self._muted[peer] = trio.current_time() + self.options.mute_s
+        self._mutes.mute(peer, trio.current_time())
         self._let_go(peer)
 
-    def _is_muted(self, peer: PeerId) -> bool:
-        return trio.current_time() < self._muted.get(peer, 0.0)
+    def is_muted(self, peer: PeerId) -> bool:
+        """See `inbound.Hears`."""
+        return self._mutes.is_muted(peer, trio.current_time())
 
     def _end_mutes(self) -> None:
         """Those whose time is over are asked again, if they are still there."""
-        now = trio.current_time()
-        for peer in [peer for peer, until in self._muted.items() if until <= now]:
-            self._unmute(peer)
-
-    def _unmute(self, peer: PeerId) -> None:
-        del self._muted[peer]
-        if peer in self._host.connected():
-            self._up(peer)
+        for peer in self._mutes.take_ended(trio.current_time()):
+            if peer in self._host.connected():
+                self._up(peer)
 
     def _up(self, peer: PeerId) -> None:
         """It can be asked, unless its answers would not be listened to."""
-        if not self._is_muted(peer):
+        if not self.is_muted(peer):
             self._wants.up(peer, trio.current_time())
 
     def _let_go(self, peer: PeerId) -> None:
@@ -407,108 +347,6 @@ class Bitswap:
         self._wants.down(peer, trio.current_time())
         self._ledgers.forget(peer)
         self._follow()
-
-    # -- what leaves
-
-    def _stir(self, peers: Iterable[PeerId]) -> None:
-        for peer in peers:
-            if peer in self._wakes:
-                self._wakes[peer].set()
-            elif self._has_more(peer):
-                self._wakes[peer] = trio.Event()
-                self._nursery.start_soon(self._write, peer)
-
-    def _has_more(self, peer: PeerId) -> bool:
-        return self._wants.has_more(peer) or self._ledgers.has_more(peer)
-
-    async def _write(self, peer: PeerId) -> None:
-        """One task for each peer to whom there is something to say."""
-        failures = 0
-        try:
-            while self._has_more(peer) and failures < MAX_FAILURES:
-                stream, old = await self._open(peer)
-                try:
-                    await self._write_all(peer, stream, old=old)
-                    failures = 0
-                except Unavailable as exc:
-                    failures += 1
-                    log.debug("writing to %s: %s", format_peer_id(peer), exc.message)
-                    self._wants.restart(peer)
-                finally:
-                    with trio.move_on_after(_ACLOSE_S, shield=True):
-                        await stream.aclose()
-            if failures:
-                self._let_go(peer)
-        except P2PCacheError as exc:
-            log.debug("no bitswap with %s: %s", format_peer_id(peer), exc.message)
-            self._let_go(peer)
-        finally:
-            del self._wakes[peer]
-
-    async def _open(self, peer: PeerId) -> tuple[Stream, bool]:
-        """A stream, and whether its other end knows no presences."""
-        new, old = wire.PROTOCOLS
-        try:
-            return await self._host.open_stream(peer, new, timeout_s=self.options.open_s), False
-        except Unavailable:
-            return await self._host.open_stream(peer, old, timeout_s=self.options.open_s), True
-
-    async def _write_all(self, peer: PeerId, stream: Stream, *, old: bool) -> None:
-        """Until there was nothing to say for a while. Raises Unavailable: what was taken last may
-        be lost.
-        """
-        while True:
-            if not self._has_more(peer):
-                self._wakes[peer] = trio.Event()
-                with trio.move_on_after(self.options.idle_s):
-                    await self._wakes[peer].wait()
-                if not self._has_more(peer):
-                    return
-            entries, batch = self._wants.take(peer), self._ledgers.take(peer)
-            try:
-                data = await self._message(peer, entries, batch, old=old)
-                with trio.move_on_after(self.options.send_s) as patience:
-                    await stream.send_all(data)
-            except Unavailable:
-                if batch is not None:
-                    await self._look(peer, self._ledgers.unsent(peer, batch))
-                raise
-            if patience.cancelled_caught:
-                raise P2PCacheError("it takes no bytes")
-
-    async def _message(
-        self, peer: PeerId, entries: Sequence[Entry], batch: Batch | None, *, old: bool
-    ) -> bytes:
-        if batch is None:
-            batch = Batch((), (), ())
-        blocks = []
-        for entry in batch.blocks:
-            try:
-                data = await self._blocks.get(cids.as_v1(entry.cid), local=True)
-            except P2PCacheError as exc:  # gone, or a disk that cannot be read now
-                log.debug("not served: %s", exc.message)
-                for cid in self._ledgers.unsent(peer, Batch((entry,), (), ())):
-                    self._ledgers.looked(peer, cid, None)
-                continue
-            blocks.append(Block(wire.prefix_of(entry.cid), data))
-            self._counts["blocks_sent_total"] += 1
-            self._counts["bytes_sent_total"] += len(data)
-        if old:
-            whole = [Entry(e.cid, e.priority, Kind.BLOCK, cancel=e.cancel) for e in entries]
-            return wire.frame(Message(tuple(whole), blocks=tuple(blocks)))
-        return wire.frame(
-            Message(
-                tuple(entries),
-                blocks=tuple(blocks),
-                haves=batch.haves,
-                dont_haves=batch.dont_haves,
-            )
-        )
-
-
-def _named(blocks: Sequence[Block]) -> list[tuple[bytes, bytes]]:
-    """Blocks by the CID that their bytes have. Raises Untrusted."""
-    return [(wire.cid_of(block), block.data) for block in blocks]
 
 
 @asynccontextmanager

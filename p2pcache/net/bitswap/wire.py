@@ -8,7 +8,7 @@ for. Only Untrusted comes out of `parse`, `cid_of` and `check_cid`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -59,13 +59,16 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. `full`: the entries replace the want-list, else they change it."""
+    """One message. `full`: the entries replace the want-list, else they change it. `fields`: what
+    parsing it cost.
+    """
 
     entries: tuple[Entry, ...] = ()
     full: bool = False
     blocks: tuple[Block, ...] = ()
     haves: tuple[bytes, ...] = ()
     dont_haves: tuple[bytes, ...] = ()
+    fields: int = field(default=0, compare=False)
 
 
 # -- CIDs
@@ -115,7 +118,8 @@ def parse(data: bytes) -> Message:
                 _add(presences[dont_have], cid)
             case _:
                 pass  # pendingBytes, and what later versions have
-    return Message(tuple(entries), full, tuple(blocks), tuple(presences[0]), tuple(presences[1]))
+    haves, dont_haves = map(tuple, presences)
+    return Message(tuple(entries), full, tuple(blocks), haves, dont_haves, fields.count)
 
 
 def _add(items: list[_Item], item: _Item) -> None:
@@ -191,14 +195,14 @@ class _Fields:
     """The fields of one message, counted on all its levels: each costs a microsecond or two."""
 
     def __init__(self) -> None:
-        self._left = MAX_FIELDS
+        self.count = 0
 
     def of(self, data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         """Those of a protobuf: number, and a varint or bytes. Raises Untrusted."""
         at, end = 0, len(data)
         while at < end:
-            self._left -= 1
-            if self._left < 0:
+            self.count += 1
+            if self.count > MAX_FIELDS:
                 raise Untrusted(f"a message has more than {MAX_FIELDS} fields")
             key, at = _number(data, at)
             match key & 7:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pcache.net.py_libp2p_fixes import NONCE_BYTES, OtherNetwork, PrivateConnection, xsalsa20
+from p2pcache.net import private_connection
+from p2pcache.net.private_connection import NONCE_BYTES, OtherNetwork, PrivateConnection, xsalsa20
 
 HELLO = b"\x13/multistream/1.0.0\n"
 KEY = bytes(range(32))
@@ -137,3 +140,15 @@ class Silent(Recorded):
 
     async def read(self, n=None):
         return await super().read(n) if self.pieces else await trio.sleep_forever()
+
+
+def test_both_ciphers_are_the_same_however_the_bytes_come(monkeypatch):
+    random, key, nonce = Random(5), bytes(range(32)), bytes(range(24))
+    sizes = [0, 1, 63, 64, 65, 20, 128, 70_000, *(random.randrange(300) for _ in range(50))]
+    pieces = [random.randbytes(size) for size in sizes]
+    assert private_connection._SODIUM is not None, "PyNaCl has libsodium in it"
+    ours = xsalsa20(key, nonce)
+    monkeypatch.setattr(private_connection, "_SODIUM", None)
+    theirs = xsalsa20(key, nonce)
+    assert type(ours) is not type(theirs)
+    assert [ours.encrypt(one) for one in pieces] == [theirs.encrypt(one) for one in pieces]
