@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import math
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, NoReturn
 
 from p2pcache.content import cid as cids
@@ -88,6 +89,9 @@ def _object(pairs: list[tuple[str, Value]]) -> Value:
 
 
 def _cid(text: str) -> bytes:
+    usual = cids.parse_base32(text)
+    if usual is not None:
+        return usual
     try:
         return cids.parse_cid_as_written(text)
     except UsageError as exc:
@@ -105,21 +109,39 @@ def _bytes(text: Value) -> bytes:
 
 def encode(value: Value) -> bytes:
     """Canonical dag-json: keys sorted, no spaces. Raises ValueError for what it cannot hold."""
-    return json.dumps(
-        _plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    ).encode()
+    out: list[str] = []
+    _encode(value, out)
+    return "".join(out).encode()
 
 
-def _plain(value: Value) -> object:
+def _encode(value: Value, out: list[str]) -> None:
+    """Piece by piece: one call of `json.dumps` for a block of 2 MiB would hold up every thread."""
     match value:
+        case str():
+            out.append(encode_basestring(value))
+        case bool() | None:
+            out.append({True: "true", False: "false", None: "null"}[value])
+        case int():
+            out.append(str(value))
+        case float():
+            if not math.isfinite(value):
+                raise ValueError("dag-json has no such number")
+            out.append(repr(value))
         case CidLink():
-            return {"/": cids.format_cid(value.cid)}
+            out.append(f'{{"/":"{cids.format_cid(value.cid)}"}}')
         case bytes():
-            return {"/": {"bytes": base64.b64encode(value).decode().rstrip("=")}}
+            out.append(f'{{"/":{{"bytes":"{base64.b64encode(value).decode().rstrip("=")}"}}}}')
         case list():
-            return [_plain(one) for one in value]
+            before = "["
+            for one in value:
+                out.append(before)
+                _encode(one, out)
+                before = ","
+            out.append("]" if value else "[]")
         case dict():
-            return {key: _plain(value[key]) for key in sorted(value, key=str.encode)}
-        case float() if not math.isfinite(value):
-            raise ValueError("dag-json has no such number")
-    return value
+            before = "{"
+            for key in sorted(value, key=str.encode):
+                out.append(f"{before}{encode_basestring(key)}:")
+                _encode(value[key], out)
+                before = ","
+            out.append("}" if value else "{}")
