@@ -103,7 +103,8 @@ def parse(data: bytes, most_sizes: int = MAX_LINKS) -> FsData:
 
 def _packed(body: bytes, most: int) -> list[int]:
     """Up to one more than `most`."""
-    sizes, at = [], 0
+    sizes: list[int] = []
+    at = 0
     while at < len(body) and len(sizes) <= most:
         size, at = _varint64(body, at)
         sizes.append(size)
