@@ -71,7 +71,7 @@ class CarReader:
 
     def close(self) -> None:
         """No more bytes come. Raises Untrusted when the CAR is cut short."""
-        if self.roots is None or not self._whole or self._buffer:
+        if not self._whole:
             raise Untrusted("a CAR is cut short", hint="copy it again, or export it again")
 
     def _parse(self) -> Generator[int | Found, bytes, None]:

@@ -30,6 +30,9 @@ _V0 = bytes([digests.SHA2_256, 32])
 MAX_DIGEST_BYTES = 128  # of an identity multihash, as boxo's verifcid has it; hashes have 64
 _EMPTY = ("bafkqaaa", b"\x01\x55\x00\x00")  # no bytes at all, which py-multiformats-cid refuses
 
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_TO_DIGITS = str.maketrans(_BASE32, "0123456789abcdefghijklmnopqrstuv")  # those of int(text, 32)
+
 MAX_TEXT_CHARS = 512  # an identity CID of 256 bytes in base16; longer is not one of ours
 
 
@@ -164,6 +167,24 @@ def parse_cid_as_written(text: str) -> bytes:
     if text[0] in "bB" and format_cid(binary) != text.lower():  # the decoder drops spare letters
         raise UsageError(f"`{text}` has spare letters at its end: one CID has one text")
     return binary
+
+
+def parse_base32(text: str) -> bytes | None:
+    """The usual text of a CIDv1 to its bytes, in 3 us: for links by the thousand. None for any
+    other spelling, and for what is no CID. Codecs and hash functions are not looked at.
+    """
+    digits = text[1:]
+    spare = len(digits) * 5 % 8
+    if text[:1] != "b" or not digits or digits.strip(_BASE32) or len(text) > MAX_TEXT_CHARS:
+        return None
+    number = int(digits.translate(_TO_DIGITS), 32)
+    if spare > 4 or number & (1 << spare) - 1:
+        return None
+    try:
+        cid = checked((number >> spare).to_bytes(len(digits) * 5 // 8, "big"))
+    except Untrusted:
+        return None
+    return None if is_v0(cid) else cid  # which has no prefix
 
 
 def looks_like_cid(text: str) -> bool:

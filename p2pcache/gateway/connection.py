@@ -101,7 +101,7 @@ class Connection:
         try:
             request = self._request(head)
         except UsageError as exc:
-            await self._send(text(400, exc.message), method=method)
+            await self._send(text(400, exc.message), method=method, close=True)
             return
         if not _is_ours(request.header("host") or "", self._options.hosts):
             refused = text(403, "this gateway answers to the names of this machine alone")
@@ -112,7 +112,12 @@ class Connection:
             await self._send(response, method=method)
 
     def _request(self, head: h11.Request) -> Request:
-        """Raises UsageError for a target that is none of ours."""
+        """Raises UsageError for a target that is none of ours, and for a body that others may see
+        end elsewhere (RFC 9112 6.1: what follows it could be a request that nobody sent).
+        """
+        framing = [name for name, _ in head.headers if name in _FRAMING]
+        if _FRAMING[1] in framing and (len(framing) > 1 or head.http_version != b"1.1"):
+            raise UsageError("chunks in a request of HTTP/1.0, or that tells a length too")
         target = head.target.decode("ascii")  # h11 lets nothing else through
         if not target.startswith("/"):
             raise UsageError("the target of a request begins with a slash here")

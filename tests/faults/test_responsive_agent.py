@@ -19,6 +19,7 @@ from p2pcache.content.digests import git_sha1_digest
 from p2pcache.sources.port import Credentials, ListedFile, Listing, SourceKind
 from p2pcache.transfer import pull
 from p2pcache.transfer.resolve import Resolver
+from tests.support.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,24 +61,6 @@ class ListOnly:
 def listed(number: int) -> ListedFile:
     digest = git_sha1_digest(hashlib.sha1(b"%d" % number, usedforsecurity=False).digest())
     return ListedFile(f"data/train/part-{number:07}.json", 20_000, digest, f"k{number}")
-
-
-class Pulse:
-    """How long the loop was deaf at most."""
-
-    def __init__(self) -> None:
-        self.worst_s = 0.0
-
-    async def deaf_s(self) -> float:
-        await trio.sleep(0.05)  # for the beat that is late
-        return self.worst_s
-
-    async def beat(self) -> None:
-        last = trio.current_time()
-        while True:
-            await trio.sleep(0.01)
-            now = trio.current_time()
-            self.worst_s, last = max(self.worst_s, now - last), now
 
 
 @asynccontextmanager

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from tests.support.pulse import Pulse
+
 
 class AloneNode:
     """An agent without a network."""
@@ -79,8 +81,8 @@ async def nobody(cid: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def rpc_server(folder: Path) -> Iterator[Server]:
-    """Ready; its store is in `folder`."""
+def rpc_server(folder: Path, pulse: Pulse | None = None) -> Iterator[Server]:
+    """Ready; its store is in `folder`. `pulse`: of its loop."""
     ready = threading.Event()
     found: list[Server] = []
     ends: list[trio.CancelScope] = []
@@ -97,6 +99,8 @@ def rpc_server(folder: Path) -> Iterator[Server]:
                     partial(serve, api, HttpOptions(), on_error=answers.failed)
                 )
                 api.listens(server)
+                if pulse is not None:
+                    nursery.start_soon(pulse.beat)
                 found.append(Server("127.0.0.1", server.port, folder))
                 ends.append(nursery.cancel_scope)
                 tokens.append(trio.lowlevel.current_trio_token())

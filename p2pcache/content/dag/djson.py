@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, NoReturn
 
 from p2pcache.content import cid as cids
@@ -36,7 +36,7 @@ def decode(block: bytes) -> Value:
             parse_float=_float,
         )
         _check(value)
-    except (ValueError, RecursionError) as exc:  # UnicodeError is a ValueError
+    except (ValueError, RecursionError) as exc:  # UnicodeError, binascii.Error are ValueErrors
         raise Untrusted("a block is no dag-json") from exc
     return value
 
@@ -88,6 +88,9 @@ def _object(pairs: list[tuple[str, Value]]) -> Value:
 
 
 def _cid(text: str) -> bytes:
+    usual = cids.parse_base32(text)
+    if usual is not None:
+        return usual
     try:
         return cids.parse_cid_as_written(text)
     except UsageError as exc:
@@ -97,29 +100,44 @@ def _cid(text: str) -> bytes:
 def _bytes(text: Value) -> bytes:
     if not isinstance(text, str) or text.rstrip("=").strip(_BASE64):
         raise Untrusted("bytes in dag-json are no base64")
-    try:
-        return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4))
-    except binascii.Error as exc:
-        raise Untrusted("bytes in dag-json are no base64") from exc
+    return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4))
 
 
 def encode(value: Value) -> bytes:
     """Canonical dag-json: keys sorted, no spaces. Raises ValueError for what it cannot hold."""
-    return json.dumps(
-        _plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    ).encode()
+    out: list[str] = []
+    _encode(value, out)
+    return "".join(out).encode()
 
 
-def _plain(value: Value) -> object:
+def _encode(value: Value, out: list[str]) -> None:
+    """Piece by piece: one call of `json.dumps` for a block of 2 MiB would hold up every thread."""
     match value:
+        case str():
+            out.append(encode_basestring(value))
+        case bool() | None:
+            out.append({True: "true", False: "false", None: "null"}[value])
+        case int():
+            out.append(str(value))
+        case float():
+            if not math.isfinite(value):
+                raise ValueError("dag-json has no such number")
+            out.append(repr(value))
         case CidLink():
-            return {"/": cids.format_cid(value.cid)}
+            out.append(f'{{"/":"{cids.format_cid(value.cid)}"}}')
         case bytes():
-            return {"/": {"bytes": base64.b64encode(value).decode().rstrip("=")}}
+            out.append(f'{{"/":{{"bytes":"{base64.b64encode(value).decode().rstrip("=")}"}}}}')
         case list():
-            return [_plain(one) for one in value]
+            before = "["
+            for one in value:
+                out.append(before)
+                _encode(one, out)
+                before = ","
+            out.append("]" if value else "[]")
         case dict():
-            return {key: _plain(value[key]) for key in sorted(value, key=str.encode)}
-        case float() if not math.isfinite(value):
-            raise ValueError("dag-json has no such number")
-    return value
+            before = "{"
+            for key in sorted(value, key=str.encode):
+                out.append(f"{before}{encode_basestring(key)}:")
+                _encode(value[key], out)
+                before = ","
+            out.append("}" if value else "{}")

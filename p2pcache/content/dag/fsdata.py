@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcache.content import varint
-from p2pcache.content.dag.node import bytes_at, field
+from p2pcache.content.dag.node import MAX_LINKS, bytes_at, field
 from p2pcache.errors import Untrusted
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ MURMUR3 = 0x22  # multicodec murmur3-x64-64: the one hash of HAMT directories
 MAX_MODE = 0xFFFFFFFF  # uint32 in the schema
 
 _TYPE, _DATA, _SIZE, _BLOCK_SIZE, _HASH_TYPE, _FANOUT, _MODE, _MTIME = range(1, 9)
+_NUMBERS = frozenset({_TYPE, _SIZE, _HASH_TYPE, _FANOUT, _MODE})
 _SECONDS, _NANOSECONDS = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
@@ -56,11 +57,13 @@ class FsData:
 
 def of_node(node: Node) -> FsData | None:
     """What a node means; None for dag-pb that is no UnixFS, without any data. Raises Untrusted."""
-    return None if node.data is None else parse(node.data)
+    return None if node.data is None else parse(node.data, len(node.links))
 
 
-def parse(data: bytes) -> FsData:
-    """Raises Untrusted. Fields that nobody knows yet are skipped, as protobuf wants it."""
+def parse(data: bytes, most_sizes: int = MAX_LINKS) -> FsData:
+    """Raises Untrusted, also for more than `most_sizes` block sizes: a node has one for each link.
+    Fields that nobody knows yet are skipped, as protobuf wants it.
+    """
     numbers: dict[int, int] = {}
     content, sizes = b"", []
     mtime: tuple[int, int] | None = None
@@ -72,18 +75,20 @@ def parse(data: bytes) -> FsData:
             value, at = _varint64(data, at)
             if number == _BLOCK_SIZE:
                 sizes.append(value)
-            else:
+            elif number in _NUMBERS:
                 numbers[number] = value
         elif wire == _BYTES:
             body, at = bytes_at(data, at)
             if number == _DATA:
                 content = body
             elif number == _BLOCK_SIZE:  # packed, as newer writers of protobuf may
-                sizes += _packed(body)
+                sizes += _packed(body, most_sizes)
             elif number == _MTIME:
                 mtime = _time(body)
         else:
             at = _skip(data, at, wire)
+        if len(sizes) > most_sizes:
+            raise Untrusted(f"a node tells of more sizes than its {most_sizes} links have")
     if numbers.get(_TYPE, -1) not in _KINDS:
         raise Untrusted("a node has data that are no UnixFS")
     if max(numbers.values()) >> 63 or any(size >> 63 for size in sizes):
@@ -96,9 +101,11 @@ def parse(data: bytes) -> FsData:
     )  # fmt: skip
 
 
-def _packed(body: bytes) -> list[int]:
-    sizes, at = [], 0
-    while at < len(body):
+def _packed(body: bytes, most: int) -> list[int]:
+    """Up to one more than `most`."""
+    sizes: list[int] = []
+    at = 0
+    while at < len(body) and len(sizes) <= most:
         size, at = _varint64(body, at)
         sizes.append(size)
     return sizes

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 MAX_COMPONENTS = 1000
 
 
+class NameMissing(NotFound):
+    """A block on the way lacks a name of the path: `name` below `under`, as written."""
+
+    def __init__(self, name: str, under: bytes, why: str) -> None:
+        super().__init__(f"there is nothing at `{name[:80]}`: {why}")
+        self.name = name
+        self.under = under
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """`cid`: of the block at the end, as written. `remainder`: what of the path lies within that
@@ -40,8 +49,8 @@ class Resolved:
 
 def resolve(root: bytes, path: Sequence[str]) -> Walk[Resolved]:
     """`path`: its components, which are names and never empty, `.` or `..` (UsageError). The block
-    at the end is not needed. Raises NotFound for a name that is not there, and below a file or a
-    symlink; Untrusted.
+    at the end is not needed. Raises NameMissing for a name that is not there, and below a file or
+    a symlink; Untrusted.
     """
     above: list[bytes] = []
 
@@ -71,7 +80,7 @@ def trail(root: bytes, path: Sequence[str]) -> Generator[Need | Found, bytes, En
         cid = roots[-1]
         if cids.codec(cid) in (cids.DAG_CBOR, cids.DAG_JSON):
             block = yield from need(cid)
-            link, taken = _inside(value_of(cid, block), path[at:])
+            link, taken = _inside(cid, value_of(cid, block), path[at:])
             if link is None:
                 return End(tuple(roots), tuple(path[at:]))
             yield Found(cid, block)
@@ -86,10 +95,10 @@ def trail(root: bytes, path: Sequence[str]) -> Generator[Need | Found, bytes, En
 def _entry(cid: bytes, name: str) -> Generator[Need | Found, bytes, bytes]:
     """The CID that a directory has for a name."""
     if cids.codec(cid) != cids.DAG_PB:
-        raise _nothing(name, "it is no folder")
+        raise NameMissing(name, cid, "it is no folder")
     block = yield from need(cid)
     if files.stat_of(cid, block).kind != "directory":
-        raise _nothing(name, "it is no folder")
+        raise NameMissing(name, cid, "it is no folder")
     yield Found(cid, block)
     item = folders.find_in(cid, block, name)
     while isinstance(item, Shard):
@@ -97,13 +106,13 @@ def _entry(cid: bytes, name: str) -> Generator[Need | Found, bytes, bytes]:
         yield Found(item.cid, block)
         item = folders.find_in(item.cid, block, name, item.place)
     if item is None:
-        raise _nothing(name, "the folder has no such name")
+        raise NameMissing(name, cid, "the folder has no such name")
     return item.cid
 
 
-def _inside(value: Value, names: Sequence[str]) -> tuple[bytes | None, int]:
+def _inside(cid: bytes, value: Value, names: Sequence[str]) -> tuple[bytes | None, int]:
     """The first link on the way of `names` through a value, and how many names lead to it; None if
-    they end within the value. Raises NotFound.
+    they end within the value. Raises NameMissing.
     """
     for taken, name in enumerate(names):
         if isinstance(value, CidLink):
@@ -113,13 +122,9 @@ def _inside(value: Value, names: Sequence[str]) -> tuple[bytes | None, int]:
         elif isinstance(value, list) and _is_index(name) and int(name) < len(value):
             value = value[int(name)]
         else:
-            raise _nothing(name, "the block has no such key")
+            raise NameMissing(name, cid, "the block has no such key")
     return (value.cid, len(names)) if isinstance(value, CidLink) else (None, len(names))
 
 
 def _is_index(name: str) -> bool:
     return name.isascii() and name.isdigit() and len(name) <= 9
-
-
-def _nothing(name: str, why: str) -> NotFound:
-    return NotFound(f"there is nothing at `{name[:80]}`: {why}")

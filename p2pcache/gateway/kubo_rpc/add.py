@@ -12,14 +12,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import trio
+
 from p2pcache.content import cid as cids
 from p2pcache.content.dag import build
 from p2pcache.errors import UsageError
-from p2pcache.gateway.kubo_rpc import answers, multipart
+from p2pcache.gateway.kubo_rpc import answers, multipart, steps
 from p2pcache.gateway.kubo_rpc.multipart import Data, File, FileEnd, Folder, Symlink
 
 if TYPE_CHECKING:
-    from p2pcache.content.dag.build import Profile
+    from collections.abc import Callable
+
+    from p2pcache.content.dag.build import FileBuilder, Profile
     from p2pcache.content.unixfs import Root
     from p2pcache.gateway.kubo_rpc.answers import Rows
     from p2pcache.gateway.kubo_rpc.call import Call
@@ -30,6 +34,7 @@ MAX_CHUNK_BYTES = 2 * 1024 * 1024 - 256  # as Kubo has it: a block has its frami
 MAX_ENTRIES = 1_000_000  # of one tree; each costs some 300 bytes until it is written
 PROGRESS_BYTES = 1 << 18  # a row of progress, as Kubo sends them
 HELD_BYTES = 8 << 20  # of rows while the body still comes: a client that sends may not read yet
+LEAVES_AT_ONCE = 64  # of a byte each at least; then others have the loop, and they are kept
 _SIZE = re.compile(r"size-(\d{1,15})")
 
 
@@ -98,6 +103,20 @@ class Written:
         """The `Keep` of a builder."""
         if self.call is not None:
             self.made.append((cid, block))
+
+    async def add(self, builder: FileBuilder, data: bytes) -> None:
+        """The next bytes of a file; the blocks that became whole are kept."""
+        step = LEAVES_AT_ONCE * builder.chunk_bytes
+        for start in range(0, len(data), step):
+            builder.write(data[start : start + step])
+            await self.flush()
+            await trio.lowlevel.checkpoint()
+
+    async def made_by(self, build: Callable[..., Root], *args: object) -> Root:
+        """What a builder makes in a thread, kept."""
+        root = await steps.in_thread(build, *args)
+        await self.flush()
+        return root
 
     async def flush(self) -> None:
         """Keep them."""
@@ -178,20 +197,25 @@ class Adder:
 
     async def _folder(self, tree: Tree, path: str, rows: list[dict[str, Any]]) -> Root:
         """Written, children first; a row for each below, and its own last."""
-        entries: dict[str, Root] = {}
-        for name in sorted(tree, key=str.encode):
-            node = tree[name]
+        entries, folders = await steps.in_thread(_parted, tree)
+        for name in folders:
             below = f"{path}/{name}" if path else name
-            is_folder = isinstance(node, dict)
-            entries[name] = await self._folder(node, below, rows) if is_folder else node
-        root = build.directory(self._profile, entries, self._written.keep)
-        await self._written.flush()
+            entries[name] = await self._folder(tree[name], below, rows)
+        root = await self._written.made_by(
+            build.directory, self._profile, entries, self._written.keep
+        )
         rows.append(row_of(path, root))
         return root
 
     async def _keep(self, root: Root) -> None:
         if self._pin is not None:
             await self._pin.context.pins.pin(root.cid)
+
+
+def _parted(tree: Tree) -> tuple[dict[str, Root], list[str]]:
+    """The files of a folder, and the sorted names of its folders."""
+    files = {name: node for name, node in tree.items() if not isinstance(node, dict)}
+    return files, build.by_bytes(name for name in tree if name not in files)
 
 
 def row_of(name: str, root: Root) -> dict[str, Any]:
@@ -232,15 +256,14 @@ async def _rows(
                     path, done, told = event.path, 0, 0
                     continue
                 case Data():
-                    builder.write(event.data)
-                    await written.flush()
+                    await written.add(builder, event.data)
                     done += len(event.data)
                     if progress and done - told >= PROGRESS_BYTES:
                         told = done
                         yield {"Name": path, "Bytes": done}
                     continue
                 case FileEnd():
-                    root: Root | None = builder.finish()
+                    root: Root | None = await written.made_by(builder.finish)
                     if progress:
                         yield {"Name": path, "Bytes": done}
                 case Symlink():

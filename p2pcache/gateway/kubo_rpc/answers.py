@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import trio
 
 from p2pcache.content.cid import format_cid
 from p2pcache.errors import P2PCacheError
 from p2pcache.gateway.kubo_rpc.query import BadRequest
+from p2pcache.gateway.kubo_rpc.steps import BATCH_COUNT, in_thread
 from p2pcache.gateway.messages import Request, Response, text
+
+T = TypeVar("T")
 
 TRAILER = "X-Stream-Error"
 Rows = AsyncGenerator[Any, None]
@@ -37,6 +43,22 @@ def link(cid: bytes) -> dict[str, str]:
 def answer(value: object) -> Response:
     """One JSON document."""
     return Response(200, {"Content-Type": "application/json"}, encode(value))
+
+
+async def large(value: object) -> Response:
+    """One JSON document of any size, written in a thread."""
+    return Response(200, {"Content-Type": "application/json"}, await in_thread(encode, value))
+
+
+async def gathered(rows: AsyncGenerator[T, None]) -> list[T]:
+    """All of them. Others have the loop meanwhile, whether or not the rows wait for anything."""
+    found: list[T] = []
+    async with aclosing(rows):
+        async for row in rows:
+            found.append(row)
+            if len(found) % BATCH_COUNT == 0:
+                await trio.lowlevel.checkpoint()
+    return found
 
 
 async def lines(rows: Rows) -> Response:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
 from p2pcache.content import cid as cids
 from p2pcache.content.dag.build import PROFILES, Profile
-from p2pcache.content.dag.walk import arun, astream
 from p2pcache.errors import NotFound
-from p2pcache.gateway.kubo_rpc import paths
+from p2pcache.gateway.kubo_rpc import paths, steps
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Iterator,
+    )
 
-    from p2pcache.content.blocks import Blocks, Pins
+    from p2pcache.content.blocks import Pins
     from p2pcache.content.dag.walk import Flow, Walk
     from p2pcache.gateway.kubo_rpc.query import Query
     from p2pcache.gateway.messages import Request
+    from p2pcache.transfer.blocks import BlockService
 
 T = TypeVar("T")
 
@@ -113,7 +120,7 @@ class Context:
     in by its root or digest; whether it is here then.
     """
 
-    blocks: Blocks
+    blocks: BlockService
     pins: Pins
     tree_pins: Pins
     node: Node
@@ -152,25 +159,41 @@ class Call:
 
     async def run(self, walk: Walk[T]) -> T:
         """The result of a walk over these blocks."""
-        return await arun(walk, self.get)
+        return await steps.result(walk, self.context.blocks.local.read, self.get)
 
     def flow(self, flow: Flow[T]) -> AsyncGenerator[T, None]:
         """The results of a flow over these blocks; close it (`aclosing`)."""
-        return cast("AsyncGenerator[T, None]", astream(flow, self.get))
+        return steps.results(flow, self.context.blocks.local.read, self.get)
 
     async def cid_of(self, path: str) -> bytes:
         """The block that a path means."""
-        return await paths.cid_of(path, self.get)
+        return await paths.cid_of(path, self.run)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """While open, neither a collection nor an eviction takes what the call `put`s."""
+        with self.context.pins.holding() as self._hold:
+            try:
+                yield
+            finally:
+                self._hold = None
 
     async def held(self, rows: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """The same rows; no collection takes what they `put` before they are at their end."""
-        with self.context.pins.holding() as self._hold:
+        """The same rows, `holding` until they are at their end."""
+        with self.holding():
             async with aclosing(rows):
                 async for row in rows:
                     yield row
 
+    @asynccontextmanager
+    async def changing_files(self) -> AsyncIterator[None]:
+        """One change of the files API at a time; `holding` until its new root is pinned."""
+        async with self.context.files_lock:
+            with self.holding():
+                yield
+
     async def put(self, cid: bytes, block: bytes) -> None:
-        """Keep a block of our own making; within `held` it stays until the rows end."""
+        """Keep a block of our own making; within `holding` it stays."""
         if self._hold is not None:
             self._hold([cids.multihash(cid)])
         await self.context.blocks.put(cid, block)

@@ -11,7 +11,7 @@ from p2pcache.content.carstream import CarReader, encode_car
 from p2pcache.content.dag import cbor, djson, node, traverse
 from p2pcache.content.dag.cbor import CidLink
 from p2pcache.errors import NotFound, P2PCacheError, Untrusted, UsageError
-from p2pcache.gateway.kubo_rpc import answers, multipart, paths
+from p2pcache.gateway.kubo_rpc import answers, multipart, paths, steps
 from p2pcache.gateway.kubo_rpc.block import block_of, cid_of, codec_named, hash_named, whole_files
 from p2pcache.gateway.kubo_rpc.multipart import Data, File, FileEnd
 
@@ -94,12 +94,16 @@ async def get(call: Call) -> Response:
     """`dag/get`: a block, or a value in it, as dag-json or another codec."""
     query = call.query
     codec = codec_named(query.text("output-codec") or "dag-json")
-    found = await paths.resolve(paths.parse(query.arg("ref")), call.get)
+    found = await paths.resolve(paths.parse(query.arg("ref")), call.run)
     block = await block_of(call, found.cid)
     own = cids.codec(found.cid)
     if own != codec or found.remainder:
-        block = encode(codec, _within(decode(own, block), found.remainder))
+        block = await steps.in_thread(_recoded, own, block, found.remainder, codec)
     return await answers.stream(_one(block))
+
+
+def _recoded(own: int, block: bytes, names: tuple[str, ...], codec: int) -> bytes:
+    return encode(codec, _within(decode(own, block), names))
 
 
 def _within(value: Value, names: tuple[str, ...]) -> Value:
@@ -132,7 +136,7 @@ async def put(call: Call) -> Response:
 async def _put(call: Call, reads: int, writes: int, code: int, pin: bool) -> Rows:
     async with aclosing(whole_files(call, "object data")) as found:
         async for data in found:
-            block = encode(writes, decode(reads, data))
+            block = await steps.in_thread(_recoded, reads, data, (), writes)
             cid = cid_of(writes, block, code)
             await call.put(cid, block)
             if pin:
@@ -142,7 +146,7 @@ async def _put(call: Call, reads: int, writes: int, code: int, pin: bool) -> Row
 
 async def resolve(call: Call) -> Response:
     """`dag/resolve`: the block at the end of a path, and what of the path lies within it."""
-    found = await paths.resolve(paths.parse(call.query.arg("ref")), call.get)
+    found = await paths.resolve(paths.parse(call.query.arg("ref")), call.run)
     rest = "".join(f"/{name}" for name in found.remainder)
     return answers.answer({"Cid": answers.link(found.cid), "RemPath": rest})
 
@@ -232,7 +236,7 @@ async def _blocks_of(call: Call, roots: dict[bytes, None]) -> AsyncGenerator[Fou
                 case File():
                     reader = CarReader()
                 case Data():
-                    for one in reader.feed(event.data):
+                    for one in await steps.in_thread(_fed, reader, event.data):
                         yield one
                 case FileEnd():
                     reader.close()
@@ -241,3 +245,7 @@ async def _blocks_of(call: Call, roots: dict[bytes, None]) -> AsyncGenerator[Fou
                         raise Untrusted(f"CARs with more than {MAX_ROOTS} roots")
                 case _:
                     raise UsageError("`dag/import` takes files alone")
+
+
+def _fed(reader: CarReader, data: bytes) -> list[Found]:
+    return list(reader.feed(data))

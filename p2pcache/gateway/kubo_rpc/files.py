@@ -11,12 +11,14 @@ from p2pcache.content.dag import build
 from p2pcache.content.dag import files as dagfiles
 from p2pcache.content.dag import links as daglinks
 from p2pcache.errors import NotFound, P2PCacheError, UsageError
-from p2pcache.gateway.kubo_rpc import answers, multipart
+from p2pcache.gateway.kubo_rpc import answers, multipart, steps
 from p2pcache.gateway.kubo_rpc.add import Written, chunk_bytes, cid_version
 from p2pcache.gateway.kubo_rpc.mfs import NOT_THERE, At, Tree, names_of
 from p2pcache.gateway.kubo_rpc.multipart import Data, File, FileEnd
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from p2pcache.content.dag.build import FileBuilder, Profile
     from p2pcache.content.unixfs import Root
     from p2pcache.gateway.kubo_rpc.answers import Pieces, Rows
@@ -70,14 +72,19 @@ async def ls(call: Call) -> Response:
     long = query.flag("long", "l")
     if found.stat.kind == "directory":
         entries = await _tree(call).entries(found.cid)
-        rows = [await _ls_row(call, name, entries[name].cid, long) for name in entries]
+        rows = await answers.gathered(_ls_rows(call, entries, long))
         if not query.flag("U"):
             rows.sort(key=lambda row: str(row["Name"]).encode())
     else:
         rows = [await _ls_row(call, path.rstrip("/").rpartition("/")[2], found.cid, long)]
     if query.flag("stream", "s"):
         return await answers.lines(_each({"Entries": [row]} for row in rows))
-    return answers.answer({"Entries": rows or None})
+    return await answers.large({"Entries": rows or None})
+
+
+async def _ls_rows(call: Call, entries: Mapping[str, Root], long: bool) -> Rows:
+    for name, entry in entries.items():
+        yield await _ls_row(call, name, entry.cid, long)
 
 
 async def _each(rows: Any) -> Rows:  # noqa: ANN401 - any iterable of rows
@@ -127,9 +134,11 @@ async def _local(call: Call, root: bytes) -> tuple[bool, int]:
         size += length
         if cids.codec(cid) != cids.RAW:
             try:
-                todo.extend(daglinks.links(cid, await blocks.get(cids.as_v1(cid), local=True)))
+                block = await blocks.get(cids.as_v1(cid), local=True)
             except NotFound:
                 whole = False
+                continue
+            todo.extend(await steps.in_thread(daglinks.links, cid, block))
     return whole, size
 
 
@@ -160,7 +169,7 @@ async def mkdir(call: Call) -> Response:
     """`files/mkdir`."""
     names = names_of(call.query.arg("path"))
     parents = call.query.flag("parents", "p")
-    async with call.context.files_lock:
+    async with call.changing_files():
         tree = _tree(call)
         found = await tree.find(names)
         if found is not None and not (parents and found.stat.kind == "directory"):
@@ -177,7 +186,7 @@ async def mkdir(call: Call) -> Response:
 async def cp(call: Call) -> Response:
     """`files/cp`: from `/ipfs/...` or the tree into the tree."""
     source, target = call.query.args("source", 2)[:2]
-    async with call.context.files_lock:
+    async with call.changing_files():
         found = await _find_any(call, source)
         if found is None:
             raise UsageError(f"cp: cannot get node from path {source}: {NOT_THERE}")
@@ -191,7 +200,7 @@ async def mv(call: Call) -> Response:
     """`files/mv`: within the tree."""
     source, target = call.query.args("source", 2)[:2]
     names = names_of(source)
-    async with call.context.files_lock:
+    async with call.changing_files():
         tree = _tree(call)
         found = await tree.find(names)
         if found is None or not names:
@@ -236,7 +245,7 @@ async def rm(call: Call) -> Response:
 async def _rm(call: Call, wanted: list[str], recursive: bool, force: bool) -> Rows:
     failed = False
     for path in wanted:
-        async with call.context.files_lock:
+        async with call.changing_files():
             said = await _removed(call, path, recursive, force)
         if said:
             failed = True
@@ -271,7 +280,7 @@ async def write(call: Call) -> Response:
     count = query.natural("byte count", "count", "n")
     profile = _profile(call)
     multipart.boundary_of(call.request, "data")
-    async with call.context.files_lock:
+    async with call.changing_files():
         tree = _tree(call)
         found = await tree.find(names)
         if found is None and not query.flag("create", "e"):
@@ -294,26 +303,22 @@ async def _spliced(
     if old is not None:
         await _copy(call, builder, written, old.cid, 0, min(start, size))
     for at in range(size, start, len(ZEROS)):
-        builder.write(ZEROS[: start - at])
-        await written.flush()
+        await written.add(builder, ZEROS[: start - at])
     end = start
     async with aclosing(multipart.events(call.request, "data")) as events:
         async for event in events:
             match event:
                 case Data():
                     left = len(event.data) if count is None else max(0, start + count - end)
-                    builder.write(event.data[:left])
+                    await written.add(builder, event.data[:left])
                     end += min(left, len(event.data))
-                    await written.flush()
                 case File() | FileEnd():
                     pass
                 case _:
                     raise UsageError("`files/write` takes a file alone")
     if old is not None and end < size:
         await _copy(call, builder, written, old.cid, end, size)
-    root = builder.finish()
-    await written.flush()
-    return root
+    return await written.made_by(builder.finish)
 
 
 async def _copy(
@@ -321,8 +326,7 @@ async def _copy(
 ) -> None:
     async with aclosing(call.flow(dagfiles.read(cid, start, end))) as pieces:
         async for piece in pieces:
-            builder.write(piece)
-            await written.flush()
+            await written.add(builder, piece)
 
 
 async def flush(call: Call) -> Response:

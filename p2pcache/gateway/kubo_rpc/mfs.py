@@ -125,9 +125,7 @@ class Tree:
 
     async def _write(self, entries: dict[str, Root]) -> Root:
         written = Written(self._call)
-        root = build.directory(self._profile, entries, written.keep)
-        await written.flush()
-        return root
+        return await written.made_by(build.directory, self._profile, entries, written.keep)
 
     async def folder(self) -> Root:
         """An empty one."""

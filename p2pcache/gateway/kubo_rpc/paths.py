@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 from p2pcache.content import cid as cids
 from p2pcache.content.dag import path as dagpath
-from p2pcache.content.dag.walk import arun
 from p2pcache.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from p2pcache.content.dag.path import Resolved
-    from p2pcache.content.dag.walk import AsyncGet
+    from p2pcache.content.dag.walk import Walk
+
+    Run = Callable[[Walk[Resolved]], Awaitable[Resolved]]
+    """Whoever brings the blocks of a walk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,38 +56,18 @@ def parse(text: str) -> Path:
     return Path(cid, tuple(below))
 
 
-async def resolve(path: Path, get: AsyncGet) -> Resolved:
-    """Raises NotFound in Kubo's words for a name that is not there; and as `get`."""
+async def resolve(path: Path, run: Run) -> Resolved:
+    """Raises NotFound in Kubo's words for a name that is not there; and as `run`."""
     try:
-        return await arun(dagpath.resolve(path.cid, path.below), get)
-    except NotFound as exc:
-        missing = await _missing(path, get)
-        if missing is None:
-            raise
-        name, under = missing
-        shown = cids.format_cid(under)
-        raise NotFound(f'no link named "{name}" under {shown}') from exc
+        return await run(dagpath.resolve(path.cid, path.below))
+    except dagpath.NameMissing as exc:
+        shown = cids.format_cid(exc.under)
+        raise NotFound(f'no link named "{exc.name}" under {shown}') from exc
 
 
-async def _missing(path: Path, get: AsyncGet) -> tuple[str, bytes] | None:
-    """The first name that is not there, and what it is not in; None when a block is missing."""
-    at = path.cid
-    for depth, name in enumerate(path.below):
-        try:
-            found = await arun(dagpath.resolve(path.cid, path.below[: depth + 1]), get)
-        except NotFound:
-            try:
-                await get(cids.as_v1(at))
-            except NotFound:
-                return None
-            return name, at
-        at = found.cid
-    return None
-
-
-async def cid_of(text: str, get: AsyncGet) -> bytes:
+async def cid_of(text: str, run: Run) -> bytes:
     """The block at the end of a path. Raises UsageError when the path goes on within it."""
-    found = await resolve(parse(text), get)
+    found = await resolve(parse(text), run)
     if found.remainder:
         raise UsageError(f"`{text[:200]}` is a value within a block, and no block")
     return found.cid

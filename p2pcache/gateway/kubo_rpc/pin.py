@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from p2pcache.content import cid as cids
 from p2pcache.content.dag import links as daglinks
 from p2pcache.errors import NotFound, P2PCacheError, UsageError
-from p2pcache.gateway.kubo_rpc import answers
+from p2pcache.gateway.kubo_rpc import answers, steps
 from p2pcache.gateway.kubo_rpc.block import block_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def _all_here(call: Call, cid: bytes, recursive: bool) -> None:
             continue
         block = await block_of(call, one)
         if recursive:
-            todo.extend(daglinks.links(one, block))
+            todo.extend(await steps.in_thread(daglinks.links, one, block))
 
 
 async def _progress(call: Call, wanted: list[bytes], recursive: bool) -> Rows:
@@ -111,9 +111,8 @@ async def ls(call: Call) -> Response:
     rows = _ls_these(call, kind, wanted) if wanted else _ls_all(call, kind)
     if query.flag("stream", "s"):
         return await answers.lines(rows)
-    async with aclosing(rows):
-        keys = {row["Cid"]: {"Type": row["Type"], "Name": ""} async for row in rows}
-    return answers.answer({"Keys": dict(sorted(keys.items()))} if keys else {})
+    keys = {row["Cid"]: {"Type": row["Type"], "Name": ""} for row in await answers.gathered(rows)}
+    return await answers.large({"Keys": dict(sorted(keys.items()))} if keys else {})
 
 
 async def _ls_these(call: Call, kind: str, wanted: list[str]) -> Rows:
@@ -160,7 +159,7 @@ async def _below(call: Call, root: bytes, told: set[bytes], visited: set[bytes])
         visited.add(cid)
         try:
             block = await call.context.blocks.get(cids.as_v1(cid), local=True)
-            found = daglinks.links(cid, block)
+            found = await steps.in_thread(daglinks.links, cid, block)
         except P2PCacheError:
             continue
         for one in found:

@@ -12,7 +12,7 @@ from p2pcache.content import cid as cids
 from p2pcache.content.dag import files, folders, node
 from p2pcache.content.dag import links as daglinks
 from p2pcache.errors import P2PCacheError, UsageError
-from p2pcache.gateway.kubo_rpc import answers, paths, tar
+from p2pcache.gateway.kubo_rpc import answers, paths, steps, tar
 from p2pcache.gateway.kubo_rpc.block import block_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NO_TIME = "0001-01-01T00:00:00Z"  # Go's zero time: no mtime is kept
 KINDS = {"directory": 1, "file": 2, "block": 2, "symlink": 4}  # DataType of unixfs.proto
+PACK_BYTES = 1 << 16  # given to gzip at once: small pieces are not worth a thread each
 MAX_SEEN = 4_000_000  # blocks that `refs --unique` remembers
 
 
@@ -101,12 +102,20 @@ async def _gzipped(pieces: Pieces, level: int) -> Pieces:
     out = io.BytesIO()
     try:
         with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=level, mtime=0) as packer:
+            held: list[bytes] = []
+            held_bytes = 0
             async for piece in pieces:
-                packer.write(piece)
+                held.append(piece)
+                held_bytes += len(piece)
+                if held_bytes < PACK_BYTES:
+                    continue
+                await steps.in_thread(packer.write, b"".join(held))
+                held, held_bytes = [], 0
                 if out.tell():
                     yield out.getvalue()
                     out.seek(0)
                     out.truncate()
+            await steps.in_thread(packer.write, b"".join(held))
     finally:
         await pieces.aclose()
     yield out.getvalue()
@@ -122,19 +131,27 @@ async def ls(call: Call) -> Response:
     objects = []
     for path in wanted:
         shown = await call.cid_of(path)
-        async with aclosing(_children(call, shown)) as children:
-            found = [await _ls_link(call, entry, resolve) async for entry in children]
-        found.sort(key=lambda row: str(row["Name"]).encode())
+        found = await answers.gathered(_links_of(call, shown, resolve))
+        await steps.in_thread(_sort_by_name, found)
         objects.append({"Hash": path, "Links": found})
-    return answers.answer({"Objects": objects})
+    return await answers.large({"Objects": objects})
+
+
+async def _links_of(call: Call, cid: bytes, resolve: bool) -> Rows:
+    async with aclosing(_children(call, cid)) as children:
+        async for entry in children:
+            yield await _ls_link(call, entry, resolve)
+
+
+def _sort_by_name(rows: list[dict[str, Any]]) -> None:
+    rows.sort(key=lambda row: str(row["Name"]).encode())
 
 
 async def _ls_rows(call: Call, wanted: list[str], resolve: bool) -> Rows:
     for path in wanted:
         cid = await call.cid_of(path)
-        async with aclosing(_children(call, cid)) as children:
-            async for entry in children:
-                row = await _ls_link(call, entry, resolve)
+        async with aclosing(_links_of(call, cid, resolve)) as rows:
+            async for row in rows:
                 yield {"Objects": [{"Hash": path, "Links": [row]}]}
 
 
@@ -146,7 +163,8 @@ async def _children(call: Call, cid: bytes) -> Rows:
             async for entry in entries:
                 yield entry
     else:
-        for child in daglinks.links(cid, await block_of(call, cid)):
+        block = await block_of(call, cid)
+        for child in await steps.in_thread(daglinks.links, cid, block):
             yield folders.Entry("", child, None)
 
 
@@ -225,7 +243,10 @@ def _shown(template: str, above: bytes, cid: bytes, name: str) -> str:
 async def _named_links(call: Call, cid: bytes) -> list[tuple[str, bytes]]:
     if cids.codec(cid) == cids.RAW:
         return []
-    block = await block_of(call, cid)
+    return await steps.in_thread(_names_and_cids, cid, await block_of(call, cid))
+
+
+def _names_and_cids(cid: bytes, block: bytes) -> list[tuple[str, bytes]]:
     if cids.codec(cid) == cids.DAG_PB:
         return [(one.name.decode("utf-8", "replace"), one.cid) for one in node.parse(block).links]
     return [("", one) for one in daglinks.links(cid, block)]
@@ -233,6 +254,6 @@ async def _named_links(call: Call, cid: bytes) -> list[tuple[str, bytes]]:
 
 async def resolve(call: Call) -> Response:
     """`resolve`: a path to the path of what it means."""
-    found = await paths.resolve(paths.parse(call.query.arg("name")), call.get)
+    found = await paths.resolve(paths.parse(call.query.arg("name")), call.run)
     text = "/".join((cids.format_cid(found.cid), *found.remainder))
     return answers.answer({"Path": f"/ipfs/{text}"})

@@ -121,6 +121,20 @@ def test_what_was_refused_stays_refused() -> None:
         reader.close()
 
 
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (HEAD + b"\xff" * 20, "more than 63 bits"),
+        (v2(length=len(V1) - 1, index=b""), "ends behind its data"),
+        (v2(length=1, index=b"") + bytes(100), "ends behind its data"),
+    ],
+    ids=["a number without end", "data that are shorter", "data that are no header"],
+)
+def test_it_is_refused_as_soon_as_it_shows_and_not_at_the_end(data: bytes, why: str) -> None:
+    with pytest.raises(Untrusted, match=why):
+        list(CarReader().feed(data))
+
+
 def test_the_limit_of_a_block_is_the_readers() -> None:
     big = HEAD + section(cid_of(cids.RAW, bytes(3 << 20)), bytes(3 << 20))
     assert len(read(big, max_block_bytes=3 << 20)[1]) == 1

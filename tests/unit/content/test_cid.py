@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 
@@ -138,3 +139,22 @@ def test_only_usage_errors_come_out(text: str) -> None:
     with contextlib.suppress(UsageError):
         cid = parse_cid(text)
         assert parse_cid(format_cid(cid)) == cid
+
+
+@given(st.binary(max_size=40) | st.binary(max_size=60).map(lambda digest: RAW[:2] + digest))
+def test_the_short_way_takes_usual_texts_alone_and_as_the_long_one(data: bytes) -> None:
+    for text in (format_cid(data), format_cid(data)[:-1], format_cid(data) + "a", BASE32.upper()):
+        found = cids.parse_base32(text)
+        assert found is None or (format_cid(found) == text and cids.checked(found) == found)
+    assert cids.parse_base32(BASE32) == RAW
+
+
+@pytest.mark.parametrize("text", [*JUNK, *(SPELLINGS[one] for one in SPELLINGS if one != "base32")])
+def test_the_short_way_leaves_other_texts_to_the_long_one(text: str) -> None:
+    assert cids.parse_base32(text) is None
+
+
+def test_a_text_of_version_0_in_base32_is_no_cid() -> None:
+    assert cids.parse_base32(format_cid(cids.dagpb_cid(SHA))) is not None
+    v0 = "b" + base64.b32encode(b"\x12\x20" + SHA).decode().lower().rstrip("=")
+    assert cids.parse_base32(v0) is None

@@ -294,3 +294,60 @@ async def test_a_port_that_is_taken_is_named():
         port = other.getsockname()[1]
         with pytest.raises(LocalFault, match=f"port {port}"):
             await serve(echo, HttpOptions(port=port))
+
+
+def posted(*headers: bytes, body: bytes = b"", version: bytes = b"1.1") -> bytes:
+    lines = [b"POST /first HTTP/" + version, b"Host: localhost", *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+CHUNKED = b"Transfer-Encoding: chunked"
+AMBIGUOUS = {
+    "a length and chunks": posted(b"Content-Length: 5", CHUNKED, body=b"0\r\n\r\n"),
+    "chunks and a length": posted(CHUNKED, b"Content-Length: 5", body=b"0\r\n\r\n"),
+    "chunks in HTTP/1.0": posted(CHUNKED, body=b"0\r\n\r\n", version=b"1.0"),
+    "chunks twice": posted(CHUNKED, CHUNKED, body=b"0\r\n\r\n"),
+    "chunks and none": posted(b"Transfer-Encoding: chunked, identity", body=b"0\r\n\r\n"),
+    "another coding": posted(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"),
+    "nearly chunked": posted(b"Transfer-Encoding: xchunked", body=b"0\r\n\r\n"),
+    "chunked in quotes": posted(b'Transfer-Encoding: "chunked"', body=b"0\r\n\r\n"),
+    "a signed length": posted(b"Content-Length: +0"),
+    "a length of another base": posted(b"Content-Length: 0x0"),
+    "two numbers": posted(b"Content-Length: 0 0"),
+    "two lengths in one": posted(b"Content-Length: 0, 5"),
+    "a folded length": posted(b"Content-Length: 0\r\n 5"),
+    "a space before the colon": posted(b"Content-Length : 0"),
+    "a header without a name": posted(b": x"),
+    "a NUL": posted(b"X: a\0b"),
+    "a bare CR": posted(b"X: a\rTransfer-Encoding: chunked"),
+    "the same host twice": posted(b"Host: localhost"),
+    "a host in the target": b"GET http://localhost/first HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a path without a slash": b"GET first HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a tunnel": b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a fold first": b"GET / HTTP/1.1\r\n X: y\r\nHost: localhost\r\n\r\n",
+    "chunks of a sign": posted(CHUNKED, body=b"-1\r\n\r\n0\r\n\r\n"),
+    "chunks of 0x": posted(CHUNKED, body=b"0x0\r\n\r\n"),
+    "a chunk longer than it says": posted(CHUNKED, body=b"1\r\nabc0\r\n\r\n"),
+    "a chunk of 2^84": posted(CHUNKED, body=b"f" * 21 + b"\r\n"),
+    "a chunk's extension without end": posted(CHUNKED, body=b"1;" + b"x" * (64 << 10)),
+    "a trailer without end": posted(CHUNKED, body=b"0\r\nX: " + b"x" * (64 << 10)),
+}
+
+
+@pytest.mark.parametrize("case", AMBIGUOUS)
+async def test_no_request_is_hidden_behind_one_that_others_may_read_otherwise(case):
+    seen = []
+
+    async def handler(request):
+        body = await request.read(1 << 20)
+        seen.append((request.path, body))
+        return Response(200, {}, b"taken")
+
+    async with serving(handler, FAST) as server, connected(server.port) as client:
+        said = await client.raw(
+            AMBIGUOUS[case] + b"GET /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
+        assert seen == []
+        assert said.split()[1][:1] in (b"4", b"5"), said[:200]
+        assert said.count(b"HTTP/1.1 ") == 1
+        assert (await ask(server.port, "/")).status == 200

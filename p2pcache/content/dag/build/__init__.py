@@ -8,7 +8,10 @@ folders   directories, sharded where they are large, symlinks, whole folders
 """
 
 from p2pcache.content.dag.build.files import FileBuilder
-from p2pcache.content.dag.build.folders import directory, symlink, tree
+from p2pcache.content.dag.build.folders import by_bytes, directory, symlink, tree
 from p2pcache.content.dag.build.profile import PROFILES, Keep, Profile, Root
 
-__all__ = ["PROFILES", "FileBuilder", "Keep", "Profile", "Root", "directory", "symlink", "tree"]
+__all__ = [
+    "PROFILES", "FileBuilder", "Keep", "Profile", "Root", "by_bytes", "directory", "symlink",
+    "tree",
+]  # fmt: skip

@@ -23,6 +23,7 @@ class FileBuilder:
     """
 
     def __init__(self, profile: Profile, keep: Keep = forget) -> None:
+        self.chunk_bytes = profile.chunk_bytes
         self._profile = profile
         self._keep = keep
         self._chunk = bytearray()
@@ -35,7 +36,7 @@ class FileBuilder:
 
     def write(self, data: bytes | memoryview) -> None:
         """The next bytes."""
-        at, most = 0, self._profile.chunk_bytes
+        at, most = 0, self.chunk_bytes
         view = memoryview(data)
         while at < len(view):
             taken = min(most - len(self._chunk), len(view) - at)

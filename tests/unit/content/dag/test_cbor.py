@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 
 import libipld
 import pytest
@@ -81,6 +82,8 @@ BROKEN_CBOR = {
     "a spare byte": b"\x18\x01",
     "two spare": b"\x19\0\xff",
     "another tag": b"\xc1\x01",
+    "another tag of a link": b"\xd8\x2b\x58\x25\0" + LINK.cid,
+    "a link with another prefix": b"\xd8\x2a\x58\x25\x01" + LINK.cid,
     "a tag of text": b"\xd8\x2a\x61x",
     "no multibase": b"\xd8\x2a\x42\x01x",
     "a link that is no CID": b"\xd8\x2a\x43\0\x01x",
@@ -146,3 +149,17 @@ def test_only_untrusted_comes_out_of_damage(value: cbor.Value, data: st.DataObje
         block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
         with contextlib.suppress(Untrusted):
             decode(bytes(block))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_an_encoding_has_no_number_for_is_not_written(number: float) -> None:
+    for encode in (cbor.encode, djson.encode):
+        with pytest.raises(ValueError, match="no such number"):
+            encode([number])
+
+
+@given(values.filter(lambda value: not _has_float(value)))
+def test_dag_json_is_what_json_writes(value: cbor.Value) -> None:
+    plain = json.loads(djson.encode(value))
+    written = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    assert djson.encode(value) == written.encode()

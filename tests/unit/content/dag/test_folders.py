@@ -203,6 +203,21 @@ def test_two_names_of_one_hash_are_refused_and_not_looked_at_for_ever(monkeypatc
         build.directory(Profile(shard_bytes=0), {"a": LEAF, "b": LEAF})
 
 
+def test_a_path_that_is_a_file_and_a_folder_makes_no_tree() -> None:
+    for paths in (["a", "a/b"], ["x/a", "x/a/b/c"]):
+        with pytest.raises(UsageError, match="is a file and a folder"):
+            build.tree(Profile(), dict.fromkeys(paths, LEAF))
+    with pytest.raises(UsageError, match="is a file and a folder"):
+        build.tree(Profile(), {"a": LEAF}, ["a"])
+
+
+def test_very_many_names_are_in_the_order_of_their_bytes(monkeypatch) -> None:
+    monkeypatch.setattr(build.folders, "SORTED_AT_ONCE", 7)
+    wanted = {f"{number * 7919 % 100}é"[number % 3 :] for number in range(100)} | {"￿", "𐀀"}
+    assert build.by_bytes(wanted) == sorted(wanted, key=str.encode)
+    assert build.by_bytes([]) == []
+
+
 def test_a_path_leads_through_folders_and_says_what_it_touched() -> None:
     blocks = Blocks()
     profile = Profile(shard_bytes=500)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from p2pcache.content import cid as cids
@@ -61,8 +62,9 @@ def test_a_block_over_the_limit_is_refused_before_it_is_hashed() -> None:
 
 
 @given(st.binary(max_size=60), st.binary(max_size=5))
+@example(b"\x01\x00\x00\x00", b"")  # which holds: the content of its CID
 def test_only_untrusted_comes_out(cid: bytes, block: bytes) -> None:
-    with pytest.raises(Untrusted):
+    with contextlib.suppress(Untrusted):
         verify_cid(cid, block)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tracemalloc
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from p2pcache.content import cid as cids
+from p2pcache.content import varint
 from p2pcache.content.dag import fsdata, node
 from p2pcache.content.dag.fsdata import FsData, Kind
 from p2pcache.content.dag.node import Link, Node
@@ -115,3 +117,30 @@ def test_data_that_are_no_unixfs_are_refused(data: bytes) -> None:
 def test_only_untrusted_comes_out_of_unixfs_data(data: bytes) -> None:
     with contextlib.suppress(Untrusted):
         fsdata.parse(data)
+
+
+PACKED = b"\x08\x02" + node.field(0x22, b"\x01" * (2 << 20))
+SINGLE = b"\x08\x02" + b"\x20\x01" * (1 << 20)
+
+
+@pytest.mark.parametrize("data", [PACKED, SINGLE], ids=["packed", "single"])
+def test_more_sizes_than_links_are_refused_before_they_are_held(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(Untrusted, match="more sizes than its 3 links"):
+            fsdata.of_node(Node((Link(RAW),) * 3, data))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 3 << 20, "the packed ones are cut out once"
+
+
+def test_numbers_of_unknown_fields_are_not_kept() -> None:
+    fields = b"".join(varint.encode(number << 3) + b"\x01" for number in range(100, 200_000))
+    tracemalloc.start()
+    try:
+        assert fsdata.parse(b"\x08\x02" + fields) == FsData(Kind.FILE)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 20
