@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.config.ipfs import IpfsSettings
-    from p2pcache.net.bitswap.driver import Served
+    from p2pcache.net.bitswap.options import Served
     from p2pcache.net.identity import Identity
     from p2pcache.net.public import PublicNode
     from p2pcache.store.store import Store

@@ -19,7 +19,8 @@ from p2pcache.content import cid as cids
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import P2PCacheError, UsageError, plain_errors
 from p2pcache.net.address import parse_address
-from p2pcache.net.bitswap.driver import BitswapOptions, open_bitswap
+from p2pcache.net.bitswap.driver import open_bitswap
+from p2pcache.net.bitswap.options import BitswapOptions
 from p2pcache.net.dht.client import NEAR, WAN, open_dht_client
 from p2pcache.net.host import HostOptions, open_host
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from p2pcache.content.peerid import PeerId
-    from p2pcache.net.bitswap.driver import Bitswap, Served, Session
+    from p2pcache.net.bitswap.driver import Bitswap, Session
+    from p2pcache.net.bitswap.options import Served
     from p2pcache.net.dht.client import DhtClient
     from p2pcache.net.host import Libp2pHost
     from p2pcache.net.identity import Identity
