@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from p2pcache.errors import UsageError
-from p2pcache.sources.port import Credentials
+from p2pcache.sources.port import AwsLogin, Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,4 +80,9 @@ class Args:
         if not isinstance(given, dict):
             raise UsageError("`credentials` must be a map")
         inner = Args(given)
-        return Credentials(inner.optional_text("hf_token"), inner.optional_text("hf_endpoint"))
+        aws = AwsLogin(*(inner.optional_text(f"aws_{field.name}") for field in fields(AwsLogin)))
+        return Credentials(
+            inner.optional_text("hf_token"),
+            inner.optional_text("hf_endpoint"),
+            None if aws == AwsLogin() else aws,
+        )

@@ -38,6 +38,7 @@ from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
 from p2pcache.sources.kubo import KuboOptions, KuboSource
+from p2pcache.sources.s3.source import S3Source
 from p2pcache.store.durable import local_faults
 from p2pcache.store.store import Store
 from p2pcache.transfer.pull import PullContext
@@ -74,6 +75,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
             sources: list[Source] = [
                 HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
+                S3Source(workers.call, config.s3),
                 FileSource(),
                 ConfiguredKubo(kubos),
             ]

@@ -26,6 +26,15 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("HF_HOME", "Hugging Face's folder (default: ~/.cache/huggingface)"),
     ("HF_HUB_CACHE", "Hugging Face's hub cache (default: hub in HF_HOME)"),
     ("HUGGINGFACE_HUB_CACHE", "the older name of HF_HUB_CACHE"),
+    ("AWS_ACCESS_KEY_ID", "login for S3; without it boto3 looks where it always does"),
+    ("AWS_SECRET_ACCESS_KEY", "its other half"),
+    ("AWS_SESSION_TOKEN", "of a login that ends (STS)"),
+    ("AWS_PROFILE", "a login of ~/.aws"),
+    ("AWS_DEFAULT_PROFILE", "the older name of AWS_PROFILE"),
+    ("AWS_REGION", "region of buckets, before it is found out"),
+    ("AWS_DEFAULT_REGION", "the other name of AWS_REGION"),
+    ("AWS_ENDPOINT_URL_S3", "another S3 than Amazon's"),
+    ("AWS_ENDPOINT_URL", "the same, after AWS_ENDPOINT_URL_S3"),
     (
         "IPFS_BACKEND",
         "the backend of p2pcache.ipfs_backend: p2pcache, kubo, memory or a registered one",
@@ -38,6 +47,15 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("XDG_CACHE_HOME", "base of both default folders"),
     ("XDG_RUNTIME_DIR", "holds the socket when the path of P2PCACHE_HOME is too long for one"),
 )
+
+_AWS = {  # as `sources.port.AwsLogin` has it
+    "aws_access_key_id": ("AWS_ACCESS_KEY_ID",),
+    "aws_secret_access_key": ("AWS_SECRET_ACCESS_KEY",),
+    "aws_session_token": ("AWS_SESSION_TOKEN",),
+    "aws_profile": ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
+    "aws_region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "aws_endpoint_url": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+}
 
 # sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
 MAX_SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
@@ -100,7 +118,9 @@ def hub_cache_dir() -> Path:
 
 
 def caller_credentials() -> dict[str, str]:
-    """What the calling user brings to an origin: `hf_token`, `hf_endpoint`, each if set."""
+    """What the calling user brings to an origin: `hf_token`, `hf_endpoint` and the keys of `_AWS`,
+    each if set.
+    """
     found: dict[str, str] = {}
     endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/")
     if endpoint:
@@ -108,6 +128,9 @@ def caller_credentials() -> dict[str, str]:
     token = _hf_token()
     if token:
         found["hf_token"] = token
+    for key, names in _AWS.items():
+        if value := next((v for name in names if (v := os.environ.get(name, "").strip())), None):
+            found[key] = value
     return found
 
 

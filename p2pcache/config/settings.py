@@ -37,8 +37,10 @@ from p2pcache.config.network import (
 )
 from p2pcache.config.origins import Budgets, budgets, format_budgets
 from p2pcache.config.preload import PreloadSettings, format_labels, labels, who
+from p2pcache.config.s3 import buckets, endpoint, format_buckets, region, s3_options, style, valid
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
+from p2pcache.sources.s3.options import S3Options
 from p2pcache.store.layout import StoreOptions
 from p2pcache.transfer.names import NameOptions
 from p2pcache.transfer.policy import TransferOptions
@@ -134,7 +136,7 @@ _OF_KUBERNETES = re.compile(r"P2PCACHE_(SERVICE_(HOST|PORT)|PORT($|_))")
 _STORE, _FETCH, _PULL = StoreOptions(), FetchLimits(), TransferOptions()
 _NETWORK, _NAMES = NetworkSettings(), NameOptions()
 _RESOLVE, _WORKERS = ResolveOptions(), WorkerOptions()
-_PRELOAD, _IPFS = PreloadSettings(), IpfsSettings()
+_PRELOAD, _IPFS, _S3 = PreloadSettings(), IpfsSettings(), S3Options()
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("store.path", _optional(str), None, "where blobs lie; default: the home directory"),
@@ -192,6 +194,26 @@ SETTINGS: tuple[Setting, ...] = (
         format_budgets,
     ),
     Setting("resolve.timeout", _some_time, _RESOLVE.timeout_s, "how long a listing may take"),
+    Setting(
+        "s3.endpoint", _optional(endpoint), None, "URL of another S3 than Amazon's: MinIO, R2, B2"
+    ),
+    Setting("s3.region", _optional(region), None, "region of buckets, before it is found out"),
+    Setting("s3.profile", _optional(str.strip), None, "the login of ~/.aws that is used"),
+    Setting(
+        "s3.style",
+        style,
+        "auto",
+        "where the bucket's name is: path, virtual (in the host); auto: virtual at Amazon",
+    ),
+    Setting("s3.anonymous", _yes, False, "sign no request, whatever login there is"),
+    Setting("s3.requester_pays", _yes, False, "agree to pay for what is read"),
+    Setting(
+        "s3.public", _yes, False, "give what was read with a login to every agent of the network"
+    ),
+    Setting("s3.url_valid", valid, float(_S3.url_valid_s), "how long a signed address holds"),
+    Setting(
+        "s3.buckets", buckets, (), "the same settings for one bucket, before these", format_buckets
+    ),
     Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
     Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
     Setting("materialise.links", _yes, True, "link files out of the store instead of copying"),
@@ -353,6 +375,7 @@ class Config:
     network: NetworkSettings
     preload: PreloadSettings
     ipfs: IpfsSettings
+    s3: S3Options
     budgets: Budgets
     values: Mapping[str, Any]
     origins: Mapping[str, str]
@@ -393,7 +416,7 @@ def load(home: Path, environment: Mapping[str, str]) -> Config:
                 raise UsageError(f"{where}: {key}: {exc}") from exc
     if written:
         raise _no_setting(file, next(iter(written)))
-    config = _build(home, values, origins)
+    config = _build(home, values, origins, environment)
     ipfs = replace(config.ipfs, kubo=where_kubo(config.ipfs.kubo, environment))
     return replace(config, ipfs=ipfs, unknown=_unknown(environment))
 
@@ -443,8 +466,14 @@ def _flat(file: Path) -> dict[str, str]:
     return flat
 
 
-def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Config:
+def _build(
+    home: Path,
+    values: dict[str, Any],
+    origins: dict[str, str],
+    environment: Mapping[str, str],
+) -> Config:
     path, ca_file = values["store.path"], values["tls.ca_file"]
+    ca_file = None if ca_file is None else str(home / Path(ca_file).expanduser())
     return Config(
         home=home,
         # Not from the working directory: a store must not depend on where a command was typed.
@@ -468,7 +497,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             names=NameOptions(values["names.max_age"], values["names.trust"]),
         ),
         workers=WorkerOptions(idle_s=values["workers.idle"]),
-        ca_file=None if ca_file is None else str(home / Path(ca_file).expanduser()),
+        ca_file=ca_file,
         links=values["materialise.links"],
         network=NetworkSettings(
             enabled=values["network.enabled"],
@@ -499,6 +528,7 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             public_bootstrap=values["ipfs.public_bootstrap"],
             public_limit_up_bytes_per_s=values["ipfs.public_limit_up"],
         ),
+        s3=replace(s3_options(values, environment), ca_file=ca_file),
         budgets=values["origins.budgets"],
         values=values,
         origins=origins,

@@ -3,8 +3,9 @@
     hf://[datasets/|spaces/]org/name[@revision][/path]     org/name     https://huggingface.co/...
     https://host/path[#sha256=<hex>]     file:/path  ./path  ../path  /path  ~/path
     sha256:<hex>  <hex>     <cid>[/path]  /ipfs/<cid>[/path]     ipfs://<cid>[/path]
+    s3://bucket[/key][@versionId]
 
-Of these `ipfs://` alone is a URL: there, `a%20b` is `a b`.
+In `ipfs://` and `s3://`, and in no other, `a%20b` is `a b`.
 
 `canonical` gives one text for all spellings of one ref: the key of resolutions.
 """
@@ -19,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
 from p2pcache.content.names import safe_path
+from p2pcache.content.s3_refs import S3Ref, parse_s3, s3_text
 from p2pcache.errors import Untrusted, UsageError
 
 RepoType = Literal["model", "dataset", "space"]
@@ -26,8 +28,8 @@ RepoType = Literal["model", "dataset", "space"]
 DEFAULT_REVISION = "main"
 MAX_REF_CHARS = 8192
 SHOWN_CHARS = 400  # of an error about a ref, which it quotes
-KNOWN = "hf://, https://, http://, file:, sha256:, ipfs://, a CID, org/name, or a path"
-LATER = {"s3", "gs", "gcs", "az", "azure", "oci", "ollama", "r2", "cw", "docker"}
+KNOWN = "hf://, s3://, https://, http://, file:, sha256:, ipfs://, a CID, org/name, or a path"
+LATER = {"gs", "gcs", "az", "azure", "oci", "ollama", "r2", "cw", "docker"}
 _HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 _PREFIX: dict[str, RepoType] = {"datasets": "dataset", "spaces": "space", "models": "model"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")  # huggingface_hub validate_repo_id
@@ -80,7 +82,7 @@ class CidRef:
     typed: str = field(default="", compare=False)
 
 
-Ref = HfRef | HttpRef | FileRef | DigestRef | CidRef
+Ref = HfRef | HttpRef | FileRef | S3Ref | DigestRef | CidRef
 
 
 def parse_ref(text: str, *, revision: str | None = None) -> Ref:
@@ -151,6 +153,8 @@ def _with_scheme(scheme: str, rest: str, text: str) -> Ref:
         if not _SHA256.fullmatch(rest):
             raise UsageError(f"`{text}` is not a digest", hint="sha256: and 64 hex digits")
         return DigestRef(digests.sha256_digest(bytes.fromhex(rest)))
+    if scheme == "s3":
+        return parse_s3(rest, text)
     if scheme == "ipfs":
         return _ipfs_url(rest.removeprefix("//"), text)
     if scheme in LATER:
@@ -277,6 +281,8 @@ def canonical(ref: Ref) -> str:
         case FileRef(path):
             path = "/" + path.lstrip("/") if path.startswith("/") else path
             return f"file:{quote(path, errors='surrogateescape')}"
+        case S3Ref():
+            return s3_text(ref)
         case DigestRef(digest):
             return digests.describe(digest)
         case CidRef(cid, path):

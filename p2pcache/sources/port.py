@@ -38,6 +38,31 @@ class SourceKind(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class AwsLogin:
+    """What the calling user's AWS_* variables say: never logged, never stored, never shown.
+
+    Secret keys are sent nowhere: they sign requests. `endpoint_url`: what they are for.
+    """
+
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+    session_token: str | None = None
+    profile: str | None = None
+    region: str | None = None
+    endpoint_url: str | None = None
+
+    @property
+    def keys(self) -> tuple[str, str, str | None] | None:
+        """Both halves of a login and the session's token; None: not both are given."""
+        if not self.access_key_id or not self.secret_access_key:
+            return None
+        return self.access_key_id, self.secret_access_key, self.session_token
+
+    def __repr__(self) -> str:
+        return "AwsLogin(...)"
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """What the calling user brings: never logged, never stored, never shown by `repr`.
 
@@ -46,6 +71,7 @@ class Credentials:
 
     hf_token: str | None = None
     hf_endpoint: str | None = None
+    aws: AwsLogin | None = None
 
     def __repr__(self) -> str:
         return "Credentials(...)"

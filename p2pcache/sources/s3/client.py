@@ -1,0 +1,252 @@
+"""A boto3 client for one bucket: whose login, which region, how a request may end.
+
+Runs in a worker process; botocore, which boto3 stands on, is imported inside the calls. Its own
+retries are off (the pull retries, and counts); it follows a bucket to its region by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import urllib3
+
+from p2pcache.errors import Unavailable, Untrusted
+from p2pcache.sources.s3.options import (
+    DEFAULT_REGION,
+    PUBLIC_S3,
+    BucketOptions,
+    S3Options,
+    is_amazon,
+)
+from p2pcache.sources.s3.sign import Grant
+from p2pcache.version import __version__
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+
+    from p2pcache.sources.port import AwsLogin
+
+_CHUNK_BYTES = 1 << 20
+_LIST = b"<ListBucketResult"  # what every GET of ours asks for
+_REGION = re.compile(r"[a-z0-9-]{1,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Request:
+    """One question about a bucket. `key`, `version`, `folder`: as in `content.s3_refs.S3Ref`.
+
+    `heads`: whether each object is asked for what a list does not tell. `region`: where the bucket
+    was found before.
+    """
+
+    bucket: str
+    bucket_options: BucketOptions
+    options: S3Options
+    login: AwsLogin | None = field(repr=False)
+    key: str | None = None
+    version: str | None = None
+    folder: bool = False
+    heads: bool = True
+    region: str | None = None
+
+
+class Bucket:
+    """A client, and how it asks; open while its context is."""
+
+    def __init__(self, request: S3Request) -> None:
+        self.request = request
+        self._http = _Bounded(request.options)
+        self._told: str | None = None  # the region, by an answer
+        self.client, self._credentials = self._open(request.region)
+        self.signed = self._credentials is not None
+        own = str(self.client.meta.endpoint_url).rstrip("/")  # the profile's, where it names one
+        self.endpoint = request.bucket_options.endpoint or (PUBLIC_S3 if is_amazon(own) else own)
+
+    @property
+    def region(self) -> str:
+        """Where the bucket is, as far as it is known."""
+        return str(self.client.meta.region_name)
+
+    def __enter__(self) -> Bucket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+        self.client.close()
+
+    def _open(self, region: str | None) -> tuple[Any, Any | None]:
+        client, credentials = open_client(replace(self.request, region=region))
+        events = client.meta.events
+        events.register("before-call.s3", _stay_here)
+        events.register("before-send.s3", self._http.send)
+        events.register("needs-retry.s3", self._hear)
+        return client, credentials
+
+    def ask(self, operation: str, **fields: object) -> dict[str, Any]:
+        """One call; in the bucket's own region, once that is known. Raises what boto3 raises."""
+        from botocore.exceptions import ClientError
+
+        if self.request.bucket_options.requester_pays:
+            fields["RequestPayer"] = "requester"
+        fields["Bucket"] = self.request.bucket
+        try:
+            return dict(getattr(self.client, operation)(**fields))
+        except ClientError:
+            if self._told in (None, self.region):
+                raise
+            self._follow()
+        return dict(getattr(self.client, operation)(**fields))
+
+    def _follow(self) -> None:
+        self.client.close()
+        self.client, self._credentials = self._open(self._told)
+
+    def _hear(self, response: tuple[Any, dict[str, Any]] | None, **_: object) -> None:
+        """An answer, good or bad: it may tell where the bucket is."""
+        parsed = {} if response is None else response[1]
+        told = parsed.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region")
+        told = told or parsed.get("Error", {}).get("Region")
+        if isinstance(told, str) and _REGION.fullmatch(told):
+            self._told = told
+
+    def grant(self) -> Grant:
+        """What signs addresses from now on. After a question: then the region is known."""
+        if self._told not in (None, self.region):
+            self._follow()
+        url = self.client.generate_presigned_url(
+            "get_object", {"Bucket": self.request.bucket, "Key": "k"}, ExpiresIn=60
+        )
+        base_url = url.partition("?")[0].removesuffix("/k")
+        pays = bool(self.request.bucket_options.requester_pays)
+        if self._credentials is None:
+            return Grant(base_url, self.region)
+        scope = unquote(parse_qs(urlsplit(url).query)["X-Amz-Credential"][0]).split("/")
+        login = self._credentials.get_frozen_credentials()
+        return Grant(base_url, scope[-3], login.access_key, login.secret_key, login.token, pays)
+
+
+def _stay_here(context: dict[str, Any], **_: object) -> None:
+    """boto3 would look for the bucket's region itself, and not end where nobody tells it."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def open_client(request: S3Request) -> tuple[Any, Any | None]:
+    """A client for one bucket, and its login, if it signs. Raises what boto3 raises for a set-up
+    that it does not accept.
+
+    The login: the bucket's profile, else the caller's keys, else the caller's or the configured
+    profile, else what boto3 finds where the agent runs, else none: then nothing is signed.
+    """
+    import botocore.session
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    given, options, login = request.bucket_options, request.options, request.login
+    keys = None if login is None or given.profile is not None else login.keys
+    profile = given.profile or (None if login is None else login.profile) or options.common.profile
+    session = botocore.session.Session(profile=None if keys is not None else profile)
+    session.register_component("data_loader", _loader())
+    if keys is not None:
+        session.set_credentials(*keys)
+    credentials = None if given.anonymous else session.get_credentials()
+    endpoint = given.endpoint
+    region = request.region or given.region or session.get_config_variable("region")
+    styled = given.style
+    if styled in (None, "auto"):
+        styled = None if endpoint is None or is_amazon(endpoint) else "path"
+    config = Config(
+        signature_version=UNSIGNED if credentials is None else "s3v4",
+        user_agent=f"p2pcache/{__version__}",
+        connect_timeout=options.request_timeout_s,
+        read_timeout=options.request_timeout_s,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        max_pool_connections=options.heads_at_once,
+        s3=None if styled is None else {"addressing_style": styled},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    client = session.create_client(
+        "s3",
+        region_name=region or DEFAULT_REGION,
+        endpoint_url=endpoint,
+        config=config,
+        verify=options.ca_file,
+    )
+    return client, credentials
+
+
+@functools.cache
+def _loader() -> Any:  # noqa: ANN401
+    """What botocore knows of S3, read once a process: half the time of making a client."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
+
+
+class _Bounded:
+    """Sends as botocore does, and reads no more and no longer than a listing may take."""
+
+    def __init__(self, options: S3Options) -> None:
+        self._options = options
+        self._sessions: dict[str, Any] = {}
+        self._opening = threading.Lock()  # many heads are asked at once
+        self._until = time.monotonic() + options.deadline_s
+
+    def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        """For botocore's `before-send`."""
+        self._check_time()
+        request.stream_output = True  # so that the body is left to us
+        response: AWSResponse = self._session(request.url).send(request)
+        try:
+            response._content = self._body(request, response)
+        except urllib3.exceptions.HTTPError as exc:
+            raise Unavailable("the store broke off its reply") from exc
+        finally:
+            response.raw.close()
+            response.raw.release_conn()
+        return response
+
+    def _body(self, request: AWSPreparedRequest, response: AWSResponse) -> bytes:
+        body = bytearray()
+        for chunk in response.raw.stream(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > self._options.max_reply_bytes:
+                raise Untrusted(f"a reply is longer than {self._options.max_reply_bytes} bytes")
+            self._check_time()
+        if response.raw.length_remaining:  # botocore has this check of urllib3's switched off
+            raise Unavailable("the store broke off its reply")
+        if response.status_code == 200 and request.method == "GET" and _LIST not in body[:1000]:
+            raise Untrusted("what answers is no S3", hint="check the endpoint")
+        return bytes(body)
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._until:
+            raise Unavailable(f"a listing took longer than {self._options.deadline_s:g} s")
+
+    def close(self) -> None:
+        """Close every connection."""
+        for session in self._sessions.values():
+            session.close()
+
+    def _session(self, url: str) -> Any:  # noqa: ANN401
+        from botocore.httpsession import URLLib3Session
+        from botocore.utils import get_environ_proxies
+
+        parts = urlsplit(url)
+        at = f"{parts.scheme}://{parts.netloc}"
+        with self._opening:
+            if at not in self._sessions:
+                timeout_s = self._options.request_timeout_s
+                self._sessions[at] = URLLib3Session(
+                    verify=self._options.ca_file or True,
+                    proxies=get_environ_proxies(url),
+                    timeout=(timeout_s, timeout_s),
+                    max_pool_connections=self._options.heads_at_once,
+                )
+            return self._sessions[at]

@@ -1,0 +1,311 @@
+"""Ask a bucket what it holds, with boto3: plain and synchronous, in a worker process.
+
+What a list does not tell (a version, a checksum, metadata) takes a HEAD for each object; many are
+asked at once. An ETag is a version and no hash of the content (of a multipart upload it is no
+hash of anything that is there); `x-amz-checksum-sha256` of the full object is one, and so is what
+p2pcache wrote into the metadata when it uploaded the object itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote, urlencode
+
+from p2pcache.content.digests import sha256_digest
+from p2pcache.content.names import safe_path
+from p2pcache.content.s3_refs import S3Ref, s3_text
+from p2pcache.errors import NotFound, Untrusted, UsageError
+from p2pcache.sources import headers
+from p2pcache.sources.port import ListedFile, Listing
+from p2pcache.sources.s3.client import Bucket, S3Request
+from p2pcache.sources.s3.errors import as_ours, code_of, of_answer, status_of
+
+if TYPE_CHECKING:
+    from p2pcache.sources.s3.sign import Grant
+
+SHA256_METADATA = "p2pcache-sha256"  # x-amz-meta-...: hex, written by our own uploads alone
+NAMED_BY_ARRIVAL = "named by what arrived: the bucket has no sha256 of {count} of {total} files"
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"[A-Za-z0-9._-]{1,1024}")
+_OF_PARTS = re.compile(r".*-\d+")  # an ETag or a checksum of a multipart upload
+_NO_BODY = frozenset({301, 307, 400, 403})  # statuses of a HEAD that a listing explains
+
+
+@dataclass(frozen=True, slots=True)
+class S3Answer:
+    """What a bucket said, and what signs addresses for its files."""
+
+    listing: Listing
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """One object as a list or a HEAD tells it. `etag`: strong, without quotes."""
+
+    key: str
+    size: int
+    etag: str | None
+    version: str | None = None
+    sha256: bytes | None = None
+
+
+def grant_s3(request: S3Request) -> Grant:
+    """What signs addresses from now on: the login may have been renewed. Asks no bucket."""
+    name = f"s3://{request.bucket}"
+    with as_ours(name, _expected_endpoint(request)), Bucket(request) as bucket:
+        return bucket.grant()
+
+
+def list_s3(request: S3Request) -> S3Answer:
+    """What a ref means now. Raises by the table of `errors`.
+
+    Not cancellable from inside; bounded by the request's deadline and sizes.
+    """
+    name = s3_text(S3Ref(request.bucket, request.key, request.version, request.folder))
+    with as_ours(name, _expected_endpoint(request)):
+        bucket = Bucket(request)
+    with as_ours(name, bucket.endpoint, signed=bucket.signed), bucket:
+        found, single = _objects(bucket, name)
+        prefix = _prefix(request, single)
+        _check_paths([one.key for one in found], prefix, name)
+        immutable = _immutable(found, single)
+        if not single and request.heads and len(found) <= request.options.max_heads:
+            found = _with_heads(bucket, found)
+        files = tuple(_listed(request.bucket, one, prefix) for one in found)
+        grant = bucket.grant()
+    listing = Listing(
+        source="s3",
+        endpoint=bucket.endpoint,
+        immutable=immutable,
+        mutable=request.version is None,
+        files=files,
+        gated=bucket.signed and not request.bucket_options.public,
+        credential_used=bucket.signed,
+        notes=_notes(files),
+    )
+    return S3Answer(listing, grant)
+
+
+def _expected_endpoint(request: S3Request) -> str:
+    return request.bucket_options.endpoint or "S3"
+
+
+def _objects(bucket: Bucket, name: str) -> tuple[list[_Object], bool]:
+    """The objects of a ref, and whether it means that one object and no folder."""
+    request = bucket.request
+    if request.key is None:
+        return _list(bucket, "", name), False
+    if not request.folder and (one := _head(bucket, request.key, request.version)) is not None:
+        return [one], True
+    if request.version is not None:
+        raise NotFound(
+            f"{bucket.endpoint} has no {name}",
+            hint="where `@` is a part of the key it is written %40",
+        )
+    return _list(bucket, f"{request.key}/", name), False
+
+
+def _head(bucket: Bucket, key: str, version: str | None) -> _Object | None:
+    """One object; None when there is none, or none that may be read without a right to list."""
+    from botocore.exceptions import ClientError
+
+    which = {} if version is None else {"VersionId": version}
+    try:
+        said = bucket.ask("head_object", Key=key, ChecksumMode="ENABLED", **which)
+    except ClientError as exc:
+        status = status_of(exc)
+        if status == 404:
+            return None
+        if status in _NO_BODY and code_of(exc).isdigit():
+            region = bucket.region
+            bucket.ask("list_objects_v2", Prefix=key, MaxKeys=1)  # it says why, or where it is
+            if bucket.region != region:
+                return _head(bucket, key, version)
+            if status == 400 and version is not None:
+                raise UsageError(
+                    f"{version!r} is no version of {key!r}",
+                    hint="where `@` is a part of the key it is written %40",
+                ) from exc
+        raise
+    return _Object(
+        key,
+        _size(said.get("ContentLength"), key),
+        headers.strong_etag(said.get("ETag")),
+        version or _version(said.get("VersionId")),
+        _sha256(said),
+    )
+
+
+def _list(bucket: Bucket, prefix: str, name: str) -> list[_Object]:
+    """All objects below a prefix. Markers of folders are left out."""
+    found: list[_Object] = []
+    token: str | None = None
+    seen = 0
+    while True:
+        more = {} if token is None else {"ContinuationToken": token}
+        page = bucket.ask("list_objects_v2", Prefix=prefix, **more)
+        for row in page.get("Contents", ()):
+            seen += 1
+            if seen > bucket.request.options.max_files:
+                raise Untrusted(f"{name} lists more than {bucket.request.options.max_files} files")
+            key = row["Key"]
+            if not isinstance(key, str) or not key.startswith(prefix):
+                raise Untrusted(f"{bucket.endpoint} lists a key that is not below {prefix!r}")
+            size = _size(row.get("Size"), key)
+            if (key.endswith("/") and size == 0) or key == prefix:
+                continue
+            found.append(_Object(key, size, headers.strong_etag(row.get("ETag"))))
+        following = page.get("NextContinuationToken")
+        if not page.get("IsTruncated"):
+            break
+        if not following or following == token:
+            raise Untrusted(f"{bucket.endpoint} lists {name} without an end")
+        token = following
+    if not found:
+        raise NotFound(
+            f"{bucket.endpoint} has no {name}", hint="check the key; folders are not empty"
+        )
+    return found
+
+
+def _with_heads(bucket: Bucket, found: list[_Object]) -> list[_Object]:
+    """The same objects with what only a HEAD tells. One that changed meanwhile is Untrusted."""
+
+    def look(listed: _Object) -> _Object:
+        one = _head(bucket, listed.key, None)
+        if one is None or (one.size, one.etag) != (listed.size, listed.etag):
+            raise Untrusted(f"{listed.key!r} changed while it was listed", hint="run it again")
+        return one
+
+    with ThreadPoolExecutor(bucket.request.options.heads_at_once) as pool:
+        work = [pool.submit(look, listed) for listed in found]
+        try:
+            told = [one.result() for one in work]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if not _may_read_versions(bucket, told):
+        return [replace(one, version=None) for one in told]
+    return told
+
+
+def _may_read_versions(bucket: Bucket, found: list[_Object]) -> bool:
+    """A version is read by another right than the object: whether this login has it."""
+    from botocore.exceptions import ClientError
+
+    one = next((one for one in found if one.version is not None), None)
+    if one is None:
+        return False
+    try:
+        bucket.ask("head_object", Key=one.key, VersionId=one.version)
+    except ClientError as exc:
+        if status_of(exc) == 403:
+            return False
+        raise of_answer(exc, one.key, bucket.endpoint, signed=bucket.signed) from exc
+    return True
+
+
+def _listed(bucket: str, one: _Object, prefix: str) -> ListedFile:
+    return ListedFile(
+        path=one.key.removeprefix(prefix),
+        size=one.size,
+        digest=None if one.sha256 is None else sha256_digest(one.sha256),
+        key=file_key(bucket, one.key, one.version, one.etag),
+        validator=one.etag if one.sha256 is None else None,
+    )
+
+
+def _prefix(request: S3Request, single: bool) -> str:
+    """What of the keys is no part of the files' names."""
+    if request.key is None:
+        return ""
+    parent, slash, _ = request.key.rpartition("/")
+    return parent + slash if single else f"{request.key}/"
+
+
+def file_key(bucket: str, key: str, version: str | None, etag: str | None) -> str:
+    """What `locate` needs of one file: `bucket/key?version=..&etag=..`, quoted."""
+    fields = {"version": version, "etag": None if version is not None else etag}
+    said = urlencode({name: value for name, value in fields.items() if value is not None})
+    return f"{bucket}/{quote(key)}?{said}"
+
+
+def read_file_key(text: str) -> tuple[str, str, str | None, str | None]:
+    """What `file_key` was given: bucket, key (quoted still), version, ETag."""
+    path, _, said = text.partition("?")
+    bucket, _, key = path.partition("/")
+    fields = parse_qs(said)
+    version, etag = (fields.get(name, [None])[0] for name in ("version", "etag"))
+    return bucket, key, version, etag
+
+
+def _immutable(found: list[_Object], single: bool) -> str | None:
+    """What is another one when any of the objects is: the version, the ETag, or a hash of all."""
+    if single:
+        return found[0].version or found[0].etag
+    if any(one.etag is None for one in found):
+        return None
+    rows = "\n".join(f"{one.key}\0{one.size}\0{one.etag}" for one in found)
+    return f"list:{hashlib.sha256(rows.encode()).hexdigest()}"
+
+
+def _check_paths(keys: list[str], prefix: str, name: str) -> None:
+    """Raise Untrusted for a key that is no safe name, and for a file whose name is a folder's too:
+    S3 has both, no file system has.
+    """
+    paths = set()
+    for key in keys:
+        safe_path(key)  # URLs lose a `..` on their way, whatever stands before it
+        paths.add(safe_path(key.removeprefix(prefix)))
+    if len(paths) < len(keys):
+        raise Untrusted(f"{name} lists a file twice")
+    for path in paths:
+        above = path
+        while above := above.rpartition("/")[0]:
+            if above in paths:
+                raise Untrusted(
+                    f"in {name} the key {above!r} is an object, and {path!r} is below it",
+                    hint="no folder can hold both: rename one, or get them one by one",
+                )
+
+
+def _notes(files: tuple[ListedFile, ...]) -> tuple[str, ...]:
+    nameless = sum(file.digest is None for file in files)
+    return (NAMED_BY_ARRIVAL.format(count=nameless, total=len(files)),) if nameless else ()
+
+
+def _size(value: object, key: str) -> int:
+    if not isinstance(value, int) or not 0 <= value <= headers.MAX_BLOB_BYTES:
+        raise Untrusted(f"the bucket gives no size for {key[:80]!a}")
+    return value
+
+
+def _version(value: object) -> str | None:
+    """Of a versioned bucket; `null` is what others call their only one."""
+    if not isinstance(value, str) or value == "null" or not _VERSION.fullmatch(value):
+        return None
+    return value
+
+
+def _sha256(said: dict[str, Any]) -> bytes | None:
+    """The sha2-256 of the whole object, if the bucket has it."""
+    checksum = said.get("ChecksumSHA256")
+    kind = said.get("ChecksumType")
+    parts = _OF_PARTS.fullmatch(str(said.get("ETag", "")).strip('"'))
+    if isinstance(checksum, str) and (kind == "FULL_OBJECT" or (kind is None and not parts)):
+        try:
+            digest = base64.b64decode(checksum, validate=True)
+        except binascii.Error:
+            digest = b""
+        if len(digest) == hashlib.sha256().digest_size:
+            return digest
+    ours = said.get("Metadata", {}).get(SHA256_METADATA, "")
+    return bytes.fromhex(ours) if _HEX.fullmatch(str(ours)) else None

@@ -1,0 +1,126 @@
+"""MinIO, the S3 of other people, built from source as Kubo is, on loopback with a fresh folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from tests.support.kubo import BUILD_S, go_command
+from tests.support.processes import free_port, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MODULE = "github.com/minio/minio"
+VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"  # the last one that there is
+USER, PASSWORD = "minio-root", "minio-root-secret"
+
+
+def minio_binary() -> Path:
+    """The `minio` command, built when it is missing."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    binary = Path(home) / "p2pcache-tests" / f"minio-{VERSION.partition('-')[2]}" / "minio"
+    if binary.exists():
+        return binary
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    # Beside its final place: see `kubo.ipfs_binary`.
+    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
+        module = subprocess.run(
+            [go_command(), "mod", "download", "-json", f"{MODULE}@{VERSION}"],
+            check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
+        )  # fmt: skip
+        built = Path(folder) / "minio"
+        subprocess.run(
+            [go_command(), "build", "-mod=readonly", "-o", built, "."],
+            check=True, cwd=json.loads(module.stdout)["Dir"], timeout=BUILD_S,
+        )  # fmt: skip
+        built.rename(binary)
+    return binary
+
+
+@dataclass(frozen=True)
+class Minio:
+    """A server that runs. `aws`: what the caller's environment would bring to `get`."""
+
+    url: str
+    port: int
+    log: Path
+    closing: contextlib.ExitStack
+
+    @property
+    def aws(self) -> dict[str, str]:
+        return {
+            "aws_access_key_id": USER,
+            "aws_secret_access_key": PASSWORD,
+            "aws_endpoint_url": self.url,
+        }
+
+    def client(self, service: str = "s3", user: str = USER, secret: str = PASSWORD) -> Any:
+        """boto3, to fill it: unmodified, as anybody would."""
+        client = boto3.client(
+            service, endpoint_url=self.url, aws_access_key_id=user, aws_secret_access_key=secret,
+            region_name=REGION, config=Config(s3={"addressing_style": "path"}),
+        )  # fmt: skip
+        self.closing.callback(client.close)
+        return client
+
+    def bucket(self, name: str, files: Mapping[str, bytes] | None = None) -> Any:
+        """A new bucket with these objects, and the client."""
+        s3 = self.client()
+        s3.create_bucket(Bucket=name)
+        for key, body in (files or {}).items():
+            s3.put_object(Bucket=name, Key=key, Body=body)
+        return s3
+
+
+REGION = "eu-test-1"  # not what clients take when nobody says: it has to be found
+
+
+@contextlib.contextmanager
+def minio(folder: Path) -> Iterator[Minio]:
+    """The server, until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, log = free_port(), folder / "minio.log"
+    argv = [str(minio_binary()), "server", "--quiet", "--address", f"127.0.0.1:{port}"]
+    env = {
+        "MINIO_ROOT_USER": USER,
+        "MINIO_ROOT_PASSWORD": PASSWORD,
+        "MINIO_REGION": REGION,
+        "MINIO_UPDATE": "off",
+        "MINIO_BROWSER": "off",
+        "HOME": str(folder),
+    }
+    data = folder / "data"
+    data.mkdir()
+    with (
+        running([*argv, str(data)], port=port, log=log, env=env),
+        contextlib.ExitStack() as closing,
+    ):
+        found = Minio(f"http://127.0.0.1:{port}", port, log, closing)
+        _wait_usable(found)
+        yield found
+
+
+def _wait_usable(server: Minio) -> None:
+    """It answers before its storage does."""
+    import time
+    import urllib.request
+
+    give_up = time.monotonic() + 30
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{server.url}/minio/health/cluster", timeout=5),
+        ):
+            return
+        assert time.monotonic() < give_up, server.log.read_text()
+        time.sleep(0.05)

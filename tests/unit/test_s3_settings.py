@@ -1,0 +1,93 @@
+"""Settings of buckets: what is read, what is refused, and who counts before whom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from p2pcache.config.s3 import buckets, format_buckets
+from p2pcache.config.settings import load
+from p2pcache.content.s3_refs import S3Ref
+from p2pcache.errors import UsageError
+from p2pcache.sources.port import AwsLogin, Credentials
+from p2pcache.sources.s3.options import PUBLIC_S3, BucketOptions, S3Options
+from p2pcache.sources.s3.source import S3Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEXT = (
+    "models endpoint=https://minio.example:9000 region=eu-1 profile=lab style=virtual; "
+    "open anonymous=on requester_pays=off public=on"
+)
+
+
+def test_what_is_written_comes_back() -> None:
+    found = buckets(TEXT)
+    assert dict(found) == {
+        "models": BucketOptions("https://minio.example:9000", "eu-1", "lab", "virtual"),
+        "open": BucketOptions(anonymous=True, requester_pays=False, public=True),
+    }
+    assert format_buckets(found) == TEXT
+    assert format_buckets(buckets("none")) == "none"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "m", "-- region=a", "models/key region=a", "models region", "models region=",
+        "models region=EU_1", "models style=dns", "models anonymous=yes", "models key=secret",
+        "models region=a region=b", "models region=a; models region=b",
+        "models endpoint=ftp://host", "models endpoint=https://u:p@host",
+        "models endpoint=https://host?x=1", "models endpoint=https://host:99999",
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        buckets(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("endpoint", "minio"), ("region", "!"), ("style", "dns"), ("url_valid", "8d"),
+     ("url_valid", "0.5s"), ("anonymous", "maybe")],
+)  # fmt: skip
+def test_a_bad_setting_is_named(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"s3.{key}"):
+        load(tmp_path, {f"P2PCACHE_S3_{key.upper()}": value})
+
+
+def test_the_agents_own_environment_names_the_endpoint_where_no_setting_does(
+    tmp_path: Path,
+) -> None:
+    environment = {"AWS_ENDPOINT_URL": "http://a:1", "AWS_ENDPOINT_URL_S3": "http://b:2"}
+    assert load(tmp_path, environment).s3.common.endpoint == "http://b:2"
+    environment["P2PCACHE_S3_ENDPOINT"] = "http://c:3/"
+    assert load(tmp_path, environment).s3.common.endpoint == "http://c:3"
+
+
+async def unasked(*_: object) -> Any:
+    raise AssertionError("nobody is to be asked")
+
+
+def endpoint(options: S3Options, login: AwsLogin | None = None) -> str:
+    return S3Source(unasked, options).endpoint(S3Ref("models", "k"), Credentials(aws=login))
+
+
+def test_a_buckets_own_endpoint_counts_before_the_callers_and_that_before_the_general_one() -> None:
+    caller = AwsLogin(endpoint_url="http://caller:1/")
+    general = S3Options(BucketOptions(endpoint="http://all:2"))
+    own = S3Options(general.common, {"models": BucketOptions(endpoint="http://own:3")})
+    assert endpoint(S3Options()) == PUBLIC_S3
+    assert endpoint(general) == "http://all:2"
+    assert endpoint(general, caller) == "http://caller:1"
+    assert endpoint(own, caller) == "http://own:3"
+    with pytest.raises(UsageError, match="endpoint"):
+        endpoint(general, AwsLogin(endpoint_url="minio:9000"))
+
+
+def test_a_login_is_not_shown() -> None:
+    login = AwsLogin("AKIA1", "secret", "token")
+    assert "secret" not in f"{login} {Credentials(aws=login)!r}"
+    assert "AKIA1" not in f"{login} {Credentials(aws=login)!r}"
