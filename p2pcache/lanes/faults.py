@@ -44,10 +44,17 @@ _BY_STATUS: dict[int, tuple[FaultKind, str]] = {
     407: (FaultKind.DENIED, "is behind a proxy that wants a login"),
     408: (FaultKind.UNAVAILABLE, "timed out"),
     410: (FaultKind.NOT_FOUND, "does not have it any more"),
+    412: (FaultKind.UNTRUSTED, "has another version of it: it changed while it was fetched"),
     416: (FaultKind.UNTRUSTED, "does not have this range: its size changed"),
     425: (FaultKind.UNAVAILABLE, "asks to come back later"),
     429: (FaultKind.UNAVAILABLE, "is limiting requests"),
     451: (FaultKind.DENIED, "refuses access for legal reasons"),
+}
+_XML_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
+_BY_CODE: dict[str, tuple[FaultKind, str]] = {  # of S3, where the status alone says less
+    "RequestTimeTooSkewed": (FaultKind.LOCAL, "says that this machine's clock is wrong: set it"),
+    "ExpiredToken": (FaultKind.DENIED, "says that the login has expired"),
+    "InvalidObjectState": (FaultKind.DENIED, "has it in an archive: restore it first"),
 }
 
 
@@ -110,18 +117,30 @@ def retry_after_s(headers: Mapping[str, str], now_unix_s: float) -> float | None
     return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
+def xml_code(body: bytes) -> str | None:
+    """The one word that an object store's error is called by."""
+    found = _XML_CODE.search(body)
+    return None if found is None else found[1].decode()
+
+
 def status_fault(
-    status: int, headers: Mapping[str, str], url: str, secrets: tuple[str, ...] = ()
+    status: int,
+    headers: Mapping[str, str],
+    url: str,
+    secrets: tuple[str, ...] = (),
+    code: str | None = None,
 ) -> Fault:
-    """The fault of a final response whose status is neither 200 nor 206."""
+    """The fault of a final response whose status is neither 200 nor 206. `code`: `xml_code`."""
     kind, text = _BY_STATUS.get(status, (FaultKind.UNTRUSTED, "gave an unexpected answer"))
     if status >= 500:
         kind, text = FaultKind.UNAVAILABLE, "has a problem of its own"
     elif status >= 400 and status not in _BY_STATUS:
         kind, text = FaultKind.DENIED, "does not accept the request"  # nor the same one later
-    message = f"{host_of(url)} {text} (HTTP {status})"
-    if said := plain_text(headers.get("X-Error-Message", ""), secrets):
-        message += f": {said}"
+    kind, text = _BY_CODE.get(code or "", (kind, text))
+    said = f"HTTP {status}" if code is None else f"HTTP {status}, {code}"
+    message = f"{host_of(url)} {text} ({said})"
+    if words := plain_text(headers.get("X-Error-Message", ""), secrets):
+        message += f": {words}"
     wait_s = retry_after_s(headers, time.time()) if kind is FaultKind.UNAVAILABLE else None
     return Fault(
         kind, message, retry_after_s=wait_s, http_status=status, instead=_instead(status, headers)

@@ -18,7 +18,14 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from p2pcache.lanes import pools
-from p2pcache.lanes.faults import Ended, ended, host_of, network_fault, status_fault
+from p2pcache.lanes.faults import (
+    Ended,
+    ended,
+    host_of,
+    network_fault,
+    status_fault,
+    xml_code,
+)
 from p2pcache.lanes.orders import FaultKind, FetchLimits, Location, Tls
 from p2pcache.lanes.pools import Reply
 
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 
 MAX_REMEMBERED = 1024  # final URLs, ~2 KB each: more files than one worker has in flight
 MAX_DRAIN_BYTES = 64 << 10  # of an answer that nobody reads: cheaper than a new connection
+MAX_SAID_BYTES = 4096  # of an error's body; S3's have a few hundred
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # What an expired presigned URL answers: S3 and CloudFront 403, GCS 400, others 401, 404 or 410.
 EXPIRED = frozenset({400, 401, 403, 404, 410})
@@ -112,6 +120,14 @@ class Body:
                 self._response.close()
             self._response.release_conn()
 
+    def read_some(self, most_bytes: int) -> bytes:
+        """The beginning of a body that is read for what it says, as far as it comes."""
+        said, scrap = bytearray(), memoryview(bytearray(most_bytes))
+        with contextlib.suppress(Ended):
+            while len(said) < most_bytes and (count := self.read_into(scrap[len(said) :])):
+                said += scrap[len(said) : len(said) + count]
+        return bytes(said)
+
     def drain(self) -> None:
         """Read a short body that nobody needs, so that the connection can be used again."""
         if self.length is not None and self.length <= MAX_DRAIN_BYTES:
@@ -159,7 +175,10 @@ def get(
 def refuse_status(body: Body, location: Location) -> Ended:
     """End an exchange whose status is not wanted and say why."""
     secrets = tuple(value for _, value in location.headers)
-    fault = status_fault(body.status, body.headers, body.url, secrets)
+    said = b""
+    if "xml" in body.headers.get("Content-Type", ""):  # S3, GCS and Azure say why there
+        said = body.read_some(MAX_SAID_BYTES)
+    fault = status_fault(body.status, body.headers, body.url, secrets, xml_code(said))
     body.drain()
     return Ended(fault)
 

@@ -10,17 +10,22 @@ import trio
 
 from p2pcache.content import cid as cids
 from p2pcache.content.refs import CidRef, FileRef, HfRef, HttpRef
+from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import NAMED_BY_ARRIVAL, ONE_STREAM, HttpOptions, HttpSource
 from p2pcache.sources.kubo import KuboSource
 from p2pcache.sources.kubo_place import find_kubo
+from p2pcache.sources.port import AwsLogin, Credentials
+from p2pcache.sources.s3.options import S3Options
+from p2pcache.sources.s3.source import S3Source
 from tests.contract.check_source import ANONYMOUS, Missing, Truth, check_source
 from tests.support.certs import ServerCert, make_server_cert
 from tests.support.hub_repo import HubRepo, build_repo, small_model
 from tests.support.hub_stub import hub_stub
 from tests.support.kubo_daemon import kubo_daemon
+from tests.support.minio import PASSWORD, USER, minio
 from tests.support.nginx import file_url, nginx, static_hub
 from tests.support.olah import olah
 from tests.support.partial_files import block_hashes, some_bytes
@@ -195,3 +200,31 @@ async def test_kubo_conforms(tmp_path: Path) -> None:
         truth = Truth({cids.format_cid(file.cid): large}, "none")
         (only,) = (await check_source(source, file, truth, missing, SOME_FILE)).files
         assert (only.root, only.block_map) == (file.cid, block_hashes(large))
+
+
+@pytest.mark.parametrize("versions", [False, True])
+@pytest.mark.parametrize("digests", ["none", "sha256"])
+async def test_s3_conforms_on_minio(
+    repo: HubRepo, tmp_path: Path, versions: bool, digests: str
+) -> None:
+    files = bodies(repo)
+    with minio(tmp_path) as server:
+        s3 = server.bucket("models")
+        if versions:
+            enabled = {"Status": "Enabled"}
+            s3.put_bucket_versioning(Bucket="models", VersioningConfiguration=enabled)
+        sums = {"ChecksumAlgorithm": "SHA256"} if digests == "sha256" else {}
+        for path, body in files.items():
+            s3.put_object(Bucket="models", Key=f"demo/model/{path}", Body=body, **sums)
+        source = S3Source(run_in_thread, S3Options())
+        listing = await check_source(
+            source,
+            S3Ref("models", "demo/model"),
+            Truth(files, digests),
+            Missing(S3Ref("models", "demo/absent"), NotFound),
+            SOME_FILE,
+            Credentials(aws=AwsLogin(USER, PASSWORD, endpoint_url=server.url)),
+        )
+    assert listing.endpoint == server.url
+    assert listing.gated
+    assert all(file.size == len(files[file.path]) for file in listing.files)
