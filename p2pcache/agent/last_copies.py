@@ -20,7 +20,8 @@ from p2pcache.agent.names import MEMBERS_S
 from p2pcache.content import refs
 from p2pcache.content.last_copy import Copy, copy_of, least
 from p2pcache.errors import Denied, LocalFault, NotFound, P2PCacheError
-from p2pcache.sources.port import KUBO, Credentials
+from p2pcache.sources.port import KUBO, AwsLogin, Credentials
+from p2pcache.sources.s3.options import PUBLIC_S3
 from p2pcache.store.gc import ASK_S
 from p2pcache.store.policy import Hold
 from p2pcache.transfer.names import OTHERS
@@ -150,14 +151,14 @@ class LastCopies:
 
     def _origins(self, rows: Iterable[Row], hubs: Mapping[str, str]) -> Iterable[tuple[str, Row]]:
         """Servers that may be asked for it, and by which ref. A path of this machine is none, nor
-        is a web address that others alone told: it may be one that only we can reach. Of a hub's
+        is a web address or a bucket that others alone told: only we may reach it. Of a hub's
         name that others told, our own hub is asked, if it was theirs: at another hub, a mirror or
         a private one, it may mean something else, or nothing.
         """
         for row in rows:
             ref, ours = refs.parse_ref(row.canonical), row.source != OTHERS
             is_kubos = row.source == KUBO and self._resolver.understands(ref)
-            is_web = ours and isinstance(ref, refs.HttpRef)
+            is_web = ours and isinstance(ref, refs.HttpRef | refs.S3Ref)
             if not (isinstance(ref, refs.HfRef) or is_web or is_kubos):
                 continue
             server = self._resolver.source_for(ref).endpoint(ref, _nobody(row))
@@ -273,4 +274,6 @@ def hubs_of(rows: Iterable[Row]) -> dict[str, str]:
 
 def _nobody(row: Row) -> Credentials:
     """Its own server, without anybody's token."""
+    if row.source == "s3" and row.endpoint != PUBLIC_S3:
+        return Credentials(aws=AwsLogin(endpoint_url=row.endpoint))
     return Credentials(None, row.endpoint if row.source == "hf" else None)

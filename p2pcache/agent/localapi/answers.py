@@ -582,7 +582,9 @@ class GetOptions(TypedDict, total=False):
     no origin. refresh: do not trust the recorded resolution. max_age: seconds; older words of
     other agents on a name do not count. trust: whose words do, "any", "none" or peer ids with
     commas between (default of both: the agent's settings). credentials: keys hf_token and
-    hf_endpoint (default: from the environment, as huggingface_hub finds them). kubo: URL of the RPC
+    hf_endpoint (default: from the environment, as huggingface_hub finds them), and for S3
+    aws_access_key_id, aws_secret_access_key, aws_session_token, aws_profile, aws_region and
+    aws_endpoint_url (default: from the environment). kubo: URL of the RPC
     of a Kubo that is asked for a CID, or "auto" (default: the agent's settings).
     """
 

@@ -236,10 +236,16 @@ async def test_who_is_cancelled_learns_nothing_of_a_server(world, autojump_clock
     assert await world.keep(blob) == {}, "it is asked again at once"
 
 
-@pytest.mark.parametrize("ref", ["hf://org/one@main", "https://hub.example/latest.bin"])
-async def test_what_its_origin_calls_so_no_more_stays(world, ref):
-    """A branch that was squashed; a web address that gives another file."""
-    source = "hf" if ref.startswith("hf") else "http"
+@pytest.mark.parametrize(
+    ("ref", "source"),
+    [
+        ("hf://org/one@main", "hf"),
+        ("https://hub.example/latest.bin", "http"),
+        ("s3://bucket/latest.bin", "s3"),
+    ],
+)
+async def test_what_its_origin_calls_so_no_more_stays(world, ref, source):
+    """A branch that was squashed; a web address or a key that gives another file."""
     blob, _ = world.put(b"one", ref, source, immutable="d" * 40)
     assert await world.keep(blob) == {blob: Hold.LAST_COPY}
     world.origin.has = "d" * 40
@@ -258,6 +264,7 @@ async def test_what_a_branch_meant_before_may_go_while_its_hub_has_that_commit(w
 
 async def test_no_address_is_called_that_others_alone_told(world):
     blob, _ = world.put(b"one", "https://inner.example/x", OTHERS)
+    world.put(b"one", "s3://bucket/x", OTHERS)
     assert await world.keep(blob) == {blob: Hold.LAST_COPY}
     assert not world.origin.asked
 
