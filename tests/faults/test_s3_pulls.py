@@ -33,7 +33,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    with running_agent(tmp_path_factory.mktemp("agent"), settings=QUICK, **OFFLINE) as running:
+    settings = {**QUICK, "resolve.ttl": "0s"}
+    with running_agent(tmp_path_factory.mktemp("agent"), settings=settings, **OFFLINE) as running:
         yield running
 
 
@@ -71,20 +72,21 @@ def unfinished(agent: Agent) -> list[str]:
     return [path.name for folder in folders for path in folder.iterdir()]
 
 
+@pytest.mark.parametrize("size", [26 * MIB + 17, pytest.param(300 * MIB, marks=pytest.mark.slow)])
 def test_a_folder_comes_once_and_is_named_by_what_arrived(
-    server: Minio, agent: Agent, tmp_path: Path
+    server: Minio, agent: Agent, tmp_path: Path, size: int
 ) -> None:
-    files = model("once", large=26 * MIB + 17)
-    server.bucket("once", {f"m/{path}": body for path, body in files.items()})
-    out = tmp_path / "out"
-    done = agent.get("s3://once/m", to=str(out), credentials=server.aws)
+    files = model(f"once {size}", large=size)
+    server.bucket(f"once-{size}", {f"m/{path}": body for path, body in files.items()})
+    out, ref = tmp_path / "out", f"s3://once-{size}/m"
+    done = agent.get(ref, to=str(out), credentials=server.aws)
     assert shown(out) == files
     assert done["fetched_bytes"] == sum(map(len, files.values()))
     assert any("named by what arrived" in note for note in done["notes"])
-    again = agent.get("s3://once/m", to=str(tmp_path / "two"), refresh=True, credentials=server.aws)
+    again = agent.get(ref, to=str(tmp_path / "two"), refresh=True, credentials=server.aws)
     assert shown(tmp_path / "two") == files
     assert again["fetched_bytes"] > 0, "refresh reads again"
-    third = agent.get("s3://once/m", to=str(tmp_path / "three"), credentials=server.aws)
+    third = agent.get(ref, to=str(tmp_path / "three"), credentials=server.aws)
     assert third["fetched_bytes"] == 0, "its ETags are what they were"
     assert unfinished(agent) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import sys
@@ -28,6 +29,8 @@ from p2pcache.sources.s3.listing import SHA256_METADATA
 from p2pcache.sources.s3.options import PUBLIC_S3, BucketOptions, S3Options
 from p2pcache.sources.s3.source import S3Source
 from tests.contract.check_source import read
+from tests.support.certs import make_server_cert
+from tests.support.connect_proxy import ConnectProxy
 from tests.support.minio import PASSWORD, REGION, USER, Minio, minio
 from tests.support.s3_proxy import Ask, Reply, S3Proxy, s3_proxy
 
@@ -143,13 +146,67 @@ async def test_only_a_sha256_of_the_whole_object_names_it(server: Minio, models:
 async def test_the_region_is_found_and_the_addresses_are_signed_for_it(
     server: Minio, models: object
 ) -> None:
-    one = await ask(server.url, "top.bin", region="us-west-9")
-    assert paths(one) == ["top.bin"], "although a refused HEAD does not tell the region"
     bucket = source(server.url, region="us-west-9")
     listing = await bucket.list(S3Ref("models", "llama"), Credentials(aws=ROOT))
     location = await bucket.locate(listing, listing.files[0].key, Credentials(aws=ROOT))
     assert f"%2F{REGION}%2Fs3" in location.url
     assert await trio.to_thread.run_sync(read, location) == b"aaa"
+
+
+async def test_a_head_that_does_not_tell_the_region_is_asked_again_in_the_right_one(
+    proxy: S3Proxy,
+) -> None:
+    def silent(ask: Ask) -> Reply | None:
+        elsewhere = "us-west-9" in ask.headers.get("authorization", "")
+        return Reply(400) if ask.method == "HEAD" and elsewhere else None
+
+    proxy.fault = silent
+    assert paths(await ask(proxy.url, "top.bin", region="us-west-9")) == ["top.bin"]
+
+
+SUM = base64.b64encode(hashlib.sha256(b"top").digest()).decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "etag", "value", "taken"),
+    [
+        ("FULL_OBJECT", '"e"', SUM, True),
+        ("FULL_OBJECT", '"e-2"', SUM, True),
+        (None, '"e"', SUM, True),
+        ("COMPOSITE", '"e"', SUM, False),
+        (None, '"e-2"', SUM, False),
+        ("FULL_OBJECT", '"e"', f"{SUM}-2", False),
+        ("FULL_OBJECT", '"e"', SUM[:-8], False),
+    ],
+)
+async def test_a_checksum_of_parts_is_no_checksum_of_the_object(
+    proxy: S3Proxy, kind: str | None, etag: str, value: str, taken: bool
+) -> None:
+    told = [("ETag", etag), ("x-amz-checksum-sha256", value)]
+    if kind is not None:
+        told.append(("x-amz-checksum-type", kind))
+    proxy.fault = lambda ask: Reply(200, headers=tuple(told), body=b"top")
+    (file,) = (await ask(proxy.url, "top.bin")).files
+    assert (file.digest is not None) == taken
+
+
+async def test_a_private_authority_is_trusted_and_a_proxy_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert = make_server_cert(tmp_path / "ca")
+    with minio(tmp_path / "minio", tls=cert) as secure, ConnectProxy() as tunnel:
+        secure.bucket("models", {"f": b"behind TLS"})
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{tunnel.port}")
+        monkeypatch.setenv("no_proxy", "")
+        private = replace(QUICK, ca_file=str(cert.ca_file))
+        bucket, who = source(secure.url, private), Credentials(aws=ROOT)
+        listing = await bucket.list(S3Ref("models", "f"), who)
+        assert tunnel.tunnels == [f"127.0.0.1:{secure.port}"] * len(tunnel.tunnels) != []
+        location = await bucket.locate(listing, listing.files[0].key, who)
+        assert location.tls.ca_file == str(cert.ca_file)
+        assert await trio.to_thread.run_sync(read, location) == b"behind TLS"
+        error = await refusal(Untrusted, secure.url, "f")
+        assert "certificate" in error.message
 
 
 async def test_a_version_is_read_as_it_was_listed(server: Minio) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import ssl
 import subprocess
 import tempfile
+import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +24,11 @@ from tests.support.processes import free_port, running
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tests.support.certs import ServerCert
+
 MODULE = "github.com/minio/minio"
 VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"  # the last one that there is
+START_S = 60.0  # a second here; several start at once on a busy machine
 USER, PASSWORD = "minio-root", "minio-root-secret"
 
 
@@ -55,6 +62,7 @@ class Minio:
     port: int
     log: Path
     closing: contextlib.ExitStack
+    ca_file: str | None = None
 
     @property
     def aws(self) -> dict[str, str]:
@@ -68,7 +76,7 @@ class Minio:
         """boto3, to fill it: unmodified, as anybody would."""
         client = boto3.client(
             service, endpoint_url=self.url, aws_access_key_id=user, aws_secret_access_key=secret,
-            region_name=REGION, config=Config(s3={"addressing_style": "path"}),
+            region_name=REGION, verify=self.ca_file, config=Config(s3={"addressing_style": "path"}),
         )  # fmt: skip
         self.closing.callback(client.close)
         return client
@@ -86,7 +94,7 @@ REGION = "eu-test-1"  # not what clients take when nobody says: it has to be fou
 
 
 @contextlib.contextmanager
-def minio(folder: Path) -> Iterator[Minio]:
+def minio(folder: Path, *, tls: ServerCert | None = None) -> Iterator[Minio]:
     """The server, until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     port, log = free_port(), folder / "minio.log"
@@ -99,27 +107,36 @@ def minio(folder: Path) -> Iterator[Minio]:
         "MINIO_BROWSER": "off",
         "HOME": str(folder),
     }
+    if tls is not None:
+        certs = folder / "certs"
+        certs.mkdir()
+        shutil.copyfile(tls.cert_file, certs / "public.crt")
+        shutil.copyfile(tls.key_file, certs / "private.key")
+        argv += ["--certs-dir", str(certs)]
     data = folder / "data"
     data.mkdir()
     with (
         running([*argv, str(data)], port=port, log=log, env=env),
         contextlib.ExitStack() as closing,
     ):
-        found = Minio(f"http://127.0.0.1:{port}", port, log, closing)
+        scheme = "http" if tls is None else "https"
+        ca_file = None if tls is None else str(tls.ca_file)
+        found = Minio(f"{scheme}://127.0.0.1:{port}", port, log, closing, ca_file)
         _wait_usable(found)
         yield found
 
 
 def _wait_usable(server: Minio) -> None:
     """It answers before its storage does."""
-    import time
-    import urllib.request
-
-    give_up = time.monotonic() + 30
+    trusted = None if server.ca_file is None else ssl.create_default_context(cafile=server.ca_file)
+    direct = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusted)
+    )
+    give_up = time.monotonic() + START_S
     while True:
         with (
             contextlib.suppress(OSError),
-            urllib.request.urlopen(f"{server.url}/minio/health/cluster", timeout=5),
+            direct.open(f"{server.url}/minio/health/cluster", timeout=5),
         ):
             return
         assert time.monotonic() < give_up, server.log.read_text()

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from p2pcache import config
+from p2pcache.agent.args import Args
 from p2pcache.config import settings
 from p2pcache.errors import UsageError
+from p2pcache.sources.port import AwsLogin
 
 
 @pytest.fixture
@@ -80,6 +82,28 @@ def test_credentials_come_from_the_variables_then_the_file(environment, tmp_path
         "hf_token": "newer",
         "hf_endpoint": "http://127.0.0.1:8000",
     }
+
+
+def test_the_login_for_s3_is_that_of_boto3s_variables(environment):
+    environment.setenv("AWS_ACCESS_KEY_ID", "AKIA1")
+    environment.setenv("AWS_SECRET_ACCESS_KEY", " secret\n")
+    environment.setenv("AWS_ENDPOINT_URL", "http://all:1")
+    environment.setenv("AWS_DEFAULT_REGION", "eu-1")
+    assert config.caller_credentials() == {
+        "aws_access_key_id": "AKIA1",
+        "aws_secret_access_key": "secret",
+        "aws_endpoint_url": "http://all:1",
+        "aws_region": "eu-1",
+    }
+    environment.setenv("AWS_ENDPOINT_URL_S3", "http://s3:2")
+    environment.setenv("AWS_REGION", "eu-2")
+    environment.setenv("AWS_PROFILE", "lab")
+    environment.setenv("AWS_SESSION_TOKEN", "token")
+    again = config.caller_credentials()
+    assert (again["aws_endpoint_url"], again["aws_region"]) == ("http://s3:2", "eu-2")
+    assert (again["aws_profile"], again["aws_session_token"]) == ("lab", "token")
+    taken = Args({"credentials": again}).credentials().aws
+    assert taken == AwsLogin("AKIA1", "secret", "token", "lab", "eu-2", "http://s3:2")
 
 
 def test_a_user_who_disabled_the_implicit_token_sends_none(environment, tmp_path):
