@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from p2pcache.config.aws_profile import profile_endpoint
 from p2pcache.errors import UsageError
 
 ENVIRONMENT: tuple[tuple[str, str], ...] = (
@@ -31,6 +32,7 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("AWS_SESSION_TOKEN", "of a login that ends (STS)"),
     ("AWS_PROFILE", "a login of ~/.aws"),
     ("AWS_DEFAULT_PROFILE", "the older name of AWS_PROFILE"),
+    ("AWS_CONFIG_FILE", "where profiles say which store they are for (default: ~/.aws/config)"),
     ("AWS_REGION", "region of buckets, before it is found out"),
     ("AWS_DEFAULT_REGION", "the other name of AWS_REGION"),
     ("AWS_ENDPOINT_URL_S3", "another S3 than Amazon's"),
@@ -131,6 +133,9 @@ def caller_credentials() -> dict[str, str]:
     for key, names in _AWS.items():
         if value := next((v for name in names if (v := os.environ.get(name, "").strip())), None):
             found[key] = value
+    if (profile := found.get("aws_profile")) is not None:
+        url = found.get("aws_endpoint_url") or profile_endpoint(profile, os.environ)
+        found |= {} if url is None else {"aws_endpoint_url": url}
     return found
 
 

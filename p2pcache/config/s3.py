@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from p2pcache.config.aws_profile import profile_endpoint
 from p2pcache.content.s3_refs import parse_s3
 from p2pcache.errors import UsageError
 from p2pcache.sources.s3.options import (
@@ -122,10 +123,13 @@ def format_buckets(found: Buckets) -> str:
 
 
 def s3_options(values: Mapping[str, Any], environment: Mapping[str, str]) -> S3Options:
-    """From all settings; without an `s3.endpoint` the agent's own environment counts."""
+    """From all settings. Without an `s3.endpoint` the agent's own environment counts, then the
+    profile's own endpoint, which counts for a bucket with a profile too.
+    """
+    profile = values["s3.profile"] or environment.get("AWS_PROFILE")
     own = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     common = BucketOptions(
-        endpoint=values["s3.endpoint"] or own or None,
+        endpoint=values["s3.endpoint"] or own or profile_endpoint(profile, environment),
         region=values["s3.region"],
         profile=values["s3.profile"],
         style=values["s3.style"],
@@ -133,4 +137,10 @@ def s3_options(values: Mapping[str, Any], environment: Mapping[str, str]) -> S3O
         requester_pays=values["s3.requester_pays"],
         public=values["s3.public"],
     )
-    return S3Options(common, dict(values["s3.buckets"]), int(values["s3.url_valid"]))
+    found = {
+        name: replace(bucket, endpoint=profile_endpoint(bucket.profile, environment))
+        if bucket.profile is not None and bucket.endpoint is None
+        else bucket
+        for name, bucket in values["s3.buckets"]
+    }
+    return S3Options(common, found, int(values["s3.url_valid"]))

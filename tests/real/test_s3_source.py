@@ -13,6 +13,7 @@ from urllib.error import HTTPError
 import pytest
 import trio
 
+from p2pcache.config.settings import load
 from p2pcache.content.digests import sha256_digest
 from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import (
@@ -26,7 +27,7 @@ from p2pcache.errors import (
 )
 from p2pcache.sources.port import AwsLogin, Credentials, Listing
 from p2pcache.sources.s3.listing import SHA256_METADATA
-from p2pcache.sources.s3.options import PUBLIC_S3, BucketOptions, S3Options
+from p2pcache.sources.s3.options import BucketOptions, S3Options
 from p2pcache.sources.s3.source import S3Source
 from tests.contract.check_source import read
 from tests.support.certs import make_server_cert
@@ -295,15 +296,18 @@ async def test_a_profile_of_the_agents_user_is_a_login(
         f"[profile lab]\naws_access_key_id = {USER}\naws_secret_access_key = {PASSWORD}\n"
         f"endpoint_url = {server.url}\ns3 =\n    addressing_style = path\n"
     )
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    environment = {"AWS_CONFIG_FILE": str(tmp_path / "config")}
+    monkeypatch.setenv("AWS_CONFIG_FILE", environment["AWS_CONFIG_FILE"])
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    own = S3Source(run_in_thread, replace(QUICK, buckets={"models": BucketOptions(profile="lab")}))
     ref, caller = S3Ref("models", "llama"), Credentials()
-    assert own.endpoint(ref, caller) == PUBLIC_S3
-    listing = await own.list(ref, caller)
-    assert listing.endpoint == server.url == own.endpoint(ref, caller), "as the profile says"
-    location = await own.locate(listing, listing.files[0].key, caller)
-    assert await trio.to_thread.run_sync(read, location) == b"aaa"
+    for setting, value in (("PROFILE", "lab"), ("BUCKETS", "models profile=lab")):
+        config = load(tmp_path, environment | {f"P2PCACHE_S3_{setting}": value})
+        own = S3Source(run_in_thread, config.s3)
+        assert own.endpoint(ref, caller) == server.url, "as the profile says"
+        listing = await own.list(ref, caller)
+        assert listing.endpoint == server.url
+        location = await own.locate(listing, listing.files[0].key, caller)
+        assert await trio.to_thread.run_sync(read, location) == b"aaa"
     missing = S3Options(common=BucketOptions(endpoint=server.url, profile="nobody"))
     with pytest.raises(LocalFault, match="nobody") as seen:
         await S3Source(run_in_thread, missing).list(ref, caller)
@@ -340,6 +344,7 @@ def page(*keys: str, more: str = "") -> Reply:
         (["d/a&#10;b"], "control"),
         (["d/" + "x" * 300], "255"),
         (["d/full/"], "component ''"),
+        (["d/"], "component ''"),
         (["d/a", "d/a/b"], "is an object"),
         (["d/a", "d/a"], "twice"),
         (["elsewhere/a"], "not below"),
@@ -426,6 +431,7 @@ ROWS: dict[str, Row] = {
     "slow down": (Reply(503, "SlowDown", (("Retry-After", "7"),)), Unavailable, ""),
     "500": (Reply(500, "InternalError"), Unavailable, ""),
     "502": (Reply(502, body=b"<html>bad gateway"), Unavailable, ""),
+    "501": (Reply(501, "NotImplemented"), UsageError, ""),
     "silent": (Reply(wait_s=4), Unavailable, "network"),
     "cut": (Reply(cut_after=20), Unavailable, ""),
     "html": (Reply(200, body=b"<html><p>welcome"), Untrusted, "endpoint"),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import botocore.session
 import pytest
 
+from p2pcache import config
+from p2pcache.config.aws_profile import profile_endpoint
 from p2pcache.config.s3 import buckets, format_buckets
 from p2pcache.config.settings import load
 from p2pcache.content.s3_refs import S3Ref
@@ -65,6 +68,72 @@ def test_the_agents_own_environment_names_the_endpoint_where_no_setting_does(
     assert load(tmp_path, environment).s3.common.endpoint == "http://b:2"
     environment["P2PCACHE_S3_ENDPOINT"] = "http://c:3/"
     assert load(tmp_path, environment).s3.common.endpoint == "http://c:3"
+
+
+PROFILES = """
+[default]
+region = eu-1
+endpoint_url = http://default:1
+[profile lab]
+endpoint_url = http://lab:2
+[profile both]
+endpoint_url = http://both:3
+services = stores
+[services stores]
+s3 =
+    endpoint_url = http://stores:4
+    addressing_style = path
+dynamodb =
+    endpoint_url = http://other:5
+[profile none]
+region = eu-1
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "endpoint"),
+    [
+        (None, "http://default:1"),
+        ("default", "http://default:1"),
+        ("lab", "http://lab:2"),
+        ("both", "http://stores:4"),
+        ("none", None),
+        ("nobody", None),
+    ],
+)
+def test_a_profiles_endpoint_is_what_boto3_would_take(
+    tmp_path: Path, profile: str | None, endpoint: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "config"
+    file.write_text(PROFILES)
+    assert profile_endpoint(profile, {"AWS_CONFIG_FILE": str(file)}) == endpoint
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
+    if profile != "nobody":
+        session = botocore.session.Session(profile=profile)
+        session.set_credentials("AKIA1", "secret")
+        theirs = session.create_client("s3", region_name="eu-1").meta.endpoint_url
+        assert theirs == (endpoint or "https://s3.eu-1.amazonaws.com")
+
+
+@pytest.mark.parametrize("text", [None, "endpoint_url", "[default\nendpoint_url = x", "\xff"])
+def test_without_a_readable_file_there_is_no_endpoint(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "config").write_text(text, encoding="latin-1")
+    assert profile_endpoint(None, {"AWS_CONFIG_FILE": str(tmp_path / "config")}) is None
+
+
+def test_the_callers_profile_names_the_endpoint_where_no_variable_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(PROFILES)
+    for name, _ in config.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    assert "aws_endpoint_url" not in config.caller_credentials(), "nobody named a profile"
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    assert config.caller_credentials()["aws_endpoint_url"] == "http://lab:2"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://variable:6")
+    assert config.caller_credentials()["aws_endpoint_url"] == "http://variable:6"
 
 
 async def unasked(*_: object) -> Any:

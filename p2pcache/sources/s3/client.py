@@ -65,8 +65,7 @@ class Bucket:
         self._told: str | None = None  # the region, by an answer
         self.client, self._credentials = self._open(request.region)
         self.signed = self._credentials is not None
-        own = str(self.client.meta.endpoint_url).rstrip("/")  # the profile's, where it names one
-        self.endpoint = request.bucket_options.endpoint or (PUBLIC_S3 if is_amazon(own) else own)
+        self.endpoint = request.bucket_options.endpoint or PUBLIC_S3
 
     @property
     def region(self) -> str:
@@ -168,6 +167,7 @@ def open_client(request: S3Request) -> tuple[Any, Any | None]:
         retries={"total_max_attempts": 1, "mode": "standard"},
         max_pool_connections=options.heads_at_once,
         s3=None if styled is None else {"addressing_style": styled},
+        ignore_configured_endpoint_urls=True,  # `config` read them, so that all agree on one
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )

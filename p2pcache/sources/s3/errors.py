@@ -10,7 +10,7 @@
 | RequestTimeTooSkewed                                    | LocalFault  | the user sets the clock
 | no such profile, half a login, no boto3                 | LocalFault  | the user mends the set-up
 | another region, and not found by itself                 | UsageError  | the user sets the region
-| InvalidBucketName, InvalidArgument, KeyTooLong, 400     | UsageError  | the user checks the ref
+| InvalidBucketName, KeyTooLong, 400, 501                 | UsageError  | the user checks the ref
 | SlowDown, RequestTimeout, 408, 425, 429, 5xx            | Unavailable | nobody: try again
 | no connection, timeout, a reply that is cut             | Unavailable | nobody: try again
 | bad certificate, what is no S3, too long a reply        | Untrusted   | drop this endpoint
@@ -106,6 +106,8 @@ def of_answer(exc: ClientError, name: str, endpoint: str, *, signed: bool) -> P2
             f"{endpoint} says that this machine's clock is wrong (RequestTimeTooSkewed)",
             hint="set the clock (`timedatectl set-ntp true`); signatures hold for some minutes",
         )
+    if code == "NotImplemented" or status == 501:
+        return UsageError(f"{endpoint} cannot do what {name} asks for (NotImplemented)")
     if code in _BUSY or status in _BUSY_STATUS or status >= 500:
         return _busy(exc, name, endpoint)
     if code in _REGION or status in (301, 307):

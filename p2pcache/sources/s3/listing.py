@@ -160,7 +160,7 @@ def _list(bucket: Bucket, prefix: str, name: str) -> list[_Object]:
             if not isinstance(key, str) or not key.startswith(prefix):
                 raise Untrusted(f"{bucket.endpoint} lists a key that is not below {prefix!r}")
             size = _size(row.get("Size"), key)
-            if (key.endswith("/") and size == 0) or key == prefix:
+            if key.endswith("/") and size == 0:
                 continue
             found.append(_Object(key, size, headers.strong_etag(row.get("ETag"))))
         following = page.get("NextContinuationToken")
@@ -171,7 +171,7 @@ def _list(bucket: Bucket, prefix: str, name: str) -> list[_Object]:
         token = following
     if not found:
         raise NotFound(
-            f"{bucket.endpoint} has no {name}", hint="check the key; folders are not empty"
+            f"{bucket.endpoint} has no {name}", hint="check the key: nothing is below it either"
         )
     return found
 

@@ -45,7 +45,7 @@ class S3Options:
     deadline_s: float = 120.0  # a listing: 1e6 keys are 1000 pages of 0.1 s
     max_files: int = 1_000_000  # as a manifest
     heads_at_once: int = 16  # what one object has besides its size takes a request of its own
-    max_heads: int = 5_000  # of one listing: a minute at 20 ms; beyond, only arrived bytes name
+    max_heads: int = 1_000  # of one listing: boto3 takes 3 ms of a core each; then bytes name
     max_reply_bytes: int = 32 << 20  # a page of 1000 keys of 1 KiB, escaped, is 7 MiB
     grant_s: float = 300.0  # boto3 renews sessions that last under 10 minutes more
     max_grants: int = 64  # buckets in use at once

@@ -57,7 +57,6 @@ class S3Source:
         self._options = options
         self._now = now
         self._grants: dict[tuple[str, AwsLogin | None], _Kept] = {}
-        self._found: dict[tuple[str, AwsLogin | None], str] = {}  # endpoints that a profile names
         self._renewing = trio.Lock()
 
     def accepts(self, ref: Ref) -> bool:
@@ -65,13 +64,10 @@ class S3Source:
         return isinstance(ref, S3Ref)
 
     def endpoint(self, ref: Ref, credentials: Credentials) -> str:
-        """The bucket's own, the caller's or the configured one; else Amazon's, or what was found in
-        the profile's own settings when the bucket was asked.
-        """
+        """The bucket's own, the caller's or the configured one; else Amazon's."""
         if not isinstance(ref, S3Ref):
             raise UsageError(f"not a ref of S3: {ref}")
-        said = self._bucket(ref.bucket, credentials.aws).endpoint
-        return said or self._found.get((ref.bucket, credentials.aws), PUBLIC_S3)
+        return self._bucket(ref.bucket, credentials.aws).endpoint or PUBLIC_S3
 
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
         """What a key or a folder holds now; raises by the table of `errors`.
@@ -109,8 +105,6 @@ class S3Source:
         request = replace(request, key=ref.key, version=ref.version, folder=ref.folder, heads=heads)
         answer: S3Answer = await self._run_sync(list_s3, request)
         self._keep(ref.bucket, credentials.aws, answer.grant)
-        if request.bucket_options.endpoint is None and answer.listing.endpoint != PUBLIC_S3:
-            self._found[ref.bucket, credentials.aws] = answer.listing.endpoint
         return answer
 
     async def _grant(self, bucket: str, login: AwsLogin | None) -> Grant:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import boto3
 import pytest
 from botocore.config import Config
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pcache.sources.s3.sign import Grant, signed_url
@@ -53,6 +53,7 @@ def fields(url: str) -> tuple[str, str, dict[str, list[str]]]:
 
 
 @pytest.mark.parametrize(("base", "token"), list(CLIENTS))
+@settings(max_examples=25)  # botocore takes milliseconds for one
 @given(
     key=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).map(lambda k: f"k{k}"),
     version=st.none() | st.text("abz09._-+/ =", min_size=1, max_size=8),
