@@ -22,6 +22,7 @@ from p2pcache.content.preload import (
     sign_cancel,
     sign_intent,
 )
+from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import Denied, Interrupted, NotFound, UsageError
 from p2pcache.net.sync import preloads as wire
 from p2pcache.net.sync.preloads import Stage
@@ -124,15 +125,16 @@ def _check_settings(parts: Parts, opened: AgentNetwork) -> None:
 
 def _is_told(ref: refs.Ref, *, is_admin: bool) -> bool:
     """Whether others are told the ref itself; else they know its content by its CID alone: a path
-    is this machine's own business, and they ask no web address but the admin's.
+    is this machine's own business, and they ask no web address and no bucket but the admin's.
 
     Raises UsageError for an address with a secret in it: every member would get to know it.
     """
     if isinstance(ref, refs.FileRef):
         return False
-    if not isinstance(ref, refs.HttpRef):
+    if not isinstance(ref, refs.HttpRef | S3Ref):
         return True
-    if is_admin and (secret := secret_in(ref.url)) is not None:
+    url = ref.url if isinstance(ref, refs.HttpRef) else ""
+    if is_admin and (secret := secret_in(url)) is not None:
         raise UsageError(
             f"this address carries a secret ({secret}), and a preload tells it to every member",
             hint="`p2pcache get` it here, then preload its CID, which `p2pcache resolve` prints",
@@ -142,13 +144,14 @@ def _is_told(ref: refs.Ref, *, is_admin: bool) -> bool:
 
 def _notes(opened: AgentNetwork, ref: refs.Ref, parts: Parts) -> list[str]:
     notes = []
-    if isinstance(ref, refs.HttpRef):
+    if isinstance(ref, refs.HttpRef | S3Ref):
+        what = "web address" if isinstance(ref, refs.HttpRef) else "bucket"
         if opened.peer_id != opened.admin:
             notes.append(
-                "others are told the content's CID and not its web address, which they would ask "
+                f"others are told the content's CID and not its {what}, which they would ask "
                 "only for the network's admin: they get this from agents that have it"
             )
-        elif urlsplit(ref.url).query:
+        elif isinstance(ref, refs.HttpRef) and urlsplit(ref.url).query:
             notes.append("every member is told the whole address, with its query")
     if isinstance(ref, refs.FileRef | refs.DigestRef | refs.CidRef):
         notes.append("this has no origin that others could ask: they get it from who has it")

@@ -20,6 +20,7 @@ from p2pcache.agent.kubo_beside import kubo_helper
 from p2pcache.agent.peering import count_received, maybe_peers, tell_complete
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
+from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import LocalFault, NotFound, P2PCacheError
 from p2pcache.sources.port import Credentials, SourceKind
 from p2pcache.transfer.names import OTHERS
@@ -136,15 +137,15 @@ class PreloadPull:
             if address is None:
                 return None
             ref = address
-        elif not (isinstance(ref, refs.HttpRef) and self._trusted):
+        elif not (isinstance(ref, refs.HttpRef | S3Ref) and self._trusted):
             return None
         return await self._parts.resolver.resolve(ref, self._credentials)
 
-    def _own_address(self) -> refs.HttpRef | None:
-        """The web address that this agent knows what it wished by, and told nobody."""
+    def _own_address(self) -> refs.HttpRef | S3Ref | None:
+        """The web address or key that this agent knows what it wished by, and told nobody."""
         for row in self._parts.store.resolutions_of(self._intent.manifest):
             ref = refs.parse_ref(row.canonical)
-            if isinstance(ref, refs.HttpRef) and row.source != OTHERS:
+            if isinstance(ref, refs.HttpRef | S3Ref) and row.source != OTHERS:
                 return ref
         return None
 

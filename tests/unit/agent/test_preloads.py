@@ -266,6 +266,13 @@ def test_a_plain_address_of_the_admin_is_told():
     assert not preload._is_told(refs.parse_ref("/home/me/model"), is_admin=True)
 
 
+def test_a_bucket_is_told_like_a_web_address():
+    """Who is told asks it with its own login, which costs: the admin's word is needed for that."""
+    ref = refs.parse_ref("s3://models/llama/")
+    assert preload._is_told(ref, is_admin=True)
+    assert not preload._is_told(ref, is_admin=False)
+
+
 # -- copies that are in the way -------------------------------------------------------------------
 
 
