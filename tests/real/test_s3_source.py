@@ -210,6 +210,22 @@ async def test_a_private_authority_is_trusted_and_a_proxy_is_used(
         assert "certificate" in error.message
 
 
+async def test_a_bucket_in_the_hosts_name_is_asked_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`models.s3.example` is known to the proxy alone, through which all of it goes."""
+    with minio(tmp_path, domain="s3.example") as hosted, s3_proxy(hosted) as proxy:
+        hosted.bucket("models", {"d/f f": b"of a host"})
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+        bucket, who = source("http://s3.example", style="virtual"), Credentials(aws=ROOT)
+        listing = await bucket.list(S3Ref("models", "d"), who)
+        location = await bucket.locate(listing, listing.files[0].key, who)
+        assert location.url.startswith("http://models.s3.example/d/f%20f?")
+        assert await trio.to_thread.run_sync(read, location) == b"of a host"
+    assert {ask.headers["host"] for ask in proxy.seen} == {"models.s3.example"}
+
+
 async def test_a_version_is_read_as_it_was_listed(server: Minio) -> None:
     s3 = server.bucket("versioned")
     enabled = {"Status": "Enabled"}
@@ -320,6 +336,8 @@ async def test_the_requester_says_that_they_pay(proxy: S3Proxy) -> None:
     location = await bucket.locate(listing, listing.files[0].key, Credentials(aws=ROOT))
     await trio.to_thread.run_sync(read, location)
     assert {ask.headers.get("x-amz-request-payer") for ask in proxy.seen} == {"requester"}
+    asked = [ask for ask in proxy.seen if not ask.reads]  # `read` is the test's own client
+    assert all(ask.headers["user-agent"].startswith("p2pcache/") for ask in asked)
 
 
 # -- names from outside ---------------------------------------------------------------------------

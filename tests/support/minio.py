@@ -94,8 +94,10 @@ REGION = "eu-test-1"  # not what clients take when nobody says: it has to be fou
 
 
 @contextlib.contextmanager
-def minio(folder: Path, *, tls: ServerCert | None = None) -> Iterator[Minio]:
-    """The server, until the block ends."""
+def minio(
+    folder: Path, *, tls: ServerCert | None = None, domain: str | None = None
+) -> Iterator[Minio]:
+    """The server, until the block ends. `domain`: buckets are hosts of it, too."""
     folder.mkdir(parents=True, exist_ok=True)
     port, log = free_port(), folder / "minio.log"
     argv = [str(minio_binary()), "server", "--quiet", "--address", f"127.0.0.1:{port}"]
@@ -107,6 +109,8 @@ def minio(folder: Path, *, tls: ServerCert | None = None) -> Iterator[Minio]:
         "MINIO_BROWSER": "off",
         "HOME": str(folder),
     }
+    if domain is not None:
+        env["MINIO_DOMAIN"] = domain
     if tls is not None:
         certs = folder / "certs"
         certs.mkdir()
