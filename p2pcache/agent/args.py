@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from p2pcache.errors import UsageError
-from p2pcache.sources.port import Credentials
+from p2pcache.sources.port import Credentials, RegistryLogin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,5 +79,17 @@ class Args:
         given = self._values.get("credentials") or {}
         if not isinstance(given, dict):
             raise UsageError("`credentials` must be a map")
-        inner = Args(given)
-        return Credentials(inner.optional_text("hf_token"), inner.optional_text("hf_endpoint"))
+        return credentials_of(given)
+
+
+def credentials_of(given: Mapping[str, Any]) -> Credentials:
+    """What `config.caller_credentials` found, or a client says. Raises UsageError."""
+    inner = Args(given)
+    login = RegistryLogin(
+        **{one.name: inner.optional_text(f"registry_{one.name}") for one in fields(RegistryLogin)}
+    )
+    return Credentials(
+        inner.optional_text("hf_token"),
+        inner.optional_text("hf_endpoint"),
+        registry=None if login.host is None else login,
+    )

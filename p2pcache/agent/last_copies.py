@@ -157,7 +157,7 @@ class LastCopies:
         for row in rows:
             ref, ours = refs.parse_ref(row.canonical), row.source != OTHERS
             is_kubos = row.source == KUBO and self._resolver.understands(ref)
-            is_web = ours and isinstance(ref, refs.HttpRef)
+            is_web = ours and isinstance(ref, refs.Address)
             if not (isinstance(ref, refs.HfRef) or is_web or is_kubos):
                 continue
             server = self._resolver.source_for(ref).endpoint(ref, _nobody(row))

@@ -37,8 +37,10 @@ from p2pcache.config.network import (
 )
 from p2pcache.config.origins import Budgets, budgets, format_budgets
 from p2pcache.config.preload import PreloadSettings, format_labels, labels, who
+from p2pcache.config.registries import registry_hosts
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
+from p2pcache.sources.oci.challenge import LOOPBACK
 from p2pcache.store.layout import StoreOptions
 from p2pcache.transfer.names import NameOptions
 from p2pcache.transfer.policy import TransferOptions
@@ -193,6 +195,20 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("resolve.timeout", _some_time, _RESOLVE.timeout_s, "how long a listing may take"),
     Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
+    Setting(
+        "oci.insecure",
+        registry_hosts,
+        frozenset({LOOPBACK}),
+        "registries that are asked over plain HTTP: hosts; loopback: every one on this machine",
+        sorted,
+    ),
+    Setting(
+        "oci.realms",
+        registry_hosts,
+        frozenset(),
+        "hosts that may see logins of registries beside the registries' own",
+        sorted,
+    ),
     Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
     Setting("materialise.links", _yes, True, "link files out of the store instead of copying"),
     Setting("network.enabled", _yes, True, "talk to other agents when there is a network key"),
@@ -354,6 +370,8 @@ class Config:
     preload: PreloadSettings
     ipfs: IpfsSettings
     budgets: Budgets
+    insecure_registries: frozenset[str]
+    token_realms: frozenset[str]
     values: Mapping[str, Any]
     origins: Mapping[str, str]
     unknown: tuple[str, ...] = ()
@@ -500,6 +518,8 @@ def _build(home: Path, values: dict[str, Any], origins: dict[str, str]) -> Confi
             public_limit_up_bytes_per_s=values["ipfs.public_limit_up"],
         ),
         budgets=values["origins.budgets"],
+        insecure_registries=values["oci.insecure"],
+        token_realms=values["oci.realms"],
         values=values,
         origins=origins,
     )

@@ -3,6 +3,7 @@
     hf://[datasets/|spaces/]org/name[@revision][/path]     org/name     https://huggingface.co/...
     https://host/path[#sha256=<hex>]     file:/path  ./path  ../path  /path  ~/path
     sha256:<hex>  <hex>     <cid>[/path]  /ipfs/<cid>[/path]     ipfs://<cid>[/path]
+    oci://host/name[:tag|@digest]     ollama://[host/]model[:tag]     (`registry_refs`)
 
 Of these `ipfs://` alone is a URL: there, `a%20b` is `a b`.
 
@@ -19,6 +20,14 @@ from urllib.parse import quote, unquote, urlsplit
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
 from p2pcache.content.names import safe_path
+from p2pcache.content.registry_refs import (
+    OciRef,
+    OllamaRef,
+    canonical_oci,
+    canonical_ollama,
+    parse_oci,
+    parse_ollama,
+)
 from p2pcache.errors import Untrusted, UsageError
 
 RepoType = Literal["model", "dataset", "space"]
@@ -26,8 +35,11 @@ RepoType = Literal["model", "dataset", "space"]
 DEFAULT_REVISION = "main"
 MAX_REF_CHARS = 8192
 SHOWN_CHARS = 400  # of an error about a ref, which it quotes
-KNOWN = "hf://, https://, http://, file:, sha256:, ipfs://, a CID, org/name, or a path"
-LATER = {"s3", "gs", "gcs", "az", "azure", "oci", "ollama", "r2", "cw", "docker"}
+KNOWN = (
+    "hf://, oci://, ollama://, https://, http://, file:, sha256:, ipfs://, a CID, org/name, or a "
+    "path"
+)
+LATER = {"s3", "gs", "gcs", "az", "azure", "r2", "cw"}
 _HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 _PREFIX: dict[str, RepoType] = {"datasets": "dataset", "spaces": "space", "models": "model"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")  # huggingface_hub validate_repo_id
@@ -80,7 +92,10 @@ class CidRef:
     typed: str = field(default="", compare=False)
 
 
-Ref = HfRef | HttpRef | FileRef | DigestRef | CidRef
+Address = HttpRef | OciRef | OllamaRef
+"""Refs that name the server themselves: whoever chooses one chooses whom we ask."""
+
+Ref = HfRef | FileRef | DigestRef | CidRef | Address
 
 
 def parse_ref(text: str, *, revision: str | None = None) -> Ref:
@@ -153,6 +168,10 @@ def _with_scheme(scheme: str, rest: str, text: str) -> Ref:
         return DigestRef(digests.sha256_digest(bytes.fromhex(rest)))
     if scheme == "ipfs":
         return _ipfs_url(rest.removeprefix("//"), text)
+    if scheme in ("oci", "docker"):  # skopeo's and podman's name for the same
+        return parse_oci(rest, text)
+    if scheme == "ollama":
+        return parse_ollama(rest, text)
     if scheme in LATER:
         raise UsageError(f"`{scheme}://` is not supported yet", hint=f"known: {KNOWN}")
     raise UsageError(f"`{scheme}:` is not a known kind of ref", hint=f"known: {KNOWN}")
@@ -281,6 +300,10 @@ def canonical(ref: Ref) -> str:
             return digests.describe(digest)
         case CidRef(cid, path):
             return _ipfs_text(cids.format_cid(cid), path)
+        case OciRef():
+            return canonical_oci(ref)
+        case OllamaRef():
+            return canonical_ollama(ref)
 
 
 def as_typed(ref: DigestRef | CidRef) -> str:

@@ -13,6 +13,7 @@ import trio
 from p2pcache.content import digests
 from p2pcache.content.verify import VerifiedBlob, verify_whole
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
+from p2pcache.lanes import inline
 from p2pcache.lanes.joined import JoinedOrder
 from p2pcache.lanes.orders import (
     BatchReport,
@@ -140,7 +141,7 @@ async def _of_origin(
     cpu_s = 0.0
     while len(reports) < len(orders):
         rest = orders[len(reports) :]
-        place = rest[0].location
+        place = next((o.location for o in rest if not _is_inline(o)), rest[0].location)
         part = rest[: spending.together(place, len(rest))]
         try:
             async with spending.request(place, limits, len(part)) as one:
@@ -156,6 +157,11 @@ async def _of_origin(
         reports += report.reports
         cpu_s += report.cpu_s
     return BatchReport(tuple(reports), cpu_s)
+
+
+def _is_inline(order: SmallOrder) -> bool:
+    """Whether the listing holds it, and nobody is asked: the budget is that of the others."""
+    return order.location.url.startswith(f"{inline.SCHEME}:")
 
 
 def _remove(paths: Iterable[str]) -> None:

@@ -154,21 +154,18 @@ class Jobs:
             swarming.source_lost(job.blob)
 
     async def _request(self, job: ev.Job, growing: GrowingBlob) -> FetchReport:
-        """One order to a worker; a location that is refused is asked for once more: an origin's
-        that was kept, and a peer's, whose ticket it may have forgotten.
+        """One order to a worker; a location that is refused is asked for once more: an origin's,
+        whose token may have ended while the order waited for its turn, and a peer's, whose ticket
+        it may have forgotten.
         """
         key = (job.source, job.blob)
-        known = self._locations.get(key)
-        location = known or await self._locate(key)
+        location = self._locations.get(key) or await self._locate(key)
         report = await self._ask(job, growing, location)
         if report.fault is None or report.fault.kind is not FaultKind.DENIED:
             return report
-        fresh = location
         if self.swarming is not None and self.swarming.is_peer(job.source):
             self.swarming.expire(job.source, location, job.blob)
-            fresh = await self._locate(key)
-        elif known is not None:
-            fresh = await self._locate(key)
+        fresh = await self._locate(key)
         if fresh == location:
             return report
         return await self._ask(job, growing, fresh)

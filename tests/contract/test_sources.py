@@ -9,13 +9,15 @@ import pytest
 import trio
 
 from p2pcache.content import cid as cids
-from p2pcache.content.refs import CidRef, FileRef, HfRef, HttpRef
+from p2pcache.content.refs import CidRef, FileRef, HfRef, HttpRef, parse_ref
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import NAMED_BY_ARRIVAL, ONE_STREAM, HttpOptions, HttpSource
 from p2pcache.sources.kubo import KuboSource
 from p2pcache.sources.kubo_place import find_kubo
+from p2pcache.sources.oci.source import OciOptions, OciSource
+from p2pcache.sources.port import Credentials, RegistryLogin
 from tests.contract.check_source import ANONYMOUS, Missing, Truth, check_source
 from tests.support.certs import ServerCert, make_server_cert
 from tests.support.hub_repo import HubRepo, build_repo, small_model
@@ -24,6 +26,7 @@ from tests.support.kubo_daemon import kubo_daemon
 from tests.support.nginx import file_url, nginx, static_hub
 from tests.support.olah import olah
 from tests.support.partial_files import block_hashes, some_bytes
+from tests.support.registry import PASSWORD, USER, registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -195,3 +198,32 @@ async def test_kubo_conforms(tmp_path: Path) -> None:
         truth = Truth({cids.format_cid(file.cid): large}, "none")
         (only,) = (await check_source(source, file, truth, missing, SOME_FILE)).files
         assert (only.root, only.block_map) == (file.cid, block_hashes(large))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["open", "login", "tls"])
+async def test_registries_conform(cert: ServerCert, tmp_path: Path, kind: str) -> None:
+    files = {"a.txt": b"a", "sub/empty": b"", "sub/large": some_bytes((1 << 20) + 7, b"large")}
+    for path, body in files.items():
+        (tmp_path / "f" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "f" / path).write_bytes(body)
+    tls = cert if kind == "tls" else None
+    with registry(tmp_path / "registry", login=kind == "login", tls=tls) as there:
+        options = OciOptions(
+            ca_file=None if tls is None else str(cert.ca_file),
+            insecure=frozenset() if tls else frozenset({"loopback"}),
+        )
+        digest = there.push_files("acme/model:v1", tmp_path / "f", *there.client_tls(tls))
+        login = RegistryLogin(there.host, USER, PASSWORD) if kind == "login" else None
+        for ref in ("acme/model:v1?layout=files", f"acme/model@{digest}?layout=files"):
+            listing = await check_source(
+                OciSource(options),
+                parse_ref(f"oci://{there.host}/{ref}"),
+                Truth(files, "sha256"),
+                Missing(parse_ref(f"oci://{there.host}/acme/model:v2"), NotFound),
+                SOME_FILE,
+                Credentials(registry=login),
+            )
+            assert listing.immutable == digest
+            assert listing.mutable == ("@" not in ref)
+            assert listing.gated == listing.credential_used == (kind == "login")

@@ -24,7 +24,7 @@ def _cache() -> Path:
     return Path(home) / "p2pcache-tests" / f"kubo-{VERSION}"
 
 
-def _go() -> Path:
+def go_command() -> Path:
     """A Go that can build Kubo: the one on PATH if it is new enough, else a pinned one."""
     setup = Path(__file__).resolve().parents[2] / "scripts" / "setup"
     done = subprocess.run([setup, "--tool", "go"], check=True, stdout=subprocess.PIPE)
@@ -37,7 +37,7 @@ def ipfs_binary() -> Path:
     if binary.exists():
         return binary
     binary.parent.mkdir(parents=True, exist_ok=True)
-    go = _go()
+    go = go_command()
     # Beside its final place, so that the rename stays on one file system: two test runs may build
     # at once, and neither sees half a command.
     with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
@@ -58,7 +58,7 @@ def go_car_binary() -> Path:
     if binary.exists():
         return binary
     binary.parent.mkdir(parents=True, exist_ok=True)
-    go = _go()
+    go = go_command()
     with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
         place = Path(folder)
         kubo = _kubo_source(go, folder)

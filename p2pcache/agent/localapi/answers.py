@@ -582,8 +582,12 @@ class GetOptions(TypedDict, total=False):
     no origin. refresh: do not trust the recorded resolution. max_age: seconds; older words of
     other agents on a name do not count. trust: whose words do, "any", "none" or peer ids with
     commas between (default of both: the agent's settings). credentials: keys hf_token and
-    hf_endpoint (default: from the environment, as huggingface_hub finds them). kubo: URL of the RPC
-    of a Kubo that is asked for a CID, or "auto" (default: the agent's settings).
+    hf_endpoint (default: from the environment, as huggingface_hub finds them), and for registries
+    registry_host, registry_user, registry_password (default: as `docker login` left them). kubo:
+    URL of the RPC of a Kubo that is asked for a CID, or "auto" (default: the agent's settings).
+    platform, layout: of oci:// refs, "linux/arm64" and "oci" or "files". to_ollama: True for
+    Ollama's own store, a folder for another one (default: where OLLAMA_MODELS is set and there is
+    no `to`).
     """
 
     revision: str | None
@@ -600,3 +604,6 @@ class GetOptions(TypedDict, total=False):
     trust: str | None
     credentials: dict[str, str] | None
     kubo: str | None
+    platform: str | None
+    layout: str | None
+    to_ollama: bool | str | None

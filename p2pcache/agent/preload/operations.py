@@ -130,9 +130,10 @@ def _is_told(ref: refs.Ref, *, is_admin: bool) -> bool:
     """
     if isinstance(ref, refs.FileRef):
         return False
-    if not isinstance(ref, refs.HttpRef):
+    if not isinstance(ref, refs.Address):
         return True
-    if is_admin and (secret := secret_in(ref.url)) is not None:
+    secret = secret_in(ref.url) if isinstance(ref, refs.HttpRef) else None
+    if is_admin and secret is not None:
         raise UsageError(
             f"this address carries a secret ({secret}), and a preload tells it to every member",
             hint="`p2pcache get` it here, then preload its CID, which `p2pcache resolve` prints",
@@ -142,13 +143,13 @@ def _is_told(ref: refs.Ref, *, is_admin: bool) -> bool:
 
 def _notes(opened: AgentNetwork, ref: refs.Ref, parts: Parts) -> list[str]:
     notes = []
-    if isinstance(ref, refs.HttpRef):
+    if isinstance(ref, refs.Address):
         if opened.peer_id != opened.admin:
             notes.append(
                 "others are told the content's CID and not its web address, which they would ask "
                 "only for the network's admin: they get this from agents that have it"
             )
-        elif urlsplit(ref.url).query:
+        elif isinstance(ref, refs.HttpRef) and urlsplit(ref.url).query:
             notes.append("every member is told the whole address, with its query")
     if isinstance(ref, refs.FileRef | refs.DigestRef | refs.CidRef):
         notes.append("this has no origin that others could ask: they get it from who has it")
