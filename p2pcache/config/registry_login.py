@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from p2pcache.content.registry_refs import OciRef, OllamaRef
+from p2pcache.content.registry_refs import DOCKER_HUB, OciRef, OllamaRef
 from p2pcache.errors import LocalFault
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MAX_FILE_BYTES = 1 << 20
 HELPER_S = 30.0  # a credential helper may ask a cloud for a token; a keychain may ask the user
 _HELPER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NOT_THERE = "credentials not found"  # what every helper says then (docker-credential-helpers)
-_DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+_HUB_NAMES = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io")
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"  # where `docker login` writes that of Docker Hub
 _BY_TOKEN = "<token>"  # a helper's user name, where what it gives is an identity token
 
@@ -96,7 +96,7 @@ def _from_file(said: dict[str, Any], registry: str, repository: str) -> dict[str
         if isinstance(helper := helpers.get(key), str):
             return _helped(helper, key)
     if isinstance(store := said.get("credsStore"), str) and store:
-        server = _DOCKER_HUB_KEY if registry in _DOCKER_HUB else registry
+        server = _DOCKER_HUB_KEY if registry == DOCKER_HUB else registry
         if found := _helped(store, server):
             return found
     for key in keys:
@@ -109,7 +109,7 @@ def _keys(registry: str, repository: str) -> Iterator[str]:
     """How files name a registry: podman also by repository, the longest first; docker also by old
     URLs.
     """
-    names = _DOCKER_HUB if registry in _DOCKER_HUB else (registry,)
+    names = _HUB_NAMES if registry == DOCKER_HUB else (registry,)
     parts = repository.split("/")
     for name in names:
         for count in range(len(parts), 0, -1):

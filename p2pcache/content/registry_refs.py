@@ -18,6 +18,8 @@ from p2pcache.errors import UsageError
 
 Layout = Literal["oci", "files"]
 
+DOCKER_HUB = "docker.io"  # other hosts of it mean the same; one name alone is one of `library`
+_DOCKER_HUBS = ("index.docker.io", "registry-1.docker.io")
 OLLAMA_HOST = "registry.ollama.ai"  # what `ollama pull` asks for a name without a host
 OLLAMA_NAMESPACE = "library"
 OLLAMA_MANIFEST = "manifest.json"  # how the manifest of a model is listed among its files
@@ -94,9 +96,13 @@ def parse_oci(rest: str, text: str) -> OciRef:
     if not slash or not _REPOSITORY.fullmatch(repository) or len(name) > MAX_NAME_CHARS:
         raise UsageError(f"`{text}` does not name a repository of a registry", hint=_OCI_FORM)
     platform, layout = _choices(query)
+    host = _host(host, text)
+    host = DOCKER_HUB if host in _DOCKER_HUBS else host
+    if host == DOCKER_HUB and "/" not in repository:
+        repository = f"library/{repository}"
     if at:
-        return OciRef(_host(host, text), repository, "", digest, platform, layout)
-    return OciRef(_host(host, text), repository, tag or DEFAULT_TAG, None, platform, layout)
+        return OciRef(host, repository, "", digest, platform, layout)
+    return OciRef(host, repository, tag or DEFAULT_TAG, None, platform, layout)
 
 
 def _choices(query: str) -> tuple[str | None, Layout | None]:

@@ -15,6 +15,7 @@ from p2pcache import errors
 from tests.support.agents import Agent, made_agent, running_agent
 from tests.support.certs import make_server_cert
 from tests.support.faulty_http import FaultyServer, ranged, redirect, status
+from tests.support.network import network
 from tests.support.partial_files import some_bytes
 from tests.support.registry import PASSWORD, USER, Registry, docker_config, registry
 from tests.support.scripted_registry import BASIC, Scripted
@@ -285,8 +286,27 @@ def test_addresses_and_tokens_that_end_are_renewed_in_the_middle_of_a_pull(
         assert all("authorization" not in h for p, h in cdn.seen if p.startswith("/cdn"))
 
 
+def test_an_agent_with_its_own_login_gets_what_is_private_from_another_agent(
+    tmp_path: Path, folder: Path, nobody: Path
+) -> None:
+    with registry(tmp_path / "r", login=True) as there, network(tmp_path, 2) as (a, b):
+        there.push_files("acme/model:v1", folder)
+        ref = f"oci://{there.host}/acme/model:v1"
+        login = {"registry_host": there.host, "registry_user": USER, "registry_password": PASSWORD}
+        a.get(ref, credentials=login)
+        with pytest.raises(errors.Denied):
+            b.get(ref, credentials={})
+        with pytest.raises(errors.Denied):
+            b.get(ref, credentials={**login, "registry_password": "wrong"})
+        done = b.get(ref, credentials=login, to=str(tmp_path / "out"))
+        shows(tmp_path / "out")
+        sources = {source["kind"]: source["bytes"] for source in b.why()["sources"]}
+        assert sources["peer"] == done["fetched_bytes"], "its own login proved its access"
+        assert not sources.get("origin")
+
+
 def test_a_pull_that_was_killed_goes_on_where_it_was(tmp_path: Path, nobody: Path) -> None:
-    body = some_bytes(64 << 20, b"large")
+    body = some_bytes(32 << 20, b"large")
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "model.bin").write_bytes(body)
     with registry(tmp_path / "r", login=True) as there:
@@ -298,11 +318,11 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(tmp_path: Path, nobody: Pat
 
         def kill(progress: Any) -> None:
             seen.append(progress["done_bytes"])
-            if progress["done_bytes"] > 16 << 20:
+            if progress["done_bytes"] > 8 << 20:
                 agent.kill()
 
         with agent.client() as client, pytest.raises(errors.P2PCacheError):
-            client.get(ref, to=str(tmp_path / "out"), limit_rate=20 << 20, on_progress=kill)
+            client.get(ref, to=str(tmp_path / "out"), limit_rate=16 << 20, on_progress=kill)
         assert not (tmp_path / "out" / "model.bin").exists()
         agent.start()
         done = agent.get(ref, to=str(tmp_path / "out"))

@@ -75,9 +75,10 @@ def _headers(folder: Path) -> Path:
     (archive,) = folder.glob("miniaudio-*.tar.gz")
     with tarfile.open(archive) as tar:
         (member,) = [name for name in tar.getnames() if name.endswith("/miniaudio.h")]
-        tar.extract(member, folder, filter="data")
-    (found / "miniaudio").mkdir()
-    (folder / member).rename(found / "miniaudio" / "miniaudio.h")
+        header = tar.extractfile(member)
+        assert header is not None
+        (found / "miniaudio").mkdir()
+        (found / "miniaudio" / "miniaudio.h").write_bytes(header.read())
     return found
 
 

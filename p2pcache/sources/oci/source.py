@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcache.content.digests import sha256_digest
-from p2pcache.content.registry_refs import OciRef, OllamaRef, is_digest
+from p2pcache.content.registry_refs import DOCKER_HUB, OciRef, OllamaRef, is_digest
 from p2pcache.errors import NotFound, Untrusted, UsageError
 from p2pcache.lanes.orders import Location, Tls
 from p2pcache.sources.oci.challenge import LOOPBACK, is_loopback
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MAX_NESTING = 4  # indexes inside of indexes; buildkit makes one, some builders two
 INLINE = "data:application/json;base64,"
 # Docker Hub answers elsewhere than it is called.
-API_HOSTS = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
+API_HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ MEANT = {
     "OCI://Host.Example/a/b/c:V1": OciRef("host.example", "a/b/c", "V1"),
     "oci://127.0.0.1:5000/a:b": OciRef("127.0.0.1:5000", "a", "b"),
     "oci://[::1]:5000/a:b": OciRef("[::1]:5000", "a", "b"),
+    "docker://docker.io/alpine:3": OciRef("docker.io", "library/alpine", "3"),
+    "oci://index.docker.io/me/x": OciRef("docker.io", "me/x", "latest"),
     "oci://localhost/a__b/c-d.e": OciRef("localhost", "a__b/c-d.e", "latest"),
     f"oci://host/name@{SHA}": OciRef("host", "name", "", SHA),
     f"oci://host/name:v1@{SHA}": OciRef("host", "name", "", SHA),
