@@ -135,7 +135,7 @@ def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:
             "kubo": config.kubo_of_caller(options.get("kubo")),
             "dry_run": options.get("dry_run", False),
             "allow_gated": options.get("allow_gated", False),
-            "credentials": _credentials(options.get("credentials")),
+            "credentials": _credentials(options.get("credentials"), named.get("ref", "")),
         },
     )
 
