@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,8 @@ async def fetch_batch(
             report = await workers.fetch_joined(joined, limits)
         else:
             report = await _fetch(orders, wanted, workers, limits, spending, again)
+            if again is None:
+                report = await _once_more(orders, report, locate, workers, limits, spending)
         good: dict[int, tuple[Path, VerifiedBlob]] = {}
         for (blob, order), small in zip(orders.items(), report.reports, strict=True):
             faults[blob] = small.fault
@@ -131,6 +133,32 @@ async def _fetch(
             if fresh != place:
                 return await workers.fetch_bundle(BundleOrder(fresh, names, small), limits)
     return report
+
+
+async def _once_more(
+    orders: dict[int, SmallOrder],
+    report: BatchReport,
+    locate: Callable[[int], Awaitable[Location]],
+    workers: Workers,
+    limits: FetchLimits,
+    spending: Spending,
+) -> BatchReport:
+    """What an origin refused, where it is now: a token may have ended while the batch waited."""
+    fresh: dict[int, SmallOrder] = {}
+    for at, (blob, order) in enumerate(orders.items()):
+        fault = report.reports[at].fault
+        if fault is not None and fault.kind is FaultKind.DENIED:
+            with suppress(Denied, NotFound, Unavailable):  # then the first refusal is what counts
+                location = await locate(blob)
+                if location != order.location:
+                    fresh[at] = replace(order, location=location)
+    if not fresh:
+        return report
+    second = await _of_origin(tuple(fresh.values()), workers, limits, spending)
+    reports = list(report.reports)
+    for at, one in zip(fresh, second.reports, strict=True):
+        reports[at] = one
+    return BatchReport(tuple(reports), report.cpu_s + second.cpu_s)
 
 
 async def _of_origin(

@@ -7,6 +7,7 @@ import json
 import tarfile
 import time
 from collections import Counter
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.faulty_http import Exchange
+    from tests.support.faulty_http import Answer, Exchange
 
 pytestmark = pytest.mark.slow
 
@@ -284,6 +285,39 @@ def test_addresses_and_tokens_that_end_are_renewed_in_the_middle_of_a_pull(
         assert max(uses.values()) > 2, "an address ended"
         assert sum(path.startswith("/token") for path, _ in cdn.seen) > 2, "tokens ended too"
         assert all("authorization" not in h for p, h in cdn.seen if p.startswith("/cdn"))
+
+
+def test_a_token_that_ended_before_small_files_came_is_renewed(
+    tmp_path: Path, nobody: Path, cdn: FaultyServer
+) -> None:
+    there, given = Scripted(cdn, dict(SMALL)), count(1)
+
+    def token(_ask: Exchange) -> bool:
+        said = {"token": f"t{next(given)}", "expires_in": 1}
+        return status(200, json.dumps(said).encode())(_ask)
+
+    there.lock(f'Bearer realm="{cdn.on("/token", token)}"', bool)
+    for body in SMALL.values():
+        cdn.on(there.blob(body), ended_once(ranged(body)))
+    with running_agent(tmp_path) as agent:
+        agent.get(there.ref, to=str(tmp_path / "out"))
+        for path, body in SMALL.items():
+            assert (tmp_path / "out" / path).read_bytes() == body
+
+
+SMALL = {"a.txt": b"hello", "b.txt": b"again"}
+
+
+def ended_once(good: Answer) -> Answer:
+    """Refuses the first token, when it is over."""
+
+    def answer(ask: Exchange) -> bool:
+        if ask.headers.get("authorization") == "Bearer t1":
+            ask.wait(1.2)
+            return status(401)(ask)
+        return good(ask)
+
+    return answer
 
 
 def test_an_agent_with_its_own_login_gets_what_is_private_from_another_agent(
