@@ -11,6 +11,11 @@ from p2pcache.lanes.orders import FaultKind
 SCHEME = "data"
 
 
+def is_inline(url: str) -> bool:
+    """Whether nobody is asked for it."""
+    return url.startswith(f"{SCHEME}:")
+
+
 def inline_bytes(url: str, max_bytes: int) -> bytes:
     """What a `data:...;base64,` URL holds. Raises `Ended`: malformed, or longer than that."""
     head, comma, text = url.partition(",")

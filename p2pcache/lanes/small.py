@@ -73,7 +73,7 @@ def _fetch_one(
     size, sha256, git = 0, None, None
     try:
         data = _read(order, limits, guard)
-        wire_bytes = len(data)
+        wire_bytes = 0 if inline.is_inline(order.location.url) else len(data)
         sha256, git = keep(order, data)
         size = len(data)
     except Ended as exc:

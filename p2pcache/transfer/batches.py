@@ -13,7 +13,7 @@ import trio
 from p2pcache.content import digests
 from p2pcache.content.verify import VerifiedBlob, verify_whole
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
-from p2pcache.lanes import inline
+from p2pcache.lanes.inline import is_inline
 from p2pcache.lanes.joined import JoinedOrder
 from p2pcache.lanes.orders import (
     BatchReport,
@@ -169,7 +169,9 @@ async def _of_origin(
     cpu_s = 0.0
     while len(reports) < len(orders):
         rest = orders[len(reports) :]
-        place = next((o.location for o in rest if not _is_inline(o)), rest[0].location)
+        # what the listing holds itself is no place that has a budget
+        asked = (o.location for o in rest if not is_inline(o.location.url))
+        place = next(asked, rest[0].location)
         part = rest[: spending.together(place, len(rest))]
         try:
             async with spending.request(place, limits, len(part)) as one:
@@ -185,11 +187,6 @@ async def _of_origin(
         reports += report.reports
         cpu_s += report.cpu_s
     return BatchReport(tuple(reports), cpu_s)
-
-
-def _is_inline(order: SmallOrder) -> bool:
-    """Whether the listing holds it, and nobody is asked: the budget is that of the others."""
-    return order.location.url.startswith(f"{inline.SCHEME}:")
 
 
 def _remove(paths: Iterable[str]) -> None:

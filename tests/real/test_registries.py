@@ -164,6 +164,10 @@ def push_image(there: Registry, layer: Path) -> dict[str, str]:
     return digests
 
 
+def blobs_of(layout: Path) -> list[Path]:
+    return list((layout / "blobs" / "sha256").iterdir())
+
+
 def test_an_image_becomes_a_layout_that_crane_and_oras_push_again(
     tmp_path: Path, layer: Path, nobody: Path
 ) -> None:
@@ -175,7 +179,7 @@ def test_an_image_becomes_a_layout_that_crane_and_oras_push_again(
             agent.get(ref, to=str(out), platform=platform)
             index = json.loads((out / "index.json").read_text())
             assert [one["digest"] for one in index["manifests"]] == [digests[platform]]
-            for path in (out / "blobs" / "sha256").iterdir():
+            for path in blobs_of(out):
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
             name = f"{there.host}/again/{platform.rpartition('/')[2]}"
             there.run("crane", "push", "--insecure", out, f"{name}:crane")
@@ -187,6 +191,13 @@ def test_an_image_becomes_a_layout_that_crane_and_oras_push_again(
                 assert pushed == digests[platform]
             there.run("crane", "validate", "--insecure", "--remote", f"{name}:crane")
         with agent.client() as client:
+            (counted,) = client.origins()
+            assert counted["host"] == there.host
+            blobs = {
+                p.name: p for n in ("amd64", "arm64") for p in blobs_of(tmp_path / "linux" / n)
+            }
+            total = sum(path.stat().st_size for path in blobs.values())
+            assert counted["bytes"] == total, "what the listing holds itself is no traffic"
             assert client.resolve(ref, platform="linux/amd64")["immutable"] == digests[""]
             with pytest.raises(errors.NotFound, match="s390x") as caught:
                 client.resolve(ref, platform="linux/s390x")
