@@ -69,13 +69,14 @@ SERVING: dict[str, Missing] = {
     "nginx-light": _no_command("nginx"),
     "openssl": _no_command("openssl"),
 }
+COMPILING: dict[str, Missing] = {"g++": _no_command("g++", "c++")}  # Ollama, for its tests
 CABLING: dict[str, Missing] = {"iproute2": _no_command("ip")}  # network namespaces, tc
 PEERS: dict[str, Missing] = {"aria2": _no_command("aria2c"), "curl": _no_command("curl")}
 
 PROFILES: dict[str, dict[str, Missing]] = {
     "dev": BUILDING,
     "quick": BUILDING | SERVING,
-    "test": BUILDING | SERVING | CABLING,
+    "test": BUILDING | SERVING | COMPILING | CABLING,
     "demo": BUILDING | SERVING,
     "lab": BUILDING | SERVING | CABLING,
     "bench": BUILDING | SERVING | PEERS,

@@ -38,7 +38,7 @@ BESIDE = [
     "tests/real/test_kubo_rpc_blocks.py", "tests/real/test_kubo_rpc_clients.py",
     "tests/real/test_kubo_rpc_files.py", "tests/real/test_kubo_rpc_read.py",
     "tests/real/test_lanes_nginx.py", "tests/real/test_lean_libp2p.py",
-    "tests/real/test_origins.py", "tests/real/test_py_libp2p_fixes.py",
+    "tests/real/test_ollama.py", "tests/real/test_origins.py", "tests/real/test_py_libp2p_fixes.py",
     "tests/real/test_s3_source.py",
     "tests/real/test_unixfs_kubo.py",
 ]  # fmt: skip

@@ -41,7 +41,8 @@ def main() -> int:
         socket_path, hub_cache = config.socket_path(home), config.hub_cache_dir()
         os.chdir("/")  # the caller's folder may be gone, or be wanted gone while we run
         with held(home, socket_path, embedded=options.embedded, say=daemon.print_err):
-            daemon.run(loaded, socket_path, hub_cache, embedded=options.embedded)
+            models = config.ollama_models_dir(True)
+            daemon.run(loaded, socket_path, hub_cache, models, embedded=options.embedded)
     except P2PCacheError as exc:
         daemon.print_err(f"error: {exc.message}" + (f"\nhint: {exc.hint}" if exc.hint else ""))
         return exc.exit_code

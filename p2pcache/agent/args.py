@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from p2pcache.errors import UsageError
-from p2pcache.sources.port import AwsLogin, Credentials
+from p2pcache.sources.port import AwsLogin, Credentials, RegistryLogin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,10 +79,19 @@ class Args:
         given = self._values.get("credentials") or {}
         if not isinstance(given, dict):
             raise UsageError("`credentials` must be a map")
-        inner = Args(given)
-        aws = AwsLogin(*(inner.optional_text(f"aws_{field.name}") for field in fields(AwsLogin)))
-        return Credentials(
-            inner.optional_text("hf_token"),
-            inner.optional_text("hf_endpoint"),
-            None if aws == AwsLogin() else aws,
-        )
+        return credentials_of(given)
+
+
+def credentials_of(given: Mapping[str, Any]) -> Credentials:
+    """What `config.caller_credentials` found, or a client says. Raises UsageError."""
+    inner = Args(given)
+    login = RegistryLogin(
+        **{one.name: inner.optional_text(f"registry_{one.name}") for one in fields(RegistryLogin)}
+    )
+    aws = AwsLogin(*(inner.optional_text(f"aws_{one.name}") for one in fields(AwsLogin)))
+    return Credentials(
+        inner.optional_text("hf_token"),
+        inner.optional_text("hf_endpoint"),
+        None if aws == AwsLogin() else aws,
+        registry=None if login.host is None else login,
+    )

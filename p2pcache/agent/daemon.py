@@ -52,29 +52,46 @@ def print_err(text: str) -> None:
     sys.stderr.flush()
 
 
-def run(config: Config, socket_path: Path, hub_cache: Path | None, *, embedded: bool) -> None:
+def run(
+    config: Config,
+    socket_path: Path,
+    hub_cache: Path | None,
+    ollama_models: Path | None = None,
+    *,
+    embedded: bool,
+) -> None:
     """Run an agent until it is told to stop. Raises one of our errors when it cannot start."""
     with plain_errors():
-        trio.run(_main, config, socket_path, hub_cache, embedded)
+        trio.run(_main, config, socket_path, hub_cache, ollama_models, embedded)
 
 
-async def _main(config: Config, socket_path: Path, hub_cache: Path | None, embedded: bool) -> None:
+async def _main(
+    config: Config,
+    socket_path: Path,
+    hub_cache: Path | None,
+    ollama_models: Path | None,
+    embedded: bool,
+) -> None:
     # It is the outermost: a second Ctrl-C must not break into the cleaning up. At its end it puts
     # back what it found, and then we are all but gone.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-        await _serve(config, socket_path, hub_cache, embedded, signals)
+        await _serve(config, socket_path, hub_cache, ollama_models, embedded, signals)
 
 
 async def _serve(
     config: Config,
     socket_path: Path,
     hub_cache: Path | None,
+    ollama_models: Path | None,
     embedded: bool,
     signals: AsyncIterator[int],
 ) -> None:
-    async with open_agent(config, hub_cache) as agent, trio.open_nursery() as nursery:
+    async with (
+        open_agent(config, hub_cache, ollama_models) as agent,
+        trio.open_nursery() as nursery,
+    ):
         if agent.store.index_lost is not None:
             print_err(f"{WARNING}{agent.store.index_lost}; see `p2pcache doctor`")
         for name in config.unknown:

@@ -27,6 +27,7 @@ from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.config.network import trust
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
+from p2pcache.content.registry_refs import OllamaRef
 from p2pcache.errors import (
     Interrupted,
     LocalFault,
@@ -69,6 +70,7 @@ class GetRequest:
     exclude: tuple[str, ...]
     to: Path | None
     hf_cache: Path | None
+    ollama: Path | None  # Ollama's store, where the model is to be shown there
     links: bool
     dry_run: bool
     offline: bool
@@ -82,7 +84,8 @@ class GetRequest:
 def get_request(args: Args, links: bool, names: NameOptions | None = None) -> GetRequest:
     """Parse a call. Raises UsageError."""
     to, hf_cache = args.optional_text("to"), args.optional_text("hf_cache")
-    for name, path in (("to", to), ("hf_cache", hf_cache)):
+    ollama = args.optional_text("ollama")
+    for name, path in (("to", to), ("hf_cache", hf_cache), ("ollama", ollama)):
         if path is not None and not os.path.isabs(path):
             raise UsageError(f"`{name}` must be an absolute path, not `{path}`")
     ref = refs.parse_ref(args.text("ref"), revision=args.optional_text("revision"))
@@ -93,6 +96,7 @@ def get_request(args: Args, links: bool, names: NameOptions | None = None) -> Ge
         exclude=args.texts("exclude"),
         to=None if to is None else Path(to),
         hf_cache=Path(hf_cache) if hf_cache is not None and is_hub else None,
+        ollama=Path(ollama) if ollama is not None and isinstance(ref, OllamaRef) else None,
         links=args.flag("links", links),
         dry_run=args.flag("dry_run"),
         offline=args.flag("offline"),

@@ -19,7 +19,6 @@ import trio
 from p2pcache.agent.names import MEMBERS_S
 from p2pcache.content import refs
 from p2pcache.content.last_copy import Copy, copy_of, least
-from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import Denied, LocalFault, NotFound, P2PCacheError
 from p2pcache.sources.port import KUBO, AwsLogin, Credentials
 from p2pcache.sources.s3.options import PUBLIC_S3
@@ -159,7 +158,7 @@ class LastCopies:
         for row in rows:
             ref, ours = refs.parse_ref(row.canonical), row.source != OTHERS
             is_kubos = row.source == KUBO and self._resolver.understands(ref)
-            is_web = ours and isinstance(ref, refs.HttpRef | S3Ref)
+            is_web = ours and isinstance(ref, refs.Address)
             if not (isinstance(ref, refs.HfRef) or is_web or is_kubos):
                 continue
             server = self._resolver.source_for(ref).endpoint(ref, _nobody(row))

@@ -1,4 +1,4 @@
-"""Shows a finished pull where its caller wants it: the hub cache, a folder, or the store."""
+"""Shows a finished pull where its caller wants it: the caches of others, a folder, or the store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from p2pcache.content import digests, refs
+from p2pcache.content.registry_refs import OLLAMA_MANIFEST, OllamaRef
+from p2pcache.formats.ollama import OllamaBlob, write_model
 from p2pcache.store.folder import FolderFile, materialise_folder
 from p2pcache.store.hfcache.write import LinkedFile, materialise
 from p2pcache.store.links import ANY_KIND, LinkKind
@@ -43,8 +45,8 @@ def place(
 ) -> Placed:
     """Blocking. Writes links where links work; never touches what is already right.
 
-    Into the hub cache, a folder, or both; then `path` and `link_kind` are the folder's. `on_file`
-    is called before each file; what it raises stops the work between two files.
+    Into the hub cache or Ollama's store, a folder, or both; then `path` and `link_kind` are the
+    folder's. `on_file` is called before each file; what it raises stops the work between two files.
     """
     single = _single(request.ref, files)
     shown = Placed(blobs[single.path].path if single is not None else None, None, ())
@@ -52,6 +54,8 @@ def place(
         shown = _in_hub_cache(
             request, request.ref, request.hf_cache, resolution, files, blobs, on_file
         )
+    if request.ollama is not None and isinstance(request.ref, OllamaRef):
+        shown = _in_ollama(request, request.ref, request.ollama, resolution, blobs, on_file)
     if request.to is not None:
         folder = _in_folder(request, request.to, files, blobs, single, on_file)
         shown = replace(folder, notes=(*shown.notes, *folder.notes))
@@ -109,6 +113,33 @@ def _in_hub_cache(
     )
     single = _single(ref, files)
     return _placed(done.directory if single is None else done.directory / single.path, done)
+
+
+def _in_ollama(
+    request: GetRequest,
+    ref: OllamaRef,
+    models: Path,
+    resolution: Resolution,
+    blobs: Mapping[str, AnyBlob],
+    on_file: Callable[[str], None] | None,
+) -> Placed:
+    left_out = [f.path for f in resolution.listing.files if f.path not in blobs]
+    if left_out or OLLAMA_MANIFEST not in blobs:
+        return Placed(None, None, ("not all of the model was chosen: it is not shown to Ollama",))
+    layers = [
+        OllamaBlob(digests.raw(f.digest), blobs[f.path].size, blobs[f.path].path)
+        for f in resolution.listing.files
+        if f.path != OLLAMA_MANIFEST and f.digest is not None
+    ]
+    done = write_model(
+        models,
+        (ref.registry, ref.namespace, ref.model, ref.tag),
+        blobs[OLLAMA_MANIFEST].path,
+        layers,
+        links=request.links,
+        on_file=on_file,
+    )
+    return _placed(done.directory, done)
 
 
 def _linked(file: ListedFile, blob: AnyBlob | None) -> LinkedFile:

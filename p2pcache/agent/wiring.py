@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2pcache.agent.adopt import hub_adopter
+from p2pcache.agent.adopt import hub_adopter, ollama_adopter
 from p2pcache.agent.bitswap import AgentBitswap
 from p2pcache.agent.ipfs import Ipfs
 from p2pcache.agent.kubos import ConfiguredKubo, KuboBlocks, Kubos
@@ -38,6 +38,7 @@ from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
 from p2pcache.sources.kubo import KuboOptions, KuboSource
+from p2pcache.sources.oci.source import OciOptions, OciSource
 from p2pcache.sources.s3.source import S3Source
 from p2pcache.store.durable import local_faults
 from p2pcache.store.store import Store
@@ -58,8 +59,11 @@ CLOSE_S = 5.0  # for all adapters together; nothing they hold is worth waiting l
 
 
 @asynccontextmanager
-async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIterator[Parts]:
+async def open_agent(
+    config: Config, hub_cache: Path | None = None, ollama_models: Path | None = None
+) -> AsyncIterator[Parts]:
     """Everything an agent is, without its socket. Pulls end with the scope; bytes stay.
+    `hub_cache`, `ollama_models`: of other programs, where a wanted file may lie already.
 
     Raises LocalFault for what is wrong with this machine: the store, the authorities' file.
     """
@@ -76,6 +80,13 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                 HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 S3Source(workers.call, config.s3),
+                OciSource(
+                    OciOptions(
+                        ca_file=config.ca_file,
+                        insecure=config.insecure_registries,
+                        realms=config.token_realms,
+                    )
+                ),
                 FileSource(),
                 ConfiguredKubo(kubos),
             ]
@@ -125,7 +136,7 @@ async def open_agent(config: Config, hub_cache: Path | None = None) -> AsyncIter
                         limits=config.fetch,
                         cores=core_count(),
                         chance=random.random,
-                        adopters=[hub_adopter(hub_cache)],
+                        adopters=[hub_adopter(hub_cache), ollama_adopter(ollama_models)],
                         spending=origins.spending,
                     ),
                     network=network,

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 KUBO_OPTION = click.option(
     "--kubo", metavar="URL|auto", help="A Kubo that is asked for a CID, by its RPC's address."
 )
+PLATFORM_OPTION = click.option(
+    "--platform",
+    metavar="OS/ARCH",
+    help="Which image of an oci:// ref for several (default: ours).",
+)
+LAYOUT_OPTION = click.option(
+    "--layout",
+    type=click.Choice(["oci", "files"]),
+    help="An oci:// ref as an OCI image layout, or as the files that its layers name.",
+)
 
 
 @click.command(
@@ -39,6 +49,11 @@ KUBO_OPTION = click.option(
     default=None,
     help="Put Hugging Face refs into its own cache (default, unless --to is given).",
 )
+@click.option(
+    "--to-ollama/--no-to-ollama",
+    default=None,
+    help="Show an ollama:// model to Ollama (default where OLLAMA_MODELS is set, unless --to).",
+)
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only paths like this.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No paths like this.")
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit (default: the ref's own).")
@@ -58,6 +73,8 @@ KUBO_OPTION = click.option(
     help="Whose word on a name counts when the origin is not asked.",
 )
 @KUBO_OPTION
+@PLATFORM_OPTION
+@LAYOUT_OPTION
 @output_options
 def get(
     ref: str,
@@ -67,14 +84,15 @@ def get(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     copy_files: bool,
-    **options: Any,  # noqa: ANN401 - revision, dry_run, limit_rate, offline, refresh, max_age, trust, kubo
+    **options: Any,  # noqa: ANN401 - the others, by name
 ) -> None:
     """Bring the files of REF here, verified, and print where they are.
 
-    REF is hf://org/name[@revision][/path], a bare org/name, a huggingface.co address, an
-    http(s) address, s3://bucket[/key], a path, sha256:HEX, or a CID. Without a running agent,
-    one runs as long as the command. Several files that belong in no Hugging Face cache stay in
-    the store, and nothing is printed, unless --to says where they are wanted.
+    REF is hf://org/name[@revision][/path], a bare org/name, a huggingface.co address,
+    s3://bucket[/key], oci://host/name:tag, ollama://model:tag, an http(s) address, a path,
+    sha256:HEX, or a CID. Without a running agent, one runs as long as
+    the command. Several files that belong in no Hugging Face cache stay in the store, and nothing
+    is printed, unless --to says where they are wanted.
     """
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
         answer = agent.get(
@@ -121,6 +139,8 @@ def _summary(answer: GetAnswer) -> str:
 @click.option("--refresh", is_flag=True, help="Ask the origin, whatever is recorded.")
 @click.option("--offline", is_flag=True, help="Ask no origin: records, or other agents.")
 @KUBO_OPTION
+@PLATFORM_OPTION
+@LAYOUT_OPTION
 @output_options
 def resolve(ref: str, printer: Printer, **options: Any) -> None:  # noqa: ANN401
     """Resolve REF to its immutable manifest and list its files."""

@@ -12,7 +12,9 @@ from p2pcache.config.environment import (
     caller_credentials,
     home,
     hub_cache_dir,
+    is_of_registry,
     kubo_of_caller,
+    ollama_models_dir,
     socket_path,
     terminal_options,
 )
@@ -23,7 +25,9 @@ __all__ = [
     "caller_credentials",
     "home",
     "hub_cache_dir",
+    "is_of_registry",
     "kubo_of_caller",
+    "ollama_models_dir",
     "socket_path",
     "terminal_options",
 ]

@@ -45,6 +45,9 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("ENABLE_IPFS_KIT", "0, as ENABLE_HF_CACHE: p2pcache.ipfs_backend goes to Kubo"),
     ("IPFS_KIT_DISABLE", "1: the same as ENABLE_IPFS_KIT=0"),
     ("ENABLE_HF_CACHE", "0, as ENABLE_IPFS_KIT: p2pcache.ipfs_backend goes to Kubo"),
+    ("DOCKER_CONFIG", "folder of docker's config.json, which has logins (default: ~/.docker)"),
+    ("REGISTRY_AUTH_FILE", "podman's file of logins; looked into before docker's"),
+    ("OLLAMA_MODELS", "Ollama's models (default: ~/.ollama/models)"),
     ("IPFS_PATH", "Kubo's repository, whose files say where it listens (default: ~/.ipfs)"),
     ("XDG_CACHE_HOME", "base of both default folders"),
     ("XDG_RUNTIME_DIR", "holds the socket when the path of P2PCACHE_HOME is too long for one"),
@@ -119,9 +122,15 @@ def hub_cache_dir() -> Path:
     return _expanded(named) if named else hf_home() / "hub"
 
 
-def caller_credentials() -> dict[str, str]:
+def is_of_registry(ref: str) -> bool:
+    """Whether a text is the ref of a registry, by its scheme."""
+    return ref.partition(":")[0].lower() in ("oci", "docker", "ollama")
+
+
+def caller_credentials(ref: str = "") -> dict[str, str]:
     """What the calling user brings to an origin: `hf_token`, `hf_endpoint` and the keys of `_AWS`,
-    each if set.
+    each if set; for the ref of a registry the login there (`registry_login`), for which a helper
+    may be run. Raises LocalFault when that fails.
     """
     found: dict[str, str] = {}
     endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/")
@@ -136,7 +145,23 @@ def caller_credentials() -> dict[str, str]:
     if (profile := found.get("aws_profile")) is not None:
         url = found.get("aws_endpoint_url") or profile_endpoint(profile, os.environ)
         found |= {} if url is None else {"aws_endpoint_url": url}
+    if is_of_registry(ref):
+        from p2pcache.config.registries import registry_ref
+        from p2pcache.config.registry_login import login_for
+
+        if (of := registry_ref(ref)) is not None:
+            found |= login_for(of, os.environ)
     return found
+
+
+def ollama_models_dir(wish: bool | None) -> Path | None:
+    """Where Ollama keeps its models, if they are to be shown there; `wish` None: where
+    OLLAMA_MODELS names it.
+    """
+    from p2pcache.config.registry_login import ollama_models
+
+    named = bool(os.environ.get("OLLAMA_MODELS", "").strip())
+    return ollama_models(os.environ) if (named if wish is None else wish) else None
 
 
 def kubo_of_caller(said: str | None) -> str | None:

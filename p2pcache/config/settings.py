@@ -37,9 +37,11 @@ from p2pcache.config.network import (
 )
 from p2pcache.config.origins import Budgets, budgets, format_budgets
 from p2pcache.config.preload import PreloadSettings, format_labels, labels, who
+from p2pcache.config.registries import registry_hosts
 from p2pcache.config.s3 import buckets, endpoint, format_buckets, region, s3_options, style, valid
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
+from p2pcache.sources.oci.challenge import LOOPBACK
 from p2pcache.sources.s3.options import S3Options
 from p2pcache.store.layout import StoreOptions
 from p2pcache.transfer.names import NameOptions
@@ -215,6 +217,20 @@ SETTINGS: tuple[Setting, ...] = (
         "s3.buckets", buckets, (), "the same settings for one bucket, before these", format_buckets
     ),
     Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
+    Setting(
+        "oci.insecure",
+        registry_hosts,
+        frozenset({LOOPBACK}),
+        "registries that are asked over plain HTTP: hosts; loopback: every one on this machine",
+        sorted,
+    ),
+    Setting(
+        "oci.realms",
+        registry_hosts,
+        frozenset(),
+        "hosts that may see logins of registries beside the registries' own",
+        sorted,
+    ),
     Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
     Setting("materialise.links", _yes, True, "link files out of the store instead of copying"),
     Setting("network.enabled", _yes, True, "talk to other agents when there is a network key"),
@@ -377,6 +393,8 @@ class Config:
     ipfs: IpfsSettings
     s3: S3Options
     budgets: Budgets
+    insecure_registries: frozenset[str]
+    token_realms: frozenset[str]
     values: Mapping[str, Any]
     origins: Mapping[str, str]
     unknown: tuple[str, ...] = ()
@@ -530,6 +548,8 @@ def _build(
         ),
         s3=replace(s3_options(values, environment), ca_file=ca_file),
         budgets=values["origins.budgets"],
+        insecure_registries=values["oci.insecure"],
+        token_realms=values["oci.realms"],
         values=values,
         origins=origins,
     )

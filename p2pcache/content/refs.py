@@ -4,6 +4,7 @@
     https://host/path[#sha256=<hex>]     file:/path  ./path  ../path  /path  ~/path
     sha256:<hex>  <hex>     <cid>[/path]  /ipfs/<cid>[/path]     ipfs://<cid>[/path]
     s3://bucket[/key][@versionId]
+    oci://host/name[:tag|@digest]     ollama://[host/]model[:tag]     (`registry_refs`)
 
 In `ipfs://` and `s3://`, and in no other, `a%20b` is `a b`.
 
@@ -20,6 +21,14 @@ from urllib.parse import quote, unquote, urlsplit
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
 from p2pcache.content.names import safe_path
+from p2pcache.content.registry_refs import (
+    OciRef,
+    OllamaRef,
+    canonical_oci,
+    canonical_ollama,
+    parse_oci,
+    parse_ollama,
+)
 from p2pcache.content.s3_refs import S3Ref, parse_s3, s3_text
 from p2pcache.errors import Untrusted, UsageError
 
@@ -28,8 +37,11 @@ RepoType = Literal["model", "dataset", "space"]
 DEFAULT_REVISION = "main"
 MAX_REF_CHARS = 8192
 SHOWN_CHARS = 400  # of an error about a ref, which it quotes
-KNOWN = "hf://, s3://, https://, http://, file:, sha256:, ipfs://, a CID, org/name, or a path"
-LATER = {"gs", "gcs", "az", "azure", "oci", "ollama", "r2", "cw", "docker"}
+KNOWN = (
+    "hf://, s3://, oci://, ollama://, https://, http://, file:, sha256:, ipfs://, a CID, org/name, "
+    "or a path"
+)
+LATER = {"gs", "gcs", "az", "azure", "r2", "cw"}
 _HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 _PREFIX: dict[str, RepoType] = {"datasets": "dataset", "spaces": "space", "models": "model"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")  # huggingface_hub validate_repo_id
@@ -82,7 +94,10 @@ class CidRef:
     typed: str = field(default="", compare=False)
 
 
-Ref = HfRef | HttpRef | FileRef | S3Ref | DigestRef | CidRef
+Address = HttpRef | S3Ref | OciRef | OllamaRef
+"""Refs that name the server themselves: whoever chooses one chooses whom we ask."""
+
+Ref = HfRef | FileRef | DigestRef | CidRef | Address
 
 
 def parse_ref(text: str, *, revision: str | None = None) -> Ref:
@@ -157,6 +172,10 @@ def _with_scheme(scheme: str, rest: str, text: str) -> Ref:
         return parse_s3(rest, text)
     if scheme == "ipfs":
         return _ipfs_url(rest.removeprefix("//"), text)
+    if scheme in ("oci", "docker"):  # skopeo's and podman's name for the same
+        return parse_oci(rest, text)
+    if scheme == "ollama":
+        return parse_ollama(rest, text)
     if scheme in LATER:
         raise UsageError(f"`{scheme}://` is not supported yet", hint=f"known: {KNOWN}")
     raise UsageError(f"`{scheme}:` is not a known kind of ref", hint=f"known: {KNOWN}")
@@ -287,6 +306,10 @@ def canonical(ref: Ref) -> str:
             return digests.describe(digest)
         case CidRef(cid, path):
             return _ipfs_text(cids.format_cid(cid), path)
+        case OciRef():
+            return canonical_oci(ref)
+        case OllamaRef():
+            return canonical_ollama(ref)
 
 
 def as_typed(ref: DigestRef | CidRef) -> str:

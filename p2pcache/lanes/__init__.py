@@ -6,6 +6,7 @@
 | `fetch`   | `fetch(FetchOrder)`: one ranged GET into a partial blob, block by block          |
 | `odometer` | what running requests have received, where the agent sees it at any moment     |
 | `small`   | `fetch_small(orders, limits, threads)`: a batch of blobs of at most one block    |
+| `inline`  | small files that a listing holds itself, for `small`                          |
 | `bundle`  | `fetch_bundle(order, limits)`: many small blobs of one peer with one request     |
 | `dag`     | `fetch_dag(order)`: a file of any UnixFS shape, by the blocks of its own DAG     |
 | `follow`  | `follow(FollowOrder)`: the whole digest, in order, behind the writers            |

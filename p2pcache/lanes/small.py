@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from p2pcache.lanes import http
+from p2pcache.lanes import http, inline
 from p2pcache.lanes.faults import Ended, disk_fault, ended, host_of
 from p2pcache.lanes.fetch import open_file, refuse_encoded
 from p2pcache.lanes.odometer import counting
@@ -73,7 +73,7 @@ def _fetch_one(
     size, sha256, git = 0, None, None
     try:
         data = _read(order, limits, guard)
-        wire_bytes = len(data)
+        wire_bytes = 0 if inline.is_inline(order.location.url) else len(data)
         sha256, git = keep(order, data)
         size = len(data)
     except Ended as exc:
@@ -83,8 +83,13 @@ def _fetch_one(
 
 def _read(order: SmallOrder, limits: FetchLimits, guard: Guard) -> bytes:
     most = BLOCK_BYTES if order.size is None else order.size
-    if urlsplit(order.location.url).scheme == "file":
-        return _read_file(order, most)
+    match urlsplit(order.location.url).scheme:
+        case "file":
+            return _read_file(order, most)
+        case inline.SCHEME:
+            data = inline.inline_bytes(order.location.url, most)
+            check_size(order, len(data))
+            return data
     body = http.get(order.location, limits, guard, None)
     try:
         if body.status != 200:

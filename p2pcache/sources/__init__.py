@@ -8,6 +8,7 @@ hf_errors.py     the table from a hub's refusals to our errors
 http.py          web servers: one file, or a SHA256SUMS list
 http_probe.py    the requests of that, with their deadlines and table of errors
 sums.py          the strict parser of such lists
+oci/             container registries, and Ollama's
 s3/              buckets: the adapter, its signatures, and the questions with boto3
 file.py          files and folders of this machine
 kubo.py          a Kubo: what it has of a CID, proven by the DAG's own nodes

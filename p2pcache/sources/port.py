@@ -8,6 +8,7 @@ one exception: a library that it uses may. Every call has a deadline of the call
 
 from __future__ import annotations
 
+import base64
 import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -63,6 +64,38 @@ class AwsLogin:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryLogin:
+    """What `docker login` keeps for one registry, or Ollama's key: never logged, stored or shown.
+
+    `host`: the registry's, as its ref has it. `identity`: is exchanged for tokens (OAuth2);
+    `bearer`: is one. `ollama_key`: text of an OpenSSH private key.
+    """
+
+    host: str | None = None
+    user: str | None = None
+    password: str | None = None
+    identity: str | None = None
+    bearer: str | None = None
+    ollama_key: str | None = None
+
+    @property
+    def basic(self) -> str | None:
+        """User and password as an Authorization header has them."""
+        if self.user is None or self.password is None:
+            return None
+        return base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no message may show."""
+        said = (self.password, self.identity, self.bearer, self.basic)
+        return tuple(secret for secret in said if secret)
+
+    def __repr__(self) -> str:
+        return "RegistryLogin(...)"
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """What the calling user brings: never logged, never stored, never shown by `repr`.
 
@@ -72,6 +105,7 @@ class Credentials:
     hf_token: str | None = None
     hf_endpoint: str | None = None
     aws: AwsLogin | None = None
+    registry: RegistryLogin | None = None
 
     def __repr__(self) -> str:
         return "Credentials(...)"

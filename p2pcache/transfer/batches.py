@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import trio
 from p2pcache.content import digests
 from p2pcache.content.verify import VerifiedBlob, verify_whole
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
+from p2pcache.lanes.inline import is_inline
 from p2pcache.lanes.joined import JoinedOrder
 from p2pcache.lanes.orders import (
     BatchReport,
@@ -84,6 +85,8 @@ async def fetch_batch(
             report = await workers.fetch_joined(joined, limits)
         else:
             report = await _fetch(orders, wanted, workers, limits, spending, again)
+            if again is None:
+                report = await _once_more(orders, report, locate, workers, limits, spending)
         good: dict[int, tuple[Path, VerifiedBlob]] = {}
         for (blob, order), small in zip(orders.items(), report.reports, strict=True):
             faults[blob] = small.fault
@@ -132,6 +135,32 @@ async def _fetch(
     return report
 
 
+async def _once_more(
+    orders: dict[int, SmallOrder],
+    report: BatchReport,
+    locate: Callable[[int], Awaitable[Location]],
+    workers: Workers,
+    limits: FetchLimits,
+    spending: Spending,
+) -> BatchReport:
+    """What an origin refused, where it is now: a token may have ended while the batch waited."""
+    fresh: dict[int, SmallOrder] = {}
+    for at, (blob, order) in enumerate(orders.items()):
+        fault = report.reports[at].fault
+        if fault is not None and fault.kind is FaultKind.DENIED:
+            with suppress(Denied, NotFound, Unavailable):  # then the first refusal is what counts
+                location = await locate(blob)
+                if location != order.location:
+                    fresh[at] = replace(order, location=location)
+    if not fresh:
+        return report
+    second = await _of_origin(tuple(fresh.values()), workers, limits, spending)
+    reports = list(report.reports)
+    for at, one in zip(fresh, second.reports, strict=True):
+        reports[at] = one
+    return BatchReport(tuple(reports), report.cpu_s + second.cpu_s)
+
+
 async def _of_origin(
     orders: tuple[SmallOrder, ...], workers: Workers, limits: FetchLimits, spending: Spending
 ) -> BatchReport:
@@ -140,7 +169,9 @@ async def _of_origin(
     cpu_s = 0.0
     while len(reports) < len(orders):
         rest = orders[len(reports) :]
-        place = rest[0].location
+        # what the listing holds itself is no place that has a budget
+        asked = (o.location for o in rest if not is_inline(o.location.url))
+        place = next(asked, rest[0].location)
         part = rest[: spending.together(place, len(rest))]
         try:
             async with spending.request(place, limits, len(part)) as one:

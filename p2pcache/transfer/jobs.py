@@ -155,7 +155,8 @@ class Jobs:
 
     async def _request(self, job: ev.Job, growing: GrowingBlob) -> FetchReport:
         """One order to a worker; a location that is refused is asked for once more: an origin's
-        signature may have ended, and a peer may have forgotten a ticket.
+        signature or token may have ended while the order waited, and a peer may have forgotten a
+        ticket.
         """
         key = (job.source, job.blob)
         location = self._locations.get(key) or await self._locate(key)

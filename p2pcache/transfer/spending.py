@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import trio
 
 from p2pcache.lanes.faults import THROTTLING, host_of
+from p2pcache.lanes.inline import is_inline
 from p2pcache.transfer.budgets import (
     KEEP_MONTHS,
     NO_LIMITS,
@@ -121,7 +122,7 @@ class Spending:
         Raises BudgetSpent when the month's bytes are used up, also in the middle: what is inside is
         cancelled then. Raises OthersTurn where members take turns.
         """
-        if urlsplit(location.url).scheme == "file":
+        if is_inline(location.url) or urlsplit(location.url).scheme == "file":
             yield Request(limits)
             return
         door = self._door(location.url)

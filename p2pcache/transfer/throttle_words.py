@@ -45,8 +45,9 @@ class ThrottleWords:
 
     def asks(self, origin: str, location: Location) -> list[str]:
         """Where an origin of ours is asked. Returns the members whose words may be of use now."""
-        key = origin_key(host_of(location.url))
-        if self._places.get(origin) == key:
+        host = host_of(location.url)
+        key = origin_key(host)
+        if not host or self._places.get(origin) == key:  # what a listing holds itself has no host
             return []
         self._places[origin] = key
         return list(self._heard)

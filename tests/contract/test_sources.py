@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from p2pcache.content import cid as cids
-from p2pcache.content.refs import CidRef, FileRef, HfRef, HttpRef
+from p2pcache.content.refs import CidRef, FileRef, HfRef, HttpRef, parse_ref
 from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.sources.file import FileSource
@@ -17,15 +17,17 @@ from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import NAMED_BY_ARRIVAL, ONE_STREAM, HttpOptions, HttpSource
 from p2pcache.sources.kubo import KuboSource
 from p2pcache.sources.kubo_place import find_kubo
-from p2pcache.sources.port import AwsLogin, Credentials
+from p2pcache.sources.oci.source import OciOptions, OciSource
+from p2pcache.sources.port import AwsLogin, Credentials, RegistryLogin
 from p2pcache.sources.s3.options import S3Options
 from p2pcache.sources.s3.source import S3Source
 from tests.contract.check_source import ANONYMOUS, Missing, Truth, check_source
+from tests.support import minio as buckets
+from tests.support import registry as registries
 from tests.support.certs import ServerCert, make_server_cert
 from tests.support.hub_repo import HubRepo, build_repo, small_model
 from tests.support.hub_stub import hub_stub
 from tests.support.kubo_daemon import kubo_daemon
-from tests.support.minio import PASSWORD, USER, minio
 from tests.support.nginx import file_url, nginx, static_hub
 from tests.support.olah import olah
 from tests.support.partial_files import block_hashes, some_bytes
@@ -208,7 +210,7 @@ async def test_s3_conforms_on_minio(
     repo: HubRepo, tmp_path: Path, versions: bool, digests: str
 ) -> None:
     files = bodies(repo)
-    with minio(tmp_path) as server:
+    with buckets.minio(tmp_path) as server:
         s3 = server.bucket("models")
         if versions:
             enabled = {"Status": "Enabled"}
@@ -223,8 +225,41 @@ async def test_s3_conforms_on_minio(
             Truth(files, digests),
             Missing(S3Ref("models", "demo/absent"), NotFound),
             SOME_FILE,
-            Credentials(aws=AwsLogin(USER, PASSWORD, endpoint_url=server.url)),
+            Credentials(aws=AwsLogin(buckets.USER, buckets.PASSWORD, endpoint_url=server.url)),
         )
     assert listing.endpoint == server.url
     assert listing.gated
     assert all(file.size == len(files[file.path]) for file in listing.files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["open", "login", "tls"])
+async def test_registries_conform(cert: ServerCert, tmp_path: Path, kind: str) -> None:
+    files = {"a.txt": b"a", "sub/empty": b"", "sub/large": some_bytes((1 << 20) + 7, b"large")}
+    for path, body in files.items():
+        (tmp_path / "f" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "f" / path).write_bytes(body)
+    tls = cert if kind == "tls" else None
+    with registries.registry(tmp_path / "registry", login=kind == "login", tls=tls) as there:
+        options = OciOptions(
+            ca_file=None if tls is None else str(cert.ca_file),
+            insecure=frozenset() if tls else frozenset({"loopback"}),
+        )
+        digest = there.push_files("acme/model:v1", tmp_path / "f", *there.client_tls(tls))
+        login = (
+            RegistryLogin(there.host, registries.USER, registries.PASSWORD)
+            if kind == "login"
+            else None
+        )
+        for ref in ("acme/model:v1?layout=files", f"acme/model@{digest}?layout=files"):
+            listing = await check_source(
+                OciSource(options),
+                parse_ref(f"oci://{there.host}/{ref}"),
+                Truth(files, "sha256"),
+                Missing(parse_ref(f"oci://{there.host}/acme/model:v2"), NotFound),
+                SOME_FILE,
+                Credentials(registry=login),
+            )
+            assert listing.immutable == digest
+            assert listing.mutable == ("@" not in ref)
+            assert listing.gated == listing.credential_used == (kind == "login")

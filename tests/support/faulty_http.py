@@ -66,7 +66,7 @@ class FaultyServer:
     connections: int = 0
 
     def __post_init__(self) -> None:
-        self._answers: dict[str, Answer] = {}
+        self.answers: dict[str, Answer] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._open: set[socket.socket] = set()
@@ -89,7 +89,7 @@ class FaultyServer:
 
     def on(self, path: str, answer: Answer) -> str:
         """Script a path; its URL."""
-        self._answers[path] = answer
+        self.answers[path] = answer
         return self.url(path)
 
     def cut(self) -> None:
@@ -154,7 +154,7 @@ class FaultyServer:
         with self._lock:
             number = sum(1 for seen, _ in self.seen if seen == path)
             self.seen.append((path, headers))
-        answer = self._answers.get(path.partition("?")[0], status(404))
+        answer = self.answers.get(path.partition("?")[0], status(404))
         return answer(Exchange(sock, path, headers, number, self._stopping, body))
 
 

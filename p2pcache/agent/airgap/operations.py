@@ -254,7 +254,7 @@ def _learn(
     Denied (of banned agents).
     """
     ref = refs.parse_ref(canonical)
-    if not isinstance(ref, refs.HfRef | refs.HttpRef) or refs.canonical(ref) != canonical:
+    if not isinstance(ref, refs.HfRef | refs.Address) or refs.canonical(ref) != canonical:
         raise UsageError("it is not the name of anything that has an origin")
     now = parts.now()
     banned = {ban.peer for ban in parts.store.others.bans()}

@@ -167,4 +167,4 @@ def _travels(row: Resolution, typed: str | None) -> bool:
     was not typed.
     """
     ref = refs.parse_ref(row.canonical)
-    return isinstance(ref, refs.HfRef) or (isinstance(ref, refs.HttpRef) and row.canonical == typed)
+    return isinstance(ref, refs.HfRef) or (isinstance(ref, refs.Address) and row.canonical == typed)

@@ -582,10 +582,13 @@ class GetOptions(TypedDict, total=False):
     no origin. refresh: do not trust the recorded resolution. max_age: seconds; older words of
     other agents on a name do not count. trust: whose words do, "any", "none" or peer ids with
     commas between (default of both: the agent's settings). credentials: keys hf_token and
-    hf_endpoint (default: from the environment, as huggingface_hub finds them), and for S3
+    hf_endpoint (default: from the environment, as huggingface_hub finds them), for S3
     aws_access_key_id, aws_secret_access_key, aws_session_token, aws_profile, aws_region and
-    aws_endpoint_url (default: from the environment). kubo: URL of the RPC
-    of a Kubo that is asked for a CID, or "auto" (default: the agent's settings).
+    aws_endpoint_url (default: from the environment), and for registries registry_host,
+    registry_user, registry_password (default: as `docker login` left them). kubo: URL of the RPC
+    of a Kubo that is asked for a CID, or "auto" (default: the agent's settings). platform, layout:
+    of oci:// refs, "linux/arm64" and "oci" or "files". to_ollama: True for Ollama's own store, a
+    folder for another one (default: where OLLAMA_MODELS is set and there is no `to`).
     """
 
     revision: str | None
@@ -602,3 +605,6 @@ class GetOptions(TypedDict, total=False):
     trust: str | None
     credentials: dict[str, str] | None
     kubo: str | None
+    platform: str | None
+    layout: str | None
+    to_ollama: bool | str | None

@@ -40,17 +40,20 @@ def resolve(
     offline: bool,
     credentials: dict[str, str] | None,
     kubo: str | None,
+    platform: str | None,
+    layout: str | None,
 ) -> Call:
     """What does this ref mean?"""
     _check_wishes(offline, refresh)
+    ref = absolute_ref(ref, platform, layout)
     return Call(
         "resolve",
         {
-            "ref": absolute_ref(ref),
+            "ref": ref,
             "revision": revision,
             "refresh": refresh,
             "offline": offline,
-            "credentials": _credentials(credentials),
+            "credentials": _credentials(credentials, ref),
             "kubo": config.kubo_of_caller(kubo),
         },
     )
@@ -60,15 +63,17 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
     """Bring a ref's files here."""
     to = options.get("to")
     _check_wishes(options.get("offline", False), options.get("refresh", False))
+    ref = absolute_ref(ref, options.get("platform"), options.get("layout"))
     return Call(
         "get",
         {
-            "ref": absolute_ref(ref),
+            "ref": ref,
             "revision": options.get("revision"),
             "include": list(options.get("include", ())),
             "exclude": list(options.get("exclude", ())),
             "to": None if to is None else _absolute(to),
             "hf_cache": _hf_cache(options.get("hf_cache", to is None)),
+            "ollama": _ollama(ref, options.get("to_ollama"), by_default=to is None),
             "links": options.get("links", True),
             "dry_run": options.get("dry_run", False),
             "offline": options.get("offline", False),
@@ -77,17 +82,18 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
             "max_age": options.get("max_age"),
             "trust": options.get("trust"),
             "kubo": config.kubo_of_caller(options.get("kubo")),
-            "credentials": _credentials(options.get("credentials")),
+            "credentials": _credentials(options.get("credentials"), ref),
         },
     )
 
 
 def preload(ref: str, **options: Unpack[PreloadOptions]) -> Call:
     """Have other agents bring it, too."""
+    ref = absolute_ref(ref)
     return Call(
         "preload",
         {
-            "ref": absolute_ref(ref),
+            "ref": ref,
             "revision": options.get("revision"),
             "nodes": options.get("nodes", "all"),
             "replicas": options.get("replicas", 0),
@@ -95,7 +101,7 @@ def preload(ref: str, **options: Unpack[PreloadOptions]) -> Call:
             "deadline": options.get("deadline"),
             "keep_s": options.get("keep_s"),
             "limit_rate": options.get("limit_rate"),
-            "credentials": _credentials(options.get("credentials")),
+            "credentials": _credentials(options.get("credentials"), ref),
         },
     )
 
@@ -129,7 +135,7 @@ def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:
             "kubo": config.kubo_of_caller(options.get("kubo")),
             "dry_run": options.get("dry_run", False),
             "allow_gated": options.get("allow_gated", False),
-            "credentials": _credentials(options.get("credentials")),
+            "credentials": _credentials(options.get("credentials"), named.get("ref", "")),
         },
     )
 
@@ -163,15 +169,22 @@ def on_ref(op: str, ref: str, **args: object) -> Call:
     return Call(op, {"ref": absolute_ref(ref), **args})
 
 
-def absolute_ref(ref: str) -> str:
-    """A path of the caller's, made absolute; any other ref as it is. Raises UsageError."""
+def absolute_ref(ref: str, platform: str | None = None, layout: str | None = None) -> str:
+    """A path of the caller's, made absolute; a registry's ref with its choices, of which the
+    caller's platform is one; any other ref as it is. Raises UsageError.
+    """
     if not isinstance(ref, str):  # the caller may not be type-checked
         raise UsageError(f"a ref is text, not {type(ref).__name__}", hint="hf://org/name")
     if not ref:
         raise UsageError("the ref is empty", hint="name what you want: hf://org/name")
     if ref in (".", "..") or ref.startswith(("~", "./", "../")):
         return _absolute(ref)
-    return _utf8(ref)
+    ref = _utf8(ref)
+    if platform is None and layout is None and not config.is_of_registry(ref):
+        return ref
+    from p2pcache.config.registries import with_choices  # only where a registry is named
+
+    return with_choices(ref, platform, layout)
 
 
 def _utf8(text: str) -> str:
@@ -197,6 +210,20 @@ def _hf_cache(wish: bool | str) -> str | None:
     return _absolute(wish)
 
 
+def _ollama(ref: str, wish: bool | str | None, *, by_default: bool) -> str | None:
+    """Where a model is to be shown to Ollama. Without a wish, where OLLAMA_MODELS says."""
+    if ref.partition(":")[0].lower() != "ollama":
+        if wish:
+            raise UsageError(
+                f"`{ref}` is no model of Ollama's", hint="--to-ollama is for ollama:// refs"
+            )
+        return None
+    if isinstance(wish, str):
+        return _absolute(wish)
+    path = config.ollama_models_dir(wish if by_default or wish is not None else False)
+    return None if path is None else _absolute(str(path))
+
+
 def _absolute(path: str) -> str:
     if not path:
         raise UsageError("an empty path names no folder", hint="`.` is the one you are in")
@@ -210,5 +237,5 @@ def _absolute(path: str) -> str:
         ) from exc
 
 
-def _credentials(given: dict[str, str] | None) -> dict[str, str]:
-    return config.caller_credentials() if given is None else given
+def _credentials(given: dict[str, str] | None, ref: str) -> dict[str, str]:
+    return config.caller_credentials(ref) if given is None else given

@@ -149,9 +149,11 @@ class Client:
         offline: bool = False,
         credentials: dict[str, str] | None = None,
         kubo: str | None = None,
+        platform: str | None = None,
+        layout: str | None = None,
     ) -> answers.ResolveAnswer:
         """What a ref means now: its manifest and files."""
-        call = calls.resolve(ref, revision, refresh, offline, credentials, kubo)
+        call = calls.resolve(ref, revision, refresh, offline, credentials, kubo, platform, layout)
         value, files = self.call(call.op, call.args)
         return cast("answers.ResolveAnswer", {**value, "files": files})
 

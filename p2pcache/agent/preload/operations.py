@@ -131,10 +131,10 @@ def _is_told(ref: refs.Ref, *, is_admin: bool) -> bool:
     """
     if isinstance(ref, refs.FileRef):
         return False
-    if not isinstance(ref, refs.HttpRef | S3Ref):
+    if not isinstance(ref, refs.Address):
         return True
-    url = ref.url if isinstance(ref, refs.HttpRef) else ""
-    if is_admin and (secret := secret_in(url)) is not None:
+    secret = secret_in(ref.url) if isinstance(ref, refs.HttpRef) else None
+    if is_admin and secret is not None:
         raise UsageError(
             f"this address carries a secret ({secret}), and a preload tells it to every member",
             hint="`p2pcache get` it here, then preload its CID, which `p2pcache resolve` prints",
@@ -144,8 +144,8 @@ def _is_told(ref: refs.Ref, *, is_admin: bool) -> bool:
 
 def _notes(opened: AgentNetwork, ref: refs.Ref, parts: Parts) -> list[str]:
     notes = []
-    if isinstance(ref, refs.HttpRef | S3Ref):
-        what = "web address" if isinstance(ref, refs.HttpRef) else "bucket"
+    if isinstance(ref, refs.Address):
+        what = "bucket" if isinstance(ref, S3Ref) else "address"
         if opened.peer_id != opened.admin:
             notes.append(
                 f"others are told the content's CID and not its {what}, which they would ask "

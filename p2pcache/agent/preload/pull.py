@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache import config
+from p2pcache.agent.args import credentials_of
 from p2pcache.agent.kubo_beside import kubo_helper
 from p2pcache.agent.peering import count_received, maybe_peers, tell_complete
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
-from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import LocalFault, NotFound, P2PCacheError
 from p2pcache.sources.port import Credentials, SourceKind
 from p2pcache.transfer.names import OTHERS
@@ -58,13 +58,14 @@ class PreloadPull:
         self._watch = watch
         self._report: PullReport | None = None
         self._resolution: Resolution | None = None
-        self._credentials = _own_credentials()
+        self._credentials = Credentials()
 
     async def run(self) -> None:
         """Until all of it is here. Raises one of our errors. Cancel-safe: verified blocks stay."""
         started_at, started = self._parts.now(), trio.current_time()
         error: P2PCacheError | None = None
         try:
+            self._credentials = await self._own_credentials()
             await self._run()
         except P2PCacheError as exc:
             error = exc
@@ -98,6 +99,13 @@ class PreloadPull:
             await tell_complete(parts, resolution)
             with suppress(LocalFault):  # no room for the next is not this one's failure
                 await trio.to_thread.run_sync(parts.store.trim)
+
+    async def _own_credentials(self) -> Credentials:
+        """The agent's own, as its environment and its user's home have them. A login to a registry
+        is looked for only where this agent may ask one: a helper may be run for it.
+        """
+        ref = self._intent.ref if self._trusted else ""
+        return credentials_of(await trio.to_thread.run_sync(config.caller_credentials, ref))
 
     def _note(self, report: PullReport) -> None:
         self._report = report
@@ -137,15 +145,15 @@ class PreloadPull:
             if address is None:
                 return None
             ref = address
-        elif not (isinstance(ref, refs.HttpRef | S3Ref) and self._trusted):
+        elif not (isinstance(ref, refs.Address) and self._trusted):
             return None
         return await self._parts.resolver.resolve(ref, self._credentials)
 
-    def _own_address(self) -> refs.HttpRef | S3Ref | None:
-        """The web address or key that this agent knows what it wished by, and told nobody."""
+    def _own_address(self) -> refs.Address | None:
+        """The address that this agent knows what it wished by, and told nobody."""
         for row in self._parts.store.resolutions_of(self._intent.manifest):
             ref = refs.parse_ref(row.canonical)
-            if isinstance(ref, refs.HttpRef | S3Ref) and row.source != OTHERS:
+            if isinstance(ref, refs.Address) and row.source != OTHERS:
                 return ref
         return None
 
@@ -176,12 +184,6 @@ class PreloadPull:
             made["manifest"] = cids.format_cid(made["manifest"])
         with suppress(LocalFault), trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._parts.store.save_receipt, made)
-
-
-def _own_credentials() -> Credentials:
-    """The agent's own, as its environment and its user's home have them."""
-    found = config.caller_credentials()
-    return Credentials(found.get("hf_token"), found.get("hf_endpoint"))
 
 
 def _cid(resolution: Resolution) -> bytes | None:

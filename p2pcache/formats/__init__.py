@@ -1,0 +1,4 @@
+"""Formats of other programs: read in place, and written so that they read it.
+
+ollama.py     Ollama's store of models
+"""

@@ -1,0 +1,158 @@
+"""Ollama itself, as a server and as the client of one, with a small model of its own making.
+
+Built from source like Kubo. Its module archive leaves some headers out: they come from Debian's and
+Python's packages, unpacked and not installed. Nothing outside this machine is asked once it is
+built: its update checks go to a host that is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.kubo import BUILD_S, go_command
+from tests.support.processes import free_port, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VERSION = "v0.24.0"
+MODULE = "github.com/ollama/ollama"
+COMMAND_S = 120.0
+# As it is now: some tests give themselves another HOME.
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "p2pcache-tests"
+_PINS = Path(__file__).resolve().parents[2] / "scripts" / "pins" / "ollama.txt"
+
+
+def ollama_binary() -> Path:
+    """The `ollama` command, built when it is missing: 2 minutes."""
+    binary = _CACHE / f"ollama-{VERSION}" / "ollama"
+    if binary.exists():
+        return binary
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    go = go_command()
+    # Beside its final place: see `kubo.ipfs_binary`.
+    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
+        module = subprocess.run(
+            [go, "mod", "download", "-json", f"{MODULE}@{VERSION}"],
+            check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
+        )  # fmt: skip
+        headers = _headers(Path(folder))
+        built = Path(folder) / "ollama"
+        subprocess.run(
+            [go, "build", "-mod=readonly", "-o", built, "."],
+            check=True, cwd=json.loads(module.stdout)["Dir"], timeout=BUILD_S,
+            env={**os.environ, "CGO_CFLAGS": f"-I{headers}", "CGO_CXXFLAGS": f"-I{headers}"},
+        )  # fmt: skip
+        built.rename(binary)
+    return binary
+
+
+def _headers(folder: Path) -> Path:
+    """`miniaudio/miniaudio.h`, `stb/stb_image.h` and `nlohmann/` below one folder."""
+    found = folder / "include"
+    subprocess.run(
+        ["apt-get", "download", "libstb-dev", "nlohmann-json3-dev"],
+        check=True, cwd=folder, timeout=BUILD_S,
+    )  # fmt: skip
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, folder / "deb"], check=True)
+    (folder / "deb" / "usr" / "include").rename(found)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:",
+         "--require-hashes", "-r", _PINS],
+        check=True, cwd=folder, timeout=BUILD_S,
+    )  # fmt: skip
+    (archive,) = folder.glob("miniaudio-*.tar.gz")
+    with tarfile.open(archive) as tar:
+        (member,) = [name for name in tar.getnames() if name.endswith("/miniaudio.h")]
+        header = tar.extractfile(member)
+        assert header is not None
+        (found / "miniaudio").mkdir()
+        (found / "miniaudio" / "miniaudio.h").write_bytes(header.read())
+    return found
+
+
+def small_gguf(tensor_bytes: int = 4 << 20) -> bytes:
+    """A model file that Ollama reads, of one tensor of float32."""
+    fields: list[tuple[str, str | int]] = [
+        ("general.architecture", "llama"), ("general.name", "small"),
+        ("llama.context_length", 64), ("llama.block_count", 1), ("llama.embedding_length", 8),
+        ("tokenizer.ggml.model", "llama"),
+    ]  # fmt: skip
+    data = b"GGUF" + struct.pack("<IQQ", 3, 1, len(fields))
+    for key, value in fields:
+        data += _text(key)
+        is_text = isinstance(value, str)
+        data += struct.pack("<I", 8) + _text(value) if is_text else struct.pack("<II", 4, value)
+    data += _text("token_embd.weight") + struct.pack("<IQIQ", 1, tensor_bytes // 4, 0, 0)
+    return data + bytes(-len(data) % 32) + bytes(range(256)) * (tensor_bytes // 256)
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return struct.pack("<Q", len(encoded)) + encoded
+
+
+@dataclass(frozen=True)
+class Ollama:
+    """A server that runs, with a store and a HOME of its own."""
+
+    port: int
+    home: Path
+    models: Path
+    log: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "OLLAMA_HOST": f"127.0.0.1:{self.port}",
+            "OLLAMA_MODELS": str(self.models),
+            "NO_COLOR": "1",
+            "HTTPS_PROXY": "http://127.0.0.1:9",  # nobody: it looks for updates of itself
+        }
+
+    def run(self, *args: object, cwd: Path | None = None) -> str:
+        """One command; its output."""
+        done = subprocess.run(
+            [ollama_binary(), *map(str, args)], cwd=cwd, check=False, capture_output=True,
+            timeout=COMMAND_S, env=self.env,
+        )  # fmt: skip
+        assert done.returncode == 0, (args, done.stderr.decode())
+        return done.stdout.decode()
+
+    def create(self, name: str, folder: Path) -> bytes:
+        """Make a model with all kinds of layers; the bytes of its GGUF."""
+        body = small_gguf()
+        (folder / "small.gguf").write_bytes(body)
+        (folder / "Modelfile").write_text(
+            'FROM ./small.gguf\nTEMPLATE "{{ .Prompt }}"\nPARAMETER temperature 0.5\n'
+            'SYSTEM "be brief"\nLICENSE "none"\nLICENSE "a second one"\n'
+        )
+        self.run("create", name, "-f", "Modelfile", cwd=folder)
+        return body
+
+    def names(self) -> list[str]:
+        """What `ollama list` shows."""
+        return [line.split()[0] for line in self.run("list").splitlines()[1:]]
+
+
+@contextlib.contextmanager
+def ollama(folder: Path) -> Iterator[Ollama]:
+    """Run one; its store is `folder/models`."""
+    (folder / "home").mkdir(parents=True, exist_ok=True)
+    made = Ollama(free_port(), folder / "home", folder / "models", folder / "ollama.log")
+    argv = [str(ollama_binary()), "serve"]
+    with running(argv, port=made.port, log=made.log, env=made.env):
+        yield made
