@@ -95,7 +95,7 @@ def _unpin(parts: Parts, found: Meant, typed: bytes | None) -> bool:
     match found:
         case OfManifest(cid):
             targets = {cid}
-            roots.add(parts.resolver.folders.root_of(cid))
+            roots |= _roots_of(parts, cid)
         case OfBlob(blob):
             targets = {blob.key, *single_manifests(parts, blob)[0]}
             roots.add(blob.root_cid)
@@ -176,15 +176,28 @@ def _rm_alone(store: Store, names: Iterable[bytes]) -> int:
     return sum(store.remove_blob(blob) for blob in gone if blob.key not in pinned)
 
 
+def _roots_of(parts: Parts, manifest: bytes) -> set[bytes | None]:
+    """The CIDv1 that IPFS has for a manifest's files: of its folder, and whatever DAG it came as."""
+    rows = parts.store.resolutions_of(manifest)
+    named = {root_typed(refs.parse_ref(row.canonical)) for row in rows}
+    return named | {parts.resolver.folders.root_of(manifest)}
+
+
 async def _rm_ref(parts: Parts, text: str, manifest: bytes, force: bool) -> dict[str, Any]:
     """What `rm` does for what is a manifest's."""
     store = parts.store
     ref = refs.parse_ref(text)
-    row, dag = row_of(parts, ref), root_typed(ref)
-    dag = dag if dag in store.dag_pins.roots() else None
+    row = row_of(parts, ref)
+    roots = _roots_of(parts, manifest) | {root_typed(ref)}
+    dags = roots & store.dag_pins.roots().keys()
+    published = roots & set(parts.ipfs.publisher.roots())
+    if published and not force:
+        raise UsageError(
+            f"`{text}` is published", hint="`p2pcache unpublish` it first, or use --force"
+        )
     canonical = None if row is None else row.canonical
     others = [r.canonical for r in store.resolutions_of(manifest) if r.canonical != canonical]
-    pinned = dag is not None or any(p.target == manifest for p in store.pins())
+    pinned = bool(dags) or any(p.target == manifest for p in store.pins())
     if canonical is not None and others:
         store.forget_ref(canonical)
         same = ", ".join(f"`{other}`" for other in others)
@@ -195,8 +208,12 @@ async def _rm_ref(parts: Parts, text: str, manifest: bytes, force: bool) -> dict
     _check_unpinned(text, force, pinned=pinned)
     if pinned:
         store.unpin(manifest)
-    if dag is not None:
+    for dag in filter(None, dags):
         store.dag_pins.drop(dag)
+    for root in filter(None, published):
+        parts.ipfs.publisher.unpublish(root)
+        if parts.ipfs.public is not None:
+            parts.ipfs.public.unpublished(root)
     if manifest in store.replica_manifests and not force:
         raise UsageError(
             f"`{text}` is one of the copies that a preload keeps",
@@ -206,6 +223,8 @@ async def _rm_ref(parts: Parts, text: str, manifest: bytes, force: bool) -> dict
         await _check_not_last(parts, text, manifest)
     linked = await trio.to_thread.run_sync(store.linked_bytes, manifest)
     freed = await trio.to_thread.run_sync(store.rm, manifest)
+    for root in filter(None, roots):  # its own nodes, where they lay as blocks
+        freed += await parts.ipfs.pins.forget(root)
     notes = []
     if linked:
         notes.append(

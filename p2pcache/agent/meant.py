@@ -57,6 +57,11 @@ def meant(parts: Parts, text: str) -> Meant:
     root = root_typed(ref)
     if root is not None and _is_dag(parts, root):
         return OfDag(root)
+    if isinstance(ref, refs.CidRef) and ref.path is not None:
+        raise UsageError(
+            f"`{text}` is a path in a DAG, and this is about whole names",
+            hint="name the DAG, or the file by its own CID, which `p2pcache resolve` prints",
+        )
     raise NotFound(f"`{text}` is not here", hint="see `p2pcache ls`, or get it first")
 
 

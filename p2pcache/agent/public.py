@@ -16,6 +16,7 @@ import trio
 from p2pcache.agent.network_files import Files
 from p2pcache.config.ipfs import PUBLIC_LISTEN, Public
 from p2pcache.content import cid as cids
+from p2pcache.content import digests
 from p2pcache.errors import LocalFault, NotFound
 from p2pcache.units import format_count
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FETCH_S = 30.0  # for one block, with the search for somebody who has it
+LOOK_S = 600.0  # between two looks at what of it may still be given
 AGAIN_S = 5.0  # until a port that was taken is tried again
 THREADS = 4  # that look blocks up for strangers: they hold up nobody else
 BURST_S = 1.0  # what a slow moment may be caught up with, at the limited rate
@@ -80,8 +82,9 @@ class AgentPublic:
         try:
             async with open_public(identity, served, options) as node:
                 self._node, self.trouble = node, None
-                if self._shares:
-                    self.published(await trio.to_thread.run_sync(self._publisher.roots))
+                while self._shares:
+                    await self._look()
+                    await trio.sleep(LOOK_S)
                 await trio.sleep_forever()
         finally:
             self._node = None
@@ -93,6 +96,15 @@ class AgentPublic:
         if not self._shares:
             return Identity.generate()
         return load_or_create_identity(self._files.public)
+
+    async def _look(self) -> None:
+        """Announce what is given, and nothing that has become restricted since it was published."""
+        given = await trio.to_thread.run_sync(self._publisher.given)
+        gone = self._provided - {cids.multihash(root) for root in given}
+        self._provided -= gone
+        if self._node is not None:
+            self._node.withdraw(gone)
+        self.published(given)
 
     # -- what is published
 
@@ -174,6 +186,8 @@ def is_restricted(store: Store, cid: bytes) -> bool:
     if not restricted:
         return False
     names = [cids.multihash(cid), cids.as_v1(cid)]
+    pair = store.pairs.of_root(cids.as_v1(cid))  # of a file that was here
+    names += [] if pair is None else [digests.sha256_digest(pair.sha256)]
     listed = store.manifests_with(names)
     return cids.as_v1(cid) in restricted or any(found & restricted for found in listed.values())
 
@@ -197,6 +211,7 @@ class _Published:
         self._publisher = publisher
         self._bytes_per_s = bytes_per_s
         self._free_at = 0.0
+        self._turn = trio.Lock()  # who leaves while it waits has used up nothing
         self._threads = trio.CapacityLimiter(THREADS)
 
     async def length(self, cid: bytes) -> int | None:
@@ -205,13 +220,18 @@ class _Published:
 
     async def get(self, cid: bytes, *, local: bool = False) -> bytes:
         """See the port."""
+        if self._bytes_per_s is None:
+            return await self._read(cid)
+        async with self._turn:
+            await trio.sleep(max(0.0, self._free_at - trio.current_time()))
+            data = await self._read(cid)
+            since = max(self._free_at, trio.current_time() - BURST_S)
+            self._free_at = since + len(data) / self._bytes_per_s
+            return data
+
+    async def _read(self, cid: bytes) -> bytes:
         read = self._publisher.read
         data = await trio.to_thread.run_sync(read, cid, limiter=self._threads)
         if data is None:
             raise NotFound("it is not published")
-        if self._bytes_per_s is not None:
-            now = trio.current_time()
-            took_s = len(data) / self._bytes_per_s
-            self._free_at = max(self._free_at, now - BURST_S) + took_s
-            await trio.sleep(max(0.0, self._free_at - now))
         return data

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.store.rooted import AnyBlob
+    from p2pcache.store.store import Store
 
 NOT_SHARED = "nobody gets it while `ipfs.public` is not `share`"
 
@@ -37,9 +38,13 @@ async def publish(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 async def unpublish(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Give it to no stranger any more."""
     text = args.text("ref")
-    root = await trio.to_thread.run_sync(_root_of, parts, text)
-    if not await trio.to_thread.run_sync(parts.ipfs.publisher.unpublish, root):
-        raise NotFound(f"`{text}` is not published", hint="see `p2pcache publish --list`")
+    root = await trio.to_thread.run_sync(_published, parts, text)
+    if root is None or not await trio.to_thread.run_sync(parts.ipfs.publisher.unpublish, root):
+        raise NotFound(
+            f"what `{text}` means now is not published",
+            hint="what it meant before may still be: `p2pcache publish --list` shows all that is, "
+            "and `p2pcache unpublish` takes the CIDs that it shows",
+        )
     if parts.ipfs.public is not None:
         parts.ipfs.public.unpublished(root)
     return {"root": cids.format_cid(root)}
@@ -66,7 +71,19 @@ def _listed(parts: Parts) -> list[dict[str, Any]]:
     return found
 
 
-def _root_of(parts: Parts, text: str) -> bytes:
+def _published(parts: Parts, text: str) -> bytes | None:
+    """The root that `publish` of it printed, also where it would be refused by now. In a thread."""
+    ref = refs.parse_ref(text)
+    roots = parts.ipfs.publisher.roots()
+    if isinstance(ref, refs.CidRef) and ref.path is None and cids.as_v1(ref.cid) in roots:
+        return cids.as_v1(ref.cid)
+    try:
+        return _root_of(parts, text, even_restricted=True)
+    except NotFound:
+        return None
+
+
+def _root_of(parts: Parts, text: str, *, even_restricted: bool = False) -> bytes:
     """The CIDv1 of what a ref means here. Raises NotFound, Denied, UsageError. In a thread."""
     ref = refs.parse_ref(text)
     if isinstance(ref, refs.CidRef) and ref.path is not None:
@@ -75,7 +92,7 @@ def _root_of(parts: Parts, text: str) -> bytes:
         )
     if isinstance(ref, refs.CidRef) and parts.store.get_manifest(ref.cid) is None:
         folder = parts.resolver.folders.manifest_of(cids.as_v1(ref.cid))
-        if folder is not None:
+        if folder is not None and not even_restricted:
             _check_open(parts, text, folder)
         blob = parts.ipfs.blocks.local.file_of(ref.cid)
         return cids.as_v1(ref.cid) if blob is None else _root_of_file(blob, ref.cid)
@@ -84,12 +101,13 @@ def _root_of(parts: Parts, text: str) -> bytes:
         if blob is None:
             raise NotFound(f"`{text}` is not here", hint="get it first")
         return _root_of_file(blob, None)
-    return _root_of_manifest(parts, text, ref, manifest_named(parts, text))
+    manifest = manifest_named(parts, text)
+    if not even_restricted:
+        _check_open(parts, text, manifest)
+    return _root_of_manifest(parts.store, text, ref, manifest)
 
 
-def _root_of_manifest(parts: Parts, text: str, ref: refs.Ref, manifest: bytes) -> bytes:
-    store = parts.store
-    _check_open(parts, text, manifest)
+def _root_of_manifest(store: Store, text: str, ref: refs.Ref, manifest: bytes) -> bytes:
     body = store.get_manifest(manifest)
     files = () if body is None else body.files
     found = store.find_many([file.digest for file in files])

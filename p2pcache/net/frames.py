@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
-from libp2p.io.exceptions import IncompleteReadError
+from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
 from libp2p.stream_muxer.exceptions import (
     MuxedStreamEOF,
     MuxedStreamError,
@@ -50,6 +50,7 @@ class Sealed:
         self._raw = self._noise.read_writer.read_write_closer
         self._sealed = b""  # the beginning of a message
         self._open = memoryview(session._drain(None))  # came, and was not taken yet
+        self._over = False  # a message did not decrypt: nothing behind it is believed
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the session has
         return getattr(self._session, name)
@@ -69,14 +70,15 @@ class Sealed:
 
     async def more(self) -> bool:
         """Wait until there is more to take; False: the connection has ended."""
-        while True:
+        while not self._over:
             data = await self._raw.read()
             if not data:
-                return False
+                break
             opened = self._opened(self._sealed + data if self._sealed else data)
             if opened:
                 self._open = memoryview(bytes(self._open) + opened if self._open else opened)
                 return True
+        return False
 
     def _opened(self, data: bytes) -> bytes:
         parts, at = [], 0
@@ -84,17 +86,23 @@ class Sealed:
             end = at + 2 + (data[at] << 8 | data[at + 1])
             if end > len(data):
                 break
-            parts.append(self._noise.decrypt(data[at + 2 : end]))
+            try:
+                parts.append(self._noise.decrypt(data[at + 2 : end]))
+            except Exception as exc:
+                self._over, self._open = True, memoryview(b"")
+                raise ConnectionClosedError("a message did not decrypt", transport="noise") from exc
             at = end
         self._sealed = data[at:]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def exactly(self, count: int) -> bytes:
-        """Fewer at the end."""
-        while len(self._open) < count:
-            if not await self.more():
-                break
-        return bytes(self.take(count))
+        """Fewer at the end. Joined once: a body may have megabytes, and come in tiny messages."""
+        parts = [self.take(count)]
+        missing = count - len(parts[0])
+        while missing and await self.more():
+            parts.append(self.take(missing))
+            missing -= len(parts[-1])
+        return b"".join(parts)
 
 
 class Frames:
@@ -118,6 +126,8 @@ class Frames:
                 )
             _, kind, flags, stream_id, length = struct.unpack(yamux.YAMUX_HEADER_FORMAT, header)
             data = kind == yamux.TYPE_DATA
+            if data:
+                self._check_window(stream_id, length)
             if kind not in _USUAL or flags & ~yamux.FLAG_ACK:
                 return header
             if data and length > yamux.MAX_WINDOW_SIZE:
@@ -159,6 +169,12 @@ class Frames:
                 self._muxer.stream_buffers[stream_id] += came
                 stream.recv_window = max(0, stream.recv_window - len(came))
                 self._muxer.stream_events[stream_id].set()
+
+    def _check_window(self, stream_id: int, length: int) -> None:
+        """A stream that is new or closed has the first window. Raises as `body`."""
+        stream = self._muxer.streams.get(stream_id)
+        if length > (yamux.DEFAULT_WINDOW_SIZE if stream is None else stream.recv_window):
+            raise trio.TooSlowError(f"{self._muxer.peer_id} sent more than its window")
 
     def _check_unread(self, length: int) -> None:
         """0.8.1 warns of data beyond the window, and keeps it: a peer can fill our memory.

@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 MAX_PEERS = 64
 MAX_INBOUND = 32  # the rest is for those whom we dial
 MAX_INBOUND_PER_IP = 8  # so that one stranger leaves room for the others
+MAX_STREAMS = 16  # inbound, of one peer: bitswap takes 2, the rest are other protocols' beginnings
 BITSWAP = BitswapOptions(
     max_streams=2  # of one peer; each may hold a message of 4 MiB: 512 MiB of 64 peers at worst
 )
@@ -139,6 +140,7 @@ async def open_public(
         max_connections=MAX_PEERS,
         max_inbound=MAX_INBOUND,
         max_inbound_per_ip=MAX_INBOUND_PER_IP,
+        max_streams_per_link=MAX_STREAMS,
         reaches=reaches(options),
     )
     with plain_errors():

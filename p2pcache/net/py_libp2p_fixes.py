@@ -140,6 +140,17 @@ def _carry_many_frames() -> None:
 
     Yamux.__init__ = made  # type: ignore[method-assign]
     Yamux._read_data_body = read_body  # type: ignore[method-assign]
+    reset = YamuxStream.reset
+
+    @wraps(reset)
+    async def dropped(self: YamuxStream) -> None:
+        """0.8.1 keeps what nobody will read for another 60 to 90 s."""
+        buffer = self.conn.stream_buffers.get(self.stream_id)
+        if buffer is not None:
+            buffer.clear()
+        await reset(self)
+
+    YamuxStream.reset = dropped  # type: ignore[method-assign]
     YamuxStream.read = frames.read  # type: ignore[assignment,method-assign]
     YamuxStream.write = frames.write  # type: ignore[assignment,method-assign]
 

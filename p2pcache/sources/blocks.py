@@ -45,6 +45,7 @@ if TYPE_CHECKING:
             ...
 
 
+MAX_THREADS = 16  # of its own: they wait for blocks, and who brings those needs the common ones
 PRESENT_S = 5.0  # for somebody to bring the root: bitswap asks its peers, and a table after 1 s
 
 
@@ -61,6 +62,7 @@ class BlocksSource:
         self._local = local
         self._fetch = fetch
         self.is_here = fetch is None
+        self.threads = trio.CapacityLimiter(MAX_THREADS)
         self.name = BLOCKS if fetch is None else FETCHED
 
     def accepts(self, ref: Ref) -> bool:
@@ -82,7 +84,7 @@ class BlocksSource:
         if not isinstance(ref, CidRef) or not self.accepts(ref):
             raise UsageError(f"not a CID of files: {ref}")
         await self._begin(ref)
-        found = await trio.to_thread.run_sync(self._listed, ref)
+        found = await trio.to_thread.run_sync(self._listed, ref, limiter=self.threads)
         return Listing(
             source=self.name,
             endpoint="",

@@ -57,7 +57,7 @@ class KuboCalls:
         url = f"{self._api}/api/v0/{call}"
         try:
             answer = json.loads(await self.ask(call, *args, **options))
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise Untrusted(f"{url} answers something that is no JSON: it is no Kubo") from exc
         if not isinstance(answer, dict):
             raise Untrusted(f"{url} answers a JSON of another shape: it is no Kubo")

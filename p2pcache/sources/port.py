@@ -222,9 +222,12 @@ class Joins(Protocol):
 
 @runtime_checkable
 class BlockReader(Protocol):
-    """A source that has no addresses, but gives blocks. `is_here`: out of our own store."""
+    """A source that has no addresses, but gives blocks. `is_here`: out of our own store. `threads`:
+    where `read` is called, for it may wait for others that need threads themselves.
+    """
 
     is_here: bool
+    threads: trio.CapacityLimiter
 
     def read(self, cid: bytes) -> bytes:
         """One block, verified; for worker threads of trio, and may wait for the network there.

@@ -47,7 +47,9 @@ _NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git 
     "SELECT f.cid, f.digest, coalesce(n.sha256, substr(f.digest, 3)) AS sha256 "
     "FROM manifest_files f LEFT JOIN names n ON n.name = f.digest"
 )
-_OPEN = "SELECT manifest FROM resolutions WHERE NOT gated AND source != ?"
+# Who tells what a name means without having been asked as its origin: opens nothing.
+_NO_ORIGIN = (OTHERS, "blocks", "ipfs", "kubo")
+_OPEN = "SELECT manifest FROM resolutions WHERE NOT gated AND source NOT IN (?,?,?,?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class Records:
             )  # fmt: skip
             if row.gated:
                 connection.execute("INSERT OR IGNORE INTO restricted VALUES (?)", (row.manifest,))
-            elif row.source != OTHERS:
+            elif row.source not in _NO_ORIGIN:
                 connection.execute(
                     "DELETE FROM restricted WHERE manifest = ?1 AND NOT EXISTS "
                     "(SELECT 1 FROM resolutions WHERE manifest = ?1 AND gated)",
@@ -176,12 +178,12 @@ class Records:
         """Manifests that nobody may read without a right to: gated at their origin when they were
         resolved, and open at none that we asked ourselves.
         """
-        rows = self._index.read(f"SELECT manifest FROM restricted EXCEPT {_OPEN}", (OTHERS,))
+        rows = self._index.read(f"SELECT manifest FROM restricted EXCEPT {_OPEN}", _NO_ORIGIN)
         return {bytes(cid) for (cid,) in rows}
 
     def open_manifests(self) -> set[bytes]:
         """Manifests that an origin that we asked ourselves gives to everybody."""
-        rows = self._index.read(_OPEN, (OTHERS,))
+        rows = self._index.read(_OPEN, _NO_ORIGIN)
         return {bytes(cid) for (cid,) in rows}
 
     def hidden_manifests(self, among: Collection[bytes]) -> set[bytes]:
@@ -199,7 +201,7 @@ class Records:
             "SELECT DISTINCT cid FROM files WHERE cid NOT IN open AND sha256 IN "
             "(SELECT sha256 FROM files WHERE cid IN restricted AND cid NOT IN open "
             "EXCEPT SELECT sha256 FROM files WHERE cid IN open)",
-            (OTHERS,),
+            _NO_ORIGIN,
         )
         return hidden | of_nobody.intersection(bytes(cid) for (cid,) in rows)
 

@@ -69,7 +69,7 @@ class LocalBlocks:
 
     def __init__(self, store: Store, shows: Shows = everything) -> None:
         self.store = store
-        self._shows = shows
+        self.shows = shows
 
     def read(self, cid: bytes) -> bytes | None:
         """The block, verified just now; None when it is not here. Raises UsageError (an unknown
@@ -79,7 +79,7 @@ class LocalBlocks:
         if parts.hash_code == cids.IDENTITY:
             return parts.digest
         if parts.hash_code == digests.SHA2_256:
-            data = self.store.implied.read(parts.digest, self._shows)
+            data = self.store.implied.read(parts.digest, self.shows)
             if data is not None:
                 return data
         return self.store.loose.read(cid)
@@ -90,7 +90,7 @@ class LocalBlocks:
         if parts.hash_code == cids.IDENTITY:
             return len(parts.digest)
         if parts.hash_code == digests.SHA2_256:
-            length = self.store.implied.length(parts.digest, self._shows)
+            length = self.store.implied.length(parts.digest, self.shows)
             if length is not None:
                 return length
         return self.store.loose.length(cids.multihash(cid))
@@ -104,7 +104,7 @@ class LocalBlocks:
             blob = self.store.find_any(cid)
         except UsageError:  # no name that a blob can have
             return None
-        return blob if blob is not None and self._shows(blob) else None
+        return blob if blob is not None and self.shows(blob) else None
 
     def put(self, block: VerifiedBlock) -> None:
         """Keep it as a loose block, unless it is implied by what we show: who cannot see that a
@@ -115,7 +115,7 @@ class LocalBlocks:
             return
         implied = None
         if parts.hash_code == digests.SHA2_256:
-            implied = self.store.implied.length(parts.digest, self._shows)
+            implied = self.store.implied.length(parts.digest, self.shows)
         if implied is None:
             self.store.loose.put(block)
 

@@ -152,7 +152,9 @@ async def _written(
         except P2PCacheError as exc:
             raise Ended(fault_of(exc)) from exc
 
-    return await trio.to_thread.run_sync(put_together, one.dag, one.size_bytes, draft, get)
+    return await trio.to_thread.run_sync(
+        put_together, one.dag, one.size_bytes, draft, get, limiter=reader.threads
+    )
 
 
 def _error(one: Wanted, so_far: ByBlocks, report: DagReport) -> P2PCacheError:

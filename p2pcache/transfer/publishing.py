@@ -57,17 +57,33 @@ class Publisher:
         """Of all published DAGs."""
         return sorted(self._store.dag_pins.roots(PUBLIC))
 
+    def given(self) -> list[bytes]:
+        """Of those whose first block strangers get: a part of one may have become restricted."""
+        return [root for root in self.roots() if self.length(root) is not None]
+
     def length(self, cid: bytes) -> int | None:
         """Bytes of a public block, None for every other one."""
         if not self._store.dag_pins.keeps(cids.multihash(cid), PUBLIC):
             return None
-        return self._shown.length(cid)
+        return None if self._is_hidden(cid) else self._shown.length(cid)
 
     def read(self, cid: bytes) -> bytes | None:
         """A public block, hashed just now; None for every other one."""
         if not self._store.dag_pins.keeps(cids.multihash(cid), PUBLIC):
             return None
-        return self._shown.read(cid)
+        return None if self._is_hidden(cid) else self._shown.read(cid)
+
+    def _is_hidden(self, cid: bytes) -> bool:
+        """Whether what is here implies the block, and not everybody may read that any more: its
+        copy among the loose blocks, made when it was published, is not given either.
+        """
+        parts = cids.parts(cid)
+        if parts.hash_code != digests.SHA2_256:
+            return False
+        implied = self._store.implied
+        return implied.length(parts.digest) is not None and (
+            implied.length(parts.digest, self._shown.shows) is None
+        )
 
     # -- what a DAG consists of
 

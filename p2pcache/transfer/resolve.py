@@ -326,7 +326,8 @@ class Resolver:
         )
         listing = replace(resolution.listing, files=files)
         if any(isinstance(blob, RootedBlob) for blob in blobs.values()):
-            if len(files) > 1 or not _is_blob(resolution):
+            is_all = len(files) == len(resolution.listing.files)
+            if is_all and (len(files) > 1 or not _is_blob(resolution)):
                 self._keep_unlisted(replace(resolution, listing=listing))
             return resolution
         if len(files) == len(resolution.listing.files):

@@ -25,7 +25,7 @@ from p2pcache.transfer.names import OTHERS, choose_word, listing_of
 from p2pcache.transfer.progress import Meter, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
@@ -213,8 +213,10 @@ def _learn_all(parts: Parts, brought: list[Brought]) -> tuple[list[dict[str, Any
                         "counts": used is not None,
                     }
                 )
-        if one.also:
-            _learn_roots(parts, one)
+        if one.manifest is not None and one.dag is not None:
+            _learn_roots(parts, one.manifest, [cids.as_v1(one.root)])
+        if one.manifest is not None and one.also:
+            _learn_roots(parts, one.manifest, one.also)
             notes += [f"`{_cid_name(root)}` means it, too" for root in one.also]
         blob = one.blob
         rows.append(
@@ -236,11 +238,10 @@ def _cid_name(root: bytes) -> str:
     return refs.canonical(refs.CidRef(root))
 
 
-def _learn_roots(parts: Parts, one: Brought) -> None:
+def _learn_roots(parts: Parts, manifest: Manifest, roots: Iterable[bytes]) -> None:
     """What their own nodes prove needs nobody's word."""
-    assert one.manifest is not None, "only a manifest goes by other folders, too"
-    files = tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in one.manifest.files)
-    for root in one.also:
+    files = tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in manifest.files)
+    for root in roots:
         name = _cid_name(root)
         parts.resolver.record(refs.CidRef(root), Listing(BLOCKS, "", name, False, files))
 

@@ -82,6 +82,8 @@ class Listed:
     def correct(self, sizes: dict[bytes, int]) -> None:
         """Put the sizes that blocks have in the place of those that folders tell. By CID."""
         for number, file in enumerate(self.files):
+            if not 0 <= sizes.get(file.cid, 0) <= MAX_BLOCK_BYTES:
+                raise Untrusted(f"a block of `{file.path}` has no {sizes[file.cid]} bytes")
             if sizes.get(file.cid, file.size) != file.size:
                 self.files[number] = replace(file, size=sizes[file.cid])
 

@@ -151,7 +151,7 @@ class Bitswap:
                 case Down(peer):
                     self._wants.down(peer, trio.current_time())
                     self._ledgers.forget(peer)
-                    self._outbound.stir([peer])  # its writer ends
+                    self._outbound.end(peer)
             self._follow()
 
     # -- what we want

@@ -61,6 +61,7 @@ class Outbound:
         self._look = look
         self._let_go = let_go
         self._counts = counts
+        self._scopes: dict[PeerId, trio.CancelScope] = {}
         self._wakes: dict[PeerId, trio.Event] = {}  # of the task that writes to a peer
 
     def stir(self, peers: Iterable[PeerId]) -> None:
@@ -72,11 +73,21 @@ class Outbound:
                 self._wakes[peer] = trio.Event()
                 self._nursery.start_soon(self._write, peer)
 
+    def end(self, peer: PeerId) -> None:
+        """It left: what its task waits for is not wanted any more."""
+        if peer in self._scopes:
+            self._scopes[peer].cancel()
+
     def _has_more(self, peer: PeerId) -> bool:
         return self._wants.has_more(peer) or self._ledgers.has_more(peer)
 
     async def _write(self, peer: PeerId) -> None:
         """One task for each peer to whom there is something to say."""
+        self._scopes[peer] = scope = trio.CancelScope()
+        with scope:
+            await self._write_until_silent(peer)
+
+    async def _write_until_silent(self, peer: PeerId) -> None:
         failures = 0
         try:
             while self._has_more(peer) and failures < MAX_FAILURES:
@@ -97,7 +108,7 @@ class Outbound:
             log.debug("no bitswap with %s: %s", format_peer_id(peer), exc.message)
             self._let_go(peer)
         finally:
-            del self._wakes[peer]
+            del self._wakes[peer], self._scopes[peer]
 
     async def _open(self, peer: PeerId) -> tuple[Stream, bool]:
         """A stream, and whether its other end knows no presences."""

@@ -14,6 +14,7 @@ from p2pcache.content import cid as cids
 from p2pcache.content.cid import format_cid, parse_cid
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.unixfs import Root, tree
+from p2pcache.content.verify import verify
 from p2pcache.errors import Denied, NotFound, UsageError
 from p2pcache.store.store import Store
 from p2pcache.transfer.blocks import LocalBlocks
@@ -263,3 +264,65 @@ async def test_a_published_ref_that_is_removed_stays_public(inside, tmp_path):
     root = parse_cid(pushed["root"])
     assert inside.parts.ipfs.publisher.read(root) is not None
     assert (await inside("unpublish", ref=pushed["root"]))["root"] == pushed["root"]
+
+
+async def test_a_folder_that_becomes_gated_is_given_no_longer_and_can_be_taken_back(inside):
+    store, publisher = inside.parts.store, inside.parts.ipfs.publisher
+    entries = []
+    for name, data in {"its name": content(2 * MIB + 1, 5), "README": OPEN}.items():
+        digest = b"\x12\x20" + hashlib.sha256(data).digest()
+        if len(data) > MIB:
+            store_whole(store, data)
+        else:
+            store.put_bytes(verify(digest, data))
+        entries.append(FileEntry(name, len(data), digest))
+    manifest = Manifest.from_entries(entries)
+    store.put_manifest(manifest)
+    world = World(store)
+    world.resolve("hf://org/later@main", manifest.cid(), gated=False)
+    answer = await inside("publish", ref="hf://org/later")
+    root = parse_cid(answer["root"])
+    assert b"its name" in (publisher.read(root) or b"")
+    world.resolve("hf://org/later@main", manifest.cid(), gated=True)
+    assert publisher.read(root) is None
+    assert publisher.length(root) is None
+    assert publisher.roots() == [root]
+    assert publisher.given() == []
+    assert (await inside("unpublish", ref="hf://org/later"))["root"] == answer["root"]
+    assert publisher.roots() == []
+
+
+async def test_what_a_ref_meant_before_is_not_said_to_be_private(inside, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_bytes(b"a")
+    before = await inside("push", path=str(tmp_path / "in"))
+    await inside("publish", ref=str(tmp_path / "in"))
+    (tmp_path / "in" / "b").write_bytes(b"b")
+    await inside("push", path=str(tmp_path / "in"))
+    with pytest.raises(NotFound) as told:
+        await inside("unpublish", ref=str(tmp_path / "in"))
+    assert "publish --list" in (told.value.hint or "")
+    assert (await inside("unpublish", ref=before["root"]))["root"] == before["root"]
+
+
+async def test_who_leaves_while_the_limit_holds_it_up_uses_nothing_of_it(autojump_clock):
+    class Half:
+        """Of half a second at the limit."""
+
+        reads = 0
+
+        def read(self, _cid: bytes) -> bytes:
+            self.reads += 1
+            return bytes(512)
+
+    publisher = Half()
+    served = _Published(publisher, 1024)
+    for _ in range(4):
+        await served.get(b"")
+    for _ in range(20):
+        with trio.move_on_after(0.01):
+            await served.get(b"")
+    before = trio.current_time()
+    await served.get(b"")
+    assert trio.current_time() - before < 2.0
+    assert publisher.reads <= 6

@@ -177,6 +177,7 @@ async def test_a_large_write_leaves_in_batches_of_whole_messages():
     assert len(noise.sent) == 1
     assert len(noise.sent[0]) == 4 * (2 + FRAME_BYTES + 12 + 2)
     read = Muxer(1)
+    read.streams[1].recv_window = 2_000_000
     link = Frames(Noise(sealed(b"".join(muxer.written))), read)
     with pytest.raises(IncompleteReadError):
         await link.read(12)
