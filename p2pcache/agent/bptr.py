@@ -249,9 +249,12 @@ class _Run:
         resolution = await self._parts.resolver.resolve(
             ref, self._credentials(secret), offline=self._request.offline
         )
+        self._tell_unused(ref, secret)
+        return resolution
+
+    def _tell_unused(self, ref: refs.Ref, secret: str) -> None:
         if not isinstance(ref, refs.HfRef) and secret in self._request.secrets:
             self.notes.append(f"the login `{secret}` is for Hugging Face: no other origin gets it")
-        return resolution
 
     async def _bring(self, group: Sequence[Target]) -> None:
         async with self._limit:
@@ -266,7 +269,11 @@ class _Run:
             )
             one = Group(self._parts, options, group)
             try:
-                resolution = await self._resolve(ref, secret)
+                if isinstance(ref, refs.HttpRef):
+                    self._tell_unused(ref, secret)
+                    resolution = await one.of_url(ref)
+                else:
+                    resolution = await self._resolve(ref, secret)
                 report = await one.bring(resolution, self._tell, self._hold)
                 for target in group:
                     self._keep(target, report.blobs[one.listed[target].path])

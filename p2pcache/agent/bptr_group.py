@@ -10,11 +10,14 @@ import trio
 from p2pcache.agent.peering import count_received, maybe_peers, tell_complete
 from p2pcache.content import digests, refs
 from p2pcache.content.cid import format_cid
-from p2pcache.errors import LocalFault, NotFound, P2PCacheError, Untrusted
+from p2pcache.errors import LocalFault, NotFound, P2PCacheError, Unavailable, Untrusted
+from p2pcache.sources.port import ListedFile, Listing
+from p2pcache.sources.urls import file_name, origin_of, shown
+from p2pcache.store.blobs import BlobInfo
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.pull import pull
 from p2pcache.transfer.receipts import receipt
-from p2pcache.transfer.resolve import manifest_of
+from p2pcache.transfer.resolve import Resolution, manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -22,10 +25,9 @@ if TYPE_CHECKING:
     from p2pcache.agent.parts import Parts
     from p2pcache.agent.pulls import Watch
     from p2pcache.formats.bptr.plan import Target
-    from p2pcache.sources.port import Credentials, ListedFile
+    from p2pcache.sources.port import Credentials
     from p2pcache.store.store import Hold
     from p2pcache.transfer.progress import Progress
-    from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
 
     Tell = Callable[[str, Progress], Awaitable[None]]
@@ -52,10 +54,37 @@ class Group:
         self._resolution: Resolution | None = None
         self._report: PullReport | None = None
 
+    async def of_url(self, ref: refs.HttpRef) -> Resolution:
+        """What a URL has now, or offline what its pointer says of it. Raises as `Source.list`.
+
+        Nothing of it is recorded, and what is shown has no query: it may be a signature, which no
+        receipt and no index is to keep.
+        """
+        parts, target = self._parts, self._targets[0]
+        if self._options.offline:
+            if target.digest is None:
+                raise NotFound(
+                    f"`{target.path}` has no digest that it could be known by",
+                    hint="without --offline its origin is asked",
+                )
+            file = ListedFile(file_name(ref.url), target.size, target.digest, key=ref.url)
+            listing = Listing("http", origin_of(ref.url), None, False, (file,))
+        else:
+            source = parts.resolver.source_for(ref)
+            try:
+                with trio.fail_after(parts.config.resolve.timeout_s):
+                    listing = await source.list(ref, self._options.credentials)
+            except trio.TooSlowError as exc:
+                raise Unavailable(f"{shown(ref.url)} did not answer in time") from exc
+        plain = replace(ref, url=shown(ref.url))
+        return Resolution(
+            plain, refs.canonical(plain), listing, manifest_of(listing), parts.now(), False
+        )
+
     async def bring(self, resolution: Resolution, tell: Tell, hold: Hold) -> PullReport:
         """Pull the files of the targets into the store. Raises as `transfer.pull`."""
         parts = self._parts
-        resolution = self._resolution = self._checked(resolution)
+        resolution = self._resolution = await trio.to_thread.run_sync(self._checked, resolution)
         files = list({file.path: file for file in self.listed.values()}.values())
         canonical = resolution.canonical
         key = (
@@ -85,11 +114,30 @@ class Group:
         self._report = report
         if resolution.manifest is None:
             resolution = self._resolution = await trio.to_thread.run_sync(
-                parts.resolver.named_by_arrival, resolution, report.blobs
+                self._named, resolution, report
             )
         await tell_complete(parts, resolution)
         self.notes = resolution.notes
         return report
+
+    def _named(self, resolution: Resolution, report: PullReport) -> Resolution:
+        """With the digests that only the arrived bytes could tell. Blocking."""
+        if not isinstance(resolution.ref, refs.HttpRef):
+            return self._parts.resolver.named_by_arrival(resolution, report.blobs)
+        files = []
+        for file in resolution.listing.files:
+            blob = report.blobs[file.path]
+            assert isinstance(blob, BlobInfo), "no URL is a root"
+            files.append(replace(file, size=blob.size, digest=blob.digest))
+        return self._listing(resolution, files)
+
+    def _listing(self, resolution: Resolution, files: Sequence[ListedFile]) -> Resolution:
+        """The same with these files; their manifest is kept once it is known. Blocking."""
+        listing = replace(resolution.listing, files=tuple(files))
+        manifest = manifest_of(listing)
+        if manifest is not None:
+            self._parts.store.put_manifest(manifest)
+        return replace(resolution, listing=listing, manifest=manifest)
 
     def _note(self, report: PullReport) -> None:
         self._report = report
@@ -109,21 +157,20 @@ class Group:
                 )
             self.listed[target] = by_path[file.path] = _with_word(file, target)
         files = tuple(by_path.values())
-        if files == resolution.listing.files:
-            return resolution
-        listing = replace(resolution.listing, files=files)
-        manifest = manifest_of(listing)
-        if manifest is not None:
-            self._parts.store.put_manifest(manifest)
-        return replace(resolution, listing=listing, manifest=manifest)
+        if files == resolution.listing.files and not isinstance(resolution.ref, refs.HttpRef):
+            return resolution  # recorded where it was resolved
+        return self._listing(resolution, files)
 
     async def save(
         self, pull_id: str, started_at: float, seconds: float, error: P2PCacheError | None
     ) -> str | None:
         """Write the receipt that `why` shows. Returns why it could not be written, if so."""
+        ref = self._targets[0].ref
+        if isinstance(ref, refs.HttpRef):
+            ref = replace(ref, url=shown(ref.url))
         made = receipt(
             pull=pull_id,
-            ref=refs.canonical(self._targets[0].ref),
+            ref=refs.canonical(ref),
             started_at=started_at,
             seconds=seconds,
             times={},

@@ -15,7 +15,7 @@ from p2pcache import errors, truss
 from p2pcache.cli.main import main
 from p2pcache.formats.bptr.pointers import MODEL_PATH, NEVER
 from tests.support.agents import Agent, running_agent
-from tests.support.faulty_http import FaultyServer, ranged
+from tests.support.faulty_http import FaultyServer, ranged, status
 from tests.support.hub_repo import HubRepo, build_repo
 from tests.support.hub_stub import GOOD_TOKEN, HubStub, hub_stub
 from tests.support.tmpfs import tmpfs
@@ -347,6 +347,51 @@ def test_a_gated_file_comes_with_the_login_that_its_pointer_names(
     assert GOOD_TOKEN not in said
     assert GOOD_TOKEN.encode() not in stored
     assert not any(a.authorization for a in gated.asked if a.origin == "cdn")
+
+
+@pytest.mark.parametrize("hashtype", ["sha256", "md5"])
+def test_the_signature_of_a_url_is_kept_nowhere(
+    tmp_path: Path, server: FaultyServer, hashtype: str
+) -> None:
+    data, sha256 = unique("signature")
+    url = server.on("/m.bin", ranged(data)) + "?signature=5ecre7"
+    gone = server.on("/gone.bin", status(403)) + "?signature=5ecre7"
+    file = written(tmp_path, pointer(url, hashtype=hashtype, hash=sha256, size=len(data)))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "wrong").mkdir()
+    bad = written(tmp_path / "bad", pointer(gone, hashtype="md5", hash="0" * 32))
+    wrong = written(tmp_path / "wrong", pointer(gone, hashtype="md5", hash="0" * 32))
+    wrong.write_text(wrong.read_text().replace("http://", "http://["))
+    with running_agent(tmp_path / "new") as fresh, fresh.client() as client:
+        done = pull(fresh, file, tmp_path / "to")
+        said = json.dumps([done, client.why(), client.ls()])
+        with pytest.raises(errors.Denied) as denied:
+            pull(fresh, bad, tmp_path / "to")
+        said += str(denied.value) + json.dumps(client.why()) + fresh.log.read_text()
+        with pytest.raises(errors.Untrusted) as untrusted:
+            pull(fresh, wrong, tmp_path / "to")
+        said += str(untrusted.value)
+        again = pull(fresh, file, tmp_path / "to2", offline=hashtype == "sha256")
+        assert (again["fetched_bytes"] == 0) is (hashtype == "sha256")
+    kept = b"".join(path.read_bytes() for path in fresh.home.rglob("index*"))
+    assert kept
+    assert "5ecre7" not in said
+    assert b"5ecre7" not in kept
+
+
+def test_offline_a_pointer_without_a_digest_is_not_found_and_nobody_is_asked(
+    tmp_path: Path, agent: Agent, server: FaultyServer
+) -> None:
+    file = written(
+        tmp_path, pointer(server.on("/m.bin", ranged(DATA)), hashtype="md5", hash="0" * 32)
+    )
+    with pytest.raises(errors.NotFound, match="no digest"):
+        pull(agent, file, tmp_path / "to", offline=True)
+    data, sha256 = unique("offline")
+    file = written(tmp_path, pointer(server.url("/m.bin"), hash=sha256, size=len(data)))
+    with pytest.raises(errors.NotFound):
+        pull(agent, file, tmp_path / "to", offline=True)
+    assert server.seen == []
 
 
 # -- p2pcache.truss -------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def _of_url(
             raise UsageError("it is not http or https")
         ref = refs.parse_ref(text)
     except (P2PCacheError, ValueError) as exc:
-        raise Untrusted(f"the URL of `{file_name[:80]}` makes no sense: {exc}") from exc
+        raise Untrusted(f"the URL of `{file_name[:80]}` makes no sense") from exc
     if isinstance(ref, refs.HfRef) and ref.path is not None:
         return refs.HfRef(ref.repo_type, ref.repo_id, ref.revision), ref.path
     if isinstance(ref, refs.HfRef):
