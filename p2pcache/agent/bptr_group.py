@@ -14,6 +14,7 @@ from p2pcache.errors import LocalFault, NotFound, P2PCacheError, Unavailable, Un
 from p2pcache.sources.port import ListedFile, Listing
 from p2pcache.sources.urls import file_name, origin_of, shown
 from p2pcache.store.blobs import BlobInfo
+from p2pcache.transfer.known import with_known_digests
 from p2pcache.transfer.names import OTHERS
 from p2pcache.transfer.pull import pull
 from p2pcache.transfer.receipts import receipt
@@ -57,8 +58,8 @@ class Group:
     async def of_url(self, ref: refs.HttpRef) -> Resolution:
         """What a URL has now, or offline what its pointer says of it. Raises as `Source.list`.
 
-        Nothing of it is recorded, and what is shown has no query: it may be a signature, which no
-        receipt and no index is to keep.
+        It is shown and recorded without its query, which may be a signature: no receipt and no
+        index is to keep it.
         """
         parts, target = self._parts, self._targets[0]
         if self._options.offline:
@@ -77,6 +78,9 @@ class Group:
             except trio.TooSlowError as exc:
                 raise Unavailable(f"{shown(ref.url)} did not answer in time") from exc
         plain = replace(ref, url=shown(ref.url))
+        known = await trio.to_thread.run_sync(parts.resolver.recorded, plain)
+        if known is not None:
+            listing = _keyed(with_known_digests(_keyed(listing, plain.url), known.listing), ref.url)
         return Resolution(
             plain, refs.canonical(plain), listing, manifest_of(listing), parts.now(), False
         )
@@ -129,7 +133,8 @@ class Group:
             blob = report.blobs[file.path]
             assert isinstance(blob, BlobInfo), "no URL is a root"
             files.append(replace(file, size=blob.size, digest=blob.digest))
-        return self._listing(resolution, files)
+        listing = replace(resolution.listing, files=tuple(files))
+        return self._parts.resolver.record(resolution.ref, _keyed(listing, resolution.ref.url))
 
     def _listing(self, resolution: Resolution, files: Sequence[ListedFile]) -> Resolution:
         """The same with these files; their manifest is kept once it is known. Blocking."""
@@ -187,6 +192,11 @@ class Group:
         except LocalFault as exc:
             return f"no receipt was kept: {exc.message}"
         return None
+
+
+def _keyed(listing: Listing, url: str) -> Listing:
+    """The listing of one URL as that of another, of the same file."""
+    return replace(listing, files=tuple(replace(file, key=url) for file in listing.files))
 
 
 def _with_word(file: ListedFile, target: Target) -> ListedFile:
