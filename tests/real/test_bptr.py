@@ -13,7 +13,16 @@ import pytest
 
 from p2pcache import errors, truss
 from p2pcache.cli.main import main
-from p2pcache.formats.bptr.pointers import MODEL_PATH, NEVER
+from p2pcache.formats.bptr.pointers import (
+    MODEL_PATH,
+    NEVER,
+    S3,
+    Azure,
+    Gcs,
+    Pointer,
+    PointerFile,
+)
+from p2pcache.formats.bptr.write import as_text
 from tests.support.agents import Agent, running_agent
 from tests.support.faulty_http import FaultyServer, ranged, status
 from tests.support.hub_repo import HubRepo, build_repo
@@ -113,6 +122,17 @@ def test_truss_transfer_brings_what_we_wrote_and_we_bring_it_too(
     matches(theirs / "model", repo)
     assert main(["bptr", "pull", str(file), "--to", str(ours), "--model-path", path]) == 0
     matches(ours / "model", repo)
+
+
+def test_truss_transfer_reads_every_kind_that_we_write(tmp_path: Path) -> None:
+    kinds = (S3("b", "k/x"), Gcs("b", "k/y"), Azure("a", "c", "k/z"))
+    pointers = [
+        Pointer(kind, "u", f"{tmp_path}/to/{n}", "sha256", SHA256, 3, secret="none")
+        for n, kind in enumerate(kinds)
+    ]
+    done = truss_resolve(as_text(PointerFile(tuple(pointers))), tmp_path / "to", tmp_path, {})
+    assert "Total pointers: 3" in done.log, done.log
+    assert done.returncode != 0, "it has no login for them"
 
 
 def test_our_functions_have_its_signatures_and_its_form(here: Agent) -> None:
@@ -306,6 +326,21 @@ def test_a_hub_that_has_another_file_than_the_pointer_says_is_not_asked_for_it(
     with pytest.raises(errors.Untrusted, match="the origin has"):
         pull(agent, file, tmp_path / "to", credentials={"hf_endpoint": hub.url})
     assert not any("/resolve/" in request.path for request in hub.asked[before:])
+
+
+def test_a_sha256_of_a_file_that_the_hub_lists_by_git_id_is_compared_with_what_arrived(
+    tmp_path: Path, agent: Agent, hub: HubStub, repo: HubRepo
+) -> None:
+    readme = repo.files["README.md"]
+    url = f"{hub.url}/demo/model/resolve/{repo.commit}/{readme.path}"
+    hub_here = {"hf_endpoint": hub.url}
+    file = written(tmp_path, pointer(url, hash="0" * 64, size=readme.size))
+    with pytest.raises(errors.Untrusted, match="the origin has"):
+        pull(agent, file, tmp_path / "to", credentials=hub_here)
+    assert not (tmp_path / "to").exists()
+    file = written(tmp_path, pointer(url, hash=readme.sha256, size=readme.size))
+    pull(agent, file, tmp_path / "to", credentials=hub_here)
+    assert (tmp_path / "to" / "model.bin").read_bytes() == readme.on_disk.read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["gcs", "azure"])
