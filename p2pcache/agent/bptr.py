@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from p2pcache.agent.bptr_group import Group, GroupOptions, differs
+from p2pcache.agent.bptr_logins import login_of, takes_login
 from p2pcache.agent.get import MAX_NOTES, trim
 from p2pcache.content import digests, refs
 from p2pcache.errors import (
@@ -116,7 +117,7 @@ async def pull_pointers(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         "files": len(targets),
         "total_bytes": total,
         "fetched_bytes": run.fetched_bytes,
-        "reused_bytes": total - run.fetched_bytes,
+        "reused_bytes": max(0, total - run.fetched_bytes),
         "seconds": trio.current_time() - started,
         "made": dict(placed.made),
         "pulls": run.pulls,
@@ -240,21 +241,19 @@ class _Run:
                 raise differs(target, digests.describe(digest), digests.describe(blob.digest))
         self.blobs[target] = blob
 
-    def _credentials(self, secret: str) -> Credentials:
-        ours = self._request.credentials
-        token = self._request.secrets.get(secret, ours.hf_token)
-        return replace(ours, hf_token=token)
+    def _credentials(self, ref: refs.Ref, name: str) -> Credentials:
+        return login_of(ref, name, self._request.credentials, self._request.secrets)
 
     async def _resolve(self, ref: refs.Ref, secret: str) -> Resolution:
         resolution = await self._parts.resolver.resolve(
-            ref, self._credentials(secret), offline=self._request.offline
+            ref, self._credentials(ref, secret), offline=self._request.offline
         )
         self._tell_unused(ref, secret)
         return resolution
 
     def _tell_unused(self, ref: refs.Ref, secret: str) -> None:
-        if not isinstance(ref, refs.HfRef) and secret in self._request.secrets:
-            self.notes.append(f"the login `{secret}` is for Hugging Face: no other origin gets it")
+        if not takes_login(ref) and secret in self._request.secrets:
+            self.notes.append(f"the login `{secret}` is for hubs and S3: no other origin gets it")
 
     async def _bring(self, group: Sequence[Target]) -> None:
         async with self._limit:
@@ -265,7 +264,9 @@ class _Run:
                 trio.current_time(),
             )
             options = GroupOptions(
-                self._credentials(secret), self._request.offline, self._request.rate_bytes_per_s
+                self._credentials(ref, secret),
+                self._request.offline,
+                self._request.rate_bytes_per_s,
             )
             one = Group(self._parts, options, group)
             try:

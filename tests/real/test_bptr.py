@@ -23,10 +23,12 @@ from p2pcache.formats.bptr.pointers import (
     PointerFile,
 )
 from p2pcache.formats.bptr.write import as_text
+from tests.support import minio as minio_server
 from tests.support.agents import Agent, running_agent
 from tests.support.faulty_http import FaultyServer, ranged, status
 from tests.support.hub_repo import HubRepo, build_repo
 from tests.support.hub_stub import GOOD_TOKEN, HubStub, hub_stub
+from tests.support.minio import Minio, minio
 from tests.support.tmpfs import tmpfs
 from tests.support.truss_transfer import truss_call, truss_resolve
 
@@ -427,6 +429,50 @@ def test_offline_a_pointer_without_a_digest_is_not_found_and_nobody_is_asked(
     with pytest.raises(errors.NotFound):
         pull(agent, file, tmp_path / "to", offline=True)
     assert server.seen == []
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
+    with minio(tmp_path_factory.mktemp("minio")) as running:
+        s3 = running.bucket("models", {"demo/config.json": b"{}"})
+        s3.put_object(Bucket="models", Key="demo/w@1/m.bin", Body=DATA, ChecksumAlgorithm="SHA256")
+        yield running
+
+
+def test_a_bucket_is_written_and_its_pointers_brought_with_the_login_that_they_name(
+    tmp_path: Path, here: Agent, bucket: Minio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", minio_server.USER)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", minio_server.PASSWORD)
+    file = tmp_path / "bptr.json"
+    argv = ["bptr", "create", "s3://models/demo/", "--out", str(file), "--secret", "my_bucket"]
+    assert main(argv) == 0
+    pointers = {p["file_name"]: p for p in json.loads(file.read_text())["pointers"]}
+    big = pointers[f"{MODEL_PATH}/demo/w@1/m.bin"]
+    assert big["resolution"] == {
+        "resolution_type": "s3", "bucket_name": "models", "key": "demo/w@1/m.bin", "region": None,
+    }  # fmt: skip
+    assert (big["hashtype"], big["hash"]) == ("sha256", SHA256)
+    # With a login that opens nothing, but for the one that the pointers name.
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    with pytest.raises(errors.Denied):
+        pull(here, file, tmp_path / "to")
+    login = {"access_key_id": minio_server.USER, "secret_access_key": minio_server.PASSWORD,
+             "region": minio_server.REGION}  # fmt: skip
+    monkeypatch.setenv("TRUSS_SECRET_my_bucket", json.dumps(login))
+    pull(here, file, tmp_path / "to")
+    assert (tmp_path / "to" / "demo" / "w@1" / "m.bin").read_bytes() == DATA
+    assert (tmp_path / "to" / "demo" / "config.json").read_bytes() == b"{}"
+    monkeypatch.setenv("TRUSS_SECRET_my_bucket", "5ecre7 no JSON")
+    missing = written(tmp_path, {**big, "hash": "0" * 64, "runtime_secret_name": "my_bucket"})
+    with pytest.raises(errors.UsageError, match="none for S3") as raised:
+        pull(here, missing, tmp_path / "to")
+    assert "5ecre7" not in str(raised.value)
+    kept = b"".join(path.read_bytes() for path in here.home.rglob("index*"))
+    assert minio_server.PASSWORD.encode() not in kept
+    assert minio_server.PASSWORD not in here.log.read_text()
 
 
 # -- p2pcache.truss -------------------------------------------------------------------------------
