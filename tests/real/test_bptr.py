@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,17 +165,21 @@ def test_a_pull_that_failed_in_the_middle_leaves_no_file_and_goes_on_from_there(
     tmp_path: Path, agent: Agent, server: FaultyServer
 ) -> None:
     data, sha256 = unique("in the middle")
-    healthy = ranged(data)
+    healthy, first_sent = ranged(data), threading.Event()
 
-    def second_block_fails(exchange: Any) -> bool:
+    def later_blocks_fail(exchange: Any) -> bool:
         asked = exchange.range
         if asked is not None and asked[0] >= 1 << 20:
-            exchange.wait(0.5)  # for the first block, which another worker asks for
+            first_sent.wait(5)
+            exchange.wait(1)  # for whoever asked for the first block to verify it
             exchange.head(404, Content_Length=0)
             return True
-        return healthy(exchange)
+        healthy(exchange)
+        if asked is not None and asked[1] == 1 << 20:
+            first_sent.set()
+        return True
 
-    url = server.on("/m.bin", second_block_fails)
+    url = server.on("/m.bin", later_blocks_fail)
     file = written(tmp_path, pointer(url, hash=sha256, size=len(data)))
     with pytest.raises(errors.P2PCacheError):
         pull(agent, file, tmp_path / "to")

@@ -144,7 +144,7 @@ def bptr_pull(files: Sequence[str | os.PathLike[str]], **options: Unpack[BptrOpt
             "links": options.get("links", True),
             "offline": options.get("offline", False),
             "limit_rate": options.get("limit_rate"),
-            "credentials": _credentials(options.get("credentials")),
+            "credentials": _credentials(options.get("credentials"), ""),
         },
     )
 
