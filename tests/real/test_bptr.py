@@ -30,6 +30,7 @@ from tests.support.faulty_http import FaultyServer, ranged, status
 from tests.support.hub_repo import HubRepo, build_repo
 from tests.support.hub_stub import GOOD_TOKEN, HubStub, hub_stub
 from tests.support.minio import Minio, minio
+from tests.support.network import network
 from tests.support.tmpfs import tmpfs
 from tests.support.truss_transfer import truss_call, truss_resolve
 
@@ -478,6 +479,21 @@ def test_a_bucket_is_written_and_its_pointers_brought_with_the_login_that_they_n
     kept = b"".join(path.read_bytes() for path in here.home.rglob("index*"))
     assert minio_server.PASSWORD.encode() not in kept
     assert minio_server.PASSWORD not in here.log.read_text()
+
+
+def test_the_second_agent_gets_a_pointers_bytes_from_the_first(
+    tmp_path: Path, server: FaultyServer
+) -> None:
+    data, sha256 = unique("peers")
+    url = server.on("/m.bin", ranged(data))
+    file = written(tmp_path, pointer(url, hash=sha256, size=len(data)))
+    with network(tmp_path, 2) as (a, b):
+        pull(a, file, tmp_path / "a")
+        asked = len(server.seen)
+        pull(b, file, tmp_path / "b")
+        assert sum(s["bytes"] for s in b.why()["sources"] if s["kind"] == "peer") == len(data)
+    assert [headers["range"] for _, headers in server.seen[asked:]] == ["bytes=0-0"], "a probe"
+    assert (tmp_path / "b" / "model.bin").read_bytes() == data
 
 
 # -- p2pcache.truss -------------------------------------------------------------------------------
