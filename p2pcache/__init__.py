@@ -8,9 +8,11 @@ The map, top down; each layer imports only those below it:
 
 cli        the command line; talks to the agent over its local socket
 ipfs_backend  the calls of ipfs_backend_router over an agent or Kubo
+truss      truss_transfer's functions over an agent
 agent      the process of a node: wiring, daemon, `localapi` (the socket and its clients)
 config     settings and environment variables, read in this one place
 gateway    what other programs speak to: IPFS gateway, Kubo's RPC
+formats    files and stores of other programs: Baseten's pointers, Ollama's store
 transfer   refs to manifests, manifests to files: the decisions and the driver
 sources    adapters that say where bytes are (Hugging Face, HTTP, files)
 store      the only owner of data on disk          lanes   the processes that move bytes

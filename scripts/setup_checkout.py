@@ -1,7 +1,8 @@
 """Make this checkout ready to run: system packages, the virtual environment, tools of the tests.
 
     scripts/setup [dev|quick|test|demo|lab|bench] default: dev
-    scripts/setup --tool olah-cli|go|node|libtorrent    install it if missing; print its path
+    scripts/setup --tool olah-cli|go|node|libtorrent|truss-transfer     print its path; install
+                                                                        it first if missing
 
 The environment is `.venv` in the checkout, not a shared cache: it holds an editable install of this
 very checkout, editors find it there, and it goes when the checkout goes. Servers that only tests
@@ -84,7 +85,7 @@ PROFILES: dict[str, dict[str, Missing]] = {
 TOOLS: dict[str, tuple[str, ...]] = {
     "dev": (),
     "quick": (),
-    "test": ("olah-cli", "go", "node"),
+    "test": ("olah-cli", "go", "node", "truss-transfer"),
     "demo": ("olah-cli",),
     "lab": (),
     "bench": (),
@@ -94,6 +95,7 @@ PINS_OF = {  # command -> pins/NAME.txt
     "go": "go",
     "node": "node",
     "libtorrent": "libtorrent",  # no command of its own: the Python that can import it
+    "truss-transfer": "truss",  # the same
 }
 
 # As root. A freshly installed nginx must neither start now nor at the next boot: the scripts run
@@ -257,7 +259,7 @@ def ensure_tool(command: str) -> Path:
     with one_at_a_time(CACHE):
         if not is_made(venv, mark):
             make_venv(venv, pins, mark, editable=False)
-        if command == "libtorrent":
+        if command in ("libtorrent", "truss-transfer"):
             return venv / "bin" / "python"
         if not link.is_symlink():
             link.parent.mkdir(exist_ok=True)

@@ -44,6 +44,15 @@ class Args:
         """These alone, for another operation."""
         return Args({name: self._values[name] for name in names if name in self._values})
 
+    def text_map(self, name: str) -> dict[str, str]:
+        """A map of texts to texts; empty when it is left out."""
+        value = self._values.get(name) or {}
+        if not isinstance(value, dict) or not all(
+            isinstance(v, str) for v in (*value, *value.values())
+        ):
+            raise UsageError(f"`{name}` must be a map of texts")
+        return dict(value)
+
     def flag(self, name: str, default: bool = False) -> bool:
         """A boolean."""
         value = self._values.get(name, default)

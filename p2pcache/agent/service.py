@@ -7,7 +7,19 @@ from typing import Any
 
 import trio
 
-from p2pcache.agent import get, grants, health, keep, listed, publish, push, repair, share, trace
+from p2pcache.agent import (
+    bptr,
+    get,
+    grants,
+    health,
+    keep,
+    listed,
+    publish,
+    push,
+    repair,
+    share,
+    trace,
+)
 from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
@@ -21,6 +33,7 @@ OPERATIONS: dict[str, Operation] = {
     "resolve": get.resolve,
     "get": get.get,
     "push": push.push,
+    "bptr_pull": bptr.pull_pointers,
     "publish": publish.publish,
     "unpublish": publish.unpublish,
     "published": publish.published,

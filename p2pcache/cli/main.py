@@ -26,6 +26,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Get": {
         "get": ("get", "get", "Bring a ref's files here, verified."),
         "resolve": ("get", "resolve", "Say what a ref means now."),
+        "bptr": ("bptr", "bptr", "Read and write Baseten's pointer files."),
         "preload": ("preload", "preload", "Have other agents bring it ahead of its use."),
     },
     "Keep": {

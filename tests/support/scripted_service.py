@@ -126,6 +126,11 @@ class ScriptedService:
             "from_record": True, "gated": False, "total_bytes": 400, "file_count": 2, "notes": [],
         }  # fmt: skip
 
+    async def op_bptr_pull(self, args, emit):
+        return {"folders": [args["folders"][""]], "files": 1, "total_bytes": 4,
+                "fetched_bytes": 3, "reused_bytes": 1, "seconds": 0.1, "made": {"copy": 1},
+                "pulls": ["p7"], "notes": ["named by what arrived"]}  # fmt: skip
+
     async def op_push(self, args, emit):
         return {"manifest": MANIFEST, "root": "bafybeiroot", "sha256": "0" * 64, "files": 1,
                 "total_bytes": 4}  # fmt: skip

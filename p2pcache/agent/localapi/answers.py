@@ -6,7 +6,7 @@ fields of a newer agent. Digests and CIDs are text (hex, base32).
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, Required, TypedDict
 
 
 class FileAnswer(TypedDict):
@@ -103,6 +103,39 @@ class PushedTo(TypedDict):
     pinned: bool
     provided: bool
     notes: list[str]
+
+
+class BptrAnswer(TypedDict):
+    """What pointer files named is here. `folders`: where the files are; `made`: as of `get`;
+    `pulls`: the receipts, one for each ref that bytes were asked of.
+    """
+
+    folders: list[str]
+    files: int
+    total_bytes: int
+    fetched_bytes: int
+    reused_bytes: int
+    seconds: float
+    made: dict[str, int]
+    pulls: list[str]
+    notes: list[str]
+
+
+class BptrOptions(TypedDict, total=False):
+    """Keyword arguments of `bptr_pull`.
+
+    folders (required): where names go, by the prefix of absolute ones; "" is for relative ones.
+    inline: the text of one more pointer file. model_path: what the names of its `models` begin
+    with. links, offline, limit_rate, credentials: as of `get`.
+    """
+
+    folders: Required[dict[str, str]]
+    inline: str | None
+    model_path: str
+    links: bool
+    offline: bool
+    limit_rate: float | None
+    credentials: dict[str, str] | None
 
 
 class PushAnswer(TypedDict):

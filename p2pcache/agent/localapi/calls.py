@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from p2pcache.agent.localapi.answers import (
+        BptrOptions,
         GetAnswer,
         GetOptions,
         PreloadOptions,
@@ -118,6 +119,34 @@ def verify_answer(value: dict[str, Any], items: list[dict[str, Any]]) -> VerifyA
     """The answer to `verify`: what is bad or could not be read is streamed."""
     found = {kind: [i[kind] for i in items if kind in i] for kind in ("bad", "unread")}
     return cast("VerifyAnswer", {**value, **found})
+
+
+def bptr_pull(files: Sequence[str | os.PathLike[str]], **options: Unpack[BptrOptions]) -> Call:
+    """Bring what pointer files name. Reads them for the names of the logins that they want.
+
+    Raises UsageError, LocalFault (a file that cannot be read), Untrusted (one that makes no sense).
+    """
+    from p2pcache.config import truss  # only where pointer files are used
+    from p2pcache.formats.bptr.load import load_pointers
+
+    paths = [_absolute(os.fspath(file)) for file in files]
+    inline = options.get("inline")
+    wanted = load_pointers(paths, inline).secrets
+    return Call(
+        "bptr_pull",
+        {
+            "files": paths,
+            "inline": inline,
+            "folders": {name: _absolute(to) for name, to in options["folders"].items()},
+            "model_path": options.get("model_path", ""),
+            "secrets": truss.secrets(wanted),
+            "at_once": truss.workers(),
+            "links": options.get("links", True),
+            "offline": options.get("offline", False),
+            "limit_rate": options.get("limit_rate"),
+            "credentials": _credentials(options.get("credentials"), ""),
+        },
+    )
 
 
 def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:

@@ -170,6 +170,17 @@ class Client:
 
     pull = get
 
+    def bptr_pull(
+        self,
+        files: Sequence[str | os.PathLike[str]],
+        *,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[answers.BptrOptions],
+    ) -> answers.BptrAnswer:
+        """Bring what Baseten's pointer files name, verified, under the names that they give."""
+        call = calls.bptr_pull(files, **options)
+        return cast("answers.BptrAnswer", self.call(call.op, call.args, on_progress)[0])
+
     def push(
         self,
         what: str | os.PathLike[str],

@@ -1,18 +1,21 @@
-"""docs/ipfs.md names tests: each of them exists."""
+"""docs/ipfs.md and docs/formats.md name tests: each of them exists."""
 
 import ast
 import re
 from pathlib import Path
+
+import pytest
 
 from p2pcache.gateway.kubo_rpc.api import CALLS
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_every_test_that_the_page_of_rules_names_exists():
-    page = (ROOT / "docs" / "ipfs.md").read_text()
+@pytest.mark.parametrize(("name", "at_least"), [("ipfs", 41), ("formats", 9)])
+def test_every_test_that_the_page_of_rules_names_exists(name, at_least):
+    page = (ROOT / "docs" / f"{name}.md").read_text()
     named = set(re.findall(r"`(test_[a-z0-9_]+)`", page))
-    assert len(named) > 40
+    assert len(named) >= at_least
     known: set[str] = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
         known.update(re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.M))

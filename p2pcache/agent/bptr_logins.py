@@ -1,0 +1,54 @@
+"""The logins that pointers name, in the forms that truss-transfer has for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from p2pcache.content import refs
+from p2pcache.content.s3_refs import S3Ref
+from p2pcache.errors import UsageError
+from p2pcache.sources.port import AwsLogin, Credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def takes_login(ref: refs.Ref) -> bool:
+    """Whether a pointer's login is for the origin of this ref."""
+    return isinstance(ref, refs.HfRef | S3Ref)
+
+
+def login_of(
+    ref: refs.Ref, name: str, ours: Credentials, secrets: Mapping[str, str]
+) -> Credentials:
+    """The login `name`, where the caller has it; else the caller's own. Raises UsageError."""
+    text = secrets.get(name)
+    if text is None or not takes_login(ref):
+        return ours
+    if isinstance(ref, S3Ref):
+        return replace(ours, aws=_aws_login(text, name, ours.aws))
+    return replace(ours, hf_token=text)
+
+
+def _aws_login(text: str, name: str, ours: AwsLogin | None) -> AwsLogin:
+    """truss-transfer's form of a login. Where the store is stays the caller's to say."""
+    try:
+        plain = json.loads(text)
+        keys = [plain[key] for key in ("access_key_id", "secret_access_key")]
+        more = [plain.get(key) for key in ("session_token", "region")]
+        if not all(isinstance(value, str) for value in (*keys, *filter(None, more))):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UsageError(
+            f"the login `{name}` is none for S3",
+            hint="it is JSON with access_key_id, secret_access_key, region and maybe session_token",
+        ) from None  # the cause quotes what it could not read
+    return AwsLogin(
+        access_key_id=keys[0],
+        secret_access_key=keys[1],
+        session_token=more[0],
+        region=more[1] or (None if ours is None else ours.region),
+        endpoint_url=None if ours is None else ours.endpoint_url,
+    )
