@@ -177,7 +177,7 @@ def _rm_alone(store: Store, names: Iterable[bytes]) -> int:
 
 
 def _roots_of(parts: Parts, manifest: bytes) -> set[bytes | None]:
-    """What IPFS calls a manifest's files, as CIDv1: of their folder, and the DAGs that they came as."""
+    """What IPFS calls a manifest's files (CIDv1): their folder, and the DAGs that they came as."""
     rows = parts.store.resolutions_of(manifest)
     named = {root_typed(refs.parse_ref(row.canonical)) for row in rows}
     return named | {parts.resolver.folders.root_of(manifest)}

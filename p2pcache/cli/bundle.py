@@ -64,7 +64,7 @@ def export(printer: Printer, refs: tuple[str, ...], output: str, gated: bool, pl
 
 def _tell_exported(printer: Printer, answer: ExportAnswer, where: str) -> None:
     for ref in answer["refs"]:
-        if answer["format"] == "bundle" and not ref["names"]:
+        if answer.get("format", "bundle") == "bundle" and not ref["names"]:
             printer.note(
                 f"note: no name of `{ref['ref']}` goes along: it goes by its root or its manifest"
             )
@@ -122,7 +122,7 @@ def import_(printer: Printer, car: str) -> None:
         answer = agent.import_bundle(path, on_progress=display.update)
     lines = []
     for ref in answer["refs"]:
-        found = ref["manifest"] if not ref["pinned"] and ref["manifest"] else ref["root"]
+        found = ref["manifest"] if not ref.get("pinned") and ref["manifest"] else ref["root"]
         lines += [f"{name['ref']}  {found}" for name in ref["names"]] or [found]
         for name in ref["names"]:
             said = when(name["resolved_at"])
@@ -131,7 +131,7 @@ def import_(printer: Printer, car: str) -> None:
         printer.note(f"note: {note}")
     printer.show("import", answer, lines)
     files = sum(ref["files"] for ref in answer["refs"])
-    blocks = answer["new_block_bytes"]
+    blocks = answer.get("new_block_bytes", 0)  # of an older agent none
     printer.note(
         f"{format_count(files, 'file')}, {format_bytes(answer['total_bytes'])}: "
         f"{format_bytes(answer['new_bytes'])} were new here"

@@ -41,7 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "publish": ("publish", "publish", "Give content to the public IPFS network."),
         "unpublish": ("publish", "unpublish", "Give it to no stranger any more."),
         "export": ("bundle", "export", "Write refs into one file for another network."),
-        "import": ("bundle", "import_", "Take in a file that export wrote."),
+        "import": ("bundle", "import_", "Take in a file that export wrote, or any CAR."),
         "init": ("network", "init", "Make a network of your own."),
         "invite": ("network", "invite", "Let another machine join."),
         "join": ("network", "join", "Join a network."),

@@ -138,15 +138,17 @@ class ScriptedService:
     async def op_export(self, args, emit):
         ref = {"ref": args["refs"][0], "manifest": MANIFEST, "root": "bafybeiroot", "files": 2,
                "names": ["hf://org/model@main"], "restricted": args["gated"]}  # fmt: skip
-        return {"path": args["path"], "index": args["path"] + ".idx", "size_bytes": 500,
-                "blocks": 5, "total_bytes": 400, "refs": [ref]}  # fmt: skip
+        return {"format": "bundle", "path": args["path"], "index": args["path"] + ".idx",
+                "size_bytes": 500, "blocks": 5, "total_bytes": 400, "refs": [ref]}  # fmt: skip
 
     async def op_import(self, args, emit):
         name = {"ref": "hf://org/model@main", "signer": PEER, "resolved_at": 1_760_000_000.0,
                 "counts": True}  # fmt: skip
         ref = {"manifest": MANIFEST, "root": "bafybeiroot", "sha256": None, "files": 2,
-               "total_bytes": 400, "names": [name], "restricted": False}  # fmt: skip
-        return {"refs": [ref], "total_bytes": 400, "new_bytes": 300, "notes": []}
+               "total_bytes": 400, "names": [name], "restricted": False,
+               "pinned": False}  # fmt: skip
+        return {"refs": [ref], "total_bytes": 400, "new_bytes": 300, "new_block_bytes": 0,
+                "notes": []}  # fmt: skip
 
     async def op_ls(self, args, emit):
         for number in range(LAST_ITEM_COUNT):

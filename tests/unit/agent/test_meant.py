@@ -115,8 +115,15 @@ async def test_an_error_has_the_spelling_that_was_typed(inside):
     typed = base58.b58encode(ROOT[2:]).decode()
     for op in ("get", "resolve", "pin", "rm", "verify"):
         for ref in (typed, f"ipfs://{typed}/a%20b", f"/ipfs/{typed}/a b"):
-            with pytest.raises(NotFound, match=typed):
+            with pytest.raises((NotFound, UsageError), match=typed):
                 await inside(op, ref=ref)
+
+
+async def test_a_path_in_a_dag_is_not_said_to_be_missing(inside):
+    for op in ("pin", "unpin", "rm"):
+        with pytest.raises(UsageError, match="a path in a DAG") as told:
+            await inside(op, ref=f"{format_cid(ROOT)}/a")
+        assert "by its own CID" in (told.value.hint or "")
 
 
 async def test_a_file_of_several_is_not_removed_under_them(inside, tmp_path):
