@@ -38,6 +38,8 @@ def publish(ref: str | None, printer: Printer, *, listed: bool) -> None:
         rows = [("root", "refs")]
         rows += [(one["root"], ", ".join(one["refs"])) for one in found]
         printer.show_table("published", found, rows if found else [])
+        if not found:
+            printer.note("nothing is published")
         return
     if ref is None:
         raise UsageError("what is to be published?", hint="`p2pcache publish REF`, or --list")

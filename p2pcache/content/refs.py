@@ -127,6 +127,8 @@ def parse_ref(text: str, *, revision: str | None = None) -> Ref:
 def _parse(text: str) -> Ref:
     if is_ipfs_path(text):
         return _cid_ref(text)
+    if text.startswith(("/ipns/", "ipns://")):
+        raise _ipns(text)
     if text[0] in "/~" or text in (".", "..") or text.startswith(("./", "../")):
         return FileRef(text)
     if not _encodes(text, "strict"):
@@ -194,7 +196,17 @@ def _file(rest: str, text: str) -> FileRef:
 
 def _cid_ref(text: str) -> CidRef:
     word, _, path = text.removeprefix("/ipfs/").partition("/")
-    return CidRef(cids.parse_cid(word), _path(path) if path.strip("/") else None, typed=word)
+    cid = cids.parse_cid(word)
+    if cids.codec(cid) == cids.LIBP2P_KEY:
+        raise _ipns(text)
+    return CidRef(cid, _path(path) if path.strip("/") else None, typed=word)
+
+
+def _ipns(typed: str) -> UsageError:
+    return UsageError(
+        f"`{typed}` is an IPNS name, which p2pcache does not resolve",
+        hint="`ipfs name resolve` tells the CID that it means now: use that",
+    )
 
 
 def _ipfs_url(rest: str, typed: str) -> CidRef:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from p2pcache.transfer.names import Names
 
 _LEFT = "it is not here; both names were proven here, when it was"
+_KUBO = "; `--kubo` or the setting `ipfs.kubo` names a Kubo that may have it"
 _FOLDERS = (
     "; another agent's folder goes by the CID of its manifest, which `push` printed before its root"
 )
@@ -420,7 +421,8 @@ class Resolver:
             raise NotFound(
                 f"nobody that this agent may ask has `{refs.as_typed(ref)}`",
                 hint="give a ref with an origin (hf://, https://), or `p2pcache push` it"
-                + (_FOLDERS if is_root(name) else ""),
+                + (_FOLDERS if is_root(name) else "")
+                + (_KUBO if isinstance(ref, refs.CidRef) else ""),
             )
         below = ref.path if isinstance(ref, refs.CidRef) else None
         files = tuple(

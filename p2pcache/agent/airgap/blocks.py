@@ -140,7 +140,9 @@ def open_blocks(path: Path, go_on: Callable[[], None]) -> Iterator[Blocks]:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise UsageError(f"`{path}` is no regular file", hint="a CAR is one file")
+                raise UsageError(
+                    f"`{path}` is no regular file", hint="a CAR is one file; `-` is standard input"
+                )
             try:
                 roots, begin, end = _header(descriptor, found.st_size)
             except Untrusted as exc:

@@ -227,3 +227,17 @@ def test_a_long_ref_is_shown_by_its_beginning():
     assert len(caught.value.message) < 500
     with pytest.raises(UsageError, match="there is no CID"):
         parse_ref("ipfs://")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8",
+        "/ipns/docs.example.org",
+        "ipns://docs.example.org/a",
+        "ipfs://k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8/a",
+    ],
+)
+def test_ipns_names_are_said_not_to_be_supported(text):
+    with pytest.raises(UsageError, match="IPNS"):
+        parse_ref(text)
