@@ -13,7 +13,8 @@ from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import PushedTo, PushOptions
+    from p2pcache.agent.localapi.answers import PushedTo
+    from p2pcache.agent.localapi.options import PushOptions
     from p2pcache.cli.output import Printer
 
 DESTINATION = click.Choice(["ipfs"])

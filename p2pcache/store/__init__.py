@@ -6,6 +6,8 @@
     partial.py   blobs that are not complete: data, map, live and have
     index.py     SQLite: names and blobs         records.py   refs, manifests, pins, receipts
     recovery.py  a damaged index is replaced     repair.py    a damaged blob keeps its good blocks
+    removal.py   what `rm` takes away            ties.py      nodes that go with content
+    pairs.py     both names of what left         unlisted.py  folders before their manifest
     policy.py    what goes when room is needed (pure)         gc.py   room, sweeping, lost rows
     lease.py     exclusive use without flock     durable.py   fsync, replace, one table of errors
     hfcache/, folder.py, placing.py, links.py    how a blob is shown to other tools

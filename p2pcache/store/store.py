@@ -35,6 +35,7 @@ from p2pcache.store.pairs import Pairs
 from p2pcache.store.partial import Meta, Partial, count_live
 from p2pcache.store.preloads import PreloadRows
 from p2pcache.store.records import Listed, Pin, Records, Resolution
+from p2pcache.store.removal import Removal
 from p2pcache.store.rooted import AnyBlob, Rooted, is_root
 from p2pcache.store.spent import SpentRows
 from p2pcache.store.ties import Ties
@@ -90,6 +91,10 @@ class Store:
         self._collector = Collector(
             layout, options, index, self._blobs, self.rooted, self._records, leases, self._order,
             self.loose, self.dag_pins, self.ties, self._holds,
+        )  # fmt: skip
+        self._removal = Removal(
+            index, self._records, self._blobs, self.rooted, self._collector, self.dag_pins,
+            self.ties, self._holds,
         )  # fmt: skip
         self._lock = threading.RLock()
         self._at_work = AtWork(layout, leases)
@@ -539,21 +544,8 @@ class Store:
         return self._records.ls()
 
     def rm(self, manifest_cid: bytes) -> int:
-        """Forget a manifest and remove the blobs that nothing else refers to, and what was fetched
-        of those that are not complete; bytes freed.
-
-        What a running pull needs stays. Raises NotFound when the manifest is not kept.
-        """
-        manifest = self._records.get_manifest(manifest_cid)
-        if manifest is None:
-            raise NotFound("no such manifest is in the store")
-        freed = self._discard_partials_of(manifest_cid, manifest)
-        gone = [*self.only_in(manifest_cid)]
-        with self._holds.removal(self.dag_pins.blobs) as each:
-            freed += self._blobs.remove(gone, each)[0]
-        self._records.forget_manifest(manifest_cid)
-        self.ties.sweep()
-        return freed
+        """See Removal."""
+        return self._removal.rm(manifest_cid)
 
     def alone(self) -> list[AnyBlob]:
         """Blobs that no manifest lists, and those that a pin keeps by their own name."""
@@ -561,27 +553,12 @@ class Store:
         return [*map(self._info, rows.values()), *self.rooted.every()]
 
     def remove_blob(self, blob: AnyBlob) -> int:
-        """Remove one blob, unless running work or the pin of a DAG keeps it; bytes freed."""
-        with self._holds.removal(self.dag_pins.blobs) as each:
-            remove = self.rooted.remove if is_root(blob.key) else self._blobs.remove
-            return remove([blob.key], each)[0]
+        """See Removal."""
+        return self._removal.remove_blob(blob)
 
     def only_in(self, manifest_cid: bytes) -> set[bytes]:
-        """The blobs (raw sha2-256) that `rm` of this manifest removes."""
-        gone = self._records.only_in(manifest_cid) - self._holds.all() - self.dag_pins.blobs()
-        # a git sha1 that never arrived stands for itself there: it is no blob
-        present = self._index.rows([digests.sha256_digest(key) for key in gone if len(key) == 32])
-        return {row.sha256 for row in present.values()}
-
-    def _discard_partials_of(self, cid: bytes, manifest: Manifest) -> int:
-        held = self._holds.all()
-        mine = [file.digest for file in manifest.files if digests.raw(file.digest) not in held]
-        wanted_by = self._records.manifests_with(mine)
-        return sum(
-            self._collector.discard_partial(canonical_name(name))
-            for name in set(mine)
-            if wanted_by[name] == {cid}
-        )
+        """See Removal."""
+        return self._removal.only_in(manifest_cid)
 
     def forget_ref(self, canonical: str) -> None:
         """Forget what one ref means; its manifest and blobs stay for the others that mean it."""

@@ -79,7 +79,9 @@ def _source(
     listing = None if resolution is None else resolution.listing
     endpoint = listing.endpoint if listing is not None and listing.source == source.name else ""
     hosts = {} if report is None else report.hosts
-    outcome = "left" if source.left else "used" if source.requests else "not needed"
+    outcome = (
+        "left" if source.left else "used" if source.requests or source.kept_bytes else "not needed"
+    )
     troubles = {} if report is None or report.tally is None else report.tally.troubles
     return {
         "name": source.name,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.localapi import answers
     from p2pcache.agent.localapi.client import OnItem, OnProgress
     from p2pcache.agent.localapi.embedded import EmbeddedAgent
+    from p2pcache.agent.localapi.options import BptrOptions, GetOptions, PreloadOptions, PushOptions
 
 MAX_CONNECTIONS = 16  # calls at once; the rest wait here. An agent serves 128 connections
 
@@ -109,7 +110,7 @@ class AsyncClient:
         ref: str,
         *,
         on_progress: OnProgress | None = None,
-        **options: Unpack[answers.GetOptions],
+        **options: Unpack[GetOptions],
     ) -> answers.GetAnswer:
         """Bring a ref's files here, verified; `path` of the answer says where they are."""
         call = calls.get(ref, **options)
@@ -122,7 +123,7 @@ class AsyncClient:
         files: Sequence[str | os.PathLike[str]],
         *,
         on_progress: OnProgress | None = None,
-        **options: Unpack[answers.BptrOptions],
+        **options: Unpack[BptrOptions],
     ) -> answers.BptrAnswer:
         """Bring what Baseten's pointer files name, verified, under the names that they give."""
         call = calls.bptr_pull(files, **options)
@@ -133,7 +134,7 @@ class AsyncClient:
         what: str | os.PathLike[str],
         *,
         on_progress: OnProgress | None = None,
-        **options: Unpack[answers.PushOptions],
+        **options: Unpack[PushOptions],
     ) -> answers.PushAnswer:
         """Put a file or folder into the store; with `to`, give it, or what a ref means, to another
         place: see PushOptions.
@@ -280,9 +281,7 @@ class AsyncClient:
         """The admin's grants that have not ended."""
         return cast("list[answers.GrantsAnswer]", (await self.call("grants", {}))[1])
 
-    async def preload(
-        self, ref: str, **options: Unpack[answers.PreloadOptions]
-    ) -> answers.PreloadAnswer:
+    async def preload(self, ref: str, **options: Unpack[PreloadOptions]) -> answers.PreloadAnswer:
         """Have agents of the network bring a ref ahead of its use; answers before they begin."""
         call = calls.preload(ref, **options)
         return cast("answers.PreloadAnswer", (await self.call(call.op, call.args))[0])

@@ -16,14 +16,8 @@ from p2pcache.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from p2pcache.agent.localapi.answers import (
-        BptrOptions,
-        GetAnswer,
-        GetOptions,
-        PreloadOptions,
-        PushOptions,
-        VerifyAnswer,
-    )
+    from p2pcache.agent.localapi.answers import GetAnswer, VerifyAnswer
+    from p2pcache.agent.localapi.options import BptrOptions, GetOptions, PreloadOptions, PushOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from p2pcache.agent.localapi import answers
     from p2pcache.agent.localapi.embedded import EmbeddedAgent
+    from p2pcache.agent.localapi.options import BptrOptions, GetOptions, PreloadOptions, PushOptions
     from p2pcache.agent.localapi.wire import Hello
 
     OnProgress = Callable[[answers.Progress], None]
@@ -162,7 +163,7 @@ class Client:
         ref: str,
         *,
         on_progress: OnProgress | None = None,
-        **options: Unpack[answers.GetOptions],
+        **options: Unpack[GetOptions],
     ) -> answers.GetAnswer:
         """Bring a ref's files here, verified; `path` of the answer says where they are."""
         call = calls.get(ref, **options)
@@ -175,7 +176,7 @@ class Client:
         files: Sequence[str | os.PathLike[str]],
         *,
         on_progress: OnProgress | None = None,
-        **options: Unpack[answers.BptrOptions],
+        **options: Unpack[BptrOptions],
     ) -> answers.BptrAnswer:
         """Bring what Baseten's pointer files name, verified, under the names that they give."""
         call = calls.bptr_pull(files, **options)
@@ -186,7 +187,7 @@ class Client:
         what: str | os.PathLike[str],
         *,
         on_progress: OnProgress | None = None,
-        **options: Unpack[answers.PushOptions],
+        **options: Unpack[PushOptions],
     ) -> answers.PushAnswer:
         """Put a file or folder into the store; with `to`, give it, or what a ref means, to another
         place: see PushOptions.
@@ -326,7 +327,7 @@ class Client:
         """The admin's grants that have not ended."""
         return cast("list[answers.GrantsAnswer]", self.call("grants", {})[1])
 
-    def preload(self, ref: str, **options: Unpack[answers.PreloadOptions]) -> answers.PreloadAnswer:
+    def preload(self, ref: str, **options: Unpack[PreloadOptions]) -> answers.PreloadAnswer:
         """Have agents of the network bring a ref ahead of its use; answers before they begin."""
         call = calls.preload(ref, **options)
         return cast("answers.PreloadAnswer", self.call(call.op, call.args)[0])

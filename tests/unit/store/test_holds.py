@@ -87,7 +87,7 @@ def test_what_rm_would_take_stays_when_it_is_pinned_meanwhile(store, monkeypatch
     blob = store_whole(store, data)
     entry = FileEntry("a.bin", len(data), blob.digest)
     manifest = store.put_manifest(Manifest.from_entries([entry]))
-    once(store, monkeypatch, store, "only_in", lambda: pin(store, blobs=[blob.sha256]))
+    once(store, monkeypatch, store._removal, "only_in", lambda: pin(store, blobs=[blob.sha256]))
     assert store.rm(manifest) == 0
     assert store.find(blob.digest) is not None
 

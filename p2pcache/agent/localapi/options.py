@@ -1,0 +1,93 @@
+"""Keyword arguments of both clients, as typed maps."""
+
+from __future__ import annotations
+
+from typing import Required, TypedDict
+
+
+class GetOptions(TypedDict, total=False):
+    """Keyword arguments of `get`.
+
+    revision: branch, tag or commit. include, exclude: fnmatch patterns of paths. to: materialise
+    into this folder. hf_cache: True (the default) for the user's own Hugging Face cache, a folder
+    for another one, False for none; only Hugging Face refs are put there, and with `to` nothing is
+    unless asked. links: allow links into the store. limit_rate: bytes per second. offline: ask
+    no origin. refresh: do not trust the recorded resolution. max_age: seconds; older words of
+    other agents on a name do not count. trust: whose words do, "any", "none" or peer ids with
+    commas between (default of both: the agent's settings). credentials: keys hf_token and
+    hf_endpoint (default: from the environment, as huggingface_hub finds them), for S3
+    aws_access_key_id, aws_secret_access_key, aws_session_token, aws_profile, aws_region and
+    aws_endpoint_url (default: from the environment), and for registries registry_host,
+    registry_user, registry_password (default: as `docker login` left them). kubo: URL of the RPC
+    of a Kubo that is asked for a CID, or "auto" (default: the agent's settings). platform, layout:
+    of oci:// refs, "linux/arm64" and "oci" or "files". to_ollama: True for Ollama's own store, a
+    folder for another one (default: where OLLAMA_MODELS is set and there is no `to`).
+    """
+
+    revision: str | None
+    include: list[str]
+    exclude: list[str]
+    to: str | None
+    hf_cache: bool | str
+    links: bool
+    dry_run: bool
+    offline: bool
+    refresh: bool
+    limit_rate: int | None
+    max_age: float | None
+    trust: str | None
+    credentials: dict[str, str] | None
+    kubo: str | None
+    platform: str | None
+    layout: str | None
+    to_ollama: bool | str | None
+
+
+class PushOptions(TypedDict, total=False):
+    """to: where it goes: "ipfs", the configured Kubo. kubo: another one, by its RPC's URL, `auto`
+    or the folder of its repository. dry_run: send nothing, say what would be. allow_gated: also
+    what is gated or private where it came from. credentials: as of GetOptions, for a ref that is
+    not here yet.
+    """
+
+    to: str
+    kubo: str | None
+    dry_run: bool
+    allow_gated: bool
+    credentials: dict[str, str] | None
+
+
+class PreloadOptions(TypedDict, total=False):
+    """Keyword arguments of `preload`.
+
+    revision: branch, tag or commit. nodes: "all" (the default), a number, or labels. replicas: how
+    many copies evictions leave. at, deadline: unix seconds. keep_s: for how long copies are kept
+    and states remembered. limit_rate: bytes/s of each agent. credentials: as for `get`, to resolve
+    the ref; they are not passed on.
+    """
+
+    revision: str | None
+    nodes: str
+    replicas: int
+    at: float | None
+    deadline: float | None
+    keep_s: float | None
+    limit_rate: int | None
+    credentials: dict[str, str] | None
+
+
+class BptrOptions(TypedDict, total=False):
+    """Keyword arguments of `bptr_pull`.
+
+    folders (required): where names go, by the prefix of absolute ones; "" is for relative ones.
+    inline: the text of one more pointer file. model_path: what the names of its `models` begin
+    with. links, offline, limit_rate, credentials: as of `get`.
+    """
+
+    folders: Required[dict[str, str]]
+    inline: str | None
+    model_path: str
+    links: bool
+    offline: bool
+    limit_rate: float | None
+    credentials: dict[str, str] | None
