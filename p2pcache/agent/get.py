@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.agent.pulls import Watch
     from p2pcache.sources.port import ListedFile, Source
-    from p2pcache.store.store import Hold
+    from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.resolve import Resolution
     from p2pcache.transfer.want import PullReport
 
@@ -234,6 +234,13 @@ def _stop_if_cancelled(path: str) -> None:
     trio.from_thread.check_cancelled()
 
 
+def _restrict(store: Store, resolution: Resolution) -> None:
+    """Of restricted blocks here: no new blob of them is for everybody, not even for a moment."""
+    listing, manifest = resolution.listing, resolution.manifest
+    if listing.gated and listing.source in (BLOCKS, FETCHED) and manifest is not None:
+        store.restrict(manifest)
+
+
 def _may_fetch(parts: Parts, ref: refs.Ref) -> bool:
     """Whether somebody may bring its blocks one by one."""
     return bool(parts.ipfs.fetchers) and parts.fetched.accepts(ref)
@@ -292,6 +299,7 @@ class _Run:
         self, resolution: Resolution, hold: Hold
     ) -> tuple[Resolution, PullReport, Placed]:
         request, parts = self._request, self._parts
+        await trio.to_thread.run_sync(_restrict, parts.store, resolution)
         report = self._report or await trio.to_thread.run_sync(self._complete, resolution, hold)
         if report is None:
             report = await parts.pulls.wait_pulled(

@@ -105,7 +105,8 @@ async def open_agent(
             naming = Naming(store, workers, pulls.priority)
             try:
                 ipfs = Ipfs(store, config.ipfs, nursery, time.time)
-                here = BlocksSource(ipfs.blocks.local)
+                local, shown = ipfs.blocks.local, ipfs.open_blocks.local
+                here = BlocksSource(local, shown)
                 resolver = Resolver(sources, store, config.resolve, time.time, names, here)
                 last_copies = LastCopies(
                     store, network, resolver, time.time, lambda: preloads.spared
@@ -149,7 +150,7 @@ async def open_agent(
                     kubos=kubos,
                     destinations={"ipfs": partial(_ipfs, kubos, store, workers)},
                     here=here,
-                    fetched=BlocksSource(ipfs.blocks.local, ipfs.blocks.get),
+                    fetched=BlocksSource(local, shown, ipfs.blocks.get),
                     now=time.time,
                     started_at=time.time(),
                 )

@@ -51,15 +51,20 @@ PRESENT_S = 5.0  # for somebody to bring the root: bitswap asks its peers, and a
 
 class BlocksSource:
     """Of one agent. `fetch` brings a block that is not here (cancelled, it leaves nothing behind);
-    without it nobody is asked.
+    without it nobody is asked. `shown`: what of `local` everybody may read; whatever is made of the
+    rest is listed as gated.
     """
 
     kind = SourceKind.KUBO
 
     def __init__(
-        self, local: LocalBlocks, fetch: Callable[[bytes], Awaitable[bytes]] | None = None
+        self,
+        local: LocalBlocks,
+        shown: LocalBlocks,
+        fetch: Callable[[bytes], Awaitable[bytes]] | None = None,
     ) -> None:
         self._local = local
+        self._shown = shown
         self._fetch = fetch
         self.is_here = fetch is None
         self.threads = trio.CapacityLimiter(MAX_THREADS)
@@ -84,13 +89,14 @@ class BlocksSource:
         if not isinstance(ref, CidRef) or not self.accepts(ref):
             raise UsageError(f"not a CID of files: {ref}")
         await self._begin(ref)
-        found = await trio.to_thread.run_sync(self._listed, ref, limiter=self.threads)
+        found, gated = await trio.to_thread.run_sync(self._listed, ref, limiter=self.threads)
         return Listing(
             source=self.name,
             endpoint="",
             immutable=canonical(ref),
             mutable=False,
             files=listed_files(found, whole=False),
+            gated=gated,
             notes=notes_of(found),
             nodes=found.nodes,
         )
@@ -129,14 +135,19 @@ class BlocksSource:
             return
         raise Unavailable(f"nobody brought its root by blocks within {PRESENT_S:g} s")
 
-    def _listed(self, ref: CidRef) -> listing.Listed:
+    def _listed(self, ref: CidRef) -> tuple[listing.Listed, bool]:
+        """What is below, and whether not everybody may read all of that."""
         target = ref.cid if ref.path is None else listing.below(self.read, ref.cid, ref.path)
         found = listing.listed(self.read, target, ref.path)
         found.correct({cid: self._size(cid) for cid in found.believed})
         if self._fetch is None:
             for cid in {file.cid for file in found.files}:
                 self._check(cid)
-        return found
+        asked = {ref.cid, target, *(file.cid for file in found.files)}
+        return found, any(map(self._is_hidden, asked))
+
+    def _is_hidden(self, cid: bytes) -> bool:
+        return self._shown.length(cid) is None and self._local.length(cid) is not None
 
     def _size(self, cid: bytes) -> int:
         known = self._local.length(cid)

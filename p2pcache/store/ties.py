@@ -40,8 +40,11 @@ class Ties:
 
     def keep(self, manifest: bytes, root: bytes, nodes: Mapping[bytes, bytes]) -> None:
         """Keep the nodes (CIDv1 to block) of the folder `root` (CIDv1) that nothing implies, with
-        the blobs of a manifest. Raises Untrusted for a block that is not its CID's.
+        the blobs of a manifest, unless that is hidden: loose blocks are given to everybody. Raises
+        Untrusted for a block that is not its CID's.
         """
+        if self._records.hidden_manifests([manifest]):
+            return
         kept = []
         with self._holds.running() as hold:
             for cid, data in nodes.items():

@@ -318,7 +318,7 @@ class Resolver:
         """
         if resolution.manifest is not None:
             by_nodes = resolution.listing.source in (KUBO, BLOCKS, FETCHED)
-            is_new = by_nodes and not resolution.from_record and not _is_blob(resolution)
+            is_new = by_nodes and not resolution.from_record and _needs_record(resolution)
             return self.record(resolution.ref, resolution.listing) if is_new else resolution
         files = tuple(
             f if f.digest is not None else _named(f, blobs[f.path])
@@ -328,14 +328,15 @@ class Resolver:
         listing = replace(resolution.listing, files=files)
         if any(isinstance(blob, RootedBlob) for blob in blobs.values()):
             is_all = len(files) == len(resolution.listing.files)
-            if is_all and (len(files) > 1 or not _is_blob(resolution)):
+            if is_all and (len(files) > 1 or _needs_record(resolution)):
                 self._keep_unlisted(replace(resolution, listing=listing))
             return resolution
         if len(files) == len(resolution.listing.files):
             return self.record(resolution.ref, listing)
         manifest = manifest_of(listing)
         if manifest is not None:
-            self._store.put_manifest(manifest)  # so that `ls` shows it, and `rm` can free it
+            keep = self._store.restrict if listing.gated else self._store.put_manifest
+            keep(manifest)  # so that `ls` shows it, and `rm` can free it
         return replace(resolution, listing=listing, manifest=manifest)
 
     # -- folders whose files are known by their roots alone ---------------------------------------
@@ -449,13 +450,15 @@ def path_of(ref: refs.DigestRef | refs.CidRef, blob: AnyBlob) -> str:
     return blob.sha256.hex()
 
 
-def _is_blob(resolution: Resolution) -> bool:
-    """Whether a ref is the name of one blob, which needs no record: the name says all."""
+def _needs_record(resolution: Resolution) -> bool:
+    """Not where a ref is the name of one blob, for the name says all; but of a restricted one."""
     ref = resolution.ref
+    if resolution.listing.gated:
+        return True
     if not isinstance(ref, refs.CidRef):
-        return isinstance(ref, refs.DigestRef)
+        return not isinstance(ref, refs.DigestRef)
     is_one = [file.root for file in resolution.listing.files] == [ref.cid]
-    return ref.path is None and (is_one or cids.codec(ref.cid) == cids.RAW)
+    return ref.path is not None or not (is_one or cids.codec(ref.cid) == cids.RAW)
 
 
 def _here(canonical: str, files: tuple[ListedFile, ...]) -> Listing:

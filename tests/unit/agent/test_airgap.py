@@ -704,9 +704,11 @@ def test_what_is_no_bundle_is_named_with_a_hint(other, path, junk):
     assert "p2pcache export" in refused_.value.hint
 
 
-def with_another_root(store: Store, path: Path) -> tuple[bytes, Manifest]:
+def with_another_root(
+    store: Store, path: Path, *, restricted: bool = False
+) -> tuple[bytes, Manifest]:
     """A bundle whose files another folder has, too, which has a symlink beside them."""
-    planned = put(store, {"file": b"x"})
+    planned = put(store, {"file": b"x"}, restricted=restricted)
     link = node.encode([], fsdata.encode(FsData(Kind.SYMLINK, b"file")))
     nodes = {cid_of(cids.DAG_PB, link): link}
     entries = {"file": Root(raw(b"x"), 1, 1), "link": Root(next(iter(nodes)), 0, len(link))}
@@ -724,6 +726,14 @@ def test_another_root_of_the_same_files_comes_along_with_its_nodes(store, other,
     assert LocalBlocks(other).read(root) is not None
     assert other.dag_pins.roots() == {}
     other.rm(manifest.cid())
+    assert LocalBlocks(other).read(root) is None
+
+
+def test_the_nodes_of_a_restricted_folder_are_not_kept_for_everybody(store, other, path):
+    root, manifest = with_another_root(store, path, restricted=True)
+    read(other, path)
+    assert other.restricted_manifests() == {manifest.cid()}
+    assert other.ties.roots_of(manifest.cid()) == []
     assert LocalBlocks(other).read(root) is None
 
 

@@ -57,3 +57,16 @@ def test_a_repository_that_is_gated_now_is_so_at_the_commits_that_were_open(stor
     assert store.open_manifests() == {other}, "another repository says nothing of it"
     kept(store, NEWEST, gated=True)
     assert store.open_manifests() == {other}
+
+
+@pytest.mark.parametrize("source", ["peers", "blocks", "ipfs", "kubo"])
+def test_who_is_no_origin_opens_nothing(store, source):
+    manifest = kept(store, OLD, gated=True)
+    row = Resolution("ipfs://bafy", manifest, None, source, "", 2.0)
+    store.record_resolution(row)
+    assert store.restricted_manifests() == store.hidden_manifests([manifest]) == {manifest}
+    assert store.open_manifests() == set()
+    beside = [FileEntry("g", len(OLD), name_of(OLD.encode()))]
+    part = store.put_manifest(Manifest.from_entries(beside))
+    store.record_resolution(Resolution("ipfs://bafz", part, None, source, "", 2.0))
+    assert store.hidden_manifests([part]) == {part}, "it lists a file of the restricted one"

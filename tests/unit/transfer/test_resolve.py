@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.digests import sha256_digest
 from p2pcache.errors import NotFound, Unavailable
-from p2pcache.sources.port import Credentials, ListedFile, Listing, SourceKind
+from p2pcache.sources.port import KUBO, Credentials, ListedFile, Listing, SourceKind
 from p2pcache.store.store import Store
-from p2pcache.transfer.resolve import ResolveOptions, Resolver
+from p2pcache.transfer.resolve import Resolution, ResolveOptions, Resolver
 from tests.support.inside import agent_inside
+from tests.support.stored import MIB, content, name, root_of, rooted
 
 REF = refs.parse_ref("hf://org/name")
 OURS, THEIRS = Credentials(hf_endpoint="https://hub.ours"), Credentials()
@@ -144,3 +146,22 @@ async def test_a_folder_that_is_here_goes_by_its_root_too(tmp_path):
         with pytest.raises(NotFound) as caught:
             await inside("get", ref=root)
         assert "the CID of its manifest" in caught.value.hint
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["by its root", "by its sha2-256"])
+def test_one_of_the_large_files_of_a_folder_is_not_taken_for_the_folder(resolver, store, named):
+    chosen, other = content(MIB + 1, 1), content(MIB + 2, 2)
+    files = tuple(
+        ListedFile(path, len(data), None, path, root=root_of(data))
+        for path, data in (("a", chosen), ("b", other))
+    )
+    text = f"ipfs://{cids.format_cid(root_of(content(MIB + 3, 3)))}"
+    ref = refs.parse_ref(text)
+    listing = Listing(KUBO, "", text, False, files)
+    asked = Resolution(ref, refs.canonical(ref), listing, None, 1000.0, False)
+    blob = rooted(store, chosen)
+    resolver.named_by_arrival(asked, {"a": name(store, blob) if named else blob})
+    assert resolver.every_unlisted() == []
+    assert store.resolutions() == []
+    resolver.named_by_arrival(asked, {"a": blob, "b": rooted(store, other)})
+    assert [len(one.listing.files) for one in resolver.every_unlisted()] == [2]
