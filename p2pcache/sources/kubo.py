@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 AT_ONCE = 100  # blocks whose sizes are one question; its line has 6 KB then
+MAX_NUMBER = (1 << 63) - 1  # of bytes, as Kubo counts; JSON has longer ones, which no float holds
 MAX_MEMORY_BYTES = 32 << 20  # of nodes that one listing keeps for its second look at them
 
 
@@ -256,4 +257,4 @@ def _block_sizes(told: object) -> dict[str, int]:
 
 def _number(told: dict[str, object], name: str) -> int:
     value = told.get(name)
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value <= MAX_NUMBER else 0

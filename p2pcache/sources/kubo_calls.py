@@ -164,7 +164,7 @@ def _refused(api: str, body: bytes) -> P2PCacheError:
     """What Kubo says with a 500, which it answers to everything that is not as it should be."""
     try:
         said = str(json.loads(body)["Message"])[:300]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return Unavailable(f"Kubo at {api} fails (HTTP 500)")
     if "not pinned" in said or "not found" in said or "could not find" in said:
         return NotFound(f"Kubo at {api} does not have it: {said}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +13,11 @@ from p2pcache.content.digests import sha256_digest
 from p2pcache.content.refs import parse_ref
 from p2pcache.errors import NotFound, UsageError
 from p2pcache.sources.port import ListedFile, Listing
-from tests.support.inside import agent_inside
+from tests.support.inside import Inside, agent_inside
+from tests.support.stored import MIB, content
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -94,3 +99,49 @@ async def test_rm_of_one_of_two_names_says_that_the_pin_stays(inside, tmp_path):
     answer = await inside("rm", ref=str(tmp_path / "a"))
     assert f"it stays pinned: `p2pcache unpin file:{tmp_path}/b`" in answer["notes"]
     await inside("unpin", ref=f"file:{tmp_path}/b")
+
+
+async def pushed_folder(inside: Inside, tmp_path: Path) -> tuple[str, dict[str, Any]]:
+    """Of a file of several blocks, and one of one."""
+    place = tmp_path / "in"
+    place.mkdir()
+    (place / "a").write_bytes(content(2 * MIB, 1))
+    (place / "b").write_bytes(b"b")
+    return str(place), await inside("push", path=str(place))
+
+
+@pytest.mark.parametrize("name", ["path", "hf", "root", "manifest"])
+async def test_what_a_pin_of_its_root_keeps_is_removed_by_no_name(inside, tmp_path, name):
+    path, pushed = await pushed_folder(inside, tmp_path)
+    store = inside.parts.store
+    if name == "hf":
+        manifest = store.get_manifest(parse_cid(pushed["manifest"]))
+        files = tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in manifest.files)
+        listing = Listing("hf", "https://huggingface.co", "a" * 40, True, files)
+        store.forget_ref(f"file:{path}")
+        inside.parts.resolver.record(parse_ref("hf://org/name"), listing)
+    ref = {"path": path, "hf": "hf://org/name", **pushed}[name]
+    await inside.parts.ipfs.pins.pin(parse_cid(pushed["root"]))
+    with pytest.raises(UsageError, match="pinned"):
+        await inside("rm", ref=ref)
+    assert store.is_complete(parse_cid(pushed["manifest"]))
+    await inside("unpin", ref=ref)
+    assert store.dag_pins.roots() == {}
+    assert (await inside("rm", ref=ref, force=True))["freed_bytes"] > 2 * MIB
+
+
+@pytest.mark.parametrize("name", ["path", "root", "manifest"])
+async def test_what_is_published_is_removed_by_force_alone_and_taken_back(inside, tmp_path, name):
+    path, pushed = await pushed_folder(inside, tmp_path)
+    ref = {"path": path, **pushed}[name]
+    await inside("publish", ref=pushed["root"])
+    with pytest.raises(UsageError, match="published") as refused:
+        await inside("rm", ref=ref)
+    assert "unpublish" in (refused.value.hint or "")
+    publisher, root = inside.parts.ipfs.publisher, parse_cid(pushed["root"])
+    assert publisher.read(root) is not None
+    assert (await inside("rm", ref=ref, force=True))["freed_bytes"] > 2 * MIB
+    assert publisher.roots() == []
+    assert publisher.read(root) is None
+    await inside("ls")
+    assert inside.items == []
