@@ -19,7 +19,7 @@ from p2pcache.content.dag.hashes import KNOWN
 from p2pcache.content.dag.walk import stream
 from p2pcache.content.refs import CidRef, canonical
 from p2pcache.errors import NotFound, Unavailable, UsageError
-from p2pcache.sources.dag_files import listed_files, notes_of
+from p2pcache.sources.dag_files import listed_files
 from p2pcache.sources.port import BLOCKS, FETCHED, Listing, SourceKind
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class BlocksSource:
             mutable=False,
             files=listed_files(found, whole=False),
             gated=gated,
-            notes=notes_of(found),
+            notes=found.notes,
             nodes=found.nodes,
         )
 

@@ -24,10 +24,3 @@ def _listed_file(file: DagFile, whole: bool) -> ListedFile:
         root=None if file.block_map is None else file.cid, block_map=file.block_map,
         dag=file.cid if file.is_foreign or not whole else None,
     )  # fmt: skip
-
-
-def notes_of(found: Listed) -> tuple[str, ...]:
-    """What the user should know of it."""
-    if not found.symlinks:
-        return ()
-    return (f"{found.symlinks} symlinks are left out: only files are brought",)

@@ -25,7 +25,7 @@ from p2pcache.content.dag.hashes import KNOWN
 from p2pcache.content.refs import CidRef, canonical
 from p2pcache.errors import Denied, NotFound, Unavailable, UsageError, plain_errors
 from p2pcache.lanes.orders import Location
-from p2pcache.sources.dag_files import listed_files, notes_of
+from p2pcache.sources.dag_files import listed_files
 from p2pcache.sources.kubo_calls import KuboCalls
 from p2pcache.sources.kubo_place import gateway_url
 from p2pcache.sources.port import KUBO, Listing, SourceKind
@@ -102,7 +102,7 @@ class KuboSource:
             immutable=canonical(asked),
             mutable=False,
             files=listed_files(found),
-            notes=notes_of(found),
+            notes=found.notes,
             nodes=found.nodes,
         )
 

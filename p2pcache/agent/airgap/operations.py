@@ -214,7 +214,7 @@ def _learn_all(parts: Parts, brought: list[Brought]) -> tuple[list[dict[str, Any
                     }
                 )
         if one.manifest is not None and one.dag is not None:
-            _learn_roots(parts, one.manifest, [cids.as_v1(one.root)])
+            _learn_roots(parts, one.manifest, [cids.as_v1(one.root)], one.notes)
         if one.manifest is not None and one.also:
             _learn_roots(parts, one.manifest, one.also)
             notes += [f"`{_cid_name(root)}` means it, too" for root in one.also]
@@ -238,12 +238,15 @@ def _cid_name(root: bytes) -> str:
     return refs.canonical(refs.CidRef(root))
 
 
-def _learn_roots(parts: Parts, manifest: Manifest, roots: Iterable[bytes]) -> None:
+def _learn_roots(
+    parts: Parts, manifest: Manifest, roots: Iterable[bytes], notes: tuple[str, ...] = ()
+) -> None:
     """What their own nodes prove needs nobody's word."""
     files = tuple(ListedFile(f.path, f.size, f.digest, f.path) for f in manifest.files)
     for root in roots:
         name = _cid_name(root)
-        parts.resolver.record(refs.CidRef(root), Listing(BLOCKS, "", name, False, files))
+        listing = Listing(BLOCKS, "", name, False, files, notes=notes)
+        parts.resolver.record(refs.CidRef(root), listing)
 
 
 def _learn(

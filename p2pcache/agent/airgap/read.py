@@ -56,7 +56,8 @@ class Brought:
 
     `manifest` None: of a DAG that is a single file, which `blob` is, or not all of whose files are
     as our profile writes them. `dag`: its files, where it was no bundle; then `root` is as the CAR
-    writes it. `also`: other folders that are these files, whose nodes came along.
+    writes it, and `notes` say what of it is no file. `also`: other folders that are these files,
+    whose nodes came along.
     """
 
     manifest: Manifest | None
@@ -66,6 +67,7 @@ class Brought:
     blob: BlobInfo | None = None
     dag: tuple[DagFile, ...] | None = None
     also: tuple[bytes, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class _Import:
         self._hold = hold
         self._listed_bytes = 0
         self._files_left = MAX_FOREIGN_FILES
+        self._notes: dict[bytes, tuple[str, ...]] = {}  # of DAGs, by their roots
 
     def ours(self, refs: Iterable[bundle.BundledRef]) -> tuple[list[Brought], New]:
         """A bundle: its manifests say what there is, and their digests what is right."""
@@ -209,7 +212,7 @@ class _Import:
             for file in files
         )
         self._store.put_manifest(entries)
-        return Brought(entries, root, (), False, dag=tuple(files))
+        return Brought(entries, root, (), False, dag=tuple(files), notes=self._notes[root])
 
     def _files(self, root: bytes) -> list[DagFile]:
         """Files at or below a root; none of what is no UnixFS, is not whole, or has names that no
@@ -222,6 +225,7 @@ class _Import:
             found.correct({cid: self._blocks.length(cid) for cid in found.believed})
         except (Untrusted, UsageError):
             return []
+        self._notes[root] = found.notes
         self._files_left -= len(found.files)
         return found.files if self._files_left >= 0 and self._are_here(found.files) else []
 

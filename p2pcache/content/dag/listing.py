@@ -63,6 +63,13 @@ class Listed:
         self.nodes: dict[bytes, bytes] = {}  # of folders and symlinks, by CIDv1, the root's first
         self._nodes_left = MAX_NODES_BYTES
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of it."""
+        if not self.symlinks:
+            return ()
+        return (f"{self.symlinks} symlinks are left out: only files are brought",)
+
     def path(self, text: str) -> str:
         """The path itself. Called before it is kept: a long one above many entries is as many."""
         self.chars += len(safe_path(text))

@@ -57,6 +57,7 @@ async def test_a_folder_with_a_symlink_is_removed_by_its_root_to_the_last_byte(i
     for ref in (row["manifest"], name):
         with pytest.raises(UsageError, match="pinned"):
             await inside("rm", ref=ref)
+    assert "1 symlinks are left out" in " ".join((await inside("get", ref=name))["notes"])
     await inside("unpin", ref=name)
     freed = (await inside("rm", ref=name, force=True))["freed_bytes"]
     assert freed > len(LARGE) + len(b"small")
