@@ -62,6 +62,6 @@ async def _list(parts: Parts, resolution: Resolution) -> None:
     listed = await trio.to_thread.run_sync(
         parts.resolver.record, resolution.ref, listing, resolution.resolved_at
     )
-    await trio.to_thread.run_sync(parts.store.unlisted.remove, resolution.canonical)
     await keep_nodes(parts, listed)
+    await trio.to_thread.run_sync(parts.store.unlisted.remove, resolution.canonical)
     await tell_complete(parts, listed)

@@ -14,6 +14,7 @@ from tests.support.agents import running_agent
 from tests.support.blobs import write_blob
 from tests.support.kubo_daemon import kubo_daemon
 from tests.support.kubo_rpc import rpc_of
+from tests.support.network import wait_until
 from tests.support.processes import free_port
 from tests.support.watched_pull import at_most
 
@@ -60,6 +61,16 @@ def read(agent: Agent, path: str) -> bytes:
         return answer.read()
 
 
+def wait_listed(agent: Agent, root: str) -> None:
+    """Until its large file is hashed: the folder's nodes are kept with its manifest."""
+
+    def rows() -> list[str | None]:
+        with agent.client() as client:
+            return [row["ref"] for row in client.ls()]
+
+    wait_until(lambda: f"ipfs://{root}" in rows(), "the folder is not listed", 30)
+
+
 def test_it_is_found_under_its_root_and_goes_with_its_files(tmp_path: Path, kubo: KuboDaemon):
     place = folder(tmp_path / "folder")
     root = kubo.add(place)
@@ -69,6 +80,7 @@ def test_it_is_found_under_its_root_and_goes_with_its_files(tmp_path: Path, kubo
             assert (tmp_path / "out" / "sub" / "big").stat().st_size == 2 * MIB + 3
         with running_agent(tmp_path / "a", settings=settings(None)) as agent:
             rpc = rpc_of(agent, tmp_path)
+            wait_listed(agent, root)
             assert read(agent, f"{root}/small") == b"small"
             assert b"empty" in read(agent, f"{root}/sub/")
             assert rpc.post(f"dag/stat?arg={root}&offline=true").status == 200, "all blocks"
@@ -114,6 +126,7 @@ def test_its_nodes_go_when_its_files_are_evicted(tmp_path: Path, kubo: KuboDaemo
     with at_most(60), running_agent(tmp_path / "a", settings=settings(kubo)) as agent:
         agent.get(f"ipfs://{root}")
         rpc = rpc_of(agent, tmp_path)
+        wait_listed(agent, root)
         assert rpc.post(f"block/stat?arg={root}&offline=true").status == 200
         with agent.client() as client:
             client.gc(target_bytes=100)
