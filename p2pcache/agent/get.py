@@ -242,8 +242,9 @@ def _restrict(store: Store, resolution: Resolution) -> None:
 
 
 def _may_fetch(parts: Parts, ref: refs.Ref) -> bool:
-    """Whether somebody may bring its blocks one by one."""
-    return bool(parts.ipfs.fetchers) and parts.fetched.accepts(ref)
+    """Whether somebody may bring its blocks one by one; a Kubo was asked for all of it before."""
+    is_open = parts.ipfs.bitswap is not None or parts.ipfs.public is not None
+    return is_open and parts.fetched.accepts(ref)
 
 
 def _word_of(error: NotFound) -> P2PCacheError | None:

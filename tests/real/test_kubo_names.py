@@ -134,7 +134,8 @@ def test_a_folder_of_one_file_is_known_by_its_root_and_the_file_by_its_own(
         agent.client() as client,
     ):
         agent.get(root)
-        assert [(row["ref"], row["files"]) for row in client.ls()] == [(f"ipfs://{root}", 1)]
+        listed = [(f"ipfs://{root}", 1)]  # once the file is hashed
+        wait_until(lambda: [(r["ref"], r["files"]) for r in client.ls()] == listed, "not listed")
         assert agent.get(root, offline=True)["fetched_bytes"] == 0
         client.rm(root)
         agent.get(own)

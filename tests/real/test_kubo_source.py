@@ -363,7 +363,9 @@ def test_files_of_any_shape_come_block_by_block(tmp_path: Path, kubo: KuboDaemon
         assert sha256_file(Path(one["path"])) == files["large"]
     with running_agent(tmp_path / "a", settings={"network.enabled": "off"}) as agent:
         again = agent.get(root, offline=True)
-        assert (again["manifest"], again["fetched_bytes"]) == (answer["manifest"], 0)
+        assert again["manifest"] is not None, "all files are hashed by now"
+        assert answer["manifest"] in (None, again["manifest"])
+        assert again["fetched_bytes"] == 0
 
 
 def test_a_lie_in_a_foreign_file_is_named(tmp_path: Path, kubo: KuboDaemon):
