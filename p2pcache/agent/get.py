@@ -14,6 +14,7 @@ import trio
 
 from p2pcache.agent.dags import keep_nodes
 from p2pcache.agent.kubo_beside import kubo_helper
+from p2pcache.agent.kubos import KuboBlocks
 from p2pcache.agent.meant import both_names
 from p2pcache.agent.peering import (
     bring_named,
@@ -243,8 +244,8 @@ def _restrict(store: Store, resolution: Resolution) -> None:
 
 def _may_fetch(parts: Parts, ref: refs.Ref) -> bool:
     """Whether somebody may bring its blocks one by one; a Kubo was asked for all of it before."""
-    is_open = parts.ipfs.bitswap is not None or parts.ipfs.public is not None
-    return is_open and parts.fetched.accepts(ref)
+    others = any(not isinstance(one, KuboBlocks) for one in parts.ipfs.fetchers)
+    return others and parts.fetched.accepts(ref)
 
 
 def _word_of(error: NotFound) -> P2PCacheError | None:
