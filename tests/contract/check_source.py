@@ -108,12 +108,15 @@ def _check_listing(source: Source, listing: Listing, truth: Truth) -> None:
 
 
 def read(location: Location) -> bytes:
-    """The bytes behind a location, as any HTTP client (or the file system) sees them."""
+    """The bytes behind a location, as any HTTP client (or the file system) sees them, through the
+    proxies that the environment has now: urlopen remembers those of its first call.
+    """
     request = urllib.request.Request(location.url, headers=dict(location.headers))
     context = None
     if location.url.startswith("https"):
         context = ssl.create_default_context(cafile=location.tls.ca_file)
-    with urllib.request.urlopen(request, timeout=10, context=context) as reply:
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+    with opener.open(request, timeout=10) as reply:
         return reply.read()
 
 

@@ -65,7 +65,10 @@ def test_what_was_pushed_is_served_as_files_blocks_and_cars(tmp_path, folder):
 
 def test_without_the_setting_nothing_listens(tmp_path):
     with running_agent(tmp_path / "a") as agent, agent.client() as client:
-        nothing = {"gateway": None, "rpc": None, "why": None, "bitswap": None}
+        nothing = {
+            "gateway": None, "rpc": None, "why": None, "bitswap": None, "waits": False,
+            "public": None,
+        }  # fmt: skip
         assert client.status()["ipfs"] == nothing
 
 
