@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import trio
-from libp2p.io.exceptions import IncompleteReadError
+from libp2p.io.exceptions import ConnectionClosedError, IncompleteReadError
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from trio.testing import MockClock
 
@@ -241,3 +241,21 @@ async def test_credit_is_given_in_halves_and_a_fast_stream_gets_more(autojump_cl
     assert given[2:] == [(2 << 20) + (12 << 20)]
     await frames.give_credit(stream, bytes_read=8 << 20)
     assert given[3:] == [8 << 20], "it has the widest"
+
+
+@pytest.mark.parametrize(("flags", "stream"), [(0, 1), (FIN, 1), (SYN, 9)])
+async def test_who_sends_beyond_its_window_is_cut_off(flags: int, stream: int):
+    muxer = Muxer(1)
+    link = Frames(Noise(sealed(frame(DATA, flags, stream, (256 << 10) + 1))), muxer)
+    with pytest.raises(trio.TooSlowError, match="window"):
+        await link.read(12)
+    assert muxer.stream_buffers == {1: bytearray()}
+
+
+async def test_nothing_behind_a_message_that_does_not_decrypt_is_believed():
+    good, bad = sealed(frame(PING, SYN, 0, 1)), (6).to_bytes(2, "big") + b"forged"
+    link = Frames(Noise(bad + good, piece=len(bad)), Muxer(1))
+    with pytest.raises(ConnectionClosedError):
+        await link.read(12)
+    with pytest.raises(IncompleteReadError):
+        await link.read(12)
