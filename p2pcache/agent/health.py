@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.agent.adoption.operations import shown
 from p2pcache.agent.network_health import network_checks, network_status, row
 from p2pcache.errors import NotFound
 from p2pcache.units import format_bytes
@@ -52,6 +53,7 @@ async def status(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         ],
         "network": await network_status(parts),
         "ipfs": parts.ipfs.status(),
+        "adopted": [shown(parts, state) for state in parts.adopter.states.values()],
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from p2pcache.agent.adoption.adopter import Adopter
     from p2pcache.agent.ipfs import Ipfs
     from p2pcache.agent.kubos import Kubos
     from p2pcache.agent.last_copies import LastCopies
@@ -48,6 +49,7 @@ class Parts:
     preloads: Preloads
     last_copies: LastCopies
     naming: Naming
+    adopter: Adopter
     origins: Origins
     ipfs: Ipfs
     kubos: Kubos

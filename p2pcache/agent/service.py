@@ -20,6 +20,7 @@ from p2pcache.agent import (
     share,
     trace,
 )
+from p2pcache.agent.adoption import operations as adoption
 from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
@@ -37,6 +38,9 @@ OPERATIONS: dict[str, Operation] = {
     "publish": publish.publish,
     "unpublish": publish.unpublish,
     "published": publish.published,
+    "adopt": adoption.adopt,
+    "adopted": adoption.adopted,
+    "unadopt": adoption.unadopt,
     "export": airgap.export,
     "import": airgap.import_,
     "init": share.init,

@@ -22,6 +22,7 @@ from p2pcache.content.unixfs import LEAF_BYTES
 from p2pcache.errors import NotFound, P2PCacheError, Untrusted
 from p2pcache.lanes.serve.table import Entry, Guard
 from p2pcache.net.shelf import BlockMap, Holding, Pass
+from p2pcache.store.layout import block_count
 from p2pcache.store.rooted import RootedBlob
 from p2pcache.transfer.names import OTHERS
 
@@ -102,7 +103,7 @@ class Sharing:
             return []  # whoever may not know of it learns nothing from the refusal
         found, growing = await self._readable(peer, manifest, names)
         return [
-            *(Holding(name, blob.size, None) for name, blob in found.items()),
+            *(Holding(name, blob.size, _held(blob)) for name, blob in found.items()),
             *(Holding(one.name, one.size, one.blocks) for one in growing if one.blocks),
         ]
 
@@ -368,6 +369,13 @@ def _is_manifest(scope: bytes) -> bool:
 
 def _growing_entry(growing: Growing) -> Entry:
     return Entry(growing.data_path, growing.size, None, growing.live_path)
+
+
+def _held(blob: AnyBlob) -> RangeSet | None:
+    """None: all of it. Of a file of somebody else's every block, but not our word for the whole:
+    who writes to it so that nobody sees it is not us, and we are not to be banned for it.
+    """
+    return RangeSet.of((0, block_count(blob.size))) if blob.adopted and blob.size else None
 
 
 def _entry(blob: AnyBlob) -> Entry:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.adopt import hub_adopter, ollama_adopter
+from p2pcache.agent.adoption.adopter import Adopter
 from p2pcache.agent.bitswap import AgentBitswap
 from p2pcache.agent.ipfs import Ipfs
 from p2pcache.agent.kubos import ConfiguredKubo, KuboBlocks, Kubos
@@ -23,6 +24,7 @@ from p2pcache.agent.naming import Naming
 from p2pcache.agent.network_slot import NetworkSlot
 from p2pcache.agent.origins import Origins
 from p2pcache.agent.parts import Parts
+from p2pcache.agent.peering import tell_complete
 from p2pcache.agent.preload.preloads import Preloads
 from p2pcache.agent.public import AgentPublic
 from p2pcache.agent.pulls import Pulls
@@ -108,6 +110,7 @@ async def open_agent(
                 local, shown = ipfs.blocks.local, ipfs.open_blocks.local
                 here = BlocksSource(local, shown)
                 resolver = Resolver(sources, store, config.resolve, time.time, names, here)
+                adopter = Adopter(store, workers, pulls, resolver, config.adopt, config.home)
                 last_copies = LastCopies(
                     store, network, resolver, time.time, lambda: preloads.spared
                 )
@@ -145,6 +148,7 @@ async def open_agent(
                     preloads=preloads,
                     last_copies=last_copies,
                     naming=naming,
+                    adopter=adopter,
                     origins=origins,
                     ipfs=ipfs,
                     kubos=kubos,
@@ -157,6 +161,8 @@ async def open_agent(
                 nursery.start_soon(keep_running, preloads.run, parts)
                 naming.after = partial(list_named, parts)
                 nursery.start_soon(keep_running, naming.run)
+                adopter.tell = partial(tell_complete, parts)
+                nursery.start_soon(keep_running, adopter.run)
                 nursery.start_soon(keep_running, parts.ipfs.run, parts)
                 yield parts
             finally:

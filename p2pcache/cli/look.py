@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcache.agent.localapi.client import connect
+from p2pcache.cli.adopt import adopted_state
 from p2pcache.cli.command import Command, counted, output_options
 from p2pcache.cli.origins import origin_lines
 from p2pcache.cli.output import Printer, printable
@@ -55,6 +56,7 @@ def status_lines(answer: StatusAnswer) -> list[str]:
     for pull in answer["pulls"]:
         done, total = pull.get("done_bytes", 0), pull.get("total_bytes", 0)
         lines.append(f"  {pull.get('ref', '?')}  {format_progress(done, total)}")
+    lines += [f"adopted  {a['folder']}  {adopted_state(a)}" for a in answer.get("adopted", [])]
     lines += _network_lines(answer.get("network"))
     lines += _ipfs_lines(answer.get("ipfs"))
     return [printable(line) for line in lines]

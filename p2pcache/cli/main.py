@@ -38,6 +38,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Share": {
         "push": ("share", "push", "Put a file or folder into the store, or elsewhere."),
+        "adopt": ("adopt", "adopt", "Share a folder's files from where they lie."),
+        "unadopt": ("adopt", "unadopt", "Use a folder's files no more."),
         "publish": ("publish", "publish", "Give content to the public IPFS network."),
         "unpublish": ("publish", "unpublish", "Give it to no stranger any more."),
         "export": ("bundle", "export", "Write refs into one file for another network."),

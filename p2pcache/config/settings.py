@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from p2pcache.config.adopt import AdoptOptions
 from p2pcache.config.environment import ENVIRONMENT
 from p2pcache.config.ipfs import (
     IpfsSettings,
@@ -139,6 +140,7 @@ _STORE, _FETCH, _PULL = StoreOptions(), FetchLimits(), TransferOptions()
 _NETWORK, _NAMES = NetworkSettings(), NameOptions()
 _RESOLVE, _WORKERS = ResolveOptions(), WorkerOptions()
 _PRELOAD, _IPFS, _S3 = PreloadSettings(), IpfsSettings(), S3Options()
+_ADOPT = AdoptOptions()
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("store.path", _optional(str), None, "where blobs lie; default: the home directory"),
@@ -230,6 +232,13 @@ SETTINGS: tuple[Setting, ...] = (
         frozenset(),
         "hosts that may see logins of registries beside the registries' own",
         sorted,
+    ),
+    Setting("adopt.every", _some_time, _ADOPT.every_s, "time between two looks at adopted folders"),
+    Setting(
+        "adopt.limit_rate",
+        _optional(parse_rate),
+        _ADOPT.rate_bytes_per_s,
+        "bytes/s that are read of adopted folders to hash them",
     ),
     Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
     Setting("materialise.links", _yes, True, "link files out of the store instead of copying"),
@@ -392,6 +401,7 @@ class Config:
     preload: PreloadSettings
     ipfs: IpfsSettings
     s3: S3Options
+    adopt: AdoptOptions
     budgets: Budgets
     insecure_registries: frozenset[str]
     token_realms: frozenset[str]
@@ -547,6 +557,7 @@ def _build(
             public_limit_up_bytes_per_s=values["ipfs.public_limit_up"],
         ),
         s3=replace(s3_options(values, environment), ca_file=ca_file),
+        adopt=AdoptOptions(values["adopt.every"], values["adopt.limit_rate"]),
         budgets=values["origins.budgets"],
         insecure_registries=values["oci.insecure"],
         token_realms=values["oci.realms"],

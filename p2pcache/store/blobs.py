@@ -20,13 +20,14 @@ from p2pcache.content import cid as cids
 from p2pcache.content import digests
 from p2pcache.errors import LocalFault
 from p2pcache.store import durable
+from p2pcache.store.adoptions import FileState
 from p2pcache.store.holds import each_one
 from p2pcache.store.index import Index, Row, all_names, canonical_name, sha256_of_name
 from p2pcache.store.layout import BLOCK_BYTES, Layout
 from p2pcache.store.partial import HASH_BYTES, read_intent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from p2pcache.content.verify import VerifiedBlob
     from p2pcache.store.holds import Each
@@ -34,6 +35,17 @@ if TYPE_CHECKING:
     from p2pcache.store.store import Hold
 
 CopyMode = Literal["auto", "reflink", "copy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """A file of somebody else's that was hashed: how it was before that, and what it is."""
+
+    path: Path
+    blob: VerifiedBlob
+    state: FileState
+    root_cid: bytes | None
+    block_digests: bytes | None
 
 
 def _no_hold(sha256s: Iterable[bytes]) -> None:
@@ -380,26 +392,68 @@ class Blobs:
 
         `stat` is from before it was hashed. A copy of our own is kept and preferred.
         """
-        own = self._layout.blob(blob.sha256)
-        if self._is_intact(own, blob.size):
-            return self._index_blob(blob.sha256, blob.size, root_cid, blob.git_sha1)
-        root = root_cid
-        if root is None and blob.size <= BLOCK_BYTES:
-            root = cids.raw_cid(blob.sha256)
-        row = Row(
-            blob.sha256, blob.size, root, blob.git_sha1, self._clock(), str(path.absolute()),
-            stat.st_dev, stat.st_ino, stat.st_mtime_ns,
-        )  # fmt: skip
-        with durable.local_faults(f"adopting {path.name}"):
-            now = os.stat(path)
-        if now.st_size != blob.size or not row.is_unchanged(now):
+        one = Adoption(path, blob, FileState.of(stat), root_cid, block_digests)
+        (info,) = self.adopt_many([one])
+        if info is None:
             raise _changed(path)
-        if own.exists():  # damaged; once the row is of another file, nothing would tell
+        return info
+
+    def adopt_many(self, items: Sequence[Adoption]) -> list[BlobInfo | None]:
+        """`adopt` for many in one transaction; None for each that is not as it was when it was
+        hashed. Raises LocalFault.
+        """
+        found: list[BlobInfo | None] = []
+        rows: list[Row] = []
+        for one in items:
+            blob, path = one.blob, one.path.absolute()
+            if self._is_intact(self._layout.blob(blob.sha256), blob.size):
+                found.append(self._index_blob(blob.sha256, blob.size, one.root_cid, blob.git_sha1))
+                continue
+            root = one.root_cid
+            if root is None and blob.size <= BLOCK_BYTES:
+                root = cids.raw_cid(blob.sha256)
+            state = one.state
+            row = Row(
+                blob.sha256, blob.size, root, blob.git_sha1, self._clock(), str(path),
+                state.device, state.inode, state.mtime_ns,
+            )  # fmt: skip
+            if state.size != blob.size or not self._is_there(row, path):
+                found.append(None)
+                continue
+            self._set_damaged_aside(blob.sha256)
+            rows.append(row)
+            found.append(BlobInfo(blob.sha256, blob.size, root, blob.git_sha1, path, adopted=True))
+        if rows:
+            self._index.put(rows, "adopting a file")
+        for one, info in zip(items, found, strict=True):
+            if info is not None and info.adopted:
+                self._keep_map(one.blob, one.block_digests)
+        return found
+
+    def _is_there(self, row: Row, path: Path) -> bool:
+        with durable.local_faults(f"adopting {path.name}"):
+            try:
+                return row.is_unchanged(os.stat(path))
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+
+    def _set_damaged_aside(self, sha256: bytes) -> None:
+        """Once the row is of another file, nothing would tell that a blob of ours is damaged."""
+        own = self._layout.blob(sha256)
+        if own.exists():
             with durable.local_faults("taking out a damaged blob"):
-                own.rename(self._layout.quarantined(blob.sha256))
-        self._index.put([row], "adopting a file")
-        self._keep_map(blob, block_digests)
-        return BlobInfo(blob.sha256, blob.size, root, blob.git_sha1, path.absolute(), adopted=True)
+                own.rename(self._layout.quarantined(sha256))
+
+    def let_go(self, files: Collection[tuple[bytes, str]]) -> None:
+        """Forget files of others, by raw sha2-256 and path, that are read in place no more. A copy
+        of ours, and one that lies elsewhere, stay.
+        """
+        rows = self._index.rows([digests.sha256_digest(sha256) for sha256, _ in files])
+        gone = {
+            row.sha256: row for row in rows.values() if (row.sha256, row.path or "") in set(files)
+        }
+        if gone:
+            self._forget_gone(gone)
 
     def _keep_map(self, blob: VerifiedBlob, block_digests: bytes | None) -> None:
         target = self._layout.map(blob.sha256)

@@ -114,8 +114,19 @@ CREATE TABLE pairs (
 CREATE INDEX pairs_by_root ON pairs (root);
 CREATE INDEX pinned_blocks_by_block ON pinned_blocks (multihash);
 """
+# Folders of others that are read in place, and what their files were when they were hashed.
+_SCHEMA_8 = """
+CREATE TABLE adopted_folders (
+  path TEXT PRIMARY KEY, kind TEXT NOT NULL, private INTEGER NOT NULL, added_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE adopted_files (
+  folder TEXT NOT NULL, path TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
+  size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 BLOB NOT NULL,
+  PRIMARY KEY (folder, path)
+) WITHOUT ROWID;
+"""
 # step n turns schema n into schema n + 1; an empty file is schema 0
-_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5, _SCHEMA_6, _SCHEMA_7)
+_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5, _SCHEMA_6, _SCHEMA_7, _SCHEMA_8)
 SCHEMA_VERSION = len(_STEPS)
 
 

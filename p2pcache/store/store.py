@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from p2pcache.content import digests, verify
 from p2pcache.errors import NotFound
 from p2pcache.store import durable, recovery, repair
+from p2pcache.store.adoptions import Adoptions
 from p2pcache.store.at_work import AtWork
 from p2pcache.store.blobs import BlobInfo, Blobs, CopyMode
 from p2pcache.store.dag_pins import DagPins
@@ -77,6 +78,7 @@ class Store:
         self.preloads = PreloadRows(index)
         self.spent = SpentRows(index)
         self.pairs = Pairs(index)
+        self.adoptions = Adoptions(index, self._blobs)
         self.replica_manifests: frozenset[bytes] = frozenset()
         self.rooted = Rooted(layout, self._blobs)
         self.rooted.named = self._holds.named
@@ -563,6 +565,11 @@ class Store:
     def forget_ref(self, canonical: str) -> None:
         """Forget what one ref means; its manifest and blobs stay for the others that mean it."""
         self._records.forget_resolution(canonical)
+
+    def forget_manifest(self, cid: bytes) -> None:
+        """Forget a manifest and the refs that mean it, and no blob, unless it is pinned."""
+        if all(pin.target != cid for pin in self.pins()):
+            self._records.forget_manifest(cid)
 
     def linked_bytes(self, manifest_cid: bytes) -> int:
         """Bytes of a manifest's blobs that other names on this disk keep when it goes."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from p2pcache.lanes.dag import DagOrder, DagReport
+    from p2pcache.lanes.in_place import Hashed, HashOrder
     from p2pcache.lanes.orders import (
         BatchReport,
         BundleOrder,
@@ -149,6 +150,12 @@ class Workers:
     async def follow_aside(self, order: FollowOrder) -> FollowReport:
         """The same, at the lowest priority."""
         return await self._again(self._fetchers, self._hash_limit, follow_aside, order)
+
+    async def hash_in_place(self, order: HashOrder) -> list[Hashed | str]:
+        """Files of others where they lie, at the lowest priority."""
+        from p2pcache.lanes.in_place import hash_in_place  # workers that never do this stay small
+
+        return await self._again(self._fetchers, self._hash_limit, hash_in_place, order)
 
     async def follow_growing(self, order: FollowOrder) -> FollowReport:
         """The same behind the writers of a blob. Raises trio.WouldBlock when all slots are taken:

@@ -28,7 +28,7 @@ EVERY_DATA_COMMAND = [
     ["grant", "hf://org/gated", PEER], ["grant", "--list"],
     ["grant", "--revoke", "hf://org/gated", PEER], ["export", "org/model", "-o", "x.car"],
     ["import", __file__], ["status", "--origins"], ["publish", "org/model"], ["publish", "--list"],
-    ["unpublish", "org/model"],
+    ["unpublish", "org/model"], ["adopt", "."], ["adopt", "--list"], ["unadopt", "."],
 ]  # fmt: skip
 
 

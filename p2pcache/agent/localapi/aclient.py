@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from p2pcache.agent.localapi import answers
+    from p2pcache.agent.localapi.adopted import AdoptAnswer, AdoptedAnswer, UnadoptAnswer
     from p2pcache.agent.localapi.client import OnItem, OnProgress
     from p2pcache.agent.localapi.embedded import EmbeddedAgent
     from p2pcache.agent.localapi.options import BptrOptions, GetOptions, PreloadOptions, PushOptions
@@ -165,6 +166,29 @@ class AsyncClient:
         """
         call = calls.import_bundle(path)
         return cast("answers.ImportAnswer", (await self.call(call.op, call.args, on_progress))[0])
+
+    async def adopt(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        private: bool = False,
+        wait: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> AdoptAnswer:
+        """Read a folder of somebody else's in place; `wait`: until all of it is hashed. `private`:
+        no other agent gets what it alone shows.
+        """
+        call = calls.adopt(path, private, wait)
+        return cast("AdoptAnswer", (await self.call(call.op, call.args, on_progress))[0])
+
+    async def adopted(self) -> list[AdoptedAnswer]:
+        """The folders that are read in place."""
+        return cast("list[AdoptedAnswer]", (await self.call("adopted", {}))[1])
+
+    async def unadopt(self, path: str | os.PathLike[str]) -> UnadoptAnswer:
+        """Read it in place no more; its files stay as they are."""
+        call = calls.unadopt(path)
+        return cast("UnadoptAnswer", (await self.call(call.op, call.args))[0])
 
     async def publish(self, ref: str) -> answers.PublishAnswer:
         """Give what a ref means here to the public IPFS network, while `ipfs.public` is `share`."""

@@ -6,7 +6,10 @@ fields of a newer agent. Digests and CIDs are text (hex, base32).
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from p2pcache.agent.localapi.adopted import AdoptedAnswer
 
 
 class FileAnswer(TypedDict):
@@ -399,6 +402,7 @@ class StatusAnswer(TypedDict):
     rss_bytes: int
     network: NotRequired[NetworkStatus]
     ipfs: NotRequired[IpfsStatus]
+    adopted: NotRequired[list[AdoptedAnswer]]
 
 
 class NetworkAnswer(TypedDict):

@@ -177,6 +177,17 @@ def import_bundle(path: str | os.PathLike[str]) -> Call:
     return Call("import", {"path": _absolute(os.fspath(path))})
 
 
+def adopt(path: str | os.PathLike[str], private: bool, wait: bool) -> Call:
+    """Read a folder in place."""
+    args = {"path": _absolute(os.fspath(path)), "private": private, "wait": wait}
+    return Call("adopt", args)
+
+
+def unadopt(path: str | os.PathLike[str]) -> Call:
+    """Read it in place no more."""
+    return Call("unadopt", {"path": _absolute(os.fspath(path))})
+
+
 def verify(ref: str | None, repair: bool) -> Call:
     """Hash again what is stored; None: all of it."""
     return Call("verify", {"ref": None if ref is None else absolute_ref(ref), "repair": repair})
