@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from p2pcache.errors import NotFound
+from p2pcache.errors import NotFound, P2PCacheError
 from tests.support.adopted import OLD_S, adopt, adopted, old_cache, write_old
 from tests.support.agents import running_agent
 from tests.support.blobs import MIB, sha256_file
 from tests.support.hub_repo import build_repo
 from tests.support.network import network, wait_until
 from tests.support.nginx import nginx, static_hub
+from tests.support.pulling import Pull
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +41,14 @@ def status_of(folder: Path) -> dict[str, os.stat_result]:
 def used_bytes(agent: Agent) -> int:
     with agent.client() as client:
         return int(client.status()["store"]["used_bytes"])
+
+
+def refused(agent: Agent, sha256: str) -> type[Exception] | None:
+    try:
+        agent.get(f"sha256:{sha256}")
+    except P2PCacheError as exc:
+        return type(exc)
+    return None
 
 
 def no_bans(agent: Agent) -> bool:
@@ -138,14 +149,14 @@ def test_what_is_changed_cut_replaced_or_removed_is_served_no_more_and_hashed_ag
     paths = [write_old(theirs / f"{n}.bin", data_of(3 * MIB, 20 + n)) for n in range(len(changes))]
     write_old(theirs / "stays", data_of(2 * MIB, 99))
     hashes = [sha256_file(path) for path in paths]
-    settings = {"adopt.every": "1h", "fetch.patience": "5s"}
+    settings = {"adopt.every": "1h", "fetch.patience": "5s", "fetch.peer_return": "1s"}
     with network(tmp_path, 2, settings=settings) as (a, b):
         first = adopt(a, theirs)["manifest"]
         for step, path in zip(changes, paths, strict=True):
             step(path)
-        for sha256 in hashes:
-            with pytest.raises(NotFound):
-                b.get(f"sha256:{sha256}")
+        with ThreadPoolExecutor(len(hashes)) as pool:
+            told = list(pool.map(partial(refused, b), hashes))
+        assert told == [NotFound] * len(hashes)
         assert no_bans(b)
         time.sleep(2.1)  # until they count as written
         again = adopt(a, theirs)  # as the next look would
@@ -163,14 +174,15 @@ def test_a_change_that_no_time_shows_is_caught_by_who_receives_it_and_bans_nobod
     large = write_old(theirs / "large", data_of(3 * MIB, 1))
     small = write_old(theirs / "small", data_of(1000, 2))
     hashes = [sha256_file(large), sha256_file(small)]
-    settings = {"adopt.every": "1h", "fetch.patience": "3s"}
+    settings = {"adopt.every": "1h", "fetch.patience": "2s", "fetch.peer_return": "1s"}
     with network(tmp_path, 2, settings=settings) as (a, b):
         manifest = adopt(a, theirs)["manifest"]
         write_old(large, data_of(3 * MIB, 3))
         write_old(small, data_of(1000, 4))
-        for ref in (*(f"sha256:{sha}" for sha in hashes), manifest):
-            with pytest.raises(Exception):  # noqa: B017,PT011 - nobody has it any more
-                b.get(ref, to=str(tmp_path / "out"))
+        with ThreadPoolExecutor(len(hashes)) as pool:
+            assert None not in list(pool.map(partial(refused, b), hashes))
+        with pytest.raises(P2PCacheError):
+            b.get(manifest, to=str(tmp_path / "out"))
         assert no_bans(b)
         assert not list((tmp_path / "out").rglob("*")), "and nothing of it is shown"
         write_old(theirs / "later", data_of(2 * MIB, 5))
@@ -183,18 +195,16 @@ def test_hashing_goes_on_after_a_kill_and_waits_for_pulls(tmp_path: Path):
     theirs = tmp_path / "theirs"
     for n in range(4):
         write_old(theirs / f"{n}.bin", data_of(4 * MIB, n))
-    write_old(theirs / "large.bin", data_of(80 * MIB, 9))
+    write_old(theirs / "large.bin", data_of(64 * MIB, 9))
     served = write_old(tmp_path / "site" / "served", data_of(16 * MIB, 30))
-    settings = {**QUICK, "adopt.limit_rate": "16MiB"}
+    settings = {**QUICK, "adopt.limit_rate": "24MiB"}
     with running_agent(tmp_path / "a", settings=settings) as agent:
         with agent.client() as client:
             client.adopt(theirs)
         wait_until(lambda: adopted(agent)["files"] == 4, "the small ones were not noted")
         with nginx(tmp_path / "site", tmp_path / "nginx") as origin:
-            from tests.support.pulling import Pull
-
             ref = f"{origin.url}/served#sha256={sha256_file(served)}"
-            with Pull(agent, ref, limit_rate=5 * MIB) as pull:
+            with Pull(agent, ref, limit_rate=8 * MIB) as pull:
                 pull.wait_bytes(MIB)
                 wait_until(lambda: adopted(agent)["paused"], "it was not held up")
                 left = adopted(agent)["waiting_bytes"]
@@ -205,7 +215,7 @@ def test_hashing_goes_on_after_a_kill_and_waits_for_pulls(tmp_path: Path):
         agent.start()
         wait_until(lambda: adopted(agent)["waiting_files"] == 1, "it did not come back")
         assert adopted(agent)["files"] == 4, "what was noted is not hashed again"
-        assert adopt(agent, theirs)["bytes"] == 96 * MIB
+        assert adopt(agent, theirs)["bytes"] == 80 * MIB
 
 
 def test_two_thousand_small_files_are_adopted_in_seconds(tmp_path: Path):
@@ -219,4 +229,4 @@ def test_two_thousand_small_files_are_adopted_in_seconds(tmp_path: Path):
         assert (done["files"], done["waiting_files"]) == (2000, 0)
         told = b.get(done["manifest"], to=str(tmp_path / "out"))
         assert told["files"] == 2000
-    assert took_s < 10, took_s
+    assert took_s < 15, took_s

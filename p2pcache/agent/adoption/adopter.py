@@ -108,8 +108,11 @@ class Adopter:
         """Until cancelled. What was not noted yet is hashed again by the next agent."""
         if self._store.readonly:
             return
-        for folder in await trio.to_thread.run_sync(self._store.adoptions.folders):
-            self.states.setdefault(folder.path, State(folder))
+        adoptions = self._store.adoptions
+        for folder in await trio.to_thread.run_sync(adoptions.folders):
+            state = self.states.setdefault(folder.path, State(folder))
+            if not state.looks:  # before the first look: as it was last time
+                _count(state, await trio.to_thread.run_sync(adoptions.files, folder.path), {})
         while True:
             while not self.states:
                 await self._wait_woken()
