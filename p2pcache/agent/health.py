@@ -53,6 +53,7 @@ async def status(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         ],
         "network": await network_status(parts),
         "ipfs": parts.ipfs.status(),
+        "limits": parts.rates.status(),
         "adopted": [shown(parts, state) for state in parts.adopter.states.values()],
     }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.origins import Origins
     from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
+    from p2pcache.agent.rates import HourlyRates
     from p2pcache.config.settings import Config
     from p2pcache.destinations.port import Destination
     from p2pcache.sources.port import Source
@@ -51,6 +52,7 @@ class Parts:
     naming: Naming
     adopter: Adopter
     origins: Origins
+    rates: HourlyRates
     ipfs: Ipfs
     kubos: Kubos
     destinations: Mapping[str, OpenDestination]

@@ -28,12 +28,14 @@ from p2pcache.agent.peering import tell_complete
 from p2pcache.agent.preload.preloads import Preloads
 from p2pcache.agent.public import AgentPublic
 from p2pcache.agent.pulls import Pulls
+from p2pcache.agent.rates import HourlyRates
 from p2pcache.agent.supervise import keep_running
 from p2pcache.agent.unlisted import list_named
 from p2pcache.config.ipfs import Public
 from p2pcache.destinations.kubo import KuboDestination
 from p2pcache.errors import DiskFull, LocalFault
 from p2pcache.lanes.odometer import open_odometer
+from p2pcache.lanes.throttle import open_throttle
 from p2pcache.sources.blocks import BlocksSource
 from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
@@ -44,6 +46,7 @@ from p2pcache.sources.oci.source import OciOptions, OciSource
 from p2pcache.sources.s3.source import S3Source
 from p2pcache.store.durable import local_faults
 from p2pcache.store.store import Store
+from p2pcache.transfer.downlink import Downlink
 from p2pcache.transfer.pull import PullContext
 from p2pcache.transfer.resolve import Resolver
 from p2pcache.transfer.workers import Workers, core_count, open_workers
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 
     from p2pcache.config.settings import Config
     from p2pcache.lanes.odometer import Odometer
+    from p2pcache.lanes.throttle import Throttle
     from p2pcache.sources.port import Source
 
 _log = logging.getLogger(__name__)
@@ -95,6 +99,12 @@ async def open_agent(
             nursery.start_soon(keep_running, _keep_leases, store)
             nursery.start_soon(keep_running, keep_lean, store, workers)
             network = NetworkSlot(config.home, config.network, store, time.time)
+            if config.limits.limits_down:
+                workers.downlink = Downlink(_throttle(config.home, closing))
+            rates = HourlyRates(
+                config.limits, config.values["lanes.limit_up"], workers.downlink, network, time.time
+            )
+            nursery.start_soon(keep_running, rates.run)
             names = NetworkNames(network, store, time.time)
             nursery.start_soon(keep_running, network.run)
             origins = Origins(
@@ -150,6 +160,7 @@ async def open_agent(
                     naming=naming,
                     adopter=adopter,
                     origins=origins,
+                    rates=rates,
                     ipfs=ipfs,
                     kubos=kubos,
                     destinations={"ipfs": partial(_ipfs, kubos, store, workers)},
@@ -189,6 +200,12 @@ def _odometer(home: Path, closing: ExitStack) -> Odometer | None:
     except DiskFull as exc:
         _log.warning("downloads are counted at their end only: %s", exc.message)
         return None
+
+
+def _throttle(home: Path, closing: ExitStack) -> Throttle:
+    """Raises LocalFault, DiskFull: a limit that was set is kept, or the agent does not start."""
+    with local_faults("making the file that downloads are limited with"):
+        return closing.enter_context(open_throttle(home / "run" / "throttle"))
 
 
 async def _keep_leases(store: Store) -> None:

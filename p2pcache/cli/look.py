@@ -15,7 +15,12 @@ from p2pcache.cli.receipt import receipt_lines
 from p2pcache.units import format_bytes, format_duration, format_progress, format_rate
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import IpfsStatus, NetworkStatus, StatusAnswer
+    from p2pcache.agent.localapi.answers import (
+        IpfsStatus,
+        LimitStatus,
+        NetworkStatus,
+        StatusAnswer,
+    )
 
 
 @click.command(
@@ -57,9 +62,24 @@ def status_lines(answer: StatusAnswer) -> list[str]:
         done, total = pull.get("done_bytes", 0), pull.get("total_bytes", 0)
         lines.append(f"  {pull.get('ref', '?')}  {format_progress(done, total)}")
     lines += [f"adopted  {a['folder']}  {adopted_state(a)}" for a in answer.get("adopted", [])]
+    lines += _limit_lines(answer.get("limits"))
     lines += _network_lines(answer.get("network"))
     lines += _ipfs_lines(answer.get("ipfs"))
     return [printable(line) for line in lines]
+
+
+def _limit_lines(limits: LimitStatus | None) -> list[str]:
+    """Nothing where there is no limit at any time."""
+    if limits is None:
+        return []
+    up, down = limits["up_bytes_per_s"], limits["down_bytes_per_s"]
+    if up is None and down is None and not limits["by_the_hour"]:
+        return []
+    shown = [
+        f"{name} {'no limit' if rate is None else format_rate(rate)}"
+        for name, rate in (("up", up), ("down", down))
+    ]
+    return [f"limits   {', '.join(shown)}{' at this hour' * limits['by_the_hour']}"]
 
 
 def _ipfs_lines(ipfs: IpfsStatus | None) -> list[str]:

@@ -24,6 +24,7 @@ from p2pcache.config.ipfs import (
     public_listen,
     where_kubo,
 )
+from p2pcache.config.limits import LimitSettings, format_night, night, total_rate
 from p2pcache.config.network import (
     DEFAULT_PORT,
     NetworkSettings,
@@ -48,6 +49,7 @@ from p2pcache.store.layout import StoreOptions
 from p2pcache.transfer.names import NameOptions
 from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.resolve import ResolveOptions
+from p2pcache.transfer.timetable import Rates
 from p2pcache.transfer.workers import WorkerOptions
 from p2pcache.units import exact_bytes, parse_bytes, parse_duration, parse_rate
 
@@ -217,6 +219,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("s3.url_valid", valid, float(_S3.url_valid_s), "how long a signed address holds"),
     Setting(
         "s3.buckets", buckets, (), "the same settings for one bucket, before these", format_buckets
+    ),
+    Setting(
+        "limits.up",
+        _optional(total_rate),
+        None,
+        "bytes/s that all other agents together get from this one",
+    ),
+    Setting("limits.down", _optional(total_rate), None, "bytes/s of all downloads together"),
+    Setting(
+        "limits.night",
+        night,
+        (),
+        "other limits at hours of the day: 22:00-06:00 up=none down=none",
+        format_night,
     ),
     Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
     Setting(
@@ -402,6 +418,7 @@ class Config:
     ipfs: IpfsSettings
     s3: S3Options
     adopt: AdoptOptions
+    limits: LimitSettings
     budgets: Budgets
     insecure_registries: frozenset[str]
     token_realms: frozenset[str]
@@ -541,7 +558,10 @@ def _build(
             full_mesh=values["network.full_mesh"],
             lane_tls=values["lanes.tls"],
             lane_port=values["lanes.port"],
-            limit_up_bytes_per_s=values["lanes.limit_up"],
+            limit_up_bytes_per_s=min(
+                (r for r in (values["lanes.limit_up"], values["limits.up"]) if r is not None),
+                default=None,
+            ),
         ),
         preload=PreloadSettings(values["preload.from"], values["agent.labels"]),
         ipfs=IpfsSettings(
@@ -557,6 +577,9 @@ def _build(
             public_limit_up_bytes_per_s=values["ipfs.public_limit_up"],
         ),
         s3=replace(s3_options(values, environment), ca_file=ca_file),
+        limits=LimitSettings(
+            Rates(values["limits.up"], values["limits.down"]), values["limits.night"]
+        ),
         adopt=AdoptOptions(values["adopt.every"], values["adopt.limit_rate"]),
         budgets=values["origins.budgets"],
         insecure_registries=values["oci.insecure"],

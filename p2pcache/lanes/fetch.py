@@ -29,7 +29,7 @@ from p2pcache.lanes import http
 from p2pcache.lanes.faults import Ended, disk_fault, ended, host_of, plain_text
 from p2pcache.lanes.odometer import counting
 from p2pcache.lanes.orders import Fault, FaultKind, FetchOrder, FetchReport, file_validator
-from p2pcache.lanes.pace import Guard, Pacer
+from p2pcache.lanes.pace import Guard, pacer_for
 from p2pcache.lanes.receive import receive_blocks, receive_rest
 from p2pcache.lanes.sink import BlockSink
 
@@ -88,8 +88,7 @@ def _fetch(order: FetchOrder, guard: Guard) -> FetchReport:
 
 def guard_for(limits: FetchLimits, count: Callable[[int], None] = lambda _: None) -> Guard:
     """The watchdog and rate limit of one request made alone; `count` hears of its body's bytes."""
-    rate = limits.rate_bytes_per_s
-    return Guard(limits, None if rate is None else Pacer(rate), count=count)
+    return Guard(limits, pacer_for(limits), count=count)
 
 
 def _from_server(order: FetchOrder, sink: BlockSink, guard: Guard, progress: _Progress) -> None:

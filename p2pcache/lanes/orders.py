@@ -74,6 +74,7 @@ class FetchLimits:
     max_redirects: int = 8  # hub -> CDN is 1-2; more is a loop
     at_once: int | None = None
     counted: Slot | None = None
+    throttle: str | None = None  # path of what the agent's limit leaves to a request (throttle)
 
 
 class FaultKind(enum.Enum):

@@ -389,6 +389,14 @@ class IpfsStatus(TypedDict):
     waits: NotRequired[bool]
 
 
+class LimitStatus(TypedDict):
+    """The rates that hold now, None: no limit. `by_the_hour`: others hold at other hours."""
+
+    up_bytes_per_s: float | None
+    down_bytes_per_s: float | None
+    by_the_hour: bool
+
+
 class StatusAnswer(TypedDict):
     """The agent now."""
 
@@ -403,6 +411,7 @@ class StatusAnswer(TypedDict):
     network: NotRequired[NetworkStatus]
     ipfs: NotRequired[IpfsStatus]
     adopted: NotRequired[list[AdoptedAnswer]]
+    limits: NotRequired[LimitStatus]
 
 
 class NetworkAnswer(TypedDict):
