@@ -13,6 +13,7 @@ import trio
 from p2pcache.agent.adoption.operations import shown
 from p2pcache.agent.network_health import network_checks, network_status, row
 from p2pcache.errors import NotFound
+from p2pcache.transfer.budgets import parse_month
 from p2pcache.units import format_bytes
 from p2pcache.version import __version__
 
@@ -59,8 +60,10 @@ async def status(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 
 async def origins(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """What the network fetched of each origin this month, and what it may."""
-    for origin in parts.origins.shown():
+    """What the network fetched of each origin in a month (this one), what it may, and the cost."""
+    text = args.optional_text("month")
+    month = None if text is None else parse_month(text)
+    for origin in await parts.origins.of_month(month):
         await emit({"type": "item", "value": origin})
     return {}
 

@@ -108,7 +108,14 @@ async def open_agent(
             names = NetworkNames(network, store, time.time)
             nursery.start_soon(keep_running, network.run)
             origins = Origins(
-                store, network, dict(config.budgets), time.time, odometer, spent, network.own_id()
+                store,
+                network,
+                dict(config.budgets),
+                time.time,
+                odometer,
+                spent,
+                network.own_id(),
+                dict(config.prices),
             )
             closing.callback(origins.close)
             nursery.start_soon(keep_running, origins.run)

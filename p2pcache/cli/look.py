@@ -26,17 +26,21 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command, short_help="Show the agent now.", example="p2pcache status --json", exits=(10, 11)
 )
-@click.option("--origins", is_flag=True, help="What was fetched of each origin, and by whom.")
+@click.option("--origins", is_flag=True, help="What each origin gave, to whom, at what cost.")
+@click.option("--month", metavar="YYYY-MM", help="Of an earlier month; with --origins.")
 @output_options
-def status(printer: Printer, *, origins: bool) -> None:
+def status(printer: Printer, *, origins: bool, month: str | None) -> None:
     """Show the running agent: its store, pulls, clients, network and gateways. Starts none.
 
     With --origins: the budget of each origin, what the network fetched of it this month and which
-    agent how much, who asks it now, and who was told to wait.
+    agent how much, who asks it now, and who was told to wait; how many copies of its files left it,
+    what failed, what was sent there, and the money at the price of `origins.prices`.
     """
+    if month is not None and not origins:
+        raise click.UsageError("--month is for --origins.")
     with connect() as agent:
         if origins:
-            rows = agent.origins()
+            rows = agent.origins(month)
             printer.show("origins", {"origins": rows}, origin_lines(rows))
         else:
             answer = agent.status()

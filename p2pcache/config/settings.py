@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +36,27 @@ from p2pcache.config.network import (
     trust,
     words,
 )
-from p2pcache.config.origins import Budgets, budgets, format_budgets
+from p2pcache.config.origins import (
+    MAX_BUDGETS,
+    Budgets,
+    Prices,
+    budgets,
+    format_budgets,
+    format_prices,
+    prices,
+)
 from p2pcache.config.preload import PreloadSettings, format_labels, labels, who
 from p2pcache.config.registries import registry_hosts
 from p2pcache.config.s3 import buckets, endpoint, format_buckets, region, s3_options, style, valid
+from p2pcache.config.setting import (
+    Setting,
+)
+from p2pcache.config.setting import budget as _budget
+from p2pcache.config.setting import number as _number
+from p2pcache.config.setting import optional as _optional
+from p2pcache.config.setting import some_time as _some_time
+from p2pcache.config.setting import streams as _streams
+from p2pcache.config.setting import yes as _yes
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
 from p2pcache.sources.oci.challenge import LOOPBACK
@@ -51,89 +67,10 @@ from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.resolve import ResolveOptions
 from p2pcache.transfer.timetable import Rates
 from p2pcache.transfer.workers import WorkerOptions
-from p2pcache.units import exact_bytes, parse_bytes, parse_duration, parse_rate
+from p2pcache.units import parse_bytes, parse_duration, parse_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-MAX_STREAMS = 256  # each is a process of 25 MB: a number beyond this is a slip
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting. `parse` turns text into the value; `default` is a value."""
-
-    key: str
-    parse: Callable[[str], Any]
-    default: Any
-    help: str
-    show: Callable[[Any], Any] = lambda value: value  # as plain values, for people and JSON
-
-    @property
-    def variable(self) -> str:
-        """Its environment variable."""
-        return "P2PCACHE_" + self.key.upper().replace(".", "_")
-
-    def text(self, shown: Any) -> str:  # noqa: ANN401 - what `show` gives
-        """A value as it may be written in `config.toml`: `512 MiB`, `10s`, `on`."""
-        if shown is None or shown in ([], ()):
-            return "none"
-        if isinstance(shown, bool):
-            return "on" if shown else "off"
-        if isinstance(shown, list | tuple):
-            return ", ".join(map(str, shown))
-        if isinstance(shown, int | float) and shown > 0:
-            for text in (exact_bytes(shown), f"{shown:g}s"):
-                with suppress(ValueError):
-                    if self.parse(text) == shown:
-                        return text
-        return str(shown)
-
-
-def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`none` and the empty text mean: not set."""
-    return lambda text: None if text.strip().lower() in ("", "none") else parse(text)
-
-
-def _yes(text: str) -> bool:
-    word = text.strip().lower()
-    if word in ("1", "true", "yes", "on"):
-        return True
-    if word in ("0", "false", "no", "off"):
-        return False
-    raise ValueError(f"`{text}` is neither on nor off")
-
-
-def _budget(text: str) -> int:
-    count = parse_bytes(text)
-    if count < 1:
-        raise ValueError("a store of no bytes holds nothing; `none` is no limit")
-    return count
-
-
-def _number(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise ValueError(f"`{text}` is not a whole number") from None
-    if value < 1:
-        raise ValueError(f"`{text}` is not a positive number")
-    return value
-
-
-def _streams(text: str) -> int:
-    count = _number(text)
-    if count > MAX_STREAMS:
-        raise ValueError(f"`{text}` is more than {MAX_STREAMS}")
-    return count
-
-
-def _some_time(text: str) -> float:
-    seconds = parse_duration(text)
-    if seconds <= 0:
-        raise ValueError(f"`{text}` would end everything at once; write it like 30s")
-    return seconds
-
+    from collections.abc import Mapping
 
 # A Service that is called p2pcache puts such variables into every pod of its namespace.
 _OF_KUBERNETES = re.compile(r"P2PCACHE_(SERVICE_(HOST|PORT)|PORT($|_))")
@@ -198,6 +135,13 @@ SETTINGS: tuple[Setting, ...] = (
         (),
         "what all agents of the network together may ask of an origin",
         format_budgets,
+    ),
+    Setting(
+        "origins.prices",
+        prices,
+        (),
+        "what origins charge, for `status --origins`: HOST gb=0.09 requests=0.40 USD",
+        format_prices,
     ),
     Setting("resolve.timeout", _some_time, _RESOLVE.timeout_s, "how long a listing may take"),
     Setting(
@@ -420,6 +364,7 @@ class Config:
     adopt: AdoptOptions
     limits: LimitSettings
     budgets: Budgets
+    prices: Prices
     insecure_registries: frozenset[str]
     token_realms: frozenset[str]
     values: Mapping[str, Any]
@@ -511,6 +456,16 @@ def _flat(file: Path) -> dict[str, str]:
     return flat
 
 
+def _told(limited: Budgets, priced: Prices) -> Prices:
+    """Members tell each other of all of these in one message."""
+    if len({host for host, _ in (*limited, *priced)}) > MAX_BUDGETS:
+        raise UsageError(
+            f"more than {MAX_BUDGETS} hosts have a budget or a price",
+            hint="keep the most important in `origins.budgets` and `origins.prices`",
+        )
+    return priced
+
+
 def _build(
     home: Path,
     values: dict[str, Any],
@@ -582,6 +537,7 @@ def _build(
         ),
         adopt=AdoptOptions(values["adopt.every"], values["adopt.limit_rate"]),
         budgets=values["origins.budgets"],
+        prices=_told(values["origins.budgets"], values["origins.prices"]),
         insecure_registries=values["oci.insecure"],
         token_realms=values["oci.realms"],
         values=values,

@@ -125,8 +125,21 @@ CREATE TABLE adopted_files (
   PRIMARY KEY (folder, path)
 ) WITHOUT ROWID;
 """
+# What this agent's use of origins comes to (`store.origin_costs`), by month.
+_SCHEMA_9 = """
+CREATE TABLE origin_costs (
+  origin BLOB NOT NULL, month INTEGER NOT NULL, host TEXT NOT NULL, errors INTEGER NOT NULL,
+  sent_bytes INTEGER NOT NULL, sent_requests INTEGER NOT NULL, PRIMARY KEY (origin, month)
+) WITHOUT ROWID;
+CREATE TABLE origin_content (
+  origin BLOB NOT NULL, month INTEGER NOT NULL, sha256 BLOB NOT NULL, size INTEGER NOT NULL,
+  PRIMARY KEY (origin, month, sha256)
+) WITHOUT ROWID;
+"""
 # step n turns schema n into schema n + 1; an empty file is schema 0
-_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5, _SCHEMA_6, _SCHEMA_7, _SCHEMA_8)
+_STEPS = (
+    _SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5, _SCHEMA_6, _SCHEMA_7, _SCHEMA_8, _SCHEMA_9,
+)  # fmt: skip
 SCHEMA_VERSION = len(_STEPS)
 
 

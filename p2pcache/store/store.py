@@ -31,6 +31,7 @@ from p2pcache.store.layout import Layout, StoreOptions
 from p2pcache.store.lease import LeaseBook
 from p2pcache.store.loose import Loose
 from p2pcache.store.order import Order, subdirectories
+from p2pcache.store.origin_costs import OriginCosts
 from p2pcache.store.others import OtherAgents
 from p2pcache.store.pairs import Pairs
 from p2pcache.store.partial import Meta, Partial, count_live
@@ -77,6 +78,7 @@ class Store:
         self.others = OtherAgents(index)
         self.preloads = PreloadRows(index)
         self.spent = SpentRows(index)
+        self.origin_costs = OriginCosts(index)
         self.pairs = Pairs(index)
         self.adoptions = Adoptions(index, self._blobs)
         self.replica_manifests: frozenset[bytes] = frozenset()

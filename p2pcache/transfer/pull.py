@@ -17,6 +17,7 @@ from p2pcache.content.verify import verify_whole
 from p2pcache.errors import LocalFault, NotFound, Untrusted, UsageError, plain_errors
 from p2pcache.lanes.orders import FetchLimits, FollowOrder
 from p2pcache.sources.port import BlockReader, Joins, SourceKind
+from p2pcache.store.blobs import BlobInfo
 from p2pcache.transfer.by_blocks import ByBlocks, bring_by_blocks, together
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.machine import Statistics
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from p2pcache.content.refs import Ref
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import Credentials, ListedFile, Source
-    from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.policy import TransferOptions
@@ -171,7 +171,7 @@ async def pull(
         if helper is not None:
             helped = await open_.enter_async_context(helper(missing, source is not None))
         met = None if peers is None else await open_.enter_async_context(peers)
-        return await fetch(
+        report = await fetch(
             context,
             resolution.canonical,
             missing,
@@ -183,6 +183,11 @@ async def pull(
             hold=hold,
             peers=met,
         )
+    if source is not None and source.kind is SourceKind.ORIGIN:
+        came = (report.blobs[w.path] for w in missing)
+        named = ((b.sha256, b.size) for b in came if isinstance(b, BlobInfo))
+        context.spending.arrived(resolution.listing.endpoint, named)
+    return report
 
 
 async def _by_blocks(

@@ -342,10 +342,19 @@ class ParkedMember(TypedDict):
     until: float
 
 
+class OriginCostAnswer(TypedDict):
+    """Money, at the price of `origins.prices`."""
+
+    amount: float
+    currency: str
+
+
 class OriginStatus(TypedDict):
     """One origin in this month (UTC), as far as is known here. `limits`: `requests_per_s`,
     `concurrent`, `bytes_per_s` and `month_bytes`, each None where there is none; `renews_at`: unix
     time; `used_up`: nobody asks it any more before that. `members`: those that fetched most.
+    Of this agent alone: `errors`, `sent_*`, and `content_bytes`, of the distinct files of this
+    origin that came here in that month; `copies`: how often their bytes left the origin.
     """
 
     host: str
@@ -355,6 +364,12 @@ class OriginStatus(TypedDict):
     bytes: int
     requests: int
     used_up: bool
+    errors: int
+    sent_bytes: int
+    sent_requests: int
+    content_bytes: int
+    copies: float | None
+    cost: OriginCostAnswer | None
     members: list[OriginMember]
     parked: list[ParkedMember]
 

@@ -291,9 +291,12 @@ class Client:
         """The agent now."""
         return cast("answers.StatusAnswer", self.call("status", {})[0])
 
-    def origins(self) -> list[answers.OriginStatus]:
-        """What the network fetched of each origin this month, by whom, and what it may."""
-        return cast("list[answers.OriginStatus]", self.call("origins", {})[1])
+    def origins(self, month: str | None = None) -> list[answers.OriginStatus]:
+        """What the network fetched of each origin this month (or `2026-11`), by whom, what it may,
+        and what it cost.
+        """
+        args = {} if month is None else {"month": month}
+        return cast("list[answers.OriginStatus]", self.call("origins", args)[1])
 
     def why(self, ref: str = "last") -> dict[str, Any]:
         """The receipt of the last pull, or of a ref's."""
