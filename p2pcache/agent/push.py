@@ -65,6 +65,9 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 hint="if its licence lets you pass it on so, use --allow-gated",
             )
         content = await trio.to_thread.run_sync(_content, parts.store, chosen, blobs)
+        given = await _give(destination, content, emit, dry_run=dry_run)
+        if given["sent_bytes"]:
+            parts.origins.spending.sent(destination.where, given["sent_bytes"], 0)
         return {
             "ref": chosen.ref,
             "manifest": cids.format_cid(chosen.manifest.cid()),
@@ -72,7 +75,7 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             "sha256": _only_sha256(chosen, blobs),
             "files": len(chosen.manifest.files),
             "total_bytes": sum(file.size for file in chosen.manifest.files),
-            "to": await _give(destination, content, emit, dry_run=dry_run),
+            "to": given,
         }
 
 
