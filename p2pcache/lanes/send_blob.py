@@ -1,0 +1,153 @@
+"""A part of a file of ours as the body of one request: PUT or PATCH, as registries take blobs.
+
+Each block is verified before it goes out: a damaged disk must not be blamed on whoever receives
+it. Memory: one block, and 32 bytes for each block of the part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import urllib3
+
+from p2pcache.content.unixfs import LEAF_BYTES
+from p2pcache.content.verify import verify_block
+from p2pcache.errors import Untrusted
+from p2pcache.lanes import pools
+from p2pcache.lanes.faults import Ended, disk_fault, ended, network_fault
+from p2pcache.lanes.odometer import counting
+from p2pcache.lanes.orders import Fault, FaultKind, FetchLimits, Slot, Tls
+from p2pcache.lanes.pace import Guard, Pacer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_ANSWER_BYTES = 16 << 10  # what a registry says of an upload is some hundred bytes
+SILENT_S = 60.0  # without taking a byte, or an answer: its disk may be flushing
+STEP_BYTES = 256 << 10  # of one send; smaller ones where a rate is kept
+
+
+@dataclass(frozen=True, slots=True)
+class BlobOrder:
+    """Send bytes [start, end) of a file. `hashes`: the sha2-256 of each block that these touch,
+    joined. `data`: in place of a file, small bytes that nobody stored.
+    """
+
+    method: str
+    url: str
+    fields: tuple[tuple[str, str], ...] = field(repr=False)
+    path: str
+    size: int  # of the whole file
+    start: int
+    end: int
+    hashes: bytes = field(repr=False)
+    tls: Tls = Tls()
+    data: bytes | None = field(default=None, repr=False)
+    rate_bytes_per_s: float | None = None
+    counted: Slot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlobReport:
+    """What was answered. `fault`: nothing was, or our disk failed."""
+
+    status: int = 0
+    fields: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes = b""
+    fault: Fault | None = None
+
+
+class _Part(io.RawIOBase):
+    """The bytes as a file that http.client reads: verified blocks, at the limited rate."""
+
+    def __init__(self, order: BlobOrder, count: Callable[[int], None]) -> None:
+        super().__init__()
+        self._order = order
+        self._count = count
+        rate = order.rate_bytes_per_s
+        self._pacer = None if rate is None else Pacer(rate)
+        self._step = STEP_BYTES if self._pacer is None else self._pacer.step_bytes
+        self._at = order.start
+        self._block = memoryview(b"")
+        self._fd = -1
+        self.fault: Fault | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes; b"" at the end. Raises `Ended` for our disk."""
+        if self._at >= self._order.end:
+            return b""
+        if not self._block:
+            self._block = self._next()
+        step = self._step if size < 0 else min(size, self._step)
+        data = bytes(self._block[:step])  # http.client sends what it is given as a whole
+        self._block = self._block[step:]
+        self._at += len(data)
+        if self._pacer is not None and (pause_s := self._pacer.delay_s(len(data))) > 0:
+            time.sleep(pause_s)
+        self._count(len(data))
+        return data
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        super().close()
+
+    def _next(self) -> memoryview:
+        order = self._order
+        if order.data is not None:
+            return memoryview(order.data)[self._at : order.end]
+        number = self._at // LEAF_BYTES
+        first = number * LEAF_BYTES
+        try:
+            if self._fd < 0:
+                self._fd = os.open(order.path, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(self._fd, LEAF_BYTES, first)
+        except OSError as exc:
+            self.fault = disk_fault(exc, f"read {order.path}")
+            raise Ended(self.fault) from exc
+        at = (number - order.start // LEAF_BYTES) * 32
+        try:
+            verify_block(order.hashes[at : at + 32], data)
+        except Untrusted as exc:
+            text = f"{order.path} is damaged on this disk: {exc.message}"
+            raise ended(FaultKind.LOCAL, text) from exc
+        return memoryview(data)[self._at - first : order.end - first]
+
+
+def send_blob(order: BlobOrder) -> BlobReport:
+    """Run one order in this process and report. Never raises for the remote or the disk."""
+    with counting(order.counted) as count, contextlib.closing(_Part(order, count)) as part:
+        try:
+            return _exchange(order, part)
+        except Ended as exc:
+            return BlobReport(fault=exc.fault)
+        except (OSError, http.client.HTTPException, ValueError, urllib3.exceptions.HTTPError) as exc:
+            return BlobReport(fault=network_fault(exc, order.url))
+
+
+def _exchange(order: BlobOrder, part: _Part) -> BlobReport:
+    guard = Guard(FetchLimits(no_progress_s=SILENT_S, floor_bytes_per_s=0.0))
+    fields = {
+        "Content-Type": "application/octet-stream",
+        "User-Agent": "p2pcache",
+        **dict(order.fields),
+        "Content-Length": str(order.end - order.start),
+    }
+    answer = pools.send(
+        order.method, order.url, fields, order.tls, urllib3.Timeout(SILENT_S), guard, part
+    )
+    body = b""
+    try:
+        body = answer.read(MAX_ANSWER_BYTES)
+    finally:
+        if answer.status >= 400 or len(body) == MAX_ANSWER_BYTES or not body:
+            answer.close()  # it may not have read all that was sent, or has more to say
+        answer.release_conn()
+    return BlobReport(answer.status, tuple(answer.headers.items()), body)
