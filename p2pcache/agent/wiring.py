@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.config.settings import Config
+    from p2pcache.destinations.port import Place
     from p2pcache.lanes.odometer import Odometer
     from p2pcache.sources.port import Source
 
@@ -167,9 +168,9 @@ async def open_agent(
                     await kubos.aclose()
 
 
-async def _ipfs(kubos: Kubos, store: Store, workers: Workers, said: str | None) -> KuboDestination:
+async def _ipfs(kubos: Kubos, store: Store, workers: Workers, to: Place) -> KuboDestination:
     """The configured Kubo, or the one that a caller names."""
-    place = await kubos.needed_place(said)
+    place = await kubos.needed_place(to.kubo)
     return KuboDestination(
         place.api, workers.send_car, lambda: store.small_dir() / uuid.uuid4().hex
     )

@@ -43,7 +43,7 @@ AT_ONCE = 8  # questions; Kubo answers each out of its own store
 BEAT_S = 0.2  # between two looks at how much went out
 
 
-NOTHING = Amount(0, 0)
+NOTHING = Amount()
 _AGAIN = "push it again when that is mended: what it took is not sent twice"
 
 
@@ -124,7 +124,11 @@ class KuboDestination:
                     hint=_AGAIN,
                 )
         note = await self._provide(content.root)
-        return Pushed(sent, content.root, note is None, () if note is None else (note,))
+        notes = () if note is None else (note,)
+        return Pushed(sent, content.root, pinned=True, provided=note is None, notes=notes)
+
+    async def aclose(self) -> None:
+        """See the port: each question has a connection of its own."""
 
     # -- what it has ------------------------------------------------------------------------------
 
