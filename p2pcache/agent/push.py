@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from p2pcache.agent.peering import tell_complete
 from p2pcache.agent.unlisted import list_first
 from p2pcache.content import cid as cids
 from p2pcache.content import refs, unixfs
+from p2pcache.content.registry_refs import OciRef
 from p2pcache.destinations.port import Content, ContentFile
 from p2pcache.errors import Denied, NotFound, UsageError
 from p2pcache.sources.port import Credentials
@@ -57,7 +58,8 @@ async def _push_to(
     parts: Parts, destination: Destination[Any], args: Args, emit: Emit
 ) -> dict[str, Any]:
     path = args.optional_text("path")
-    text = args.text("ref") if path is None else path
+    text = _whole(args.text("ref"), destination) if path is None else path
+    args = args.having(ref=text)
     if path is not None:
         await _take_in(parts, path, emit)
     dry_run = args.flag("dry_run")
@@ -82,6 +84,17 @@ async def _push_to(
             "total_bytes": sum(file.size for file in chosen.manifest.files),
             "to": await give(destination, content, emit, dry_run=dry_run),
         }
+
+
+def _whole(text: str, destination: Destination[Any]) -> str:
+    """The ref that has all of what `text` means, where that is more: what came from a registry goes
+    to one with its own manifest, which only an image layout has.
+    """
+    if destination.name in ("oci", "ollama"):
+        ref = refs.parse_ref(text)
+        if isinstance(ref, OciRef) and ref.layout != "oci":
+            return refs.canonical(replace(ref, layout="oci"))
+    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ from p2pcache.agent.pulls import Pulls
 from p2pcache.agent.supervise import keep_running
 from p2pcache.agent.unlisted import list_named
 from p2pcache.config.ipfs import Public
+from p2pcache.content.refs import parse_ref
+from p2pcache.content.registry_refs import OciRef, OllamaRef
 from p2pcache.destinations.kubo import KuboDestination
 from p2pcache.errors import DiskFull, LocalFault
 from p2pcache.lanes.odometer import open_odometer
@@ -38,7 +40,8 @@ from p2pcache.sources.file import FileSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
 from p2pcache.sources.kubo import KuboOptions, KuboSource
-from p2pcache.sources.oci.source import OciOptions, OciSource
+from p2pcache.sources.oci.options import OciOptions, login_for, registry_url
+from p2pcache.sources.oci.source import OciSource
 from p2pcache.sources.s3.source import S3Source
 from p2pcache.store.durable import local_faults
 from p2pcache.store.store import Store
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
 
     from p2pcache.config.settings import Config
     from p2pcache.destinations.port import Place
+    from p2pcache.destinations.registry.destination import RegistryDestination
     from p2pcache.lanes.odometer import Odometer
     from p2pcache.sources.port import Source
 
@@ -76,18 +80,17 @@ async def open_agent(
         spent = await trio.to_thread.run_sync(store.spent.all)
         odometer = _odometer(config.home, closing)
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
+            registries = OciOptions(
+                ca_file=config.ca_file,
+                insecure=config.insecure_registries,
+                realms=config.token_realms,
+            )
             kubos = Kubos(config.ipfs, lambda place, s: KuboSource(place, KuboOptions(present_s=s)))
             sources: list[Source] = [
                 HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 S3Source(workers.call, config.s3),
-                OciSource(
-                    OciOptions(
-                        ca_file=config.ca_file,
-                        insecure=config.insecure_registries,
-                        realms=config.token_realms,
-                    )
-                ),
+                OciSource(registries),
                 FileSource(),
                 ConfiguredKubo(kubos),
             ]
@@ -149,7 +152,11 @@ async def open_agent(
                     origins=origins,
                     ipfs=ipfs,
                     kubos=kubos,
-                    destinations={"ipfs": partial(_ipfs, kubos, store, workers)},
+                    destinations={
+                        "ipfs": partial(_ipfs, kubos, store, workers),
+                        "oci": partial(_registry, registries, store, workers),
+                        "ollama": partial(_registry, registries, store, workers),
+                    },
                     here=here,
                     fetched=BlocksSource(local, shown, ipfs.blocks.get),
                     now=time.time,
@@ -173,6 +180,33 @@ async def _ipfs(kubos: Kubos, store: Store, workers: Workers, to: Place) -> Kubo
     place = await kubos.needed_place(to.kubo)
     return KuboDestination(
         place.api, workers.send_car, lambda: store.small_dir() / uuid.uuid4().hex
+    )
+
+
+async def _registry(
+    options: OciOptions, store: Store, workers: Workers, to: Place
+) -> RegistryDestination:
+    """The repository of a registry, or of one of Ollama's, that a caller names."""
+    from p2pcache.destinations.registry.destination import RegistryDestination  # brings httpx
+    from p2pcache.destinations.registry.upload import UploadOptions
+    from p2pcache.sources.oci.pushing import Pushing
+    from p2pcache.sources.oci.registry import Place as Repository
+    from p2pcache.sources.oci.registry import Registries
+
+    ref = parse_ref(to.dest)
+    assert isinstance(ref, OciRef | OllamaRef), "its scheme says so"
+    repository = Repository(registry_url(ref.registry, options), ref.repository)
+    login = login_for(ref.registry, to.credentials)
+    asked = Registries(options)
+    return RegistryDestination(
+        ref,
+        lambda others: Pushing(asked, repository, login, others),
+        workers.send_blob,
+        store.uploads,
+        store.names_of,
+        lambda: store.small_dir() / uuid.uuid4().hex,
+        UploadOptions(ca_file=options.ca_file, rate_bytes_per_s=to.rate_bytes_per_s),
+        asked.aclose,
     )
 
 

@@ -97,7 +97,7 @@ def make_model(ggufs: Sequence[Part], beside: Mapping[str, Part]) -> OllamaModel
         "config": _described(config, CONFIG_TYPE),
         "layers": layers,
     }
-    notes = ()
+    notes: tuple[str, ...] = ()
     if "template" not in beside and "tokenizer.chat_template" in header.texts:
         notes = (
             "the model has no template of Ollama's; `ollama create` would look for one of its own "

@@ -13,7 +13,7 @@ import ssl
 import threading
 import urllib.request
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import urllib3
@@ -27,7 +27,6 @@ from p2pcache.lanes.tls import BulkContext
 
 if TYPE_CHECKING:
     import socket
-    from typing import IO
 
     from _typeshed import WriteableBuffer
 
@@ -184,7 +183,7 @@ def send(
     tls: Tls,
     timeout: urllib3.Timeout,
     guard: Guard,
-    body: IO[bytes],
+    body: io.RawIOBase,
 ) -> urllib3.BaseHTTPResponse:
     """One request with a body that is read once: not redirected, not repeated, nothing read of its
     answer. Raises what urllib3 raises, and `Ended`.
@@ -193,7 +192,7 @@ def send(
     _call.guard = guard
     try:
         return manager.urlopen(
-            method, url, headers=headers, body=body,
+            method, url, headers=headers, body=cast("IO[bytes]", body),
             redirect=False, retries=False, timeout=timeout,
             preload_content=False, decode_content=False,
         )  # fmt: skip

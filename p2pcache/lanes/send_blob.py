@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_ANSWER_BYTES = 16 << 10  # what a registry says of an upload is some hundred bytes
+HASH_BYTES = 32
 SILENT_S = 60.0  # without taking a byte, or an answer: its disk may be flushing
 STEP_BYTES = 256 << 10  # of one send; smaller ones where a rate is kept
 
@@ -43,11 +44,10 @@ class BlobOrder:
     url: str
     fields: tuple[tuple[str, str], ...] = field(repr=False)
     path: str
-    size: int  # of the whole file
     start: int
     end: int
     hashes: bytes = field(repr=False)
-    tls: Tls = Tls()
+    tls: Tls
     data: bytes | None = field(default=None, repr=False)
     rate_bytes_per_s: float | None = None
     counted: Slot | None = None
@@ -112,9 +112,9 @@ class _Part(io.RawIOBase):
         except OSError as exc:
             self.fault = disk_fault(exc, f"read {order.path}")
             raise Ended(self.fault) from exc
-        at = (number - order.start // LEAF_BYTES) * 32
+        at = (number - order.start // LEAF_BYTES) * HASH_BYTES
         try:
-            verify_block(order.hashes[at : at + 32], data)
+            verify_block(order.hashes[at : at + HASH_BYTES], data)
         except Untrusted as exc:
             text = f"{order.path} is damaged on this disk: {exc.message}"
             raise ended(FaultKind.LOCAL, text) from exc
@@ -128,7 +128,12 @@ def send_blob(order: BlobOrder) -> BlobReport:
             return _exchange(order, part)
         except Ended as exc:
             return BlobReport(fault=exc.fault)
-        except (OSError, http.client.HTTPException, ValueError, urllib3.exceptions.HTTPError) as exc:
+        except (
+            OSError,
+            http.client.HTTPException,
+            ValueError,
+            urllib3.exceptions.HTTPError,
+        ) as exc:
             return BlobReport(fault=network_fault(exc, order.url))
 
 

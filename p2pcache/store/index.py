@@ -114,8 +114,15 @@ CREATE TABLE pairs (
 CREATE INDEX pairs_by_root ON pairs (root);
 CREATE INDEX pinned_blocks_by_block ON pinned_blocks (multihash);
 """
+# Uploads to registries that have begun (`store.uploads`).
+_SCHEMA_8 = """
+CREATE TABLE uploads (
+  place TEXT NOT NULL, digest TEXT NOT NULL, location TEXT NOT NULL, kept_at REAL NOT NULL,
+  PRIMARY KEY (place, digest)
+);
+"""
 # step n turns schema n into schema n + 1; an empty file is schema 0
-_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5, _SCHEMA_6, _SCHEMA_7)
+_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5, _SCHEMA_6, _SCHEMA_7, _SCHEMA_8)
 SCHEMA_VERSION = len(_STEPS)
 
 

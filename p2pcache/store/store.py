@@ -40,6 +40,7 @@ from p2pcache.store.rooted import AnyBlob, Rooted, is_root
 from p2pcache.store.spent import SpentRows
 from p2pcache.store.ties import Ties
 from p2pcache.store.unlisted import Unlisted
+from p2pcache.store.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -76,6 +77,7 @@ class Store:
         self.others = OtherAgents(index)
         self.preloads = PreloadRows(index)
         self.spent = SpentRows(index)
+        self.uploads = Uploads(index)
         self.pairs = Pairs(index)
         self.replica_manifests: frozenset[bytes] = frozenset()
         self.rooted = Rooted(layout, self._blobs)
@@ -497,6 +499,10 @@ class Store:
         """Keep a manifest as restricted, before anything of it is here."""
         self._records.put_manifest(manifest)
         self._records.restrict(manifest.cid())
+
+    def names_of(self, sha256s: Collection[bytes]) -> list[str]:
+        """What manifests that list these blobs are called: by a ref, else by their CID. Sorted."""
+        return self._records.names_of(sha256s)
 
     def restricted_manifests(self) -> set[bytes]:
         """Manifests that nobody may read without a right to."""

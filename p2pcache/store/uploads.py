@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from p2pcache.store.index import Index
 
 KEPT_S = 7 * 86_400.0  # registries forget sessions after a day to a week (distribution: a week)
@@ -16,19 +19,21 @@ class Uploads:
     never shown. Errors: LocalFault.
     """
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, now: Callable[[], float] = time.time) -> None:
         self._index = index
+        self._now = now
 
-    def find(self, where: str, digest: str, now: float) -> str | None:
+    def find(self, where: str, digest: str) -> str | None:
         """Where the next bytes of a blob go, in a repository (its URL)."""
         rows = self._index.read(
             "SELECT location FROM uploads WHERE place = ? AND digest = ? AND kept_at > ?",
-            (where, digest, now - KEPT_S),
+            (where, digest, self._now() - KEPT_S),
         )
         return str(rows[0][0]) if rows else None
 
-    def keep(self, where: str, digest: str, location: str, now: float) -> None:
+    def keep(self, where: str, digest: str, location: str) -> None:
         """Remember it, durably, before its bytes go out."""
+        now = self._now()
         with self._index.write("keeping where an upload goes") as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO uploads VALUES (?,?,?,?)", (where, digest, location, now)

@@ -17,7 +17,8 @@ from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import NAMED_BY_ARRIVAL, ONE_STREAM, HttpOptions, HttpSource
 from p2pcache.sources.kubo import KuboSource
 from p2pcache.sources.kubo_place import find_kubo
-from p2pcache.sources.oci.source import OciOptions, OciSource
+from p2pcache.sources.oci.options import OciOptions
+from p2pcache.sources.oci.source import OciSource
 from p2pcache.sources.port import AwsLogin, Credentials, RegistryLogin
 from p2pcache.sources.s3.options import S3Options
 from p2pcache.sources.s3.source import S3Source

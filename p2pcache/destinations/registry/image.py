@@ -28,7 +28,7 @@ from p2pcache.sources.oci.manifest import (
 from p2pcache.store.durable import local_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from p2pcache.destinations.port import Content, ContentFile
 
@@ -201,5 +201,7 @@ def _small(file: ContentFile, who: str) -> bytes:
         return stream.read(MAX_MANIFEST_BYTES)
 
 
-def _once(blobs: Iterable[Blob]) -> tuple[Blob, ...]:
-    return tuple({blob.digest: blob for blob in blobs}.values())
+def _once(blobs: Sequence[Blob]) -> tuple[Blob, ...]:
+    """Each once, where it comes last: a config that is a layer, too, stays the last."""
+    found = {blob.digest: blob for blob in reversed(blobs)}
+    return tuple(reversed(found.values()))

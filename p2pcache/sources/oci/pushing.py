@@ -22,13 +22,20 @@ from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.lanes.faults import plain_text
 from p2pcache.sources.oci.access import Stage, login_hint
-from p2pcache.sources.oci.registry import Registries, Reply, Sent, later, said_of
+from p2pcache.sources.oci.registry import (
+    NOTHING_SENT,
+    Place,
+    Registries,
+    Reply,
+    Sent,
+    later,
+    said_of,
+)
 from p2pcache.sources.urls import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from p2pcache.sources.oci.registry import Place
     from p2pcache.sources.port import RegistryLogin
 
 MAX_LOCATION_CHARS = 8192  # of a session's address; ECR's and Quay's have some hundred
@@ -78,6 +85,12 @@ class Pushing:
             raise Untrusted(f"{self.where} has {said} bytes under {digest}, which has {size}")
         return True
 
+    async def has_elsewhere(self, repository: str, digest: str) -> bool:
+        """Whether another repository of this registry has a blob, as far as this login sees."""
+        place = Place(self.place.registry, repository)
+        reply = await self._registries.ask(self._access, "HEAD", place, f"blobs/{digest}")
+        return 200 <= reply.status < 400
+
     async def manifest_digest(self, reference: str) -> str | None:
         """What a tag, or a digest, names there now; None: nothing. Raises by the table."""
         reply = await self._ask("HEAD", f"manifests/{reference}")
@@ -85,7 +98,8 @@ class Pushing:
             return None
         if reply.status != 200:
             raise self.refused(reply, reference)
-        return reply.fields.get("docker-content-digest", "")
+        said: str = reply.fields.get("docker-content-digest", "")
+        return said
 
     async def begin(self, digest: str, mounts: Iterable[str]) -> Session | None:
         """Begin an upload, or have the blob taken from one of the repositories `mounts`: None, it
@@ -191,7 +205,7 @@ class Pushing:
     def _check(self, reply: Reply, digest: str) -> None:
         self.check_answer(reply.fields, digest)
 
-    async def _ask(self, method: str, what: str, sent: Sent = Sent()) -> Reply:
+    async def _ask(self, method: str, what: str, sent: Sent = NOTHING_SENT) -> Reply:
         return await self._registries.ask(self._access, method, self.place, what, sent)
 
     def _session(self, status: int, fields: Mapping[str, str], before: str | None) -> Session:

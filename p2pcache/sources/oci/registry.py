@@ -304,6 +304,7 @@ def _refused(reply: Reply, place: Place, reference: str, access: Access) -> P2PC
 
 
 def later(status: int, fields: httpx.Headers, what: str, said: str = "") -> Unavailable:
+    """The error for what may be otherwise in a while. `what`: was asked for, or sent."""
     wait_s = headers.retry_after_s(
         fields.get("retry-after"), fields.get("ratelimit"), now_unix_s=time.time()
     )

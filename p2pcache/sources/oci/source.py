@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from p2pcache.sources.port import Credentials, RegistryLogin
 
 MAX_NESTING = 4  # indexes inside of indexes; buildkit makes one, some builders two
+DEFAULTS = OciOptions()
 INLINE = "data:application/json;base64,"
 
 
@@ -55,7 +56,7 @@ class OciSource:
     name = "oci"
     kind = SourceKind.ORIGIN
 
-    def __init__(self, options: OciOptions = OciOptions()) -> None:
+    def __init__(self, options: OciOptions = DEFAULTS) -> None:
         self._options = options
         self._opened: Registries | None = None
 
