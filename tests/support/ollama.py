@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import struct
 import subprocess
@@ -23,7 +24,7 @@ from tests.support.kubo import BUILD_S, go_command
 from tests.support.processes import free_port, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 VERSION = "v0.24.0"
 MODULE = "github.com/ollama/ollama"
@@ -84,18 +85,36 @@ def _headers(folder: Path) -> Path:
 
 def small_gguf(tensor_bytes: int = 4 << 20) -> bytes:
     """A model file that Ollama reads, of one tensor of float32."""
-    fields: list[tuple[str, str | int]] = [
-        ("general.architecture", "llama"), ("general.name", "small"),
-        ("llama.context_length", 64), ("llama.block_count", 1), ("llama.embedding_length", 8),
-        ("tokenizer.ggml.model", "llama"),
-    ]  # fmt: skip
-    data = b"GGUF" + struct.pack("<IQQ", 3, 1, len(fields))
-    for key, value in fields:
+    fields: dict[str, str | int | list[str]] = {
+        "general.architecture": "llama", "general.name": "small",
+        "llama.context_length": 64, "llama.block_count": 1, "llama.embedding_length": 8,
+        "tokenizer.ggml.model": "llama",
+    }  # fmt: skip
+    return gguf_of(fields, {"token_embd.weight": (tensor_bytes // 4,)})
+
+
+def gguf_of(
+    fields: Mapping[str, str | int | list[str]],
+    tensors: Mapping[str, tuple[int, ...]],
+    split: int | None = None,
+) -> bytes:
+    """A GGUF with these keys (uint32 and texts) and tensors of float32. `split`: split.count."""
+    keys = dict(fields) | ({} if split is None else {"split.count": split})
+    data = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    for key, value in keys.items():
         data += _text(key)
-        is_text = isinstance(value, str)
-        data += struct.pack("<I", 8) + _text(value) if is_text else struct.pack("<II", 4, value)
-    data += _text("token_embd.weight") + struct.pack("<IQIQ", 1, tensor_bytes // 4, 0, 0)
-    return data + bytes(-len(data) % 32) + bytes(range(256)) * (tensor_bytes // 256)
+        if isinstance(value, list):
+            data += struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_text, value))
+        elif isinstance(value, str):
+            data += struct.pack("<I", 8) + _text(value)
+        else:
+            data += struct.pack("<II", 4, value)
+    offset = 0
+    for name, shape in tensors.items():
+        data += _text(name) + struct.pack("<I", len(shape))
+        data += struct.pack(f"<{len(shape)}QIQ", *shape, 0, offset)
+        offset += math.prod(shape) * 4 + -math.prod(shape) * 4 % 32
+    return data + bytes(-len(data) % 32) + (bytes(range(256)) * (offset // 256 + 1))[:offset]
 
 
 def _text(text: str) -> bytes:
