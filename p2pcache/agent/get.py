@@ -16,6 +16,7 @@ from p2pcache.agent.dags import keep_nodes
 from p2pcache.agent.kubo_beside import kubo_helper
 from p2pcache.agent.kubos import KuboBlocks
 from p2pcache.agent.meant import both_names
+from p2pcache.agent.ollama import check_names
 from p2pcache.agent.peering import (
     bring_named,
     count_received,
@@ -28,7 +29,6 @@ from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.config.network import trust
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
-from p2pcache.content.registry_refs import OllamaRef
 from p2pcache.errors import (
     Interrupted,
     LocalFault,
@@ -72,6 +72,7 @@ class GetRequest:
     to: Path | None
     hf_cache: Path | None
     ollama: Path | None  # Ollama's store, where the model is to be shown there
+    ollama_name: str | None  # of a model that is made of GGUF files
     links: bool
     dry_run: bool
     offline: bool
@@ -97,7 +98,8 @@ def get_request(args: Args, links: bool, names: NameOptions | None = None) -> Ge
         exclude=args.texts("exclude"),
         to=None if to is None else Path(to),
         hf_cache=Path(hf_cache) if hf_cache is not None and is_hub else None,
-        ollama=Path(ollama) if ollama is not None and isinstance(ref, OllamaRef) else None,
+        ollama=None if ollama is None else Path(ollama),
+        ollama_name=args.optional_text("ollama_name"),
         links=args.flag("links", links),
         dry_run=args.flag("dry_run"),
         offline=args.flag("offline"),
@@ -289,6 +291,7 @@ class _Run:
             resolution = self._resolution = await self._resolve(hold)
             self._times["resolve_s"] = trio.current_time() - started
             self.files = chosen_files(resolution, request.include, request.exclude)
+            check_names(request, self.files)
             if request.dry_run:
                 dry = await self._dry()
                 return resolution, dry, Placed(None, None, ())

@@ -52,7 +52,11 @@ LAYOUT_OPTION = click.option(
 @click.option(
     "--to-ollama/--no-to-ollama",
     default=None,
-    help="Show an ollama:// model to Ollama (default where OLLAMA_MODELS is set, unless --to).",
+    help="Show the model to Ollama: an ollama:// ref (default where OLLAMA_MODELS is set, unless "
+    "--to), or the GGUF of any other.",
+)
+@click.option(
+    "--ollama-name", metavar="NAME[:TAG]", help="What Ollama calls a GGUF (default: as its file)."
 )
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only paths like this.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No paths like this.")

@@ -68,7 +68,8 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
             "exclude": list(options.get("exclude", ())),
             "to": None if to is None else _absolute(to),
             "hf_cache": _hf_cache(options.get("hf_cache", to is None)),
-            "ollama": _ollama(ref, options.get("to_ollama"), by_default=to is None),
+            "ollama": _ollama(ref, _to_ollama(options), by_default=to is None),
+            "ollama_name": options.get("ollama_name"),
             "links": options.get("links", True),
             "dry_run": options.get("dry_run", False),
             "offline": options.get("offline", False),
@@ -235,13 +236,16 @@ def _hf_cache(wish: bool | str) -> str | None:
     return _absolute(wish)
 
 
+def _to_ollama(options: GetOptions) -> bool | str | None:
+    wish = options.get("to_ollama")
+    return True if wish is None and options.get("ollama_name") is not None else wish
+
+
 def _ollama(ref: str, wish: bool | str | None, *, by_default: bool) -> str | None:
-    """Where a model is to be shown to Ollama. Without a wish, where OLLAMA_MODELS says."""
-    if ref.partition(":")[0].lower() != "ollama":
-        if wish:
-            raise UsageError(
-                f"`{ref}` is no model of Ollama's", hint="--to-ollama is for ollama:// refs"
-            )
+    """Where a model is to be shown to Ollama. Without a wish, and for a model of Ollama's alone,
+    where OLLAMA_MODELS says.
+    """
+    if ref.partition(":")[0].lower() != "ollama" and not wish:
         return None
     if isinstance(wish, str):
         return _absolute(wish)

@@ -21,7 +21,9 @@ class GetOptions(TypedDict, total=False):
     registry_user, registry_password (default: as `docker login` left them). kubo: URL of the RPC
     of a Kubo that is asked for a CID, or "auto" (default: the agent's settings). platform, layout:
     of oci:// refs, "linux/arm64" and "oci" or "files". to_ollama: True for Ollama's own store, a
-    folder for another one (default: where OLLAMA_MODELS is set and there is no `to`).
+    folder for another one (default: for an ollama:// ref where OLLAMA_MODELS is set and there is no
+    `to`). ollama_name: of the model that is made of a GGUF of any other ref,
+    "[namespace/]name[:tag]" (default: the file's name).
     """
 
     revision: str | None
@@ -41,6 +43,7 @@ class GetOptions(TypedDict, total=False):
     platform: str | None
     layout: str | None
     to_ollama: bool | str | None
+    ollama_name: str | None
 
 
 class PushOptions(TypedDict, total=False):

@@ -13,9 +13,9 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from p2pcache.content import ollama_model
-from p2pcache.content.gguf import read_gguf
+from p2pcache.content.ollama_model import MANIFEST_TYPE
 from p2pcache.content.registry_refs import OLLAMA_MANIFEST
+from p2pcache.destinations.registry.model import OnDisk, model_of
 from p2pcache.errors import Untrusted, UsageError
 from p2pcache.sources.oci.layout import OLLAMA, TITLES
 from p2pcache.sources.oci.manifest import (
@@ -28,7 +28,7 @@ from p2pcache.sources.oci.manifest import (
 from p2pcache.store.durable import local_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from p2pcache.destinations.port import Content, ContentFile
 
@@ -149,35 +149,17 @@ def _artifact(content: Content) -> Pushable:
 
 def _model(content: Content) -> Pushable:
     """A model of Ollama's out of GGUF files."""
-    made, parts = model_of(content.ref, content.places)
-    blobs = [Blob(_digest(content.places[path]), parts[path].size, content.places[path])
-             for path in made.files]  # fmt: skip
+    files = {
+        path: OnDisk(file.sha256, file.size, file.path) for path, file in content.places.items()
+    }
+    made = model_of(content.ref, files)
+    parts = [content.places[path] for path in made.files]
+    blobs = [Blob(_digest(part), part.size, part) for part in parts]
     bodies = [
         Blob(f"sha256:{hashlib.sha256(body).hexdigest()}", len(body), data=body)
-        for body in reversed(made.bodies)
+        for body in reversed(made.bodies)  # the config is the first of them
     ]
-    media_type = ollama_model.MANIFEST_TYPE
-    return Pushable(made.manifest, media_type, _once([*blobs, *bodies]), made.notes)
-
-
-def model_of(
-    who: str, places: Mapping[str, ContentFile]
-) -> tuple[ollama_model.OllamaModel, dict[str, ollama_model.Part]]:
-    """Read what there is to read of the files of a model, and make one. Blocking."""
-    parts: dict[str, ollama_model.Part] = {}
-    for path in ollama_model.gguf_paths(places, who):
-        file = places[path]
-        with local_faults(f"reading {file.path}"), open(file.path, "rb") as stream:
-            header = read_gguf(stream, path)
-        parts[path] = ollama_model.Part(path, file.sha256, file.size, header)
-    ggufs = list(parts.values())
-    beside = {}
-    for path in ollama_model.beside_paths(places):
-        file = places[path]
-        if file.size > ollama_model.MAX_BESIDE_BYTES:
-            raise UsageError(f"`{path}` has {file.size} bytes, which is no {path} of a model")
-        beside[path] = parts[path] = ollama_model.Part(path, file.sha256, file.size)
-    return ollama_model.make_model(ggufs, beside), parts
+    return Pushable(made.manifest, MANIFEST_TYPE, _once([*blobs, *bodies]), made.notes)
 
 
 def _by_digest(content: Content, digest: str, size: int) -> ContentFile:
