@@ -17,7 +17,8 @@ from p2pcache.errors import UsageError
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-MAX_HEADER_BYTES = 256 << 20  # a tokenizer of 256,000 words with its merges has 20 MiB
+MAX_HEADER_BYTES = 64 << 20  # a tokenizer of 256,000 words with its merges has 20 MiB
+MAX_ITEMS = 1 << 21  # keys, tensors, or words of one array: half a second of a core
 MAX_TEXT_BYTES = 1 << 20  # of a key or a value that is kept; chat templates have some 10 KB
 MAX_DIMENSIONS = 8  # ggml has 4
 _STEP_BYTES = 1 << 20  # of one read
@@ -144,6 +145,13 @@ class _Reader:
             raise _Bad("a size in it is more than the header may have")
         return count
 
+    def items(self) -> int:
+        """How many things follow that are read one by one."""
+        count = self.length()
+        if count > MAX_ITEMS:
+            raise _Bad(f"a list of {count} items")
+        return count
+
     def text(self) -> str:
         """A text that is kept."""
         count = self.length()
@@ -166,7 +174,7 @@ def _read(reader: _Reader) -> Gguf:
     version = reader.number("I")
     if version not in (2, 3):
         raise _Bad(f"version {version}" if version < 1 << 16 else "it is big-endian")
-    tensors, keys = reader.length(), reader.length()
+    tensors, keys = reader.items(), reader.items()
     texts: dict[str, str] = {}
     counts: dict[str, int] = {}
     for _ in range(keys):
@@ -188,11 +196,11 @@ def _pass_over(reader: _Reader, kind: int) -> None:
         return
     if kind != _ARRAY:
         raise _Bad(f"a value of type {kind}")
-    of, count = reader.number("I"), reader.length()
+    of = reader.number("I")
     if of in _NUMBERS:
-        reader.skip(count * struct.calcsize(_NUMBERS[of]))
+        reader.skip(reader.length() * struct.calcsize(_NUMBERS[of]))
     elif of == _STRING:
-        for _ in range(count):
+        for _ in range(reader.items()):
             reader.skip(reader.length())
     else:
         raise _Bad(f"an array of type {of}")

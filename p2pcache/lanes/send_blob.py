@@ -50,6 +50,7 @@ class BlobOrder:
     tls: Tls
     data: bytes | None = field(default=None, repr=False)
     rate_bytes_per_s: float | None = None
+    silent_s: float = SILENT_S
     counted: Slot | None = None
 
 
@@ -138,7 +139,7 @@ def send_blob(order: BlobOrder) -> BlobReport:
 
 
 def _exchange(order: BlobOrder, part: _Part) -> BlobReport:
-    guard = Guard(FetchLimits(no_progress_s=SILENT_S, floor_bytes_per_s=0.0))
+    guard = Guard(FetchLimits(no_progress_s=order.silent_s, floor_bytes_per_s=0.0))
     fields = {
         "Content-Type": "application/octet-stream",
         "User-Agent": "p2pcache",
@@ -146,7 +147,7 @@ def _exchange(order: BlobOrder, part: _Part) -> BlobReport:
         "Content-Length": str(order.end - order.start),
     }
     answer = pools.send(
-        order.method, order.url, fields, order.tls, urllib3.Timeout(SILENT_S), guard, part
+        order.method, order.url, fields, order.tls, urllib3.Timeout(order.silent_s), guard, part
     )
     body = b""
     try:

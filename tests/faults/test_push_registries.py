@@ -104,9 +104,10 @@ class Pusher:
     kept: Kept = field(default_factory=Kept)
     login: RegistryLogin | None = None
     rate_bytes_per_s: float | None = None
+    silent_s: float = 20.0
 
     async def push(self, content: Content | None = None) -> Pushed:
-        registries = Registries(OciOptions(timeout_s=2.0))
+        registries = Registries(OciOptions(timeout_s=self.silent_s))
         ref = parse_ref(f"oci://{self.host}/{self.name}:{self.tag}")
         assert isinstance(ref, OciRef)
         place = Place(f"http://{self.host}", self.name)
@@ -118,7 +119,7 @@ class Pusher:
             ref, opened, in_a_thread, self.kept, lambda _: [], lambda: self.folder / "count",
             UploadOptions(
                 whole_bytes=1 << 16, part_bytes=PART, first_wait_s=0.01,
-                rate_bytes_per_s=self.rate_bytes_per_s,
+                rate_bytes_per_s=self.rate_bytes_per_s, silent_s=self.silent_s,
             ),
             registries.aclose,
         )  # fmt: skip
@@ -134,7 +135,6 @@ def holds(there: Registry, name: str) -> bool:
     tags = there.data / "docker/registry/v2/repositories" / name / "_manifests/tags"
     if not tags.exists():
         return False
-    there.run("crane", "manifest", "--insecure", f"{there.host}/{name}:v1")
     body = there.run("crane", "manifest", "--insecure", f"{there.host}/{name}:v1")
     assert json.loads(body)["layers"][0]["digest"] == DIGEST
     blob = there.data / f"docker/registry/v2/blobs/sha256/{DIGEST[7:9]}/{DIGEST[7:]}/data"
@@ -160,7 +160,6 @@ REFUSALS = [
     ("POST", "uploads", Fault(202), errors.Untrusted, "does not say where"),
     ("POST", "uploads", Fault(202, headers=(("Location", "gopher://x/y"),)),
      errors.Untrusted, "leads an upload"),
-    ("POST", "uploads", Fault(wait_s=3.0), errors.Unavailable, "silent"),
     ("PATCH", "upload", coded(403, "DENIED"), errors.Denied, SAID),
     ("PATCH", "upload", coded(413, "SIZE_INVALID"), errors.Denied, "HTTP 413"),
     ("PATCH", "upload", Fault(500), errors.Unavailable, "HTTP 500"),
@@ -199,6 +198,16 @@ async def test_the_table_of_refusals(
     proxy.fault = lambda ask: None
     await Pusher(proxy.host, tmp_path, name).push()
     assert holds(there, name)
+
+
+@pytest.mark.parametrize(("method", "kind"), [("POST", "uploads"), ("PATCH", "upload")])
+async def test_a_registry_that_is_silent_is_given_up(
+    tmp_path: Path, there: Registry, proxy: RegistryProxy, method: str, kind: str
+) -> None:
+    proxy.fault = lambda ask: Fault(wait_s=20.0) if ask.is_(method, kind) else None
+    with pytest.raises(errors.Unavailable, match=r"silent|no progress in time"):
+        await Pusher(proxy.host, tmp_path, "silent/r", silent_s=0.3).push()
+    assert not holds(there, "silent/r")
 
 
 def once(method: str, kind: str, fault: Fault, number: int = 0) -> object:

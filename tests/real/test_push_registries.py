@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +14,11 @@ import pytest
 
 from p2pcache import errors
 from p2pcache.destinations.registry.upload import PART_BYTES
-from tests.support.agents import Agent, made_agent, running_agent
+from tests.support.agents import REPO, Agent, assert_nowhere, made_agent, running_agent
+from tests.support.certs import make_server_cert
 from tests.support.partial_files import some_bytes
-from tests.support.registry import Registry, registry
+from tests.support.registry import PASSWORD, Registry, docker_config, registry
+from tests.support.token_server import token_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +48,12 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    with running_agent(tmp_path_factory.mktemp("agent")) as made:
+        yield made
+
+
 @pytest.fixture(autouse=True)
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "OLLAMA_MODELS"):
@@ -65,26 +75,25 @@ def shown(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_folder_is_an_artifact_that_oras_and_we_read_back(
-    tmp_path: Path, folder: Path, there: Registry
+    tmp_path: Path, folder: Path, there: Registry, agent: Agent
 ) -> None:
     to = f"oci://{there.host}/acme/pushed:v1"
-    with running_agent(tmp_path) as agent:
-        would = push(agent, folder, to, dry_run=True)["to"]
-        before = len(there.requests())
-        done = push(agent, folder, to)
-        assert done["to"]["sent_bytes"] == would["missing_bytes"]
-        assert done["to"]["sent_objects"] == would["missing_objects"] == 4
-        assert not [one for one in there.requests()[before:] if one[2] >= 500]
-        there.run("oras", "pull", "--plain-http", to.removeprefix("oci://"), "-o", tmp_path / "o")
-        assert shown(tmp_path / "o") == FILES
-        back = agent.get(to, to=str(tmp_path / "back"))
-        assert shown(tmp_path / "back") == FILES
-        assert back["manifest"] == done["manifest"]
-        assert back["fetched_bytes"] == 0
-        again = push(agent, folder, to)["to"]
-        assert (again["sent_bytes"], again["missing_objects"]) == (0, 0)
-        said = json.loads(there.run("crane", "manifest", "--insecure", to.removeprefix("oci://")))
-        assert said["artifactType"]
+    would = push(agent, folder, to, dry_run=True)["to"]
+    before = len(there.requests())
+    done = push(agent, folder, to)
+    assert done["to"]["sent_bytes"] == would["missing_bytes"]
+    assert done["to"]["sent_objects"] == would["missing_objects"] == 4
+    assert not [one for one in there.requests()[before:] if one[2] >= 500]
+    there.run("oras", "pull", "--plain-http", to.removeprefix("oci://"), "-o", tmp_path / "o")
+    assert shown(tmp_path / "o") == FILES
+    back = agent.get(to, to=str(tmp_path / "back"))
+    assert shown(tmp_path / "back") == FILES
+    assert back["manifest"] == done["manifest"]
+    assert back["fetched_bytes"] == 0
+    again = push(agent, folder, to)["to"]
+    assert (again["sent_bytes"], again["missing_objects"]) == (0, 0)
+    said = json.loads(there.run("crane", "manifest", "--insecure", to.removeprefix("oci://")))
+    assert said["artifactType"]
 
 
 def image_of(there: Registry, tmp_path: Path, name: str) -> str:
@@ -99,11 +108,11 @@ def image_of(there: Registry, tmp_path: Path, name: str) -> str:
 
 
 def test_what_came_from_a_registry_goes_to_another_with_the_same_digest(
-    tmp_path: Path, folder: Path, there: Registry
+    tmp_path: Path, folder: Path, there: Registry, agent: Agent
 ) -> None:
     digest = image_of(there, tmp_path, "acme/image:v1")
     made = there.push_files("acme/files:v1", folder)
-    with registry(tmp_path / "r") as other, running_agent(tmp_path) as agent:
+    with registry(tmp_path / "r") as other:
         push(agent, f"oci://{there.host}/acme/image:v1", f"oci://{other.host}/moved/image:v1")
         assert other.run("crane", "digest", "--insecure", f"{other.host}/moved/image:v1") == digest
         other.run("crane", "validate", "--insecure", "--remote", f"{other.host}/moved/image:v1")
@@ -121,21 +130,20 @@ def test_what_came_from_a_registry_goes_to_another_with_the_same_digest(
 
 
 def test_a_blob_of_another_repository_is_mounted_and_not_sent(
-    tmp_path: Path, folder: Path, there: Registry
+    folder: Path, there: Registry, agent: Agent
 ) -> None:
-    with running_agent(tmp_path) as agent:
-        ref = f"oci://{there.host}/mount/from:v1"
-        there.push_files("mount/from:v1", folder)
-        agent.get(ref)
-        to = f"oci://{there.host}/mount/to:v1"
-        would = push(agent, folder, to, dry_run=True)["to"]
-        before = len(there.requests())
-        done = push(agent, folder, to)["to"]
-        assert (would["missing_objects"], done["sent_objects"]) == (1, 1), "the manifest alone"
-        assert done["sent_bytes"] == would["missing_bytes"] < 2000
-        asked = there.requests()[before:]
-        assert [s for m, uri, s in asked if m == "POST" and "mount=" in uri] == [201] * 3
-        assert not [uri for m, uri, _ in asked if m == "PATCH"]
+    ref = f"oci://{there.host}/mount/from:v1"
+    there.push_files("mount/from:v1", folder)
+    agent.get(ref)
+    to = f"oci://{there.host}/mount/to:v1"
+    would = push(agent, folder, to, dry_run=True)["to"]
+    before = len(there.requests())
+    done = push(agent, folder, to)["to"]
+    assert (would["missing_objects"], done["sent_objects"]) == (1, 1), "the manifest alone"
+    assert done["sent_bytes"] == would["missing_bytes"] < 2000
+    asked = there.requests()[before:]
+    assert [s for m, uri, s in asked if m == "POST" and "mount=" in uri] == [201] * 3
+    assert not [uri for m, uri, _ in asked if m == "PATCH"]
 
 
 def test_a_push_that_was_killed_goes_on_where_it_was(
@@ -173,3 +181,52 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_the_program_pushes_with_the_login_of_docker_and_keeps_it_to_itself(
+    tmp_path: Path, folder: Path
+) -> None:
+    cert = make_server_cert(tmp_path / "cert")
+    with (
+        token_server(cert) as tokens,
+        registry(tmp_path / "r", auth=tokens.auth) as there,
+        running_agent(tmp_path) as agent,
+    ):
+
+        def run(*args: object, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
+            config = docker_config(tmp_path / "d", there.host, password=password)
+            return subprocess.run(
+                [sys.executable, "-m", "p2pcache", "push", *map(str, args)],
+                cwd=REPO, env=agent.env | {"DOCKER_CONFIG": str(config)}, check=False,
+                capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+
+        to = f"oci://{there.host}/acme/model:v1"
+        wrong = run(folder, to, password="not-this-one")
+        assert wrong.returncode == 14
+        assert f"docker login {there.host}" in wrong.stderr
+        dry = run(folder, to, "--dry-run")
+        assert (dry.returncode, "4 objects, 9.0 MiB would be sent" in dry.stderr) == (0, True), dry
+        began = time.monotonic()
+        done = run(folder, "--to", to, "--json", "--limit-rate", "6 MiB")
+        assert time.monotonic() - began > 1.2, "9 MiB at 6 MiB/s"
+        told = json.loads(done.stdout)["to"]
+        assert (told["destination"], told["ref"]) == ("oci", to)
+        docker_config(there.home, there.host)
+        where = to.removeprefix("oci://")
+        there.run("oras", "pull", "--plain-http", where, "-o", tmp_path / "o")
+        assert shown(tmp_path / "o") == FILES
+        # what a login gave goes nowhere without a word
+        again = run(to, f"oci://{there.host}/acme/again:v1")
+        assert again.returncode == 14
+        assert "--allow-gated" in again.stderr
+        assert run(to, f"oci://{there.host}/acme/again:v1", "--allow-gated").returncode == 0
+        digests = {there.run("oras", "resolve", "--plain-http", f"{there.host}/acme/{name}:v1")
+                   for name in ("model", "again")}  # fmt: skip
+        assert len(digests) == 1
+        assert run(folder, f"{to}?platform=linux/arm64").returncode == 2
+        agent.stop()
+        said = "".join(one.stdout + one.stderr for one in (wrong, dry, done, again))
+        for secret in (PASSWORD, *tokens.tokens):
+            assert secret not in said
+        assert_nowhere(agent, [PASSWORD, "not-this-one", *tokens.tokens])

@@ -23,7 +23,7 @@ from p2pcache.errors import (
     Untrusted,
 )
 from p2pcache.lanes.orders import FaultKind, Slot, Tls
-from p2pcache.lanes.send_blob import HASH_BYTES, BlobOrder
+from p2pcache.lanes.send_blob import HASH_BYTES, SILENT_S, BlobOrder
 from p2pcache.sources.oci.access import Held
 from p2pcache.sources.oci.pushing import with_digest
 from p2pcache.sources.oci.registry import Reply
@@ -72,6 +72,7 @@ class UploadOptions:
     whole_bytes: int = WHOLE_BYTES
     part_bytes: int = PART_BYTES
     first_wait_s: float = FIRST_WAIT_S
+    silent_s: float = SILENT_S
 
 
 class Patience:
@@ -253,6 +254,7 @@ class _Sending:
             tls=Tls(ca_file=options.ca_file),
             data=blob.data,
             rate_bytes_per_s=options.rate_bytes_per_s,
+            silent_s=options.silent_s,
             counted=self._slot,
         )
         report = await self._of.send(order)
