@@ -21,7 +21,7 @@ from p2pcache.content.refs import parse_ref
 from p2pcache.content.registry_refs import OciRef
 from p2pcache.destinations.port import Content, ContentFile
 from p2pcache.destinations.registry.destination import RegistryDestination
-from p2pcache.destinations.registry.upload import UploadOptions
+from p2pcache.destinations.registry.upload import MAX_ANEW, UploadOptions
 from p2pcache.lanes.send_blob import send_blob
 from p2pcache.sources.oci.options import OciOptions
 from p2pcache.sources.oci.pushing import Pushing
@@ -260,6 +260,7 @@ async def test_a_registry_that_loses_every_session_is_given_up(
     proxy.fault = forgets
     with pytest.raises(errors.Unavailable, match="forgets uploads"):
         await Pusher(proxy.host, tmp_path, "lost/all").push()
+    assert proxy.count("POST", "uploads") == MAX_ANEW
 
 
 async def test_a_registry_without_parts_gets_all_in_one_request_and_a_note(
