@@ -26,7 +26,7 @@ from p2pcache.errors import (
     UsageError,
 )
 from p2pcache.sources.port import AwsLogin, Credentials, Listing
-from p2pcache.sources.s3.listing import SHA256_METADATA
+from p2pcache.content.push_record import SHA256_METADATA
 from p2pcache.sources.s3.options import BucketOptions, S3Options
 from p2pcache.sources.s3.source import S3Source
 from tests.contract.check_source import read
