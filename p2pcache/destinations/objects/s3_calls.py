@@ -155,6 +155,12 @@ def begin(request: S3Request, key: str, sha256: bytes) -> tuple[str, Grant]:
         return str(said["UploadId"]), bucket.grant()
 
 
+def abort(request: S3Request, key: str, upload: str) -> None:
+    """End an upload, with what it has."""
+    with _open(request, _name(request, key)) as bucket:
+        _abort(bucket, key, (upload,))
+
+
 def complete(
     request: S3Request,
     key: str,
