@@ -155,18 +155,18 @@ class S3Store:
         earlier and are not needed.
         """
         key = self._prefix + upload.key
-        begun = await self._ask(calls.begun, key)
+        begun = await self._ask(calls.begin_or_find, key, upload.sha256)
         self._keep(begun.grant)
+        if begun.new is not None:
+            return begun.new, {}, ()
         same = {
             one: await _unchanged(upload, part_bytes, parts) for one, parts in begun.uploads.items()
         }
         ours = sorted((one for one in same if same[one]), key=lambda one: len(same[one]))
-        if ours:
-            best = ours.pop()
-            return best, same[best], tuple(ours)
-        upload_id, grant = await self._ask(calls.begin, key, upload.sha256)
-        self._keep(grant)
-        return upload_id, {}, ()
+        if not ours:
+            return await self._ask(calls.begin, key, upload.sha256), {}, ()
+        best = ours.pop()
+        return best, same[best], tuple(ours)
 
     # -- bytes ------------------------------------------------------------------------------------
 
