@@ -298,4 +298,5 @@ def test_a_push_that_is_interrupted_leaves_nothing_half_seen(
     while "m/.p2pcache/pushing" in keys():
         assert time.monotonic() < deadline, "the lease is given back"
         time.sleep(0.1)
-    assert keys() <= {"m/a.json"}
+    left = {key for key in keys() if "/manifests/" not in key}
+    assert left <= {"m/a.json"}
