@@ -27,6 +27,7 @@ from p2pcache.lanes.tls import BulkContext
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from _typeshed import WriteableBuffer
 
@@ -182,11 +183,11 @@ def send(
     headers: dict[str, str],
     tls: Tls,
     timeout: urllib3.Timeout,
-    guard: Guard,
-    body: io.RawIOBase,
+    body: Iterator[memoryview] | io.RawIOBase,
+    guard: Guard | None = None,
 ) -> urllib3.BaseHTTPResponse:
     """One request with a body that is read once: not redirected, not repeated, nothing read of its
-    answer. Raises what urllib3 raises, and `Ended`.
+    answer; `headers` say how long the body is. Raises what urllib3 raises, and `Ended`.
     """
     manager = _manager_for(url, tls)
     _call.guard = guard

@@ -41,7 +41,7 @@ class BlobOrder:
     """
 
     method: str
-    url: str
+    url: str = field(repr=False)
     fields: tuple[tuple[str, str], ...] = field(repr=False)
     path: str
     start: int
@@ -147,7 +147,7 @@ def _exchange(order: BlobOrder, part: _Part) -> BlobReport:
         "Content-Length": str(order.end - order.start),
     }
     answer = pools.send(
-        order.method, order.url, fields, order.tls, urllib3.Timeout(order.silent_s), guard, part
+        order.method, order.url, fields, order.tls, urllib3.Timeout(order.silent_s), part, guard
     )
     body = b""
     try:
