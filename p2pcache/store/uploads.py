@@ -20,6 +20,7 @@ class Uploads:
     """
 
     def __init__(self, index: Index, now: Callable[[], float] = time.time) -> None:
+        self.busy: set[tuple[str, str]] = set()  # place and digest, of the agent's event loop
         self._index = index
         self._now = now
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from p2pcache.destinations.port import Content, ContentFile
 from p2pcache.destinations.registry.destination import RegistryDestination
 from p2pcache.destinations.registry.upload import MAX_ANEW, UploadOptions
 from p2pcache.lanes.send_blob import send_blob
+from p2pcache.sources.oci.manifest import OCI_MANIFEST
 from p2pcache.sources.oci.options import OciOptions
 from p2pcache.sources.oci.pushing import Pushing
 from p2pcache.sources.oci.registry import Place, Registries
@@ -65,6 +68,7 @@ class Kept:
     """Uploads that have begun, for as long as one test."""
 
     rows: dict[tuple[str, str], str] = field(default_factory=dict)
+    busy: set[tuple[str, str]] = field(default_factory=set)
 
     def find(self, where: str, digest: str) -> str | None:
         return self.rows.get((where, digest))
@@ -135,7 +139,10 @@ def holds(there: Registry, name: str) -> bool:
     tags = there.data / "docker/registry/v2/repositories" / name / "_manifests/tags"
     if not tags.exists():
         return False
-    body = there.run("crane", "manifest", "--insecure", f"{there.host}/{name}:v1")
+    asked = urllib.request.Request(f"http://{there.host}/v2/{name}/manifests/v1")
+    asked.add_header("Accept", OCI_MANIFEST)
+    with urllib.request.urlopen(asked) as reply:
+        body = reply.read()
     assert json.loads(body)["layers"][0]["digest"] == DIGEST
     blob = there.data / f"docker/registry/v2/blobs/sha256/{DIGEST[7:9]}/{DIGEST[7:]}/data"
     assert blob.read_bytes() == BODY
@@ -293,6 +300,32 @@ async def test_an_upload_goes_on_after_a_crash_and_one_that_is_forgotten_says_so
     kept.keep(where, DIGEST, f"{where.replace('goes', 'v2/goes')}/blobs/uploads/none")
     done = await forgotten.push()
     assert any("sent anew" in note for note in done.notes)
+
+
+async def test_two_pushes_of_one_blob_at_once_have_a_session_each(
+    tmp_path: Path, there: Registry, proxy: RegistryProxy
+) -> None:
+    kept = Kept()
+    first = Pusher(proxy.host, tmp_path / "a", "at/once", kept=kept)
+    second = Pusher(proxy.host, tmp_path / "b", "at/once", kept=kept)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+
+    def together(ask: Ask) -> Fault | None:  # neither ends before the other has begun
+        if ask.is_("PATCH", "upload"):
+            deadline = time.monotonic() + 20
+            while proxy.count("POST", "uploads") < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return None
+
+    proxy.fault = together
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.push)
+        nursery.start_soon(second.push)
+    assert holds(there, "at/once")
+    assert proxy.count("PATCH", "upload") == 8, "neither disturbed the other"
+    assert not kept.rows
+    assert not kept.busy
 
 
 async def test_another_digest_in_an_old_session_is_not_believed_twice(

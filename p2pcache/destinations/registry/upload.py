@@ -48,7 +48,11 @@ _NO_PARTS = frozenset({400, 405, 411, 501})
 
 
 class KeptUploads(Protocol):
-    """`store.uploads.Uploads`, with the clock. Blocking."""
+    """`store.uploads.Uploads`. Its methods block. `busy`: sessions that a push is filling now: of
+    two pushes of one blob to one repository the second has a session of its own, and keeps none.
+    """
+
+    busy: set[tuple[str, str]]
 
     def find(self, where: str, digest: str) -> str | None:
         """Where the next bytes go."""
@@ -137,6 +141,7 @@ class _Sending:
         self._blob = blob
         self._mounts = mounts
         self._slot = slot
+        self._keeps = False
         self._sent = 0
 
     async def whole(self) -> int | None:
@@ -145,7 +150,17 @@ class _Sending:
 
     async def in_parts(self) -> int | None:
         """In parts of a session, from where it is."""
-        session = await self._kept_session()
+        key, busy = (self._pushing.where, self._blob.digest), self._of.kept.busy
+        if key in busy:
+            return await self._in_parts(None)
+        busy.add(key)
+        self._keeps = True
+        try:
+            return await self._in_parts(await self._kept_session())
+        finally:
+            busy.discard(key)
+
+    async def _in_parts(self, session: Session | None) -> int | None:
         was_kept = session is not None
         for _ in range(MAX_ANEW):
             session = session or await self._patience.ask(self._begin)
@@ -279,11 +294,13 @@ class _Sending:
 
     async def _keep(self, location: str) -> None:
         digest, where = self._blob.digest, self._pushing.where
-        await trio.to_thread.run_sync(self._of.kept.keep, where, digest, location)
+        if self._keeps:
+            await trio.to_thread.run_sync(self._of.kept.keep, where, digest, location)
 
     async def _drop(self) -> None:
         where = self._pushing.where
-        await trio.to_thread.run_sync(self._of.kept.drop, where, self._blob.digest)
+        if self._keeps:
+            await trio.to_thread.run_sync(self._of.kept.drop, where, self._blob.digest)
 
 
 class _NoParts(Exception):
