@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -311,16 +312,21 @@ async def test_two_pushes_of_one_blob_at_once_have_a_session_each(
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
 
-    def together(ask: Ask) -> Fault | None:  # neither ends before the other has begun
-        if ask.is_("PATCH", "upload"):
-            deadline = time.monotonic() + 20
+    begun = threading.Event()
+
+    def waits(ask: Ask) -> Fault | None:
+        """The first push has begun its session, and goes on when the second has one, too."""
+        if ask.is_("PATCH", "upload") and ask.number == 0:
+            begun.set()
+            deadline = time.monotonic() + 5
             while proxy.count("POST", "uploads") < 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
         return None
 
-    proxy.fault = together
+    proxy.fault = waits
     async with trio.open_nursery() as nursery:
         nursery.start_soon(first.push)
+        await trio.to_thread.run_sync(begun.wait, 20)
         nursery.start_soon(second.push)
     assert holds(there, "at/once")
     assert proxy.count("PATCH", "upload") == 8, "neither disturbed the other"
