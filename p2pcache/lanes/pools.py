@@ -183,7 +183,7 @@ def send(
     headers: dict[str, str],
     tls: Tls,
     timeout: urllib3.Timeout,
-    body: Iterator[memoryview] | io.RawIOBase,
+    body: Iterator[memoryview],
     guard: Guard | None = None,
 ) -> urllib3.BaseHTTPResponse:
     """One request with a body that is read once: not redirected, not repeated, nothing read of its

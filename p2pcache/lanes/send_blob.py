@@ -6,9 +6,7 @@ it. Memory: one block, and 32 bytes for each block of the part.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import io
 import os
 import time
 from dataclasses import dataclass, field
@@ -26,7 +24,7 @@ from p2pcache.lanes.orders import Fault, FaultKind, FetchLimits, Slot, Tls
 from p2pcache.lanes.pace import Guard, Pacer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MAX_ANSWER_BYTES = 16 << 10  # what a registry says of an upload is some hundred bytes
 HASH_BYTES = 32
@@ -64,69 +62,46 @@ class BlobReport:
     fault: Fault | None = None
 
 
-class _Part(io.RawIOBase):
-    """The bytes as a file that http.client reads: verified blocks, at the limited rate."""
+def _steps(order: BlobOrder, count: Callable[[int], None]) -> Iterator[memoryview]:
+    """The bytes, verified, at the limited rate. Raises `Ended` for our disk."""
+    rate = order.rate_bytes_per_s
+    pacer = None if rate is None else Pacer(rate)
+    most = STEP_BYTES if pacer is None else pacer.step_bytes
+    for block in _blocks(order):
+        for at in range(0, len(block), most):
+            step = block[at : at + most]
+            if pacer is not None and (pause_s := pacer.delay_s(len(step))) > 0:
+                time.sleep(pause_s)
+            yield step
+            count(len(step))
 
-    def __init__(self, order: BlobOrder, count: Callable[[int], None]) -> None:
-        super().__init__()
-        self._order = order
-        self._count = count
-        rate = order.rate_bytes_per_s
-        self._pacer = None if rate is None else Pacer(rate)
-        self._step = STEP_BYTES if self._pacer is None else self._pacer.step_bytes
-        self._at = order.start
-        self._block = memoryview(b"")
-        self._fd = -1
-        self.fault: Fault | None = None
 
-    def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes; b"" at the end. Raises `Ended` for our disk."""
-        if self._at >= self._order.end:
-            return b""
-        if not self._block:
-            self._block = self._next()
-        step = self._step if size < 0 else min(size, self._step)
-        data = bytes(self._block[:step])  # http.client sends what it is given as a whole
-        self._block = self._block[step:]
-        self._at += len(data)
-        if self._pacer is not None and (pause_s := self._pacer.delay_s(len(data))) > 0:
-            time.sleep(pause_s)
-        self._count(len(data))
-        return data
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        super().close()
-
-    def _next(self) -> memoryview:
-        order = self._order
-        if order.data is not None:
-            return memoryview(order.data)[self._at : order.end]
-        number = self._at // LEAF_BYTES
-        first = number * LEAF_BYTES
-        try:
-            if self._fd < 0:
-                self._fd = os.open(order.path, os.O_RDONLY | os.O_CLOEXEC)
-            data = os.pread(self._fd, LEAF_BYTES, first)
-        except OSError as exc:
-            self.fault = disk_fault(exc, f"read {order.path}")
-            raise Ended(self.fault) from exc
-        at = (number - order.start // LEAF_BYTES) * HASH_BYTES
-        try:
-            verify_block(order.hashes[at : at + HASH_BYTES], data)
-        except Untrusted as exc:
-            text = f"{order.path} is damaged on this disk: {exc.message}"
-            raise ended(FaultKind.LOCAL, text) from exc
-        return memoryview(data)[self._at - first : order.end - first]
+def _blocks(order: BlobOrder) -> Iterator[memoryview]:
+    if order.data is not None:
+        yield memoryview(order.data)[order.start : order.end]
+        return
+    begins = order.start // LEAF_BYTES
+    try:
+        with open(order.path, "rb", buffering=0) as stream:
+            for number in range(begins, -(-order.end // LEAF_BYTES)):
+                first = number * LEAF_BYTES
+                data = os.pread(stream.fileno(), LEAF_BYTES, first)
+                at = (number - begins) * HASH_BYTES
+                try:
+                    verify_block(order.hashes[at : at + HASH_BYTES], data)
+                except Untrusted as exc:
+                    text = f"{order.path} is damaged on this disk: {exc.message}"
+                    raise ended(FaultKind.LOCAL, text) from exc
+                yield memoryview(data)[max(order.start - first, 0) : order.end - first]
+    except OSError as exc:
+        raise Ended(disk_fault(exc, f"read {order.path}")) from exc
 
 
 def send_blob(order: BlobOrder) -> BlobReport:
     """Run one order in this process and report. Never raises for the remote or the disk."""
-    with counting(order.counted) as count, contextlib.closing(_Part(order, count)) as part:
+    with counting(order.counted) as count:
         try:
-            return _exchange(order, part)
+            return _exchange(order, _steps(order, count))
         except Ended as exc:
             return BlobReport(fault=exc.fault)
         except (
@@ -138,7 +113,7 @@ def send_blob(order: BlobOrder) -> BlobReport:
             return BlobReport(fault=network_fault(exc, order.url))
 
 
-def _exchange(order: BlobOrder, part: _Part) -> BlobReport:
+def _exchange(order: BlobOrder, steps: Iterator[memoryview]) -> BlobReport:
     guard = Guard(FetchLimits(no_progress_s=order.silent_s, floor_bytes_per_s=0.0))
     fields = {
         "Content-Type": "application/octet-stream",
@@ -147,7 +122,7 @@ def _exchange(order: BlobOrder, part: _Part) -> BlobReport:
         "Content-Length": str(order.end - order.start),
     }
     answer = pools.send(
-        order.method, order.url, fields, order.tls, urllib3.Timeout(order.silent_s), part, guard
+        order.method, order.url, fields, order.tls, urllib3.Timeout(order.silent_s), steps, guard
     )
     body = b""
     try:
