@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -60,7 +60,9 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ollama]:
         yield made
 
 
-def bring(agent: Agent, hub: HubStub, ref: str = "hf://demo/model", **options: object) -> dict:
+def bring(
+    agent: Agent, hub: HubStub, ref: str = "hf://demo/model", **options: object
+) -> dict[str, Any]:
     credentials = {"hf_endpoint": hub.url}
     return agent.get(ref, hf_cache=str(agent.hub_cache), credentials=credentials, **options)
 
