@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from p2pcache.content import refs
+from p2pcache.content.cloud_refs import AzureRef, GcsRef
 from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import UsageError
-from p2pcache.sources.port import AwsLogin, Credentials
+from p2pcache.sources.port import AwsLogin, AzureLogin, Credentials, GcsLogin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def takes_login(ref: refs.Ref) -> bool:
     """Whether a pointer's login is for the origin of this ref."""
-    return isinstance(ref, refs.HfRef | S3Ref)
+    return isinstance(ref, refs.HfRef | S3Ref | GcsRef | AzureRef)
 
 
 def login_of(
@@ -29,6 +30,10 @@ def login_of(
         return ours
     if isinstance(ref, S3Ref):
         return replace(ours, aws=_aws_login(text, name, ours.aws))
+    if isinstance(ref, GcsRef):
+        return replace(ours, gcs=_gcs_login(text, ours.gcs))
+    if isinstance(ref, AzureRef):
+        return replace(ours, azure=_azure_login(text, name, ref.account, ours.azure))
     return replace(ours, hf_token=text)
 
 
@@ -52,3 +57,23 @@ def _aws_login(text: str, name: str, ours: AwsLogin | None) -> AwsLogin:
         region=more[1] or (None if ours is None else ours.region),
         endpoint_url=None if ours is None else ours.endpoint_url,
     )
+
+
+def _gcs_login(text: str, ours: GcsLogin | None) -> GcsLogin:
+    """The JSON of a service account; the source reads it."""
+    return GcsLogin(account=text, endpoint_url=None if ours is None else ours.endpoint_url)
+
+
+def _azure_login(text: str, name: str, account: str, ours: AzureLogin | None) -> AzureLogin:
+    """truss-transfer's form of a login, or with a `sas_token` in place of the key."""
+    try:
+        plain = json.loads(text)
+        key, sas = plain.get("account_key"), plain.get("sas_token")
+        if not all(isinstance(value, str) for value in (key or sas, *filter(None, (key, sas)))):
+            raise TypeError
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise UsageError(
+            f"the login `{name}` is none for Azure", hint="it is JSON with account_key"
+        ) from None  # the cause quotes what it could not read
+    endpoint = None if ours is None else ours.endpoint_url
+    return AzureLogin(account, key, sas, endpoint_url=endpoint)

@@ -32,9 +32,11 @@ from p2pcache.config.ipfs import Public
 from p2pcache.destinations.kubo import KuboDestination
 from p2pcache.errors import DiskFull, LocalFault
 from p2pcache.lanes.odometer import open_odometer
+from p2pcache.sources.azure.source import AzureSource
 from p2pcache.sources.blocks import BlocksSource
 from p2pcache.sources.certificates import trusting
 from p2pcache.sources.file import FileSource
+from p2pcache.sources.gcs.source import GcsSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
 from p2pcache.sources.kubo import KuboOptions, KuboSource
@@ -80,6 +82,8 @@ async def open_agent(
                 HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 S3Source(workers.call, config.s3),
+                GcsSource(workers.call, config.gcs),
+                AzureSource(workers.call, config.azure),
                 OciSource(
                     OciOptions(
                         ca_file=config.ca_file,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from p2pcache.config.clouds import azure_endpoint, azure_options, gcs_endpoint, gcs_options
 from p2pcache.config.environment import ENVIRONMENT
 from p2pcache.config.ipfs import (
     IpfsSettings,
@@ -41,6 +42,8 @@ from p2pcache.config.registries import registry_hosts
 from p2pcache.config.s3 import buckets, endpoint, format_buckets, region, s3_options, style, valid
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
+from p2pcache.sources.azure.options import PUBLIC_AZURE, AzureOptions
+from p2pcache.sources.gcs.options import PUBLIC_GCS, GcsOptions
 from p2pcache.sources.oci.challenge import LOOPBACK
 from p2pcache.sources.s3.options import S3Options
 from p2pcache.store.layout import StoreOptions
@@ -138,7 +141,7 @@ _OF_KUBERNETES = re.compile(r"P2PCACHE_(SERVICE_(HOST|PORT)|PORT($|_))")
 _STORE, _FETCH, _PULL = StoreOptions(), FetchLimits(), TransferOptions()
 _NETWORK, _NAMES = NetworkSettings(), NameOptions()
 _RESOLVE, _WORKERS = ResolveOptions(), WorkerOptions()
-_PRELOAD, _IPFS, _S3 = PreloadSettings(), IpfsSettings(), S3Options()
+_PRELOAD, _IPFS, _S3, _AZURE = PreloadSettings(), IpfsSettings(), S3Options(), AzureOptions()
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("store.path", _optional(str), None, "where blobs lie; default: the home directory"),
@@ -216,6 +219,17 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "s3.buckets", buckets, (), "the same settings for one bucket, before these", format_buckets
     ),
+    Setting("gcs.endpoint", gcs_endpoint, PUBLIC_GCS, "where Google's buckets are"),
+    Setting("gcs.anonymous", _yes, False, "send no login, whatever there is"),
+    Setting(
+        "gcs.public", _yes, False, "give what was read with a login to every agent of the network"
+    ),
+    Setting("azure.endpoint", azure_endpoint, PUBLIC_AZURE, "where the accounts of Azure are"),
+    Setting("azure.anonymous", _yes, False, "send no login, whatever there is"),
+    Setting(
+        "azure.public", _yes, False, "give what was read with a login to every agent of the network"
+    ),
+    Setting("azure.url_valid", valid, float(_AZURE.url_valid_s), "how long a signed address holds"),
     Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
     Setting(
         "oci.insecure",
@@ -392,6 +406,8 @@ class Config:
     preload: PreloadSettings
     ipfs: IpfsSettings
     s3: S3Options
+    gcs: GcsOptions
+    azure: AzureOptions
     budgets: Budgets
     insecure_registries: frozenset[str]
     token_realms: frozenset[str]
@@ -547,6 +563,8 @@ def _build(
             public_limit_up_bytes_per_s=values["ipfs.public_limit_up"],
         ),
         s3=replace(s3_options(values, environment), ca_file=ca_file),
+        gcs=gcs_options(values, ca_file),
+        azure=azure_options(values, ca_file),
         budgets=values["origins.budgets"],
         insecure_registries=values["oci.insecure"],
         token_realms=values["oci.realms"],

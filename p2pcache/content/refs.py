@@ -4,9 +4,10 @@
     https://host/path[#sha256=<hex>]     file:/path  ./path  ../path  /path  ~/path
     sha256:<hex>  <hex>     <cid>[/path]  /ipfs/<cid>[/path]     ipfs://<cid>[/path]
     s3://bucket[/key][@versionId]
+    gs://bucket[/key][@generation]     az://account/container[/blob]     (`cloud_refs`)
     oci://host/name[:tag|@digest]     ollama://[host/]model[:tag]     (`registry_refs`)
 
-In `ipfs://` and `s3://`, and in no other, `a%20b` is `a b`.
+In `ipfs://` and those of buckets, and in no other, `a%20b` is `a b`.
 
 `canonical` gives one text for all spellings of one ref: the key of resolutions.
 """
@@ -20,6 +21,15 @@ from urllib.parse import quote, unquote, urlsplit
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
+from p2pcache.content.cloud_refs import (
+    AzureRef,
+    GcsRef,
+    azure_of_url,
+    azure_text,
+    gcs_text,
+    parse_azure,
+    parse_gcs,
+)
 from p2pcache.content.names import safe_path
 from p2pcache.content.registry_refs import (
     OciRef,
@@ -38,10 +48,10 @@ DEFAULT_REVISION = "main"
 MAX_REF_CHARS = 8192
 SHOWN_CHARS = 400  # of an error about a ref, which it quotes
 KNOWN = (
-    "hf://, s3://, oci://, ollama://, https://, http://, file:, sha256:, ipfs://, a CID, org/name, "
-    "or a path"
+    "hf://, s3://, gs://, az://, oci://, ollama://, https://, http://, file:, sha256:, ipfs://, "
+    "a CID, org/name, or a path"
 )
-LATER = {"gs", "gcs", "az", "azure", "r2", "cw"}
+LATER = {"r2", "cw"}
 _HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 _PREFIX: dict[str, RepoType] = {"datasets": "dataset", "spaces": "space", "models": "model"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")  # huggingface_hub validate_repo_id
@@ -94,7 +104,7 @@ class CidRef:
     typed: str = field(default="", compare=False)
 
 
-Address = HttpRef | S3Ref | OciRef | OllamaRef
+Address = HttpRef | S3Ref | GcsRef | AzureRef | OciRef | OllamaRef
 """Refs that name the server themselves: whoever chooses one chooses whom we ask."""
 
 Ref = HfRef | FileRef | DigestRef | CidRef | Address
@@ -172,6 +182,10 @@ def _with_scheme(scheme: str, rest: str, text: str) -> Ref:
         return DigestRef(digests.sha256_digest(bytes.fromhex(rest)))
     if scheme == "s3":
         return parse_s3(rest, text)
+    if scheme in ("gs", "gcs"):
+        return parse_gcs(rest, text)
+    if scheme in ("az", "azure"):
+        return parse_azure(rest, text)
     if scheme == "ipfs":
         return _ipfs_url(rest.removeprefix("//"), text)
     if scheme in ("oci", "docker"):  # skopeo's and podman's name for the same
@@ -278,6 +292,8 @@ def _url(text: str) -> Ref:
         raise UsageError(f"`{text}` has no host")
     if host in _HUB_HOSTS:
         return _hub_url(unquote(url.path).strip("/"), text)
+    if (blob := azure_of_url(text)) is not None:
+        return blob
     pin = None
     if url.fragment:
         name, _, value = url.fragment.partition("=")
@@ -314,6 +330,10 @@ def canonical(ref: Ref) -> str:
             return f"file:{quote(path, errors='surrogateescape')}"
         case S3Ref():
             return s3_text(ref)
+        case GcsRef():
+            return gcs_text(ref)
+        case AzureRef():
+            return azure_text(ref)
         case DigestRef(digest):
             return digests.describe(digest)
         case CidRef(cid, path):

@@ -40,12 +40,14 @@ class Location:
 
     `headers` may hold credentials: they are sent to the URL's own scheme, host and port only, and
     never shown (`repr` leaves them out). `direct`: never through the environment's proxy (peers).
+    `pinned`: the address itself names one version, and nothing of an answer has to say which it is.
     """
 
     url: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls: Tls = Tls()
     direct: bool = False
+    pinned: bool = False
 
 
 def file_validator(status: os.stat_result) -> str:

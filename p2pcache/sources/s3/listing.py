@@ -18,10 +18,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode
 
 from p2pcache.content.digests import sha256_digest
-from p2pcache.content.names import safe_path
 from p2pcache.content.s3_refs import S3Ref, s3_text
 from p2pcache.errors import NotFound, Untrusted, UsageError
 from p2pcache.sources import headers
+from p2pcache.sources.objects import (
+    check_paths,
+    checked_sha256,
+    checked_size,
+    notes_of,
+    one_of_all,
+    prefix_of,
+)
 from p2pcache.sources.port import ListedFile, Listing
 from p2pcache.sources.s3.client import Bucket, S3Request
 from p2pcache.sources.s3.errors import as_ours, code_of, of_answer, status_of
@@ -30,9 +37,7 @@ if TYPE_CHECKING:
     from p2pcache.sources.s3.sign import Grant
 
 SHA256_METADATA = "p2pcache-sha256"  # x-amz-meta-...: hex, written by our own uploads alone
-NAMED_BY_ARRIVAL = "named by what arrived: the bucket has no sha256 of {count} of {total} files"
 
-_HEX = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,1024}")
 _OF_PARTS = re.compile(r".*-\d+")  # an ETag or a checksum of a multipart upload
 _NO_BODY = frozenset({301, 307, 400, 403})  # statuses of a HEAD that a listing explains
@@ -74,8 +79,8 @@ def list_s3(request: S3Request) -> S3Answer:
         bucket = Bucket(request)
     with as_ours(name, bucket.endpoint, signed=bucket.signed), bucket:
         found, single = _objects(bucket, name)
-        prefix = _prefix(request, single)
-        _check_paths([one.key for one in found], prefix, name)
+        prefix = prefix_of(request.key, single=single)
+        check_paths([one.key for one in found], prefix, name)
         immutable = _immutable(found, single)
         if not single and request.heads and len(found) <= request.options.max_heads:
             found = _with_heads(bucket, found)
@@ -89,7 +94,7 @@ def list_s3(request: S3Request) -> S3Answer:
         files=files,
         gated=bucket.signed and not request.bucket_options.public,
         credential_used=bucket.signed,
-        notes=_notes(files),
+        notes=notes_of(files),
     )
     return S3Answer(listing, grant)
 
@@ -137,7 +142,7 @@ def _head(bucket: Bucket, key: str, version: str | None) -> _Object | None:
         raise
     return _Object(
         key,
-        _size(said.get("ContentLength"), key),
+        checked_size(said.get("ContentLength"), key),
         headers.strong_etag(said.get("ETag")),
         version or _version(said.get("VersionId")),
         _sha256(said),
@@ -159,7 +164,7 @@ def _list(bucket: Bucket, prefix: str, name: str) -> list[_Object]:
             key = row["Key"]
             if not isinstance(key, str) or not key.startswith(prefix):
                 raise Untrusted(f"{bucket.endpoint} lists a key that is not below {prefix!r}")
-            size = _size(row.get("Size"), key)
+            size = checked_size(row.get("Size"), key)
             if key.endswith("/") and size == 0:
                 continue
             found.append(_Object(key, size, headers.strong_etag(row.get("ETag"))))
@@ -223,14 +228,6 @@ def _listed(bucket: str, one: _Object, prefix: str) -> ListedFile:
     )
 
 
-def _prefix(request: S3Request, single: bool) -> str:
-    """What of the keys is no part of the files' names."""
-    if request.key is None:
-        return ""
-    parent, slash, _ = request.key.rpartition("/")
-    return parent + slash if single else f"{request.key}/"
-
-
 def file_key(bucket: str, key: str, version: str | None, etag: str | None) -> str:
     """What `locate` needs of one file: `bucket/key?version=..&etag=..`, quoted."""
     fields = {"version": version, "etag": None if version is not None else etag}
@@ -251,41 +248,7 @@ def _immutable(found: list[_Object], single: bool) -> str | None:
     """What is another one when any of the objects is: the version, the ETag, or a hash of all."""
     if single:
         return found[0].version or found[0].etag
-    if any(one.etag is None for one in found):
-        return None
-    rows = "\n".join(f"{one.key}\0{one.size}\0{one.etag}" for one in found)
-    return f"list:{hashlib.sha256(rows.encode()).hexdigest()}"
-
-
-def _check_paths(keys: list[str], prefix: str, name: str) -> None:
-    """Raise Untrusted for a key that is no safe name, and for a file whose name is a folder's too:
-    S3 has both, no file system has.
-    """
-    paths = set()
-    for key in keys:
-        safe_path(key)  # URLs lose a `..` on their way, whatever stands before it
-        paths.add(safe_path(key.removeprefix(prefix)))
-    if len(paths) < len(keys):
-        raise Untrusted(f"{name} lists a file twice")
-    for path in paths:
-        above = path
-        while above := above.rpartition("/")[0]:
-            if above in paths:
-                raise Untrusted(
-                    f"in {name} the key {above!r} is an object, and {path!r} is below it",
-                    hint="no folder can hold both: rename one, or get them one by one",
-                )
-
-
-def _notes(files: tuple[ListedFile, ...]) -> tuple[str, ...]:
-    nameless = sum(file.digest is None for file in files)
-    return (NAMED_BY_ARRIVAL.format(count=nameless, total=len(files)),) if nameless else ()
-
-
-def _size(value: object, key: str) -> int:
-    if not isinstance(value, int) or not 0 <= value <= headers.MAX_BLOB_BYTES:
-        raise Untrusted(f"the bucket gives no size for {key[:80]!a}")
-    return value
+    return one_of_all((one.key, one.size, one.etag) for one in found)
 
 
 def _version(value: object) -> str | None:
@@ -307,5 +270,4 @@ def _sha256(said: dict[str, Any]) -> bytes | None:
             digest = b""
         if len(digest) == hashlib.sha256().digest_size:
             return digest
-    ours = said.get("Metadata", {}).get(SHA256_METADATA, "")
-    return bytes.fromhex(ours) if _HEX.fullmatch(str(ours)) else None
+    return checked_sha256(said.get("Metadata", {}).get(SHA256_METADATA))
