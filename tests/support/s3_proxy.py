@@ -1,4 +1,4 @@
-"""A bucket with a fault: everything goes to a real MinIO, and some answers are another's.
+"""A bucket with a fault: everything goes to a real store, and some answers are another's.
 
 Requests pass as they are, with the proxy's own host, which is what was signed.
 """
@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.azurite import Azurite
+    from tests.support.fake_gcs import FakeGcs
     from tests.support.minio import Minio
 
 _XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>scripted</Message></Error>"
@@ -34,7 +36,7 @@ class Ask:
 
     @property
     def lists(self) -> bool:
-        return self.path.count("/") == 1 or self.path.endswith("/")
+        return self.path.count("/") == 1 or self.path.endswith("/") or "prefix" in self.query
 
     @property
     def reads(self) -> bool:
@@ -43,7 +45,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Reply:
-    """In place of MinIO's answer; with `cut_after` or `wait_s`, MinIO's own, cut or late."""
+    """In place of the store's answer; with `cut_after` or `wait_s`, its own, cut or late."""
 
     status: int = 0
     code: str | None = None
@@ -67,7 +69,7 @@ class S3Proxy:
 
 
 @contextlib.contextmanager
-def s3_proxy(server: Minio) -> Iterator[S3Proxy]:
+def s3_proxy(server: Minio | FakeGcs | Azurite) -> Iterator[S3Proxy]:
     """Serves while the context is open."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -112,13 +114,15 @@ def s3_proxy(server: Minio) -> Iterator[S3Proxy]:
         def _pass_on(self, answer: http.client.HTTPResponse, left: int | None) -> None:
             self.send_response(answer.status)
             for name, value in answer.headers.items():
-                if name.lower() not in ("server", "date", "connection"):
+                if name.lower() not in ("server", "date", "connection", "transfer-encoding"):
                     self.send_header(name, value)
+            if endless := answer.chunked:  # it ends where the connection does
+                self.send_header("Connection", "close")
             self.end_headers()
             while chunk := answer.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)):
                 self.wfile.write(chunk)
                 left = None if left is None else left - len(chunk)
-            self.close_connection = left is not None
+            self.close_connection = left is not None or endless
 
         def do_GET(self) -> None:
             with contextlib.suppress(OSError, http.client.HTTPException):
