@@ -29,8 +29,16 @@ from p2pcache.agent.pulls import Pulls
 from p2pcache.agent.supervise import keep_running
 from p2pcache.agent.unlisted import list_named
 from p2pcache.config.ipfs import Public
+from p2pcache.content.cloud_refs import parse_azure, parse_gcs
+from p2pcache.content.s3_refs import parse_s3
 from p2pcache.destinations.kubo import KuboDestination
-from p2pcache.errors import DiskFull, LocalFault
+from p2pcache.destinations.objects.azure import AzureStore
+from p2pcache.destinations.objects.gcs import GcsStore
+from p2pcache.destinations.objects.push import ObjectsDestination
+from p2pcache.destinations.objects.s3 import S3Store
+from p2pcache.destinations.objects.sessions import Sessions
+from p2pcache.destinations.objects.uploads import Uploads, uploads_at_once
+from p2pcache.errors import DiskFull, LocalFault, UsageError
 from p2pcache.lanes.odometer import open_odometer
 from p2pcache.sources.azure.source import AzureSource
 from p2pcache.sources.blocks import BlocksSource
@@ -53,10 +61,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.config.settings import Config
+    from p2pcache.destinations.port import Place
     from p2pcache.lanes.odometer import Odometer
+    from p2pcache.sources.azure.options import AzureOptions
+    from p2pcache.sources.gcs.options import GcsOptions
     from p2pcache.sources.port import Source
+    from p2pcache.sources.s3.options import S3Options
 
 _log = logging.getLogger(__name__)
+_NO_VERSION = "a push is to a folder of a bucket, not to a version of an object"
 CLOSE_S = 5.0  # for all adapters together; nothing they hold is worth waiting longer for
 
 
@@ -152,7 +165,17 @@ async def open_agent(
                     origins=origins,
                     ipfs=ipfs,
                     kubos=kubos,
-                    destinations={"ipfs": partial(_ipfs, kubos, store, workers)},
+                    destinations={
+                        **dict.fromkeys(
+                            ("az", "azure"), partial(_azure, config.azure, workers, odometer)
+                        ),
+                        **dict.fromkeys(
+                            ("gs", "gcs"),
+                            partial(_gcs, config.gcs, config.home, workers, odometer),
+                        ),
+                        "ipfs": partial(_ipfs, kubos, store, workers),
+                        "s3": partial(_s3, config.s3, workers, odometer),
+                    },
                     here=here,
                     fetched=BlocksSource(local, shown, ipfs.blocks.get),
                     now=time.time,
@@ -171,12 +194,50 @@ async def open_agent(
                     await kubos.aclose()
 
 
-async def _ipfs(kubos: Kubos, store: Store, workers: Workers, said: str | None) -> KuboDestination:
+async def _ipfs(kubos: Kubos, store: Store, workers: Workers, to: Place) -> KuboDestination:
     """The configured Kubo, or the one that a caller names."""
-    place = await kubos.needed_place(said)
+    place = await kubos.needed_place(to.kubo)
     return KuboDestination(
         place.api, workers.send_car, lambda: store.small_dir() / uuid.uuid4().hex
     )
+
+
+async def _s3(
+    options: S3Options, workers: Workers, odometer: Odometer | None, to: Place
+) -> ObjectsDestination:
+    """A folder of a bucket."""
+    ref = parse_s3(to.dest.partition(":")[2], to.dest)
+    if ref.version is not None:
+        raise UsageError(_NO_VERSION)
+    uploads = _uploads(workers, odometer, to)
+    store = S3Store(ref, options, to.credentials.aws, workers.call, uploads)
+    return ObjectsDestination(store, random.random)
+
+
+async def _gcs(
+    options: GcsOptions, home: Path, workers: Workers, odometer: Odometer | None, to: Place
+) -> ObjectsDestination:
+    """A folder of a bucket of Google's."""
+    ref = parse_gcs(to.dest.partition(":")[2], to.dest)
+    if ref.generation is not None:
+        raise UsageError(_NO_VERSION)
+    uploads, sessions = _uploads(workers, odometer, to), Sessions(home / "uploads")
+    store = GcsStore(ref, options, to.credentials.gcs, workers.call, uploads, sessions)
+    return ObjectsDestination(store, random.random)
+
+
+async def _azure(
+    options: AzureOptions, workers: Workers, odometer: Odometer | None, to: Place
+) -> ObjectsDestination:
+    """A folder of a container of Azure's."""
+    ref = parse_azure(to.dest.partition(":")[2], to.dest)
+    uploads = _uploads(workers, odometer, to)
+    store = AzureStore(ref, options, to.credentials.azure, workers.call, uploads)
+    return ObjectsDestination(store, random.random)
+
+
+def _uploads(workers: Workers, odometer: Odometer | None, to: Place) -> Uploads:
+    return Uploads(workers.put, odometer, uploads_at_once(core_count()), to.rate_bytes_per_s)
 
 
 def _odometer(home: Path, closing: ExitStack) -> Odometer | None:

@@ -189,8 +189,8 @@ def refusal(
                 f"{endpoint} does not give out {name} without a login ({said})", hint=help_login
             )
         return Denied(
-            f"{endpoint} does not accept the login, or it may not read {name} ({said})",
-            hint=f"ask the owner for the right to read it; or mend the login: {help_login}",
+            f"{endpoint} does not accept the login, or gives it no access to {name} ({said})",
+            hint=f"ask the owner for that right; or mend the login: {help_login}",
         )
     if status == 412:
         return Untrusted(f"{name} changed while it was listed", hint="run it again")

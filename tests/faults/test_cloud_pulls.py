@@ -7,100 +7,35 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from p2pcache import errors
 from tests.support.agents import Agent, no_traceback, running_agent
-from tests.support.azurite import ACCOUNT, KEY, Azurite, azurite
+from tests.support.azurite import KEY
 from tests.support.blobs import MIB
 from tests.support.bucket_faults import FAULTS, bad_range, large, model, shown, unfinished
 from tests.support.cloud_logins import google_logins
-from tests.support.fake_gcs import FakeGcs, fake_gcs
+from tests.support.clouds import OFFLINE, TOKEN, Azure, Gcs, running_cloud
 from tests.support.partial_files import some_bytes
 from tests.support.pulling import Pull
 from tests.support.s3_proxy import Ask, Reply, S3Proxy, s3_proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
-OFFLINE = {
-    "NO_GCE_CHECK": "true",
-    "AZURE_TOKEN_CREDENTIALS": "prod",
-}  # no test asks 169.254.169.254
 QUICK = {"fetch.no_progress": "1s", "fetch.patience": "1s", "fetch.max_streams": "2"}
 OF_S3 = ("clock", "expired login")  # its words
-TOKEN = "ya29.a-token-of-google"  # fake-gcs-server takes any; the proxy is its doorkeeper
-
-
-@dataclass(frozen=True)
-class Gcs:
-    server: FakeGcs
-    mixed = errors.NotFound  # its address names a generation, which is not there any more
-
-    def fill(self, bucket: str, files: Mapping[str, bytes]) -> None:
-        self.server.bucket(bucket, files)
-
-    def put(
-        self, bucket: str, key: str, body: bytes, metadata: Mapping[str, str] | None = None
-    ) -> None:
-        self.server.put(bucket, key, body, metadata)
-
-    def ref(self, path: str) -> str:
-        return f"gs://{path}"
-
-    def asks(self, url: str) -> dict[str, str]:
-        return {"gcs_token": TOKEN, "gcs_endpoint_url": url}
-
-    def wrong(self, url: str, secret: str) -> dict[str, str]:
-        return {"gcs_token": secret, "gcs_endpoint_url": url}
-
-    def door(self, ask: Ask) -> Reply | None:
-        return None if ask.headers.get("authorization") == f"Bearer {TOKEN}" else Reply(401)
-
-
-@dataclass(frozen=True)
-class Azure:
-    server: Azurite
-    mixed = errors.Untrusted
-
-    def fill(self, bucket: str, files: Mapping[str, bytes]) -> None:
-        self.server.container(bucket, files)
-
-    def put(
-        self, bucket: str, key: str, body: bytes, metadata: Mapping[str, str] | None = None
-    ) -> None:
-        told = {name.replace("-", "_"): value for name, value in (metadata or {}).items()}
-        self.server.put(bucket, key, body, told)
-
-    def ref(self, path: str) -> str:
-        return f"az://{ACCOUNT}/{path}"
-
-    def asks(self, url: str) -> dict[str, str]:
-        endpoint = f"{url}/{ACCOUNT}"
-        return {"azure_account": ACCOUNT, "azure_key": KEY, "azure_endpoint_url": endpoint}
-
-    def wrong(self, url: str, secret: str) -> dict[str, str]:
-        return self.asks(url) | {"azure_key": secret}
-
-    def door(self, ask: Ask) -> Reply | None:
-        return None
 
 
 @pytest.fixture(scope="module", params=["gcs", "azure"])
 def cloud(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gcs | Azure]:
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "gcs":
-        with fake_gcs(folder) as gcs:
-            yield Gcs(gcs)
-    else:
-        with azurite(folder) as azure:
-            yield Azure(azure)
+    with running_cloud(request.param, tmp_path_factory.mktemp(request.param)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import html
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -64,6 +66,27 @@ class Azurite:
     def read(self, container: str, key: str) -> bytes:
         """The bytes of one blob."""
         return self.call("GET", f"/{container}/{urllib.parse.quote(key)}")
+
+    def keys(self, container: str) -> list[str]:
+        """The names of all blobs."""
+        page = self.call("GET", f"/{container}", "restype=container&comp=list").decode()
+        return [html.unescape(name) for name in re.findall("<Name>([^<]*)</Name>", page)]
+
+    def staged(self, container: str, key: str) -> list[str]:
+        """The ids of blocks that wait to become a blob."""
+        query = "blocklisttype=uncommitted&comp=blocklist"
+        try:
+            page = self.call("GET", f"/{container}/{urllib.parse.quote(key)}", query).decode()
+        except AssertionError:  # there is nothing yet
+            return []
+        return re.findall("<Name>([^<]*)</Name>", page)
+
+    def sha256(self, container: str, key: str) -> str:
+        """What our own uploads say about a blob."""
+        prefix = urllib.parse.quote(key, safe="")
+        query = f"restype=container&comp=list&include=metadata&prefix={prefix}"
+        page = self.call("GET", f"/{container}", query).decode()
+        return re.findall("(?i)<p2pcache_sha256>([^<]*)<", page)[0]
 
     def call(
         self, method: str, path: str, query: str = "", body: bytes = b"",

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from p2pcache.content.cloud_refs import AzureRef, azure_text
 from p2pcache.content.digests import sha256_digest
+from p2pcache.content.push_record import is_ours
 from p2pcache.errors import NotFound, P2PCacheError, Untrusted
 from p2pcache.sources import headers
 from p2pcache.sources.azure.login import HELP, AzureRequest, grant_azure
@@ -85,13 +86,15 @@ def list_azure(request: AzureRequest) -> AzureAnswer:
 class Container:
     """One container's metadata."""
 
-    def __init__(self, rest: Rest, request: AzureRequest, grant: AzureGrant) -> None:
+    def __init__(
+        self, rest: Rest, request: AzureRequest, grant: AzureGrant, rights: str = LIST
+    ) -> None:
         self._rest = rest
         self._grant = grant
         self._endpoint = request.endpoint
         self._url = f"{request.endpoint}/{request.container}"
         self._login = grant.query(
-            request.container, None, LIST, now_unix_s=time.time(), valid_s=ASK_VALID_S
+            request.container, None, rights, now_unix_s=time.time(), valid_s=ASK_VALID_S
         )
 
     def one(self, key: str, name: str) -> AzureBlob | None:
@@ -131,9 +134,25 @@ class Container:
                 raise Untrusted(f"{self._endpoint} lists {name} without an end")
             fields["marker"] = following
 
-    def _ask(self, method: str, url: str, fields: dict[str, str]) -> Answer:
+    def ask(
+        self, method: str, key: str, fields: dict[str, str],
+        headers: dict[str, str] | None = None, body: bytes | None = None,
+    ) -> Answer:  # fmt: skip
+        """One request about a blob; any status is an answer."""
+        url = f"{self._url}/{quote(key)}"
+        return self._ask(method, url, fields, headers or {}, body)
+
+    def refused(self, answer: Answer, name: str) -> P2PCacheError:
+        """The error for what is no success."""
+        return refused(answer, name, self._endpoint, login=self._grant.is_login)
+
+    def _ask(
+        self, method: str, url: str, fields: dict[str, str],
+        headers: dict[str, str] | None = None, body: bytes | None = None,
+    ) -> Answer:  # fmt: skip
         query = "&".join(filter(None, (urlencode(fields), self._login)))
-        return self._rest.ask(method, f"{url}?{query}", self._grant.headers())
+        sent = self._grant.headers() | (headers or {})
+        return self._rest.ask(method, f"{url}?{query}", sent, body)
 
     def _page(self, answer: Answer, name: str) -> Element:
         if answer.status != 200:
@@ -188,7 +207,9 @@ def _objects(
     key = request.key
     if key is not None and not request.folder and (one := container.one(key, name)) is not None:
         return [one], True
-    found = container.below("" if key is None else f"{key}/", name, request.options.max_files)
+    prefix = prefix_of(key, single=False)
+    listed = container.below(prefix, name, request.options.max_files)
+    found = [one for one in listed if not is_ours(one.key.removeprefix(prefix))]
     if not found:
         raise NotFound(
             f"{request.endpoint} has no {name}", hint="check the key: nothing is below it either"

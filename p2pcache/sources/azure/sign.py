@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from p2pcache.sources.tokens import Token
 
 VERSION = "2021-12-02"  # of the API, and of signatures
-READ, LIST, WRITE = "r", "rl", "racwdl"
+READ, LIST = "r", "rl"  # of a blob, of a container
+SEND, WRITE = "cw", "racwdl"  # of the same
 
 
 @dataclass(frozen=True, slots=True)

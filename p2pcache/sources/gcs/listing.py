@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, quote, urlencode
 
 from p2pcache.content.cloud_refs import GcsRef, gcs_text
 from p2pcache.content.digests import sha256_digest
+from p2pcache.content.push_record import SHA256_METADATA, is_ours
 from p2pcache.errors import NotFound, P2PCacheError, Untrusted
 from p2pcache.sources.gcs.login import HELP, GcsRequest, token_gcs
 from p2pcache.sources.objects import (
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from p2pcache.sources.tokens import Token
 
-SHA256_METADATA = "p2pcache-sha256"  # hex, written by our own uploads alone
 _FIELDS = "name,size,generation,metadata"
 _GENERATION = re.compile(r"[0-9]{1,19}")
 
@@ -192,7 +192,9 @@ def _objects(bucket: GcsBucket, request: GcsRequest, name: str) -> tuple[list[Gc
                 f"{request.endpoint} has no {name}",
                 hint="where `@` is a part of the key it is written %40",
             )
-    found = bucket.below("" if key is None else f"{key}/", name, request.options.max_files)
+    prefix = prefix_of(key, single=False)
+    listed = bucket.below(prefix, name, request.options.max_files)
+    found = [one for one in listed if not is_ours(one.key.removeprefix(prefix))]
     if not found:
         raise NotFound(
             f"{request.endpoint} has no {name}", hint="check the key: nothing is below it either"
