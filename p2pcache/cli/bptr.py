@@ -167,7 +167,11 @@ def _volume(canonical: str, given: str | None) -> str:
     if given is not None:
         return given
     whole = canonical.partition("://")[2].partition("@")[0].partition("#")[0]
-    return whole.rstrip("/").rpartition("/")[2] if canonical.startswith(("hf:", "s3:")) else ""
+    return (
+        whole.rstrip("/").rpartition("/")[2]
+        if canonical.startswith(("hf:", "s3:", "gs:", "az:"))
+        else ""
+    )
 
 
 def _write(out: str, text: str) -> None:

@@ -51,10 +51,11 @@ _BY_STATUS: dict[int, tuple[FaultKind, str]] = {
     451: (FaultKind.DENIED, "refuses access for legal reasons"),
 }
 _XML_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
-_BY_CODE: dict[str, tuple[FaultKind, str]] = {  # of S3, where the status alone says less
+_BY_CODE: dict[str, tuple[FaultKind, str]] = {  # of stores, where the status alone says less
     "RequestTimeTooSkewed": (FaultKind.LOCAL, "says that this machine's clock is wrong: set it"),
     "ExpiredToken": (FaultKind.DENIED, "says that the login has expired"),
     "InvalidObjectState": (FaultKind.DENIED, "has it in an archive: restore it first"),
+    "BlobArchived": (FaultKind.DENIED, "has it in an archive: restore it first"),
 }
 
 

@@ -114,7 +114,8 @@ class Rest:
         if (untrusted := distrust(exc, self.endpoint)) is not None:
             return untrusted
         hint = "check the endpoint, the network and the proxy settings; --offline uses what is here"
-        if isinstance(exc, urllib3.exceptions.TimeoutError):
+        refused = isinstance(exc, urllib3.exceptions.NewConnectionError)  # a timeout to urllib3
+        if isinstance(exc, urllib3.exceptions.TimeoutError) and not refused:
             return Unavailable(f"{self.endpoint} is silent", hint=hint)
         return Unavailable(f"{self.endpoint} cannot be reached: {_plain(exc)}", hint=hint)
 

@@ -144,15 +144,15 @@ def s3_proxy(server: Minio | FakeGcs | Azurite) -> Iterator[S3Proxy]:
         def _pass_on(self, answer: http.client.HTTPResponse, left: int | None) -> None:
             self.send_response(answer.status)
             for name, value in answer.headers.items():
-                if name.lower() not in ("server", "date", "connection", "transfer-encoding"):
+                if name.lower() not in ("server", "date", "connection"):
                     self.send_header(name, value)
-            if endless := answer.chunked:  # it ends where the connection does
-                self.send_header("Connection", "close")
             self.end_headers()
             while chunk := answer.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)):
-                self.wfile.write(chunk)
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if answer.chunked else chunk)
                 left = None if left is None else left - len(chunk)
-            self.close_connection = left is not None or endless
+            if answer.chunked and left is None and self.command != "HEAD":
+                self.wfile.write(b"0\r\n\r\n")
+            self.close_connection = left is not None
 
         def do_GET(self) -> None:
             with contextlib.suppress(OSError, http.client.HTTPException):

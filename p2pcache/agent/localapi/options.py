@@ -17,11 +17,14 @@ class GetOptions(TypedDict, total=False):
     commas between (default of both: the agent's settings). credentials: keys hf_token and
     hf_endpoint (default: from the environment, as huggingface_hub finds them), for S3
     aws_access_key_id, aws_secret_access_key, aws_session_token, aws_profile, aws_region and
-    aws_endpoint_url (default: from the environment), and for registries registry_host,
-    registry_user, registry_password (default: as `docker login` left them). kubo: URL of the RPC
-    of a Kubo that is asked for a CID, or "auto" (default: the agent's settings). platform, layout:
-    of oci:// refs, "linux/arm64" and "oci" or "files". to_ollama: True for Ollama's own store, a
-    folder for another one (default: where OLLAMA_MODELS is set and there is no `to`).
+    aws_endpoint_url (default: from the environment), for Google gcs_account (the JSON), gcs_token
+    and gcs_endpoint_url, for Azure azure_account, azure_key, azure_sas, azure_tenant,
+    azure_client_id, azure_client_secret and azure_endpoint_url (the same), and for registries
+    registry_host, registry_user, registry_password (default: as `docker login` left them). kubo:
+    URL of the RPC of a Kubo that is asked for a CID, or "auto" (default: the agent's settings).
+    platform, layout: of oci:// refs, "linux/arm64" and "oci" or "files". to_ollama: True for
+    Ollama's own store, a folder for another one (default: where OLLAMA_MODELS is set and there is
+    no `to`).
     """
 
     revision: str | None

@@ -13,6 +13,7 @@ from p2pcache.config.preload import From
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.address_secrets import secret_in
+from p2pcache.content.cloud_refs import AzureRef, GcsRef
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.content.preload import (
     ID_BYTES,
@@ -145,7 +146,7 @@ def _is_told(ref: refs.Ref, *, is_admin: bool) -> bool:
 def _notes(opened: AgentNetwork, ref: refs.Ref, parts: Parts) -> list[str]:
     notes = []
     if isinstance(ref, refs.Address):
-        what = "bucket" if isinstance(ref, S3Ref) else "address"
+        what = "bucket" if isinstance(ref, S3Ref | GcsRef | AzureRef) else "address"
         if opened.peer_id != opened.admin:
             notes.append(
                 f"others are told the content's CID and not its {what}, which they would ask "

@@ -9,6 +9,7 @@ endpoint alone, whatever a caller names.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,7 @@ def _found(options: AzureOptions) -> Token | None:
         from azure.identity import DefaultAzureCredential
     except ImportError:
         return None
+    logging.getLogger("azure.identity").setLevel(logging.ERROR)  # that there is none is common
     bounds = _bounds(options)
     return _token(DefaultAzureCredential(process_timeout=5, **bounds), required=False)
 
@@ -129,4 +131,6 @@ def _token(credential: Any, *, required: bool) -> Token | None:  # noqa: ANN401
         raise Denied("Azure does not accept the service principal", hint=HELP) from None
     except theirs.AzureError as exc:
         raise Unavailable("Azure's login server cannot be reached") from exc
+    except (ValueError, KeyError, TypeError) as exc:  # it parses replies without checking them
+        raise Unavailable("Azure's login server does not answer like one") from exc
     return Token(found.token, float(found.expires_on))
