@@ -89,10 +89,10 @@ def get(
     """Bring the files of REF here, verified, and print where they are.
 
     REF is hf://org/name[@revision][/path], a bare org/name, a huggingface.co address,
-    s3://bucket[/key], oci://host/name:tag, ollama://model:tag, an http(s) address, a path,
-    sha256:HEX, or a CID. Without a running agent, one runs as long as
-    the command. Several files that belong in no Hugging Face cache stay in the store, and nothing
-    is printed, unless --to says where they are wanted.
+    s3://bucket[/key], gs://bucket[/key], az://account/container[/blob], oci://host/name:tag,
+    ollama://model:tag, an http(s) address, a path, sha256:HEX, or a CID. Without a running agent,
+    one runs as long as the command. Several files that belong in no Hugging Face cache stay in the
+    store, and nothing is printed, unless --to says where they are wanted.
     """
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
         answer = agent.get(
