@@ -180,8 +180,12 @@ class Lease:
 
     async def _release(self) -> None:
         """Best effort: whoever comes next waits a while longer where it fails."""
-        try:
-            if await self._is_ours():
-                await self._store.delete(PUSHING_KEY)
-        except P2PCacheError:
-            return
+        while True:
+            try:
+                if await self._is_ours():
+                    await self._store.delete(PUSHING_KEY)
+                return
+            except Unavailable:
+                await trio.sleep(self._options.look_s)
+            except P2PCacheError:
+                return

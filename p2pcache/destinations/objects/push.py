@@ -150,18 +150,21 @@ class ObjectsDestination:
             for upload in todo:
                 versions[upload.key] = await self._file(upload, sent)
 
+        manifest = cids.format_cid(content.manifest.cid())
         with plain_errors():
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write_manifest, manifest, content, plan.found)
                 for _ in range(min(self._options.files_at_once, len(plan.uploads))):
                     nursery.start_soon(work)
-        manifest = cids.format_cid(content.manifest.cid())
-        key = push_record.manifest_key(manifest)
-        if key not in plan.found.objects:
+        files = record_files(content.places, versions)
+        await self._write_record(PushRecord(manifest, content.ref, files), plan.found)
+
+    async def _write_manifest(self, cid: str, content: Content, found: Found) -> None:
+        key = push_record.manifest_key(cid)
+        if key not in found.objects:
             put = partial(self._store.put_small, key, content.manifest.encode(), Absent())
             with suppress(Conflict):  # its name is its content
                 await self._try(put)
-        files = record_files(content.places, versions)
-        await self._write_record(PushRecord(manifest, content.ref, files), plan.found)
 
     async def _file(self, upload: Upload, sent: _Sent) -> str:
         """Its version, also where somebody else put just these bytes there."""

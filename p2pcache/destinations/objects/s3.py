@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from p2pcache.content.push_record import SHA256_METADATA
 from p2pcache.destinations.objects import s3_calls as calls
 from p2pcache.destinations.objects.port import Stored
 from p2pcache.destinations.objects.s3_calls import Part
-from p2pcache.errors import Untrusted, plain_errors
+from p2pcache.errors import P2PCacheError, Untrusted, plain_errors
 from p2pcache.lanes.faults import xml_code
 from p2pcache.lanes.orders import BLOCK_BYTES, Tls
 from p2pcache.lanes.put import HASH_BYTES, PutOrder, digest_of
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 PART_BYTES = 16 << 20  # 16 of 300 MB; what a crash costs, four at once
 MAX_PARTS = 9_000  # of the 10,000 of S3
+ABORT_S = 3.0  # to say that an upload ends: whoever cancelled waits for it
 CHECKS_AT_ONCE = 4  # threads that hash parts that may be there
 SHA256_HEADER = "x-amz-checksum-sha256"
 
@@ -128,25 +130,43 @@ class S3Store:
         """See the port."""
         if upload.size <= PART_BYTES:
             return await self._put_whole(upload, count)
-        key, part_bytes = self._prefix + upload.key, _part_bytes(upload.size)
-        begun = await self._ask(calls.begun, key)
-        self._keep(begun.grant)
-        uploads = {
-            one: await _unchanged(upload, part_bytes, parts) for one, parts in begun.uploads.items()
-        }
-        ours = sorted((one for one in uploads if uploads[one]), key=lambda one: len(uploads[one]))
-        if ours:
-            upload_id = ours.pop()
-        else:
-            upload_id, grant = await self._ask(calls.begin, key, upload.sha256)
-            self._keep(grant)
-        have = uploads.get(upload_id, {})
-        parts = await self._send_parts(upload, upload_id, part_bytes, have, count)
+        part_bytes = _part_bytes(upload.size)
+        upload_id, have, others = await self._upload(upload, part_bytes)
+        parts = dict(have)
+        try:
+            await self._send_parts(upload, upload_id, part_bytes, parts, count)
+        except BaseException:
+            if not parts:  # nobody could tell later that it is ours
+                with trio.move_on_after(ABORT_S, shield=True), suppress(P2PCacheError):
+                    await self._ask(calls.abort, self._prefix + upload.key, upload_id)
+            raise
+        complete = tuple(parts[number] for number in sorted(parts))
         return self._written(
             await self._ask(
-                calls.complete, key, upload_id, tuple(parts), upload.condition, tuple(ours)
+                calls.complete,
+                self._prefix + upload.key, upload_id, complete, upload.condition, others,
             )
-        )
+        )  # fmt: skip
+
+    async def _upload(
+        self, upload: Upload, part_bytes: int
+    ) -> tuple[str, dict[int, Part], tuple[str, ...]]:
+        """An upload for a file, with the parts that are there already, and such as broke off
+        earlier and are not needed.
+        """
+        key = self._prefix + upload.key
+        begun = await self._ask(calls.begin_or_find, key, upload.sha256)
+        self._keep(begun.grant)
+        if begun.new is not None:
+            return begun.new, {}, ()
+        same = {
+            one: await _unchanged(upload, part_bytes, parts) for one, parts in begun.uploads.items()
+        }
+        ours = sorted((one for one in same if same[one]), key=lambda one: len(same[one]))
+        if not ours:
+            return await self._ask(calls.begin, key, upload.sha256), {}, ()
+        best = ours.pop()
+        return best, same[best], tuple(ours)
 
     # -- bytes ------------------------------------------------------------------------------------
 
@@ -169,11 +189,10 @@ class S3Store:
         upload: Upload,
         upload_id: str,
         part_bytes: int,
-        have: dict[int, Part],
+        parts: dict[int, Part],
         count: Callable[[int], None],
-    ) -> Sequence[Part]:
-        """All parts, those that were there among them."""
-        parts = dict(have)
+    ) -> None:
+        """Those that are not in `parts`, into it."""
 
         async def send(number: int) -> None:
             start = (number - 1) * part_bytes
@@ -184,8 +203,7 @@ class S3Store:
             parts[number] = Part(number, end - start, etag, report.headers.get(SHA256_HEADER))
 
         wanted = range(1, -(-upload.size // part_bytes) + 1)
-        await self._uploads.each([partial(send, one) for one in wanted if one not in have])
-        return [parts[number] for number in wanted]
+        await self._uploads.each([partial(send, one) for one in wanted if one not in parts])
 
     async def _send(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_UPLOADS = 10  # of one key that are looked at: each is one push that broke off
 MAX_PARTS = 10_000  # of S3
+KEPT_S = 60.0  # logins of a machine that ended are asked for anew
 FAILED = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 UNKNOWN = frozenset({"NotImplemented"})  # a store without that kind of condition
 
@@ -39,9 +41,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Uploads of a key that broke off, each with its parts."""
+    """Uploads of a key that broke off, each with its parts; or a new one."""
 
     uploads: dict[str, tuple[Part, ...]]
+    new: str | None
     grant: Grant = field(repr=False)
 
 
@@ -53,12 +56,41 @@ class Written:
     kept: bool = True
 
 
+class _Kept:
+    """The last client of this process: making one takes 25 ms of a core, an answer 3. None is kept
+    after an error, for another login may be there by the next question.
+    """
+
+    bucket: Bucket | None = None
+    until = 0.0  # on the monotonic clock
+
+    def take(self, request: S3Request) -> Bucket:
+        kept, self.bucket = self.bucket, None
+        if kept is not None and kept.request == request and time.monotonic() < self.until:
+            kept.restart()
+            return kept
+        if kept is not None:
+            kept.close()
+        return Bucket(request)
+
+    def give_back(self, bucket: Bucket) -> None:
+        self.bucket, self.until = bucket, time.monotonic() + KEPT_S
+
+
+_kept = _Kept()
+
+
 @contextlib.contextmanager
 def _open(request: S3Request, name: str) -> Iterator[Bucket]:
     with as_ours(name, request.bucket_options.endpoint or PUBLIC_S3):
-        bucket = Bucket(request)
-    with as_ours(name, bucket.endpoint, signed=bucket.signed), bucket:
-        yield bucket
+        bucket = _kept.take(request)
+    with as_ours(name, bucket.endpoint, signed=bucket.signed):
+        try:
+            yield bucket
+        except BaseException:
+            bucket.close()
+            raise
+        _kept.give_back(bucket)
 
 
 def list_below(request: S3Request, prefix: str) -> tuple[list[S3Object], Grant]:
@@ -110,8 +142,8 @@ def delete(request: S3Request, key: str) -> None:
         bucket.ask("delete_object", Key=key)
 
 
-def begun(request: S3Request, key: str) -> Begun:
-    """What broke off earlier. A login may lack the right to list that: then nothing did."""
+def begin_or_find(request: S3Request, key: str, sha256: bytes) -> Begun:
+    """What broke off earlier; else, or where the login may not list that, a new upload."""
     from botocore.exceptions import ClientError
 
     found: dict[str, tuple[Part, ...]] = {}
@@ -125,7 +157,8 @@ def begun(request: S3Request, key: str) -> Begun:
         except ClientError as exc:
             if status_of(exc) not in (403, 501):
                 raise
-        return Begun(found, bucket.grant())
+        new = None if found else _begin(bucket, key, sha256)
+        return Begun(found, new, bucket.grant())
 
 
 def _parts(bucket: Bucket, key: str, upload: str) -> Iterator[Part]:
@@ -142,17 +175,27 @@ def _parts(bucket: Bucket, key: str, upload: str) -> Iterator[Part]:
             return
 
 
-def begin(request: S3Request, key: str, sha256: bytes) -> tuple[str, Grant]:
+def begin(request: S3Request, key: str, sha256: bytes) -> str:
     """A new upload in parts."""
     with _open(request, _name(request, key)) as bucket:
-        said = bucket.ask(
-            "create_multipart_upload",
-            Key=key,
-            Metadata={SHA256_METADATA: sha256.hex()},
-            ContentType="application/octet-stream",
-            ChecksumAlgorithm="SHA256",
-        )
-        return str(said["UploadId"]), bucket.grant()
+        return _begin(bucket, key, sha256)
+
+
+def _begin(bucket: Bucket, key: str, sha256: bytes) -> str:
+    said = bucket.ask(
+        "create_multipart_upload",
+        Key=key,
+        Metadata={SHA256_METADATA: sha256.hex()},
+        ContentType="application/octet-stream",
+        ChecksumAlgorithm="SHA256",
+    )
+    return str(said["UploadId"])
+
+
+def abort(request: S3Request, key: str, upload: str) -> None:
+    """End an upload, with what it has."""
+    with _open(request, _name(request, key)) as bucket:
+        _abort(bucket, key, (upload,))
 
 
 def complete(

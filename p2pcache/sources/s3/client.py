@@ -109,8 +109,16 @@ class Bucket:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
         self._http.close()
         self.client.close()
+
+    def restart(self) -> None:
+        """Give the questions that follow their time anew."""
+        self._http.restart()
 
     def _open(self, region: str | None) -> tuple[Any, Any | None]:
         client, credentials = open_client(replace(self.request, region=region))
@@ -248,8 +256,12 @@ class _Bounded:
         self._options = options
         self._sessions: dict[str, Any] = {}
         self._opening = threading.Lock()  # many heads are asked at once
-        self._until = time.monotonic() + options.deadline_s
         self.streams = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin the time that all may take together."""
+        self._until = time.monotonic() + self._options.deadline_s
 
     def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
         """For botocore's `before-send`."""

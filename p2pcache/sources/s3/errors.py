@@ -122,6 +122,8 @@ def of_refusal(told: Refusal, name: str, endpoint: str, *, signed: bool) -> P2PC
     code, status = told.code, told.status
     if code == "NoSuchBucket":
         return NotFound(f"{endpoint} has no such bucket: {name}", hint="check name and endpoint")
+    if code == "NoSuchUpload":
+        return Unavailable(f"the upload of {name} was ended from elsewhere")
     if code in _MISSING or status in (404, 410):
         return NotFound(f"{endpoint} has no {name}", hint="check the key, and whether it is there")
     if code == "RequestTimeTooSkewed":
@@ -136,8 +138,6 @@ def of_refusal(told: Refusal, name: str, endpoint: str, *, signed: bool) -> P2PC
         )
     if code in _DAMAGED:
         return Unavailable(f"{endpoint} got other bytes of {name} than were sent ({code})")
-    if code == "NoSuchUpload":
-        return Unavailable(f"the upload of {name} was ended from elsewhere")
     if code == "NotImplemented" or status == 501:
         return UsageError(f"{endpoint} cannot do what {name} asks for (NotImplemented)")
     if code in _BUSY or status in _BUSY_STATUS or status >= 500:
