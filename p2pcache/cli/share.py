@@ -47,8 +47,8 @@ def push(
     limit_rate: int | None,
 ) -> None:
     """Put the file or folder PATH into the store and print its names. With DEST, give it, or what
-    REF means, to that place: `ipfs` is the configured Kubo, which pins it; s3://bucket/folder
-    gets each file as an object.
+    REF means, to that place: `ipfs` is the configured Kubo, which pins it; s3://bucket/folder,
+    gs://bucket/folder or az://account/container/folder gets each file as an object.
 
     The names are the manifest's CID, the UnixFS root that IPFS gives it, and for a single file its
     sha2-256.

@@ -149,6 +149,22 @@ def test_an_object_that_changes_on_its_way_is_not_mixed_of_two(
     assert shown(tmp_path) == new
 
 
+def test_a_small_object_that_changed_is_not_taken_for_the_listed_one(
+    cloud: Gcs | Azure, proxy: S3Proxy, agent: Agent, tmp_path: Path
+) -> None:
+    cloud.fill("small", {"a.json": b"old a"})
+
+    def change(ask: Ask) -> Reply | None:
+        if ask.reads:
+            cloud.put("small", "a.json", b"new a")
+        return cloud.door(ask)
+
+    proxy.fault = change
+    with pytest.raises(cloud.mixed):
+        agent.get(cloud.ref("small/"), to=str(tmp_path), credentials=cloud.asks(proxy.url))
+    assert shown(tmp_path) == {}
+
+
 def test_what_was_verified_survives_a_kill(
     cloud: Gcs | Azure, proxy: S3Proxy, tmp_path: Path
 ) -> None:

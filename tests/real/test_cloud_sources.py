@@ -134,6 +134,11 @@ async def test_a_wrong_login_is_the_users_to_mend(
 
 
 Row = tuple[Reply, type[P2PCacheError], str]
+ENTITIES = (
+    b'<!DOCTYPE a [<!ENTITY b "llama/x">]><EnumerationResults><Blobs><Blob><Name>&b;</Name>'
+    b"<Properties><Etag>0x1</Etag><Content-Length>1</Content-Length></Properties>"
+    b"</Blob></Blobs></EnumerationResults>"
+)
 ROWS: dict[str, Row] = {
     "403": (Reply(403, "AuthorizationFailure"), Denied, "ask the owner"),
     "410": (Reply(410), NotFound, "name"),
@@ -149,7 +154,7 @@ ROWS: dict[str, Row] = {
     "cut": (Reply(cut_after=20), Unavailable, "network"),
     "html": (Reply(200, body=b"<html><p>welcome"), Untrusted, "endpoint"),
     "other": (Reply(200, body=b"[]"), Untrusted, ""),
-    "entities": (Reply(200, body=b'<!DOCTYPE a [<!ENTITY b "b">]><a>&b;</a>'), Untrusted, ""),
+    "entities": (Reply(200, body=ENTITIES), Untrusted, ""),
 }
 
 
