@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.agent.bptr_logins import caller_login
 from p2pcache.agent.dags import keep_nodes
 from p2pcache.agent.kubo_beside import kubo_helper
 from p2pcache.agent.kubos import KuboBlocks
@@ -104,7 +105,7 @@ def get_request(args: Args, links: bool, names: NameOptions | None = None) -> Ge
         refresh=args.flag("refresh"),
         names=name_options(args, names or NameOptions()),
         rate_bytes_per_s=args.positive("limit_rate"),
-        credentials=args.credentials(),
+        credentials=caller_login(args, ref),
         kubo=args.optional_text("kubo"),
     )
 
@@ -130,7 +131,7 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     ask = partial(
         parts.resolver.resolve,
         ref,
-        args.credentials(),
+        caller_login(args, ref),
         offline=args.flag("offline"),
         refresh=args.flag("refresh"),
     )
@@ -153,14 +154,15 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     for file in files:
         blob = have.get(file.name or root or b"")
         await emit({"type": "item", "value": shown(file, blob, named.get(file.digest or b""))})
-    return {"ref": args.text("ref"), **summary(resolution)}
+    return {"ref": refs.shown_ref(args.text("ref")), **summary(resolution)}
 
 
 async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Bring what a ref means into the store, and show it where the caller wants it."""
     request = get_request(args, parts.config.links, parts.config.resolve.names)
     started_at, started = parts.now(), trio.current_time()
-    run = _Run(parts, request, args.text("ref"), emit, uuid.uuid4().hex[:12])
+    said = refs.shown_ref(args.text("ref"))
+    run = _Run(parts, request, said, emit, uuid.uuid4().hex[:12])
     try:
         resolution, report, placed = await run.all()
     except P2PCacheError as exc:
@@ -173,7 +175,7 @@ async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     seconds = trio.current_time() - started
     unsaved = None if request.dry_run else await run.save(started_at, seconds, None)
     return {
-        "ref": args.text("ref"),
+        "ref": said,
         **summary(resolution),
         "path": None if placed.path is None else str(placed.path),
         "files": len(run.files),

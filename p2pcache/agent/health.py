@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from p2pcache.agent.network_health import network_checks, network_status, row
+from p2pcache.content import refs
 from p2pcache.errors import NotFound
 from p2pcache.units import format_bytes
 from p2pcache.version import __version__
@@ -64,7 +65,7 @@ async def origins(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
 
 async def why(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """The receipt of a pull."""
-    ref = args.optional_text("ref") or "last"
+    ref = refs.shown_ref(args.optional_text("ref") or "last")
     found = parts.store.receipt(ref)
     if found is None:
         raise NotFound(f"there is no receipt of `{ref}`", hint="`p2pcache why last` is the newest")

@@ -98,7 +98,7 @@ async def _chosen(parts: Parts, text: str, args: Args, emit: Emit, *, bring: boo
     ref = refs.parse_ref(text, revision=args.optional_text("revision"))
     canonical = refs.canonical(ref)
     if bring:
-        await get(parts, args.only("ref", "revision", "credentials"), emit)
+        await get(parts, args.only("ref", "revision", "credentials", "secret", "secrets"), emit)
     await list_first(parts, text)
     if isinstance(ref, refs.CidRef) and is_root(ref.cid):
         await parts.naming.name(ref.cid)
@@ -117,8 +117,10 @@ def _is_single(ref: refs.Ref, manifest: Manifest) -> bool:
         return False
     (file,) = manifest.files
     match ref:
-        case refs.DigestRef() | refs.HttpRef():
+        case refs.DigestRef():
             return True
+        case refs.HttpRef():
+            return not ref.is_folder
         case refs.FileRef(path):
             return os.path.isfile(path)
         case refs.CidRef(cid, below):

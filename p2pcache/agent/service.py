@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -25,7 +26,8 @@ from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
 from p2pcache.agent.preload import operations as preload
 from p2pcache.agent.unlisted import list_first
-from p2pcache.errors import UsageError
+from p2pcache.content import refs
+from p2pcache.errors import P2PCacheError, UsageError
 
 Operation = Callable[[Parts, Args, Emit], Awaitable[dict[str, Any]]]
 
@@ -67,6 +69,23 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
+_USER = re.compile(r"://[^/@\s`]+@")  # of an address that was meant to have none
+
+
+def _hide(exc: P2PCacheError, ref: object) -> None:
+    """What quotes the words of a call quotes no password and no signature: callers log errors."""
+    plain = refs.shown_ref(ref) if isinstance(ref, str) else None
+
+    def hidden(text: str) -> str:
+        if plain is not None and isinstance(ref, str) and plain != ref:
+            text = text.replace(ref, plain)
+        return _USER.sub("://...@", text)
+
+    exc.message = hidden(exc.message)
+    exc.args = (exc.message,)
+    exc.hint = None if exc.hint is None else hidden(exc.hint)
+
+
 class Service:
     """Answers calls. `stopping` is set by the `shutdown` operation."""
 
@@ -89,5 +108,9 @@ class Service:
             for text in said if isinstance(said, list) else [said]:
                 if isinstance(text, str):
                     await list_first(self._parts, text)
-        answer = await operation(self._parts, Args(args), emit)
+        try:
+            answer = await operation(self._parts, Args(args), emit)
+        except P2PCacheError as exc:
+            _hide(exc, args.get("ref"))
+            raise
         return {**answer, "clients": self.count_clients()} if op == "status" else answer

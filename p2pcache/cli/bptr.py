@@ -145,8 +145,8 @@ def create(
         for ref in refs:
             answer = agent.resolve(ref)
             pointers += pointers_of(
-                answer, model_path=model_path, volume=_volume(answer["canonical"], volume),
-                secret=secret, selection=selection, uid=ref.removeprefix("hf://"),
+                answer, typed=ref, model_path=model_path,
+                volume=_volume(answer["canonical"], volume), secret=secret, selection=selection, uid=ref.removeprefix("hf://"),
             )  # fmt: skip
     text = as_text(PointerFile(tuple(pointers)))
     names = [pointer.file_name for pointer in pointers]

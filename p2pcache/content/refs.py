@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
+from p2pcache.content.address_secrets import without_secrets
 from p2pcache.content.names import safe_path
 from p2pcache.content.registry_refs import (
     OciRef,
@@ -65,10 +66,17 @@ class HfRef:
 
 @dataclass(frozen=True, slots=True)
 class HttpRef:
-    """A URL. `sha256` (raw) is a pin: `#sha256=<hex>`."""
+    """A URL of a file, or of a folder (it ends with a slash). `sha256` (raw) is a pin:
+    `#sha256=<hex>`. Who signed the URL is not a part of the name (`canonical`).
+    """
 
     url: str
     sha256: bytes | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it names a folder by an index page."""
+        return urlsplit(self.url).path.endswith("/") or not urlsplit(self.url).path
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,11 +281,16 @@ def _url(text: str) -> Ref:
         host = (url.hostname or "").lower()
         _ = url.port  # a port that is no number raises here
     except ValueError as exc:
-        raise UsageError(f"`{text}` is not a URL: {exc}") from exc
+        raise UsageError(f"`{_shown(text)}` is not a URL: {exc}") from exc
     if not host:
-        raise UsageError(f"`{text}` has no host")
+        raise UsageError(f"`{_shown(text)}` has no host")
     if host in _HUB_HOSTS:
-        return _hub_url(unquote(url.path).strip("/"), text)
+        return _hub_url(unquote(url.path).strip("/"), _shown(text))
+    if "@" in url.netloc:
+        raise UsageError(
+            "a URL with a user name or password in it would be stored and shown",
+            hint="leave it out",
+        )
     pin = None
     if url.fragment:
         name, _, value = url.fragment.partition("=")
@@ -285,6 +298,13 @@ def _url(text: str) -> Ref:
             raise UsageError(f"`#{url.fragment}` is not a pin", hint="#sha256= and 64 hex digits")
         pin = bytes.fromhex(value)
     return HttpRef(url._replace(scheme=url.scheme.lower(), fragment="").geturl(), pin)
+
+
+def _shown(text: str) -> str:
+    """A URL that may be none, as messages show it: without what may open something."""
+    scheme, _, rest = text.partition("://")
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _hub_url(path: str, typed: str) -> HfRef:
@@ -302,13 +322,16 @@ def _hub_url(path: str, typed: str) -> HfRef:
 
 
 def canonical(ref: Ref) -> str:
-    """One text for one ref. `parse_ref` of it gives the ref back, with its revision filled in."""
+    """One text for one ref. `parse_ref` of it gives the ref back, with its revision filled in; of a
+    URL without what signs it, for this is what is stored and shown.
+    """
     match ref:
         case HfRef(repo_type, repo_id, revision, path):
             kind = "" if repo_type == "model" else repo_type + "s/"
             return _hub_text(f"hf://{kind}{repo_id}", revision or DEFAULT_REVISION, path)
         case HttpRef(url, sha256):
-            return url if sha256 is None else f"{url}#sha256={sha256.hex()}"
+            plain = without_secrets(url)
+            return plain if sha256 is None else f"{plain}#sha256={sha256.hex()}"
         case FileRef(path):
             path = "/" + path.lstrip("/") if path.startswith("/") else path
             return f"file:{quote(path, errors='surrogateescape')}"
@@ -322,6 +345,16 @@ def canonical(ref: Ref) -> str:
             return canonical_oci(ref)
         case OllamaRef():
             return canonical_ollama(ref)
+
+
+def shown_ref(text: str) -> str:
+    """A ref as typed, for messages and receipts: of a URL without what signs it."""
+    if text[:5].lower() not in ("http:", "https"):
+        return text
+    try:
+        return without_secrets(text)
+    except ValueError:  # no URL
+        return _shown(text)
 
 
 def as_typed(ref: DigestRef | CidRef) -> str:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import urllib3.exceptions as u3
 
+from p2pcache.content.address_secrets import ended as signature_ended
 from p2pcache.lanes.orders import Fault, FaultKind
 from p2pcache.lanes.pace import Endless
 
@@ -139,6 +140,8 @@ def status_fault(
     kind, text = _BY_CODE.get(code or "", (kind, text))
     said = f"HTTP {status}" if code is None else f"HTTP {status}, {code}"
     message = f"{host_of(url)} {text} ({said})"
+    if kind is FaultKind.DENIED and (moment := signature_ended(url, time.time())) is not None:
+        message += f": the address that it was asked by expired at {moment}"
     if words := plain_text(headers.get("X-Error-Message", ""), secrets):
         message += f": {words}"
     wait_s = retry_after_s(headers, time.time()) if kind is FaultKind.UNAVAILABLE else None

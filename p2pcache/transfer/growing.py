@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.content.address_secrets import plain_key
 from p2pcache.content.digests import (
     WholeDigests,
     is_git_sha1,
@@ -83,7 +84,7 @@ class GrowingBlob:
         `patience_s`; a pull of our own has a patience of its own.
         """
         wanted = self.wanted
-        name = wanted.name or provisional_name(wanted.key)
+        name = wanted.name or provisional_name(plain_key(wanted.key))
         # a file that nothing tells apart from its other versions is never continued
         version = uuid.uuid4().hex if wanted.whole else wanted.validator or ""
         seen, since = -1, trio.current_time()
