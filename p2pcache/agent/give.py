@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from p2pcache.agent.args import credentials_of
+from p2pcache.agent.bptr_logins import caller_login
+from p2pcache.content import refs
 from p2pcache.destinations.port import Place
 from p2pcache.errors import UsageError, plain_errors
 from p2pcache.transfer.progress import Progress
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.args import Args
     from p2pcache.agent.parts import Emit, Parts
     from p2pcache.destinations.port import Content, Destination
+    from p2pcache.sources.port import Credentials
 
 CLOSE_S = 2.0  # for connections to be closed politely
 
@@ -27,7 +30,7 @@ async def opened(parts: Parts, to: str, args: Args) -> AsyncIterator[Destination
     """The destination that `to` means, closed at the end. Raises UsageError."""
     place = Place(
         to,
-        credentials_of(args.text_map("to_credentials")),
+        _login(to, args),
         kubo=args.optional_text("kubo"),
         replicas=args.size("replicas"),
         rate_bytes_per_s=args.positive("limit_rate"),
@@ -42,6 +45,13 @@ async def opened(parts: Parts, to: str, args: Args) -> AsyncIterator[Destination
     finally:
         with trio.move_on_after(CLOSE_S, shield=True):
             await destination.aclose()
+
+
+def _login(to: str, args: Args) -> Credentials:
+    """The caller's for a place, which is named as what lies there."""
+    if args.optional_text("to_secret") is None:
+        return credentials_of(args.text_map("to_credentials"))
+    return caller_login(args, refs.parse_ref(to), "to_")
 
 
 async def give(

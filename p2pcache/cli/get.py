@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import DURATION, RATE, Command, output_options, short, when
+from p2pcache.cli.command import DURATION, RATE, SECRET_OPTION, Command, output_options, short, when
 from p2pcache.cli.output import Mode, Printer, printable
 from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.units import format_bytes, format_count, format_duration
@@ -72,6 +72,7 @@ LAYOUT_OPTION = click.option(
     metavar="any|none|PEER[,PEER]",
     help="Whose word on a name counts when the origin is not asked.",
 )
+@SECRET_OPTION
 @KUBO_OPTION
 @PLATFORM_OPTION
 @LAYOUT_OPTION
@@ -138,6 +139,7 @@ def _summary(answer: GetAnswer) -> str:
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit.")
 @click.option("--refresh", is_flag=True, help="Ask the origin, whatever is recorded.")
 @click.option("--offline", is_flag=True, help="Ask no origin: records, or other agents.")
+@SECRET_OPTION
 @KUBO_OPTION
 @PLATFORM_OPTION
 @LAYOUT_OPTION

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import RATE, Command, output_options
+from p2pcache.cli.command import RATE, SECRET_OPTION, Command, output_options
 from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.units import format_bytes, format_count
 
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Send nothing; say what would be sent.")
 @click.option("--allow-gated", is_flag=True, help="Also what is gated or private at its origin.")
 @click.option(
+    "--replicas", type=click.IntRange(1), metavar="K", help="Of `peers`: so many other agents."
+)
+@SECRET_OPTION
+@click.option("--to-secret", metavar="NAME", help="The same for DEST.")
+@click.option(
     "--limit-rate", type=RATE, metavar="RATE", help="At most this per second: 10M, 1 MiB."
 )
 @output_options
@@ -44,20 +49,26 @@ def push(
     kubo: str | None,
     dry_run: bool,
     allow_gated: bool,
+    replicas: int | None,
+    secret: str | None,
+    to_secret: str | None,
     limit_rate: int | None,
 ) -> None:
     """Put the file or folder PATH into the store and print its names. With DEST, give it, or what
     REF means, to that place: `ipfs` is the configured Kubo, which pins it; s3://bucket/folder
-    gets each file as an object.
+    gets each file as an object; `peers` has --replicas other agents keep it.
 
     The names are the manifest's CID, the UnixFS root that IPFS gives it, and for a single file its
     sha2-256.
     """
     place = _place(dest, to)
+    if replicas is not None and place != "peers":
+        raise click.UsageError("--replicas is for the destination 'peers'.")
     if place is None:
-        if kubo is not None or dry_run or allow_gated or limit_rate is not None:
+        if dry_run or allow_gated or any((kubo, limit_rate, secret, to_secret)):
             raise click.UsageError(
-                "--kubo, --dry-run, --allow-gated and --limit-rate are for a destination."
+                "--kubo, --dry-run, --allow-gated, --secret, --to-secret and --limit-rate are for "
+                "a destination."
             )
         if not os.path.exists(what):
             raise click.UsageError(
@@ -70,6 +81,9 @@ def push(
             "kubo": kubo,
             "dry_run": dry_run,
             "allow_gated": allow_gated,
+            "replicas": replicas,
+            "secret": secret,
+            "to_secret": to_secret,
             "limit_rate": limit_rate,
         }
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:

@@ -40,7 +40,7 @@ class ResolveAnswer(TypedDict):
 
 
 class Progress(TypedDict):
-    """How far a `get` or `verify` is. Any field may be missing early on."""
+    """How far a `get`, `push` or `verify` is. Any field may be missing early on."""
 
     phase: NotRequired[str]
     file: NotRequired[str | None]
@@ -237,6 +237,20 @@ class PublishedAnswer(TypedDict):
     root: str
     refs: list[str]
     shared: bool
+
+
+class UnpublishAnswer(TypedDict):
+    """What is given to no stranger any more: a UnixFS root, or another CID."""
+
+    root: str
+
+
+class PinAnswer(TypedDict):
+    """What is pinned, or not any more, by its names as far as there are such."""
+
+    manifest: str | None
+    sha256: str | None
+    root: str | None
 
 
 class RmAnswer(TypedDict):
@@ -548,6 +562,16 @@ class PreloadStateAnswer(PreloadAnswer):
 
     agents: list[PreloadLine]
     over: bool
+
+
+class SettingAnswer(TypedDict):
+    """One setting. `text`: its value as it may be written; `source`: where that was said."""
+
+    value: Any
+    text: str
+    source: str
+    variable: str
+    help: str
 
 
 class CheckAnswer(TypedDict):

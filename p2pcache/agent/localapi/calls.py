@@ -37,6 +37,7 @@ def resolve(
     kubo: str | None,
     platform: str | None,
     layout: str | None,
+    secret: str | None = None,
 ) -> Call:
     """What does this ref mean?"""
     _check_wishes(offline, refresh)
@@ -49,6 +50,7 @@ def resolve(
             "refresh": refresh,
             "offline": offline,
             "credentials": _credentials(credentials, ref),
+            **_secret(secret),
             "kubo": config.kubo_of_caller(kubo),
         },
     )
@@ -78,6 +80,7 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
             "trust": options.get("trust"),
             "kubo": config.kubo_of_caller(options.get("kubo")),
             "credentials": _credentials(options.get("credentials"), ref),
+            **_secret(options.get("secret")),
         },
     )
 
@@ -143,9 +146,13 @@ def bptr_pull(files: Sequence[str | os.PathLike[str]], **options: Unpack[BptrOpt
     )
 
 
-def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:
+def push(
+    what: str | os.PathLike[str], dest: str | None = None, **options: Unpack[PushOptions]
+) -> Call:
     """Put a file or folder into the store, or give it, or what a ref means, to another place."""
-    to, text = options.get("to"), os.fspath(what)
+    to, text = options.get("to", dest), os.fspath(what)
+    if dest is not None and to != dest:
+        raise UsageError(f"two destinations: `{dest}` and `{to}`", hint="leave `to` out")
     is_path = to is None or isinstance(what, os.PathLike) or os.path.exists(_absolute(text))
     named = {"path": _absolute(text)} if is_path else {"ref": absolute_ref(text)}
     if to is None:
@@ -159,8 +166,11 @@ def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:
             "dry_run": options.get("dry_run", False),
             "allow_gated": options.get("allow_gated", False),
             "limit_rate": options.get("limit_rate"),
+            "replicas": options.get("replicas"),
             "credentials": _credentials(options.get("credentials"), named.get("ref", "")),
+            **_secret(options.get("secret")),
             "to_credentials": _credentials(options.get("to_credentials"), to),
+            **_secret(options.get("to_secret"), "to_"),
         },
     )
 
@@ -260,6 +270,21 @@ def _absolute(path: str) -> str:
             f"`{path}` is relative to a working directory that is gone",
             hint="go to a folder that exists, or write the path from its root",
         ) from exc
+
+
+def _secret(name: str | None, start: str = "") -> dict[str, Any]:
+    """A login by name, as truss-transfer finds them. Raises UsageError where there is none."""
+    if name is None:
+        return {}
+    from p2pcache.config import truss  # only where one is named
+
+    found = truss.secrets([name])
+    if not found:
+        raise UsageError(
+            f"there is no login `{name[:80]}`",
+            hint=f"set TRUSS_SECRET_{name[:80]}, or write the file /secrets/{name[:80]}",
+        )
+    return {f"{start}secret": name, f"{start}secrets": found}
 
 
 def _credentials(given: dict[str, str] | None, ref: str) -> dict[str, str]:

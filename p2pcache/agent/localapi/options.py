@@ -21,7 +21,8 @@ class GetOptions(TypedDict, total=False):
     registry_user, registry_password (default: as `docker login` left them). kubo: URL of the RPC
     of a Kubo that is asked for a CID, or "auto" (default: the agent's settings). platform, layout:
     of oci:// refs, "linux/arm64" and "oci" or "files". to_ollama: True for Ollama's own store, a
-    folder for another one (default: where OLLAMA_MODELS is set and there is no `to`).
+    folder for another one (default: where OLLAMA_MODELS is set and there is no `to`). secret: the
+    login of this name, before `credentials`: TRUSS_SECRET_<name>, else the file /secrets/<name>.
     """
 
     revision: str | None
@@ -41,6 +42,7 @@ class GetOptions(TypedDict, total=False):
     platform: str | None
     layout: str | None
     to_ollama: bool | str | None
+    secret: str | None
 
 
 class PushOptions(TypedDict, total=False):
@@ -48,6 +50,8 @@ class PushOptions(TypedDict, total=False):
     its RPC's URL, `auto` or the folder of its repository. dry_run: send nothing, say what would be.
     allow_gated: also what is gated or private where it came from. limit_rate: bytes per second.
     credentials: as of GetOptions, for a ref that is not here yet; to_credentials: for the place.
+    replicas: for "peers", how many other agents are to have it. secret, to_secret: logins by name,
+    as of GetOptions, for a ref that is not here yet and for the place.
     """
 
     to: str
@@ -55,8 +59,11 @@ class PushOptions(TypedDict, total=False):
     dry_run: bool
     allow_gated: bool
     limit_rate: int | None
+    replicas: int | None
     credentials: dict[str, str] | None
     to_credentials: dict[str, str] | None
+    secret: str | None
+    to_secret: str | None
 
 
 class PreloadOptions(TypedDict, total=False):
