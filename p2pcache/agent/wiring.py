@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from p2pcache.agent.parts import Parts
 from p2pcache.agent.preload.preloads import Preloads
 from p2pcache.agent.public import AgentPublic
 from p2pcache.agent.pulls import Pulls
+from p2pcache.agent.push_peers import open_peers
 from p2pcache.agent.supervise import keep_running
 from p2pcache.agent.unlisted import list_named
 from p2pcache.config.ipfs import Public
@@ -163,6 +165,8 @@ async def open_agent(
                     now=time.time,
                     started_at=time.time(),
                 )
+                peers = partial(open_peers, parts)
+                parts = replace(parts, destinations={**parts.destinations, "peers": peers})
                 nursery.start_soon(keep_running, preloads.run, parts)
                 naming.after = partial(list_named, parts)
                 nursery.start_soon(keep_running, naming.run)

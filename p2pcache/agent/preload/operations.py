@@ -44,7 +44,7 @@ ASK_S = 20.0  # between two questions of a watcher; it is told for a minute
 async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Sign a preload of what a ref means now, and tell it to everybody."""
     opened = await opened_network(parts)
-    _check_settings(parts, opened)
+    check_settings(parts, opened)
     nodes = args.optional_text("nodes") or "all"
     wanted = parse_nodes(nodes)
     replicas = args.size("replicas") or 0
@@ -114,7 +114,8 @@ async def _anybody(parts: Parts, opened: AgentNetwork, row: PreloadRow) -> bool:
     return False
 
 
-def _check_settings(parts: Parts, opened: AgentNetwork) -> None:
+def check_settings(parts: Parts, opened: AgentNetwork) -> None:
+    """Raises Denied where this agent's own settings keep it from asking others for anything."""
     who = parts.config.preload.who
     if who is From.ADMIN and opened.peer_id != opened.admin:
         raise Denied(
