@@ -14,6 +14,7 @@ import msgpack
 import trio
 
 from p2pcache.agent.access import NOT_HERE
+from p2pcache.content.address_secrets import secret_in
 from p2pcache.content.cid import DAG_CBOR, codec
 from p2pcache.content.proof import answer, parse_challenge
 from p2pcache.content.ranges import RangeSet
@@ -260,6 +261,8 @@ class Sharing:
 
     async def resolutions(self, peer: PeerId, canonical: str) -> list[SignedResolution]:
         """What we know a ref to mean: our own word first, then those that we heard."""
+        if secret_in(canonical):  # who has such an address was given it, and asks its origin
+            return []
         row = await trio.to_thread.run_sync(self._store.resolution, canonical)
         words = []
         if row is not None and row.source != OTHERS:

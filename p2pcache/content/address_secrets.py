@@ -31,31 +31,32 @@ def secret_in(url: str) -> str | None:
 
 # What a signature is made of, by the fields without which there is none; in lower case. Whatever
 # else a query says (a version, a name to save it under) chooses the content, and stays.
-_SCHEMES: tuple[tuple[set[str], frozenset[str]], ...] = (
-    ({"x-amz-signature"}, frozenset(
+_SCHEMES: tuple[tuple[str, set[str], frozenset[str]], ...] = (
+    ("x-amz-signature", {"x-amz-signature"}, frozenset(
         ("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-signature",
          "x-amz-signedheaders", "x-amz-security-token", "x-amz-content-sha256", "x-id")
     )),
-    ({"x-goog-signature"}, frozenset(
+    ("x-goog-signature", {"x-goog-signature"}, frozenset(
         ("x-goog-algorithm", "x-goog-credential", "x-goog-date", "x-goog-expires",
          "x-goog-signature", "x-goog-signedheaders")
     )),
-    ({"sig", "sv"}, frozenset(
+    ("sig", {"sig", "sv"}, frozenset(
         ("sv", "ss", "srt", "sr", "sp", "st", "se", "spr", "sip", "si", "sig", "skoid", "sktid",
          "skt", "ske", "sks", "skv", "saoid", "suoid", "scid", "sdd", "ses")
     )),
-    ({"signature"}, frozenset(
+    ("signature", {"signature"}, frozenset(
         ("awsaccesskeyid", "googleaccessid", "key-pair-id", "policy", "signature", "expires",
          "x-amz-security-token")
     )),
 )  # fmt: skip
 _PLAIN_SECRETS = _SECRET_WORDS - {"key", "session", "policy", "credential"}  # those may be names
-_MASKED = re.compile(r"~[0-9a-f]{12}")
+_MASKED = re.compile(r"~([0-9a-f]{12})?")
 
 
 def without_secrets(url: str) -> str:
-    """The address that may be stored and shown: without what signs it. Of any other field that is
-    called like a secret a digest of its value is left, so that two addresses stay two. Idempotent.
+    """The address that may be stored and shown: without what signs it, but for a mark that it was
+    signed, so that it stays known for one that is not for everybody. Of any other field that is
+    called like a secret a digest of its value is left: two addresses stay two. Idempotent.
     """
     parts = urlsplit(url)
     if not parts.query:
@@ -63,8 +64,10 @@ def without_secrets(url: str) -> str:
     fields = [(field, unquote_plus(field.partition("=")[0]).lower())
               for field in parts.query.split("&")]  # fmt: skip
     signed = {name for _, name in fields}
-    dropped = frozenset().union(*(made for marks, made in _SCHEMES if signed >= marks))
+    schemes = [(first, made) for first, marks, made in _SCHEMES if signed >= marks]
+    dropped = frozenset().union(*(made for _, made in schemes))
     kept = [_masked(field, name) for field, name in fields if name not in dropped]
+    kept += [f"{first}=~" for first, _ in schemes[:1]]
     if kept == [field for field, _ in fields]:
         return url
     return parts._replace(query="&".join(kept)).geturl()
