@@ -208,7 +208,8 @@ def test_what_another_writer_puts_there_meanwhile_is_not_overwritten(
             push(agent, given, f"s3://{bucket}/m", asks(proxy.url))
         assert stored(server, bucket)[key] == b"theirs"
         assert "m/.p2pcache/ref" not in stored(server, bucket)
-        assert uploads(server, bucket) == []
+        # of the other file the parts that arrived stay, for the next push
+        assert name == "small" or uploads(server, bucket) == []
 
 
 def test_what_was_sent_before_a_kill_is_not_sent_again(
