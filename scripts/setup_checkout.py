@@ -256,15 +256,16 @@ def ensure_tool(command: str) -> Path:
     mark = hashlib.sha256(f"{sys.version}\0".encode() + pins.read_bytes()).hexdigest()
     venv = CACHE / f"{PINS_OF[command]}-{mark[:12]}"
     link = venv / "commands" / command
+    place = venv / "bin" / "python" if command in ("libtorrent", "truss-transfer") else link
+    if is_made(venv, mark) and place.exists():
+        return place  # without the lock: others may be making another one
     with one_at_a_time(CACHE):
         if not is_made(venv, mark):
             make_venv(venv, pins, mark, editable=False)
-        if command in ("libtorrent", "truss-transfer"):
-            return venv / "bin" / "python"
-        if not link.is_symlink():
+        if place is link and not link.is_symlink():
             link.parent.mkdir(exist_ok=True)
             link.symlink_to(venv / "bin" / command)
-    return link
+    return place
 
 
 def main() -> None:

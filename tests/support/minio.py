@@ -1,28 +1,24 @@
-"""MinIO, the S3 of other people, built from source as Kubo is, on loopback with a fresh folder."""
+"""MinIO, the S3 of other people, on loopback with a fresh folder."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shutil
 import ssl
-import subprocess
-import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
 
-from tests.support.kubo import BUILD_S, go_command
+from tests.support.building import CACHE, go_build, go_module, made
 from tests.support.processes import free_port, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from tests.support.certs import ServerCert
 
@@ -34,24 +30,8 @@ USER, PASSWORD = "minio-root", "minio-root-secret"
 
 def minio_binary() -> Path:
     """The `minio` command, built when it is missing."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    binary = Path(home) / "p2pcache-tests" / f"minio-{VERSION.partition('-')[2]}" / "minio"
-    if binary.exists():
-        return binary
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its final place: see `kubo.ipfs_binary`.
-    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
-        module = subprocess.run(
-            [go_command(), "mod", "download", "-json", f"{MODULE}@{VERSION}"],
-            check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
-        )  # fmt: skip
-        built = Path(folder) / "minio"
-        subprocess.run(
-            [go_command(), "build", "-mod=readonly", "-o", built, "."],
-            check=True, cwd=json.loads(module.stdout)["Dir"], timeout=BUILD_S,
-        )  # fmt: skip
-        built.rename(binary)
-    return binary
+    place = CACHE / f"minio-{VERSION.partition('-')[2]}" / "minio"
+    return made(place, lambda draft: go_build(go_module(MODULE, VERSION), draft))
 
 
 @dataclass(frozen=True)
