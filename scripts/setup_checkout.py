@@ -85,7 +85,7 @@ PROFILES: dict[str, dict[str, Missing]] = {
 TOOLS: dict[str, tuple[str, ...]] = {
     "dev": (),
     "quick": (),
-    "test": ("olah-cli", "go", "node", "truss-transfer"),
+    "test": (),  # tests/support/builds.py makes them, beside the first tests
     "demo": ("olah-cli",),
     "lab": (),
     "bench": (),
