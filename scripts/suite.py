@@ -120,15 +120,16 @@ def pytest(marks: str, *arguments: str, cache: str) -> list[str]:
 
 def start(
     command: Sequence[str],
-    log: IO[bytes] | None = None,
+    out: IO[bytes] | None = None,
+    err: IO[bytes] | None = None,
     *,
     nice: int = 0,
     passed: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """One run; its output goes to ours, or to a log. It inherits the descriptors of `passed`."""
+    """One run, which inherits the descriptors of `passed`. What it says goes to ours, or files."""
     process = subprocess.Popen(
         ["nice", "-n", str(nice), *command], cwd=REPO, stdin=subprocess.DEVNULL,
-        stdout=log, stderr=log and subprocess.STDOUT, pass_fds=passed,
+        stdout=out, stderr=err, pass_fds=passed,
     )  # fmt: skip
     running.append(process)
     return process
@@ -185,7 +186,7 @@ def all_streams(marks: str, builds: int | None, *, quick: bool) -> Results:
         for name, (nice, tests) in streams(quick).items():
             command = pytest(marks, *tests, cache=name)
             log = None if nice == 0 else stack.enter_context(tempfile.TemporaryFile())
-            process = start([*command, *waits], log, nice=nice, passed=pipe)
+            process = start([*command, *waits], log, log, nice=nice, passed=pipe)
             stack.callback(stop, process)
             started.append(Stream(name, command, process, log))
         return {one.name: (one.command, one.ended()) for one in started}
@@ -197,7 +198,7 @@ def everything(marks: str) -> tuple[Results, int]:
         ended, ends = os.pipe()
         stack.callback(os.close, ended)
         try:
-            builds = start(BUILDS, log, nice=BUILDS_NICENESS, passed=[ends])
+            builds = start(BUILDS, err=log, nice=BUILDS_NICENESS, passed=[ends])
         finally:
             os.close(ends)
         stack.callback(stop, builds)
@@ -207,7 +208,8 @@ def everything(marks: str) -> tuple[Results, int]:
             return {}, status
         results = all_streams(marks, ended, quick=False)
         status = builds.wait()
-        show("what has to be built", log)
+        if status != 0:
+            show("what could not be built", log)
         return results, status
 
 

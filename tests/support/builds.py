@@ -22,6 +22,7 @@ from tests.support.hubs import VERSIONS, hub_python
 from tests.support.minio import minio_binary
 from tests.support.node_packages import installed
 from tests.support.ollama import ollama_binary
+from tests.support.swift import swift_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ BUILDS: dict[str, Callable[[], object]] = {
     "js-libp2p": partial(installed, "js-libp2p", js_peer.SOURCE),
     "helia-gateway": partial(installed, "helia-gateway", SUPPORT / "helia_gateway"),
     "kubo-rpc-client": partial(installed, "kubo-rpc-client", kubo_rpc.JS_SOURCE),
+    "swift": swift_python,
     "olah": partial(tool, "olah-cli"),
     "truss-transfer": partial(tool, "truss-transfer"),
     **{f"huggingface_hub-{version}": partial(hub_python, version) for version in VERSIONS},

@@ -7,17 +7,14 @@ import shutil
 import ssl
 import time
 import urllib.request
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import boto3
-from botocore.config import Config
+from typing import TYPE_CHECKING
 
 from tests.support.building import CACHE, go_build, go_module, made
 from tests.support.processes import free_port, running
+from tests.support.s3_server import S3Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.certs import ServerCert
@@ -34,40 +31,8 @@ def minio_binary() -> Path:
     return made(place, lambda draft: go_build(go_module(MODULE, VERSION), draft))
 
 
-@dataclass(frozen=True)
-class Minio:
-    """A server that runs. `aws`: what the caller's environment would bring to `get`."""
-
-    url: str
-    port: int
-    log: Path
-    closing: contextlib.ExitStack
-    ca_file: str | None = None
-
-    @property
-    def aws(self) -> dict[str, str]:
-        return {
-            "aws_access_key_id": USER,
-            "aws_secret_access_key": PASSWORD,
-            "aws_endpoint_url": self.url,
-        }
-
-    def client(self, service: str = "s3", user: str = USER, secret: str = PASSWORD) -> Any:
-        """boto3, to fill it: unmodified, as anybody would."""
-        client = boto3.client(
-            service, endpoint_url=self.url, aws_access_key_id=user, aws_secret_access_key=secret,
-            region_name=REGION, verify=self.ca_file, config=Config(s3={"addressing_style": "path"}),
-        )  # fmt: skip
-        self.closing.callback(client.close)
-        return client
-
-    def bucket(self, name: str, files: Mapping[str, bytes] | None = None) -> Any:
-        """A new bucket with these objects, and the client."""
-        s3 = self.client()
-        s3.create_bucket(Bucket=name)
-        for key, body in (files or {}).items():
-            s3.put_object(Bucket=name, Key=key, Body=body)
-        return s3
+class Minio(S3Server):
+    """A server that runs. The names of its administrator: USER, PASSWORD."""
 
 
 REGION = "eu-test-1"  # not what clients take when nobody says: it has to be found
@@ -105,7 +70,8 @@ def minio(
     ):
         scheme = "http" if tls is None else "https"
         ca_file = None if tls is None else str(tls.ca_file)
-        found = Minio(f"{scheme}://127.0.0.1:{port}", port, log, closing, ca_file)
+        url = f"{scheme}://127.0.0.1:{port}"
+        found = Minio(url, port, log, closing, ca_file, USER, PASSWORD, REGION)
         _wait_usable(found)
         yield found
 
