@@ -71,7 +71,10 @@ SERVING: dict[str, Missing] = {
     "openssl": _no_command("openssl"),
 }
 COMPILING: dict[str, Missing] = {"g++": _no_command("g++", "c++")}  # Ollama, for its tests
-CABLING: dict[str, Missing] = {"iproute2": _no_command("ip")}  # network namespaces, tc
+CABLING: dict[str, Missing] = {
+    "iproute2": _no_command("ip"),  # network namespaces, tc
+    "util-linux": _no_command("unshare"),  # for truss-transfer, which reads paths of the root
+}
 PEERS: dict[str, Missing] = {"aria2": _no_command("aria2c"), "curl": _no_command("curl")}
 
 PROFILES: dict[str, dict[str, Missing]] = {
