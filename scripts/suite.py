@@ -1,6 +1,6 @@
 """All tests: `python -m scripts.suite [--quick] MARKS [pytest arguments]`.
 
-First what has to be built is begun (tests/support/builds.py), at the lowest priority. Beside it the
+First what has to be built is begun (tests/support/builds.py), at a low priority. Beside it the
 checks are made; then the tests run in STREAMS beside each other, each one run of pytest. A priority
 of its own keeps from the others' load what is judged by how long it took: `timed`, where everything
 is that is not named here. What needs a build comes last in its stream, once the builds have ended:
@@ -81,9 +81,9 @@ STREAMS: dict[str, tuple[int, list[str]]] = {  # niceness and tests; the first h
     "timed": (0, []),
     "agents": (10, AGENTS),
     "programs": (10, PROGRAMS),
-    "plain": (15, PLAIN),
+    "plain": (19, PLAIN),
 }
-BUILDS_NICENESS = 19
+BUILDS_NICENESS = 15  # what needs them waits for them, and nothing waits for `plain`
 ENDS_S = 30.0
 FAILED = 1  # of pytest: some tests did
 CHECK = ["scripts/check"]

@@ -29,19 +29,20 @@ if TYPE_CHECKING:
 
 AT_ONCE = 2  # while one waits for the network, the other compiles
 SUPPORT = Path(__file__).parent
-# The long ones first. Each is done at once when it is there, and may be called by several.
+# What compiles and what comes over the network take turns; the long ones first. Each is done at
+# once when it is there, and may be asked for by several.
 BUILDS: dict[str, Callable[[], object]] = {
     "ollama": ollama_binary,
+    "js-helia": partial(installed, "js-helia", helia_peer.SOURCE),
     "kubo": kubo.ipfs_binary,
+    "olah": partial(tool, "olah-cli"),
     "minio": minio_binary,
+    "js-libp2p": partial(installed, "js-libp2p", js_peer.SOURCE),
     **{name: partial(registry.tool, name) for name in registry.TOOLS},
     "go-car": kubo.go_car_binary,  # of Kubo's modules
-    "js-helia": partial(installed, "js-helia", helia_peer.SOURCE),
-    "js-libp2p": partial(installed, "js-libp2p", js_peer.SOURCE),
+    "swift": swift_python,
     "helia-gateway": partial(installed, "helia-gateway", SUPPORT / "helia_gateway"),
     "kubo-rpc-client": partial(installed, "kubo-rpc-client", kubo_rpc.JS_SOURCE),
-    "swift": swift_python,
-    "olah": partial(tool, "olah-cli"),
     "truss-transfer": partial(tool, "truss-transfer"),
     **{f"huggingface_hub-{version}": partial(hub_python, version) for version in VERSIONS},
 }
@@ -59,8 +60,7 @@ def build(name: str) -> None:
 def main(*names: str) -> int:
     """Make those, or all; what fails is said, and does not keep the others from being made."""
     with contextlib.suppress(KeyboardInterrupt), ThreadPoolExecutor(AT_ONCE) as pool:
-        go_command()  # they ask for these two at once
-        tool("node")
+        go_command()  # several ask for it at once
         running = {name: pool.submit(build, name) for name in names or BUILDS}
         failed = {name: error for name, one in running.items() if (error := one.exception())}
         for name, error in failed.items():
