@@ -62,7 +62,7 @@ PROGRAMS = [
     "tests/real/test_kubo_rpc_read.py", "tests/real/test_lanes_nginx.py",
     "tests/real/test_lean_libp2p.py", "tests/real/test_ollama.py", "tests/real/test_origins.py",
     "tests/real/test_py_libp2p_fixes.py", "tests/real/test_s3_source.py",
-    "tests/real/test_unixfs_kubo.py",
+    "tests/real/test_swift.py", "tests/real/test_unixfs_kubo.py",
 ]  # fmt: skip
 PLAIN = ["tests/unit", "tests/sim"]
 # One act of each kind: the command line, an agent, its sources, pulls and their faults, a network.
