@@ -71,7 +71,10 @@ SERVING: dict[str, Missing] = {
     "openssl": _no_command("openssl"),
 }
 COMPILING: dict[str, Missing] = {"g++": _no_command("g++", "c++")}  # Ollama, for its tests
-CABLING: dict[str, Missing] = {"iproute2": _no_command("ip")}  # network namespaces, tc
+CABLING: dict[str, Missing] = {
+    "iproute2": _no_command("ip"),  # network namespaces, tc
+    "util-linux": _no_command("unshare"),  # for truss-transfer, which reads paths of the root
+}
 PEERS: dict[str, Missing] = {"aria2": _no_command("aria2c"), "curl": _no_command("curl")}
 
 PROFILES: dict[str, dict[str, Missing]] = {
@@ -85,7 +88,7 @@ PROFILES: dict[str, dict[str, Missing]] = {
 TOOLS: dict[str, tuple[str, ...]] = {
     "dev": (),
     "quick": (),
-    "test": ("olah-cli", "go", "node", "truss-transfer"),
+    "test": (),  # tests/support/builds.py makes them, beside the first tests
     "demo": ("olah-cli",),
     "lab": (),
     "bench": (),
@@ -256,15 +259,16 @@ def ensure_tool(command: str) -> Path:
     mark = hashlib.sha256(f"{sys.version}\0".encode() + pins.read_bytes()).hexdigest()
     venv = CACHE / f"{PINS_OF[command]}-{mark[:12]}"
     link = venv / "commands" / command
+    place = venv / "bin" / "python" if command in ("libtorrent", "truss-transfer") else link
+    if is_made(venv, mark) and place.exists():
+        return place  # without the lock: others may be making another one
     with one_at_a_time(CACHE):
         if not is_made(venv, mark):
             make_venv(venv, pins, mark, editable=False)
-        if command in ("libtorrent", "truss-transfer"):
-            return venv / "bin" / "python"
-        if not link.is_symlink():
+        if place is link and not link.is_symlink():
             link.parent.mkdir(exist_ok=True)
             link.symlink_to(venv / "bin" / command)
-    return link
+    return place
 
 
 def main() -> None:

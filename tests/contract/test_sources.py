@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,9 +32,14 @@ from tests.support.kubo_daemon import kubo_daemon
 from tests.support.nginx import file_url, nginx, static_hub
 from tests.support.olah import olah
 from tests.support.partial_files import block_hashes, some_bytes
+from tests.support.swift import swift
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from tests.support.s3_server import S3Server
 
 SOME_FILE = FileRef("/somewhere")
 SOME_REPO = HfRef("model", "demo/model")
@@ -204,13 +210,22 @@ async def test_kubo_conforms(tmp_path: Path) -> None:
         assert (only.root, only.block_map) == (file.cid, block_hashes(large))
 
 
-@pytest.mark.parametrize("versions", [False, True])
-@pytest.mark.parametrize("digests", ["none", "sha256"])
-async def test_s3_conforms_on_minio(
-    repo: HubRepo, tmp_path: Path, versions: bool, digests: str
+@pytest.mark.parametrize(
+    ("started", "versions", "digests"),
+    [
+        *((buckets.minio, *more) for more in product([False, True], ["none", "sha256"])),
+        (swift, False, "none"),
+    ],
+)
+async def test_s3_conforms(
+    repo: HubRepo,
+    tmp_path: Path,
+    started: Callable[[Path], AbstractContextManager[S3Server]],
+    versions: bool,
+    digests: str,
 ) -> None:
     files = bodies(repo)
-    with buckets.minio(tmp_path) as server:
+    with started(tmp_path) as server:
         s3 = server.bucket("models")
         if versions:
             enabled = {"Status": "Enabled"}
@@ -225,7 +240,7 @@ async def test_s3_conforms_on_minio(
             Truth(files, digests),
             Missing(S3Ref("models", "demo/absent"), NotFound),
             SOME_FILE,
-            Credentials(aws=AwsLogin(buckets.USER, buckets.PASSWORD, endpoint_url=server.url)),
+            Credentials(aws=AwsLogin(server.user, server.password, endpoint_url=server.url)),
         )
     assert listing.endpoint == server.url
     assert listing.gated

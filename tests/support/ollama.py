@@ -1,6 +1,6 @@
 """Ollama itself, as a server and as the client of one, with a small model of its own making.
 
-Built from source like Kubo. Its module archive leaves some headers out: they come from Debian's and
+Its module archive leaves some headers out: they come from Debian's and
 Python's packages, unpacked and not installed. Nothing outside this machine is asked once it is
 built: its update checks go to a host that is not there.
 """
@@ -8,18 +8,16 @@ built: its update checks go to a host that is not there.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import struct
 import subprocess
 import sys
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.kubo import BUILD_S, go_command
+from tests.support.building import BUILD_S, CACHE, go_build, go_module, made
 from tests.support.processes import free_port, running
 
 if TYPE_CHECKING:
@@ -28,33 +26,18 @@ if TYPE_CHECKING:
 VERSION = "v0.24.0"
 MODULE = "github.com/ollama/ollama"
 COMMAND_S = 120.0
-# As it is now: some tests give themselves another HOME.
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "p2pcache-tests"
 _PINS = Path(__file__).resolve().parents[2] / "scripts" / "pins" / "ollama.txt"
 
 
 def ollama_binary() -> Path:
     """The `ollama` command, built when it is missing: 2 minutes."""
-    binary = _CACHE / f"ollama-{VERSION}" / "ollama"
-    if binary.exists():
-        return binary
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    go = go_command()
-    # Beside its final place: see `kubo.ipfs_binary`.
-    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
-        module = subprocess.run(
-            [go, "mod", "download", "-json", f"{MODULE}@{VERSION}"],
-            check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
-        )  # fmt: skip
-        headers = _headers(Path(folder))
-        built = Path(folder) / "ollama"
-        subprocess.run(
-            [go, "build", "-mod=readonly", "-o", built, "."],
-            check=True, cwd=json.loads(module.stdout)["Dir"], timeout=BUILD_S,
-            env={**os.environ, "CGO_CFLAGS": f"-I{headers}", "CGO_CXXFLAGS": f"-I{headers}"},
-        )  # fmt: skip
-        built.rename(binary)
-    return binary
+
+    def build(draft: Path) -> None:
+        headers = _headers(draft.parent)
+        flags = {"CGO_CFLAGS": f"-I{headers}", "CGO_CXXFLAGS": f"-I{headers}"}
+        go_build(go_module(MODULE, VERSION), draft, env=flags)
+
+    return made(CACHE / f"ollama-{VERSION}" / "ollama", build)
 
 
 def _headers(folder: Path) -> Path:

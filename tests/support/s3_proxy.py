@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.minio import Minio
+    from tests.support.s3_server import S3Server
 
 _XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>scripted</Message></Error>"
 _CHUNK_BYTES = 1 << 16
@@ -77,7 +77,7 @@ class S3Proxy:
 
 
 @contextlib.contextmanager
-def s3_proxy(server: Minio) -> Iterator[S3Proxy]:
+def s3_proxy(server: S3Server) -> Iterator[S3Proxy]:
     """Serves while the context is open."""
 
     counting = threading.Lock()
