@@ -16,7 +16,7 @@ from p2pcache.content.digests import sha256_digest
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.destinations.objects.port import Absent, Same, Stored
 from p2pcache.destinations.port import Content, ContentFile
-from p2pcache.errors import Conflict, Unavailable
+from p2pcache.errors import Conflict, Unavailable, Untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,6 +92,13 @@ class MemoryStore:
         await self._asked("get", key)
         one = self._bucket.objects.get(key)
         return None if one is None else (self._bucket.bodies[key], one.version)
+
+    async def get_many(self, keys: Sequence[str], most_bytes: int) -> dict[str, tuple[bytes, str]]:
+        await self._asked("get many")
+        found = {key: self._bucket.bodies[key] for key in keys if key in self._bucket.bodies}
+        if any(len(body) > most_bytes for body in found.values()):
+            raise Untrusted("an object is longer than it may be")
+        return {key: (body, self._bucket.objects[key].version) for key, body in found.items()}
 
     async def put_small(self, key: str, data: bytes, condition: Condition) -> str:
         await self._asked("put", key)

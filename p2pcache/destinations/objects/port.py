@@ -73,7 +73,11 @@ class ObjectStore(Protocol):
     name: str
     where: str
     endpoint: str
-    conditional: bool
+
+    @property
+    def conditional(self) -> bool:
+        """See above."""
+        ...
 
     async def list(self) -> list[Stored]:
         """All objects below the folder, ours in `.p2pcache/` too; empty where there is none."""
@@ -107,4 +111,12 @@ class ObjectStore(Protocol):
 
     async def aclose(self) -> None:
         """Close connections, and forget what signs."""
+        ...
+
+
+class ReadsMany(ObjectStore, Protocol):
+    """A store that reads many small objects for little more than one."""
+
+    async def get_many(self, keys: Sequence[str], most_bytes: int) -> dict[str, tuple[bytes, str]]:
+        """As `get_small`, of each; those that are gone are left out. All are in memory at once."""
         ...

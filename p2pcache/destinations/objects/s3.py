@@ -114,6 +114,15 @@ class S3Store:
         told = await self._ask(calls.get_small, self._prefix + key, most_bytes)
         return None if told is None else (told[0], told[1] or "")
 
+    async def get_many(self, keys: Sequence[str], most_bytes: int) -> dict[str, tuple[bytes, str]]:
+        """See the port."""
+        whole = tuple(self._prefix + key for key in keys)
+        told = await self._ask(calls.get_many, whole, most_bytes)
+        return {
+            key.removeprefix(self._prefix): (data, version or "")
+            for key, (data, version) in told.items()
+        }
+
     async def put_small(self, key: str, data: bytes, condition: Condition) -> str:
         """See the port."""
         return self._written(await self._ask(calls.put_small, self._prefix + key, data, condition))

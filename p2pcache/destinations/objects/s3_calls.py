@@ -125,6 +125,23 @@ def get_small(request: S3Request, key: str, most_bytes: int) -> tuple[bytes, str
         return bucket.read(key, most_bytes)
 
 
+def get_many(
+    request: S3Request, keys: tuple[str, ...], most_bytes: int
+) -> dict[str, tuple[bytes, str | None]]:
+    """As `get_small`, of each; those that are gone are left out."""
+    with (
+        _open(request, f"s3://{request.bucket}") as bucket,
+        ThreadPoolExecutor(request.options.heads_at_once) as pool,
+    ):
+        work = {key: pool.submit(bucket.read, key, most_bytes) for key in keys}
+        try:
+            found = {key: one.result() for key, one in work.items()}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {key: said for key, said in found.items() if said is not None}
+
+
 def put_small(request: S3Request, key: str, data: bytes, condition: Condition) -> Written:
     """Write it at once."""
     with _open(request, _name(request, key)) as bucket:
