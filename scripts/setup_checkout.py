@@ -1,8 +1,8 @@
 """Make this checkout ready to run: system packages, the virtual environment, tools of the tests.
 
     scripts/setup [dev|quick|test|demo|lab|bench] default: dev
-    scripts/setup --tool olah-cli|go|node|libtorrent|truss-transfer     print its path; install
-                                                                        it first if missing
+    scripts/setup --tool olah-cli|go|node|libtorrent|truss-transfer|hf-cache-sync
+                                                  print its path; install it first if missing
 
 The environment is `.venv` in the checkout, not a shared cache: it holds an editable install of this
 very checkout, editors find it there, and it goes when the checkout goes. Servers that only tests
@@ -99,6 +99,7 @@ PINS_OF = {  # command -> pins/NAME.txt
     "node": "node",
     "libtorrent": "libtorrent",  # no command of its own: the Python that can import it
     "truss-transfer": "truss",  # the same
+    "hf-cache-sync": "hfcachesync",
 }
 
 # As root. A freshly installed nginx must neither start now nor at the next boot: the scripts run

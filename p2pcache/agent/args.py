@@ -44,6 +44,10 @@ class Args:
         """These alone, for another operation."""
         return Args({name: self._values[name] for name in names if name in self._values})
 
+    def all(self) -> dict[str, Any]:
+        """Every one as it came, for the same operation again."""
+        return dict(self._values)
+
     def text_map(self, name: str) -> dict[str, str]:
         """A map of texts to texts; empty when it is left out."""
         value = self._values.get(name) or {}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.settings import Config
+    from p2pcache.destinations.objects.port import ReadsMany
     from p2pcache.destinations.port import Destination, Place
     from p2pcache.sources.port import Source
     from p2pcache.store.store import Store
@@ -29,6 +30,9 @@ Emit = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 OpenDestination = Callable[["Place"], Awaitable["Destination[Any]"]]
 """Opens a destination of one kind. Raises UsageError, LocalFault, Unavailable."""
+
+OpenObjects = Callable[["Place"], "ReadsMany"]
+"""Opens the objects of a bucket, or of a folder of one. Raises UsageError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Parts:
     ipfs: Ipfs
     kubos: Kubos
     destinations: Mapping[str, OpenDestination]
+    objects: OpenObjects
     here: Source
     fetched: Source
     now: Callable[[], float]

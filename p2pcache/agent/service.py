@@ -22,6 +22,7 @@ from p2pcache.agent import (
 )
 from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
+from p2pcache.agent.bucket.operations import BUCKET_OPERATIONS
 from p2pcache.agent.parts import Emit, Parts
 from p2pcache.agent.preload import operations as preload
 from p2pcache.agent.unlisted import list_first
@@ -64,6 +65,7 @@ OPERATIONS: dict[str, Operation] = {
     "trace": trace.trace,
     "doctor": health.doctor,
     "config": health.config,
+    **BUCKET_OPERATIONS,
 }
 
 

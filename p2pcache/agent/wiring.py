@@ -14,6 +14,7 @@ import trio
 
 from p2pcache.agent.adopt import hub_adopter, ollama_adopter
 from p2pcache.agent.bitswap import AgentBitswap
+from p2pcache.agent.bucket.source import BucketSource
 from p2pcache.agent.ipfs import Ipfs
 from p2pcache.agent.kubos import ConfiguredKubo, KuboBlocks, Kubos
 from p2pcache.agent.last_copies import LastCopies
@@ -51,7 +52,7 @@ from p2pcache.transfer.resolve import Resolver
 from p2pcache.transfer.workers import Workers, core_count, open_workers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from p2pcache.config.settings import Config
@@ -82,10 +83,13 @@ async def open_agent(
         odometer = _odometer(config.home, closing)
         async with open_workers(config.workers) as workers, trio.open_nursery() as nursery:
             kubos = Kubos(config.ipfs, lambda place, s: KuboSource(place, KuboOptions(present_s=s)))
+            s3_objects = partial(_s3_objects, config.s3, workers, odometer)
+            s3 = S3Source(workers.call, config.s3)
             sources: list[Source] = [
                 HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
-                S3Source(workers.call, config.s3),
+                BucketSource(s3, s3_objects),
+                s3,
                 OciSource(
                     OciOptions(
                         ca_file=config.ca_file,
@@ -156,8 +160,9 @@ async def open_agent(
                     kubos=kubos,
                     destinations={
                         "ipfs": partial(_ipfs, kubos, store, workers),
-                        "s3": partial(_s3, config.s3, workers, odometer),
+                        "s3": partial(_s3, s3_objects),
                     },
+                    objects=s3_objects,
                     here=here,
                     fetched=BlocksSource(local, shown, ipfs.blocks.get),
                     now=time.time,
@@ -184,16 +189,20 @@ async def _ipfs(kubos: Kubos, store: Store, workers: Workers, to: Place) -> Kubo
     )
 
 
-async def _s3(
+def _s3_objects(
     options: S3Options, workers: Workers, odometer: Odometer | None, to: Place
-) -> ObjectsDestination:
-    """A folder of a bucket."""
+) -> S3Store:
+    """The objects of a bucket, or of a folder of one."""
     ref = parse_s3(to.dest.partition(":")[2], to.dest)
     if ref.version is not None:
         raise UsageError("a push is to a folder of a bucket, not to a version of an object")
     uploads = Uploads(workers.put, odometer, uploads_at_once(core_count()), to.rate_bytes_per_s)
-    store = S3Store(ref, options, to.credentials.aws, workers.call, uploads)
-    return ObjectsDestination(store, random.random)
+    return S3Store(ref, options, to.credentials.aws, workers.call, uploads)
+
+
+async def _s3(objects: Callable[[Place], S3Store], to: Place) -> ObjectsDestination:
+    """A folder of a bucket."""
+    return ObjectsDestination(objects(to), random.random)
 
 
 def _odometer(home: Path, closing: ExitStack) -> Odometer | None:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "get": ("get", "get", "Bring a ref's files here, verified."),
         "resolve": ("get", "resolve", "Say what a ref means now."),
         "bptr": ("bptr", "bptr", "Read and write Baseten's pointer files."),
+        "bucket": ("bucket", "bucket", "Share a Hugging Face cache through a bucket."),
         "preload": ("preload", "preload", "Have other agents bring it ahead of its use."),
     },
     "Keep": {

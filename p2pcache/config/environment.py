@@ -37,6 +37,11 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("AWS_DEFAULT_REGION", "the other name of AWS_REGION"),
     ("AWS_ENDPOINT_URL_S3", "another S3 than Amazon's"),
     ("AWS_ENDPOINT_URL", "the same, after AWS_ENDPOINT_URL_S3"),
+    ("B2_APPLICATION_KEY_ID", "p2pcache bucket: the login, before AWS_* and the file of settings"),
+    ("B2_APPLICATION_KEY", "its other half"),
+    ("B2_ENDPOINT", "p2pcache bucket: where the store is, before storage.endpoint"),
+    ("B2_BUCKET", "the bucket, before storage.bucket"),
+    ("B2_REGION", "its region, before storage.region"),
     (
         "IPFS_BACKEND",
         "the backend of p2pcache.ipfs_backend: p2pcache, kubo, memory or a registered one",

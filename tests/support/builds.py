@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tests.support import helia_peer, js_peer, kubo, kubo_rpc, registry
 from tests.support.building import go_command, tool
+from tests.support.hf_cache_sync import hf_cache_sync_command
 from tests.support.hubs import VERSIONS, hub_python
 from tests.support.minio import minio_binary
 from tests.support.node_packages import installed
@@ -44,6 +45,7 @@ BUILDS: dict[str, Callable[[], object]] = {
     "helia-gateway": partial(installed, "helia-gateway", SUPPORT / "helia_gateway"),
     "kubo-rpc-client": partial(installed, "kubo-rpc-client", kubo_rpc.JS_SOURCE),
     "truss-transfer": partial(tool, "truss-transfer"),
+    "hf-cache-sync": hf_cache_sync_command,
     **{f"huggingface_hub-{version}": partial(hub_python, version) for version in VERSIONS},
 }
 

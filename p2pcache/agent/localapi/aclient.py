@@ -39,7 +39,13 @@ if TYPE_CHECKING:
     from p2pcache.agent.localapi import answers
     from p2pcache.agent.localapi.client import OnItem, OnProgress
     from p2pcache.agent.localapi.embedded import EmbeddedAgent
-    from p2pcache.agent.localapi.options import BptrOptions, GetOptions, PreloadOptions, PushOptions
+    from p2pcache.agent.localapi.options import (
+        BptrOptions,
+        BucketOptions,
+        GetOptions,
+        PreloadOptions,
+        PushOptions,
+    )
 
 MAX_CONNECTIONS = 16  # calls at once; the rest wait here. An agent serves 128 connections
 
@@ -128,6 +134,20 @@ class AsyncClient:
         """Bring what Baseten's pointer files name, verified, under the names that they give."""
         call = calls.bptr_pull(files, **options)
         return cast("answers.BptrAnswer", (await self.call(call.op, call.args, on_progress))[0])
+
+    async def bucket(
+        self,
+        what: str,
+        *,
+        on_progress: OnProgress | None = None,
+        on_item: OnItem | None = None,
+        **options: Unpack[BucketOptions],
+    ) -> Answer:
+        """An operation on a bucket of hf-cache-sync (pull, push, list, remote, diff, prune, watch,
+        doctor): what it answers, and its items.
+        """
+        call = calls.bucket(what, **options)
+        return await self.call(call.op, call.args, on_progress, on_item)
 
     async def push(
         self,

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from p2pcache.agent.localapi.answers import GetAnswer, VerifyAnswer
-    from p2pcache.agent.localapi.options import BptrOptions, GetOptions, PreloadOptions, PushOptions
+    from p2pcache.agent.localapi.options import (
+        BptrOptions,
+        BucketOptions,
+        GetOptions,
+        PreloadOptions,
+        PushOptions,
+    )
+
+_OF_SETTINGS = ("config", "hf_cache", "credentials", "max_gb")  # of BucketOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +149,28 @@ def bptr_pull(files: Sequence[str | os.PathLike[str]], **options: Unpack[BptrOpt
             "credentials": _credentials(options.get("credentials"), ""),
         },
     )
+
+
+def bucket(what: str, **options: Unpack[BucketOptions]) -> Call:
+    """An operation on a bucket of hf-cache-sync, by its settings. Raises as `bucket_settings`."""
+    from p2pcache.config.hf_cache_sync import bucket_settings  # only where a bucket is used
+
+    named = options.get("config")
+    settings = bucket_settings(None if named is None else _absolute(named))
+    cache = options.get("hf_cache") or settings.hf_cache_dir or str(config.hub_cache_dir())
+    args: dict[str, Any] = {
+        "bucket": settings.bucket,
+        "prefix": settings.prefix,
+        "cache": _absolute(cache),
+        "login": settings.login,
+        "credentials": settings.over(_credentials(options.get("credentials"), "")),
+    }
+    if what == "prune":
+        limit_gb = options.get("max_gb")
+        args["max_bytes"] = int((settings.max_local_gb if limit_gb is None else limit_gb) * 2**30)
+    given = {name: value for name, value in options.items() if name not in _OF_SETTINGS}
+    given["allow_gated"] = settings.allow_gated or options.get("allow_gated", False)
+    return Call(f"bucket_{what}", {**args, **given})
 
 
 def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
     from p2pcache.agent.localapi import answers
     from p2pcache.agent.localapi.embedded import EmbeddedAgent
-    from p2pcache.agent.localapi.options import BptrOptions, GetOptions, PreloadOptions, PushOptions
+    from p2pcache.agent.localapi.options import (
+        BptrOptions,
+        BucketOptions,
+        GetOptions,
+        PreloadOptions,
+        PushOptions,
+    )
     from p2pcache.agent.localapi.wire import Hello
 
     OnProgress = Callable[[answers.Progress], None]
@@ -181,6 +187,20 @@ class Client:
         """Bring what Baseten's pointer files name, verified, under the names that they give."""
         call = calls.bptr_pull(files, **options)
         return cast("answers.BptrAnswer", self.call(call.op, call.args, on_progress)[0])
+
+    def bucket(
+        self,
+        what: str,
+        *,
+        on_progress: OnProgress | None = None,
+        on_item: OnItem | None = None,
+        **options: Unpack[BucketOptions],
+    ) -> Answer:
+        """An operation on a bucket of hf-cache-sync (pull, push, list, remote, diff, prune, watch,
+        doctor): what it answers, and its items.
+        """
+        call = calls.bucket(what, **options)
+        return self.call(call.op, call.args, on_progress, on_item)
 
     def push(
         self,

@@ -93,3 +93,32 @@ class BptrOptions(TypedDict, total=False):
     offline: bool
     limit_rate: float | None
     credentials: dict[str, str] | None
+
+
+class BucketOptions(TypedDict, total=False):
+    """Keyword arguments of `bucket`; each operation takes those that mean something to it.
+
+    config: the file of settings (default: .hf-cache-sync.yaml here, then in the home folder).
+    hf_cache: another Hugging Face cache. credentials: as of GetOptions; a login of the settings
+    comes before it. repo, repo_type, revision: what is pulled; fallback: "hf-hub". repos: what is
+    pushed (default: all). workers: blobs that are sent at once. max_gb: what `prune` leaves, in
+    GiB. debounce: seconds; once: end a watch after the first push of a change. write: for `doctor`,
+    that the login may write. dry_run, allow_gated, limit_rate: as elsewhere.
+    """
+
+    config: str | None
+    hf_cache: str | None
+    credentials: dict[str, str] | None
+    repo: str
+    repo_type: str | None
+    revision: str | None
+    fallback: str | None
+    repos: list[str]
+    workers: int
+    max_gb: float | None
+    debounce: float
+    once: bool
+    write: bool
+    dry_run: bool
+    allow_gated: bool
+    limit_rate: int | None
