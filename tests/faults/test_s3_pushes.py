@@ -300,3 +300,19 @@ def test_a_push_that_is_interrupted_leaves_nothing_half_seen(
         time.sleep(0.1)
     left = {key for key in keys() if "/manifests/" not in key}
     assert left <= {"m/a.json"}
+
+
+def test_a_store_without_conditions_gets_plain_writes_and_the_user_hears_of_it(
+    server: Minio, agent: Agent, proxy: S3Proxy, tmp_path: Path
+) -> None:
+    """As OpenStack Swift does: `If-None-Match: *` is known there, `If-Match` is answered 501."""
+    given = folder(tmp_path, "plain")
+    server.bucket("plain", {"m/big.bin": b"older", "m/a.json": b"older"})
+    proxy.fault = lambda ask: Reply(501, "NotImplemented") if "if-match" in ask.headers else None
+    with at_most(60):
+        done = push(agent, given, "s3://plain/m", asks(proxy.url))
+    assert any("no conditional writes" in note for note in done["notes"])
+    there = stored(server, "plain")
+    assert there["m/big.bin"] == (given / "big.bin").read_bytes()
+    assert there["m/a.json"] == (given / "a.json").read_bytes()
+    assert record(server, "plain")["files"].keys() == {"a.json", "big.bin"}

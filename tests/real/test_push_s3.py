@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from p2pcache import errors
-from tests.support.agents import Agent, running_agent
+from tests.support.agents import REPO, Agent, running_agent
 from tests.support.blobs import MIB
-from tests.support.minio import Minio, minio
+from tests.support.minio import PASSWORD, USER, Minio, minio
 from tests.support.partial_files import some_bytes
 from tests.support.s3_proxy import S3Proxy, s3_proxy
 from tests.support.watched_pull import QUICK, at_most
@@ -196,3 +198,31 @@ def test_a_destination_that_makes_no_sense_is_told(
     server.bucket("odd")
     with pytest.raises(errors.UsageError, match="holds the record"):
         push(agent, folder, "s3://odd", server.aws)
+
+
+def test_the_command_line_takes_the_login_of_the_environment(
+    server: Minio, agent: Agent, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"fourteen bytes")
+    server.bucket("typed")
+
+    def run(*args: str, secret: str = PASSWORD) -> subprocess.CompletedProcess[str]:
+        login = {"AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": secret}
+        return subprocess.run(
+            [sys.executable, "-m", "p2pcache", "push", str(tmp_path / "file"), *args],
+            cwd=REPO, env={**agent.env, **login, "AWS_ENDPOINT_URL_S3": server.url},
+            check=False, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    with at_most(90):
+        dry = run("s3://typed/m", "--dry-run")
+        assert (dry.returncode, "1 object, 14 B would be sent" in dry.stderr) == (0, True)
+        done = run("--to", "s3://typed/m", "--json", "--limit-rate", "10M")
+        told = json.loads(done.stdout)["to"]
+        assert (told["sent_objects"], told["ref"]) == (1, "s3://typed/m/")
+        denied = run("s3://typed/n", secret="a-wrong-secret")
+        assert denied.returncode == 14
+        assert "a-wrong-secret" not in denied.stderr + agent.log.read_text()
+        assert run("s3://no-such-bucket/m").returncode == 11
+        assert run("gopher://typed").returncode == 2
+    assert stored(server, "typed")["m/file"] == b"fourteen bytes"

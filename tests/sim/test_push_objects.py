@@ -186,3 +186,12 @@ async def test_a_denial_is_not_tried_again(autojump_clock: MockClock) -> None:
     with pytest.raises(Denied):
         await push(Bucket(fault=deny), content(FILES))
     assert asked == ["list"]
+
+
+async def test_an_answer_that_was_lost_is_no_conflict_with_ourselves(
+    autojump_clock: MockClock,
+) -> None:
+    for name, key in (("put", REF_KEY), ("put", PUSHING_KEY), ("upload", "b")):
+        bucket, what = Bucket(fault=failing(name, times=1, done=True, key=key)), content(FILES)
+        await push(bucket, what)
+        assert is_right(bucket, what), key

@@ -22,7 +22,7 @@ RECORD = PushRecord(
 def test_what_was_written_is_read_and_the_same_record_is_the_same_bytes() -> None:
     data = RECORD.encode()
     assert push_record.parse(data) == RECORD
-    turned = PushRecord(RECORD.manifest, RECORD.ref, dict(reversed(RECORD.files.items())))
+    turned = PushRecord(RECORD.manifest, RECORD.ref, dict(reversed(list(RECORD.files.items()))))
     assert turned.encode() == data
 
 
