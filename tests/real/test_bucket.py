@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ import pytest
 
 from p2pcache import errors
 from p2pcache.cli.main import main
+from p2pcache.destinations.objects.s3_calls import get_many
+from p2pcache.sources.port import AwsLogin
+from p2pcache.sources.s3.client import request_for
+from p2pcache.sources.s3.options import S3Options
 from p2pcache.store.hfcache.prune import plan_prune, prune
 from p2pcache.store.hfcache.scan import scan
 from tests.support.agents import Agent, running_agent
@@ -853,3 +858,23 @@ class _Watching:
         while len(self.items) < count:
             assert time.monotonic() < deadline, self.items
             time.sleep(0.02)
+
+
+def test_small_objects_that_are_read_side_by_side_are_each_themselves(make: Make) -> None:
+    team = make()
+    bodies = {f"refs/org__name/r{n}": f"{n:040x}".encode() for n in range(100)}
+    for key, body in bodies.items():
+        team.put(key, body)
+    aws = team.server.aws
+    login = AwsLogin(
+        aws["aws_access_key_id"], aws["aws_secret_access_key"], endpoint_url=aws["aws_endpoint_url"]
+    )
+    request = request_for(S3Options(), team.name, login)
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change places wherever they can
+    try:
+        for _ in range(4):
+            found = get_many(request, tuple(bodies), 100)
+            assert {key: data for key, (data, _) in found.items()} == bodies
+    finally:
+        sys.setswitchinterval(usual_s)

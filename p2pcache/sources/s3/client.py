@@ -256,8 +256,17 @@ class _Bounded:
         self._options = options
         self._sessions: dict[str, Any] = {}
         self._opening = threading.Lock()  # many heads are asked at once
-        self.streams = False
+        self._of_thread = threading.local()
         self.restart()
+
+    @property
+    def streams(self) -> bool:
+        """Whether this thread leaves the body of its answer to botocore."""
+        return bool(getattr(self._of_thread, "streams", False))
+
+    @streams.setter
+    def streams(self, value: bool) -> None:
+        self._of_thread.streams = value
 
     def restart(self) -> None:
         """Begin the time that all may take together."""
