@@ -42,6 +42,7 @@ class Minio:
     port: int
     log: Path
     closing: contextlib.ExitStack
+    pid: int
     ca_file: str | None = None
 
     @property
@@ -100,12 +101,12 @@ def minio(
     data = folder / "data"
     data.mkdir()
     with (
-        running([*argv, str(data)], port=port, log=log, env=env),
+        running([*argv, str(data)], port=port, log=log, env=env) as process,
         contextlib.ExitStack() as closing,
     ):
         scheme = "http" if tls is None else "https"
         ca_file = None if tls is None else str(tls.ca_file)
-        found = Minio(f"{scheme}://127.0.0.1:{port}", port, log, closing, ca_file)
+        found = Minio(f"{scheme}://127.0.0.1:{port}", port, log, closing, process.pid, ca_file)
         _wait_usable(found)
         yield found
 

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +94,7 @@ class Ollama:
     home: Path
     models: Path
     log: Path
+    pid: int = 0
 
     @property
     def env(self) -> dict[str, str]:
@@ -137,5 +138,5 @@ def ollama(folder: Path) -> Iterator[Ollama]:
     (folder / "home").mkdir(parents=True, exist_ok=True)
     made = Ollama(free_port(), folder / "home", folder / "models", folder / "ollama.log")
     argv = [str(ollama_binary()), "serve"]
-    with running(argv, port=made.port, log=made.log, env=made.env):
-        yield made
+    with running(argv, port=made.port, log=made.log, env=made.env) as process:
+        yield replace(made, pid=process.pid)

@@ -45,6 +45,7 @@ class Registry:
     log: Path
     home: Path
     data: Path
+    pid: int
 
     @property
     def host(self) -> str:
@@ -131,8 +132,9 @@ def registry(
     home.mkdir(exist_ok=True)
     log = folder / "registry.log"
     env = {"HOME": str(folder), "OTEL_TRACES_EXPORTER": "none"}
-    with running([str(tool("registry")), "serve", str(config)], port=port, log=log, env=env):
-        there = Registry(port, log, home, data)
+    argv = [str(tool("registry")), "serve", str(config)]
+    with running(argv, port=port, log=log, env=env) as process:
+        there = Registry(port, log, home, data, process.pid)
         if login:
             docker_config(home, there.host)
         yield there
