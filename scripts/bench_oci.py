@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import shutil
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts import measure as gauge
@@ -39,6 +38,7 @@ from tests.support.registry import Registry, registry, tool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 FILE = "model.bin"
 LAYER, MODEL = "bench/layer:one", "library/model:one"

@@ -317,7 +317,7 @@ class _Run:
             resolution = self._resolution = await trio.to_thread.run_sync(
                 parts.resolver.named_by_arrival, resolution, report.blobs
             )
-        if any(isinstance(blob, RootedBlob) for blob in report.blobs.values()):
+        if any(isinstance(b, RootedBlob) or b.root_cid is None for b in report.blobs.values()):
             parts.naming.wake()
         if self._is_whole(resolution):
             await keep_nodes(parts, resolution)
@@ -446,6 +446,7 @@ class _Run:
             hold=hold,
             peers=maybe_peers(parts, self._resolution, self.files, request.credentials),
             helper=None if by_nodes else kubo_helper(parts, self._kubo),
+            hash_once=len(self._resolution.listing.files) == 1,  # a folder's root needs them all
         )
 
     def _note(self, report: PullReport) -> None:

@@ -125,6 +125,8 @@ class FetchOrder:
     rewritten and listed in the report.
     `validator`: the version that is wanted, as the listing saw it (the opaque part of a strong
     ETag, or `file_validator`); another one is UNTRUSTED and nothing of the order counts.
+    `hashed` False: nobody wants the blocks' hashes yet. They stay out of the map (32 zeros) and out
+    of the report; without `expected` and `compare` alone.
     `total_known` is False when only this request can tell the length (`blob_bytes` is then an
     upper bound and the report's `total_bytes` the truth).
     """
@@ -142,13 +144,14 @@ class FetchOrder:
     limits: FetchLimits = FetchLimits()
     total_known: bool = True
     validator: str | None = None
+    hashed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class FetchReport:
     """`done`: end of the verified prefix of the order, in bytes (start when nothing arrived).
 
-    `digests`: 32 bytes for each block in [start, done). `wire_bytes`: body bytes received.
+    `digests`: 32 bytes for each block in [start, done), none when not `hashed`. `wire_bytes`: body bytes received.
     `changed`: block numbers that a `compare` found different. `cpu_s`: the worker's own.
     """
 

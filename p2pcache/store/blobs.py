@@ -12,7 +12,7 @@ import hashlib
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -214,7 +214,8 @@ class Blobs:
     def publish(
         self, partial: Partial, blob: VerifiedBlob, *, root_cid: bytes | None = None
     ) -> BlobInfo:
-        """Turn a partial whose every byte was verified into a blob, and remove the partial.
+        """Turn a partial whose every byte was verified into a blob, and remove the partial. Without
+        its root, a large one has no block map either: see `give_root`.
 
         May be called again after DiskFull: each step is idempotent. Raises DiskFull, LocalFault.
         """
@@ -249,7 +250,7 @@ class Blobs:
         except FileNotFoundError:
             return None
         root, git = intent["root"], intent["git_sha1"]
-        if size > BLOCK_BYTES and not self._index.readonly:
+        if size > BLOCK_BYTES and root is not None and not self._index.readonly:
             source = self._layout.partials / str(intent["partial"]) / "map"
             with durable.local_faults("keeping a block map"):
                 self._keep_map_file(source, sha256)
@@ -258,6 +259,19 @@ class Blobs:
             None if root is None else bytes.fromhex(str(root)),
             None if git is None else bytes.fromhex(str(git)),
         )  # fmt: skip
+
+    def rootless(self) -> list[BlobInfo]:
+        """Those whose root is not known, and that are as they were."""
+        rows = [row for row in self._index.every_row() if row.root is None]
+        found = self.find_many([row.digest for row in rows])
+        return [blob for blob in found.values() if blob.root_cid is None]
+
+    def give_root(self, sha256: bytes, root: bytes, block_digests: bytes) -> None:
+        """Keep what a later reading of a blob told; nothing where it went meanwhile."""
+        row = self._index.row(digests.sha256_digest(sha256))
+        if row is not None and not self._index.readonly:
+            self._keep_map(sha256, row.size, block_digests)
+            self._index.put([replace(row, root=root)], "keeping a blob's root")
 
     def _keep_map_file(self, source: Path, sha256: bytes) -> None:
         target = self._layout.map(sha256)
@@ -369,7 +383,7 @@ class Blobs:
             self._place(draft, self._layout.blob(blob.sha256), blob.size)
             durable.fsync_path(self._layout.blob(blob.sha256).parent)
         info = self._index_blob(blob.sha256, blob.size, root_cid, blob.git_sha1)
-        self._keep_map(blob, block_digests)
+        self._keep_map(blob.sha256, blob.size, block_digests)
         return info
 
     def adopt(
@@ -398,12 +412,12 @@ class Blobs:
             with durable.local_faults("taking out a damaged blob"):
                 own.rename(self._layout.quarantined(blob.sha256))
         self._index.put([row], "adopting a file")
-        self._keep_map(blob, block_digests)
+        self._keep_map(blob.sha256, blob.size, block_digests)
         return BlobInfo(blob.sha256, blob.size, root, blob.git_sha1, path.absolute(), adopted=True)
 
-    def _keep_map(self, blob: VerifiedBlob, block_digests: bytes | None) -> None:
-        target = self._layout.map(blob.sha256)
-        if block_digests is not None and blob.size > BLOCK_BYTES and not target.exists():
+    def _keep_map(self, sha256: bytes, size: int, block_digests: bytes | None) -> None:
+        target = self._layout.map(sha256)
+        if block_digests is not None and size > BLOCK_BYTES and not target.exists():
             with durable.local_faults("keeping a block map"):
                 durable.replace_file(target, block_digests)
 

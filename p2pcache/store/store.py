@@ -288,6 +288,14 @@ class Store:
         """Read somebody's file in place for as long as it does not change; see `Blobs.adopt`."""
         return self._blobs.adopt(path, blob, stat, root_cid=root_cid, block_digests=block_digests)
 
+    def rootless(self) -> list[BlobInfo]:
+        """The blobs whose root is not known yet. One look at every row of the index."""
+        return self._blobs.rootless()
+
+    def give_root(self, sha256: bytes, root_cid: bytes, block_digests: bytes) -> None:
+        """Keep the root and the block map of a blob, made of a reading with that sha2-256."""
+        self._blobs.give_root(sha256, root_cid, block_digests)
+
     def block_map(self, sha256: bytes) -> bytes | None:
         """sha2-256 of every block of a complete blob, joined; None where it is not known."""
         return self._blobs.block_map(sha256)

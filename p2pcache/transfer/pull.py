@@ -110,6 +110,7 @@ async def pull(
     hold: Hold,
     peers: AbstractAsyncContextManager[Peers | PeersLater | None] | None = None,
     helper: Helper | None = None,
+    hash_once: bool = False,
 ) -> PullReport:
     """Bring `files` into the store. Cancel-safe: verified blocks stay. Raises one of our errors.
 
@@ -118,7 +119,7 @@ async def pull(
     asked for what is missing, too, and comes after peers and before the origin. `note` gets
     the report of what was done so far also when the pull fails or is cancelled. `hold` gets every
     blob that is found or arrives: it is not evicted for the rest, nor before the caller has placed
-    it.
+    it. `hash_once`: a large blob that nobody but an origin has may be without its root at first.
     """
     wanted = wanted_of(files)
     total = sum(w.size_bytes for w in wanted)
@@ -182,6 +183,7 @@ async def pull(
             note=note,
             hold=hold,
             peers=met,
+            hash_once=hash_once,
         )
 
 
@@ -242,6 +244,7 @@ async def fetch(
     note: Callable[[PullReport], None],
     hold: Hold,
     peers: Peers | PeersLater | None,
+    hash_once: bool = False,
 ) -> PullReport:
     """Bring what is known to be missing. Raises and ends as `pull`, whose last step it is. `ref`
     is what those who listen to `context.traces` are told.
@@ -263,6 +266,7 @@ async def fetch(
             peers=peers,
             spending=context.spending,
             trace=trace,
+            hash_once=hash_once,
         )
         try:
             await driver.run()
