@@ -16,22 +16,24 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts import measure as gauge
 from scripts.bench_support import (
     GIB,
     MIB,
+    P2PCACHE,
     Agent,
     Options,
     Row,
     agent,
     at_least,
     at_most,
+    cli,
     environment,
     info,
     on_tmpfs,
     progress,
 )
-from scripts.measure import run
-from scripts.race import Contestant, Result, command, figures, ours, race, random_file
+from scripts.race import Contestant, Lap, Result, command, figures, ours, race, random_file
 from tests.support.building import go_program, python_with
 from tests.support.minio import PASSWORD, REGION, USER, Minio, minio
 
@@ -43,11 +45,18 @@ REPO, REVISION = "bench/model", "c0ffee" + 34 * "0"
 BOTO3, HF_CACHE_SYNC = "boto3 download_file", "hf-cache-sync pull"
 OURS, OURS_NAMED = "p2pcache", "p2pcache, an object with its sha256"
 CHECKED = "s5cmd, then openssl sha256"
+PUSH, UPLOAD = "p2pcache push", "boto3 upload_file"
 FASTEST_OF = (BOTO3, "obstore", "s5cmd", HF_CACHE_SYNC)
 _BOTO3 = """
 import sys, boto3
 from botocore.config import Config
 boto3.client("s3", config=Config(s3={"addressing_style": "path"})).download_file(*sys.argv[1:4])
+"""
+_UPLOAD = """
+import sys, boto3
+from botocore.config import Config
+client = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+client.upload_file(*sys.argv[1:4], ExtraArgs={"ChecksumAlgorithm": "SHA256"})
 """
 _OBSTORE = """
 import os, sys, obstore
@@ -93,7 +102,9 @@ def _fill_cache_sync(
     (hub / "refs" / "main").write_text(REVISION)
     link = hub / "snapshots" / REVISION / "model.bin"
     link.symlink_to(Path("../..") / "blobs" / sha256)
-    run([str(python), "-c", _SYNC, "--config", str(_config(folder, "pushed", server)), "push"], env)
+    gauge.run(
+        [str(python), "-c", _SYNC, "--config", str(_config(folder, "pushed", server)), "push"], env
+    )
     shutil.rmtree(folder / "pushed")
 
 
@@ -134,39 +145,77 @@ def _others(
     return found
 
 
+def _pushes(
+    folder: Path, server: Minio, env: Mapping[str, str], running: Agent, size: int
+) -> dict[str, Contestant]:
+    """What is in the agent's store, and the same bytes as a file, into an empty folder each time."""
+    path = folder / "give" / "model.bin"
+    random_file(path, size)
+    given = cli(running.env, "push", str(path))
+    path.unlink()
+    random_file(path, size)  # of its own, whatever the store did with the first
+    s3 = server.client()
+
+    def push() -> Lap:
+        before = gauge.cpu_s(running.pid)
+        ref = f"sha256:{given['sha256']}"
+        done = gauge.run([P2PCACHE, "push", ref, f"s3://{BUCKET}/given"], running.env)
+        spent = gauge.cpu_s(running.pid) - before + done.cpu_s
+        clear("given/")
+        return Lap(done.seconds, spent)
+
+    def upload() -> Lap:
+        argv = [sys.executable, "-c", _UPLOAD, str(path), BUCKET, "uploaded/model.bin"]
+        done = gauge.run(argv, env)
+        clear("uploaded/")
+        return Lap(done.seconds, done.cpu_s)
+
+    def clear(prefix: str) -> None:
+        found = s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]
+        if size not in {one["Size"] for one in found}:
+            raise RuntimeError(f"nothing of that size was put into {prefix}")
+        for one in found:
+            s3.delete_object(Bucket=BUCKET, Key=one["Key"])
+
+    return {PUSH: push, UPLOAD: upload}
+
+
 def _rows(results: dict[str, Result], size: int) -> list[Row]:
     mine = results[OURS].seconds
     fastest = min(results[name].seconds for name in FASTEST_OF)
+    checked = results[CHECKED].seconds
     return [
         *figures(results, size),
         at_least("pull: times as fast as boto3 download_file", results[BOTO3].seconds / mine, 2),
-        at_least(
-            "pull: times as fast as hf-cache-sync", results[HF_CACHE_SYNC].seconds / mine, 3
-        ),
+        at_least("pull: times as fast as hf-cache-sync", results[HF_CACHE_SYNC].seconds / mine, 3),
         at_most("pull: time over that of the fastest (unverified)", mine / fastest, 1.05),
-        info("pull: time over that of s5cmd, then openssl sha256", mine / results[CHECKED].seconds),
-        info("push: times as fast as boto3 upload_file", None),
-    ]  # fmt: skip
+        info("pull: time over that of s5cmd, then openssl sha256", mine / checked),
+        at_least(
+            "push: times as fast as boto3 upload_file",
+            results[UPLOAD].seconds / results[PUSH].seconds,
+            1,
+        ),
+    ]
 
 
 def measure(options: Options) -> list[Row]:
     """Every row of this benchmark."""
     size, rounds = (256 * MIB, 3) if options.quick else (GIB, 5)
-    with on_tmpfs(7 * size + 256 * MIB) as folder, minio(folder / "minio") as server:
+    with on_tmpfs(9 * size + 256 * MIB) as folder, minio(folder / "minio") as server:
         progress("filling the bucket")
         sha256 = _fill(server, folder, size)
         login = {
             "AWS_ACCESS_KEY_ID": USER, "AWS_SECRET_ACCESS_KEY": PASSWORD,
             "AWS_ENDPOINT_URL": server.url, "AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION,
         }  # fmt: skip
-        others = _others(folder, server, environment(**login), size, sha256)
+        env = environment(**login)
+        others = _others(folder, server, env, size, sha256)
         with agent(folder / "home", **login) as running:
-            results = race({**_ours(running, size), **others}, rounds, server.pid)
+            mine = {
+                OURS: ours(running, f"s3://{BUCKET}/{KEY}", size),
+                OURS_NAMED: ours(running, f"s3://{BUCKET}/{NAMED_KEY}", size),
+            }
+            results = race({**mine, **others}, rounds, server.pid)
+            pushes = _pushes(folder, server, env, running, size)
+            results |= race(pushes, rounds, server.pid)
     return _rows(results, size)
-
-
-def _ours(running: Agent, size: int) -> dict[str, Contestant]:
-    return {
-        OURS: ours(running, f"s3://{BUCKET}/{KEY}", size),
-        OURS_NAMED: ours(running, f"s3://{BUCKET}/{NAMED_KEY}", size),
-    }

@@ -151,7 +151,8 @@ class FetchOrder:
 class FetchReport:
     """`done`: end of the verified prefix of the order, in bytes (start when nothing arrived).
 
-    `digests`: 32 bytes for each block in [start, done), none when not `hashed`. `wire_bytes`: body bytes received.
+    `digests`: 32 bytes for each block in [start, done), none when not `hashed`. `wire_bytes`: body
+    bytes received.
     `changed`: block numbers that a `compare` found different. `cpu_s`: the worker's own.
     """
 
