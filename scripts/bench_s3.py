@@ -148,7 +148,7 @@ def _others(
 def _pushes(
     folder: Path, server: Minio, env: Mapping[str, str], running: Agent, size: int
 ) -> dict[str, Contestant]:
-    """What is in the agent's store, and the same bytes as a file, into an empty folder each time."""
+    """What is in the agent's store, and the same bytes as a file; each into an empty folder."""
     path = folder / "give" / "model.bin"
     random_file(path, size)
     given = cli(running.env, "push", str(path))
