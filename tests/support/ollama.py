@@ -75,8 +75,10 @@ def small_gguf(tensor_bytes: int = 4 << 20) -> bytes:
     data = b"GGUF" + struct.pack("<IQQ", 3, 1, len(fields))
     for key, value in fields:
         data += _text(key)
-        is_text = isinstance(value, str)
-        data += struct.pack("<I", 8) + _text(value) if is_text else struct.pack("<II", 4, value)
+        if isinstance(value, str):
+            data += struct.pack("<I", 8) + _text(value)
+        else:
+            data += struct.pack("<II", 4, value)
     data += _text("token_embd.weight") + struct.pack("<IQIQ", 1, tensor_bytes // 4, 0, 0)
     return data + bytes(-len(data) % 32) + bytes(range(256)) * (tensor_bytes // 256)
 
