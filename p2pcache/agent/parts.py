@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.settings import Config
-    from p2pcache.destinations.port import Destination
+    from p2pcache.destinations.port import Destination, Place
     from p2pcache.sources.port import Source
     from p2pcache.store.store import Store
     from p2pcache.transfer.pull import PullContext
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Emit = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Sends one `progress` or `item` frame of a call."""
 
-OpenDestination = Callable[[str | None], Awaitable["Destination[Any]"]]
-"""Opens a destination, given where the caller says it is. Raises UsageError, Unavailable."""
+OpenDestination = Callable[["Place"], Awaitable["Destination[Any]"]]
+"""Opens a destination of one kind. Raises UsageError, LocalFault, Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,12 @@ from p2pcache.agent.pulls import Pulls
 from p2pcache.agent.supervise import keep_running
 from p2pcache.agent.unlisted import list_named
 from p2pcache.config.ipfs import Public
+from p2pcache.content.s3_refs import parse_s3
 from p2pcache.destinations.kubo import KuboDestination
-from p2pcache.errors import DiskFull, LocalFault
+from p2pcache.destinations.objects.push import ObjectsDestination
+from p2pcache.destinations.objects.s3 import S3Store
+from p2pcache.destinations.objects.uploads import Uploads, uploads_at_once
+from p2pcache.errors import DiskFull, LocalFault, UsageError
 from p2pcache.lanes.odometer import open_odometer
 from p2pcache.sources.blocks import BlocksSource
 from p2pcache.sources.certificates import trusting
@@ -51,8 +55,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.config.settings import Config
+    from p2pcache.destinations.port import Place
     from p2pcache.lanes.odometer import Odometer
     from p2pcache.sources.port import Source
+    from p2pcache.sources.s3.options import S3Options
 
 _log = logging.getLogger(__name__)
 CLOSE_S = 5.0  # for all adapters together; nothing they hold is worth waiting longer for
@@ -148,7 +154,10 @@ async def open_agent(
                     origins=origins,
                     ipfs=ipfs,
                     kubos=kubos,
-                    destinations={"ipfs": partial(_ipfs, kubos, store, workers)},
+                    destinations={
+                        "ipfs": partial(_ipfs, kubos, store, workers),
+                        "s3": partial(_s3, config.s3, workers, odometer),
+                    },
                     here=here,
                     fetched=BlocksSource(local, shown, ipfs.blocks.get),
                     now=time.time,
@@ -167,12 +176,24 @@ async def open_agent(
                     await kubos.aclose()
 
 
-async def _ipfs(kubos: Kubos, store: Store, workers: Workers, said: str | None) -> KuboDestination:
+async def _ipfs(kubos: Kubos, store: Store, workers: Workers, to: Place) -> KuboDestination:
     """The configured Kubo, or the one that a caller names."""
-    place = await kubos.needed_place(said)
+    place = await kubos.needed_place(to.kubo)
     return KuboDestination(
         place.api, workers.send_car, lambda: store.small_dir() / uuid.uuid4().hex
     )
+
+
+async def _s3(
+    options: S3Options, workers: Workers, odometer: Odometer | None, to: Place
+) -> ObjectsDestination:
+    """A folder of a bucket."""
+    ref = parse_s3(to.dest.partition(":")[2], to.dest)
+    if ref.version is not None:
+        raise UsageError("a push is to a folder of a bucket, not to a version of an object")
+    uploads = Uploads(workers.put, odometer, uploads_at_once(core_count()), to.rate_bytes_per_s)
+    store = S3Store(ref, options, to.credentials.aws, workers.call, uploads)
+    return ObjectsDestination(store, random.random)
 
 
 def _odometer(home: Path, closing: ExitStack) -> Odometer | None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         FollowReport,
         SmallOrder,
     )
+    from p2pcache.lanes.put import PutOrder, PutReport
     from p2pcache.lanes.send_car import SendOrder, SendReport
 
 T = TypeVar("T")
@@ -137,6 +138,12 @@ class Workers:
         from p2pcache.lanes.send_car import send_car
 
         return await self._run(self._fetchers, self._slot(), send_car, order)
+
+    async def put(self, order: PutOrder) -> PutReport:
+        """A part of a file to an object store. If cancelled, the connection is cut."""
+        from p2pcache.lanes.put import put
+
+        return await self._again(self._fetchers, self._slot(), put, order)
 
     async def fetch_bundle(self, order: BundleOrder, limits: FetchLimits) -> BatchReport:
         """A batch of small blobs of one peer. Cancelling leaves what `fetch_small` leaves."""

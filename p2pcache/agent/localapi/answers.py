@@ -88,20 +88,24 @@ class GetAnswer(TypedDict):
 class PushedTo(TypedDict):
     """What a destination lacked, and got. `destination`: its kind; `where`: its address.
 
-    `missing_blocks`, `missing_bytes`: before anything was sent, of blocks; `skipped_bytes`: of the
-    files, that it had. `pinned`: it keeps the root, as it says itself; `provided`: it announces it.
+    `missing_*`: before anything was sent, in blocks of an IPFS node or objects of a store;
+    `skipped_bytes`: of the files, that it had. `pinned`: it keeps the root, as it says itself;
+    `provided`: it announces it. `ref`: what `get` takes to bring it back from there.
     """
 
     destination: str
     where: str
     dry_run: bool
     missing_blocks: int
+    missing_objects: int
     missing_bytes: int
     sent_blocks: int
+    sent_objects: int
     sent_bytes: int
     skipped_bytes: int
     pinned: bool
     provided: bool
+    ref: str | None
     notes: list[str]
 
 

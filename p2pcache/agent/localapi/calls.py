@@ -158,7 +158,9 @@ def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:
             "kubo": config.kubo_of_caller(options.get("kubo")),
             "dry_run": options.get("dry_run", False),
             "allow_gated": options.get("allow_gated", False),
+            "limit_rate": options.get("limit_rate"),
             "credentials": _credentials(options.get("credentials"), named.get("ref", "")),
+            "to_credentials": _credentials(options.get("to_credentials"), to),
         },
     )
 

@@ -44,17 +44,19 @@ class GetOptions(TypedDict, total=False):
 
 
 class PushOptions(TypedDict, total=False):
-    """to: where it goes: "ipfs", the configured Kubo. kubo: another one, by its RPC's URL, `auto`
-    or the folder of its repository. dry_run: send nothing, say what would be. allow_gated: also
-    what is gated or private where it came from. credentials: as of GetOptions, for a ref that is
-    not here yet.
+    """to: where it goes: "ipfs", the configured Kubo, or s3://bucket/folder. kubo: another one, by
+    its RPC's URL, `auto` or the folder of its repository. dry_run: send nothing, say what would be.
+    allow_gated: also what is gated or private where it came from. limit_rate: bytes per second.
+    credentials: as of GetOptions, for a ref that is not here yet; to_credentials: for the place.
     """
 
     to: str
     kubo: str | None
     dry_run: bool
     allow_gated: bool
+    limit_rate: int | None
     credentials: dict[str, str] | None
+    to_credentials: dict[str, str] | None
 
 
 class PreloadOptions(TypedDict, total=False):

@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode
 
+from p2pcache.content import push_record
 from p2pcache.content.digests import sha256_digest
 from p2pcache.content.names import safe_path
+from p2pcache.content.push_record import SHA256_METADATA
 from p2pcache.content.s3_refs import S3Ref, s3_text
 from p2pcache.errors import NotFound, Untrusted, UsageError
 from p2pcache.sources import headers
@@ -29,7 +31,6 @@ from p2pcache.sources.s3.errors import as_ours, code_of, of_answer, status_of
 if TYPE_CHECKING:
     from p2pcache.sources.s3.sign import Grant
 
-SHA256_METADATA = "p2pcache-sha256"  # x-amz-meta-...: hex, written by our own uploads alone
 NAMED_BY_ARRIVAL = "named by what arrived: the bucket has no sha256 of {count} of {total} files"
 
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -47,7 +48,7 @@ class S3Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
+class S3Object:
     """One object as a list or a HEAD tells it. `etag`: strong, without quotes."""
 
     key: str
@@ -77,7 +78,8 @@ def list_s3(request: S3Request) -> S3Answer:
         prefix = _prefix(request, single)
         _check_paths([one.key for one in found], prefix, name)
         immutable = _immutable(found, single)
-        if not single and request.heads and len(found) <= request.options.max_heads:
+        unknown = sum(one.sha256 is None for one in found)
+        if not single and request.heads and 0 < unknown <= request.options.max_heads:
             found = _with_heads(bucket, found)
         files = tuple(_listed(request.bucket, one, prefix) for one in found)
         grant = bucket.grant()
@@ -98,12 +100,12 @@ def _expected_endpoint(request: S3Request) -> str:
     return request.bucket_options.endpoint or "S3"
 
 
-def _objects(bucket: Bucket, name: str) -> tuple[list[_Object], bool]:
+def _objects(bucket: Bucket, name: str) -> tuple[list[S3Object], bool]:
     """The objects of a ref, and whether it means that one object and no folder."""
     request = bucket.request
     if request.key is None:
         return _list(bucket, "", name), False
-    if not request.folder and (one := _head(bucket, request.key, request.version)) is not None:
+    if not request.folder and (one := head(bucket, request.key, request.version)) is not None:
         return [one], True
     if request.version is not None:
         raise NotFound(
@@ -113,7 +115,7 @@ def _objects(bucket: Bucket, name: str) -> tuple[list[_Object], bool]:
     return _list(bucket, f"{request.key}/", name), False
 
 
-def _head(bucket: Bucket, key: str, version: str | None) -> _Object | None:
+def head(bucket: Bucket, key: str, version: str | None) -> S3Object | None:
     """One object; None when there is none, or none that may be read without a right to list."""
     from botocore.exceptions import ClientError
 
@@ -128,14 +130,14 @@ def _head(bucket: Bucket, key: str, version: str | None) -> _Object | None:
             region = bucket.region
             bucket.ask("list_objects_v2", Prefix=key, MaxKeys=1)  # it says why, or where it is
             if bucket.region != region:
-                return _head(bucket, key, version)
+                return head(bucket, key, version)
             if status == 400 and version is not None:
                 raise UsageError(
                     f"{version!r} is no version of {key!r}",
                     hint="where `@` is a part of the key it is written %40",
                 ) from exc
         raise
-    return _Object(
+    return S3Object(
         key,
         _size(said.get("ContentLength"), key),
         headers.strong_etag(said.get("ETag")),
@@ -144,9 +146,39 @@ def _head(bucket: Bucket, key: str, version: str | None) -> _Object | None:
     )
 
 
-def _list(bucket: Bucket, prefix: str, name: str) -> list[_Object]:
-    """All objects below a prefix. Markers of folders are left out."""
-    found: list[_Object] = []
+def _list(bucket: Bucket, prefix: str, name: str) -> list[S3Object]:
+    """The content below a prefix, with what the record of a push tells of it."""
+    listed = list_objects(bucket, prefix, name)
+    found = [one for one in listed if not push_record.is_ours(one.key.removeprefix(prefix))]
+    if not found:
+        raise NotFound(
+            f"{bucket.endpoint} has no {name}", hint="check the key: nothing is below it either"
+        )
+    if bucket.request.heads and any(one.key == prefix + push_record.REF_KEY for one in listed):
+        return _recorded(bucket, prefix, found)
+    return found
+
+
+def _recorded(bucket: Bucket, prefix: str, found: list[S3Object]) -> list[S3Object]:
+    """The same with the sha256 of each object that is still what was pushed. A record that does
+    not read as one tells nothing: anybody may have put it there.
+    """
+    told = bucket.read(prefix + push_record.REF_KEY, push_record.MAX_RECORD_BYTES)
+    try:
+        files = {} if told is None else push_record.parse(told[0]).files
+    except Untrusted:
+        return found
+    named = []
+    for one in found:
+        file = files.get(one.key.removeprefix(prefix))
+        same = file is not None and (file.size, file.version) == (one.size, one.etag)
+        named.append(replace(one, sha256=file.sha256) if file is not None and same else one)
+    return named
+
+
+def list_objects(bucket: Bucket, prefix: str, name: str) -> list[S3Object]:
+    """All objects below a prefix, with size and ETag. Markers of folders are left out."""
+    found: list[S3Object] = []
     token: str | None = None
     seen = 0
     while True:
@@ -162,25 +194,23 @@ def _list(bucket: Bucket, prefix: str, name: str) -> list[_Object]:
             size = _size(row.get("Size"), key)
             if key.endswith("/") and size == 0:
                 continue
-            found.append(_Object(key, size, headers.strong_etag(row.get("ETag"))))
+            found.append(S3Object(key, size, headers.strong_etag(row.get("ETag"))))
         following = page.get("NextContinuationToken")
         if not page.get("IsTruncated"):
             break
         if not following or following == token:
             raise Untrusted(f"{bucket.endpoint} lists {name} without an end")
         token = following
-    if not found:
-        raise NotFound(
-            f"{bucket.endpoint} has no {name}", hint="check the key: nothing is below it either"
-        )
     return found
 
 
-def _with_heads(bucket: Bucket, found: list[_Object]) -> list[_Object]:
+def _with_heads(bucket: Bucket, found: list[S3Object]) -> list[S3Object]:
     """The same objects with what only a HEAD tells. One that changed meanwhile is Untrusted."""
 
-    def look(listed: _Object) -> _Object:
-        one = _head(bucket, listed.key, None)
+    def look(listed: S3Object) -> S3Object:
+        if listed.sha256 is not None:
+            return listed
+        one = head(bucket, listed.key, None)
         if one is None or (one.size, one.etag) != (listed.size, listed.etag):
             raise Untrusted(f"{listed.key!r} changed while it was listed", hint="run it again")
         return one
@@ -197,7 +227,7 @@ def _with_heads(bucket: Bucket, found: list[_Object]) -> list[_Object]:
     return told
 
 
-def _may_read_versions(bucket: Bucket, found: list[_Object]) -> bool:
+def _may_read_versions(bucket: Bucket, found: list[S3Object]) -> bool:
     """A version is read by another right than the object: whether this login has it."""
     from botocore.exceptions import ClientError
 
@@ -213,7 +243,7 @@ def _may_read_versions(bucket: Bucket, found: list[_Object]) -> bool:
     return True
 
 
-def _listed(bucket: str, one: _Object, prefix: str) -> ListedFile:
+def _listed(bucket: str, one: S3Object, prefix: str) -> ListedFile:
     return ListedFile(
         path=one.key.removeprefix(prefix),
         size=one.size,
@@ -247,7 +277,7 @@ def read_file_key(text: str) -> tuple[str, str, str | None, str | None]:
     return bucket, key, version, etag
 
 
-def _immutable(found: list[_Object], single: bool) -> str | None:
+def _immutable(found: list[S3Object], single: bool) -> str | None:
     """What is another one when any of the objects is: the version, the ETag, or a hash of all."""
     if single:
         return found[0].version or found[0].etag
