@@ -1,4 +1,4 @@
-"""OpenStack Swift's s3api, the S3 of those who copied not all of it: a folder comes from it."""
+"""OpenStack Swift's s3api, which copied not all of S3: a folder comes from it, and goes there."""
 
 from __future__ import annotations
 
@@ -101,3 +101,30 @@ def test_what_cannot_be_read_is_said_to_be_so(
     assert type(refused.value) is kind, refused.value
     assert refused.value.hint
     assert secret not in f"{refused.value.message} {refused.value.hint}" or secret == "wrong"
+
+
+def test_a_folder_that_is_pushed_is_there_for_everybody_and_not_sent_twice(
+    tmp_path: Path, server: S3Server, agent: Agent
+) -> None:
+    for path, body in FILES.items():
+        (tmp_path / "folder" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / path).write_bytes(body[::-1])
+    s3 = server.bucket("pushed")
+    with agent.client() as client:
+        calls = {"to": "s3://pushed/m", "to_credentials": server.aws}
+        first, second = (client.push(str(tmp_path / "folder"), **calls)["to"] for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first["sent_objects"] == len(FILES)
+    assert second["sent_objects"] == 0
+    for path, body in FILES.items():
+        assert s3.get_object(Bucket="pushed", Key=f"m/{path}")["Body"].read() == body[::-1]
+    done = agent.get("s3://pushed/m", credentials=server.aws, to=str(tmp_path / "out"))
+    assert done["notes"] == [], "the record of the push names each file"
+    assert (tmp_path / "out" / "model-1.bin").read_bytes() == FILES["model-1.bin"][::-1]
+    with agent.client() as client:
+        (tmp_path / "folder" / "config.json").write_bytes(b"{}")
+        changed = client.push(str(tmp_path / "folder"), **calls)["to"]
+    assert changed is not None
+    assert changed["sent_objects"] == 1
+    assert any("no conditional writes" in note for note in changed["notes"])
