@@ -100,6 +100,13 @@ class Untrusted(P2PCacheError):
     exit_code = 12
 
 
+class Conflict(P2PCacheError):
+    """Another writer was there first: what was to be written would undo its work."""
+
+    code = "conflict"
+    exit_code = 1
+
+
 class LocalFault(P2PCacheError):
     """Our own machine: disk, memory, permissions, configuration. Never lowers a source's score."""
 
@@ -123,7 +130,7 @@ class Interrupted(P2PCacheError):
 
 ALL_ERRORS: tuple[type[P2PCacheError], ...] = (
     P2PCacheError, UsageError, AgentNotRunning, NotFound, Unavailable, Denied, Untrusted,
-    LocalFault, DiskFull, Interrupted,
+    Conflict, LocalFault, DiskFull, Interrupted,
 )  # fmt: skip
 _BY_CODE = {kind.code: kind for kind in ALL_ERRORS}
 

@@ -69,10 +69,12 @@ def create_basetenpointer_from_models(
         with connect(embed=True) as agent:
             for given in models:
                 model = _model(given)
-                answer = agent.resolve(model_ref(model), credentials=_credentials(model))
+                ref = model_ref(model)
+                answer = agent.resolve(ref, credentials=_credentials(model))
                 pointers += pointers_of(
-                    answer, model_path=model_path, volume=model.volume, secret=model.secret,
-                    selection=model_selection(model), uid=f"{model.repo}:{model.revision}",
+                    answer, typed=ref, model_path=model_path, volume=model.volume,
+                    secret=model.secret, selection=model_selection(model),
+                    uid=f"{model.repo}:{model.revision}",
                 )  # fmt: skip
     return as_text(PointerFile(tuple(pointers)))
 

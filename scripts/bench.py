@@ -16,6 +16,8 @@ BENCHES = {
     "kubo": "1 GiB out of a Kubo by its CID, a file and a folder, beside Kubo's own pin add",
     "swarm": "N agents in namespaces start together: time over the bound, origin copies",
     "preload": "8 agents in namespaces preload, one is killed, one has a get: copies, its speed",
+    "s3": "1 GiB from a MinIO, beside boto3, hf-cache-sync, obstore and s5cmd",
+    "oci": "1 GiB from a registry, beside crane, oras, skopeo and Ollama",
     "bitswap": "256 MiB by bitswap: agent to agent, from Kubo, to Kubo; a block that comes late",
     "sim": "the pull machine of many nodes in virtual time: the bound, copies, faults",
     "latency": "first byte from a peer, cost of a miss, frozen and dead peers, push and eviction",

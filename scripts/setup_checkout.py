@@ -1,8 +1,8 @@
 """Make this checkout ready to run: system packages, the virtual environment, tools of the tests.
 
     scripts/setup [dev|quick|test|demo|lab|bench] default: dev
-    scripts/setup --tool olah-cli|go|node|libtorrent|truss-transfer     print its path; install
-                                                                        it first if missing
+    scripts/setup --tool olah-cli|go|node|libtorrent|truss-transfer|hf-cache-sync
+                                                  print its path; install it first if missing
 
 The environment is `.venv` in the checkout, not a shared cache: it holds an editable install of this
 very checkout, editors find it there, and it goes when the checkout goes. Servers that only tests
@@ -71,7 +71,10 @@ SERVING: dict[str, Missing] = {
     "openssl": _no_command("openssl"),
 }
 COMPILING: dict[str, Missing] = {"g++": _no_command("g++", "c++")}  # Ollama, for its tests
-CABLING: dict[str, Missing] = {"iproute2": _no_command("ip")}  # network namespaces, tc
+CABLING: dict[str, Missing] = {
+    "iproute2": _no_command("ip"),  # network namespaces, tc
+    "util-linux": _no_command("unshare"),  # for truss-transfer, which reads paths of the root
+}
 PEERS: dict[str, Missing] = {"aria2": _no_command("aria2c"), "curl": _no_command("curl")}
 
 PROFILES: dict[str, dict[str, Missing]] = {
@@ -85,7 +88,7 @@ PROFILES: dict[str, dict[str, Missing]] = {
 TOOLS: dict[str, tuple[str, ...]] = {
     "dev": (),
     "quick": (),
-    "test": ("olah-cli", "go", "node", "truss-transfer"),
+    "test": (),  # tests/support/builds.py makes them, beside the first tests
     "demo": ("olah-cli",),
     "lab": (),
     "bench": (),
@@ -96,6 +99,7 @@ PINS_OF = {  # command -> pins/NAME.txt
     "node": "node",
     "libtorrent": "libtorrent",  # no command of its own: the Python that can import it
     "truss-transfer": "truss",  # the same
+    "hf-cache-sync": "hfcachesync",
 }
 
 # As root. A freshly installed nginx must neither start now nor at the next boot: the scripts run
@@ -256,15 +260,16 @@ def ensure_tool(command: str) -> Path:
     mark = hashlib.sha256(f"{sys.version}\0".encode() + pins.read_bytes()).hexdigest()
     venv = CACHE / f"{PINS_OF[command]}-{mark[:12]}"
     link = venv / "commands" / command
+    place = venv / "bin" / "python" if command in ("libtorrent", "truss-transfer") else link
+    if is_made(venv, mark) and place.exists():
+        return place  # without the lock: others may be making another one
     with one_at_a_time(CACHE):
         if not is_made(venv, mark):
             make_venv(venv, pins, mark, editable=False)
-        if command in ("libtorrent", "truss-transfer"):
-            return venv / "bin" / "python"
-        if not link.is_symlink():
+        if place is link and not link.is_symlink():
             link.parent.mkdir(exist_ok=True)
             link.symlink_to(venv / "bin" / command)
-    return link
+    return place
 
 
 def main() -> None:

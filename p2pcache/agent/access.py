@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgpack
 
+from p2pcache.content.digests import raw
 from p2pcache.content.grants import covers, standing
 from p2pcache.content.peerid import PeerId
 from p2pcache.content.proof import NONCE_BYTES, Challenge, answer, is_proof, make_challenge
@@ -133,12 +134,14 @@ class Access:
 
         A blob is all names that it goes by, and the manifest that a pull brings it for, if any. One
         that goes by its UnixFS root alone may be in any manifest: nobody reads it, where there is a
-        restricted one, before its sha2-256 is known.
+        restricted one, before its sha2-256 is known. A file of a private folder (`adopt
+        --private`) is as one of a manifest that nobody else may read.
         `scope`: the manifest that is asked for, where the peer may read that one: its tickets are
         good for whoever may, so what is not restricted with it is what everybody may read.
         """
         restricted = self._store.restricted_manifests()
-        if not restricted:
+        private = self._store.adoptions.private()
+        if not restricted and not private:
             return [True] * len(blobs)
         opened = self._store.open_manifests()
         manifests = self._store.manifests_with([name for names, _ in blobs for name in names])
@@ -151,8 +154,9 @@ class Access:
             if pulled is not None:
                 member_of.add(pulled)
             closed = member_of & restricted
+            is_private = any(raw(name) in private for name in names)
             allowed.append(
-                not closed
+                not (closed or is_private)
                 or bool(member_of & opened)
                 or (scope in closed if scope is not None else self._may_any(peer, closed))
             )

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 from p2pcache.errors import UsageError
-from p2pcache.sources.port import AwsLogin, Credentials, RegistryLogin
+from p2pcache.sources.port import AwsLogin, AzureLogin, Credentials, GcsLogin, RegistryLogin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +43,14 @@ class Args:
     def only(self, *names: str) -> Args:
         """These alone, for another operation."""
         return Args({name: self._values[name] for name in names if name in self._values})
+
+    def having(self, **values: object) -> Args:
+        """The same with other values."""
+        return Args({**self._values, **values})
+
+    def all(self) -> dict[str, Any]:
+        """Every one as it came, for the same operation again."""
+        return dict(self._values)
 
     def text_map(self, name: str) -> dict[str, str]:
         """A map of texts to texts; empty when it is left out."""
@@ -97,10 +105,14 @@ def credentials_of(given: Mapping[str, Any]) -> Credentials:
     login = RegistryLogin(
         **{one.name: inner.optional_text(f"registry_{one.name}") for one in fields(RegistryLogin)}
     )
+    gcs = GcsLogin(*(inner.optional_text(f"gcs_{one.name}") for one in fields(GcsLogin)))
+    azure = AzureLogin(*(inner.optional_text(f"azure_{one.name}") for one in fields(AzureLogin)))
     aws = AwsLogin(*(inner.optional_text(f"aws_{one.name}") for one in fields(AwsLogin)))
     return Credentials(
         inner.optional_text("hf_token"),
         inner.optional_text("hf_endpoint"),
         None if aws == AwsLogin() else aws,
         registry=None if login.host is None else login,
+        gcs=None if gcs == GcsLogin() else gcs,
+        azure=None if azure == AzureLogin() else azure,
     )

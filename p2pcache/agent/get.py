@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.agent.bptr_logins import caller_login
 from p2pcache.agent.dags import keep_nodes
 from p2pcache.agent.kubo_beside import kubo_helper
 from p2pcache.agent.kubos import KuboBlocks
 from p2pcache.agent.meant import both_names
+from p2pcache.agent.ollama import check_names
 from p2pcache.agent.peering import (
     bring_named,
     count_received,
@@ -28,7 +30,6 @@ from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.config.network import trust
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
-from p2pcache.content.registry_refs import OllamaRef
 from p2pcache.errors import (
     Interrupted,
     LocalFault,
@@ -72,6 +73,7 @@ class GetRequest:
     to: Path | None
     hf_cache: Path | None
     ollama: Path | None  # Ollama's store, where the model is to be shown there
+    ollama_name: str | None  # of a model that is made of GGUF files
     links: bool
     dry_run: bool
     offline: bool
@@ -97,14 +99,15 @@ def get_request(args: Args, links: bool, names: NameOptions | None = None) -> Ge
         exclude=args.texts("exclude"),
         to=None if to is None else Path(to),
         hf_cache=Path(hf_cache) if hf_cache is not None and is_hub else None,
-        ollama=Path(ollama) if ollama is not None and isinstance(ref, OllamaRef) else None,
+        ollama=None if ollama is None else Path(ollama),
+        ollama_name=args.optional_text("ollama_name"),
         links=args.flag("links", links),
         dry_run=args.flag("dry_run"),
         offline=args.flag("offline"),
         refresh=args.flag("refresh"),
         names=name_options(args, names or NameOptions()),
         rate_bytes_per_s=args.positive("limit_rate"),
-        credentials=args.credentials(),
+        credentials=caller_login(args, ref),
         kubo=args.optional_text("kubo"),
     )
 
@@ -130,7 +133,7 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     ask = partial(
         parts.resolver.resolve,
         ref,
-        args.credentials(),
+        caller_login(args, ref),
         offline=args.flag("offline"),
         refresh=args.flag("refresh"),
     )
@@ -153,14 +156,15 @@ async def resolve(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     for file in files:
         blob = have.get(file.name or root or b"")
         await emit({"type": "item", "value": shown(file, blob, named.get(file.digest or b""))})
-    return {"ref": args.text("ref"), **summary(resolution)}
+    return {"ref": refs.shown_ref(args.text("ref")), **summary(resolution)}
 
 
 async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Bring what a ref means into the store, and show it where the caller wants it."""
     request = get_request(args, parts.config.links, parts.config.resolve.names)
     started_at, started = parts.now(), trio.current_time()
-    run = _Run(parts, request, args.text("ref"), emit, uuid.uuid4().hex[:12])
+    said = refs.shown_ref(args.text("ref"))
+    run = _Run(parts, request, said, emit, uuid.uuid4().hex[:12])
     try:
         resolution, report, placed = await run.all()
     except P2PCacheError as exc:
@@ -173,7 +177,7 @@ async def get(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     seconds = trio.current_time() - started
     unsaved = None if request.dry_run else await run.save(started_at, seconds, None)
     return {
-        "ref": args.text("ref"),
+        "ref": said,
         **summary(resolution),
         "path": None if placed.path is None else str(placed.path),
         "files": len(run.files),
@@ -289,6 +293,7 @@ class _Run:
             resolution = self._resolution = await self._resolve(hold)
             self._times["resolve_s"] = trio.current_time() - started
             self.files = chosen_files(resolution, request.include, request.exclude)
+            check_names(request, self.files)
             if request.dry_run:
                 dry = await self._dry()
                 return resolution, dry, Placed(None, None, ())
@@ -317,7 +322,7 @@ class _Run:
             resolution = self._resolution = await trio.to_thread.run_sync(
                 parts.resolver.named_by_arrival, resolution, report.blobs
             )
-        if any(isinstance(blob, RootedBlob) for blob in report.blobs.values()):
+        if any(isinstance(b, RootedBlob) or b.root_cid is None for b in report.blobs.values()):
             parts.naming.wake()
         if self._is_whole(resolution):
             await keep_nodes(parts, resolution)
@@ -446,6 +451,7 @@ class _Run:
             hold=hold,
             peers=maybe_peers(parts, self._resolution, self.files, request.credentials),
             helper=None if by_nodes else kubo_helper(parts, self._kubo),
+            hash_once=len(self._resolution.listing.files) == 1,  # a folder's root needs them all
         )
 
     def _note(self, report: PullReport) -> None:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.agent.adoption.operations import shown
 from p2pcache.agent.network_health import network_checks, network_status, row
+from p2pcache.content import refs
 from p2pcache.errors import NotFound
+from p2pcache.transfer.budgets import parse_month
 from p2pcache.units import format_bytes
 from p2pcache.version import __version__
 
@@ -52,19 +55,23 @@ async def status(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         ],
         "network": await network_status(parts),
         "ipfs": parts.ipfs.status(),
+        "limits": parts.rates.status(),
+        "adopted": [shown(parts, state) for state in parts.adopter.states.values()],
     }
 
 
 async def origins(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
-    """What the network fetched of each origin this month, and what it may."""
-    for origin in parts.origins.shown():
+    """What the network fetched of each origin in a month (this one), what it may, and the cost."""
+    text = args.optional_text("month")
+    month = None if text is None else parse_month(text)
+    for origin in await parts.origins.of_month(month):
         await emit({"type": "item", "value": origin})
     return {}
 
 
 async def why(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """The receipt of a pull."""
-    ref = args.optional_text("ref") or "last"
+    ref = refs.shown_ref(args.optional_text("ref") or "last")
     found = parts.store.receipt(ref)
     if found is None:
         raise NotFound(f"there is no receipt of `{ref}`", hint="`p2pcache why last` is the newest")

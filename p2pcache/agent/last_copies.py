@@ -20,7 +20,8 @@ from p2pcache.agent.names import MEMBERS_S
 from p2pcache.content import refs
 from p2pcache.content.last_copy import Copy, copy_of, least
 from p2pcache.errors import Denied, LocalFault, NotFound, P2PCacheError
-from p2pcache.sources.port import KUBO, AwsLogin, Credentials
+from p2pcache.sources.gcs.options import PUBLIC_GCS
+from p2pcache.sources.port import KUBO, AwsLogin, AzureLogin, Credentials, GcsLogin
 from p2pcache.sources.s3.options import PUBLIC_S3
 from p2pcache.store.gc import ASK_S
 from p2pcache.store.policy import Hold
@@ -276,4 +277,8 @@ def _nobody(row: Row) -> Credentials:
     """Its own server, without anybody's token."""
     if row.source == "s3" and row.endpoint != PUBLIC_S3:
         return Credentials(aws=AwsLogin(endpoint_url=row.endpoint))
+    if row.source == "gcs" and row.endpoint != PUBLIC_GCS:
+        return Credentials(gcs=GcsLogin(endpoint_url=row.endpoint))
+    if row.source == "azure":
+        return Credentials(azure=AzureLogin(endpoint_url=row.endpoint))
     return Credentials(None, row.endpoint if row.source == "hf" else None)

@@ -61,7 +61,8 @@ def _unlisted(parts: Parts, dags: set[bytes]) -> list[dict[str, Any]]:
     store, rows = parts.store, []
     pinned = {pin.target for pin in store.pins()}
     parts_of_dags: set[bytes] = set()
-    blobs = {blob.key: blob for blob in store.alone()}
+    # files of adopted folders are not ours to list: there may be thousands (`adopt --list`)
+    blobs = {b.key: b for b in store.alone() if not b.adopted or b.key in pinned}
     for root in sorted(dags - set(parts.resolver.folders.roots().values()) if dags else dags):
         blocks, names = store.dag_pins.kept_by(root)
         kept = blobs_named(store, names)

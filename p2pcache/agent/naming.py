@@ -1,4 +1,5 @@
-"""Gives blobs that are known by their UnixFS root alone their sha2-256, when no pull runs.
+"""Gives blobs that are known by their UnixFS root alone their sha2-256, and the reverse, when no
+pull runs.
 
 One at a time, in a worker at the lowest priority. What an earlier agent left is found at the start.
 A blob that turns out to be damaged is taken out of sight, and its good blocks stay for the next
@@ -16,6 +17,7 @@ import trio
 
 from p2pcache.content.cid import format_cid
 from p2pcache.content.digests import WholeDigests
+from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.errors import LocalFault
 from p2pcache.lanes.orders import FollowOrder
@@ -66,6 +68,12 @@ class Naming:
                     await self.name(blob.root_cid)
                 except LocalFault as exc:  # said again at the next start, or when it is needed
                     _log.warning("%s has no sha2-256 yet: %s", format_cid(blob.root_cid), exc)
+            for whole in await trio.to_thread.run_sync(self._store.rootless):
+                await self._priority.wait_free()
+                try:
+                    await self._give_root(whole)
+                except LocalFault as exc:
+                    _log.warning("%s has no root yet: %s", whole.sha256.hex(), exc)
             await self.after()
             await self._more.wait()
 
@@ -102,6 +110,21 @@ class Naming:
         assert report.block_digests is not None, "nothing is writing it"
         name = partial(self._store.rooted.name, blob, whole, report.block_digests)
         return await trio.to_thread.run_sync(name)
+
+    async def _give_root(self, blob: BlobInfo) -> None:
+        """Its blocks hashed, and the whole once more: they are of the bytes that were proven."""
+        report = await self._workers.follow_aside(FollowOrder(str(blob.path), None, blob.size))
+        if report.fault is not None or report.sha256 != blob.sha256:
+            if await trio.to_thread.run_sync(self._store.find, blob.digest) is None:
+                return  # evicted, or written to, meanwhile
+            if report.fault is not None:
+                raise local_error(report.fault)
+            raise LocalFault("it is damaged on this disk", hint="`p2pcache verify` mends it")
+        hashes = report.block_digests
+        assert hashes is not None, "nothing is writing it"
+        root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), blob.size)
+        keep = partial(self._store.give_root, blob.sha256, root.cid, hashes)
+        await trio.to_thread.run_sync(keep)
 
     def _take_out(self, root_cid: bytes, size: int) -> Damaged | None:
         if self._store.rooted.unnamed(root_cid) is None:

@@ -15,6 +15,7 @@ import trio
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.errors import LocalFault, Untrusted
 from p2pcache.net.sync.limits import Bucket
+from p2pcache.store.origin_costs import OriginCost
 from p2pcache.store.spent import SpentRow
 from p2pcache.transfer.budgets import (
     KEEP_MONTHS,
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from p2pcache.content.peerid import PeerId
     from p2pcache.lanes.odometer import Odometer
     from p2pcache.net.sync import spending as wire
+    from p2pcache.store.origin_costs import Arrived
     from p2pcache.store.store import Store
     from p2pcache.transfer.budgets import Limits
+    from p2pcache.transfer.costs import Price
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ OTHERS_S = 60.0  # between two times that others' figures are kept: theirs may g
 COALESCE_S = 0.02  # requests that begin and end together are told together
 TELL_S = 0.1  # between two words, at least; the network's beat, where it has many links
 WORDS_PER_S, WORDS_BURST = 20.0, 40.0  # of one member: twice what one says
+NO_COSTS: Mapping[bytes, OriginCost] = {}
 MAX_SHOWN = 256  # members of one origin in a status; the local socket's frames are bounded
 
 
@@ -63,9 +67,12 @@ class Origins:
         odometer: Odometer | None,
         rows: Iterable[SpentRow],
         me: bytes = OURS,
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
         kept = list(rows)
-        self.spending = Spending(budgets, now, map(_figure, kept), odometer, me)
+        self._prices = dict(prices or {})
+        known = dict.fromkeys(self._prices, NO_LIMITS) | dict(budgets)  # what members tell of
+        self.spending = Spending(known, now, map(_figure, kept), odometer, me)
         self._hosts = {row.origin: row.host for row in kept}
         self._store = store
         self._slot = slot
@@ -87,6 +94,12 @@ class Origins:
 
     def close(self) -> None:
         """Keep what is not kept yet, when no pull runs any more. Blocking."""
+        more, arrived = self.spending.costs.take()
+        if more or arrived:
+            try:
+                self._add(more, arrived)
+            except LocalFault as exc:
+                _log.warning("what origins cost is not kept: %s", exc.message)
         if rows := self._rows(self.spending.take_dirty()):
             try:
                 self._put(rows)
@@ -98,6 +111,7 @@ class Origins:
         if now < self._keep_at:
             self.spending.work.set()
             return
+        await self._keep_costs(now)
         others = now >= self._others_at
         taken = self.spending.take_dirty(others=others)
         if self.spending.is_dirty:
@@ -113,6 +127,22 @@ class Origins:
             self.spending.not_kept(taken)
             self._keep_at = trio.current_time() + AGAIN_S
             _log.warning("what was fetched of origins is not kept yet: %s", exc.message)
+
+    async def _keep_costs(self, now: float) -> None:
+        more, arrived = self.spending.costs.take()
+        if not more and not arrived:
+            return
+        try:
+            await trio.to_thread.run_sync(self._add, more, arrived)
+        except LocalFault as exc:
+            self.spending.costs.not_kept(more, arrived)
+            self.spending.work.set()
+            self._keep_at = now + AGAIN_S
+            _log.warning("what origins cost is not kept yet: %s", exc.message)
+
+    def _add(self, more: list[tuple[bytes, int, OriginCost]], arrived: list[Arrived]) -> None:
+        since = month_of(self._now()) - KEEP_MONTHS
+        self._store.origin_costs.add(more, arrived, since=since)
 
     def _rows(self, taken: list[tuple[str, Figure]]) -> list[SpentRow]:
         rows = [
@@ -193,21 +223,38 @@ class Origins:
 
     # -- what is shown ---------------------------------------------------------------------------
 
-    def shown(self) -> list[dict[str, Any]]:
-        """For `status --origins`: each origin with a budget, or that was asked this month."""
-        spending, month = self.spending, month_of(self._now())
+    async def of_month(self, month: int | None) -> list[dict[str, Any]]:
+        """For `status --origins`; None: of this month. See `shown`."""
+        wanted = month_of(self._now()) if month is None else month
+        costs = await trio.to_thread.run_sync(self._store.origin_costs.of_month, wanted)
+        return self.shown(wanted, costs)
+
+    def shown(
+        self, month: int | None = None, costs: Mapping[bytes, OriginCost] = NO_COSTS
+    ) -> list[dict[str, Any]]:
+        """Of this month each origin with a budget or a price, and of this or an earlier one those
+        that were asked.
+        """
+        current = month_of(self._now())
+        month = current if month is None else month
+        spending = self.spending
         uses = {use.key: use for use in spending.origins()}
         figures = dict(spending.ledger.of_month(month))
-        for key in figures:
+        for key in [*figures, *costs]:
             if key not in uses:
-                uses[key] = OriginUse(self._hosts.get(key) or key.hex(), NO_LIMITS, key)
+                host = self._hosts.get(key) or (costs[key].host if key in costs else "")
+                uses[key] = OriginUse(host or key.hex(), NO_LIMITS, key)
         return [
-            self._row(use, month, figures.get(key, {}))
+            self._row(use, month, figures.get(key, {}), costs.get(key, OriginCost(use.host)))
             for key, use in uses.items()
-            if use.limits is not NO_LIMITS or key in figures
+            if key in figures
+            or key in costs
+            or (month == current and (use.limits is not NO_LIMITS or use.host in self._prices))
         ]
 
-    def _row(self, use: OriginUse, month: int, figures: dict[bytes, Spent]) -> dict[str, Any]:
+    def _row(
+        self, use: OriginUse, month: int, figures: dict[bytes, Spent], cost: OriginCost
+    ) -> dict[str, Any]:
         limits, now, wall = use.limits, trio.current_time(), self._now()
         me = self.spending.ledger.me
         total = use.total_bytes(self.spending.ledger, month)
@@ -218,6 +265,7 @@ class Origins:
             running[me] = use.running
         most = sorted(figures, key=lambda who: (who != me, -figures[who].bytes_total))
         heard = figures.keys() - (use.limits.unheard - {me})
+        requests = sum(figures[who].requests_total for who in heard)
         members = [*most, *sorted(asking - figures.keys())][:MAX_SHOWN]
         return {
             "host": use.host,
@@ -230,7 +278,13 @@ class Origins:
                 "month_bytes": limits.month_bytes,
             },
             "bytes": total,
-            "requests": sum(figures[who].requests_total for who in heard),
+            "requests": requests,
+            "errors": cost.errors,
+            "sent_bytes": cost.sent_bytes,
+            "sent_requests": cost.sent_requests,
+            "content_bytes": cost.content_bytes,
+            "copies": total / cost.content_bytes if cost.content_bytes else None,
+            "cost": self._cost(use.host, total, requests + cost.sent_requests),
             "used_up": limits.month_bytes is not None and total >= limits.month_bytes,
             "members": [
                 {
@@ -250,6 +304,12 @@ class Origins:
                 if until > wall
             ],
         }
+
+    def _cost(self, host: str, bytes_total: int, requests: int) -> dict[str, Any] | None:
+        price = self._prices.get(host)
+        if price is None:
+            return None
+        return {"amount": round(price.of(bytes_total, requests), 6), "currency": price.currency}
 
     def _name(self, member: bytes) -> str | None:
         """A peer id; None: this agent, while it had no identity."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from p2pcache.agent.adoption.adopter import Adopter
     from p2pcache.agent.ipfs import Ipfs
     from p2pcache.agent.kubos import Kubos
     from p2pcache.agent.last_copies import LastCopies
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from p2pcache.agent.origins import Origins
     from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
+    from p2pcache.agent.rates import HourlyRates
     from p2pcache.config.settings import Config
-    from p2pcache.destinations.port import Destination
+    from p2pcache.destinations.objects.port import ReadsMany
+    from p2pcache.destinations.port import Destination, Place
     from p2pcache.sources.port import Source
     from p2pcache.store.store import Store
     from p2pcache.transfer.pull import PullContext
@@ -27,8 +30,11 @@ if TYPE_CHECKING:
 Emit = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Sends one `progress` or `item` frame of a call."""
 
-OpenDestination = Callable[[str | None], Awaitable["Destination[Any]"]]
-"""Opens a destination, given where the caller says it is. Raises UsageError, Unavailable."""
+OpenDestination = Callable[["Place"], Awaitable["Destination[Any]"]]
+"""Opens a destination of one kind. Raises UsageError, LocalFault, Unavailable."""
+
+OpenObjects = Callable[["Place"], "ReadsMany"]
+"""Opens the objects of a bucket, or of a folder of one. Raises UsageError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +54,13 @@ class Parts:
     preloads: Preloads
     last_copies: LastCopies
     naming: Naming
+    adopter: Adopter
     origins: Origins
+    rates: HourlyRates
     ipfs: Ipfs
     kubos: Kubos
     destinations: Mapping[str, OpenDestination]
+    objects: OpenObjects
     here: Source
     fetched: Source
     now: Callable[[], float]

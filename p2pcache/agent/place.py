@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from p2pcache.agent.ollama import show_given, show_made
 from p2pcache.content import digests, refs
-from p2pcache.content.registry_refs import OLLAMA_MANIFEST, OllamaRef
-from p2pcache.formats.ollama import OllamaBlob, write_model
+from p2pcache.content.registry_refs import OllamaRef
 from p2pcache.store.folder import FolderFile, materialise_folder
 from p2pcache.store.hfcache.write import LinkedFile, materialise
 from p2pcache.store.links import ANY_KIND, LinkKind
@@ -54,8 +54,8 @@ def place(
         shown = _in_hub_cache(
             request, request.ref, request.hf_cache, resolution, files, blobs, on_file
         )
-    if request.ollama is not None and isinstance(request.ref, OllamaRef):
-        shown = _in_ollama(request, request.ref, request.ollama, resolution, blobs, on_file)
+    if request.ollama is not None:
+        shown = _in_ollama(request, request.ollama, resolution, files, blobs, shown, on_file)
     if request.to is not None:
         folder = _in_folder(request, request.to, files, blobs, single, on_file)
         shown = replace(folder, notes=(*shown.notes, *folder.notes))
@@ -117,28 +117,20 @@ def _in_hub_cache(
 
 def _in_ollama(
     request: GetRequest,
-    ref: OllamaRef,
     models: Path,
     resolution: Resolution,
+    files: Sequence[ListedFile],
     blobs: Mapping[str, AnyBlob],
+    shown: Placed,
     on_file: Callable[[str], None] | None,
 ) -> Placed:
-    left_out = [f.path for f in resolution.listing.files if f.path not in blobs]
-    if left_out or OLLAMA_MANIFEST not in blobs:
+    """A model of Ollama's is opened there; anything else where it is `shown` already."""
+    if not isinstance(request.ref, OllamaRef):
+        made, notes = show_made(request, models, files, blobs, on_file)
+        return replace(shown, notes=(*shown.notes, *_placed(None, made).notes, *notes))
+    done = show_given(request, request.ref, models, resolution, blobs, on_file)
+    if done is None:
         return Placed(None, None, ("not all of the model was chosen: it is not shown to Ollama",))
-    layers = [
-        OllamaBlob(digests.raw(f.digest), blobs[f.path].size, blobs[f.path].path)
-        for f in resolution.listing.files
-        if f.path != OLLAMA_MANIFEST and f.digest is not None
-    ]
-    done = write_model(
-        models,
-        (ref.registry, ref.namespace, ref.model, ref.tag),
-        blobs[OLLAMA_MANIFEST].path,
-        layers,
-        links=request.links,
-        on_file=on_file,
-    )
     return _placed(done.directory, done)
 
 
@@ -156,7 +148,7 @@ def _linked(file: ListedFile, blob: AnyBlob | None) -> LinkedFile:
     )
 
 
-def _placed(path: Path, done: Shown) -> Placed:
+def _placed(path: Path | None, done: Shown) -> Placed:
     notes = [f"replaced `{name}`, which had other content" for name in done.replaced]
     notes += [
         f"`{a}` and `{b}` exclude each other where case is ignored" for a, b in done.collisions

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -17,18 +17,19 @@ import trio
 from p2pcache.agent.airgap.plan import is_restricted
 from p2pcache.agent.airgap.write import block_map
 from p2pcache.agent.get import get, trim
+from p2pcache.agent.give import give, opened
 from p2pcache.agent.meant import manifest_named
 from p2pcache.agent.peering import tell_complete
 from p2pcache.agent.unlisted import list_first
 from p2pcache.content import cid as cids
 from p2pcache.content import refs, unixfs
+from p2pcache.content.registry_refs import OciRef
 from p2pcache.destinations.port import Content, ContentFile
-from p2pcache.errors import Denied, NotFound, UsageError, plain_errors
+from p2pcache.errors import Denied, NotFound, UsageError
 from p2pcache.sources.port import Credentials
 from p2pcache.store.blobs import BlobInfo
 from p2pcache.store.rooted import is_root
 from p2pcache.transfer.folders import folder_root
-from p2pcache.transfer.progress import Progress
 from p2pcache.transfer.pull import pull
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from p2pcache.content.manifest import Manifest
     from p2pcache.destinations.port import Destination
     from p2pcache.store.store import Hold, Store
+    from p2pcache.transfer.progress import Progress
     from p2pcache.transfer.want import PullReport
 
 
@@ -45,11 +47,19 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Take a file or a folder of this machine into the store, under its content's names; with `to`,
     give it, or what a ref means, to another place.
     """
-    to, path = args.optional_text("to"), args.optional_text("path")
+    to = args.optional_text("to")
     if to is None:
         return await _take_in(parts, args.text("path"), emit)
-    destination = await _destination(parts, to, args)
-    text = args.text("ref") if path is None else path
+    async with opened(parts, to, args) as destination:
+        return await _push_to(parts, destination, args, emit)
+
+
+async def _push_to(
+    parts: Parts, destination: Destination[Any], args: Args, emit: Emit
+) -> dict[str, Any]:
+    path = args.optional_text("path")
+    text = _whole(args.text("ref"), destination) if path is None else path
+    args = args.having(ref=text)
     if path is not None:
         await _take_in(parts, path, emit)
     dry_run = args.flag("dry_run")
@@ -65,6 +75,10 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
                 hint="if its licence lets you pass it on so, use --allow-gated",
             )
         content = await trio.to_thread.run_sync(_content, parts.store, chosen, blobs)
+        given = await give(destination, content, emit, dry_run=dry_run)
+        if given["sent_bytes"] and destination.endpoint is not None:
+            sent = given["sent_bytes"], given["sent_objects"]
+            parts.origins.spending.sent(destination.endpoint, *sent)
         return {
             "ref": chosen.ref,
             "manifest": cids.format_cid(chosen.manifest.cid()),
@@ -72,63 +86,19 @@ async def push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             "sha256": _only_sha256(chosen, blobs),
             "files": len(chosen.manifest.files),
             "total_bytes": sum(file.size for file in chosen.manifest.files),
-            "to": await _give(destination, content, emit, dry_run=dry_run),
+            "to": given,
         }
 
 
-async def _destination(parts: Parts, to: str, args: Args) -> Destination[Any]:
-    opener = parts.destinations.get(to)
-    if opener is None:
-        known = ", ".join(sorted(parts.destinations))
-        raise UsageError(f"`{to[:100]}` is no destination", hint=f"known: {known}")
-    return await opener(args.optional_text("kubo"))
-
-
-async def _give(
-    destination: Destination[Any], content: Content, emit: Emit, *, dry_run: bool
-) -> dict[str, Any]:
-    """Ask what is missing there, send it, and tell both."""
-    await emit({"type": "progress", **Progress("planning").to_wire()})
-    plan = await destination.plan(content)
-    missing = destination.missing(plan)
-    answer: dict[str, Any] = {
-        "destination": destination.name,
-        "where": destination.where,
-        "dry_run": dry_run,
-        "missing_blocks": missing.blocks,
-        "missing_bytes": missing.bytes,
-        "sent_blocks": 0,
-        "sent_bytes": 0,
-        "skipped_bytes": max(0, content.total_bytes - missing.bytes),
-        "pinned": False,
-        "provided": False,
-        "notes": [],
-    }
-    if dry_run:
-        return answer
-    send, receive = trio.open_memory_channel[int](1)
-
-    def watch(done: int) -> None:
-        with suppress(trio.WouldBlock):  # the next number is as good
-            send.send_nowait(done)
-
-    async def tell() -> None:
-        async for done in receive:
-            so_far = Progress("sending", None, min(done, missing.bytes), missing.bytes)
-            await emit({"type": "progress", **so_far.to_wire()})
-
-    with plain_errors():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(tell)
-            with send:
-                pushed = await destination.send(content, plan, watch)
-    return answer | {
-        "sent_blocks": pushed.sent.blocks,
-        "sent_bytes": pushed.sent.bytes,
-        "pinned": True,
-        "provided": pushed.provided,
-        "notes": list(pushed.notes),
-    }
+def _whole(text: str, destination: Destination[Any]) -> str:
+    """The ref that has all of what `text` means, where that is more: what came from a registry goes
+    to one with its own manifest, which only an image layout has.
+    """
+    if destination.name in ("oci", "ollama"):
+        ref = refs.parse_ref(text)
+        if isinstance(ref, OciRef) and ref.layout != "oci":
+            return refs.canonical(replace(ref, layout="oci"))
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +115,7 @@ async def _chosen(parts: Parts, text: str, args: Args, emit: Emit, *, bring: boo
     ref = refs.parse_ref(text, revision=args.optional_text("revision"))
     canonical = refs.canonical(ref)
     if bring:
-        await get(parts, args.only("ref", "revision", "credentials"), emit)
+        await get(parts, args.only("ref", "revision", "credentials", "secret", "secrets"), emit)
     await list_first(parts, text)
     if isinstance(ref, refs.CidRef) and is_root(ref.cid):
         await parts.naming.name(ref.cid)
@@ -164,8 +134,10 @@ def _is_single(ref: refs.Ref, manifest: Manifest) -> bool:
         return False
     (file,) = manifest.files
     match ref:
-        case refs.DigestRef() | refs.HttpRef():
+        case refs.DigestRef():
             return True
+        case refs.HttpRef():
+            return not ref.is_folder
         case refs.FileRef(path):
             return os.path.isfile(path)
         case refs.CidRef(cid, below):
@@ -192,19 +164,25 @@ def _content(store: Store, chosen: _Chosen, blobs: dict[str, BlobInfo]) -> Conte
     read. Raises LocalFault.
     """
     roots: dict[bytes, unixfs.Root] = {}
-    files: list[ContentFile] = []
+    files: dict[bytes, ContentFile] = {}
     for blob in {blob.sha256: blob for blob in blobs.values()}.values():
         hashes = block_map(store, blob, lambda: None) or unixfs.EMPTY_SHA256
         each = (hashes[at : at + 32] for at in range(0, len(hashes), 32))
         root = unixfs.file_root(each if blob.size else (), blob.size)
         roots[blob.sha256] = root
-        files.append(ContentFile(str(blob.path), blob.size, root.cid, hashes))
+        files[blob.sha256] = ContentFile(str(blob.path), blob.size, blob.sha256, root.cid, hashes)
+    places = {path: files[blob.sha256] for path, blob in blobs.items()}
+    given = partial(
+        Content, chosen.ref, chosen.manifest, chosen.single, files=tuple(files.values()),
+        places=places,
+    )  # fmt: skip
     if chosen.single:
-        return Content(files[0].root, tuple(files), ())
+        (only,) = files.values()
+        return given(root=only.root, nodes=())
     nodes: dict[bytes, bytes] = {}
     tree = {path: roots[blob.sha256] for path, blob in blobs.items()}
     folder = unixfs.tree(tree, keep=nodes.__setitem__)
-    return Content(folder.cid, tuple(files), tuple(nodes.items()))
+    return given(root=folder.cid, nodes=tuple(nodes.items()))
 
 
 def _only_sha256(chosen: _Chosen, blobs: dict[str, BlobInfo]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -20,12 +21,15 @@ from p2pcache.agent import (
     share,
     trace,
 )
+from p2pcache.agent.adoption import operations as adoption
 from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
+from p2pcache.agent.bucket.operations import BUCKET_OPERATIONS
 from p2pcache.agent.parts import Emit, Parts
 from p2pcache.agent.preload import operations as preload
 from p2pcache.agent.unlisted import list_first
-from p2pcache.errors import UsageError
+from p2pcache.content import refs
+from p2pcache.errors import P2PCacheError, UsageError
 
 Operation = Callable[[Parts, Args, Emit], Awaitable[dict[str, Any]]]
 
@@ -37,6 +41,9 @@ OPERATIONS: dict[str, Operation] = {
     "publish": publish.publish,
     "unpublish": publish.unpublish,
     "published": publish.published,
+    "adopt": adoption.adopt,
+    "adopted": adoption.adopted,
+    "unadopt": adoption.unadopt,
     "export": airgap.export,
     "import": airgap.import_,
     "init": share.init,
@@ -64,7 +71,25 @@ OPERATIONS: dict[str, Operation] = {
     "trace": trace.trace,
     "doctor": health.doctor,
     "config": health.config,
+    **BUCKET_OPERATIONS,
 }
+
+
+_USER = re.compile(r"://[^/@\s`]+@")  # of an address that was meant to have none
+
+
+def _hide(exc: P2PCacheError, ref: object) -> None:
+    """What quotes the words of a call quotes no password and no signature: callers log errors."""
+    plain = refs.shown_ref(ref) if isinstance(ref, str) else None
+
+    def hidden(text: str) -> str:
+        if plain is not None and isinstance(ref, str) and plain != ref:
+            text = text.replace(ref, plain)
+        return _USER.sub("://...@", text)
+
+    exc.message = hidden(exc.message)
+    exc.args = (exc.message,)
+    exc.hint = None if exc.hint is None else hidden(exc.hint)
 
 
 class Service:
@@ -89,5 +114,9 @@ class Service:
             for text in said if isinstance(said, list) else [said]:
                 if isinstance(text, str):
                     await list_first(self._parts, text)
-        answer = await operation(self._parts, Args(args), emit)
+        try:
+            answer = await operation(self._parts, Args(args), emit)
+        except P2PCacheError as exc:
+            _hide(exc, args.get("ref"))
+            raise
         return {**answer, "clients": self.count_clients()} if op == "status" else answer

@@ -14,6 +14,7 @@ import msgpack
 import trio
 
 from p2pcache.agent.access import NOT_HERE
+from p2pcache.content.address_secrets import secret_in
 from p2pcache.content.cid import DAG_CBOR, codec
 from p2pcache.content.proof import answer, parse_challenge
 from p2pcache.content.ranges import RangeSet
@@ -22,6 +23,7 @@ from p2pcache.content.unixfs import LEAF_BYTES
 from p2pcache.errors import NotFound, P2PCacheError, Untrusted
 from p2pcache.lanes.serve.table import Entry, Guard
 from p2pcache.net.shelf import BlockMap, Holding, Pass
+from p2pcache.store.layout import block_count
 from p2pcache.store.rooted import RootedBlob
 from p2pcache.transfer.names import OTHERS
 
@@ -102,7 +104,7 @@ class Sharing:
             return []  # whoever may not know of it learns nothing from the refusal
         found, growing = await self._readable(peer, manifest, names)
         return [
-            *(Holding(name, blob.size, None) for name, blob in found.items()),
+            *(Holding(name, blob.size, _held(blob)) for name, blob in found.items()),
             *(Holding(one.name, one.size, one.blocks) for one in growing if one.blocks),
         ]
 
@@ -260,6 +262,8 @@ class Sharing:
 
     async def resolutions(self, peer: PeerId, canonical: str) -> list[SignedResolution]:
         """What we know a ref to mean: our own word first, then those that we heard."""
+        if secret_in(canonical):  # who has such an address was given it, and asks its origin
+            return []
         row = await trio.to_thread.run_sync(self._store.resolution, canonical)
         words = []
         if row is not None and row.source != OTHERS:
@@ -368,6 +372,13 @@ def _is_manifest(scope: bytes) -> bool:
 
 def _growing_entry(growing: Growing) -> Entry:
     return Entry(growing.data_path, growing.size, None, growing.live_path)
+
+
+def _held(blob: AnyBlob) -> RangeSet | None:
+    """None: all of it. Of a file of somebody else's every block, but not our word for the whole:
+    who writes to it so that nobody sees it is not us, and we are not to be banned for it.
+    """
+    return RangeSet.of((0, block_count(blob.size))) if blob.adopted and blob.size else None
 
 
 def _entry(blob: AnyBlob) -> Entry:

@@ -145,8 +145,8 @@ def create(
         for ref in refs:
             answer = agent.resolve(ref)
             pointers += pointers_of(
-                answer, model_path=model_path, volume=_volume(answer["canonical"], volume),
-                secret=secret, selection=selection, uid=ref.removeprefix("hf://"),
+                answer, typed=ref, model_path=model_path,
+                volume=_volume(answer["canonical"], volume), secret=secret, selection=selection, uid=ref.removeprefix("hf://"),
             )  # fmt: skip
     text = as_text(PointerFile(tuple(pointers)))
     names = [pointer.file_name for pointer in pointers]
@@ -167,7 +167,11 @@ def _volume(canonical: str, given: str | None) -> str:
     if given is not None:
         return given
     whole = canonical.partition("://")[2].partition("@")[0].partition("#")[0]
-    return whole.rstrip("/").rpartition("/")[2] if canonical.startswith(("hf:", "s3:")) else ""
+    return (
+        whole.rstrip("/").rpartition("/")[2]
+        if canonical.startswith(("hf:", "s3:", "gs:", "az:"))
+        else ""
+    )
 
 
 def _write(out: str, text: str) -> None:

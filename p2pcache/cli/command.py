@@ -100,3 +100,8 @@ def when(moment: float | None) -> str:
     import datetime
 
     return f"{datetime.datetime.fromtimestamp(moment).astimezone():%Y-%m-%d %H:%M %Z}"
+
+
+SECRET_OPTION = click.option(
+    "--secret", metavar="NAME", help="The login TRUSS_SECRET_NAME, or in the file /secrets/NAME."
+)

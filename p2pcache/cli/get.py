@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import DURATION, RATE, Command, output_options, short, when
+from p2pcache.cli.command import DURATION, RATE, SECRET_OPTION, Command, output_options, short, when
 from p2pcache.cli.output import Mode, Printer, printable
 from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.units import format_bytes, format_count, format_duration
@@ -52,7 +52,11 @@ LAYOUT_OPTION = click.option(
 @click.option(
     "--to-ollama/--no-to-ollama",
     default=None,
-    help="Show an ollama:// model to Ollama (default where OLLAMA_MODELS is set, unless --to).",
+    help="Show the model to Ollama: an ollama:// ref (default where OLLAMA_MODELS is set, unless "
+    "--to), or the GGUF of any other.",
+)
+@click.option(
+    "--ollama-name", metavar="NAME[:TAG]", help="What Ollama calls a GGUF (default: as its file)."
 )
 @click.option("--include", multiple=True, metavar="PATTERN", help="Only paths like this.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No paths like this.")
@@ -72,6 +76,7 @@ LAYOUT_OPTION = click.option(
     metavar="any|none|PEER[,PEER]",
     help="Whose word on a name counts when the origin is not asked.",
 )
+@SECRET_OPTION
 @KUBO_OPTION
 @PLATFORM_OPTION
 @LAYOUT_OPTION
@@ -89,10 +94,10 @@ def get(
     """Bring the files of REF here, verified, and print where they are.
 
     REF is hf://org/name[@revision][/path], a bare org/name, a huggingface.co address,
-    s3://bucket[/key], oci://host/name:tag, ollama://model:tag, an http(s) address, a path,
-    sha256:HEX, or a CID. Without a running agent, one runs as long as
-    the command. Several files that belong in no Hugging Face cache stay in the store, and nothing
-    is printed, unless --to says where they are wanted.
+    s3://bucket[/key], gs://bucket[/key], az://account/container[/blob], oci://host/name:tag,
+    ollama://model:tag, an http(s) address, a path, sha256:HEX, or a CID. Without a running agent,
+    one runs as long as the command. Several files that belong in no Hugging Face cache stay in the
+    store, and nothing is printed, unless --to says where they are wanted.
     """
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
         answer = agent.get(
@@ -138,6 +143,7 @@ def _summary(answer: GetAnswer) -> str:
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit.")
 @click.option("--refresh", is_flag=True, help="Ask the origin, whatever is recorded.")
 @click.option("--offline", is_flag=True, help="Ask no origin: records, or other agents.")
+@SECRET_OPTION
 @KUBO_OPTION
 @PLATFORM_OPTION
 @LAYOUT_OPTION

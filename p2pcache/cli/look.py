@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcache.agent.localapi.client import connect
+from p2pcache.cli.adopt import adopted_state
 from p2pcache.cli.command import Command, counted, output_options
 from p2pcache.cli.origins import origin_lines
 from p2pcache.cli.output import Printer, printable
@@ -14,23 +15,32 @@ from p2pcache.cli.receipt import receipt_lines
 from p2pcache.units import format_bytes, format_duration, format_progress, format_rate
 
 if TYPE_CHECKING:
-    from p2pcache.agent.localapi.answers import IpfsStatus, NetworkStatus, StatusAnswer
+    from p2pcache.agent.localapi.answers import (
+        IpfsStatus,
+        LimitStatus,
+        NetworkStatus,
+        StatusAnswer,
+    )
 
 
 @click.command(
     cls=Command, short_help="Show the agent now.", example="p2pcache status --json", exits=(10, 11)
 )
-@click.option("--origins", is_flag=True, help="What was fetched of each origin, and by whom.")
+@click.option("--origins", is_flag=True, help="What each origin gave, to whom, at what cost.")
+@click.option("--month", metavar="YYYY-MM", help="Of an earlier month; with --origins.")
 @output_options
-def status(printer: Printer, *, origins: bool) -> None:
+def status(printer: Printer, *, origins: bool, month: str | None) -> None:
     """Show the running agent: its store, pulls, clients, network and gateways. Starts none.
 
     With --origins: the budget of each origin, what the network fetched of it this month and which
-    agent how much, who asks it now, and who was told to wait.
+    agent how much, who asks it now, and who was told to wait; how many copies of its files left it,
+    what failed, what was sent there, and the money at the price of `origins.prices`.
     """
+    if month is not None and not origins:
+        raise click.UsageError("--month is for --origins.")
     with connect() as agent:
         if origins:
-            rows = agent.origins()
+            rows = agent.origins(month)
             printer.show("origins", {"origins": rows}, origin_lines(rows))
         else:
             answer = agent.status()
@@ -55,9 +65,25 @@ def status_lines(answer: StatusAnswer) -> list[str]:
     for pull in answer["pulls"]:
         done, total = pull.get("done_bytes", 0), pull.get("total_bytes", 0)
         lines.append(f"  {pull.get('ref', '?')}  {format_progress(done, total)}")
+    lines += [f"adopted  {a['folder']}  {adopted_state(a)}" for a in answer.get("adopted", [])]
+    lines += _limit_lines(answer.get("limits"))
     lines += _network_lines(answer.get("network"))
     lines += _ipfs_lines(answer.get("ipfs"))
     return [printable(line) for line in lines]
+
+
+def _limit_lines(limits: LimitStatus | None) -> list[str]:
+    """Nothing where there is no limit at any time."""
+    if limits is None:
+        return []
+    up, down = limits["up_bytes_per_s"], limits["down_bytes_per_s"]
+    if up is None and down is None and not limits["by_the_hour"]:
+        return []
+    shown = [
+        f"{name} {'no limit' if rate is None else format_rate(rate)}"
+        for name, rate in (("up", up), ("down", down))
+    ]
+    return [f"limits   {', '.join(shown)}{' at this hour' * limits['by_the_hour']}"]
 
 
 def _ipfs_lines(ipfs: IpfsStatus | None) -> list[str]:

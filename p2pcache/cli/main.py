@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "get": ("get", "get", "Bring a ref's files here, verified."),
         "resolve": ("get", "resolve", "Say what a ref means now."),
         "bptr": ("bptr", "bptr", "Read and write Baseten's pointer files."),
+        "bucket": ("bucket", "bucket", "Share a Hugging Face cache through a bucket."),
         "preload": ("preload", "preload", "Have other agents bring it ahead of its use."),
     },
     "Keep": {
@@ -38,6 +39,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Share": {
         "push": ("share", "push", "Put a file or folder into the store, or elsewhere."),
+        "adopt": ("adopt", "adopt", "Share a folder's files from where they lie."),
+        "unadopt": ("adopt", "unadopt", "Use a folder's files no more."),
         "publish": ("publish", "publish", "Give content to the public IPFS network."),
         "unpublish": ("publish", "unpublish", "Give it to no stranger any more."),
         "export": ("bundle", "export", "Write refs into one file for another network."),

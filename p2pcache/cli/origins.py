@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def origin_lines(origins: Sequence[OriginStatus]) -> list[str]:
     """One paragraph an origin: the budget, the sum, each agent, who waits."""
     if not origins:
-        return ["no origin has a budget, and none was asked this month"]
+        return ["no origin has a budget, and none was asked in that month"]
     return [printable(line) for origin in origins for line in _of_one(origin)]
 
 
@@ -34,12 +34,29 @@ def _of_one(origin: OriginStatus) -> list[str]:
         lines.append(f"  budget  {told}; the month renews on {renews} (UTC)")
     if origin["used_up"]:
         lines.append("  used up: no agent asks it before then")
+    lines += _cost(origin)
     lines += [_member(member) for member in origin["members"]]
     now = time.time()
     for parked in origin["parked"]:
         left = format_duration(max(0.0, parked["until"] - now))
         lines.append(f"  {_who(parked)}  was told to wait, {left} more")
     return lines
+
+
+def _cost(origin: OriginStatus) -> list[str]:
+    """What an older agent does not tell is left out."""
+    parts = []
+    copies = origin.get("copies")
+    if copies is not None:
+        parts.append(f"{copies:.2f} copies of {format_bytes(origin['content_bytes'])}")
+    if origin.get("errors"):
+        parts.append(f"{format_count(origin['errors'], 'error')} here")
+    if origin.get("sent_bytes"):
+        parts.append(f"{format_bytes(origin['sent_bytes'])} sent there")
+    cost = origin.get("cost")
+    if cost is not None:
+        parts.append(f"{cost['amount']:.2f} {cost['currency']}")
+    return [f"  cost    {', '.join(parts)}"] if parts else []
 
 
 def _limits(limits: dict[str, float | None]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2pcache.config.aws_profile import profile_endpoint
+from p2pcache.config.cloud_logins import AZURE_HOSTS, azure_caller, gcs_caller
 from p2pcache.errors import UsageError
 
 ENVIRONMENT: tuple[tuple[str, str], ...] = (
@@ -37,6 +38,21 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("AWS_DEFAULT_REGION", "the other name of AWS_REGION"),
     ("AWS_ENDPOINT_URL_S3", "another S3 than Amazon's"),
     ("AWS_ENDPOINT_URL", "the same, after AWS_ENDPOINT_URL_S3"),
+    ("GOOGLE_APPLICATION_CREDENTIALS", "file of a login for gs://; else what is found there"),
+    ("CLOUDSDK_AUTH_ACCESS_TOKEN", "a token for gs://, as gcloud takes it"),
+    ("STORAGE_EMULATOR_HOST", "another server than Google's, which wants no login"),
+    ("AZURE_STORAGE_ACCOUNT", "the account that the next two are of"),
+    ("AZURE_STORAGE_KEY", "key of an account, for az://"),
+    ("AZURE_STORAGE_SAS_TOKEN", "a shared access signature, for az://"),
+    ("AZURE_STORAGE_CONNECTION_STRING", "account, key or signature, and endpoint in one"),
+    ("AZURE_TENANT_ID", "of a service principal, for az://"),
+    ("AZURE_CLIENT_ID", "its name"),
+    ("AZURE_CLIENT_SECRET", "its secret"),
+    ("B2_APPLICATION_KEY_ID", "p2pcache bucket: the login, before AWS_* and the file of settings"),
+    ("B2_APPLICATION_KEY", "its other half"),
+    ("B2_ENDPOINT", "p2pcache bucket: where the store is, before storage.endpoint"),
+    ("B2_BUCKET", "the bucket, before storage.bucket"),
+    ("B2_REGION", "its region, before storage.region"),
     (
         "IPFS_BACKEND",
         "the backend of p2pcache.ipfs_backend: p2pcache, kubo, memory or a registered one",
@@ -132,8 +148,9 @@ def is_of_registry(ref: str) -> bool:
 
 def caller_credentials(ref: str = "") -> dict[str, str]:
     """What the calling user brings to an origin: `hf_token`, `hf_endpoint` and the keys of `_AWS`,
-    each if set; for the ref of a registry the login there (`registry_login`), for which a helper
-    may be run. Raises LocalFault when that fails.
+    each if set; what `cloud_logins` finds, unless `ref` is of another kind; for the ref of a
+    registry the login there (`registry_login`), for which a helper may be run. Raises LocalFault
+    when that fails.
     """
     found: dict[str, str] = {}
     endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/")
@@ -148,6 +165,11 @@ def caller_credentials(ref: str = "") -> dict[str, str]:
     if (profile := found.get("aws_profile")) is not None:
         url = found.get("aws_endpoint_url") or profile_endpoint(profile, os.environ)
         found |= {} if url is None else {"aws_endpoint_url": url}
+    kind = ref.partition(":")[0].lower()
+    if kind in ("", "gs", "gcs"):
+        found |= gcs_caller(os.environ)
+    if kind in ("", "az", "azure") or AZURE_HOSTS in ref:
+        found |= azure_caller(os.environ)
     if is_of_registry(ref):
         from p2pcache.config.registries import registry_ref
         from p2pcache.config.registry_login import login_for

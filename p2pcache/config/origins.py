@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from p2pcache.content.peerid import format_peer_id, parse_peer_id
 from p2pcache.errors import UsageError
 from p2pcache.transfer.budgets import Limits, origin_name
+from p2pcache.transfer.costs import Price
 from p2pcache.units import exact_bytes, parse_bytes, parse_rate
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,253}")
 _FIELDS = "requests=N/s, concurrent=N, rate=BYTES/s, month=BYTES or except=PEER"
 
+PRICE_EXAMPLE = "s3.amazonaws.com gb=0.09 requests=0.0004 USD"
+MAX_PRICE = 1e9
+_CURRENCY = re.compile(r"[A-Za-z]{1,8}")
+
 Budgets = tuple[tuple[str, Limits], ...]
+Prices = tuple[tuple[str, Price], ...]
 
 
 def budgets(text: str) -> Budgets:
@@ -40,6 +46,57 @@ def budgets(text: str) -> Budgets:
     if len(found) > MAX_BUDGETS:
         raise ValueError(f"more than {MAX_BUDGETS} hosts have a budget")
     return tuple(found.items())
+
+
+def prices(text: str) -> Prices:
+    """One price a host, between them `;` or a new line: `HOST gb=0.09 requests=0.40 USD`."""
+    found: dict[str, Price] = {}
+    for part in re.split(r"[;\n]", text):
+        words = part.split()
+        if not words or words == ["none"]:
+            continue
+        host = _host(words[0])
+        if host in found:
+            raise ValueError(f"`{host}` has two prices")
+        found[host] = _price(host, words[1:])
+    if len(found) > MAX_BUDGETS:
+        raise ValueError(f"more than {MAX_BUDGETS} hosts have a price")
+    return tuple(found.items())
+
+
+def _price(host: str, words: Sequence[str]) -> Price:
+    values: dict[str, float] = {}
+    currency = None
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals and currency is None and _CURRENCY.fullmatch(word):
+            currency = word
+        elif equals and name in ("gb", "requests") and name not in values:
+            values[name] = _amount(host, value)
+        else:
+            raise ValueError(f"`{word}` of {host} is none of gb=N, requests=N and a currency")
+    if not values:
+        raise ValueError(f"`{host}` has no price; write it like `{PRICE_EXAMPLE}`")
+    return Price(values.get("gb", 0.0), values.get("requests", 0.0), currency or Price().currency)
+
+
+def _amount(host: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= MAX_PRICE:
+        raise ValueError(f"`{text}` of {host} is no price, like 0.09")
+    return value
+
+
+def format_prices(found: Prices) -> str:
+    """What `prices` reads."""
+    shown = []
+    for host, price in found:
+        parts = [f"{price.per_gb:g}", f"{price.per_1000_requests:g}"]
+        shown.append(f"{host} gb={parts[0]} requests={parts[1]} {price.currency}")
+    return "; ".join(shown) or "none"
 
 
 def _host(text: str) -> str:

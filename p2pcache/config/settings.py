@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from p2pcache.config.adopt import AdoptOptions
+from p2pcache.config.clouds import azure_endpoint, azure_options, gcs_endpoint, gcs_options
 from p2pcache.config.environment import ENVIRONMENT
 from p2pcache.config.ipfs import (
     IpfsSettings,
@@ -23,6 +24,7 @@ from p2pcache.config.ipfs import (
     public_listen,
     where_kubo,
 )
+from p2pcache.config.limits import LimitSettings, format_night, night, total_rate
 from p2pcache.config.network import (
     DEFAULT_PORT,
     NetworkSettings,
@@ -35,102 +37,43 @@ from p2pcache.config.network import (
     trust,
     words,
 )
-from p2pcache.config.origins import Budgets, budgets, format_budgets
+from p2pcache.config.origins import (
+    MAX_BUDGETS,
+    Budgets,
+    Prices,
+    budgets,
+    format_budgets,
+    format_prices,
+    prices,
+)
 from p2pcache.config.preload import PreloadSettings, format_labels, labels, who
 from p2pcache.config.registries import registry_hosts
 from p2pcache.config.s3 import buckets, endpoint, format_buckets, region, s3_options, style, valid
+from p2pcache.config.setting import (
+    Setting,
+)
+from p2pcache.config.setting import budget as _budget
+from p2pcache.config.setting import number as _number
+from p2pcache.config.setting import optional as _optional
+from p2pcache.config.setting import some_time as _some_time
+from p2pcache.config.setting import streams as _streams
+from p2pcache.config.setting import yes as _yes
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import FetchLimits
+from p2pcache.sources.azure.options import PUBLIC_AZURE, AzureOptions
+from p2pcache.sources.gcs.options import PUBLIC_GCS, GcsOptions
 from p2pcache.sources.oci.challenge import LOOPBACK
 from p2pcache.sources.s3.options import S3Options
 from p2pcache.store.layout import StoreOptions
 from p2pcache.transfer.names import NameOptions
 from p2pcache.transfer.policy import TransferOptions
 from p2pcache.transfer.resolve import ResolveOptions
+from p2pcache.transfer.timetable import Rates
 from p2pcache.transfer.workers import WorkerOptions
-from p2pcache.units import exact_bytes, parse_bytes, parse_duration, parse_rate
+from p2pcache.units import parse_bytes, parse_duration, parse_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-MAX_STREAMS = 256  # each is a process of 25 MB: a number beyond this is a slip
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting. `parse` turns text into the value; `default` is a value."""
-
-    key: str
-    parse: Callable[[str], Any]
-    default: Any
-    help: str
-    show: Callable[[Any], Any] = lambda value: value  # as plain values, for people and JSON
-
-    @property
-    def variable(self) -> str:
-        """Its environment variable."""
-        return "P2PCACHE_" + self.key.upper().replace(".", "_")
-
-    def text(self, shown: Any) -> str:  # noqa: ANN401 - what `show` gives
-        """A value as it may be written in `config.toml`: `512 MiB`, `10s`, `on`."""
-        if shown is None or shown in ([], ()):
-            return "none"
-        if isinstance(shown, bool):
-            return "on" if shown else "off"
-        if isinstance(shown, list | tuple):
-            return ", ".join(map(str, shown))
-        if isinstance(shown, int | float) and shown > 0:
-            for text in (exact_bytes(shown), f"{shown:g}s"):
-                with suppress(ValueError):
-                    if self.parse(text) == shown:
-                        return text
-        return str(shown)
-
-
-def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`none` and the empty text mean: not set."""
-    return lambda text: None if text.strip().lower() in ("", "none") else parse(text)
-
-
-def _yes(text: str) -> bool:
-    word = text.strip().lower()
-    if word in ("1", "true", "yes", "on"):
-        return True
-    if word in ("0", "false", "no", "off"):
-        return False
-    raise ValueError(f"`{text}` is neither on nor off")
-
-
-def _budget(text: str) -> int:
-    count = parse_bytes(text)
-    if count < 1:
-        raise ValueError("a store of no bytes holds nothing; `none` is no limit")
-    return count
-
-
-def _number(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise ValueError(f"`{text}` is not a whole number") from None
-    if value < 1:
-        raise ValueError(f"`{text}` is not a positive number")
-    return value
-
-
-def _streams(text: str) -> int:
-    count = _number(text)
-    if count > MAX_STREAMS:
-        raise ValueError(f"`{text}` is more than {MAX_STREAMS}")
-    return count
-
-
-def _some_time(text: str) -> float:
-    seconds = parse_duration(text)
-    if seconds <= 0:
-        raise ValueError(f"`{text}` would end everything at once; write it like 30s")
-    return seconds
-
+    from collections.abc import Mapping
 
 # A Service that is called p2pcache puts such variables into every pod of its namespace.
 _OF_KUBERNETES = re.compile(r"P2PCACHE_(SERVICE_(HOST|PORT)|PORT($|_))")
@@ -138,7 +81,8 @@ _OF_KUBERNETES = re.compile(r"P2PCACHE_(SERVICE_(HOST|PORT)|PORT($|_))")
 _STORE, _FETCH, _PULL = StoreOptions(), FetchLimits(), TransferOptions()
 _NETWORK, _NAMES = NetworkSettings(), NameOptions()
 _RESOLVE, _WORKERS = ResolveOptions(), WorkerOptions()
-_PRELOAD, _IPFS, _S3 = PreloadSettings(), IpfsSettings(), S3Options()
+_PRELOAD, _IPFS, _S3, _AZURE = PreloadSettings(), IpfsSettings(), S3Options(), AzureOptions()
+_ADOPT = AdoptOptions()
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("store.path", _optional(str), None, "where blobs lie; default: the home directory"),
@@ -195,6 +139,13 @@ SETTINGS: tuple[Setting, ...] = (
         "what all agents of the network together may ask of an origin",
         format_budgets,
     ),
+    Setting(
+        "origins.prices",
+        prices,
+        (),
+        "what origins charge, for `status --origins`: HOST gb=0.09 requests=0.40 USD",
+        format_prices,
+    ),
     Setting("resolve.timeout", _some_time, _RESOLVE.timeout_s, "how long a listing may take"),
     Setting(
         "s3.endpoint", _optional(endpoint), None, "URL of another S3 than Amazon's: MinIO, R2, B2"
@@ -216,6 +167,31 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "s3.buckets", buckets, (), "the same settings for one bucket, before these", format_buckets
     ),
+    Setting(
+        "limits.up",
+        _optional(total_rate),
+        None,
+        "bytes/s that all other agents together get from this one",
+    ),
+    Setting("limits.down", _optional(total_rate), None, "bytes/s of all downloads together"),
+    Setting(
+        "limits.night",
+        night,
+        (),
+        "other limits at hours of the day: 22:00-06:00 up=none down=none",
+        format_night,
+    ),
+    Setting("gcs.endpoint", gcs_endpoint, PUBLIC_GCS, "where Google's buckets are"),
+    Setting("gcs.anonymous", _yes, False, "send no login, whatever there is"),
+    Setting(
+        "gcs.public", _yes, False, "give what was read with a login to every agent of the network"
+    ),
+    Setting("azure.endpoint", azure_endpoint, PUBLIC_AZURE, "where the accounts of Azure are"),
+    Setting("azure.anonymous", _yes, False, "send no login, whatever there is"),
+    Setting(
+        "azure.public", _yes, False, "give what was read with a login to every agent of the network"
+    ),
+    Setting("azure.url_valid", valid, float(_AZURE.url_valid_s), "how long a signed address holds"),
     Setting("tls.ca_file", _optional(str), None, "certificate authorities of private origins"),
     Setting(
         "oci.insecure",
@@ -230,6 +206,13 @@ SETTINGS: tuple[Setting, ...] = (
         frozenset(),
         "hosts that may see logins of registries beside the registries' own",
         sorted,
+    ),
+    Setting("adopt.every", _some_time, _ADOPT.every_s, "time between two looks at adopted folders"),
+    Setting(
+        "adopt.limit_rate",
+        _optional(parse_rate),
+        _ADOPT.rate_bytes_per_s,
+        "bytes/s that are read of adopted folders to hash them",
     ),
     Setting("workers.idle", parse_duration, _WORKERS.idle_s, "how long unused workers stay"),
     Setting("materialise.links", _yes, True, "link files out of the store instead of copying"),
@@ -392,7 +375,12 @@ class Config:
     preload: PreloadSettings
     ipfs: IpfsSettings
     s3: S3Options
+    adopt: AdoptOptions
+    limits: LimitSettings
+    gcs: GcsOptions
+    azure: AzureOptions
     budgets: Budgets
+    prices: Prices
     insecure_registries: frozenset[str]
     token_realms: frozenset[str]
     values: Mapping[str, Any]
@@ -484,6 +472,16 @@ def _flat(file: Path) -> dict[str, str]:
     return flat
 
 
+def _told(limited: Budgets, priced: Prices) -> Prices:
+    """Members tell each other of all of these in one message."""
+    if len({host for host, _ in (*limited, *priced)}) > MAX_BUDGETS:
+        raise UsageError(
+            f"more than {MAX_BUDGETS} hosts have a budget or a price",
+            hint="keep the most important in `origins.budgets` and `origins.prices`",
+        )
+    return priced
+
+
 def _build(
     home: Path,
     values: dict[str, Any],
@@ -531,7 +529,10 @@ def _build(
             full_mesh=values["network.full_mesh"],
             lane_tls=values["lanes.tls"],
             lane_port=values["lanes.port"],
-            limit_up_bytes_per_s=values["lanes.limit_up"],
+            limit_up_bytes_per_s=min(
+                (r for r in (values["lanes.limit_up"], values["limits.up"]) if r is not None),
+                default=None,
+            ),
         ),
         preload=PreloadSettings(values["preload.from"], values["agent.labels"]),
         ipfs=IpfsSettings(
@@ -547,7 +548,14 @@ def _build(
             public_limit_up_bytes_per_s=values["ipfs.public_limit_up"],
         ),
         s3=replace(s3_options(values, environment), ca_file=ca_file),
+        limits=LimitSettings(
+            Rates(values["limits.up"], values["limits.down"]), values["limits.night"]
+        ),
+        adopt=AdoptOptions(values["adopt.every"], values["adopt.limit_rate"]),
+        gcs=gcs_options(values, ca_file),
+        azure=azure_options(values, ca_file),
         budgets=values["origins.budgets"],
+        prices=_told(values["origins.budgets"], values["origins.prices"]),
         insecure_registries=values["oci.insecure"],
         token_realms=values["oci.realms"],
         values=values,

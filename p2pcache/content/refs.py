@@ -4,9 +4,10 @@
     https://host/path[#sha256=<hex>]     file:/path  ./path  ../path  /path  ~/path
     sha256:<hex>  <hex>     <cid>[/path]  /ipfs/<cid>[/path]     ipfs://<cid>[/path]
     s3://bucket[/key][@versionId]
+    gs://bucket[/key][@generation]     az://account/container[/blob]     (`cloud_refs`)
     oci://host/name[:tag|@digest]     ollama://[host/]model[:tag]     (`registry_refs`)
 
-In `ipfs://` and `s3://`, and in no other, `a%20b` is `a b`.
+In `ipfs://` and those of buckets, and in no other, `a%20b` is `a b`.
 
 `canonical` gives one text for all spellings of one ref: the key of resolutions.
 """
@@ -20,6 +21,16 @@ from urllib.parse import quote, unquote, urlsplit
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests
+from p2pcache.content.address_secrets import without_secrets
+from p2pcache.content.cloud_refs import (
+    AzureRef,
+    GcsRef,
+    azure_of_url,
+    azure_text,
+    gcs_text,
+    parse_azure,
+    parse_gcs,
+)
 from p2pcache.content.names import safe_path
 from p2pcache.content.registry_refs import (
     OciRef,
@@ -38,10 +49,10 @@ DEFAULT_REVISION = "main"
 MAX_REF_CHARS = 8192
 SHOWN_CHARS = 400  # of an error about a ref, which it quotes
 KNOWN = (
-    "hf://, s3://, oci://, ollama://, https://, http://, file:, sha256:, ipfs://, a CID, org/name, "
-    "or a path"
+    "hf://, s3://, gs://, az://, oci://, ollama://, https://, http://, file:, sha256:, ipfs://, "
+    "a CID, org/name, or a path"
 )
-LATER = {"gs", "gcs", "az", "azure", "r2", "cw"}
+LATER = {"r2", "cw"}
 _HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 _PREFIX: dict[str, RepoType] = {"datasets": "dataset", "spaces": "space", "models": "model"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")  # huggingface_hub validate_repo_id
@@ -65,10 +76,17 @@ class HfRef:
 
 @dataclass(frozen=True, slots=True)
 class HttpRef:
-    """A URL. `sha256` (raw) is a pin: `#sha256=<hex>`."""
+    """A URL of a file, or of a folder (it ends with a slash). `sha256` (raw) is a pin:
+    `#sha256=<hex>`. Who signed the URL is not a part of the name (`canonical`).
+    """
 
     url: str
     sha256: bytes | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it names a folder by an index page."""
+        return urlsplit(self.url).path.endswith("/") or not urlsplit(self.url).path
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +112,7 @@ class CidRef:
     typed: str = field(default="", compare=False)
 
 
-Address = HttpRef | S3Ref | OciRef | OllamaRef
+Address = HttpRef | S3Ref | GcsRef | AzureRef | OciRef | OllamaRef
 """Refs that name the server themselves: whoever chooses one chooses whom we ask."""
 
 Ref = HfRef | FileRef | DigestRef | CidRef | Address
@@ -172,6 +190,10 @@ def _with_scheme(scheme: str, rest: str, text: str) -> Ref:
         return DigestRef(digests.sha256_digest(bytes.fromhex(rest)))
     if scheme == "s3":
         return parse_s3(rest, text)
+    if scheme in ("gs", "gcs"):
+        return parse_gcs(rest, text)
+    if scheme in ("az", "azure"):
+        return parse_azure(rest, text)
     if scheme == "ipfs":
         return _ipfs_url(rest.removeprefix("//"), text)
     if scheme in ("oci", "docker"):  # skopeo's and podman's name for the same
@@ -273,11 +295,18 @@ def _url(text: str) -> Ref:
         host = (url.hostname or "").lower()
         _ = url.port  # a port that is no number raises here
     except ValueError as exc:
-        raise UsageError(f"`{text}` is not a URL: {exc}") from exc
+        raise UsageError(f"`{_shown(text)}` is not a URL: {exc}") from exc
     if not host:
-        raise UsageError(f"`{text}` has no host")
+        raise UsageError(f"`{_shown(text)}` has no host")
     if host in _HUB_HOSTS:
-        return _hub_url(unquote(url.path).strip("/"), text)
+        return _hub_url(unquote(url.path).strip("/"), _shown(text))
+    if "@" in url.netloc:
+        raise UsageError(
+            "a URL with a user name or password in it would be stored and shown",
+            hint="leave it out",
+        )
+    if (blob := azure_of_url(text)) is not None:
+        return blob
     pin = None
     if url.fragment:
         name, _, value = url.fragment.partition("=")
@@ -285,6 +314,13 @@ def _url(text: str) -> Ref:
             raise UsageError(f"`#{url.fragment}` is not a pin", hint="#sha256= and 64 hex digits")
         pin = bytes.fromhex(value)
     return HttpRef(url._replace(scheme=url.scheme.lower(), fragment="").geturl(), pin)
+
+
+def _shown(text: str) -> str:
+    """A URL that may be none, as messages show it: without what may open something."""
+    scheme, _, rest = text.partition("://")
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _hub_url(path: str, typed: str) -> HfRef:
@@ -302,18 +338,25 @@ def _hub_url(path: str, typed: str) -> HfRef:
 
 
 def canonical(ref: Ref) -> str:
-    """One text for one ref. `parse_ref` of it gives the ref back, with its revision filled in."""
+    """One text for one ref. `parse_ref` of it gives the ref back, with its revision filled in; of a
+    URL without what signs it, for this is what is stored and shown.
+    """
     match ref:
         case HfRef(repo_type, repo_id, revision, path):
             kind = "" if repo_type == "model" else repo_type + "s/"
             return _hub_text(f"hf://{kind}{repo_id}", revision or DEFAULT_REVISION, path)
         case HttpRef(url, sha256):
-            return url if sha256 is None else f"{url}#sha256={sha256.hex()}"
+            plain = without_secrets(url)
+            return plain if sha256 is None else f"{plain}#sha256={sha256.hex()}"
         case FileRef(path):
             path = "/" + path.lstrip("/") if path.startswith("/") else path
             return f"file:{quote(path, errors='surrogateescape')}"
         case S3Ref():
             return s3_text(ref)
+        case GcsRef():
+            return gcs_text(ref)
+        case AzureRef():
+            return azure_text(ref)
         case DigestRef(digest):
             return digests.describe(digest)
         case CidRef(cid, path):
@@ -322,6 +365,16 @@ def canonical(ref: Ref) -> str:
             return canonical_oci(ref)
         case OllamaRef():
             return canonical_ollama(ref)
+
+
+def shown_ref(text: str) -> str:
+    """A ref as typed, for messages and receipts: of a URL without what signs it."""
+    if text[:5].lower() not in ("http:", "https"):
+        return text
+    try:
+        return without_secrets(text)
+    except ValueError:  # no URL
+        return _shown(text)
 
 
 def as_typed(ref: DigestRef | CidRef) -> str:

@@ -15,19 +15,10 @@ import trio
 from p2pcache.content import cid as cids
 from p2pcache.content import unixfs
 from p2pcache.content.unixfs import LEAF_BYTES
+from p2pcache.destinations.faults import AGAIN, error_of
 from p2pcache.destinations.port import Amount, Pushed
-from p2pcache.errors import (
-    Denied,
-    DiskFull,
-    LocalFault,
-    NotFound,
-    P2PCacheError,
-    Unavailable,
-    Untrusted,
-    plain_errors,
-)
+from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted, plain_errors
 from p2pcache.lanes.odometer import open_odometer
-from p2pcache.lanes.orders import Fault, FaultKind
 from p2pcache.lanes.send_car import HASH_BYTES, SendOrder, SentFile, split
 from p2pcache.sources.kubo_calls import KuboCalls
 from p2pcache.store.durable import local_faults
@@ -43,8 +34,7 @@ AT_ONCE = 8  # questions; Kubo answers each out of its own store
 BEAT_S = 0.2  # between two looks at how much went out
 
 
-NOTHING = Amount(0, 0)
-_AGAIN = "push it again when that is mended: what it took is not sent twice"
+NOTHING = Amount()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +73,7 @@ class KuboDestination:
         options: KuboOptions = KuboOptions(),
     ) -> None:
         self.where = api
+        self.endpoint: str | None = api
         self._send_car = send_car
         self._scratch = scratch
         self._options = options
@@ -114,17 +105,21 @@ class KuboDestination:
             if plan.missing.blocks:
                 report = await self._import(content, plan, watch)
                 if report.fault is not None:
-                    raise _error(report.fault)
+                    raise error_of(report.fault, "is this a Kubo's RPC, and may this user call it?")
                 sent = Amount(report.sent_blocks, report.sent_bytes)
             await self._pin(content)
             if not await self._is_pinned(content.root):
                 raise Unavailable(
                     f"Kubo at {self.where} took all blocks, and does not list "
                     f"{cids.format_cid(content.root)} as pinned",
-                    hint=_AGAIN,
+                    hint=AGAIN,
                 )
         note = await self._provide(content.root)
-        return Pushed(sent, content.root, note is None, () if note is None else (note,))
+        notes = () if note is None else (note,)
+        return Pushed(sent, content.root, pinned=True, provided=note is None, notes=notes)
+
+    async def aclose(self) -> None:
+        """See the port: each question has a connection of its own."""
 
     # -- what it has ------------------------------------------------------------------------------
 
@@ -229,7 +224,7 @@ class KuboDestination:
         except (NotFound, Unavailable) as exc:
             raise Unavailable(
                 f"Kubo at {self.where} has all blocks, and did not pin the root: {exc.message}",
-                hint=exc.hint or _AGAIN,
+                hint=exc.hint or AGAIN,
             ) from exc
         pins = told.get("Pins")
         if not isinstance(pins, list) or [_same(pin, content.root) for pin in pins] != [True]:
@@ -281,24 +276,3 @@ def _same(text: object, cid: bytes) -> bool:
 
 def _type(row: object) -> object:
     return row.get("Type") if isinstance(row, dict) else None
-
-
-_ERRORS: dict[FaultKind, type[P2PCacheError]] = {
-    FaultKind.UNAVAILABLE: Unavailable,
-    FaultKind.DENIED: Denied,
-    FaultKind.UNTRUSTED: Untrusted,
-    FaultKind.LOCAL: LocalFault,
-    FaultKind.DISK_FULL: DiskFull,
-}
-
-
-def _error(fault: Fault) -> P2PCacheError:
-    kind = _ERRORS.get(fault.kind, Unavailable)
-    hint = None
-    if kind is Unavailable:
-        hint = _AGAIN
-    elif kind is Denied:
-        hint = "is this a Kubo's RPC, and may this user call it?"
-    elif kind is LocalFault:
-        hint = "`p2pcache verify --repair` fetches damaged blocks again"
-    return kind(fault.message, hint=hint)

@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from p2pcache.content.manifest import Manifest
+    from p2pcache.sources.port import Credentials
+
 
 @dataclass(frozen=True, slots=True)
 class ContentFile:
-    """A complete blob here. `root`: its UnixFS root, a binary CID; `hashes`: the sha2-256 of each
-    block, joined (of an empty file that of nothing).
+    """A complete blob here, at `path` on the disk. `root`: its UnixFS root, a binary CID; `hashes`:
+    the sha2-256 of each block, joined (of an empty file that of nothing).
     """
 
     path: str
     size: int
+    sha256: bytes
     root: bytes
     hashes: bytes = field(repr=False)
 
@@ -30,10 +34,17 @@ class ContentFile:
 class Content:
     """One file or folder. `root`: the CID of all; `files`: each blob once; `nodes`: CID and block
     of each folder, children first.
+
+    `ref`: what it goes by here, canonical; `places`: the blob of each path of the manifest, by
+    path; `single`: it is one file, and no folder with one file.
     """
 
+    ref: str
+    manifest: Manifest
+    single: bool
     root: bytes
     files: tuple[ContentFile, ...]
+    places: dict[str, ContentFile] = field(repr=False)
     nodes: tuple[tuple[bytes, bytes], ...] = field(repr=False)
 
     @property
@@ -44,32 +55,57 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Blocks, and the bytes in them."""
+    """What goes over: `bytes`, in so many `blocks` (where a place takes those) or `objects`."""
 
-    blocks: int
-    bytes: int
+    blocks: int = 0
+    bytes: int = 0
+    objects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
     """What became of a push. `root`: what the place holds now, in its own word and equal to ours.
-    `provided`: whether others are told where it is. `notes`: honest remarks for the user.
+    `pinned`, `provided`: whether an IPFS node keeps it, and tells others where it is. `ref`: what
+    `get` brings it back by. `notes`: honest remarks for the user.
     """
 
     sent: Amount
     root: bytes
-    provided: bool
+    pinned: bool = False
+    provided: bool = False
+    ref: str | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a push goes to, as the caller says it: `dest` is the text (`ipfs`,
+    `s3://bucket/folder`), `kubo` and `replicas` are options of some kinds.
+    """
+
+    dest: str
+    credentials: Credentials
+    kubo: str | None = None
+    replicas: int | None = None
+    rate_bytes_per_s: float | None = None
+
+    @property
+    def scheme(self) -> str:
+        """The word for its kind: what stands before `://`, or all of it."""
+        return self.dest.partition("://")[0].lower()
 
 
 Plan = TypeVar("Plan")
 
 
 class Destination(Protocol, Generic[Plan]):
-    """One place. `name`: the word for its kind; `where`: its address."""
+    """One place. `name`: the word for its kind; `where`: its address, without secrets; `endpoint`:
+    the URL that the bytes go to, under which they are counted, None where it is not one.
+    """
 
     name: str
     where: str
+    endpoint: str | None
 
     async def plan(self, content: Content) -> Plan:
         """Find out what it lacks; changes nothing there. Raises Unavailable, Denied, Untrusted."""
@@ -80,7 +116,11 @@ class Destination(Protocol, Generic[Plan]):
         ...
 
     async def send(self, content: Content, plan: Plan, watch: Callable[[int], None]) -> Pushed:
-        """Send that, and have it kept. `watch` hears how many bytes went out. Not retried, and safe
-        to repeat; if cancelled, what arrived stays there. Raises as `plan`, and LocalFault.
+        """Send that, and have it kept. `watch` hears how many bytes went out. Safe to repeat; if
+        cancelled, what arrived stays there. Raises as `plan`, Conflict, and LocalFault.
         """
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections, and forget what signs."""
         ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from p2pcache.errors import LocalFault
@@ -17,10 +18,11 @@ from p2pcache.store.links import LinkKind, is_stamped, source_state
 from p2pcache.store.placing import Placed, Tree, target_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 MAX_MANIFEST_BYTES = 4 << 20  # as `sources.oci.manifest` takes
+NONE: Mapping[bytes, bytes] = MappingProxyType({})
 _STEP_BYTES = 1 << 20  # of a comparison
 _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
@@ -40,26 +42,33 @@ def find_blob(models: Path, sha256: bytes) -> Path | None:
     return path if path.is_file() else None
 
 
+def read_manifest(path: Path) -> bytes:
+    """A stored manifest, byte for byte. Raises LocalFault."""
+    with target_faults("reading", path), path.open("rb") as stream:
+        body = stream.read(MAX_MANIFEST_BYTES + 1)
+    if len(body) > MAX_MANIFEST_BYTES:
+        raise LocalFault(f"{path} is too long for a manifest of Ollama's")
+    return body
+
+
 def write_model(
     models: Path,
     name: tuple[str, str, str, str],
-    manifest: Path,
+    manifest: bytes,
     blobs: Sequence[OllamaBlob],
     *,
+    bodies: Mapping[bytes, bytes] = NONE,
     links: bool = True,
     on_file: Callable[[str], None] | None = None,
 ) -> Placed:
     """Make a model appear in `ollama list`. `name`: host, namespace, model, tag, all checked.
+    `bodies`: small blobs that are no files, by their sha2-256.
 
     Ollama never writes to a blob, so a hard link comes first; with `links=False`, and for files
     that somebody may write to, a reflink or a copy. `on_file` is called with each path before it is
     placed; what it raises stops between two files, and the model is not shown then.
     Raises DiskFull, LocalFault.
     """
-    with target_faults("reading", manifest), manifest.open("rb") as stream:
-        body = stream.read(MAX_MANIFEST_BYTES + 1)
-    if len(body) > MAX_MANIFEST_BYTES:
-        raise LocalFault(f"{manifest} is too long for a manifest of Ollama's")
     shown = "/".join(("manifests", *name))
     with Tree(models) as tree:
         placed = Placed(tree.path / shown)
@@ -68,10 +77,13 @@ def write_model(
             if on_file is not None:
                 on_file(path)
             _place(tree, blob, path, links, placed)
+        for sha256, body in bodies.items():
+            if not _says(tree, _blob(sha256), body):
+                tree.write(body, _blob(sha256), mode=0o644)
         if on_file is not None:
             on_file(shown)
-        if not _says(tree, shown, body):
-            tree.write(body, shown, mode=0o644)
+        if not _says(tree, shown, manifest):
+            tree.write(manifest, shown, mode=0o644)
     return placed
 
 

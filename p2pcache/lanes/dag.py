@@ -24,7 +24,7 @@ from p2pcache.lanes.faults import Ended, disk_fault, ended, host_of
 from p2pcache.lanes.fetch import refuse_encoded
 from p2pcache.lanes.odometer import counting
 from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind, FetchLimits, Location
-from p2pcache.lanes.pace import Guard, Pacer
+from p2pcache.lanes.pace import Guard, pacer_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,8 +69,7 @@ class _Blocks:
     """Asks for one after the other. Raises `Ended`."""
 
     def __init__(self, order: DagOrder, count: Callable[[int], None]) -> None:
-        rate = order.limits.rate_bytes_per_s
-        self._pacer = None if rate is None else Pacer(rate)
+        self._pacer = pacer_for(order.limits)
         self._order = order
         self._base = order.location.url.rpartition("/")[0]
         self._count = count

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import urllib3.exceptions as u3
 
+from p2pcache.content.address_secrets import ended as signature_ended
 from p2pcache.lanes.orders import Fault, FaultKind
 from p2pcache.lanes.pace import Endless
 
@@ -51,10 +52,11 @@ _BY_STATUS: dict[int, tuple[FaultKind, str]] = {
     451: (FaultKind.DENIED, "refuses access for legal reasons"),
 }
 _XML_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
-_BY_CODE: dict[str, tuple[FaultKind, str]] = {  # of S3, where the status alone says less
+_BY_CODE: dict[str, tuple[FaultKind, str]] = {  # of stores, where the status alone says less
     "RequestTimeTooSkewed": (FaultKind.LOCAL, "says that this machine's clock is wrong: set it"),
     "ExpiredToken": (FaultKind.DENIED, "says that the login has expired"),
     "InvalidObjectState": (FaultKind.DENIED, "has it in an archive: restore it first"),
+    "BlobArchived": (FaultKind.DENIED, "has it in an archive: restore it first"),
 }
 
 
@@ -139,6 +141,8 @@ def status_fault(
     kind, text = _BY_CODE.get(code or "", (kind, text))
     said = f"HTTP {status}" if code is None else f"HTTP {status}, {code}"
     message = f"{host_of(url)} {text} ({said})"
+    if kind is FaultKind.DENIED and (moment := signature_ended(url, time.time())) is not None:
+        message += f": the address that it was asked by expired at {moment}"
     if words := plain_text(headers.get("X-Error-Message", ""), secrets):
         message += f": {words}"
     wait_s = retry_after_s(headers, time.time()) if kind is FaultKind.UNAVAILABLE else None

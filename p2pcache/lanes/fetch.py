@@ -29,7 +29,7 @@ from p2pcache.lanes import http
 from p2pcache.lanes.faults import Ended, disk_fault, ended, host_of, plain_text
 from p2pcache.lanes.odometer import counting
 from p2pcache.lanes.orders import Fault, FaultKind, FetchOrder, FetchReport, file_validator
-from p2pcache.lanes.pace import Guard, Pacer
+from p2pcache.lanes.pace import Guard, pacer_for
 from p2pcache.lanes.receive import receive_blocks, receive_rest
 from p2pcache.lanes.sink import BlockSink
 
@@ -88,13 +88,13 @@ def _fetch(order: FetchOrder, guard: Guard) -> FetchReport:
 
 def guard_for(limits: FetchLimits, count: Callable[[int], None] = lambda _: None) -> Guard:
     """The watchdog and rate limit of one request made alone; `count` hears of its body's bytes."""
-    rate = limits.rate_bytes_per_s
-    return Guard(limits, None if rate is None else Pacer(rate), count=count)
+    return Guard(limits, pacer_for(limits), count=count)
 
 
 def _from_server(order: FetchOrder, sink: BlockSink, guard: Guard, progress: _Progress) -> None:
     byte_range = None if order.whole else (order.start, order.end)
-    body = http.get(order.location, order.limits, guard, byte_range, if_range=order.validator)
+    version = None if order.location.pinned else order.validator
+    body = http.get(order.location, order.limits, guard, byte_range, if_range=version)
     try:
         end = _agree(order, body, progress)
         if end is None:
@@ -127,8 +127,9 @@ def _agree(order: FetchOrder, body: Body, progress: _Progress) -> int | None:
         raise http.refuse_status(body, order.location)
     refuse_encoded(body)
     progress.etag = body.headers.get("ETag")
-    if order.validator is not None and (progress.etag or "").strip('" \t') != order.validator:
-        raise _changed(progress, f"its ETag is {progress.etag}, not {order.validator!r}")
+    version = None if order.location.pinned else order.validator
+    if version is not None and (progress.etag or "").strip('" \t') != version:
+        raise _changed(progress, f"its ETag is {progress.etag}, not {version!r}")
     end = _agree_range(order, body) if body.status == 206 else _agree_whole(order, body)
     total = _total(body)
     progress.total_bytes = total

@@ -16,13 +16,16 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from p2pcache.lanes.faults import Ended, disk_fault, ended
 from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FollowOrder, FollowReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+Order = TypeVar("Order")
+Report = TypeVar("Report")
 
 IDLE_S = 0.002  # a block takes about 1 ms to arrive: a shorter sleep only burns CPU
 LOOK_AHEAD_BLOCKS = 4096  # live bytes read at once: one page
@@ -61,22 +64,27 @@ def follow(order: FollowOrder) -> FollowReport:
 
 
 def follow_aside(order: FollowOrder) -> FollowReport:
-    """`follow` for what nobody waits for: at the lowest priority, which costs others about 2 %.
+    """`follow` for what nobody waits for."""
+    return at_lowest_priority(follow, order)
+
+
+def at_lowest_priority(work: Callable[[Order], Report], order: Order) -> Report:
+    """Do it at the lowest priority, which costs others about 2 %; a disk's scheduler follows it.
 
     In a thread of its own: on Linux a priority is a thread's, and cannot be raised again.
     """
-    found: Future[FollowReport] = Future()
+    found: Future[Report] = Future()
 
-    def work() -> None:
+    def run() -> None:
         try:
             if sys.platform == "linux":
                 with suppress(OSError):  # a sandbox may forbid it: then it costs others more
                     os.setpriority(os.PRIO_PROCESS, 0, 19)
-            found.set_result(follow(order))
+            found.set_result(work(order))
         except BaseException as exc:  # noqa: BLE001  (raised where it is waited for)
             found.set_exception(exc)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join()
     return found.result()

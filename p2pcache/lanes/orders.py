@@ -40,12 +40,14 @@ class Location:
 
     `headers` may hold credentials: they are sent to the URL's own scheme, host and port only, and
     never shown (`repr` leaves them out). `direct`: never through the environment's proxy (peers).
+    `pinned`: the address itself names one version, and nothing of an answer has to say which it is.
     """
 
     url: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls: Tls = Tls()
     direct: bool = False
+    pinned: bool = False
 
 
 def file_validator(status: os.stat_result) -> str:
@@ -74,6 +76,7 @@ class FetchLimits:
     max_redirects: int = 8  # hub -> CDN is 1-2; more is a loop
     at_once: int | None = None
     counted: Slot | None = None
+    throttle: str | None = None  # path of what the agent's limit leaves to a request (throttle)
 
 
 class FaultKind(enum.Enum):
@@ -125,6 +128,8 @@ class FetchOrder:
     rewritten and listed in the report.
     `validator`: the version that is wanted, as the listing saw it (the opaque part of a strong
     ETag, or `file_validator`); another one is UNTRUSTED and nothing of the order counts.
+    `hashed` False: nobody wants the blocks' hashes yet. They stay out of the map (32 zeros) and out
+    of the report; without `expected` and `compare` alone.
     `total_known` is False when only this request can tell the length (`blob_bytes` is then an
     upper bound and the report's `total_bytes` the truth).
     """
@@ -142,14 +147,16 @@ class FetchOrder:
     limits: FetchLimits = FetchLimits()
     total_known: bool = True
     validator: str | None = None
+    hashed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class FetchReport:
     """`done`: end of the verified prefix of the order, in bytes (start when nothing arrived).
 
-    `digests`: 32 bytes for each block in [start, done). `wire_bytes`: body bytes received.
-    `changed`: block numbers that a `compare` found different. `cpu_s`: the worker's own.
+    `digests`: 32 bytes for each block in [start, done), none when not `hashed`. `wire_bytes`:
+    body bytes received. `changed`: block numbers that a `compare` found different. `cpu_s`: the
+    worker's own.
     """
 
     start: int

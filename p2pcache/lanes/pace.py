@@ -15,6 +15,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from p2pcache.lanes.throttle import allowed
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -44,23 +46,56 @@ class TooSlow(TimeoutError):
 
 
 class Pacer:
-    """Spreads received bytes over time so that their rate stays at `bytes_per_s`. Thread-safe."""
+    """Spreads received bytes over time so that their rate stays at `bytes_per_s`, and at what
+    `allowed` says at the moment; None is no limit. Thread-safe.
+    """
 
-    def __init__(self, bytes_per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._bytes_per_s = max(bytes_per_s, 1.0)
+    def __init__(
+        self,
+        bytes_per_s: float | None,
+        clock: Callable[[], float] = time.monotonic,
+        allowed: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._allowed = allowed
         self._clock = clock
         self._free_at = clock()
         self._lock = threading.Lock()
-        step = int(self._bytes_per_s * STEP_S)
-        self.step_bytes = min(max(step, MIN_STEP_BYTES), MAX_STEP_BYTES)
+
+    def _rate(self) -> float | None:
+        own, allowed = self._bytes_per_s, self._allowed()
+        if own is None or allowed is None:
+            rate = allowed if own is None else own
+        else:
+            rate = min(own, allowed)
+        return None if rate is None else max(rate, 1.0)
+
+    @property
+    def step_bytes(self) -> int | None:
+        """At most so many between two pauses; None: no limit now."""
+        rate = self._rate()
+        if rate is None:
+            return None
+        return min(max(int(rate * STEP_S), MIN_STEP_BYTES), MAX_STEP_BYTES)
 
     def delay_s(self, received_bytes: int) -> float:
         """How long to pause after `received_bytes` more arrived."""
+        rate = self._rate()
+        if rate is None:
+            return 0.0
         with self._lock:
             now = self._clock()
             self._free_at = max(self._free_at, now - MAX_CREDIT_S)
-            self._free_at += received_bytes / self._bytes_per_s
+            self._free_at += received_bytes / rate
             return max(self._free_at - now, 0.0)
+
+
+def pacer_for(limits: FetchLimits) -> Pacer | None:
+    """What holds one order to its limits; None: nothing does."""
+    if limits.throttle is None:
+        rate = limits.rate_bytes_per_s
+        return None if rate is None else Pacer(rate)
+    return Pacer(limits.rate_bytes_per_s, allowed=allowed(limits.throttle))
 
 
 class Guard:
@@ -79,7 +114,6 @@ class Guard:
         count: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._count = count  # is told of every byte of a body (odometer)
-        self.step_bytes = pacer.step_bytes if pacer else None
         self.first_byte_s: float | None = None
         self._pacer = pacer
         self._clock = clock
@@ -99,6 +133,11 @@ class Guard:
         self._envelope_began = 0.0
         self._body_began = 0.0
         self._body_bytes = 0
+
+    @property
+    def step_bytes(self) -> int | None:
+        """A receive asks for no more than this; None: there is no limit."""
+        return None if self._pacer is None else self._pacer.step_bytes
 
     @property
     def silent(self) -> bool:

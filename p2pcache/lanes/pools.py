@@ -13,7 +13,7 @@ import ssl
 import threading
 import urllib.request
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import urllib3
@@ -27,6 +27,7 @@ from p2pcache.lanes.tls import BulkContext
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from _typeshed import WriteableBuffer
 
@@ -157,9 +158,7 @@ def request(
     Repeated once, at once, when a kept connection turns out to be dead before any byte of an
     answer: the server closed it while it lay idle, and nobody is to blame.
     """
-    proxy = None if direct else _proxy_for(url)
-    is_tls = urlsplit(url).scheme == "https" or (proxy or "").startswith("https")
-    manager = _manager(tls if is_tls else None, proxy)  # without: no 50 ms for the machine's CAs
+    manager = _manager_for(url, tls, direct=direct)
     _call.guard = guard
     try:
         while True:
@@ -176,6 +175,36 @@ def request(
                     raise
     finally:
         _call.guard = None
+
+
+def send(
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    tls: Tls,
+    timeout: urllib3.Timeout,
+    body: Iterator[memoryview],
+    guard: Guard | None = None,
+) -> urllib3.BaseHTTPResponse:
+    """One request with a body that is read once: not redirected, not repeated, nothing read of its
+    answer; `headers` say how long the body is. Raises what urllib3 raises, and `Ended`.
+    """
+    manager = _manager_for(url, tls)
+    _call.guard = guard
+    try:
+        return manager.urlopen(
+            method, url, headers=headers, body=cast("IO[bytes]", body),
+            redirect=False, retries=False, timeout=timeout,
+            preload_content=False, decode_content=False,
+        )  # fmt: skip
+    finally:
+        _call.guard = None
+
+
+def _manager_for(url: str, tls: Tls, *, direct: bool = False) -> urllib3.PoolManager:
+    proxy = None if direct else _proxy_for(url)
+    is_tls = urlsplit(url).scheme == "https" or (proxy or "").startswith("https")
+    return _manager(tls if is_tls else None, proxy)  # without: no 50 ms for the machine's CAs
 
 
 def _manager(tls: Tls | None, proxy: str | None) -> urllib3.PoolManager:

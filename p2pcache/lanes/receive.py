@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from p2pcache.lanes.faults import ended
-from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind
+from p2pcache.lanes.orders import BLOCK_BYTES, UNKNOWN_HASH, FaultKind
 
 if TYPE_CHECKING:
     from p2pcache.lanes.sink import BlockSink
@@ -54,7 +54,11 @@ def receive_blocks(stream: Stream, sink: BlockSink, end: int) -> None:
         if got < len(block):
             missing = end - sink.done - got
             raise ended(FaultKind.UNAVAILABLE, f"the body ended {missing} bytes early")
-        sink.put(block, hashlib.sha256(block).digest())
+        sink.put(block, _hash(block, sink))
+
+
+def _hash(block: memoryview, sink: BlockSink) -> bytes:
+    return hashlib.sha256(block).digest() if sink.hashed else UNKNOWN_HASH
 
 
 def _fill(stream: Stream, view: memoryview) -> int:
@@ -77,6 +81,6 @@ def receive_rest(stream: Stream, sink: BlockSink, limit: int) -> None:
             raise ended(FaultKind.UNTRUSTED, f"the body is longer than {limit} bytes")
         if got == 0:
             return
-        sink.put(block[:got], hashlib.sha256(block[:got]).digest())
+        sink.put(block[:got], _hash(block[:got], sink))
         if got < BLOCK_BYTES:
             return

@@ -36,6 +36,7 @@ class BlockSink:
     def __init__(self, order: FetchOrder) -> None:
         self.done = order.start
         self.changed: list[int] = []
+        self.hashed = order.hashed
         self._order = order
         self._digests = bytearray()
         self._fds: list[int] = []
@@ -59,11 +60,13 @@ class BlockSink:
 
     @property
     def digests(self) -> bytes:
-        """sha2-256 of every block in [start, done), joined."""
-        return bytes(self._digests)
+        """sha2-256 of every block in [start, done), joined; none where they are not `hashed`."""
+        return bytes(self._digests) if self.hashed else b""
 
     def put(self, block: memoryview, digest: bytes) -> None:
-        """Keep one block whose sha2-256 is `digest`, unless it is there, or is not as expected."""
+        """Keep one block whose sha2-256 is `digest` (UNKNOWN_HASH when not `hashed`), unless it is
+        there, or is not as expected.
+        """
         index = (self.done - self._order.start) // BLOCK_BYTES
         at = slice(32 * index, 32 * index + 32)
         expected = self._order.expected

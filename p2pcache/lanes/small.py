@@ -34,7 +34,7 @@ from p2pcache.lanes.orders import (
     SmallOrder,
     SmallReport,
 )
-from p2pcache.lanes.pace import Guard, Pacer
+from p2pcache.lanes.pace import Guard, Pacer, pacer_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,8 +46,7 @@ def fetch_small(orders: tuple[SmallOrder, ...], limits: FetchLimits, threads: in
     `limits.rate_bytes_per_s` is shared by the threads. Never raises for a remote or the disk.
     """
     cpu_began = time.process_time()
-    rate = limits.rate_bytes_per_s
-    pacer = None if rate is None else Pacer(rate)
+    pacer = pacer_for(limits)
 
     threads = min(threads, len(orders), threads if limits.at_once is None else limits.at_once)
     with counting(limits.counted) as count:

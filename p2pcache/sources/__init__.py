@@ -10,6 +10,13 @@ http_probe.py    the requests of that, with their deadlines and table of errors
 sums.py          the strict parser of such lists
 oci/             container registries, and Ollama's
 s3/              buckets: the adapter, its signatures, and the questions with boto3
+gcs/             Google's buckets, by their JSON API; tokens by google-auth
+azure/           containers of Azure: its signatures; tokens by azure-identity
+objects.py       what lists of objects have in common: names, versions, notes
+rest.py          requests to a cloud's own API, bounded, and the table of refusals
+rest_options.py  those bounds
+grants.py        tokens and keys that are used for some minutes
+tokens.py        tokens, and when they end
 file.py          files and folders of this machine
 kubo.py          a Kubo: what it has of a CID, proven by the DAG's own nodes
 kubo_calls.py    the questions of that, over its RPC and as single blocks

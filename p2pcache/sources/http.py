@@ -1,4 +1,5 @@
-"""Plain HTTP(S) servers as a source: one file, or the files that a SHA256SUMS file lists.
+"""Plain HTTP(S) servers as a source: one file, the files that a SHA256SUMS file lists, or those
+below a folder that the server lists (`http_folder`).
 
 A size, an ETag and the willingness to serve ranges come from one probe: `GET` with
 `Range: bytes=0-0`. Unlike HEAD it works with presigned URLs (which are signed for GET), and its
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urljoin
 
 import trio
@@ -18,6 +19,7 @@ from p2pcache.content.digests import sha256_digest
 from p2pcache.content.refs import HttpRef
 from p2pcache.errors import Untrusted, UsageError, one_error
 from p2pcache.lanes.orders import Location, Tls
+from p2pcache.sources.http_folder import SUMS_HINT, Found, walk
 from p2pcache.sources.port import ListedFile, Listing, SourceKind
 from p2pcache.sources.sums import MAX_SUMS_BYTES, parse_sums
 from p2pcache.sources.urls import file_name, origin_of, shown
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from p2pcache.content.refs import Ref
-    from p2pcache.sources.http_probe import Prober
+    from p2pcache.sources.http_probe import Probe, Prober
     from p2pcache.sources.port import Credentials
+
+T = TypeVar("T")
 
 SUMS_NAMES = frozenset({"sha256sums", "sha256sums.txt", "sha256sum.txt"})  # lower case
 
@@ -35,6 +39,7 @@ NAMED_BY_ARRIVAL = (
     "named by what arrived: the origin has no content hash "
     "(add #sha256=<hex> to the URL to pin what you expect)"
 )
+NAMED_BY_ARRIVAL_ALL = "named by what arrived: the origin has no content hashes"
 ONE_STREAM = "the server ignores ranges: one stream, and a broken one starts again"
 
 
@@ -60,7 +65,7 @@ class HttpSource:
         self._opened: Prober | None = None
 
     def accepts(self, ref: Ref) -> bool:
-        """Whether the ref is a URL of a file."""
+        """Whether the ref is a URL."""
         return isinstance(ref, HttpRef)
 
     def endpoint(self, ref: Ref, credentials: Credentials) -> str:
@@ -70,17 +75,23 @@ class HttpSource:
         return origin_of(ref.url)
 
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
-        """Probe one file, or fetch and follow a list of sums. Cancel-safe.
+        """Probe one file, or fetch and follow a list of sums or an index page. Cancel-safe.
 
         Raises NotFound, Denied, Unavailable, Untrusted (a reply or a list that makes no sense, a
-        list that does not match its own pin), UsageError (a URL that names no file).
+        list that does not match its own pin), UsageError (a folder without a list of its files).
         """
         if not isinstance(ref, HttpRef):
             raise UsageError(f"not a URL: {ref}")
+        if ref.is_folder:
+            return await self._list_folder(ref)
         name = file_name(ref.url)
         if name.lower() in SUMS_NAMES:
             return await self._list_sums(ref.url, ref.sha256)
         probe = await self._prober().probe(ref.url)
+        if probe.is_folder:
+            raise UsageError(
+                f"{shown(ref.url)} is a folder", hint="write it with a slash at its end"
+            )
         notes = []
         if ref.sha256 is None:
             notes.append(NAMED_BY_ARRIVAL)
@@ -135,6 +146,37 @@ class HttpSource:
             self._opened = Prober(self._options)
         return self._opened
 
+    async def _list_folder(self, ref: HttpRef) -> Listing:
+        if ref.sha256 is not None:
+            raise UsageError("a folder has no sha256", hint="pin the URL of its SHA256SUMS")
+        found = await walk(self._prober(), ref.url)
+        probes: dict[str, Probe] = {}
+
+        async def look(file: Found) -> None:
+            probes[file.path] = await self._prober().probe(file.url)
+
+        await _each(look, found, at_once=self._options.probes_at_once)
+        notes = [NAMED_BY_ARRIVAL_ALL]
+        if any(not probe.ranges and probe.size != 0 for probe in probes.values()):
+            notes.append(ONE_STREAM)
+        sums = next((file.path for file in found if file.path.lower() in SUMS_NAMES), None)
+        if sums is not None:
+            notes.append(SUMS_HINT.format(name=sums))
+        rows = [(file.path, probes[file.path].size, probes[file.path].etag) for file in found]
+        known = all(etag is not None for _, _, etag in rows)
+        whole = hashlib.sha256("\n".join(f"{p}\0{s}\0{e}" for p, s, e in rows).encode())
+        return Listing(
+            source=self.name,
+            endpoint=origin_of(ref.url),
+            immutable=f"list:{whole.hexdigest()}" if known else None,
+            mutable=True,
+            files=tuple(
+                ListedFile(path, size, None, key=file.url, validator=etag)
+                for file, (path, size, etag) in zip(found, rows, strict=True)
+            ),
+            notes=tuple(notes),
+        )
+
     async def _list_sums(self, url: str, pin: bytes | None) -> Listing:
         data = await self._prober().get(url, MAX_SUMS_BYTES)
         arrived = hashlib.sha256(data).digest()
@@ -161,7 +203,7 @@ class HttpSource:
         )
 
 
-async def _each(work: Callable[[str], Awaitable[None]], items: Iterable[str], at_once: int) -> None:
+async def _each(work: Callable[[T], Awaitable[None]], items: Iterable[T], at_once: int) -> None:
     """Do `work` for every item, some at once. The first error ends all and is raised plain."""
     remaining = iter(items)
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import trio
 
+from p2pcache.content.address_secrets import ended
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.sources import headers
 from p2pcache.sources.certificates import distrust, reason, trusting
@@ -33,11 +34,14 @@ CLOSE_S = 2.0  # nothing is in flight when a source is closed
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one ranged GET of one byte told. `etag` only if it is a strong one."""
+    """What one ranged GET of one byte told. `etag` only if it is a strong one. `is_folder`: the
+    server led from the name to the same with a slash, which is how it names folders.
+    """
 
     size: int | None
     etag: str | None
     ranges: bool
+    is_folder: bool = False
 
 
 class Prober:
@@ -58,6 +62,8 @@ class Prober:
         async with self._reply(url, {"Range": "bytes=0-0"}) as reply:
             etag = headers.strong_etag(reply.headers.get("etag"))
             length = headers.length_bytes(reply.headers.get("content-length"))
+            if urlsplit(str(reply.url)).path == urlsplit(url).path + "/":
+                return Probe(length, etag, ranges=False, is_folder=True)
             if reply.status_code == 200:
                 # the whole body is on its way; leaving the block drops the connection
                 return Probe(length, etag, ranges=False)
@@ -70,7 +76,13 @@ class Prober:
 
     async def get(self, url: str, max_bytes: int) -> bytes:
         """A whole small body. Raises as `probe`, and Untrusted when it is longer."""
-        async with self._reply(url, {}) as reply:
+        return (await self.get_page(url, max_bytes))[1]
+
+    async def get_page(
+        self, url: str, max_bytes: int, accept: str | None = None
+    ) -> tuple[str, bytes]:
+        """As `get`, with the address that redirects led to; `accept`: kinds that are liked."""
+        async with self._reply(url, {} if accept is None else {"Accept": accept}) as reply:
             if reply.status_code != 200:
                 raise Untrusted(f"{shown(url)} answers HTTP {reply.status_code} to a plain GET")
             data = bytearray()
@@ -82,7 +94,7 @@ class Prober:
                         reading.cancel()
             if len(data) > max_bytes:
                 raise Untrusted(f"{shown(url)} is longer than {max_bytes} bytes")
-            return bytes(data)
+            return str(reply.url), bytes(data)
 
     @contextlib.asynccontextmanager
     async def _reply(self, url: str, fields: dict[str, str]) -> AsyncIterator[httpx.Response]:
@@ -135,13 +147,20 @@ def _refuse(reply: httpx.Response, url: str) -> None:
         raise Unavailable(f"{name} cannot be had now (HTTP {status})", retry_after_s=wait_s)
     if 400 <= status < 500:
         raise Denied(
-            f"{origin_of(url)} does not give out {name} (HTTP {status})",
+            f"{origin_of(url)} does not give out {name} (HTTP {status}){_since(url)}",
             hint=_denied_hint(url, status),
         )
     raise Untrusted(f"{name} answers HTTP {status}")
 
 
+def _since(url: str) -> str:
+    moment = ended(url, time.time())
+    return "" if moment is None else f": its signature expired at {moment}"
+
+
 def _denied_hint(url: str, status: int) -> str | None:
+    if ended(url, time.time()) is not None:
+        return "have a new URL signed; what was verified is kept, and goes on with that"
     if urlsplit(url).query:
         return "a signed URL may have expired"
     if status == 407:

@@ -64,6 +64,43 @@ class AwsLogin:
 
 
 @dataclass(frozen=True, slots=True)
+class GcsLogin:
+    """What the calling user's environment says about Google's buckets: never logged, stored, shown.
+
+    `account`: the JSON text of a service account, or of a user's own login; `token`: is sent as it
+    is. `endpoint_url`: another server, which they are for then.
+    """
+
+    account: str | None = None
+    token: str | None = None
+    endpoint_url: str | None = None
+
+    def __repr__(self) -> str:
+        return "GcsLogin(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class AzureLogin:
+    """What the calling user's environment says about Azure: never logged, stored, shown.
+
+    `account`: whose the `key` and the `sas` are; None: of any. A key is sent nowhere: it signs
+    addresses. `tenant`, `client_id`, `client_secret`: of a service principal. `endpoint_url`: of
+    the account, or of any, with `{account}` in it.
+    """
+
+    account: str | None = None
+    key: str | None = None
+    sas: str | None = None
+    tenant: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = None
+    endpoint_url: str | None = None
+
+    def __repr__(self) -> str:
+        return "AzureLogin(...)"
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryLogin:
     """What `docker login` keeps for one registry, or Ollama's key: never logged, stored or shown.
 
@@ -106,6 +143,8 @@ class Credentials:
     hf_endpoint: str | None = None
     aws: AwsLogin | None = None
     registry: RegistryLogin | None = None
+    gcs: GcsLogin | None = None
+    azure: AzureLogin | None = None
 
     def __repr__(self) -> str:
         return "Credentials(...)"

@@ -13,10 +13,6 @@ MAX_SHOWN_CHARS = 300
 def file_name(url: str) -> str:
     """The file name that a URL ends in. Raises UsageError when there is none."""
     parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise UsageError(
-            "a URL with a password in it would be stored and shown", hint="leave it out"
-        )
     name = unquote(parts.path).rpartition("/")[2]
     if not name:
         raise UsageError(f"{shown(url)} names no file", hint="give the URL of a file")

@@ -8,6 +8,7 @@
     recovery.py  a damaged index is replaced     repair.py    a damaged blob keeps its good blocks
     removal.py   what `rm` takes away            ties.py      nodes that go with content
     pairs.py     both names of what left         unlisted.py  folders before their manifest
+    adoptions.py folders of others               origin_costs.py  errors, copies, uploads
     policy.py    what goes when room is needed (pure)         gc.py   room, sweeping, lost rows
     lease.py     exclusive use without flock     durable.py   fsync, replace, one table of errors
     hfcache/, folder.py, placing.py, links.py    how a blob is shown to other tools

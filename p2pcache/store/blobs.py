@@ -12,7 +12,7 @@ import hashlib
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,13 +20,14 @@ from p2pcache.content import cid as cids
 from p2pcache.content import digests
 from p2pcache.errors import LocalFault
 from p2pcache.store import durable
+from p2pcache.store.adoptions import FileState
 from p2pcache.store.holds import each_one
 from p2pcache.store.index import Index, Row, all_names, canonical_name, sha256_of_name
 from p2pcache.store.layout import BLOCK_BYTES, Layout
 from p2pcache.store.partial import HASH_BYTES, read_intent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from p2pcache.content.verify import VerifiedBlob
     from p2pcache.store.holds import Each
@@ -34,6 +35,17 @@ if TYPE_CHECKING:
     from p2pcache.store.store import Hold
 
 CopyMode = Literal["auto", "reflink", "copy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """A file of somebody else's that was hashed: how it was before that, and what it is."""
+
+    path: Path
+    blob: VerifiedBlob
+    state: FileState
+    root_cid: bytes | None
+    block_digests: bytes | None
 
 
 def _no_hold(sha256s: Iterable[bytes]) -> None:
@@ -214,7 +226,8 @@ class Blobs:
     def publish(
         self, partial: Partial, blob: VerifiedBlob, *, root_cid: bytes | None = None
     ) -> BlobInfo:
-        """Turn a partial whose every byte was verified into a blob, and remove the partial.
+        """Turn a partial whose every byte was verified into a blob, and remove the partial. Without
+        its root, a large one has no block map either: see `give_root`.
 
         May be called again after DiskFull: each step is idempotent. Raises DiskFull, LocalFault.
         """
@@ -249,7 +262,7 @@ class Blobs:
         except FileNotFoundError:
             return None
         root, git = intent["root"], intent["git_sha1"]
-        if size > BLOCK_BYTES and not self._index.readonly:
+        if size > BLOCK_BYTES and root is not None and not self._index.readonly:
             source = self._layout.partials / str(intent["partial"]) / "map"
             with durable.local_faults("keeping a block map"):
                 self._keep_map_file(source, sha256)
@@ -258,6 +271,19 @@ class Blobs:
             None if root is None else bytes.fromhex(str(root)),
             None if git is None else bytes.fromhex(str(git)),
         )  # fmt: skip
+
+    def rootless(self) -> list[BlobInfo]:
+        """Those whose root is not known, and that are as they were."""
+        rows = [row for row in self._index.every_row() if row.root is None]
+        found = self.find_many([row.digest for row in rows])
+        return [blob for blob in found.values() if blob.root_cid is None]
+
+    def give_root(self, sha256: bytes, root: bytes, block_digests: bytes) -> None:
+        """Keep what a later reading of a blob told; nothing where it went meanwhile."""
+        row = self._index.row(digests.sha256_digest(sha256))
+        if row is not None and not self._index.readonly:
+            self._keep_map(sha256, row.size, block_digests)
+            self._index.put([replace(row, root=root)], "keeping a blob's root")
 
     def _keep_map_file(self, source: Path, sha256: bytes) -> None:
         target = self._layout.map(sha256)
@@ -369,7 +395,7 @@ class Blobs:
             self._place(draft, self._layout.blob(blob.sha256), blob.size)
             durable.fsync_path(self._layout.blob(blob.sha256).parent)
         info = self._index_blob(blob.sha256, blob.size, root_cid, blob.git_sha1)
-        self._keep_map(blob, block_digests)
+        self._keep_map(blob.sha256, blob.size, block_digests)
         return info
 
     def adopt(
@@ -380,30 +406,72 @@ class Blobs:
 
         `stat` is from before it was hashed. A copy of our own is kept and preferred.
         """
-        own = self._layout.blob(blob.sha256)
-        if self._is_intact(own, blob.size):
-            return self._index_blob(blob.sha256, blob.size, root_cid, blob.git_sha1)
-        root = root_cid
-        if root is None and blob.size <= BLOCK_BYTES:
-            root = cids.raw_cid(blob.sha256)
-        row = Row(
-            blob.sha256, blob.size, root, blob.git_sha1, self._clock(), str(path.absolute()),
-            stat.st_dev, stat.st_ino, stat.st_mtime_ns,
-        )  # fmt: skip
-        with durable.local_faults(f"adopting {path.name}"):
-            now = os.stat(path)
-        if now.st_size != blob.size or not row.is_unchanged(now):
+        one = Adoption(path, blob, FileState.of(stat), root_cid, block_digests)
+        (info,) = self.adopt_many([one])
+        if info is None:
             raise _changed(path)
-        if own.exists():  # damaged; once the row is of another file, nothing would tell
-            with durable.local_faults("taking out a damaged blob"):
-                own.rename(self._layout.quarantined(blob.sha256))
-        self._index.put([row], "adopting a file")
-        self._keep_map(blob, block_digests)
-        return BlobInfo(blob.sha256, blob.size, root, blob.git_sha1, path.absolute(), adopted=True)
+        return info
 
-    def _keep_map(self, blob: VerifiedBlob, block_digests: bytes | None) -> None:
-        target = self._layout.map(blob.sha256)
-        if block_digests is not None and blob.size > BLOCK_BYTES and not target.exists():
+    def adopt_many(self, items: Sequence[Adoption]) -> list[BlobInfo | None]:
+        """`adopt` for many in one transaction; None for each that is not as it was when it was
+        hashed. Raises LocalFault.
+        """
+        found: list[BlobInfo | None] = []
+        rows: list[Row] = []
+        for one in items:
+            blob, path = one.blob, one.path.absolute()
+            if self._is_intact(self._layout.blob(blob.sha256), blob.size):
+                found.append(self._index_blob(blob.sha256, blob.size, one.root_cid, blob.git_sha1))
+                continue
+            root = one.root_cid
+            if root is None and blob.size <= BLOCK_BYTES:
+                root = cids.raw_cid(blob.sha256)
+            state = one.state
+            row = Row(
+                blob.sha256, blob.size, root, blob.git_sha1, self._clock(), str(path),
+                state.device, state.inode, state.mtime_ns,
+            )  # fmt: skip
+            if state.size != blob.size or not self._is_there(row, path):
+                found.append(None)
+                continue
+            self._set_damaged_aside(blob.sha256)
+            rows.append(row)
+            found.append(BlobInfo(blob.sha256, blob.size, root, blob.git_sha1, path, adopted=True))
+        if rows:
+            self._index.put(rows, "adopting a file")
+        for one, info in zip(items, found, strict=True):
+            if info is not None and info.adopted:
+                self._keep_map(one.blob.sha256, one.blob.size, one.block_digests)
+        return found
+
+    def _is_there(self, row: Row, path: Path) -> bool:
+        with durable.local_faults(f"adopting {path.name}"):
+            try:
+                return row.is_unchanged(os.stat(path))
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+
+    def _set_damaged_aside(self, sha256: bytes) -> None:
+        """Once the row is of another file, nothing would tell that a blob of ours is damaged."""
+        own = self._layout.blob(sha256)
+        if own.exists():
+            with durable.local_faults("taking out a damaged blob"):
+                own.rename(self._layout.quarantined(sha256))
+
+    def let_go(self, files: Collection[tuple[bytes, str]]) -> None:
+        """Forget files of others, by raw sha2-256 and path, that are read in place no more. A copy
+        of ours, and one that lies elsewhere, stay.
+        """
+        rows = self._index.rows([digests.sha256_digest(sha256) for sha256, _ in files])
+        gone = {
+            row.sha256: row for row in rows.values() if (row.sha256, row.path or "") in set(files)
+        }
+        if gone:
+            self._forget_gone(gone)
+
+    def _keep_map(self, sha256: bytes, size: int, block_digests: bytes | None) -> None:
+        target = self._layout.map(sha256)
+        if block_digests is not None and size > BLOCK_BYTES and not target.exists():
             with durable.local_faults("keeping a block map"):
                 durable.replace_file(target, block_digests)
 

@@ -114,8 +114,48 @@ CREATE TABLE pairs (
 CREATE INDEX pairs_by_root ON pairs (root);
 CREATE INDEX pinned_blocks_by_block ON pinned_blocks (multihash);
 """
+# Folders of others that are read in place, and what their files were when they were hashed.
+_SCHEMA_8 = """
+CREATE TABLE adopted_folders (
+  path TEXT PRIMARY KEY, kind TEXT NOT NULL, private INTEGER NOT NULL, added_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE adopted_files (
+  folder TEXT NOT NULL, path TEXT NOT NULL, device INTEGER NOT NULL, inode INTEGER NOT NULL,
+  size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 BLOB NOT NULL,
+  PRIMARY KEY (folder, path)
+) WITHOUT ROWID;
+"""
+# What this agent's use of origins comes to (`store.origin_costs`), by month.
+_SCHEMA_9 = """
+CREATE TABLE origin_costs (
+  origin BLOB NOT NULL, month INTEGER NOT NULL, host TEXT NOT NULL, errors INTEGER NOT NULL,
+  sent_bytes INTEGER NOT NULL, sent_requests INTEGER NOT NULL, PRIMARY KEY (origin, month)
+) WITHOUT ROWID;
+CREATE TABLE origin_content (
+  origin BLOB NOT NULL, month INTEGER NOT NULL, sha256 BLOB NOT NULL, size INTEGER NOT NULL,
+  PRIMARY KEY (origin, month, sha256)
+) WITHOUT ROWID;
+"""
+# Uploads to registries that have begun (`store.uploads`).
+_SCHEMA_10 = """
+CREATE TABLE uploads (
+  place TEXT NOT NULL, digest TEXT NOT NULL, location TEXT NOT NULL, kept_at REAL NOT NULL,
+  PRIMARY KEY (place, digest)
+);
+"""
 # step n turns schema n into schema n + 1; an empty file is schema 0
-_STEPS = (_SCHEMA, _SCHEMA_2, _SCHEMA_3, _SCHEMA_4, _SCHEMA_5, _SCHEMA_6, _SCHEMA_7)
+_STEPS = (
+    _SCHEMA,
+    _SCHEMA_2,
+    _SCHEMA_3,
+    _SCHEMA_4,
+    _SCHEMA_5,
+    _SCHEMA_6,
+    _SCHEMA_7,
+    _SCHEMA_8,
+    _SCHEMA_9,
+    _SCHEMA_10,
+)
 SCHEMA_VERSION = len(_STEPS)
 
 

@@ -10,6 +10,7 @@ holds; `meta.json` names the boot it belongs to, and after another boot `have` c
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import threading
@@ -21,13 +22,14 @@ from p2pcache.store import durable
 from p2pcache.store.layout import BLOCK_BYTES, block_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from p2pcache.store.lease import Lease
 
 HASH_BYTES = 32
 META_VERSION = 1
+_NO_HASH = bytes(HASH_BYTES)  # of a block whose hash nobody wanted yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,30 @@ class Partial:
             if self.live_path.stat().st_size < blocks:
                 self._write_live(self.live().ljust(blocks, b"\x00"))
             self._save_meta(dataclasses.replace(self._meta, size=total, total_known=True))
+
+    def has_gaps(self) -> bool:
+        """Whether blocks are live whose hash is not in the map: see `hash_missing`."""
+        return next(self._gaps(), None) is not None
+
+    def _gaps(self) -> Iterator[int]:
+        hashes = self.block_hashes()
+        for index, is_live in enumerate(self.live()):
+            if is_live and hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES] == _NO_HASH:
+                yield index
+
+    def hash_missing(self) -> None:
+        """Put the hashes of blocks that were written without one into the map. Nobody may write to
+        it meanwhile. It takes 0.6 s of CPU a GB.
+        """
+        with (
+            local_faults_at(self.dir),
+            self.data_path.open("rb") as data,
+            self.map_path.open("r+b", buffering=0) as map_,
+        ):
+            for index in self._gaps():
+                data.seek(index * BLOCK_BYTES)
+                digest = hashlib.sha256(data.read(BLOCK_BYTES)).digest()
+                os.pwrite(map_.fileno(), digest, index * HASH_BYTES)
 
     def save_intent(self, intent: dict[str, str | int | None]) -> None:
         """Note durably as which blob this is being published, so that a crash can be finished."""

@@ -38,10 +38,15 @@ _CARRIED = (  # every table but those of blobs and blocks: their files say more
     "grants",
     "preloads",
     "spent",
+    "uploads",
     "pairs",
     "block_pins",
     "pinned_blocks",
     "pinned_blobs",
+    "adopted_folders",
+    "adopted_files",
+    "origin_costs",
+    "origin_content",
 )
 _NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git sha1 by its alias
     "SELECT f.cid, f.digest, coalesce(n.sha256, substr(f.digest, 3)) AS sha256 "

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from p2pcache.content import digests, verify
 from p2pcache.errors import NotFound
 from p2pcache.store import durable, recovery, repair
+from p2pcache.store.adoptions import Adoptions
 from p2pcache.store.at_work import AtWork
 from p2pcache.store.blobs import BlobInfo, Blobs, CopyMode
 from p2pcache.store.dag_pins import DagPins
@@ -30,6 +31,7 @@ from p2pcache.store.layout import Layout, StoreOptions
 from p2pcache.store.lease import LeaseBook
 from p2pcache.store.loose import Loose
 from p2pcache.store.order import Order, subdirectories
+from p2pcache.store.origin_costs import OriginCosts
 from p2pcache.store.others import OtherAgents
 from p2pcache.store.pairs import Pairs
 from p2pcache.store.partial import Meta, Partial, count_live
@@ -40,6 +42,7 @@ from p2pcache.store.rooted import AnyBlob, Rooted, is_root
 from p2pcache.store.spent import SpentRows
 from p2pcache.store.ties import Ties
 from p2pcache.store.unlisted import Unlisted
+from p2pcache.store.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -76,7 +79,10 @@ class Store:
         self.others = OtherAgents(index)
         self.preloads = PreloadRows(index)
         self.spent = SpentRows(index)
+        self.uploads = Uploads(index)
+        self.origin_costs = OriginCosts(index)
         self.pairs = Pairs(index)
+        self.adoptions = Adoptions(index, self._blobs)
         self.replica_manifests: frozenset[bytes] = frozenset()
         self.rooted = Rooted(layout, self._blobs)
         self.rooted.named = self._holds.named
@@ -288,6 +294,14 @@ class Store:
         """Read somebody's file in place for as long as it does not change; see `Blobs.adopt`."""
         return self._blobs.adopt(path, blob, stat, root_cid=root_cid, block_digests=block_digests)
 
+    def rootless(self) -> list[BlobInfo]:
+        """The blobs whose root is not known yet. One look at every row of the index."""
+        return self._blobs.rootless()
+
+    def give_root(self, sha256: bytes, root_cid: bytes, block_digests: bytes) -> None:
+        """Keep the root and the block map of a blob, made of a reading with that sha2-256."""
+        self._blobs.give_root(sha256, root_cid, block_digests)
+
     def block_map(self, sha256: bytes) -> bytes | None:
         """sha2-256 of every block of a complete blob, joined; None where it is not known."""
         return self._blobs.block_map(sha256)
@@ -498,6 +512,10 @@ class Store:
         self._records.put_manifest(manifest)
         self._records.restrict(manifest.cid())
 
+    def names_of(self, sha256s: Collection[bytes]) -> list[str]:
+        """What manifests that list these blobs are called: by a ref, else by their CID. Sorted."""
+        return self._records.names_of(sha256s)
+
     def restricted_manifests(self) -> set[bytes]:
         """Manifests that nobody may read without a right to."""
         return self._records.restricted_manifests()
@@ -563,6 +581,11 @@ class Store:
     def forget_ref(self, canonical: str) -> None:
         """Forget what one ref means; its manifest and blobs stay for the others that mean it."""
         self._records.forget_resolution(canonical)
+
+    def forget_manifest(self, cid: bytes) -> None:
+        """Forget a manifest and the refs that mean it, and no blob, unless it is pinned."""
+        if all(pin.target != cid for pin in self.pins()):
+            self._records.forget_manifest(cid)
 
     def linked_bytes(self, manifest_cid: bytes) -> int:
         """Bytes of a manifest's blobs that other names on this disk keep when it goes."""

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from p2pcache.errors import Unavailable
+from p2pcache.errors import Unavailable, UsageError
 from p2pcache.units import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -97,6 +97,14 @@ def month_of(now: float) -> int:
 def month_text(month: int) -> str:
     """`2026-11`."""
     return f"{month // 12}-{month % 12 + 1:02d}"
+
+
+def parse_month(text: str) -> int:
+    """What `month_text` wrote. Raises UsageError."""
+    year, dash, number = text.partition("-")
+    if not (dash and len(year) == 4 and (year + number).isdecimal() and 1 <= int(number) <= 12):
+        raise UsageError(f"`{text[:40]}` is no month", hint="write it like 2026-11")
+    return 12 * int(year) + int(number) - 1
 
 
 def begins_at(month: int) -> float:

@@ -8,6 +8,7 @@ sha2-256.
 from __future__ import annotations
 
 import secrets
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from p2pcache.errors import P2PCacheError, Untrusted, plain_errors
 from p2pcache.lanes.dag import DagOrder, put_together
 from p2pcache.lanes.faults import Ended
 from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FetchLimits
+from p2pcache.lanes.pace import pacer_for
 from p2pcache.transfer.faults import fault_of, local_error, no_source
 from p2pcache.transfer.machine import SourceStatistics, Statistics
 
@@ -76,7 +78,7 @@ async def bring_by_blocks(
 
     Raises what the source's faults mean, or ours; cancelled or not, files that are complete stay.
     """
-    rate = limits.rate_bytes_per_s
+    rate, at_once = limits.rate_bytes_per_s, min(at_once, len(wanted))
     if rate is not None:
         limits = replace(limits, rate_bytes_per_s=rate / at_once)
     left, drafts = iter(wanted), set[Path]()
@@ -94,7 +96,7 @@ async def bring_by_blocks(
         async with trio.open_nursery() as looking:
             looking.start_soon(look)
             async with trio.open_nursery() as nursery:
-                for _ in range(min(at_once, len(wanted))):
+                for _ in range(at_once):
                     nursery.start_soon(worker)
             looking.cancel_scope.cancel()
 
@@ -146,15 +148,23 @@ async def _written(
         location = await source.locate(one.key)
         return await workers.fetch_dag(DagOrder(location, one.dag, draft, one.size_bytes, limits))
 
-    def get(cid: bytes) -> bytes:
-        try:
-            return reader.read(cid)
-        except P2PCacheError as exc:
-            raise Ended(fault_of(exc)) from exc
+    with ExitStack() as running:
+        pacer = None
+        if not reader.is_here:
+            pacer = pacer_for(running.enter_context(workers.downlink.request("", limits)))
 
-    return await trio.to_thread.run_sync(
-        put_together, one.dag, one.size_bytes, draft, get, limiter=reader.threads
-    )
+        def get(cid: bytes) -> bytes:
+            try:
+                data = reader.read(cid)
+            except P2PCacheError as exc:
+                raise Ended(fault_of(exc)) from exc
+            if pacer is not None and (pause_s := pacer.delay_s(len(data))) > 0:
+                trio.from_thread.run(trio.sleep, pause_s)  # so that it can be cancelled
+            return data
+
+        return await trio.to_thread.run_sync(
+            put_together, one.dag, one.size_bytes, draft, get, limiter=reader.threads
+        )
 
 
 def _error(one: Wanted, so_far: ByBlocks, report: DagReport) -> P2PCacheError:

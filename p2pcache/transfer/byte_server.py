@@ -163,6 +163,10 @@ class ByteServer:
         """These blobs are gone (evicted, aborted, about to be rewritten): readers are cut."""
         await self._tell("drop", list(names))
 
+    async def limit_up(self, bytes_per_s: float | None) -> None:
+        """What all readers together get, from now on; None: no limit."""
+        await self._tell("limit-up", bytes_per_s)
+
     async def others(self, scope: bytes, names: Iterable[str]) -> None:
         """Whom readers with tickets for `scope` may ask instead while this server is busy."""
         await self._tell("others", scope, list(names))

@@ -74,9 +74,13 @@ class Driver:
         total_bytes: int | None = None,
         spending: Spending | None = None,
         trace: Watcher | None = None,
+        hash_once: bool = False,
     ) -> None:
         self._wanted = list(wanted)
         self._origins = list(origins)
+        # Peers are told of blocks by their hashes, and a Kubo may have others under that name.
+        only_origins = all(origin.kind is SourceKind.ORIGIN for origin in self._origins)
+        self._hash_once = hash_once and only_origins and not isinstance(peers, Peers)
         self._store = store
         self._workers = workers
         self._options = options
@@ -273,6 +277,7 @@ class Driver:
         blobs: who sent the blocks before was not kept.
         """
         async with later() as peers:
+            await self._hash_all()
             swarming = self._swarm(peers)
             for blob in self.blobs:
                 swarming.here_before(blob)
@@ -286,6 +291,15 @@ class Driver:
                 if len(self._origins) <= 1:  # otherwise it runs
                     nursery.start_soon(self._look)
 
+    async def _hash_all(self) -> None:
+        """From now on somebody asks for the hashes of blocks."""
+        self._hash_once = False
+        for growing in self._growing.values():
+            growing.hash_at_once()
+        await self._jobs.wait_hashed()
+        for growing in list(self._growing.values()):
+            await growing.fill_map()
+
     def _do(self, action: ev.Action, nursery: trio.Nursery) -> None:
         match action:
             case ev.Open(blob):
@@ -295,6 +309,7 @@ class Driver:
                     self._workers,
                     self._hold,
                     self._options.patience_s,
+                    hash_once=self._hash_once,
                 )
                 self._growing[blob] = growing
                 nursery.start_soon(self._open, blob, growing, nursery)

@@ -25,8 +25,8 @@ _ERROR_OF: dict[FaultKind, type[errors.P2PCacheError]] = {
 _HINT_OF: dict[FaultKind, str] = {
     FaultKind.UNAVAILABLE: "try again later: what was verified is kept",
     FaultKind.NOT_FOUND: "check the name and the revision",
-    FaultKind.DENIED: "log in (HF_TOKEN or `hf auth login`; for S3 AWS_PROFILE or keys; for "
-    "registries `docker login`) or ask for access, then try again",
+    FaultKind.DENIED: "log in (HF_TOKEN or `hf auth login`; for buckets the variables in "
+    "docs/cli.md; for registries `docker login`) or ask for access, then try again",
     FaultKind.UNTRUSTED: "the source sends other bytes than it promised; those were dropped",
     FaultKind.LOCAL: "look at `p2pcache doctor`",
     FaultKind.SPENT: "raise its `month=` in the setting `origins.budgets` of every agent, or wait "

@@ -52,9 +52,10 @@ class Folders:
         return self._known(manifest_cid)
 
     def _known(self, manifest_cid: bytes) -> bytes | None:
-        if manifest_cid not in self._roots:
-            self._roots[manifest_cid] = self._root(manifest_cid)
-        return self._roots[manifest_cid]
+        known = self._roots.get(manifest_cid)
+        if known is None:
+            known = self._roots[manifest_cid] = self._root(manifest_cid)
+        return known
 
     def _root(self, manifest_cid: bytes) -> bytes | None:
         manifest = self._store.get_manifest(manifest_cid)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from p2pcache.content.address_secrets import plain_key
 from p2pcache.content.digests import (
     WholeDigests,
     is_git_sha1,
@@ -40,6 +41,7 @@ FOLLOW_IDLE_S = 1.0  # without a block for so long, a follower's process is wort
 FLUSH_BEAT_S = 0.05  # at 1 GB/s this is 50 MB: with the flush size it bounds what a crash costs
 SLOW_BEAT_S = 0.2  # while less than a quarter of the flush size comes in that time
 CLOSE_S = 30.0  # 64 MiB to a disk that others keep busy; what hangs for longer may never end
+HASH_ONCE_BYTES = 64 << 20  # below, a second hash takes 40 ms at most
 FLUSH_AGE_S = 2.0  # slow transfers are flushed by age
 
 # The old stubs that libp2p's dependency trio-typing installs do not know `abandon_on_cancel`.
@@ -50,9 +52,13 @@ class GrowingBlob:
     """Owned by the driver of one pull; `aclose` gives the lease back and keeps what is verified."""
 
     def __init__(
-        self, wanted: Wanted, store: Store, workers: Workers, hold: Hold, patience_s: float
-    ) -> None:
+        self, wanted: Wanted, store: Store, workers: Workers, hold: Hold, patience_s: float,
+        *, hash_once: bool = False,
+    ) -> None:  # fmt: skip
         self.wanted = wanted
+        self._hash_once = hash_once and wanted.size_bytes >= HASH_ONCE_BYTES
+        self.hashes_later = False  # blocks come without their hashes: the whole digest tells
+        self._may_have_gaps = False  # in the map
         self.waits_for: str | None = None  # who brings it, while it is not us
         self._patience_s = patience_s
         self._hold = hold
@@ -61,7 +67,7 @@ class GrowingBlob:
         self._partial: Partial | None = None
         self.proven: bytes | None = wanted.block_map  # hashes that need no further check
         self._publishing = False  # from then on its files move away under whoever looks
-        self.final_map = b""  # of `finish`
+        self.final_map: bytes | None = None  # of `finish`
         self._report: FollowReport | None = None
         self._followed = trio.Event()
         self._complete = trio.Event()
@@ -83,7 +89,7 @@ class GrowingBlob:
         `patience_s`; a pull of our own has a patience of its own.
         """
         wanted = self.wanted
-        name = wanted.name or provisional_name(wanted.key)
+        name = wanted.name or provisional_name(plain_key(wanted.key))
         # a file that nothing tells apart from its other versions is never continued
         version = uuid.uuid4().hex if wanted.whole else wanted.validator or ""
         seen, since = -1, trio.current_time()
@@ -114,8 +120,32 @@ class GrowingBlob:
             self._by_root = by_root and self._partial.have_count() == 0
             if is_sha256(name):
                 self.proven = self._store.block_map(raw(name)) or self.proven
+            await self._begin_map()
             return None
         return found
+
+    async def _begin_map(self) -> None:
+        """Where nobody asks for the blocks' hashes while it grows and none are known, a large blob
+        is hashed once, as a whole; its root follows when there is time (`agent.naming`). What an
+        earlier pull left so is hashed now where this one is another kind.
+        """
+        self.hashes_later = self._hash_once and not self._by_root and self.proven is None
+        self._may_have_gaps = self.hashes_later
+        if not self.hashes_later and self.partial.have_count():
+            self._may_have_gaps = await trio.to_thread.run_sync(self.partial.has_gaps)
+            await self.fill_map()
+
+    def hash_at_once(self) -> None:
+        """Blocks of jobs that begin from now on come with their hashes."""
+        self._hash_once = self.hashes_later = False
+
+    async def fill_map(self) -> None:
+        """Hash the blocks that came without it. No job that began with `hashes_later` may run."""
+        self.hash_at_once()
+        async with self._disk:
+            if self._may_have_gaps and self.is_open:
+                await trio.to_thread.run_sync(self.partial.hash_missing)
+                self._may_have_gaps = False
 
     def _found(self) -> AnyBlob | None:
         """The blob, held, when somebody else completed it."""
@@ -237,19 +267,31 @@ class GrowingBlob:
             report = self._report
         size = self.wanted.size_bytes
         self._refuted = True
-        blob = verify_whole(
-            self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
-        )
+        try:
+            blob = verify_whole(
+                self.wanted.digest, size, WholeDigests(size, report.sha256, report.git_sha1)
+            )
+        except Untrusted:
+            await self.fill_map()  # what comes next is compared with it
+            raise
         self._refuted = False
-        hashes = self.final_map = self.partial.block_hashes()
-        root = file_root((hashes[i : i + 32] for i in range(0, len(hashes), 32)), size)
-        if self.wanted.root is not None and root.cid != self.wanted.root:
-            raise Untrusted("the blocks do not make the root that was asked for")
+        if not self.hashes_later:
+            await self.fill_map()
+        root_cid = None if self.hashes_later else self._root()
         async with self._disk:
             self._publishing = True
-            info = await trio.to_thread.run_sync(self._publish, blob, root.cid)
+            info = await trio.to_thread.run_sync(self._publish, blob, root_cid)
             self._partial = None
         return info
+
+    def _root(self) -> bytes:
+        """What the map makes. Raises Untrusted when another root was asked for."""
+        hashes = self.final_map = self.partial.block_hashes()
+        blocks = (hashes[i : i + 32] for i in range(0, len(hashes), 32))
+        root = file_root(blocks, self.wanted.size_bytes)
+        if self.wanted.root is not None and root.cid != self.wanted.root:
+            raise Untrusted("the blocks do not make the root that was asked for")
+        return root.cid
 
     async def _finish_by_root(self) -> RootedBlob:
         try:
@@ -271,7 +313,7 @@ class GrowingBlob:
         self.final_map = self.partial.block_hashes()
         return verify_root(self.wanted.root, self.wanted.size_bytes, self.final_map)
 
-    def _publish(self, blob: VerifiedBlob, root_cid: bytes) -> BlobInfo:
+    def _publish(self, blob: VerifiedBlob, root_cid: bytes | None) -> BlobInfo:
         self._hold([blob.sha256])
         return self._store.publish(self.partial, blob, root_cid=root_cid)
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from p2pcache.transfer.want import Origin, Wanted
     from p2pcache.transfer.workers import Workers
 
+UNHASHED_BEAT_S = 0.05
+
 
 class Jobs:
     """What runs now. `growing`: the blobs that are open, the driver's. `arrived` is called with
@@ -67,6 +69,7 @@ class Jobs:
         self._jobs: dict[int, ev.Job] = {}  # that are running
         self._seen: dict[int, int] = {}  # of each, how far it was seen to be
         self._alone: dict[int, int] = {}  # of each, the block up to which no other job wrote
+        self._unhashed: set[int] = set()  # those that bring blocks without their hashes
         self._scopes: dict[int, trio.CancelScope] = {}
         self._locations: dict[tuple[str, int], Location] = {}
 
@@ -74,6 +77,8 @@ class Jobs:
         """Run a job in the nursery; its end is told to the machine."""
         self._note_others(job)
         self._jobs[job.id] = job
+        if self._growing[job.blob].hashes_later:
+            self._unhashed.add(job.id)
         self._scopes[job.id] = trio.CancelScope()
         nursery.start_soon(self._fetch, job, self._scopes[job.id])
 
@@ -81,6 +86,11 @@ class Jobs:
         """The same for a batch of small blobs."""
         self._scopes[batch.id] = trio.CancelScope()
         nursery.start_soon(self._fetch_batch, batch, self._scopes[batch.id])
+
+    async def wait_hashed(self) -> None:
+        """Until no job runs that brings blocks without their hashes."""
+        while self._unhashed:  # noqa: ASYNC110 - once in the life of a pull
+            await trio.sleep(UNHASHED_BEAT_S)
 
     def stop(self, number: int) -> None:
         """Kill a request, if it still runs; its end is told all the same."""
@@ -118,6 +128,7 @@ class Jobs:
                 self.swarming.share(job.blob, growing, growing.live())
         del self._scopes[job.id], self._jobs[job.id], self._alone[job.id]
         self._seen.pop(job.id, None)
+        self._unhashed.discard(job.id)
         await self._send.send(
             ev.Ended(
                 job,
@@ -215,6 +226,7 @@ class Jobs:
             compare=job.compare,
             limits=limits,
             validator=growing.wanted.validator,
+            hashed=job.id not in self._unhashed,
         )
 
     def _expected(self, job: ev.Job, growing: GrowingBlob) -> bytes | None:

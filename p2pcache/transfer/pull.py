@@ -17,6 +17,7 @@ from p2pcache.content.verify import verify_whole
 from p2pcache.errors import LocalFault, NotFound, Untrusted, UsageError, plain_errors
 from p2pcache.lanes.orders import FetchLimits, FollowOrder
 from p2pcache.sources.port import BlockReader, Joins, SourceKind
+from p2pcache.store.blobs import BlobInfo
 from p2pcache.transfer.by_blocks import ByBlocks, bring_by_blocks, together
 from p2pcache.transfer.driver import Driver
 from p2pcache.transfer.machine import Statistics
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from p2pcache.content.refs import Ref
     from p2pcache.lanes.orders import Location
     from p2pcache.sources.port import Credentials, ListedFile, Source
-    from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.policy import TransferOptions
@@ -110,6 +110,7 @@ async def pull(
     hold: Hold,
     peers: AbstractAsyncContextManager[Peers | PeersLater | None] | None = None,
     helper: Helper | None = None,
+    hash_once: bool = False,
 ) -> PullReport:
     """Bring `files` into the store. Cancel-safe: verified blocks stay. Raises one of our errors.
 
@@ -118,7 +119,7 @@ async def pull(
     asked for what is missing, too, and comes after peers and before the origin. `note` gets
     the report of what was done so far also when the pull fails or is cancelled. `hold` gets every
     blob that is found or arrives: it is not evicted for the rest, nor before the caller has placed
-    it.
+    it. `hash_once`: a large blob that nobody but an origin has may be without its root at first.
     """
     wanted = wanted_of(files)
     total = sum(w.size_bytes for w in wanted)
@@ -171,7 +172,7 @@ async def pull(
         if helper is not None:
             helped = await open_.enter_async_context(helper(missing, source is not None))
         met = None if peers is None else await open_.enter_async_context(peers)
-        return await fetch(
+        report = await fetch(
             context,
             resolution.canonical,
             missing,
@@ -182,7 +183,13 @@ async def pull(
             note=note,
             hold=hold,
             peers=met,
+            hash_once=hash_once,
         )
+    if source is not None and source.kind is SourceKind.ORIGIN:
+        came = (report.blobs[w.path] for w in missing)
+        named = ((b.sha256, b.size) for b in came if isinstance(b, BlobInfo))
+        context.spending.arrived(resolution.listing.endpoint, named)
+    return report
 
 
 async def _by_blocks(
@@ -242,6 +249,7 @@ async def fetch(
     note: Callable[[PullReport], None],
     hold: Hold,
     peers: Peers | PeersLater | None,
+    hash_once: bool = False,
 ) -> PullReport:
     """Bring what is known to be missing. Raises and ends as `pull`, whose last step it is. `ref`
     is what those who listen to `context.traces` are told.
@@ -263,6 +271,7 @@ async def fetch(
             peers=peers,
             spending=context.spending,
             trace=trace,
+            hash_once=hash_once,
         )
         try:
             await driver.run()

@@ -15,6 +15,7 @@ import trio
 
 from p2pcache.content import cid as cids
 from p2pcache.content import digests, refs
+from p2pcache.content.address_secrets import plain_key, without_secrets
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.names import safe_path
 from p2pcache.errors import Denied, NotFound, P2PCacheError, Unavailable, Untrusted, UsageError
@@ -371,6 +372,8 @@ class Resolver:
         if row is None:
             return None
         listing = with_age(_unpack(row.extras), row.resolved_at, self._now())
+        if isinstance(ref, refs.HttpRef):
+            listing = _signed_as(listing, ref.url)
         return Resolution(ref, canonical, listing, manifest_of(listing), row.resolved_at, True)
 
     def _fall_back(self, record: Resolution | None, error: P2PCacheError) -> Resolution:
@@ -525,7 +528,7 @@ def _pack(listing: Listing) -> bytes:
                     f.path,
                     f.size,
                     f.digest,
-                    f.key,
+                    plain_key(f.key),
                     f.oid,
                     f.xet_hash,
                     None if f.is_recent else f.validator,
@@ -537,6 +540,15 @@ def _pack(listing: Listing) -> bytes:
         }
     )
     return packed
+
+
+def _signed_as(listing: Listing, url: str) -> Listing:
+    """With the address as it was typed now: it is kept without what signs it."""
+    plain = without_secrets(url)
+    if plain == url:
+        return listing
+    files = (replace(f, key=url) if f.key == plain else f for f in listing.files)
+    return replace(listing, files=tuple(files))
 
 
 def _noted(packed: bytes) -> Resolution:

@@ -19,6 +19,7 @@ import trio
 
 from p2pcache.lanes.faults import THROTTLING, host_of
 from p2pcache.lanes.inline import is_inline
+from p2pcache.lanes.orders import FaultKind
 from p2pcache.transfer.budgets import (
     KEEP_MONTHS,
     NO_LIMITS,
@@ -30,6 +31,7 @@ from p2pcache.transfer.budgets import (
     origin_key,
     origin_name,
 )
+from p2pcache.transfer.costs import Costs
 from p2pcache.transfer.origin_use import OriginUse
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ LINGER_S = 1.0  # between two requests of a pull; then the others have our share
 LOOK_S = 0.1  # while room is waited for: others' words come without a sign here
 MAX_ORIGINS = 1024  # that are counted by their names...
 OTHER_HOSTS = "other hosts"  # ... and what is beyond
+# Faults that are ours, or of a request that was not made: they cost nothing.
+NOT_ASKED = (FaultKind.LOCAL, FaultKind.DISK_FULL, FaultKind.SPENT, FaultKind.TURN)
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +94,7 @@ class Spending:
         self.work = trio.Event()  # something is to be looked at and kept; the same
         self._now = now
         self._odometer = odometer
+        self.costs = Costs()
         self._doors = {host: _door(host, limits) for host, limits in budgets.items()}
         self._told = {door.use.key: door.use for door in self._doors.values()}  # with a budget
         self._places: dict[bytes, OriginUse] = {}  # by what members call a place that says "wait"
@@ -162,7 +167,11 @@ class Spending:
             self._tell(use)
 
     def answered(self, location: Location, fault: Fault | None) -> None:
-        """How an origin answered: who is told to wait is shown in `status`."""
+        """How an origin answered: who is told to wait is shown in `status`, and what failed."""
+        if fault is not None and fault.kind not in NOT_ASKED:
+            use = self._door(location.url).use
+            self.costs.failed(use.key, month_of(self._now()), use.host)
+            self.work.set()
         if fault is not None and fault.http_status in THROTTLING and fault.retry_after_s:
             self._door(location.url).use.park(OURS, fault.retry_after_s, self._now())
 
@@ -171,6 +180,22 @@ class Spending:
         use = self._places.get(place)
         if use is not None:
             use.park(member, retry_after_s, self._now())
+
+    def arrived(self, endpoint: str, blobs: Iterable[tuple[bytes, int]]) -> None:
+        """Blobs (raw sha2-256, size) of an origin are here now, whoever brought them."""
+        scheme = urlsplit(endpoint).scheme
+        if scheme in ("", "file"):
+            return
+        key, month = self._door(endpoint).use.key, month_of(self._now())
+        for sha256, size in blobs:
+            self.costs.arrived(key, month, sha256, size)
+        self.work.set()
+
+    def sent(self, url: str, bytes_count: int, requests: int) -> None:
+        """So much went to a place."""
+        use = self._door(url).use
+        self.costs.sent(use.key, month_of(self._now()), use.host, bytes_count, requests)
+        self.work.set()
 
     async def _wait_room(self, door: _Door, count: int) -> float:
         """Until one more may run; how many may at once."""

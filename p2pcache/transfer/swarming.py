@@ -359,11 +359,14 @@ class Swarming:
             await self._tell_machine(ev.Cleared(index))
 
     async def refused_small(self, source: str, index: int, fault: Fault) -> None:
-        """A small blob did not have the digest that was asked for: proof at once."""
+        """A small blob did not have the digest that was asked for: proof at once; of a lie, where
+        its sender had told that it has all of it.
+        """
         if fault.arrived is not None and source in self._peers:
             path = self._wanted[index].path
             reason = f"sent {fault.arrived.hex()} for {path}: {fault.message}"
-            await self._convict(Verdict(self._peers[source], reason))
+            has_all = self._holders.get(index, {}).get(source, RangeSet()) is None
+            await self._convict(Verdict(self._peers[source], reason, bans=has_all))
 
     def doubt(self, index: int, blocks: RangeSet) -> None:
         """Expect nothing of these any more, unless it is proven."""

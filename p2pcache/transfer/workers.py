@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import asynccontextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -26,12 +26,14 @@ from p2pcache.lanes.follow import follow, follow_aside
 from p2pcache.lanes.joined import JoinedOrder, fetch_joined
 from p2pcache.lanes.parent import end_with_parent
 from p2pcache.lanes.small import fetch_small
+from p2pcache.transfer.downlink import Downlink
 from p2pcache.transfer.fork_server import ForkServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from p2pcache.lanes.dag import DagOrder, DagReport
+    from p2pcache.lanes.in_place import Hashed, HashOrder
     from p2pcache.lanes.orders import (
         BatchReport,
         BundleOrder,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
         FollowReport,
         SmallOrder,
     )
+    from p2pcache.lanes.put import PutOrder, PutReport
+    from p2pcache.lanes.send_blob import BlobOrder, BlobReport
     from p2pcache.lanes.send_car import SendOrder, SendReport
 
 T = TypeVar("T")
@@ -85,6 +89,7 @@ class Workers:
         self._options = options
         self._fetch_limit = trio.CapacityLimiter(options.max_fetchers)
         self._own_limit: trio.CapacityLimiter | None = None
+        self.downlink = Downlink()
         self._follow_limit = trio.CapacityLimiter(options.max_followers)
         self._hash_limit = trio.CapacityLimiter(options.max_hashers)
         self._sdk_limit = trio.CapacityLimiter(options.max_sdk_calls)
@@ -105,17 +110,22 @@ class Workers:
 
     async def fetch(self, order: FetchOrder) -> FetchReport:
         """One ranged GET. Cancel-safe: verified blocks stay, the socket is closed."""
-        return await self._again(self._fetchers, self._slot(), fetch, order)
+        with self.downlink.request(order.location.url, order.limits) as limits:
+            bounded = replace(order, limits=limits)
+            return await self._again(self._fetchers, self._slot(), fetch, bounded)
 
     async def fetch_small(self, orders: tuple[SmallOrder, ...], limits: FetchLimits) -> BatchReport:
         """A batch of small blobs. If cancelled, some `dst_path`s may be left to the caller."""
-        call = partial(fetch_small, limits=limits, threads=self._options.small_threads)
-        return await self._run_small(call, orders, orders)
+        url = orders[0].location.url if orders else ""
+        with self.downlink.request(url, limits) as bounded:
+            call = partial(fetch_small, limits=bounded, threads=self._options.small_threads)
+            return await self._run_small(call, orders, orders)
 
     async def fetch_joined(self, order: JoinedOrder, limits: FetchLimits) -> BatchReport:
         """The same as one body, where a source gives that."""
-        call = partial(fetch_joined, limits=limits, threads=self._options.small_threads)
-        return await self._run_small(call, order, order.blobs)
+        with self.downlink.request(order.location.url, limits) as bounded:
+            call = partial(fetch_joined, limits=bounded, threads=self._options.small_threads)
+            return await self._run_small(call, order, order.blobs)
 
     async def _run_small(
         self, call: Callable[[T], BatchReport], order: T, blobs: tuple[SmallOrder, ...]
@@ -130,7 +140,9 @@ class Workers:
         """A file by the blocks of its DAG. If cancelled, `dst_path` may be left to the caller."""
         from p2pcache.lanes.dag import fetch_dag  # workers that never do this stay small
 
-        return await self._run(self._fetchers, self._slot(), fetch_dag, order)
+        with self.downlink.request(order.location.url, order.limits) as limits:
+            bounded = replace(order, limits=limits)
+            return await self._run(self._fetchers, self._slot(), fetch_dag, bounded)
 
     async def send_car(self, order: SendOrder) -> SendReport:
         """Blocks of ours to another server. If cancelled, the connection is cut."""
@@ -138,9 +150,22 @@ class Workers:
 
         return await self._run(self._fetchers, self._slot(), send_car, order)
 
+    async def put(self, order: PutOrder) -> PutReport:
+        """A part of a file to an object store. If cancelled, the connection is cut."""
+        from p2pcache.lanes.put import put
+
+        return await self._again(self._fetchers, self._slot(), put, order)
+
+    async def send_blob(self, order: BlobOrder) -> BlobReport:
+        """A part of a file of ours to a registry. If cancelled, the connection is cut."""
+        from p2pcache.lanes.send_blob import send_blob
+
+        return await self._run(self._fetchers, self._slot(), send_blob, order)
+
     async def fetch_bundle(self, order: BundleOrder, limits: FetchLimits) -> BatchReport:
         """A batch of small blobs of one peer. Cancelling leaves what `fetch_small` leaves."""
-        return await self._run(self._fetchers, self._fetch_limit, fetch_bundle, order, limits)
+        with self.downlink.request(order.location.url, limits) as bounded:
+            return await self._run(self._fetchers, self._fetch_limit, fetch_bundle, order, bounded)
 
     async def follow(self, order: FollowOrder) -> FollowReport:
         """The whole digest of a blob that is complete."""
@@ -149,6 +174,12 @@ class Workers:
     async def follow_aside(self, order: FollowOrder) -> FollowReport:
         """The same, at the lowest priority."""
         return await self._again(self._fetchers, self._hash_limit, follow_aside, order)
+
+    async def hash_in_place(self, order: HashOrder) -> list[Hashed | str]:
+        """Files of others where they lie, at the lowest priority."""
+        from p2pcache.lanes.in_place import hash_in_place  # workers that never do this stay small
+
+        return await self._again(self._fetchers, self._hash_limit, hash_in_place, order)
 
     async def follow_growing(self, order: FollowOrder) -> FollowReport:
         """The same behind the writers of a blob. Raises trio.WouldBlock when all slots are taken:

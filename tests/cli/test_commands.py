@@ -28,7 +28,7 @@ EVERY_DATA_COMMAND = [
     ["grant", "hf://org/gated", PEER], ["grant", "--list"],
     ["grant", "--revoke", "hf://org/gated", PEER], ["export", "org/model", "-o", "x.car"],
     ["import", __file__], ["status", "--origins"], ["publish", "org/model"], ["publish", "--list"],
-    ["unpublish", "org/model"],
+    ["unpublish", "org/model"], ["adopt", "."], ["adopt", "--list"], ["unadopt", "."],
 ]  # fmt: skip
 
 
@@ -360,11 +360,12 @@ def test_status_shows_who_spent_the_budget_of_an_origin(agent, capsys):
         "  budget  50 requests/s, 8 at once, 100 MiB/s, 1.0 TiB a month; "
         "the month renews on 2026-12-01 (UTC)",
         "  used up: no agent asks it before then",
+        "  cost    1.05 copies of 2.0 MiB, 3 errors here, 1.0 MiB sent there, 98.96 USD",
         f"  {PEER} (this agent)  1.0 TiB, 9 requests  asks now, 4 at once",
         f"  {OTHER_PEER}  5.0 MiB, 1 request  (not counted)",
         f"  {PEER} (this agent)  was told to wait, 1m30s more",
     ]
-    assert origin_lines([]) == ["no origin has a budget, and none was asked this month"]
+    assert origin_lines([]) == ["no origin has a budget, and none was asked in that month"]
 
 
 def test_one_blob_is_no_blobs():

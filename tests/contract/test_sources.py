@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from p2pcache.content import cid as cids
+from p2pcache.content.cloud_refs import AzureRef, GcsRef
 from p2pcache.content.refs import CidRef, FileRef, HfRef, HttpRef, parse_ref
 from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted
+from p2pcache.sources.azure.options import AzureOptions
+from p2pcache.sources.azure.source import AzureSource
 from p2pcache.sources.file import FileSource
+from p2pcache.sources.gcs.options import GcsOptions
+from p2pcache.sources.gcs.source import GcsSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import NAMED_BY_ARRIVAL, ONE_STREAM, HttpOptions, HttpSource
 from p2pcache.sources.kubo import KuboSource
 from p2pcache.sources.kubo_place import find_kubo
-from p2pcache.sources.oci.source import OciOptions, OciSource
-from p2pcache.sources.port import AwsLogin, Credentials, RegistryLogin
+from p2pcache.sources.oci.options import OciOptions
+from p2pcache.sources.oci.source import OciSource
+from p2pcache.sources.port import AwsLogin, AzureLogin, Credentials, RegistryLogin
 from p2pcache.sources.s3.options import S3Options
 from p2pcache.sources.s3.source import S3Source
 from tests.contract.check_source import ANONYMOUS, Missing, Truth, check_source
 from tests.support import minio as buckets
 from tests.support import registry as registries
+from tests.support.azurite import ACCOUNT, KEY, azurite
 from tests.support.certs import ServerCert, make_server_cert
+from tests.support.fake_gcs import fake_gcs
 from tests.support.hub_repo import HubRepo, build_repo, small_model
 from tests.support.hub_stub import hub_stub
 from tests.support.kubo_daemon import kubo_daemon
 from tests.support.nginx import file_url, nginx, static_hub
 from tests.support.olah import olah
 from tests.support.partial_files import block_hashes, some_bytes
+from tests.support.swift import swift
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from tests.support.s3_server import S3Server
 
 SOME_FILE = FileRef("/somewhere")
 SOME_REPO = HfRef("model", "demo/model")
@@ -204,13 +219,22 @@ async def test_kubo_conforms(tmp_path: Path) -> None:
         assert (only.root, only.block_map) == (file.cid, block_hashes(large))
 
 
-@pytest.mark.parametrize("versions", [False, True])
-@pytest.mark.parametrize("digests", ["none", "sha256"])
-async def test_s3_conforms_on_minio(
-    repo: HubRepo, tmp_path: Path, versions: bool, digests: str
+@pytest.mark.parametrize(
+    ("started", "versions", "digests"),
+    [
+        *((buckets.minio, *more) for more in product([False, True], ["none", "sha256"])),
+        (swift, False, "none"),
+    ],
+)
+async def test_s3_conforms(
+    repo: HubRepo,
+    tmp_path: Path,
+    started: Callable[[Path], AbstractContextManager[S3Server]],
+    versions: bool,
+    digests: str,
 ) -> None:
     files = bodies(repo)
-    with buckets.minio(tmp_path) as server:
+    with started(tmp_path) as server:
         s3 = server.bucket("models")
         if versions:
             enabled = {"Status": "Enabled"}
@@ -225,9 +249,50 @@ async def test_s3_conforms_on_minio(
             Truth(files, digests),
             Missing(S3Ref("models", "demo/absent"), NotFound),
             SOME_FILE,
-            Credentials(aws=AwsLogin(buckets.USER, buckets.PASSWORD, endpoint_url=server.url)),
+            Credentials(aws=AwsLogin(server.user, server.password, endpoint_url=server.url)),
         )
     assert listing.endpoint == server.url
+    assert listing.gated
+    assert all(file.size == len(files[file.path]) for file in listing.files)
+
+
+@pytest.mark.parametrize("digests", ["none", "sha256"])
+async def test_gcs_conforms_on_fake_gcs_server(repo: HubRepo, tmp_path: Path, digests: str) -> None:
+    files = bodies(repo)
+    with fake_gcs(tmp_path) as server:
+        server.bucket("models")
+        for path, body in files.items():
+            ours = {"p2pcache-sha256": hashlib.sha256(body).hexdigest()}
+            server.put("models", f"demo/model/{path}", body, ours if digests == "sha256" else None)
+        listing = await check_source(
+            GcsSource(run_in_thread, GcsOptions(endpoint=server.url, anonymous=True)),
+            GcsRef("models", "demo/model"),
+            Truth(files, digests),
+            Missing(GcsRef("models", "demo/absent"), NotFound),
+            SOME_FILE,
+        )
+    assert listing.endpoint == server.url
+    assert not listing.gated
+    assert all(file.size == len(files[file.path]) for file in listing.files)
+
+
+@pytest.mark.parametrize("digests", ["none", "sha256"])
+async def test_azure_conforms_on_azurite(repo: HubRepo, tmp_path: Path, digests: str) -> None:
+    files = bodies(repo)
+    with azurite(tmp_path) as server:
+        server.container("models")
+        for path, body in files.items():
+            ours = {"p2pcache_sha256": hashlib.sha256(body).hexdigest()}
+            server.put("models", f"demo/model/{path}", body, ours if digests == "sha256" else None)
+        listing = await check_source(
+            AzureSource(run_in_thread, AzureOptions(endpoint=f"{server.url}/{{account}}")),
+            AzureRef(ACCOUNT, "models", "demo/model"),
+            Truth(files, digests),
+            Missing(AzureRef(ACCOUNT, "models", "demo/absent"), NotFound),
+            SOME_FILE,
+            Credentials(azure=AzureLogin(ACCOUNT, KEY)),
+        )
+    assert listing.endpoint == f"{server.url}/{ACCOUNT}"
     assert listing.gated
     assert all(file.size == len(files[file.path]) for file in listing.files)
 

@@ -170,7 +170,7 @@ def test_an_origin_that_dies_half_way_is_not_missed_when_peers_have_the_rest(tmp
     repo = build_repo(tmp_path / "repo", files)
     site = tmp_path / "site"
     extra = static_hub(repo, site)
-    each = {2: {"fetch.limit_rate": "1536 KiB"}}  # 16 s: agents start meanwhile
+    each = {2: {"fetch.limit_rate": "2 MiB"}}
     with (
         at_most(120),
         contextlib.ExitStack() as origin,
@@ -183,10 +183,11 @@ def test_an_origin_that_dies_half_way_is_not_missed_when_peers_have_the_rest(tmp
             agent.stop()
         with Pull(b, "hf://demo/model", credentials=credentials, to=str(tmp_path / "out")) as pull:
             pull.wait_bytes(MIB)
-            for agent in (a, c):
-                agent.launch()
-            for agent in (a, c):
-                agent.wait_ready()
+            with frozen(b):  # however long they take to start, it is still half way
+                for agent in (a, c):
+                    agent.launch()
+                for agent in (a, c):
+                    agent.wait_ready()
             wait_until(lambda: len(peers_of(b)) == 2, "both are back")
             assert hub.body_bytes() > 0
             origin.close()

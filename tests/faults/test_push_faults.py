@@ -11,6 +11,8 @@ import trio
 
 from p2pcache import errors
 from p2pcache.content import cid as cids
+from p2pcache.content.digests import sha256_digest
+from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.destinations.kubo import KuboDestination
 from p2pcache.destinations.port import Content, ContentFile
 from p2pcache.lanes import send_car as lane
@@ -61,8 +63,9 @@ async def pushed(
     server: FaultyServer, tmp_path: Path, hashes: bytes = DIGEST, data: bytes = DATA
 ) -> Pushed:
     (tmp_path / "blob").write_bytes(data)
-    file = ContentFile(str(tmp_path / "blob"), len(DATA), ROOT, hashes)
-    content = Content(ROOT, (file,), ())
+    file = ContentFile(str(tmp_path / "blob"), len(DATA), DIGEST, ROOT, hashes)
+    manifest = Manifest.from_entries([FileEntry("blob", len(DATA), sha256_digest(DIGEST))])
+    content = Content("sha256:blob", manifest, True, ROOT, (file,), {"blob": file}, ())
     one = KuboDestination(server.url(""), in_a_thread, lambda: tmp_path / "run" / "count")
     plan = await one.plan(content)
     assert one.missing(plan).bytes == len(DATA)

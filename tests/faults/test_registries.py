@@ -30,7 +30,8 @@ from p2pcache.errors import (
     UsageError,
 )
 from p2pcache.sources.oci.manifest import OCI_INDEX, OCI_MANIFEST
-from p2pcache.sources.oci.source import OciOptions, OciSource, _login
+from p2pcache.sources.oci.options import OciOptions, login_for
+from p2pcache.sources.oci.source import OciSource
 from p2pcache.sources.port import Credentials, RegistryLogin
 from tests.support.faulty_http import (
     FaultyServer,
@@ -429,8 +430,8 @@ async def test_docker_hub_is_asked_where_it_answers_with_its_login(source: OciSo
     ref = parse_ref("oci://docker.io/alpine")
     assert source.endpoint(ref, Credentials()) == "https://registry-1.docker.io"
     login = RegistryLogin("docker.io", USER, PASSWORD)
-    assert _login("registry-1.docker.io", Credentials(registry=login)) is login
-    assert _login("registry-1.example", Credentials(registry=login)) is None
+    assert login_for("registry-1.docker.io", Credentials(registry=login)) is login
+    assert login_for("registry-1.example", Credentials(registry=login)) is None
 
 
 async def test_a_blob_is_given_to_its_own_key_alone(source: OciSource, there: Scripted) -> None:

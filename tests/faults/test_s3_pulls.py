@@ -11,6 +11,7 @@ import pytest
 from p2pcache import errors
 from tests.support.agents import Agent, no_traceback, running_agent
 from tests.support.blobs import MIB
+from tests.support.bucket_faults import FAULTS, bad_range, large, model, shown, unfinished
 from tests.support.minio import PASSWORD, USER, Minio, minio
 from tests.support.partial_files import some_bytes
 from tests.support.pulling import Pull
@@ -18,7 +19,7 @@ from tests.support.s3_proxy import Ask, Reply, S3Proxy, s3_proxy
 from tests.support.watched_pull import QUICK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
 OFFLINE = {"AWS_EC2_METADATA_DISABLED": "true"}  # no test asks 169.254.169.254
@@ -43,32 +44,12 @@ def proxy(server: Minio) -> Iterator[S3Proxy]:
         yield running
 
 
-def model(name: str, large: int = 6 * MIB + 5) -> dict[str, bytes]:
-    """A folder whose bytes no other test has."""
-    return {
-        "config.json": b'{"name": "%s"}' % name.encode(),
-        "sub/tokens.json": some_bytes(70_000, name.encode() + b"t"),
-        "model-1.bin": some_bytes(large, name.encode() + b"1"),
-        "model-2.bin": some_bytes(3 * MIB, name.encode() + b"2"),
-    }
-
-
 def asks(url: str) -> dict[str, str]:
     return {
         "aws_access_key_id": USER,
         "aws_secret_access_key": PASSWORD,
         "aws_endpoint_url": url,
     }
-
-
-def shown(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def unfinished(agent: Agent) -> list[str]:
-    """What waits for more bytes, or was found to be wrong."""
-    folders = [agent.home / "partial-v1", agent.home / "quarantine-v1"]
-    return [path.name for folder in folders for path in folder.iterdir()]
 
 
 @pytest.mark.parametrize("size", [26 * MIB + 17, pytest.param(300 * MIB, marks=pytest.mark.slow)])
@@ -103,37 +84,6 @@ def test_a_sha256_of_the_bucket_is_checked(server: Minio, agent: Agent, tmp_path
         agent.get("s3://checked/bad", to=str(tmp_path), credentials=server.aws)
     assert shown(tmp_path) == {"good": body}
     assert unfinished(agent) == []
-
-
-def bad_range(ask: Ask) -> bool:
-    """Of the first large file, behind its first block."""
-    return ask.reads and "model-1" in ask.path and not ask.headers.get("range", "=0-").count("=0-")
-
-
-def large(ask: Ask) -> bool:
-    return ask.reads and "model-1" in ask.path
-
-
-def small(ask: Ask) -> bool:
-    return ask.reads and "config.json" in ask.path
-
-
-Fault = tuple["Callable[[Ask], bool]", Reply, type[errors.P2PCacheError], str]
-FAULTS: Mapping[str, Fault] = {
-    "403": (large, Reply(403, "AccessDenied"), errors.Denied, "AccessDenied"),
-    "403 small": (small, Reply(403, "AccessDenied"), errors.Denied, "AccessDenied"),
-    "expired login": (large, Reply(400, "ExpiredToken"), errors.Denied, "login has expired"),
-    "clock": (large, Reply(403, "RequestTimeTooSkewed"), errors.LocalFault, "clock"),
-    "gone": (large, Reply(404, "NoSuchKey"), errors.NotFound, "NoSuchKey"),
-    "gone small": (small, Reply(404, "NoSuchKey"), errors.NotFound, "NoSuchKey"),
-    "archived": (large, Reply(403, "InvalidObjectState"), errors.Denied, "archive"),
-    "500": (large, Reply(500, "InternalError"), errors.Unavailable, "InternalError"),
-    "slow down": (large, Reply(503, "SlowDown"), errors.Unavailable, "SlowDown"),
-    "429": (small, Reply(429), errors.Unavailable, "limiting"),
-    "cut": (large, Reply(cut_after=100_000), errors.Unavailable, ""),
-    "silent": (large, Reply(wait_s=4.0), errors.Unavailable, "no progress"),
-    "other bytes": (large, Reply(200, body=b"x"), errors.Untrusted, ""),
-}
 
 
 @pytest.mark.parametrize("name", FAULTS)

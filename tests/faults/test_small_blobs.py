@@ -200,7 +200,7 @@ def test_threads_share_one_rate(server: FaultyServer, tmp_path: Path) -> None:
     began = time.monotonic()
     batch = fetch_small(orders, replace(PATIENT, rate_bytes_per_s=200_000.0), threads=4)
     assert all(report.fault is None for report in batch.reports)
-    assert time.monotonic() - began == pytest.approx(0.5, rel=0.3)
+    assert 0.35 < time.monotonic() - began < 1.5, "0.5 s together, 0.125 s with a rate for each"
 
 
 def test_local_files_go_the_same_way(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
@@ -84,6 +85,15 @@ def test_get_brings_what_only_a_bitswap_peer_has(tmp_path):
         assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == files
         assert [source["name"] for source in agent.why()["sources"]] == ["ipfs"]
         assert agent.get(root, offline=True)["fetched_bytes"] == 0
+
+
+def test_the_rate_of_a_pull_holds_for_blocks_too(tmp_path):
+    with agent_and_kubo(tmp_path) as (kubo, (agent,)):
+        (tmp_path / "large").write_bytes(random.Random(5).randbytes(6 << 20))
+        root = run(kubo.add, tmp_path / "large", "--cid-version=0", "--raw-leaves=false")
+        run(kubo.connect, address(agent))
+        agent.get(root, limit_rate=2 << 20)
+        assert agent.why()["times"]["fetch_s"] > 0.8 * 3
 
 
 def test_what_is_removed_is_served_no_longer(tmp_path):

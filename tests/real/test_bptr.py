@@ -26,11 +26,15 @@ from p2pcache.formats.bptr.pointers import (
 from p2pcache.formats.bptr.write import as_text
 from tests.support import minio as minio_server
 from tests.support.agents import Agent, running_agent
+from tests.support.azurite import ACCOUNT, KEY, azurite
+from tests.support.cloud_logins import google_logins
+from tests.support.fake_gcs import fake_gcs
 from tests.support.faulty_http import FaultyServer, ranged, status
 from tests.support.hub_repo import HubRepo, build_repo
 from tests.support.hub_stub import GOOD_TOKEN, HubStub, hub_stub
 from tests.support.minio import Minio, minio
 from tests.support.network import network
+from tests.support.s3_proxy import Reply, s3_proxy
 from tests.support.tmpfs import tmpfs
 from tests.support.truss_transfer import truss_call, truss_resolve
 
@@ -351,20 +355,67 @@ def test_a_sha256_of_a_file_that_the_hub_lists_by_git_id_is_compared_with_what_a
     assert (tmp_path / "to" / "model.bin").read_bytes() == readme.on_disk.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["gcs", "azure"])
-def test_a_storage_that_no_source_reads_is_said_before_anything_is_asked(
-    tmp_path: Path, agent: Agent, server: FaultyServer, kind: str
+def test_a_bucket_of_google_is_written_and_brought_with_the_login_that_its_pointers_name(
+    tmp_path: Path, here: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    where = {
-        "gcs": {"bucket_name": "b", "path": "m/x.bin"},
-        "azure": {"account_name": "a", "container_name": "c", "blob_name": "x.bin"},
-    }[kind]
-    url = server.on("/m.bin", ranged(DATA))
-    other = pointer(url, file_name="x", resolution={"resolution_type": kind, **where})
-    file = written(tmp_path, pointer(url), other)
-    with pytest.raises(errors.UsageError, match="not supported"):
-        pull(agent, file, tmp_path / "to")
-    assert server.seen == []
+    with (
+        fake_gcs(tmp_path / "gcs") as gcs,
+        s3_proxy(gcs) as proxy,
+        google_logins() as google,
+    ):
+        gcs.bucket("models", {"demo/config.json": b"{}"})
+        gcs.put("models", "demo/w@1/m.bin", DATA, {"p2pcache-sha256": SHA256})
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        file = tmp_path / "bptr.json"
+        argv = ["bptr", "create", "gs://models/demo/", "--out", str(file), "--secret", "my_gcs"]
+        assert main(argv) == 0
+        pointers = {p["file_name"]: p for p in json.loads(file.read_text())["pointers"]}
+        big = pointers[f"{MODEL_PATH}/demo/w@1/m.bin"]
+        assert big["resolution"] == {
+            "resolution_type": "gcs", "path": "demo/w@1/m.bin", "bucket_name": "models",
+        }  # fmt: skip
+        assert (big["hashtype"], big["hash"]) == ("sha256", SHA256)
+        proxy.fault = lambda ask: None if google.accepts(ask.headers) else Reply(401)
+        with pytest.raises(errors.Denied):
+            pull(here, file, tmp_path / "to")
+        monkeypatch.setenv("TRUSS_SECRET_my_gcs", google.account)
+        pull(here, file, tmp_path / "to")
+    assert (tmp_path / "to" / "demo" / "w@1" / "m.bin").read_bytes() == DATA
+    assert (tmp_path / "to" / "demo" / "config.json").read_bytes() == b"{}"
+
+
+def test_a_container_of_azure_is_written_and_brought_with_the_login_that_its_pointers_name(
+    tmp_path: Path, here: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DATA[:-1] + b"!"
+    sha256 = hashlib.sha256(data).hexdigest()
+    with azurite(tmp_path / "azure") as azure:
+        azure.container("models", {"demo/config.json": b"[]"})
+        azure.put("models", "demo/w@1/m.bin", data, {"p2pcache_sha256": sha256})
+        endpoint = f"BlobEndpoint={azure.url}/{ACCOUNT}"
+        connection = f"AccountName={ACCOUNT};AccountKey={KEY};{endpoint}"
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+        file, ref = tmp_path / "bptr.json", f"az://{ACCOUNT}/models/demo/"
+        argv = ["bptr", "create", ref, "--out", str(file), "--secret", "my_azure"]
+        assert main(argv) == 0
+        pointers = {p["file_name"]: p for p in json.loads(file.read_text())["pointers"]}
+        big = pointers[f"{MODEL_PATH}/demo/w@1/m.bin"]
+        assert big["resolution"] == {
+            "resolution_type": "azure", "account_name": ACCOUNT, "container_name": "models",
+            "blob_name": "demo/w@1/m.bin",
+        }  # fmt: skip
+        assert (big["hashtype"], big["hash"]) == ("sha256", sha256)
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", f"AccountName={ACCOUNT};{endpoint}")
+        with pytest.raises(errors.Denied):
+            pull(here, file, tmp_path / "to")
+        monkeypatch.setenv("TRUSS_SECRET_my_azure", "5ecre7 no JSON")
+        with pytest.raises(errors.UsageError, match="none for Azure") as raised:
+            pull(here, file, tmp_path / "to")
+        assert "5ecre7" not in str(raised.value)
+        monkeypatch.setenv("TRUSS_SECRET_my_azure", json.dumps({"account_key": KEY}))
+        pull(here, file, tmp_path / "to")
+    assert (tmp_path / "to" / "demo" / "w@1" / "m.bin").read_bytes() == data
+    assert KEY not in here.log.read_text()
 
 
 def test_a_gated_file_comes_with_the_login_that_its_pointer_names(

@@ -18,7 +18,6 @@ from p2pcache.errors import (
     P2PCacheError,
     Unavailable,
     Untrusted,
-    UsageError,
 )
 from p2pcache.sources.http import NAMED_BY_ARRIVAL, ONE_STREAM, HttpOptions, HttpSource
 from p2pcache.sources.sums import MAX_SUMS_BYTES
@@ -207,16 +206,6 @@ async def test_a_server_that_is_down_or_silent_is_unavailable(server: HubStub) -
     await refusal(Unavailable, url)
     server.down = True
     await refusal(Unavailable, f"{server.url}/f.bin")
-
-
-@pytest.mark.parametrize("path", ["", "/", "/folder/"])
-async def test_a_url_of_no_file_is_a_usage_error(path: str) -> None:
-    await refusal(UsageError, f"http://127.0.0.1{path}")
-
-
-async def test_a_url_with_a_password_is_a_usage_error_that_does_not_show_it() -> None:
-    error = await refusal(UsageError, "http://user:secret@127.0.0.1/f.bin")
-    assert "secret" not in error.message
 
 
 # lists of sums

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
-
-from tests.support.kubo_and_ours import HELLO, MID, kubo_and_ours, random_bytes, same
+from tests.support.kubo_and_ours import HELLO, MID, OLD_CLIENTS, random_bytes, same
 from tests.support.kubo_rpc import FILE, FOLDER, SYMLINK, Server
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),  # ipfshttpclient uses old urllib3 words
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory) -> Iterator[tuple[Server, Server]]:
-    """Kubo, and us."""
-    with kubo_and_ours(tmp_path_factory.mktemp("rpc")) as both:
-        yield both
+pytestmark = OLD_CLIENTS
 
 
 def test_who_may_call_and_what_is_malformed(servers):

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
-
-import pytest
+from typing import Any
 
 from tests.support.kubo_and_ours import (
     BIG,
     HELLO,
     MIB,
     NOBODY_HAS,
-    kubo_and_ours,
+    OLD_CLIENTS,
     random_bytes,
     same,
 )
 from tests.support.kubo_rpc import FILE, Server
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),  # ipfshttpclient uses old urllib3 words
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory) -> Iterator[tuple[Server, Server]]:
-    """Kubo, and us."""
-    with kubo_and_ours(tmp_path_factory.mktemp("rpc")) as both:
-        yield both
+pytestmark = OLD_CLIENTS
 
 
 def test_blocks(servers):

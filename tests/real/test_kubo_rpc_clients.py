@@ -16,7 +16,7 @@ from tests.support.kubo_and_ours import (
     HELLO,
     MIB,
     NOBODY_HAS,
-    kubo_and_ours,
+    OLD_CLIENTS,
     random_bytes,
     same,
 )
@@ -35,18 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),  # ipfshttpclient uses old urllib3 words
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory) -> Iterator[tuple[Server, Server]]:
-    """Kubo, and us."""
-    with kubo_and_ours(tmp_path_factory.mktemp("rpc")) as both:
-        yield both
+pytestmark = OLD_CLIENTS
 
 
 @pytest.fixture(scope="module")

@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 import gzip
-from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.support.kubo_and_ours import BIG, HELLO, NOBODY_HAS, kubo_and_ours, same, unpacked
+from tests.support.kubo_and_ours import BIG, HELLO, NOBODY_HAS, OLD_CLIENTS, same, unpacked
 from tests.support.kubo_rpc import FILE, FOLDER, SYMLINK, Server
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),  # ipfshttpclient uses old urllib3 words
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory) -> Iterator[tuple[Server, Server]]:
-    """Kubo, and us."""
-    with kubo_and_ours(tmp_path_factory.mktemp("rpc")) as both:
-        yield both
+pytestmark = OLD_CLIENTS
 
 
 def test_reading_files_and_ranges(servers):

@@ -167,9 +167,11 @@ def test_what_is_wrong_with_one_body_of_small_files_is_that_ones_alone(
 
 
 def quickest_s(agent: Agent, ref: str, match: str) -> float:
-    """Of a few tries that find nothing: a busy machine delays most of them."""
+    """Of some tries that find nothing, until one is as fast as it should be: a busy machine delays
+    most of them.
+    """
     took: list[float] = []
-    for _ in range(5):
+    while len(took) < 40 and min(took, default=1.0) >= 0.25:
         began = time.monotonic()
         with pytest.raises(errors.NotFound, match=match):
             agent.get(ref)

@@ -206,8 +206,8 @@ def test_a_number_and_labels_choose_the_same_agents_everywhere(tmp_path: Path, r
 
 
 def test_a_foreground_pull_has_its_lone_speed(tmp_path: Path, repo: HubRepo):
-    names = ("warm.bin", "lone.bin", "during.bin")
-    files = {name: lfs(64 * MIB, seed) for seed, name in enumerate(names, 9)}
+    names = ("warm.bin", "lone.bin", "during-1.bin", "during-2.bin", "during-3.bin")
+    files = {name: lfs(32 * MIB, seed) for seed, name in enumerate(names, 9)}
     other = build_repo(tmp_path / "other", files, repo_id="demo/other")
     site = tmp_path / "second"
     extra = static_hub(other, site)
@@ -229,8 +229,11 @@ def test_a_foreground_pull_has_its_lone_speed(tmp_path: Path, repo: HubRepo):
         lone_s = seconds("lone.bin")
         preload = start(agents[0])
         wait_until(lambda: own(agents[1], preload)["done_bytes"] > MIB, "it pulls")
-        taken_s = seconds("during.bin")
-        assert lone_s / taken_s >= 0.8, (lone_s, taken_s)
+        taken_s: list[float] = []
+        while min(taken_s, default=float("inf")) > lone_s / 0.8:  # something else may delay one
+            assert len(taken_s) < 3, (lone_s, taken_s)
+            assert own(agents[1], preload)["state"] != "complete", "nothing was beside it"
+            taken_s.append(seconds(names[2 + len(taken_s)]))
         assert watched(agents[0], preload)["totals"]["complete"] == 2, "it goes on afterwards"
 
 

@@ -18,6 +18,7 @@ from tests.support.bitswap_kubo import ON_A_LAN
 from tests.support.blobs import write_blob
 from tests.support.cut_proxy import CutProxy
 from tests.support.kubo_daemon import KuboError, kubo_daemon
+from tests.support.network import wait_until
 from tests.support.watched_pull import at_most
 
 if TYPE_CHECKING:
@@ -235,3 +236,14 @@ def test_the_program_pushes_and_says_what_was_sent(
         assert run(str(tmp_path / "file"), "--dry-run").returncode == 2, "without a destination"
         assert run("hf://org/model").returncode == 2, "a ref needs one"
         assert run(str(tmp_path / "file"), "s3").returncode == 2
+
+
+def test_what_was_sent_is_told_with_the_origins(tmp_path: Path, agent: Agent, kubo: KuboDaemon):
+    def told() -> int:
+        with agent.client() as client:
+            return sum(one["sent_bytes"] for one in client.origins())
+
+    before = told()
+    sent = push(agent, str(folder(tmp_path / "in", 77)))["to"]["sent_bytes"]
+    assert sent > 0
+    wait_until(lambda: told() == before + sent, "it is not told")

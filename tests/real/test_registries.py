@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from p2pcache import errors
-from tests.support.agents import Agent, made_agent, running_agent
+from tests.support.agents import assert_nowhere, made_agent, running_agent
 from tests.support.certs import make_server_cert
 from tests.support.faulty_http import FaultyServer, ranged, redirect, status
 from tests.support.network import network
@@ -129,16 +129,6 @@ def test_tokens_are_got_from_the_registrys_own_server_and_no_secret_is_kept(
         agent.stop()
         secrets = [PASSWORD, *tokens.tokens]
         assert_nowhere(agent, secrets)
-
-
-def assert_nowhere(agent: Agent, secrets: list[str]) -> None:
-    """None of the secrets is in any file of the agent, nor in what it said."""
-    files = [path for path in (*agent.home.rglob("*"), agent.log) if path.is_file()]
-    assert any(path.name == "index.sqlite" for path in files)
-    for path in files:
-        data = path.read_bytes()
-        for secret in secrets:
-            assert secret.encode() not in data, f"{secret[:20]} is in {path}"
 
 
 @pytest.fixture(scope="module")

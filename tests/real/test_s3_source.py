@@ -15,6 +15,7 @@ import trio
 
 from p2pcache.config.settings import load
 from p2pcache.content.digests import sha256_digest
+from p2pcache.content.push_record import SHA256_METADATA
 from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import (
     Denied,
@@ -26,7 +27,6 @@ from p2pcache.errors import (
     UsageError,
 )
 from p2pcache.sources.port import AwsLogin, Credentials, Listing
-from p2pcache.sources.s3.listing import SHA256_METADATA
 from p2pcache.sources.s3.options import BucketOptions, S3Options
 from p2pcache.sources.s3.source import S3Source
 from tests.contract.check_source import read

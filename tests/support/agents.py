@@ -190,3 +190,13 @@ def frozen(agent: Agent) -> Iterator[None]:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+
+
+def assert_nowhere(agent: Agent, secrets: list[str]) -> None:
+    """None of the secrets is in any file of the agent, nor in what it said."""
+    files = [path for path in (*agent.home.rglob("*"), agent.log) if path.is_file()]
+    assert any(path.name == "index.sqlite" for path in files)
+    for path in files:
+        data = path.read_bytes()
+        for secret in secrets:
+            assert secret.encode() not in data, f"{secret[:20]} is in {path}"

@@ -6,14 +6,18 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pytest
+
 from p2pcache.agent.airgap.plan import Planned
-from p2pcache.agent.airgap.read import read_bundle
+from p2pcache.agent.airgap.read import New, read_bundle
 from p2pcache.agent.airgap.write import write_bundle
 from p2pcache.content import bundle, car
 from p2pcache.content import cid as cids
 from p2pcache.content.digests import sha256_digest, whole_digests
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.verify import verify
+from p2pcache.errors import P2PCacheError, Untrusted
+from p2pcache.store.layout import StoreOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +28,16 @@ if TYPE_CHECKING:
     from p2pcache.content.signed import SignedResolution
     from p2pcache.store.store import Store
     from p2pcache.transfer.progress import Progress
+
+MIB = 1 << 20
+OPTIONS = StoreOptions(reserve_bytes=0)
+FILES = {
+    "config.json": b"{}",
+    "sub/empty": b"",
+    "model.safetensors": hashlib.shake_256(b"m").digest(3 * MIB + 5),
+    "sub/zeros": bytes(2 * MIB),  # both blocks are one
+    "same": b"{}",
+}
 
 
 def nothing(_: object) -> None:
@@ -126,3 +140,36 @@ class StopAfter:
         self.last = progress
         if self.left < 0:
             raise Stop
+
+
+def drafts(store: Store) -> list[Path]:
+    """What was begun and neither published nor removed."""
+    return [
+        one for one in store.layout.temporary.rglob("*") if len(one.name) == 16 and one.is_file()
+    ]
+
+
+def content(store: Store, manifest: Manifest) -> dict[str, bytes]:
+    found = store.find_many([file.digest for file in manifest.files])
+    return {file.path: found[file.digest].path.read_bytes() for file in manifest.files}
+
+
+def refused(other: Store, path: Path, kind: type[P2PCacheError] = Untrusted) -> P2PCacheError:
+    """Import it: the error. Nothing of it has a name then, but files that were right."""
+    with pytest.raises(kind) as caught:
+        read(other, path)
+    assert other.ls() == []
+    assert drafts(other) == []
+    for blob in other.every_blob():
+        assert hashlib.sha256(blob.path.read_bytes()).digest() == blob.sha256
+    return caught.value
+
+
+def as_blocks_alone(store: Store, path: Path) -> None:
+    """Import it: no file is known of it, and every block of it is here, and no more."""
+    (brought,), new = read(store, path)
+    assert (brought.manifest, brought.blob, store.ls(), store.every_blob()) == (None, None, [], [])
+    blocks = Frames.of(path).blocks
+    assert {cid: store.loose.read(cid) for cid in blocks} == blocks
+    assert new == New(0, sum(map(len, blocks.values())))
+    assert read(store, path)[1] == New(0, 0)

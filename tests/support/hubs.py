@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.support.building import python_with
 
 VERSIONS = ("2.4.0", "1.33.0")
 _CALLS = Path(__file__).with_name("hub_calls.py")
@@ -66,22 +66,4 @@ class HubClient:
 
 def hub_python(version: str) -> Path:
     """The interpreter of the environment that has this release; made when missing."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    venv = caches / "p2pcache-tests" / f"venv-hub-{version}"
-    python = venv / "bin" / "python"
-    if not venv.exists():
-        # Built aside and renamed: a run that is interrupted leaves nothing that looks complete.
-        draft = venv.with_name(f"{venv.name}.{os.getpid()}")
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            subprocess.run([sys.executable, "-m", "venv", str(draft)], check=True)
-            subprocess.run(
-                [str(draft / "bin" / "python"), "-m", "pip", "install", "--quiet",
-                 "--disable-pip-version-check", f"huggingface_hub=={version}"],
-                check=True,
-            )  # fmt: skip
-            if not venv.exists():  # another run may have been faster
-                draft.rename(venv)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    return python
+    return python_with(f"venv-hub-{version}", f"huggingface_hub=={version}")

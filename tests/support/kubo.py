@@ -1,84 +1,48 @@
 """Kubo, the IPFS of other people, as the oracle of our roots: offline, in a private repository.
 
-The command is built from source through Go's module proxy, whose checksum database vouches for
-it, on first use; all checkouts share it. No daemon is started and nothing is asked of a network.
+No daemon is started and nothing is asked of a network.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.building import CACHE, go_build, go_module, made
+
 VERSION = "v0.43.0"
 COMMAND_S = 120.0  # `add --only-hash` of 1 GiB takes 3 s here
-BUILD_S = 1200.0  # 2 minutes on 16 cores, and the modules have to come first
 
 
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "p2pcache-tests" / f"kubo-{VERSION}"
-
-
-def go_command() -> Path:
-    """A Go that can build Kubo: the one on PATH if it is new enough, else a pinned one."""
-    setup = Path(__file__).resolve().parents[2] / "scripts" / "setup"
-    done = subprocess.run([setup, "--tool", "go"], check=True, stdout=subprocess.PIPE)
-    return Path(os.fsdecode(done.stdout).strip())
+_CACHE = CACHE / f"kubo-{VERSION}"
 
 
 def ipfs_binary() -> Path:
     """The `ipfs` command, built when it is missing."""
-    binary = _cache() / "ipfs"
-    if binary.exists():
-        return binary
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    go = go_command()
-    # Beside its final place, so that the rename stays on one file system: two test runs may build
-    # at once, and neither sees half a command.
-    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
-        built = Path(folder) / "ipfs"
-        subprocess.run(
-            [go, "build", "-mod=readonly", "-o", built, "./cmd/ipfs"],
-            check=True, cwd=_kubo_source(go, folder), timeout=BUILD_S,
-        )  # fmt: skip
-        built.rename(binary)
-    return binary
+    return made(_CACHE / "ipfs", lambda draft: go_build(_source(), draft, "./cmd/ipfs"))
 
 
 def go_car_binary() -> Path:
     """`go_car/main.go` with the go-car that Kubo is built with, whose sums Kubo's go.sum has."""
-    source = Path(__file__).with_name("go_car") / "main.go"
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
-    binary = _cache() / f"go-car-{digest}"
-    if binary.exists():
-        return binary
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    go = go_command()
-    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
-        place = Path(folder)
-        kubo = _kubo_source(go, folder)
+    program = Path(__file__).with_name("go_car") / "main.go"
+    digest = hashlib.sha256(program.read_bytes()).hexdigest()[:12]
+
+    def build(draft: Path) -> None:
+        folder = draft.parent / "module"
+        folder.mkdir()
         for name in ("go.mod", "go.sum"):
-            (place / name).write_bytes((kubo / name).read_bytes())
-        (place / "main.go").write_bytes(source.read_bytes())
-        subprocess.run(
-            [go, "build", "-mod=mod", "-o", place / "built", "."],
-            check=True, cwd=folder, timeout=BUILD_S,
-        )  # fmt: skip
-        (place / "built").rename(binary)
-    return binary
+            (folder / name).write_bytes((_source() / name).read_bytes())
+        (folder / "main.go").write_bytes(program.read_bytes())
+        go_build(folder, draft, mod="mod")
+
+    return made(_CACHE / f"go-car-{digest}", build)
 
 
-def _kubo_source(go: Path, folder: str) -> Path:
-    module = subprocess.run(
-        [go, "mod", "download", "-json", f"github.com/ipfs/kubo@{VERSION}"],
-        check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
-    )  # fmt: skip
-    return Path(json.loads(module.stdout)["Dir"])
+def _source() -> Path:
+    return go_module("github.com/ipfs/kubo", VERSION)
 
 
 @dataclass(frozen=True)

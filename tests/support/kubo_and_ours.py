@@ -12,6 +12,8 @@ import random
 import tarfile
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support.kubo_daemon import kubo_daemon
 from tests.support.kubo_rpc import Server
 from tests.support.rpc_server import rpc_server
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 HELLO = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq"  # b"hello"
 NOBODY_HAS = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yea"
 MIB = 1 << 20
+OLD_CLIENTS = [  # ipfshttpclient uses old words of urllib3
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 
 def random_bytes(count: int, seed: int) -> bytes:

@@ -1,28 +1,22 @@
-"""MinIO, the S3 of other people, built from source as Kubo is, on loopback with a fresh folder."""
+"""MinIO, the S3 of other people, on loopback with a fresh folder."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shutil
 import ssl
-import subprocess
-import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
-
-from tests.support.kubo import BUILD_S, go_command
+from tests.support.building import CACHE, go_build, go_module, made
 from tests.support.processes import free_port, running
+from tests.support.s3_server import S3Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.certs import ServerCert
 
@@ -34,60 +28,15 @@ USER, PASSWORD = "minio-root", "minio-root-secret"
 
 def minio_binary() -> Path:
     """The `minio` command, built when it is missing."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    binary = Path(home) / "p2pcache-tests" / f"minio-{VERSION.partition('-')[2]}" / "minio"
-    if binary.exists():
-        return binary
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its final place: see `kubo.ipfs_binary`.
-    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
-        module = subprocess.run(
-            [go_command(), "mod", "download", "-json", f"{MODULE}@{VERSION}"],
-            check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
-        )  # fmt: skip
-        built = Path(folder) / "minio"
-        subprocess.run(
-            [go_command(), "build", "-mod=readonly", "-o", built, "."],
-            check=True, cwd=json.loads(module.stdout)["Dir"], timeout=BUILD_S,
-        )  # fmt: skip
-        built.rename(binary)
-    return binary
+    place = CACHE / f"minio-{VERSION.partition('-')[2]}" / "minio"
+    return made(place, lambda draft: go_build(go_module(MODULE, VERSION), draft))
 
 
 @dataclass(frozen=True)
-class Minio:
-    """A server that runs. `aws`: what the caller's environment would bring to `get`."""
+class Minio(S3Server):
+    """A server that runs. The names of its administrator: USER, PASSWORD."""
 
-    url: str
-    port: int
-    log: Path
-    closing: contextlib.ExitStack
-    ca_file: str | None = None
-
-    @property
-    def aws(self) -> dict[str, str]:
-        return {
-            "aws_access_key_id": USER,
-            "aws_secret_access_key": PASSWORD,
-            "aws_endpoint_url": self.url,
-        }
-
-    def client(self, service: str = "s3", user: str = USER, secret: str = PASSWORD) -> Any:
-        """boto3, to fill it: unmodified, as anybody would."""
-        client = boto3.client(
-            service, endpoint_url=self.url, aws_access_key_id=user, aws_secret_access_key=secret,
-            region_name=REGION, verify=self.ca_file, config=Config(s3={"addressing_style": "path"}),
-        )  # fmt: skip
-        self.closing.callback(client.close)
-        return client
-
-    def bucket(self, name: str, files: Mapping[str, bytes] | None = None) -> Any:
-        """A new bucket with these objects, and the client."""
-        s3 = self.client()
-        s3.create_bucket(Bucket=name)
-        for key, body in (files or {}).items():
-            s3.put_object(Bucket=name, Key=key, Body=body)
-        return s3
+    pid: int = 0
 
 
 REGION = "eu-test-1"  # not what clients take when nobody says: it has to be found
@@ -120,12 +69,13 @@ def minio(
     data = folder / "data"
     data.mkdir()
     with (
-        running([*argv, str(data)], port=port, log=log, env=env),
+        running([*argv, str(data)], port=port, log=log, env=env) as process,
         contextlib.ExitStack() as closing,
     ):
         scheme = "http" if tls is None else "https"
         ca_file = None if tls is None else str(tls.ca_file)
-        found = Minio(f"{scheme}://127.0.0.1:{port}", port, log, closing, ca_file)
+        url = f"{scheme}://127.0.0.1:{port}"
+        found = Minio(url, port, log, closing, ca_file, USER, PASSWORD, REGION, process.pid)
         _wait_usable(found)
         yield found
 

@@ -8,16 +8,15 @@ headers, unquoted ETags. It lives in a virtual environment of its own outside th
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.building import tool
 from tests.support.processes import free_port, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.hub_repo import HubRepo
 
@@ -43,17 +42,10 @@ class Olah:
     log: Path
 
 
-def install_olah() -> Path:
-    """The `olah-cli` command, installed from pinned packages when it is missing."""
-    setup = Path(__file__).resolve().parents[2] / "scripts" / "setup"
-    done = subprocess.run([setup, "--tool", "olah-cli"], check=True, stdout=subprocess.PIPE)
-    return Path(os.fsdecode(done.stdout).strip())
-
-
 @contextlib.contextmanager
 def olah(repo: HubRepo, data: Path, *, port: int | None = None) -> Iterator[Olah]:
     """Serve a repository until the block ends. `port` is for a restart at the same place."""
-    command = install_olah()
+    command = tool("olah-cli")
     data.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     config = data / "olah.toml"

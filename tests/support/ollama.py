@@ -1,6 +1,6 @@
 """Ollama itself, as a server and as the client of one, with a small model of its own making.
 
-Built from source like Kubo. Its module archive leaves some headers out: they come from Debian's and
+Its module archive leaves some headers out: they come from Debian's and
 Python's packages, unpacked and not installed. Nothing outside this machine is asked once it is
 built: its update checks go to a host that is not there.
 """
@@ -8,53 +8,37 @@ built: its update checks go to a host that is not there.
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
 import struct
 import subprocess
 import sys
 import tarfile
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.kubo import BUILD_S, go_command
+from tests.support.building import BUILD_S, CACHE, go_build, go_module, made
 from tests.support.processes import free_port, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 VERSION = "v0.24.0"
 MODULE = "github.com/ollama/ollama"
 COMMAND_S = 120.0
-# As it is now: some tests give themselves another HOME.
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "p2pcache-tests"
 _PINS = Path(__file__).resolve().parents[2] / "scripts" / "pins" / "ollama.txt"
 
 
 def ollama_binary() -> Path:
     """The `ollama` command, built when it is missing: 2 minutes."""
-    binary = _CACHE / f"ollama-{VERSION}" / "ollama"
-    if binary.exists():
-        return binary
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    go = go_command()
-    # Beside its final place: see `kubo.ipfs_binary`.
-    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
-        module = subprocess.run(
-            [go, "mod", "download", "-json", f"{MODULE}@{VERSION}"],
-            check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
-        )  # fmt: skip
-        headers = _headers(Path(folder))
-        built = Path(folder) / "ollama"
-        subprocess.run(
-            [go, "build", "-mod=readonly", "-o", built, "."],
-            check=True, cwd=json.loads(module.stdout)["Dir"], timeout=BUILD_S,
-            env={**os.environ, "CGO_CFLAGS": f"-I{headers}", "CGO_CXXFLAGS": f"-I{headers}"},
-        )  # fmt: skip
-        built.rename(binary)
-    return binary
+
+    def build(draft: Path) -> None:
+        headers = _headers(draft.parent)
+        flags = {"CGO_CFLAGS": f"-I{headers}", "CGO_CXXFLAGS": f"-I{headers}"}
+        go_build(go_module(MODULE, VERSION), draft, env=flags)
+
+    return made(CACHE / f"ollama-{VERSION}" / "ollama", build)
 
 
 def _headers(folder: Path) -> Path:
@@ -84,18 +68,36 @@ def _headers(folder: Path) -> Path:
 
 def small_gguf(tensor_bytes: int = 4 << 20) -> bytes:
     """A model file that Ollama reads, of one tensor of float32."""
-    fields: list[tuple[str, str | int]] = [
-        ("general.architecture", "llama"), ("general.name", "small"),
-        ("llama.context_length", 64), ("llama.block_count", 1), ("llama.embedding_length", 8),
-        ("tokenizer.ggml.model", "llama"),
-    ]  # fmt: skip
-    data = b"GGUF" + struct.pack("<IQQ", 3, 1, len(fields))
-    for key, value in fields:
+    fields: dict[str, str | int | list[str]] = {
+        "general.architecture": "llama", "general.name": "small",
+        "llama.context_length": 64, "llama.block_count": 1, "llama.embedding_length": 8,
+        "tokenizer.ggml.model": "llama",
+    }  # fmt: skip
+    return gguf_of(fields, {"token_embd.weight": (tensor_bytes // 4,)})
+
+
+def gguf_of(
+    fields: Mapping[str, str | int | list[str]],
+    tensors: Mapping[str, tuple[int, ...]],
+    split: int | None = None,
+) -> bytes:
+    """A GGUF with these keys (uint32 and texts) and tensors of float32. `split`: split.count."""
+    keys = dict(fields) | ({} if split is None else {"split.count": split})
+    data = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    for key, value in keys.items():
         data += _text(key)
-        is_text = isinstance(value, str)
-        data += struct.pack("<I", 8) + _text(value) if is_text else struct.pack("<II", 4, value)
-    data += _text("token_embd.weight") + struct.pack("<IQIQ", 1, tensor_bytes // 4, 0, 0)
-    return data + bytes(-len(data) % 32) + bytes(range(256)) * (tensor_bytes // 256)
+        if isinstance(value, list):
+            data += struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_text, value))
+        elif isinstance(value, str):
+            data += struct.pack("<I", 8) + _text(value)
+        else:
+            data += struct.pack("<II", 4, value)
+    offset = 0
+    for name, shape in tensors.items():
+        data += _text(name) + struct.pack("<I", len(shape))
+        data += struct.pack(f"<{len(shape)}QIQ", *shape, 0, offset)
+        offset += math.prod(shape) * 4 + -math.prod(shape) * 4 % 32
+    return data + bytes(-len(data) % 32) + (bytes(range(256)) * (offset // 256 + 1))[:offset]
 
 
 def _text(text: str) -> bytes:
@@ -111,6 +113,7 @@ class Ollama:
     home: Path
     models: Path
     log: Path
+    pid: int = 0
 
     @property
     def env(self) -> dict[str, str]:
@@ -154,5 +157,5 @@ def ollama(folder: Path) -> Iterator[Ollama]:
     (folder / "home").mkdir(parents=True, exist_ok=True)
     made = Ollama(free_port(), folder / "home", folder / "models", folder / "ollama.log")
     argv = [str(ollama_binary()), "serve"]
-    with running(argv, port=made.port, log=made.log, env=made.env):
-        yield made
+    with running(argv, port=made.port, log=made.log, env=made.env) as process:
+        yield replace(made, pid=process.pid)

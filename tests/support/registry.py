@@ -1,7 +1,4 @@
-"""The CNCF's registry (distribution), and the clients crane and oras, as others wrote them.
-
-Built from source through Go's module proxy on first use, like Kubo; all checkouts share them.
-"""
+"""The CNCF's registry (distribution), and the clients crane and oras, as others wrote them."""
 
 from __future__ import annotations
 
@@ -10,27 +7,24 @@ import contextlib
 import json
 import os
 import subprocess
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.kubo import BUILD_S, go_command
+from tests.support.building import go_program
 from tests.support.processes import free_port, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.certs import ServerCert
 
 # name: module, version, package. Each is the newest whose checksum Go's database has.
-_TOOLS = {
+TOOLS = {
     "registry": ("github.com/distribution/distribution/v3", "v3.1.2", "./cmd/registry"),
     "crane": ("github.com/google/go-containerregistry", "v0.22.1", "./cmd/crane"),
     "oras": ("oras.land/oras", "v1.2.3", "./cmd/oras"),
 }
-# As it is now: some tests give themselves another HOME.
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "p2pcache-tests"
 COMMAND_S = 120.0
 USER, PASSWORD = "tester", "a-secret-of-the-registry"
 # bcrypt of PASSWORD: `htpasswd -nbB`, which no machine has to have
@@ -39,30 +33,8 @@ _HTPASSWD = "tester:$2b$05$vfceu.oi8t9l0LVk7pdc0OM/CACnCQF0UGX73XABp9WQnF74HzkVC
 
 def tool(name: str) -> Path:
     """`registry`, `crane` or `oras`, built when it is missing."""
-    module, version, package = _TOOLS[name]
-    binary = _CACHE / f"{name}-{version}" / name
-    if binary.exists():
-        return binary
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    go = go_command()
-    # Beside its final place: see `kubo.ipfs_binary`.
-    with tempfile.TemporaryDirectory(dir=binary.parent, prefix="build-") as folder:
-        found = subprocess.run(
-            [go, "mod", "download", "-json", f"{module}@{version}"],
-            check=True, stdout=subprocess.PIPE, cwd=folder, timeout=BUILD_S,
-        )  # fmt: skip
-        built = Path(folder) / name
-        subprocess.run(
-            [go, "build", "-mod=readonly", "-o", built, package],
-            check=True, cwd=json.loads(found.stdout)["Dir"], timeout=BUILD_S,
-        )  # fmt: skip
-        built.rename(binary)
-    return binary
-
-
-def build_all() -> list[Path]:
-    """All of them, before the tests that use them."""
-    return [tool(name) for name in _TOOLS]
+    module, version, package = TOOLS[name]
+    return go_program(name, module, version, package)
 
 
 @dataclass(frozen=True)
@@ -73,6 +45,7 @@ class Registry:
     log: Path
     home: Path
     data: Path
+    pid: int
 
     @property
     def host(self) -> str:
@@ -159,8 +132,9 @@ def registry(
     home.mkdir(exist_ok=True)
     log = folder / "registry.log"
     env = {"HOME": str(folder), "OTEL_TRACES_EXPORTER": "none"}
-    with running([str(tool("registry")), "serve", str(config)], port=port, log=log, env=env):
-        there = Registry(port, log, home, data)
+    argv = [str(tool("registry")), "serve", str(config)]
+    with running(argv, port=port, log=log, env=env) as process:
+        there = Registry(port, log, home, data, process.pid)
         if login:
             docker_config(home, there.host)
         yield there

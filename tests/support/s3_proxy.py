@@ -1,4 +1,4 @@
-"""A bucket with a fault: everything goes to a real MinIO, and some answers are another's.
+"""A bucket with a fault: everything goes to a real store, and some answers are another's.
 
 Requests pass as they are, with the proxy's own host, which is what was signed.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import socket
 import threading
 from collections.abc import Callable  # noqa: TC003 - a dataclass field
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ from urllib.parse import parse_qs, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.minio import Minio
+    from tests.support.azurite import Azurite
+    from tests.support.fake_gcs import FakeGcs
+    from tests.support.s3_server import S3Server
 
 _XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>scripted</Message></Error>"
 _CHUNK_BYTES = 1 << 16
@@ -34,7 +37,12 @@ class Ask:
 
     @property
     def lists(self) -> bool:
-        return self.path.count("/") == 1 or self.path.endswith("/")
+        return self.path.count("/") == 1 or self.path.endswith("/") or "prefix" in self.query
+
+    @property
+    def writes(self) -> bool:
+        """It has bytes of an object or of a part."""
+        return self.method == "PUT"
 
     @property
     def reads(self) -> bool:
@@ -43,7 +51,9 @@ class Ask:
 
 @dataclass(frozen=True)
 class Reply:
-    """In place of MinIO's answer; with `cut_after` or `wait_s`, MinIO's own, cut or late."""
+    """In place of the store's answer; with `cut_after` or `wait_s`, its own, cut or late.
+    `cut_body`: so many bytes of what the client sends are read, then it is cut.
+    """
 
     status: int = 0
     code: str | None = None
@@ -51,6 +61,7 @@ class Reply:
     body: bytes | None = None
     cut_after: int | None = None
     wait_s: float = 0.0
+    cut_body: int | None = None
 
 
 @dataclass
@@ -61,14 +72,17 @@ class S3Proxy:
     fault: Callable[[Ask], Reply | None] = lambda ask: None
     seen: list[Ask] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
+    taken_bytes: int = 0  # of objects and parts, as they came
 
     def reads(self) -> list[Ask]:
         return [ask for ask in self.seen if ask.reads]
 
 
 @contextlib.contextmanager
-def s3_proxy(server: Minio) -> Iterator[S3Proxy]:
+def s3_proxy(server: S3Server | FakeGcs | Azurite) -> Iterator[S3Proxy]:
     """Serves while the context is open."""
+
+    counting = threading.Lock()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -80,10 +94,26 @@ def s3_proxy(server: Minio) -> Iterator[S3Proxy]:
             proxy.seen.append(ask)
             reply = proxy.fault(ask) or Reply()
             proxy.closing.wait(reply.wait_s)
+            if reply.cut_body is not None:
+                self.rfile.read(reply.cut_body)
+                self.connection.shutdown(socket.SHUT_RDWR)
+                self.close_connection = True
+                return
             if reply.status:
+                for _ in self._body(ask):
+                    pass
                 self._say(reply)
             else:
-                self._forward(reply)
+                self._forward(ask, reply)
+
+        def _body(self, ask: Ask) -> Iterator[bytes]:
+            left = int(ask.headers.get("content-length", "0"))
+            while left and (chunk := self.rfile.read(min(left, _CHUNK_BYTES))):
+                left -= len(chunk)
+                if ask.writes:
+                    with counting:
+                        proxy.taken_bytes += len(chunk)
+                yield chunk
 
         def _say(self, reply: Reply) -> None:
             body = reply.body
@@ -99,13 +129,15 @@ def s3_proxy(server: Minio) -> Iterator[S3Proxy]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        def _forward(self, reply: Reply) -> None:
+        def _forward(self, ask: Ask, reply: Reply) -> None:
             upstream = http.client.HTTPConnection(f"127.0.0.1:{server.port}", timeout=60)
             with contextlib.closing(upstream):
                 upstream.putrequest(self.command, self.path, True, True)
                 for name, value in self.headers.items():
                     upstream.putheader(name, value)
                 upstream.endheaders()
+                for chunk in self._body(ask):
+                    upstream.send(chunk)
                 with upstream.getresponse() as answer:
                     self._pass_on(answer, reply.cut_after)
 
@@ -116,8 +148,10 @@ def s3_proxy(server: Minio) -> Iterator[S3Proxy]:
                     self.send_header(name, value)
             self.end_headers()
             while chunk := answer.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)):
-                self.wfile.write(chunk)
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if answer.chunked else chunk)
                 left = None if left is None else left - len(chunk)
+            if answer.chunked and left is None and self.command != "HEAD":
+                self.wfile.write(b"0\r\n\r\n")
             self.close_connection = left is not None
 
         def do_GET(self) -> None:
@@ -126,7 +160,7 @@ def s3_proxy(server: Minio) -> Iterator[S3Proxy]:
                 return
             self.close_connection = True
 
-        do_HEAD = do_GET
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
         def log_message(self, *args: object) -> None:
             pass

@@ -50,6 +50,11 @@ NETWORK_STATUS = {
     "lanes": {"port": 4802, "tls": True, "limit_up_bytes_per_s": 10 << 20, "connections": 3,
               "sent_bytes": 5 << 30},
 }  # fmt: skip
+ADOPTED = {
+    "folder": "/data/mo\ndels", "kind": "hub", "private": False, "files": 2, "bytes": 5 << 20,
+    "waiting_files": 1, "waiting_bytes": 3 << 20, "settling": 1, "left_out": {"link": 2},
+    "problem": None, "manifest": None, "paused": True,
+}  # fmt: skip
 FAILURES = {kind.code: kind for kind in errors.ALL_ERRORS}
 LAST_ITEM_COUNT = 50
 
@@ -176,6 +181,18 @@ class ScriptedService:
         await emit({"type": "item", "value": value})
         return {}
 
+    async def op_adopt(self, args, emit):
+        await emit({"type": "progress", "phase": "hashing", "done_bytes": 5, "total_bytes": 9})
+        return ADOPTED | {"folder": args["path"], "private": args["private"],
+                          "notes": ["it is\nopen"]}  # fmt: skip
+
+    async def op_adopted(self, args, emit):
+        await emit({"type": "item", "value": ADOPTED})
+        return {}
+
+    async def op_unadopt(self, args, emit):
+        return {"folder": args["path"], "files": 2}
+
     async def op_rm(self, args, emit):
         return {"freed_bytes": 1 << 20}
 
@@ -240,6 +257,8 @@ class ScriptedService:
                 "limits": {"requests_per_s": 50.0, "concurrent": 8,
                            "bytes_per_s": 100.0 * (1 << 20), "month_bytes": 1 << 40},
                 "bytes": 1 << 40, "requests": 10, "used_up": True, "members": members,
+                "errors": 3, "sent_bytes": 1 << 20, "sent_requests": 2, "content_bytes": 2 << 20,
+                "copies": 1.05, "cost": {"amount": 98.956, "currency": "USD"},
                 "parked": [{"peer": PEER, "ours": True, "until": time.time() + 90.0}]}}
         )  # fmt: skip
         return {}

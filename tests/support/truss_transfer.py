@@ -11,13 +11,15 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.building import tool
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 CALL_S = 60.0
 _ENTER = """
@@ -35,13 +37,6 @@ exec chroot "$root" "$@"
 _RESOLVE = "import sys, truss_transfer; truss_transfer.lazy_data_resolve(sys.argv[1])"
 
 
-def truss_python() -> Path:
-    """The Python that can import it, installed from pinned packages when it is missing."""
-    setup = Path(__file__).resolve().parents[2] / "scripts" / "setup"
-    done = subprocess.run([setup, "--tool", "truss-transfer"], check=True, stdout=subprocess.PIPE)
-    return Path(os.fsdecode(done.stdout).strip())
-
-
 @dataclass(frozen=True)
 class Resolved:
     returncode: int
@@ -56,7 +51,7 @@ def truss_resolve(pointers: str, to: Path, scratch: Path, env: Mapping[str, str]
     (root / "static-bptr").mkdir(parents=True)
     (root / "static-bptr" / "static-bptr-manifest.json").write_text(pointers)
     command = _namespace(
-        "sh", "-c", _ENTER, "sh", str(root), str(truss_python()), "-c", _RESOLVE, str(to)
+        "sh", "-c", _ENTER, "sh", str(root), str(tool("truss-transfer")), "-c", _RESOLVE, str(to)
     )
     done = subprocess.run(
         command, check=False, text=True, timeout=CALL_S,
@@ -74,6 +69,6 @@ def truss_call(code: str) -> object:
     """What an expression over `truss_transfer` is, as JSON."""
     program = f"import json, truss_transfer; print(json.dumps({code}))"
     done = subprocess.run(
-        [truss_python(), "-c", program], check=True, stdout=subprocess.PIPE, timeout=CALL_S
+        [tool("truss-transfer"), "-c", program], check=True, stdout=subprocess.PIPE, timeout=CALL_S
     )
     return json.loads(done.stdout)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from p2pcache.config import settings
-from p2pcache.config.origins import MAX_BUDGETS, budgets, format_budgets
+from p2pcache.config.origins import (
+    MAX_BUDGETS,
+    budgets,
+    format_budgets,
+    format_prices,
+    prices,
+)
 from p2pcache.content.peerid import format_peer_id, peer_id_of
 from p2pcache.errors import UsageError
 from p2pcache.transfer.budgets import Limits
@@ -85,3 +91,31 @@ def test_a_budget_may_stand_in_the_file(tmp_path):
     assert loaded.show()["origins.budgets"]["text"] == (
         "huggingface.co month=10TB; 10.0.0.7:8080 concurrent=2"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("hub.example gb=0.09", "hub.example gb=0.09 requests=0 USD"),
+        (
+            "hub.example:8080 EUR requests=0.4 gb=1\n\ns3.example gb=0",
+            "hub.example:8080 gb=1 requests=0.4 EUR; s3.example gb=0 requests=0 USD",
+        ),
+        ("none", "none"),
+    ],
+)
+def test_prices_are_read_and_shown_as_they_may_be_written(text: str, shown: str) -> None:
+    assert format_prices(prices(text)) == shown
+    assert prices(shown) == prices(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hub.example", "hub.example USD", "hub.example gb=-1", "hub.example gb=x",
+     "hub.example gb=nan",
+     "hub.example gb=1 gb=2", "hub.example gb=1 USD EUR", "hub.example kg=1", "a/b gb=1",
+     "hub.example gb=1; hub.example gb=2", ";".join(f"h{n} gb=1" for n in range(65))],
+)  # fmt: skip
+def test_what_is_no_price_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"`|64"):
+        prices(text)

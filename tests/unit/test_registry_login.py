@@ -219,5 +219,6 @@ def test_a_model_is_shown_to_ollama_where_its_user_expects_it(
     assert where(to_ollama=False) is None
     assert where(to_ollama=str(home / "other")) == str(home / "other")
     assert where("hf://a/b") is None
-    with pytest.raises(UsageError, match="Ollama"):
-        where("hf://a/b", to_ollama=True)
+    assert where("hf://a/b", to_ollama=True) == str(home / "named"), "a GGUF, when asked for"
+    assert where("hf://a/b", ollama_name="x:y") == str(home / "named"), "a name is such a wish"
+    assert where("hf://a/b", ollama_name="x:y", to_ollama=False) is None

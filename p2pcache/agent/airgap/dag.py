@@ -17,7 +17,7 @@ from p2pcache.content.carstream import encode_car
 from p2pcache.content.dag import path as dag_path
 from p2pcache.content.dag import traverse
 from p2pcache.content.dag.walk import run, stream
-from p2pcache.errors import Denied, NotFound, UsageError
+from p2pcache.errors import Denied, NotFound, Unavailable, UsageError
 from p2pcache.transfer.folders import folder_root
 from p2pcache.transfer.progress import Progress
 
@@ -107,6 +107,8 @@ def _root(parts: Parts, text: str, get: Get) -> bytes:
     found = parts.store.find_many([file.digest for file in manifest.files])
     if any(file.digest not in found for file in manifest.files):
         raise NotFound(f"not all files of `{text}` are here", hint=f"`p2pcache get {text}`")
+    if any(blob.root_cid is None for blob in found.values()):
+        raise Unavailable(f"a root of `{text}` is not known yet", hint="try again in a moment")
     return folder_root({file.path: found[file.digest] for file in manifest.files})
 
 

@@ -34,12 +34,22 @@ from p2pcache.agent.localapi.home_lock import elsewhere
 from p2pcache.errors import AgentNotRunning, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from p2pcache.agent.localapi import answers
-    from p2pcache.agent.localapi.client import OnItem, OnProgress
+    from p2pcache.agent.localapi.adopted import AdoptAnswer, AdoptedAnswer, UnadoptAnswer
+    from p2pcache.agent.localapi.client import OnItem
     from p2pcache.agent.localapi.embedded import EmbeddedAgent
-    from p2pcache.agent.localapi.options import BptrOptions, GetOptions, PreloadOptions, PushOptions
+    from p2pcache.agent.localapi.options import (
+        BptrOptions,
+        BucketOptions,
+        GetOptions,
+        PreloadOptions,
+        PushOptions,
+    )
+    from p2pcache.agent.localapi.receipt import ReceiptAnswer
+
+    AnyProgress = Callable[[answers.Progress], Awaitable[None] | None]
 
 MAX_CONNECTIONS = 16  # calls at once; the rest wait here. An agent serves 128 connections
 
@@ -48,7 +58,8 @@ class AsyncClient:
     """Conversations with the agent of `home`; see `client.Client` for operations and errors.
 
     If a call is cancelled, the agent stops it unless others wait for the same; what was verified is
-    kept. `on_progress` is a plain function, called in the caller's task.
+    kept. `on_progress` is a function or an async one, called in the caller's task: while it awaits,
+    nothing of that call is read.
     """
 
     def __init__(
@@ -99,9 +110,12 @@ class AsyncClient:
         kubo: str | None = None,
         platform: str | None = None,
         layout: str | None = None,
+        secret: str | None = None,
     ) -> answers.ResolveAnswer:
         """What a ref means now: its manifest and files."""
-        call = calls.resolve(ref, revision, refresh, offline, credentials, kubo, platform, layout)
+        call = calls.resolve(
+            ref, revision, refresh, offline, credentials, kubo, platform, layout, secret
+        )
         value, files = await self.call(call.op, call.args)
         return cast("answers.ResolveAnswer", {**value, "files": files})
 
@@ -109,7 +123,7 @@ class AsyncClient:
         self,
         ref: str,
         *,
-        on_progress: OnProgress | None = None,
+        on_progress: AnyProgress | None = None,
         **options: Unpack[GetOptions],
     ) -> answers.GetAnswer:
         """Bring a ref's files here, verified; `path` of the answer says where they are."""
@@ -122,24 +136,39 @@ class AsyncClient:
         self,
         files: Sequence[str | os.PathLike[str]],
         *,
-        on_progress: OnProgress | None = None,
+        on_progress: AnyProgress | None = None,
         **options: Unpack[BptrOptions],
     ) -> answers.BptrAnswer:
         """Bring what Baseten's pointer files name, verified, under the names that they give."""
         call = calls.bptr_pull(files, **options)
         return cast("answers.BptrAnswer", (await self.call(call.op, call.args, on_progress))[0])
 
+    async def bucket(
+        self,
+        what: str,
+        *,
+        on_progress: AnyProgress | None = None,
+        on_item: OnItem | None = None,
+        **options: Unpack[BucketOptions],
+    ) -> Answer:
+        """An operation on a bucket of hf-cache-sync (pull, push, list, remote, diff, prune, watch,
+        doctor): what it answers, and its items.
+        """
+        call = calls.bucket(what, **options)
+        return await self.call(call.op, call.args, on_progress, on_item)
+
     async def push(
         self,
         what: str | os.PathLike[str],
+        dest: str | None = None,
         *,
-        on_progress: OnProgress | None = None,
+        on_progress: AnyProgress | None = None,
         **options: Unpack[PushOptions],
     ) -> answers.PushAnswer:
-        """Put a file or folder into the store; with `to`, give it, or what a ref means, to another
-        place: see PushOptions.
+        """Put a file or folder into the store; with `dest` (or `to`), give it, or what a ref means,
+        to another place: see PushOptions.
         """
-        call = calls.push(what, **options)
+        call = calls.push(what, dest, **options)
         return cast("answers.PushAnswer", (await self.call(call.op, call.args, on_progress))[0])
 
     async def export(
@@ -149,7 +178,7 @@ class AsyncClient:
         *,
         gated: bool = False,
         plain: bool = False,
-        on_progress: OnProgress | None = None,
+        on_progress: AnyProgress | None = None,
     ) -> answers.ExportAnswer:
         """Write refs, all of them here, into one file; `gated`: restricted ones too. `plain`: one
         ref as its DAG and nothing else, as `ipfs dag export` does; a CID without a manifest always.
@@ -158,7 +187,7 @@ class AsyncClient:
         return cast("answers.ExportAnswer", (await self.call(call.op, call.args, on_progress))[0])
 
     async def import_bundle(
-        self, path: str | os.PathLike[str], *, on_progress: OnProgress | None = None
+        self, path: str | os.PathLike[str], *, on_progress: AnyProgress | None = None
     ) -> answers.ImportAnswer:
         """Take in the content and the names of a file that `export` wrote, or the DAGs of any other
         CAR, whose roots are pinned.
@@ -166,13 +195,36 @@ class AsyncClient:
         call = calls.import_bundle(path)
         return cast("answers.ImportAnswer", (await self.call(call.op, call.args, on_progress))[0])
 
+    async def adopt(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        private: bool = False,
+        wait: bool = False,
+        on_progress: AnyProgress | None = None,
+    ) -> AdoptAnswer:
+        """Read a folder of somebody else's in place; `wait`: until all of it is hashed. `private`:
+        no other agent gets what it alone shows.
+        """
+        call = calls.adopt(path, private, wait)
+        return cast("AdoptAnswer", (await self.call(call.op, call.args, on_progress))[0])
+
+    async def adopted(self) -> list[AdoptedAnswer]:
+        """The folders that are read in place."""
+        return cast("list[AdoptedAnswer]", (await self.call("adopted", {}))[1])
+
+    async def unadopt(self, path: str | os.PathLike[str]) -> UnadoptAnswer:
+        """Read it in place no more; its files stay as they are."""
+        call = calls.unadopt(path)
+        return cast("UnadoptAnswer", (await self.call(call.op, call.args))[0])
+
     async def publish(self, ref: str) -> answers.PublishAnswer:
         """Give what a ref means here to the public IPFS network, while `ipfs.public` is `share`."""
         return cast("answers.PublishAnswer", await self._on_ref("publish", ref))
 
-    async def unpublish(self, ref: str) -> dict[str, Any]:
+    async def unpublish(self, ref: str) -> answers.UnpublishAnswer:
         """Give it to no stranger any more."""
-        return await self._on_ref("unpublish", ref)
+        return cast("answers.UnpublishAnswer", await self._on_ref("unpublish", ref))
 
     async def published(self) -> list[answers.PublishedAnswer]:
         """What is public."""
@@ -182,13 +234,13 @@ class AsyncClient:
         """The manifests that the store knows."""
         return cast("list[answers.LsAnswer]", (await self.call("ls", {}))[1])
 
-    async def pin(self, ref: str) -> dict[str, Any]:
+    async def pin(self, ref: str) -> answers.PinAnswer:
         """Keep a ref or manifest from being evicted."""
-        return await self._on_ref("pin", ref)
+        return cast("answers.PinAnswer", await self._on_ref("pin", ref))
 
-    async def unpin(self, ref: str) -> dict[str, Any]:
+    async def unpin(self, ref: str) -> answers.PinAnswer:
         """Let it be evicted again."""
-        return await self._on_ref("unpin", ref)
+        return cast("answers.PinAnswer", await self._on_ref("unpin", ref))
 
     async def rm(self, ref: str, *, force: bool = False) -> answers.RmAnswer:
         """Forget a ref or manifest and what nothing else needs; `force`: even if pinned."""
@@ -206,7 +258,7 @@ class AsyncClient:
         ref: str | None = None,
         *,
         repair: bool = False,
-        on_progress: OnProgress | None = None,
+        on_progress: AnyProgress | None = None,
     ) -> answers.VerifyAnswer:
         """Hash what is stored again (everything, or one ref); `repair`: fetch bad blocks again."""
         args = calls.verify(ref, repair).args
@@ -216,13 +268,16 @@ class AsyncClient:
         """The agent now."""
         return cast("answers.StatusAnswer", (await self.call("status", {}))[0])
 
-    async def origins(self) -> list[answers.OriginStatus]:
-        """What the network fetched of each origin this month, by whom, and what it may."""
-        return cast("list[answers.OriginStatus]", (await self.call("origins", {}))[1])
+    async def origins(self, month: str | None = None) -> list[answers.OriginStatus]:
+        """What the network fetched of each origin this month (or `2026-11`), by whom, what it may,
+        and what it cost.
+        """
+        args = {} if month is None else {"month": month}
+        return cast("list[answers.OriginStatus]", (await self.call("origins", args))[1])
 
-    async def why(self, ref: str = "last") -> dict[str, Any]:
+    async def why(self, ref: str = "last") -> ReceiptAnswer:
         """The receipt of the last pull, or of a ref's."""
-        return await self._on_ref("why", ref)
+        return cast("ReceiptAnswer", await self._on_ref("why", ref))
 
     async def trace(
         self, on_line: Callable[[str], None], ref: str | None = None, *, once: bool
@@ -237,9 +292,10 @@ class AsyncClient:
         """The agent's checks of itself and its surroundings."""
         return cast("list[answers.CheckAnswer]", (await self.call("doctor", {}))[1])
 
-    async def config(self) -> dict[str, dict[str, Any]]:
+    async def config(self) -> dict[str, answers.SettingAnswer]:
         """Every setting with its value and where that came from."""
-        return (await self.call("config", {}))[0]
+        found = (await self.call("config", {}))[0]
+        return cast("dict[str, answers.SettingAnswer]", found)
 
     async def init(self) -> answers.NetworkAnswer:
         """Make a network of one's own: identity, network key, and its admin. Idempotent."""
@@ -291,7 +347,7 @@ class AsyncClient:
         return cast("list[answers.PreloadAnswer]", (await self.call("preload_list", {}))[1])
 
     async def preload_state(
-        self, preload: str, *, watch: bool = False, on_progress: OnProgress | None = None
+        self, preload: str, *, watch: bool = False, on_progress: AnyProgress | None = None
     ) -> answers.PreloadStateAnswer:
         """How far every agent is with a preload. `watch`: returns when it is over; until then
         `on_progress` gets the same maps as they change.
@@ -317,7 +373,7 @@ class AsyncClient:
         self,
         op: str,
         args: dict[str, Any],
-        on_progress: OnProgress | None = None,
+        on_progress: AnyProgress | None = None,
         on_item: OnItem | None = None,
     ) -> Answer:
         """Any operation by name: its result, and the items that came before it; `on_item` gets
@@ -418,15 +474,15 @@ class _Connection:
         self,
         op: str,
         args: dict[str, Any],
-        on_progress: OnProgress | None,
+        on_progress: AnyProgress | None,
         on_item: OnItem | None = None,
     ) -> Answer:
         """One request from its first byte to its answer. If cancelled, close the connection."""
         await self._send(self._exchange.ask(op, args))
         while self._exchange.answer is None:
             for progress in self._exchange.feed(await self._receive()):
-                if on_progress is not None:
-                    on_progress(progress)
+                if on_progress is not None and (told := on_progress(progress)) is not None:
+                    await told
             if on_item is not None:
                 for item in self._exchange.take_items():
                     on_item(item)

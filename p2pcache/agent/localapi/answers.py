@@ -6,7 +6,10 @@ fields of a newer agent. Digests and CIDs are text (hex, base32).
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from p2pcache.agent.localapi.adopted import AdoptedAnswer
 
 
 class FileAnswer(TypedDict):
@@ -40,7 +43,7 @@ class ResolveAnswer(TypedDict):
 
 
 class Progress(TypedDict):
-    """How far a `get` or `verify` is. Any field may be missing early on."""
+    """How far a `get`, `push` or `verify` is. Any field may be missing early on."""
 
     phase: NotRequired[str]
     file: NotRequired[str | None]
@@ -88,20 +91,24 @@ class GetAnswer(TypedDict):
 class PushedTo(TypedDict):
     """What a destination lacked, and got. `destination`: its kind; `where`: its address.
 
-    `missing_blocks`, `missing_bytes`: before anything was sent, of blocks; `skipped_bytes`: of the
-    files, that it had. `pinned`: it keeps the root, as it says itself; `provided`: it announces it.
+    `missing_*`: before anything was sent, in blocks of an IPFS node or objects of a store;
+    `skipped_bytes`: of the files, that it had. `pinned`: it keeps the root, as it says itself;
+    `provided`: it announces it. `ref`: what `get` takes to bring it back from there.
     """
 
     destination: str
     where: str
     dry_run: bool
     missing_blocks: int
+    missing_objects: int
     missing_bytes: int
     sent_blocks: int
+    sent_objects: int
     sent_bytes: int
     skipped_bytes: int
     pinned: bool
     provided: bool
+    ref: str | None
     notes: list[str]
 
 
@@ -235,6 +242,20 @@ class PublishedAnswer(TypedDict):
     shared: bool
 
 
+class UnpublishAnswer(TypedDict):
+    """What is given to no stranger any more: a UnixFS root, or another CID."""
+
+    root: str
+
+
+class PinAnswer(TypedDict):
+    """What is pinned, or not any more, by its names as far as there are such."""
+
+    manifest: str | None
+    sha256: str | None
+    root: str | None
+
+
 class RmAnswer(TypedDict):
     """What `rm` freed, and why not more."""
 
@@ -339,10 +360,19 @@ class ParkedMember(TypedDict):
     until: float
 
 
+class OriginCostAnswer(TypedDict):
+    """Money, at the price of `origins.prices`."""
+
+    amount: float
+    currency: str
+
+
 class OriginStatus(TypedDict):
     """One origin in this month (UTC), as far as is known here. `limits`: `requests_per_s`,
     `concurrent`, `bytes_per_s` and `month_bytes`, each None where there is none; `renews_at`: unix
     time; `used_up`: nobody asks it any more before that. `members`: those that fetched most.
+    Of this agent alone: `errors`, `sent_*`, and `content_bytes`, of the distinct files of this
+    origin that came here in that month; `copies`: how often their bytes left the origin.
     """
 
     host: str
@@ -352,6 +382,12 @@ class OriginStatus(TypedDict):
     bytes: int
     requests: int
     used_up: bool
+    errors: int
+    sent_bytes: int
+    sent_requests: int
+    content_bytes: int
+    copies: float | None
+    cost: OriginCostAnswer | None
     members: list[OriginMember]
     parked: list[ParkedMember]
 
@@ -386,6 +422,14 @@ class IpfsStatus(TypedDict):
     waits: NotRequired[bool]
 
 
+class LimitStatus(TypedDict):
+    """The rates that hold now, None: no limit. `by_the_hour`: others hold at other hours."""
+
+    up_bytes_per_s: float | None
+    down_bytes_per_s: float | None
+    by_the_hour: bool
+
+
 class StatusAnswer(TypedDict):
     """The agent now."""
 
@@ -399,6 +443,8 @@ class StatusAnswer(TypedDict):
     rss_bytes: int
     network: NotRequired[NetworkStatus]
     ipfs: NotRequired[IpfsStatus]
+    adopted: NotRequired[list[AdoptedAnswer]]
+    limits: NotRequired[LimitStatus]
 
 
 class NetworkAnswer(TypedDict):
@@ -544,6 +590,16 @@ class PreloadStateAnswer(PreloadAnswer):
 
     agents: list[PreloadLine]
     over: bool
+
+
+class SettingAnswer(TypedDict):
+    """One setting. `text`: its value as it may be written; `source`: where that was said."""
+
+    value: Any
+    text: str
+    source: str
+    variable: str
+    help: str
 
 
 class CheckAnswer(TypedDict):

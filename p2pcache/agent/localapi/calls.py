@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from p2pcache.agent.localapi.answers import GetAnswer, VerifyAnswer
-    from p2pcache.agent.localapi.options import BptrOptions, GetOptions, PreloadOptions, PushOptions
+    from p2pcache.agent.localapi.options import (
+        BptrOptions,
+        BucketOptions,
+        GetOptions,
+        PreloadOptions,
+        PushOptions,
+    )
+
+_OF_SETTINGS = ("config", "hf_cache", "credentials", "max_gb")  # of BucketOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ def resolve(
     kubo: str | None,
     platform: str | None,
     layout: str | None,
+    secret: str | None = None,
 ) -> Call:
     """What does this ref mean?"""
     _check_wishes(offline, refresh)
@@ -49,6 +58,7 @@ def resolve(
             "refresh": refresh,
             "offline": offline,
             "credentials": _credentials(credentials, ref),
+            **_secret(secret),
             "kubo": config.kubo_of_caller(kubo),
         },
     )
@@ -68,7 +78,8 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
             "exclude": list(options.get("exclude", ())),
             "to": None if to is None else _absolute(to),
             "hf_cache": _hf_cache(options.get("hf_cache", to is None)),
-            "ollama": _ollama(ref, options.get("to_ollama"), by_default=to is None),
+            "ollama": _ollama(ref, _to_ollama(options), by_default=to is None),
+            "ollama_name": options.get("ollama_name"),
             "links": options.get("links", True),
             "dry_run": options.get("dry_run", False),
             "offline": options.get("offline", False),
@@ -78,6 +89,7 @@ def get(ref: str, **options: Unpack[GetOptions]) -> Call:
             "trust": options.get("trust"),
             "kubo": config.kubo_of_caller(options.get("kubo")),
             "credentials": _credentials(options.get("credentials"), ref),
+            **_secret(options.get("secret")),
         },
     )
 
@@ -143,9 +155,35 @@ def bptr_pull(files: Sequence[str | os.PathLike[str]], **options: Unpack[BptrOpt
     )
 
 
-def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:
+def bucket(what: str, **options: Unpack[BucketOptions]) -> Call:
+    """An operation on a bucket of hf-cache-sync, by its settings. Raises as `bucket_settings`."""
+    from p2pcache.config.hf_cache_sync import bucket_settings  # only where a bucket is used
+
+    named = options.get("config")
+    settings = bucket_settings(None if named is None else _absolute(named))
+    cache = options.get("hf_cache") or settings.hf_cache_dir or str(config.hub_cache_dir())
+    args: dict[str, Any] = {
+        "bucket": settings.bucket,
+        "prefix": settings.prefix,
+        "cache": _absolute(cache),
+        "login": settings.login,
+        "credentials": settings.over(_credentials(options.get("credentials"), "")),
+    }
+    if what == "prune":
+        limit_gb = options.get("max_gb")
+        args["max_bytes"] = int((settings.max_local_gb if limit_gb is None else limit_gb) * 2**30)
+    given = {name: value for name, value in options.items() if name not in _OF_SETTINGS}
+    given["allow_gated"] = settings.allow_gated or options.get("allow_gated", False)
+    return Call(f"bucket_{what}", {**args, **given})
+
+
+def push(
+    what: str | os.PathLike[str], dest: str | None = None, **options: Unpack[PushOptions]
+) -> Call:
     """Put a file or folder into the store, or give it, or what a ref means, to another place."""
-    to, text = options.get("to"), os.fspath(what)
+    to, text = options.get("to", dest), os.fspath(what)
+    if dest is not None and to != dest:
+        raise UsageError(f"two destinations: `{dest}` and `{to}`", hint="leave `to` out")
     is_path = to is None or isinstance(what, os.PathLike) or os.path.exists(_absolute(text))
     named = {"path": _absolute(text)} if is_path else {"ref": absolute_ref(text)}
     if to is None:
@@ -158,7 +196,12 @@ def push(what: str | os.PathLike[str], **options: Unpack[PushOptions]) -> Call:
             "kubo": config.kubo_of_caller(options.get("kubo")),
             "dry_run": options.get("dry_run", False),
             "allow_gated": options.get("allow_gated", False),
+            "limit_rate": options.get("limit_rate"),
+            "replicas": options.get("replicas"),
             "credentials": _credentials(options.get("credentials"), named.get("ref", "")),
+            **_secret(options.get("secret")),
+            "to_credentials": _credentials(options.get("to_credentials"), to),
+            **_secret(options.get("to_secret"), "to_"),
         },
     )
 
@@ -175,6 +218,17 @@ def export(refs: Sequence[str], path: str | os.PathLike[str], gated: bool, plain
 def import_bundle(path: str | os.PathLike[str]) -> Call:
     """Take in what a CAR holds."""
     return Call("import", {"path": _absolute(os.fspath(path))})
+
+
+def adopt(path: str | os.PathLike[str], private: bool, wait: bool) -> Call:
+    """Read a folder in place."""
+    args = {"path": _absolute(os.fspath(path)), "private": private, "wait": wait}
+    return Call("adopt", args)
+
+
+def unadopt(path: str | os.PathLike[str]) -> Call:
+    """Read it in place no more."""
+    return Call("unadopt", {"path": _absolute(os.fspath(path))})
 
 
 def verify(ref: str | None, repair: bool) -> Call:
@@ -233,13 +287,16 @@ def _hf_cache(wish: bool | str) -> str | None:
     return _absolute(wish)
 
 
+def _to_ollama(options: GetOptions) -> bool | str | None:
+    wish = options.get("to_ollama")
+    return True if wish is None and options.get("ollama_name") is not None else wish
+
+
 def _ollama(ref: str, wish: bool | str | None, *, by_default: bool) -> str | None:
-    """Where a model is to be shown to Ollama. Without a wish, where OLLAMA_MODELS says."""
-    if ref.partition(":")[0].lower() != "ollama":
-        if wish:
-            raise UsageError(
-                f"`{ref}` is no model of Ollama's", hint="--to-ollama is for ollama:// refs"
-            )
+    """Where a model is to be shown to Ollama. Without a wish, and for a model of Ollama's alone,
+    where OLLAMA_MODELS says.
+    """
+    if ref.partition(":")[0].lower() != "ollama" and not wish:
         return None
     if isinstance(wish, str):
         return _absolute(wish)
@@ -258,6 +315,21 @@ def _absolute(path: str) -> str:
             f"`{path}` is relative to a working directory that is gone",
             hint="go to a folder that exists, or write the path from its root",
         ) from exc
+
+
+def _secret(name: str | None, start: str = "") -> dict[str, Any]:
+    """A login by name, as truss-transfer finds them. Raises UsageError where there is none."""
+    if name is None:
+        return {}
+    from p2pcache.config import truss  # only where one is named
+
+    found = truss.secrets([name])
+    if not found:
+        raise UsageError(
+            f"there is no login `{name[:80]}`",
+            hint=f"set TRUSS_SECRET_{name[:80]}, or write the file /secrets/{name[:80]}",
+        )
+    return {f"{start}secret": name, f"{start}secrets": found}
 
 
 def _credentials(given: dict[str, str] | None, ref: str) -> dict[str, str]:

@@ -3,14 +3,17 @@
     with Client() as agent:
         folder = agent.get("hf://org/model")["path"]
 
-A Client belongs to one thread. It connects when it is first used, and again after an interruption.
+A Client belongs to one thread: `cancel` alone may be called by others. It connects when it is first
+used, and again after an interruption.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
@@ -20,15 +23,30 @@ from p2pcache.agent.localapi import calls
 from p2pcache.agent.localapi.exchange import AgentGone, Answer, Exchange
 from p2pcache.agent.localapi.home_lock import elsewhere
 from p2pcache.agent.localapi.listener import HasOptions, peer_uid
-from p2pcache.errors import AgentNotRunning, Denied, LocalFault, P2PCacheError, Unavailable
+from p2pcache.errors import (
+    AgentNotRunning,
+    Denied,
+    Interrupted,
+    LocalFault,
+    P2PCacheError,
+    Unavailable,
+)
 from p2pcache.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from p2pcache.agent.localapi import answers
+    from p2pcache.agent.localapi.adopted import AdoptAnswer, AdoptedAnswer, UnadoptAnswer
     from p2pcache.agent.localapi.embedded import EmbeddedAgent
-    from p2pcache.agent.localapi.options import BptrOptions, GetOptions, PreloadOptions, PushOptions
+    from p2pcache.agent.localapi.options import (
+        BptrOptions,
+        BucketOptions,
+        GetOptions,
+        PreloadOptions,
+        PushOptions,
+    )
+    from p2pcache.agent.localapi.receipt import ReceiptAnswer
     from p2pcache.agent.localapi.wire import Hello
 
     OnProgress = Callable[[answers.Progress], None]
@@ -83,7 +101,8 @@ class Client:
 
     Every method raises what the agent raised (see `p2pcache.errors`), AgentNotRunning when there is
     none, Unavailable when it fell silent. If a call is interrupted (KeyboardInterrupt, an
-    exception in `on_progress`), the agent is told to stop it; what was verified is kept.
+    exception in `on_progress`), the agent is told to stop it; what was verified is kept. So it is
+    by `cancel` from another thread, and after `timeout_s`: then Interrupted is raised.
     """
 
     def __init__(
@@ -152,10 +171,14 @@ class Client:
         kubo: str | None = None,
         platform: str | None = None,
         layout: str | None = None,
+        secret: str | None = None,
+        timeout_s: float | None = None,
     ) -> answers.ResolveAnswer:
         """What a ref means now: its manifest and files."""
-        call = calls.resolve(ref, revision, refresh, offline, credentials, kubo, platform, layout)
-        value, files = self.call(call.op, call.args)
+        call = calls.resolve(
+            ref, revision, refresh, offline, credentials, kubo, platform, layout, secret
+        )
+        value, files = self.call(call.op, call.args, timeout_s=timeout_s)
         return cast("answers.ResolveAnswer", {**value, "files": files})
 
     def get(
@@ -163,11 +186,12 @@ class Client:
         ref: str,
         *,
         on_progress: OnProgress | None = None,
+        timeout_s: float | None = None,
         **options: Unpack[GetOptions],
     ) -> answers.GetAnswer:
         """Bring a ref's files here, verified; `path` of the answer says where they are."""
         call = calls.get(ref, **options)
-        return calls.get_answer(*self.call(call.op, call.args, on_progress))
+        return calls.get_answer(*self.call(call.op, call.args, on_progress, timeout_s=timeout_s))
 
     pull = get
 
@@ -182,18 +206,35 @@ class Client:
         call = calls.bptr_pull(files, **options)
         return cast("answers.BptrAnswer", self.call(call.op, call.args, on_progress)[0])
 
+    def bucket(
+        self,
+        what: str,
+        *,
+        on_progress: OnProgress | None = None,
+        on_item: OnItem | None = None,
+        **options: Unpack[BucketOptions],
+    ) -> Answer:
+        """An operation on a bucket of hf-cache-sync (pull, push, list, remote, diff, prune, watch,
+        doctor): what it answers, and its items.
+        """
+        call = calls.bucket(what, **options)
+        return self.call(call.op, call.args, on_progress, on_item)
+
     def push(
         self,
         what: str | os.PathLike[str],
+        dest: str | None = None,
         *,
         on_progress: OnProgress | None = None,
+        timeout_s: float | None = None,
         **options: Unpack[PushOptions],
     ) -> answers.PushAnswer:
-        """Put a file or folder into the store; with `to`, give it, or what a ref means, to another
-        place: see PushOptions.
+        """Put a file or folder into the store; with `dest` (or `to`), give it, or what a ref means,
+        to another place: see PushOptions.
         """
-        call = calls.push(what, **options)
-        return cast("answers.PushAnswer", self.call(call.op, call.args, on_progress)[0])
+        call = calls.push(what, dest, **options)
+        found = self.call(call.op, call.args, on_progress, timeout_s=timeout_s)
+        return cast("answers.PushAnswer", found[0])
 
     def export(
         self,
@@ -219,13 +260,36 @@ class Client:
         call = calls.import_bundle(path)
         return cast("answers.ImportAnswer", self.call(call.op, call.args, on_progress)[0])
 
+    def adopt(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        private: bool = False,
+        wait: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> AdoptAnswer:
+        """Read a folder of somebody else's in place; `wait`: until all of it is hashed. `private`:
+        no other agent gets what it alone shows.
+        """
+        call = calls.adopt(path, private, wait)
+        return cast("AdoptAnswer", self.call(call.op, call.args, on_progress)[0])
+
+    def adopted(self) -> list[AdoptedAnswer]:
+        """The folders that are read in place."""
+        return cast("list[AdoptedAnswer]", self.call("adopted", {})[1])
+
+    def unadopt(self, path: str | os.PathLike[str]) -> UnadoptAnswer:
+        """Read it in place no more; its files stay as they are."""
+        call = calls.unadopt(path)
+        return cast("UnadoptAnswer", self.call(call.op, call.args)[0])
+
     def publish(self, ref: str) -> answers.PublishAnswer:
         """Give what a ref means here to the public IPFS network, while `ipfs.public` is `share`."""
         return cast("answers.PublishAnswer", self._on_ref("publish", ref))
 
-    def unpublish(self, ref: str) -> dict[str, Any]:
+    def unpublish(self, ref: str) -> answers.UnpublishAnswer:
         """Give it to no stranger any more."""
-        return self._on_ref("unpublish", ref)
+        return cast("answers.UnpublishAnswer", self._on_ref("unpublish", ref))
 
     def published(self) -> list[answers.PublishedAnswer]:
         """What is public."""
@@ -235,13 +299,13 @@ class Client:
         """The manifests that the store knows."""
         return cast("list[answers.LsAnswer]", self.call("ls", {})[1])
 
-    def pin(self, ref: str) -> dict[str, Any]:
+    def pin(self, ref: str) -> answers.PinAnswer:
         """Keep a ref or manifest from being evicted."""
-        return self._on_ref("pin", ref)
+        return cast("answers.PinAnswer", self._on_ref("pin", ref))
 
-    def unpin(self, ref: str) -> dict[str, Any]:
+    def unpin(self, ref: str) -> answers.PinAnswer:
         """Let it be evicted again."""
-        return self._on_ref("unpin", ref)
+        return cast("answers.PinAnswer", self._on_ref("unpin", ref))
 
     def rm(self, ref: str, *, force: bool = False) -> answers.RmAnswer:
         """Forget a ref or manifest and what nothing else needs; `force`: even if pinned."""
@@ -267,13 +331,16 @@ class Client:
         """The agent now."""
         return cast("answers.StatusAnswer", self.call("status", {})[0])
 
-    def origins(self) -> list[answers.OriginStatus]:
-        """What the network fetched of each origin this month, by whom, and what it may."""
-        return cast("list[answers.OriginStatus]", self.call("origins", {})[1])
+    def origins(self, month: str | None = None) -> list[answers.OriginStatus]:
+        """What the network fetched of each origin this month (or `2026-11`), by whom, what it may,
+        and what it cost.
+        """
+        args = {} if month is None else {"month": month}
+        return cast("list[answers.OriginStatus]", self.call("origins", args)[1])
 
-    def why(self, ref: str = "last") -> dict[str, Any]:
+    def why(self, ref: str = "last") -> ReceiptAnswer:
         """The receipt of the last pull, or of a ref's."""
-        return self._on_ref("why", ref)
+        return cast("ReceiptAnswer", self._on_ref("why", ref))
 
     def trace(self, on_line: Callable[[str], None], ref: str | None = None, *, once: bool) -> None:
         """Every event and action of running pulls as a line of JSON, to `on_line`, until the agent
@@ -286,9 +353,9 @@ class Client:
         """The agent's checks of itself and its surroundings."""
         return cast("list[answers.CheckAnswer]", self.call("doctor", {})[1])
 
-    def config(self) -> dict[str, dict[str, Any]]:
+    def config(self) -> dict[str, answers.SettingAnswer]:
         """Every setting with its value and where that came from."""
-        return self.call("config", {})[0]
+        return cast("dict[str, answers.SettingAnswer]", self.call("config", {})[0])
 
     def init(self) -> answers.NetworkAnswer:
         """Make a network of one's own: identity, network key, and its admin. Idempotent."""
@@ -363,14 +430,26 @@ class Client:
         args: dict[str, Any],
         on_progress: OnProgress | None = None,
         on_item: OnItem | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> Answer:
         """Any operation by name: its result, and the items that came before it; `on_item` gets
-        them as they come, instead.
+        them as they come, instead. `timeout_s`: for all of it; an agent's start counts.
         """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
         self.connect()
         connection = cast("Connection", self._connection)
         try:
-            return connection.run(op, args, on_progress, on_item)
+            return connection.run(op, args, on_progress, on_item, until)
+        except _TooLong:
+            with contextlib.suppress(OSError, P2PCacheError):
+                connection.cancel()
+            if connection.in_request:
+                self._disconnect()
+            raise Interrupted(
+                f"`{op}` was not done after {timeout_s:g} s, and was stopped",
+                hint="what was verified is kept: it goes on from there",
+            ) from None
         except KeyboardInterrupt:
             with contextlib.suppress(OSError, KeyboardInterrupt, P2PCacheError):
                 connection.cancel()
@@ -380,6 +459,13 @@ class Client:
             if connection.in_request:
                 self._disconnect()  # the agent takes a closed connection as a cancel
             raise
+
+    def cancel(self) -> bool:
+        """Stop the call that runs in another thread, which then raises Interrupted; what was
+        verified is kept. False: none has begun. The one method for any thread.
+        """
+        connection = self._connection
+        return connection is not None and connection.stop()
 
     def _on_ref(self, op: str, ref: str, **args: object) -> dict[str, Any]:
         call = calls.on_ref(op, ref, **args)
@@ -396,11 +482,16 @@ class Client:
             self._agent = None
 
 
+class _TooLong(Exception):
+    """The caller's time is over."""
+
+
 class Connection:
     """One socket to the agent, past its hello. One request at a time."""
 
     def __init__(self, path: Path) -> None:
         self._exchange = Exchange()
+        self._sending = threading.Lock()  # a request's first byte, and another thread's `stop`
         self._socket = _connect(path)
         try:
             self.hello = self._greet()
@@ -427,11 +518,13 @@ class Connection:
         args: dict[str, Any],
         on_progress: OnProgress | None,
         on_item: OnItem | None = None,
+        until: float | None = None,
     ) -> Answer:
-        """One request from its first byte to its answer."""
-        self._send(self._exchange.ask(op, args))
+        """One request from its first byte to its answer. Raises _TooLong at `until` (monotonic)."""
+        with self._sending:
+            self._send(self._exchange.ask(op, args))
         while self._exchange.answer is None:
-            for progress in self._exchange.feed(self._receive(SILENCE_S)):
+            for progress in self._exchange.feed(self._receive(SILENCE_S, until)):
                 if on_progress is not None:
                     on_progress(progress)
             if on_item is not None:
@@ -441,12 +534,21 @@ class Connection:
 
     def cancel(self) -> None:
         """Stop the request that runs and wait a moment for its end, so that it is settled."""
-        if not self.in_request:
+        if not self.stop():
             return
-        self._send(self._exchange.stop())
         give_up = time.monotonic() + CANCEL_S
         while self.in_request and (left_s := give_up - time.monotonic()) > 0:
             self._exchange.feed(self._receive(left_s))
+
+    def stop(self) -> bool:
+        """Tell the agent to end the request that runs, which gets its answer all the same. For any
+        thread. False: none runs.
+        """
+        with self._sending:
+            if not self.in_request:
+                return False
+            self._send(self._exchange.stop())
+            return True
 
     def _greet(self) -> Hello:
         self._send(self._exchange.greet(PROGRAM, os.getpid()))
@@ -463,11 +565,16 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             return  # the agent closed; why it did is still to be read
 
-    def _receive(self, patience_s: float) -> bytes:
-        self._socket.settimeout(patience_s)
+    def _receive(self, patience_s: float, until: float | None = None) -> bytes:
+        left_s = math.inf if until is None else until - time.monotonic()
+        if left_s <= 0:
+            raise _TooLong
+        self._socket.settimeout(min(patience_s, left_s))
         try:
             return self._socket.recv(READ_BYTES)
         except TimeoutError as exc:
+            if left_s < patience_s:
+                raise _TooLong from None
             raise silent(patience_s) from exc
         except ConnectionResetError:
             return b""

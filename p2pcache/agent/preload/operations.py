@@ -13,6 +13,7 @@ from p2pcache.config.preload import From
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.address_secrets import secret_in
+from p2pcache.content.cloud_refs import AzureRef, GcsRef
 from p2pcache.content.peerid import format_peer_id
 from p2pcache.content.preload import (
     ID_BYTES,
@@ -44,7 +45,7 @@ ASK_S = 20.0  # between two questions of a watcher; it is told for a minute
 async def preload(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Sign a preload of what a ref means now, and tell it to everybody."""
     opened = await opened_network(parts)
-    _check_settings(parts, opened)
+    check_settings(parts, opened)
     nodes = args.optional_text("nodes") or "all"
     wanted = parse_nodes(nodes)
     replicas = args.size("replicas") or 0
@@ -114,7 +115,8 @@ async def _anybody(parts: Parts, opened: AgentNetwork, row: PreloadRow) -> bool:
     return False
 
 
-def _check_settings(parts: Parts, opened: AgentNetwork) -> None:
+def check_settings(parts: Parts, opened: AgentNetwork) -> None:
+    """Raises Denied where this agent's own settings keep it from asking others for anything."""
     who = parts.config.preload.who
     if who is From.ADMIN and opened.peer_id != opened.admin:
         raise Denied(
@@ -145,7 +147,7 @@ def _is_told(ref: refs.Ref, *, is_admin: bool) -> bool:
 def _notes(opened: AgentNetwork, ref: refs.Ref, parts: Parts) -> list[str]:
     notes = []
     if isinstance(ref, refs.Address):
-        what = "bucket" if isinstance(ref, S3Ref) else "address"
+        what = "bucket" if isinstance(ref, S3Ref | GcsRef | AzureRef) else "address"
         if opened.peer_id != opened.admin:
             notes.append(
                 f"others are told the content's CID and not its {what}, which they would ask "

@@ -137,8 +137,10 @@ def _of_url(
         return refs.HfRef(ref.repo_type, ref.repo_id, ref.revision), ref.path
     if isinstance(ref, refs.HfRef):
         raise Untrusted(f"the URL of `{file_name[:80]}` names no file of its repository")
+    assert isinstance(ref, refs.HttpRef)
+    if ref.is_folder:
+        raise Untrusted(f"the URL of `{file_name[:80]}` names no file")
     if digest is not None and digests.is_sha256(digest):
-        assert isinstance(ref, refs.HttpRef)
         return refs.HttpRef(ref.url, digests.raw(digest)), None
     return ref, None
 

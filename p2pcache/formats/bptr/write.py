@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from p2pcache.content import refs
+from p2pcache.content.address_secrets import expires_at
 from p2pcache.errors import NotFound, UsageError
 from p2pcache.formats.bptr.plan import model_file_name
 from p2pcache.formats.bptr.pointers import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 def pointers_of(
     answer: Mapping[str, Any],
     *,
+    typed: str,
     model_path: str,
     volume: str,
     secret: str,
@@ -38,8 +40,8 @@ def pointers_of(
 ) -> list[Pointer]:
     """One pointer for each chosen file of a `resolve` answer.
 
-    `uid`: what the user called the source; it begins each pointer's uid. Raises NotFound when the
-    patterns leave nothing, UsageError for what the format has no kind for.
+    `typed`: the ref as the user gave it; `uid`: how each pointer's uid begins. Raises NotFound
+    when the patterns leave nothing, UsageError for what the format has no kind for.
     """
     files = [file for file in answer["files"] if selection.takes(file["path"])]
     if not files:
@@ -47,7 +49,7 @@ def pointers_of(
     return [
         _pointer(
             file,
-            _resolution(answer, file["path"]),
+            _resolution(answer, typed, file["path"]),
             uid=f"{uid}:{file['path']}",
             file_name=model_file_name(model_path, volume, file["path"]),
             secret=secret,
@@ -69,7 +71,7 @@ def _pointer(
     return Pointer(resolution, uid, file_name, hashtype, name, file["size"], secret=secret)
 
 
-def _resolution(answer: Mapping[str, Any], path: str) -> Resolution:
+def _resolution(answer: Mapping[str, Any], typed: str, path: str) -> Resolution:
     canonical = answer["canonical"]
     bucket = _of_bucket(canonical, path, single=len(answer["files"]) == 1)
     if bucket is not None:
@@ -80,14 +82,24 @@ def _resolution(answer: Mapping[str, Any], path: str) -> Resolution:
             revision = str(answer["immutable"] or asked)
             where = f"{answer['endpoint']}/{kind}{repo_id}/resolve/{quote(revision, safe='')}"
             return Http(f"{where}/{quote(path)}", NEVER)
-        case refs.HttpRef(url):
-            if len(answer["files"]) != 1:
-                raise UsageError(f"`{url}` is a list of sums: name its files one by one")
-            return Http(url, NEVER)
+        case refs.HttpRef(url) as plain:
+            if len(answer["files"]) != 1 or plain.is_folder:
+                raise UsageError(f"`{url}` is a list of files: name them one by one")
+            return _as_typed(typed, url)
     raise UsageError(
         f"a pointer file has no kind for `{canonical}`",
         hint="it can name hf://, https://, s3://, gs:// and az://",
     )
+
+
+def _as_typed(typed: str, url: str) -> Http:
+    """A URL as the user gave it: who signed it is no part of its name, and whoever pulls needs
+    that.
+    """
+    ref = refs.parse_ref(typed)
+    asked = ref.url if isinstance(ref, refs.HttpRef) else url
+    until = expires_at(asked)
+    return Http(asked, NEVER if until is None else int(until))
 
 
 def _of_bucket(canonical: str, path: str, *, single: bool) -> Resolution | None:

@@ -7,6 +7,7 @@ agent -> server: (kind, number, *fields), each answered by `done` or `failed` wi
     drop([name*]) / drop-scope(scope)
     trust([DER*]) / distrust([fingerprint*])
     banned([peer id*])                   the whole list; their connections are cut
+    limit-up(bytes per second | nil)     of all readers together, from now on
     others(scope, [peer id as text*])    who else may have it: for whoever is refused for a while
     statistics()                         answered by `statistics`
 server -> agent:

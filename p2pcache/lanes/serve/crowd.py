@@ -181,6 +181,11 @@ class Crowd:
             headers.append((OTHERS_HEADER, ",".join(names)))
         return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy: ask somebody else", tuple(headers))
 
+    def limit_up(self, bytes_per_s: float | None) -> None:
+        """All readers together get this much from now on."""
+        with self._lock:
+            self._meter.limited(bytes_per_s)
+
     def others(self, scope: bytes, names: Iterable[str]) -> None:
         """Who else may have what tickets for `scope` read: peer ids as text."""
         with self._lock:

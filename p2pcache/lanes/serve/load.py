@@ -65,6 +65,11 @@ class Meter:
         self._told = Load()
         self._told_at = 0.0
 
+    def limited(self, bytes_per_s: float | None) -> None:
+        """Another limit holds from now on: what was measured under the last one says little."""
+        self._limit = self.uplink_bytes_per_s = bytes_per_s
+        self.lately_bytes_per_s = 0.0
+
     @property
     def is_quiet(self) -> bool:
         """Nothing is sent, and the others know."""

@@ -16,6 +16,7 @@ class Mirror:
         self._table = Table()
         self._trusted: dict[bytes, bytes] = {}
         self._banned: list[bytes] = []
+        self._limit_up: list[float | None] = []  # empty: as the options say
 
     def note(self, kind: str, fields: tuple[Any, ...]) -> None:
         """One message (control) was sent, or will be."""
@@ -33,6 +34,8 @@ class Mirror:
             case "distrust", (fingerprints,):
                 for each in fingerprints:
                     self._trusted.pop(each, None)
+            case "limit-up", (bytes_per_s,):
+                self._limit_up = [bytes_per_s]
             case "others", _:
                 pass  # old by the time it would be told again
             case "banned", (readers,):
@@ -49,10 +52,11 @@ class Mirror:
         """(kind, *fields) of everything, in an order that leaves no gap: who first, then what."""
         found: list[Message] = [["trust", [der]] for der in self._trusted.values()]
         found.append(["banned", self._banned])
+        found += [["limit-up", rate] for rate in self._limit_up]
         for scope, entries in self._table.contents():
             wires = [[name, entry.to_wire()] for name, entry in sorted(entries, key=_by_name)]
             for at in range(0, max(len(wires), 1), MAX_ENTRIES):
-                found.append(["add", scope, wires[at : at + MAX_ENTRIES]])  # noqa: PERF401
+                found.append(["add", scope, wires[at : at + MAX_ENTRIES]])
         return found
 
 

@@ -97,14 +97,20 @@ class UploadLimit:
     def __init__(self, bytes_per_s: float | None) -> None:
         self._pacer = None if bytes_per_s is None else Pacer(bytes_per_s)
 
+    def set(self, bytes_per_s: float | None) -> None:
+        """From now on."""
+        self._pacer = None if bytes_per_s is None else Pacer(bytes_per_s)
+
     @property
     def step_bytes(self) -> int | None:
         """At most so many between two pauses."""
-        return None if self._pacer is None else self._pacer.step_bytes
+        pacer = self._pacer
+        return None if pacer is None else pacer.step_bytes
 
     def delay_s(self, sent_bytes: int) -> float:
         """How long to pause after `sent_bytes` more were sent."""
-        return 0.0 if self._pacer is None else self._pacer.delay_s(sent_bytes)
+        pacer = self._pacer
+        return 0.0 if pacer is None else pacer.delay_s(sent_bytes)
 
 
 class Outlet:

@@ -178,6 +178,9 @@ def _obey(house: House, kind: str, fields: list[Any]) -> None:
             house.crowd.cut(identities=fingerprints)
         case "trust" | "distrust", [_]:
             pass  # nobody shows a certificate without TLS
+        case "limit-up", [bytes_per_s]:
+            house.limit.set(bytes_per_s)
+            house.crowd.limit_up(bytes_per_s)
         case "others", [scope, names]:
             house.crowd.others(scope, names)
         case "banned", [readers]:

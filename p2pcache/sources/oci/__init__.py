@@ -2,6 +2,8 @@
 
 source.py     the adapter: what a ref lists, where its blobs are read
 registry.py   the requests: manifests and who may read them, with their table of errors
+pushing.py    the requests that fill a repository
+options.py    where a registry's API is, and whose login it gets
 access.py     one repository's access: anonymous, then a login or Ollama's key, renewed in time
 challenge.py  what `WWW-Authenticate` asks for, and which realm may see a login: pure
 signature.py  the requests that Ollama signs

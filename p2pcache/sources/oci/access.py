@@ -24,7 +24,7 @@ from p2pcache.sources.oci.signature import signed
 from p2pcache.sources.urls import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from p2pcache.sources.port import RegistryLogin
 
@@ -65,13 +65,13 @@ class Access:
     """See the module. `ask(url, authorization, form)`: one request to a token's server.
 
     `registry`: the URL that requests go to; `trusted`: hosts that may see its logins beside those
-    that belong to it.
+    that belong to it. `scopes`: what a token is asked for (distribution's scope.md).
     """
 
     def __init__(
         self,
         registry: str,
-        repository: str,
+        scopes: Sequence[str],
         login: RegistryLogin | None,
         trusted: Collection[str],
         ask: Callable[[str, str | None, Mapping[str, str] | None], Awaitable[TokenReply]],
@@ -80,7 +80,7 @@ class Access:
         self.held = Held()
         self.is_known = False  # whether the registry was asked for anything yet
         self._registry = registry
-        self._scope = f"repository:{repository}:pull"
+        self._scopes = scopes
         self._trusted = trusted
         self._ask = ask
         self._challenge: Challenge | None = None
@@ -154,12 +154,12 @@ class Access:
     async def _token(self, challenge: Challenge, login: RegistryLogin | None) -> TokenReply | None:
         assert challenge.realm is not None
         if login is None:
-            return await self._ask(challenge.token_url(self._scope), None, None)
+            return await self._ask(challenge.token_url(self._scopes), None, None)
         if login.ollama_key is not None:
             if not may_see_key(challenge.realm, self._registry):
                 raise self._stranger(challenge.realm)
             nonce = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
-            url = challenge.token_url(self._scope, ts=str(int(time.time())), nonce=nonce)
+            url = challenge.token_url(self._scopes, ts=str(int(time.time())), nonce=nonce)
             return await self._ask(url, signed(url, login.ollama_key), None)
         if login.basic is None and login.identity is None:
             return None
@@ -170,11 +170,11 @@ class Access:
                 "grant_type": "refresh_token",
                 "client_id": "p2pcache",
                 "service": challenge.service or "",
-                "scope": self._scope,
+                "scope": " ".join(self._scopes),
                 "refresh_token": login.identity,
             }
             return await self._ask(challenge.realm, None, form)
-        return await self._ask(challenge.token_url(self._scope), f"Basic {login.basic}", None)
+        return await self._ask(challenge.token_url(self._scopes), f"Basic {login.basic}", None)
 
     def _stranger(self, realm: str) -> Untrusted:
         host = urlsplit(realm).hostname or ""

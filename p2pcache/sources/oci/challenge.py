@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
 LOOPBACK = "loopback"  # among hosts: every name of this machine
 MAX_CHALLENGE_CHARS = 4096  # GitLab's have 200
@@ -31,14 +31,17 @@ class Challenge:
     realm: str | None
     service: str | None = None
 
-    def token_url(self, scope: str, **more: str) -> str:
-        """Where a token for `scope` is asked for."""
+    def token_url(self, scopes: Sequence[str], **more: str) -> str:
+        """Where a token for all of `scopes` is asked for."""
         parts = urlsplit(self.realm or "")
-        query = {**dict(parse_qsl(parts.query)), "scope": scope, **more}
+        query = {**dict(parse_qsl(parts.query)), **more}
+        query.pop("scope", None)
         if self.service is not None:
             query["service"] = self.service
-        # sorted, as Go's libraries write it: Ollama's signature is over this very text
-        return parts._replace(query=urlencode(sorted(query.items())), fragment="").geturl()
+        pairs = [*query.items(), *(("scope", scope) for scope in scopes)]
+        # by name, as Go's libraries write it: Ollama's signature is over this very text
+        pairs.sort(key=lambda pair: pair[0])
+        return parts._replace(query=urlencode(pairs), fragment="").geturl()
 
 
 def parse_challenge(fields: Iterable[str]) -> Challenge | None:

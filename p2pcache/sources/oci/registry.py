@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httpx
@@ -36,9 +36,9 @@ from p2pcache.sources.urls import origin_of
 from p2pcache.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from p2pcache.sources.oci.source import OciOptions
+    from p2pcache.sources.oci.options import OciOptions
     from p2pcache.sources.port import RegistryLogin
 
 CLOSE_S = 2.0
@@ -57,8 +57,13 @@ class Place:
     repository: str
 
     def url(self, what: str) -> str:
-        """Of `manifests/<reference>` or `blobs/<digest>`."""
-        return f"{self.registry}/v2/{self.repository}/{what}"
+        """Of `manifests/<reference>` or `blobs/<digest>`; a whole URL as it is."""
+        return what if "://" in what else f"{self.registry}/v2/{self.repository}/{what}"
+
+    def scopes(self, actions: str, also: Sequence[str]) -> tuple[str, ...]:
+        """What a token is asked for: `actions` here, and to pull from the repositories `also`."""
+        mounted = (f"repository:{name}:pull" for name in also)
+        return (f"repository:{self.repository}:{actions}", *mounted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +77,24 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reply:
+class Reply:
+    """What a registry answered, and what it was asked with."""
+
     status: int
     fields: httpx.Headers
     body: bytes
     held: Held
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A small body that goes along with a question, and fields that say what it is."""
+
+    body: bytes | None = field(default=None, repr=False)
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING_SENT = Sent()
 
 
 class Registries:
@@ -90,7 +108,7 @@ class Registries:
             timeout=options.timeout_s,
             headers={"User-Agent": f"p2pcache/{__version__}", "Accept-Encoding": "identity"},
         )
-        self._accesses: dict[tuple[Place, RegistryLogin | None], Access] = {}
+        self._accesses: dict[tuple[str, tuple[str, ...], RegistryLogin | None], Access] = {}
 
     async def aclose(self) -> None:
         """Close the pool. Bounded: idle connections are dropped, none is waited for."""
@@ -101,7 +119,7 @@ class Registries:
     async def manifest(self, place: Place, reference: str, login: RegistryLogin | None) -> Answer:
         """What a tag or digest names. Raises by the table of the module."""
         access = self._access(place, login)
-        reply = await self._ask(access, "GET", place, f"manifests/{reference}")
+        reply = await self.ask(access, "GET", place, f"manifests/{reference}")
         if reply.status != 200:
             raise _refused(reply, place, reference, access)
         return Answer(
@@ -114,7 +132,7 @@ class Registries:
     async def has(self, place: Place, reference: str, login: RegistryLogin | None) -> None:
         """Return when the registry has that manifest. Raises as `manifest`."""
         access = self._access(place, login)
-        reply = await self._ask(access, "HEAD", place, f"manifests/{reference}")
+        reply = await self.ask(access, "HEAD", place, f"manifests/{reference}")
         if reply.status != 200:
             raise _refused(reply, place, reference, access)
 
@@ -126,48 +144,66 @@ class Registries:
         """
         access = self._access(place, login)
         if not access.is_known:
-            await self._ask(access, "HEAD", place, what)
+            await self.ask(access, "HEAD", place, what)
         return await access.fresh(what)
 
-    def _access(self, place: Place, login: RegistryLogin | None) -> Access:
-        found = self._accesses.pop((place, login), None)
+    def pushing(
+        self, place: Place, login: RegistryLogin | None, also: Sequence[str] = ()
+    ) -> Access:
+        """Who may push to a repository, and pull from those in `also`: for `ask`."""
+        return self._access(place, login, "pull,push", tuple(also))
+
+    def _access(
+        self,
+        place: Place,
+        login: RegistryLogin | None,
+        actions: str = "pull",
+        also: tuple[str, ...] = (),
+    ) -> Access:
+        scopes = place.scopes(actions, also)
+        key = (place.registry, scopes, login)
+        found = self._accesses.pop(key, None)
         if found is None:
             realms = self._options.realms
-            found = Access(place.registry, place.repository, login, realms, self._ask_token)
-        self._accesses[place, login] = found
+            found = Access(place.registry, scopes, login, realms, self._ask_token)
+        self._accesses[key] = found
         if len(self._accesses) > MAX_ACCESSES:
             del self._accesses[next(iter(self._accesses))]
         return found
 
-    async def _ask(self, access: Access, method: str, place: Place, what: str) -> _Reply:
-        """With as little access as it takes."""
+    async def ask(
+        self, access: Access, method: str, place: Place, what: str, sent: Sent = NOTHING_SENT
+    ) -> Reply:
+        """With as little access as it takes; none where a whole URL leads to another host."""
         url, reply = place.url(what), None
+        if origin_of(url) != origin_of(place.registry):
+            return await self._once(method, url, Held(), sent)
         for _ in range(MAX_STEPS):
             await access.fresh()
             held = access.held
-            reply = await self._once(method, url, held)
+            reply = await self._once(method, url, held, sent)
             access.is_known = access.is_known or reply.status < 500
             more = access.login is not None and held.stage is not Stage.LOGIN
             if reply.status != 401 and not (more and reply.status in _BETTER_WITH_LOGIN):
                 break
             challenge = parse_challenge(reply.fields.get_list("www-authenticate"))
             if challenge is None and held.stage is Stage.NOTHING:
-                ping = await self._once("GET", f"{place.registry}/v2/", Held())
+                ping = await self._once("GET", f"{place.registry}/v2/", Held(), NOTHING_SENT)
                 challenge = parse_challenge(ping.fields.get_list("www-authenticate"))
             if not await access.climb(held, challenge):
                 break
         assert reply is not None
         return reply
 
-    async def _once(self, method: str, url: str, held: Held) -> _Reply:
-        fields = {"Accept": ACCEPT}
+    async def _once(self, method: str, url: str, held: Held, sent: Sent) -> Reply:
+        fields = {"Accept": ACCEPT, **sent.fields}
         if held.authorization is not None:
             fields["Authorization"] = held.authorization
         follow = method == "GET"  # a blob's HEAD may lead to a CDN, which is not asked yet
-        async with self._reply(method, url, fields, follow) as reply:
+        async with self._reply(method, url, fields, follow, content=sent.body) as reply:
             most = MAX_MANIFEST_BYTES if reply.status_code == 200 else MAX_ERROR_BYTES
             body = await _body(reply, most, cut=reply.status_code != 200)
-            return _Reply(reply.status_code, reply.headers, body, held)
+            return Reply(reply.status_code, reply.headers, body, held)
 
     async def _ask_token(
         self, url: str, authorization: str | None, form: Mapping[str, str] | None
@@ -178,7 +214,7 @@ class Registries:
         async with self._reply(method, url, fields, False, form) as reply:
             body = await _body(reply, MAX_TOKEN_BYTES)
             if reply.status_code in (408, 425, 429) or reply.status_code >= 500:
-                raise _later(reply.status_code, reply.headers, f"the token server {origin_of(url)}")
+                raise later(reply.status_code, reply.headers, f"the token server {origin_of(url)}")
             return TokenReply(reply.status_code, body)
 
     @contextlib.asynccontextmanager
@@ -189,6 +225,7 @@ class Registries:
         fields: Mapping[str, str],
         follow: bool,
         form: Mapping[str, str] | None = None,
+        content: bytes | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """One streamed reply within the deadline; errors are ours. httpx takes the Authorization
         off where a redirect leaves the registry's scheme, host and port.
@@ -196,7 +233,9 @@ class Registries:
         who = origin_of(url)
         try:
             with trio.fail_after(self._options.deadline_s):
-                request = self._client.build_request(method, url, headers=fields, data=form)
+                request = self._client.build_request(
+                    method, url, headers=fields, data=form, content=content
+                )
                 reply = await self._client.send(request, stream=True, follow_redirects=follow)
                 try:
                     if reply.url.scheme == "http" and url.startswith("https:"):
@@ -230,11 +269,11 @@ async def _body(reply: httpx.Response, max_bytes: int, *, cut: bool = False) -> 
     return bytes(data[:max_bytes])
 
 
-def _refused(reply: _Reply, place: Place, reference: str, access: Access) -> P2PCacheError:
+def _refused(reply: Reply, place: Place, reference: str, access: Access) -> P2PCacheError:
     status, login = reply.status, access.login
     joint = "@" if reference.startswith("sha") else ":"
     name = f"{place.repository}{joint}{reference}"
-    said = _said(reply.body, login, reply.held)
+    said = said_of(reply.body, login, reply.held)
     sent = reply.held.stage is Stage.LOGIN
     if status == 401 and sent:
         return Denied(
@@ -254,7 +293,7 @@ def _refused(reply: _Reply, place: Place, reference: str, access: Access) -> P2P
             hidden=not sent,
         )
     if status in (408, 425, 429) or status >= 500:
-        return _later(status, reply.fields, f"{name} at {place.registry}", said)
+        return later(status, reply.fields, f"{name} at {place.registry}", said)
     if 400 <= status < 500:
         hint = "the account may lack the right to pull it" if sent else None
         return Denied(
@@ -264,7 +303,8 @@ def _refused(reply: _Reply, place: Place, reference: str, access: Access) -> P2P
     return Untrusted(f"{place.registry} answers HTTP {status} where a manifest was asked for")
 
 
-def _later(status: int, fields: httpx.Headers, what: str, said: str = "") -> Unavailable:
+def later(status: int, fields: httpx.Headers, what: str, said: str = "") -> Unavailable:
+    """The error for what may be otherwise in a while. `what`: was asked for, or sent."""
     wait_s = headers.retry_after_s(
         fields.get("retry-after"), fields.get("ratelimit"), now_unix_s=time.time()
     )
@@ -272,7 +312,7 @@ def _later(status: int, fields: httpx.Headers, what: str, said: str = "") -> Una
     return Unavailable(f"{what}: the server {why} (HTTP {status}){said}", retry_after_s=wait_s)
 
 
-def _said(body: bytes, login: RegistryLogin | None, held: Held) -> str:
+def said_of(body: bytes, login: RegistryLogin | None, held: Held) -> str:
     """The registry's own words (distribution's spec, "Errors"), without secrets, on one line."""
     try:
         first = json.loads(body)["errors"][0]

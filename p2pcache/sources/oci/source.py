@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcache.content.digests import sha256_digest
-from p2pcache.content.registry_refs import DOCKER_HUB, OciRef, OllamaRef, is_digest
+from p2pcache.content.registry_refs import OciRef, OllamaRef, is_digest
 from p2pcache.errors import NotFound, Untrusted, UsageError
 from p2pcache.lanes.orders import Location, Tls
-from p2pcache.sources.oci.challenge import LOOPBACK, is_loopback
 from p2pcache.sources.oci.layout import named_files, ollama_files
 from p2pcache.sources.oci.manifest import (
     ACCEPT,
@@ -25,6 +24,7 @@ from p2pcache.sources.oci.manifest import (
     digest_of,
     parse_manifest,
 )
+from p2pcache.sources.oci.options import OciOptions, login_for, registry_url
 from p2pcache.sources.oci.platforms import choose, host_platform
 from p2pcache.sources.port import ListedFile, Listing, SourceKind
 
@@ -35,25 +35,8 @@ if TYPE_CHECKING:
     from p2pcache.sources.port import Credentials, RegistryLogin
 
 MAX_NESTING = 4  # indexes inside of indexes; buildkit makes one, some builders two
+DEFAULTS = OciOptions()
 INLINE = "data:application/json;base64,"
-# Docker Hub answers elsewhere than it is called.
-API_HOSTS = {DOCKER_HUB: "registry-1.docker.io"}
-
-
-@dataclass(frozen=True, slots=True)
-class OciOptions:
-    """How registries are asked. Proxies come from the environment, as for every HTTP client.
-
-    `insecure`: hosts, with their port where they have one, that are asked over plain HTTP.
-    `realms`: hosts that may see logins beside those that belong to a registry.
-    """
-
-    ca_file: str | None = None
-    insecure: frozenset[str] = frozenset({LOOPBACK})
-    realms: frozenset[str] = frozenset()
-    timeout_s: float = 10.0  # for each of connect, write and the next byte
-    deadline_s: float = 60.0  # one whole reply: a slow drip cannot hold a listing for ever
-    max_redirects: int = 8  # as lanes/orders.FetchLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +56,7 @@ class OciSource:
     name = "oci"
     kind = SourceKind.ORIGIN
 
-    def __init__(self, options: OciOptions = OciOptions()) -> None:
+    def __init__(self, options: OciOptions = DEFAULTS) -> None:
         self._options = options
         self._opened: Registries | None = None
 
@@ -83,7 +66,7 @@ class OciSource:
 
     def endpoint(self, ref: Ref, credentials: Credentials) -> str:
         """Scheme, host and port of the registry."""
-        return self._url(_registry_ref(ref).registry)
+        return registry_url(_registry_ref(ref).registry, self._options)
 
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
         """Fetch the manifest, and the one for the platform where there is a choice. Cancel-safe.
@@ -92,7 +75,7 @@ class OciSource:
         `manifest`), UsageError (layers that no digest of ours can verify).
         """
         of = _registry_ref(ref)
-        place, login = self._place(of), _login(of.registry, credentials)
+        place, login = self._place(of), login_for(of.registry, credentials)
         found = await self._find(place, of, login)
         if isinstance(of, OllamaRef):
             files = ollama_files(found.image)
@@ -118,7 +101,7 @@ class OciSource:
         if immutable is not None and not is_digest(immutable):
             return False
         own = of.tag if isinstance(of, OllamaRef) else of.reference
-        login = _login(of.registry, credentials)
+        login = login_for(of.registry, credentials)
         await self._registries().has(self._place(of), immutable or own, login)
         return True
 
@@ -130,7 +113,7 @@ class OciSource:
 
         repository, _, what = key.partition("#")
         place = Place(listing.endpoint, repository)
-        login = _login(listing.endpoint.partition("://")[2], credentials)
+        login = login_for(listing.endpoint.partition("://")[2], credentials)
         authorization = await self._registries().authorization(place, what, login)
         fields = [("Accept", ACCEPT)] if what.startswith("manifests/") else []
         if authorization is not None:
@@ -153,14 +136,7 @@ class OciSource:
     def _place(self, ref: OciRef | OllamaRef) -> Place:
         from p2pcache.sources.oci.registry import Place
 
-        return Place(self._url(ref.registry), ref.repository)
-
-    def _url(self, registry: str) -> str:
-        insecure = self._options.insecure
-        host = registry.rpartition(":")[0] if registry[-1].isdigit() else registry
-        local = LOOPBACK in insecure and is_loopback(host or registry)
-        plain = local or registry in insecure or host in insecure
-        return f"{'http' if plain else 'https'}://{API_HOSTS.get(registry, registry)}"
+        return Place(registry_url(ref.registry, self._options), ref.repository)
 
     async def _find(
         self, place: Place, ref: OciRef | OllamaRef, login: RegistryLogin | None
@@ -226,10 +202,3 @@ def _multihash(digest: str) -> bytes:
             hint="whoever publishes it can push it with sha256 digests, as all tools do by default",
         )
     return sha256_digest(bytes.fromhex(hexadecimal))
-
-
-def _login(registry: str, credentials: Credentials) -> RegistryLogin | None:
-    """The caller's login, where it is for this registry."""
-    login = credentials.registry
-    asked = {registry, *(name for name, api in API_HOSTS.items() if api == registry)}
-    return login if login is not None and login.host in asked else None

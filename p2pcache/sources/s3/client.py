@@ -10,19 +10,21 @@ import functools
 import re
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import urllib3
 
-from p2pcache.errors import Unavailable, Untrusted
+from p2pcache.errors import Unavailable, Untrusted, UsageError
+from p2pcache.sources.headers import strong_etag
 from p2pcache.sources.s3.options import (
     DEFAULT_REGION,
     PUBLIC_S3,
     BucketOptions,
     S3Options,
     is_amazon,
+    parse_endpoint,
 )
 from p2pcache.sources.s3.sign import Grant
 from p2pcache.version import __version__
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from p2pcache.sources.port import AwsLogin
 
 _CHUNK_BYTES = 1 << 20
-_LIST = b"<ListBucketResult"  # what every GET of ours asks for
+_LIST = b"<ListBucketResult"  # what a list has to be
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
 
 
@@ -56,6 +58,37 @@ class S3Request:
     region: str | None = None
 
 
+def request_for(
+    options: S3Options, bucket: str, login: AwsLogin | None, region: str | None = None
+) -> S3Request:
+    """A question about one bucket, to be completed. Raises UsageError."""
+    given = bucket_options(options, bucket, login)
+    return S3Request(bucket, given, replace(options, buckets={}), login, region=region)
+
+
+def bucket_options(options: S3Options, bucket: str, login: AwsLogin | None) -> BucketOptions:
+    """What holds for one bucket: what is said of it, then what the caller brings, then what is
+    said of all. Raises UsageError.
+    """
+    brought = BucketOptions()
+    if login is not None:
+        brought = BucketOptions(endpoint=login.endpoint_url, region=login.region)
+    said = options.buckets.get(bucket, BucketOptions())
+    merged = _over(said, _over(brought, replace(options.common, profile=None)))
+    if merged.endpoint is None:
+        return merged
+    try:
+        return replace(merged, endpoint=parse_endpoint(merged.endpoint))
+    except ValueError as exc:
+        raise UsageError(str(exc), hint="see AWS_ENDPOINT_URL") from exc
+
+
+def _over(first: BucketOptions, second: BucketOptions) -> BucketOptions:
+    """What the first says, and of what it does not say the second's word."""
+    said = {field.name: getattr(first, field.name) for field in fields(first)}
+    return replace(second, **{name: value for name, value in said.items() if value is not None})
+
+
 class Bucket:
     """A client, and how it asks; open while its context is."""
 
@@ -76,8 +109,16 @@ class Bucket:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
         self._http.close()
         self.client.close()
+
+    def restart(self) -> None:
+        """Give the questions that follow their time anew."""
+        self._http.restart()
 
     def _open(self, region: str | None) -> tuple[Any, Any | None]:
         client, credentials = open_client(replace(self.request, region=region))
@@ -101,6 +142,25 @@ class Bucket:
                 raise
             self._follow()
         return dict(getattr(self.client, operation)(**fields))
+
+    def read(self, key: str, most_bytes: int) -> tuple[bytes, str | None] | None:
+        """A small object and its ETag; None where there is none. A longer one is Untrusted."""
+        from botocore.exceptions import ClientError
+
+        self._http.streams = True  # such a body is botocore's own to read
+        try:
+            said = self.ask("get_object", Key=key)
+        except ClientError as exc:
+            if exc.response.get("Error", {}).get("Code") == "NoSuchKey":
+                return None
+            raise
+        finally:
+            self._http.streams = False
+        with said["Body"] as body:
+            data = body.read(most_bytes + 1)
+        if len(data) > most_bytes:
+            raise Untrusted(f"{key!r} is longer than {most_bytes} bytes")
+        return data, strong_etag(said.get("ETag"))
 
     def _follow(self) -> None:
         self.client.close()
@@ -196,11 +256,27 @@ class _Bounded:
         self._options = options
         self._sessions: dict[str, Any] = {}
         self._opening = threading.Lock()  # many heads are asked at once
-        self._until = time.monotonic() + options.deadline_s
+        self._of_thread = threading.local()
+        self.restart()
 
-    def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+    @property
+    def streams(self) -> bool:
+        """Whether this thread leaves the body of its answer to botocore."""
+        return bool(getattr(self._of_thread, "streams", False))
+
+    @streams.setter
+    def streams(self, value: bool) -> None:
+        self._of_thread.streams = value
+
+    def restart(self) -> None:
+        """Begin the time that all may take together."""
+        self._until = time.monotonic() + self._options.deadline_s
+
+    def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
         """For botocore's `before-send`."""
         self._check_time()
+        if self.streams:
+            return None
         request.stream_output = True  # so that the body is left to us
         response: AWSResponse = self._session(request.url).send(request)
         try:
@@ -221,7 +297,8 @@ class _Bounded:
             self._check_time()
         if response.raw.length_remaining:  # botocore has this check of urllib3's switched off
             raise Unavailable("the store broke off its reply")
-        if response.status_code == 200 and request.method == "GET" and _LIST not in body[:1000]:
+        lists = request.method == "GET" and "list-type=2" in request.url
+        if lists and response.status_code == 200 and _LIST not in body[:1000]:
             raise Untrusted("what answers is no S3", hint="check the endpoint")
         return bytes(body)
 

@@ -11,6 +11,8 @@
 | no such profile, half a login, no boto3                 | LocalFault  | the user mends the set-up
 | another region, and not found by itself                 | UsageError  | the user sets the region
 | InvalidBucketName, KeyTooLong, 400, 501                 | UsageError  | the user checks the ref
+| QuotaExceeded, storage full, 507                        | Denied      | the bucket's owner
+| BadDigest, NoSuchUpload                                 | Unavailable | nobody: it is sent again
 | SlowDown, RequestTimeout, 408, 425, 429, 5xx            | Unavailable | nobody: try again
 | no connection, timeout, a reply that is cut             | Unavailable | nobody: try again
 | bad certificate, what is no S3, too long a reply        | Untrusted   | drop this endpoint
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.errors import (
@@ -59,6 +62,10 @@ _OVER = frozenset(
 _REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "307"})
 _BUSY = frozenset({"SlowDown", "RequestTimeout", "RequestLimitExceeded", "Throttling"})
 _BUSY_STATUS = frozenset({408, 425, 429})
+_FULL = frozenset(
+    {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientStorage"}
+)
+_DAMAGED = frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"})
 
 
 @contextlib.contextmanager
@@ -96,9 +103,27 @@ def status_of(exc: ClientError) -> int:
 
 def of_answer(exc: ClientError, name: str, endpoint: str, *, signed: bool) -> P2PCacheError:
     """The error for a refusal that has a status."""
-    code, status = code_of(exc), status_of(exc)
+    return of_refusal(
+        Refusal(status_of(exc), code_of(exc), headers_of(exc)), name, endpoint, signed=signed
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer of S3 that is no yes. `code`: its word for it; `headers`: in lower case."""
+
+    status: int
+    code: str
+    headers: dict[str, str]
+
+
+def of_refusal(told: Refusal, name: str, endpoint: str, *, signed: bool) -> P2PCacheError:
+    """The same for one that came without boto3."""
+    code, status = told.code, told.status
     if code == "NoSuchBucket":
         return NotFound(f"{endpoint} has no such bucket: {name}", hint="check name and endpoint")
+    if code == "NoSuchUpload":
+        return Unavailable(f"the upload of {name} was ended from elsewhere")
     if code in _MISSING or status in (404, 410):
         return NotFound(f"{endpoint} has no {name}", hint="check the key, and whether it is there")
     if code == "RequestTimeTooSkewed":
@@ -106,12 +131,19 @@ def of_answer(exc: ClientError, name: str, endpoint: str, *, signed: bool) -> P2
             f"{endpoint} says that this machine's clock is wrong (RequestTimeTooSkewed)",
             hint="set the clock (`timedatectl set-ntp true`); signatures hold for some minutes",
         )
+    if code in _FULL or status == 507:
+        return Denied(
+            f"{endpoint} has no room for {name} ({code or 'HTTP 507'})",
+            hint="its owner has to free some, or to raise the quota; then push it again",
+        )
+    if code in _DAMAGED:
+        return Unavailable(f"{endpoint} got other bytes of {name} than were sent ({code})")
     if code == "NotImplemented" or status == 501:
         return UsageError(f"{endpoint} cannot do what {name} asks for (NotImplemented)")
     if code in _BUSY or status in _BUSY_STATUS or status >= 500:
-        return _busy(exc, name, endpoint)
+        return _busy(told, name, endpoint)
     if code in _REGION or status in (301, 307):
-        region = headers_of(exc).get("x-amz-bucket-region", "")[:40]
+        region = told.headers.get("x-amz-bucket-region", "")[:40]
         return UsageError(
             f"{name} is in another region" + (f": {region}" if region.isascii() else ""),
             hint="set it: `s3.region`, or `region=` of the bucket in `s3.buckets`",
@@ -131,9 +163,9 @@ def headers_of(exc: ClientError) -> dict[str, str]:
     return {str(name).lower(): str(value) for name, value in dict(found).items()}
 
 
-def _busy(exc: ClientError, name: str, endpoint: str) -> Unavailable:
-    status, code = status_of(exc), code_of(exc)
-    wait_s = headers.retry_after_s(headers_of(exc).get("retry-after"), None, now_unix_s=time.time())
+def _busy(told: Refusal, name: str, endpoint: str) -> Unavailable:
+    status, code = told.status, told.code
+    wait_s = headers.retry_after_s(told.headers.get("retry-after"), None, now_unix_s=time.time())
     limits = status in (429, 503) or code in _BUSY
     what = "limits our requests" if limits else "has a fault"
     said = f"HTTP {status}" + (f", {code}" if code and code != str(status) else "")
@@ -161,8 +193,8 @@ def _denied(code: str, status: int, name: str, endpoint: str, *, signed: bool) -
         )
     return Denied(
         f"{endpoint} does not allow access to {name} {said}",
-        hint="this login lacks the right to read it (s3:GetObject, s3:ListBucket), "
-        "or the requester has to pay (`s3.requester_pays`)",
+        hint="this login lacks the right (to read: s3:GetObject, s3:ListBucket; to push also "
+        "s3:PutObject), or the requester has to pay (`s3.requester_pays`)",
     )
 
 

@@ -17,11 +17,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode
 
+from p2pcache.content import push_record
 from p2pcache.content.digests import sha256_digest
-from p2pcache.content.names import safe_path
+from p2pcache.content.push_record import SHA256_METADATA
 from p2pcache.content.s3_refs import S3Ref, s3_text
 from p2pcache.errors import NotFound, Untrusted, UsageError
 from p2pcache.sources import headers
+from p2pcache.sources.objects import (
+    check_paths,
+    checked_sha256,
+    checked_size,
+    notes_of,
+    one_of_all,
+    prefix_of,
+)
 from p2pcache.sources.port import ListedFile, Listing
 from p2pcache.sources.s3.client import Bucket, S3Request
 from p2pcache.sources.s3.errors import as_ours, code_of, of_answer, status_of
@@ -29,10 +38,6 @@ from p2pcache.sources.s3.errors import as_ours, code_of, of_answer, status_of
 if TYPE_CHECKING:
     from p2pcache.sources.s3.sign import Grant
 
-SHA256_METADATA = "p2pcache-sha256"  # x-amz-meta-...: hex, written by our own uploads alone
-NAMED_BY_ARRIVAL = "named by what arrived: the bucket has no sha256 of {count} of {total} files"
-
-_HEX = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,1024}")
 _OF_PARTS = re.compile(r".*-\d+")  # an ETag or a checksum of a multipart upload
 _NO_BODY = frozenset({301, 307, 400, 403})  # statuses of a HEAD that a listing explains
@@ -47,7 +52,7 @@ class S3Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
+class S3Object:
     """One object as a list or a HEAD tells it. `etag`: strong, without quotes."""
 
     key: str
@@ -74,10 +79,11 @@ def list_s3(request: S3Request) -> S3Answer:
         bucket = Bucket(request)
     with as_ours(name, bucket.endpoint, signed=bucket.signed), bucket:
         found, single = _objects(bucket, name)
-        prefix = _prefix(request, single)
-        _check_paths([one.key for one in found], prefix, name)
+        prefix = prefix_of(request.key, single=single)
+        check_paths([one.key for one in found], prefix, name)
         immutable = _immutable(found, single)
-        if not single and request.heads and len(found) <= request.options.max_heads:
+        unknown = sum(one.sha256 is None for one in found)
+        if not single and request.heads and 0 < unknown <= request.options.max_heads:
             found = _with_heads(bucket, found)
         files = tuple(_listed(request.bucket, one, prefix) for one in found)
         grant = bucket.grant()
@@ -89,7 +95,7 @@ def list_s3(request: S3Request) -> S3Answer:
         files=files,
         gated=bucket.signed and not request.bucket_options.public,
         credential_used=bucket.signed,
-        notes=_notes(files),
+        notes=notes_of(files),
     )
     return S3Answer(listing, grant)
 
@@ -98,12 +104,12 @@ def _expected_endpoint(request: S3Request) -> str:
     return request.bucket_options.endpoint or "S3"
 
 
-def _objects(bucket: Bucket, name: str) -> tuple[list[_Object], bool]:
+def _objects(bucket: Bucket, name: str) -> tuple[list[S3Object], bool]:
     """The objects of a ref, and whether it means that one object and no folder."""
     request = bucket.request
     if request.key is None:
         return _list(bucket, "", name), False
-    if not request.folder and (one := _head(bucket, request.key, request.version)) is not None:
+    if not request.folder and (one := head(bucket, request.key, request.version)) is not None:
         return [one], True
     if request.version is not None:
         raise NotFound(
@@ -113,7 +119,7 @@ def _objects(bucket: Bucket, name: str) -> tuple[list[_Object], bool]:
     return _list(bucket, f"{request.key}/", name), False
 
 
-def _head(bucket: Bucket, key: str, version: str | None) -> _Object | None:
+def head(bucket: Bucket, key: str, version: str | None) -> S3Object | None:
     """One object; None when there is none, or none that may be read without a right to list."""
     from botocore.exceptions import ClientError
 
@@ -128,25 +134,55 @@ def _head(bucket: Bucket, key: str, version: str | None) -> _Object | None:
             region = bucket.region
             bucket.ask("list_objects_v2", Prefix=key, MaxKeys=1)  # it says why, or where it is
             if bucket.region != region:
-                return _head(bucket, key, version)
+                return head(bucket, key, version)
             if status == 400 and version is not None:
                 raise UsageError(
                     f"{version!r} is no version of {key!r}",
                     hint="where `@` is a part of the key it is written %40",
                 ) from exc
         raise
-    return _Object(
+    return S3Object(
         key,
-        _size(said.get("ContentLength"), key),
+        checked_size(said.get("ContentLength"), key),
         headers.strong_etag(said.get("ETag")),
         version or _version(said.get("VersionId")),
         _sha256(said),
     )
 
 
-def _list(bucket: Bucket, prefix: str, name: str) -> list[_Object]:
-    """All objects below a prefix. Markers of folders are left out."""
-    found: list[_Object] = []
+def _list(bucket: Bucket, prefix: str, name: str) -> list[S3Object]:
+    """The content below a prefix, with what the record of a push tells of it."""
+    listed = list_objects(bucket, prefix, name)
+    found = [one for one in listed if not push_record.is_ours(one.key.removeprefix(prefix))]
+    if not found:
+        raise NotFound(
+            f"{bucket.endpoint} has no {name}", hint="check the key: nothing is below it either"
+        )
+    if bucket.request.heads and any(one.key == prefix + push_record.REF_KEY for one in listed):
+        return _recorded(bucket, prefix, found)
+    return found
+
+
+def _recorded(bucket: Bucket, prefix: str, found: list[S3Object]) -> list[S3Object]:
+    """The same with the sha256 of each object that is still what was pushed. A record that does
+    not read as one tells nothing: anybody may have put it there.
+    """
+    told = bucket.read(prefix + push_record.REF_KEY, push_record.MAX_RECORD_BYTES)
+    try:
+        files = {} if told is None else push_record.parse(told[0]).files
+    except Untrusted:
+        return found
+    named = []
+    for one in found:
+        file = files.get(one.key.removeprefix(prefix))
+        same = file is not None and (file.size, file.version) == (one.size, one.etag)
+        named.append(replace(one, sha256=file.sha256) if file is not None and same else one)
+    return named
+
+
+def list_objects(bucket: Bucket, prefix: str, name: str) -> list[S3Object]:
+    """All objects below a prefix, with size and ETag. Markers of folders are left out."""
+    found: list[S3Object] = []
     token: str | None = None
     seen = 0
     while True:
@@ -159,28 +195,26 @@ def _list(bucket: Bucket, prefix: str, name: str) -> list[_Object]:
             key = row["Key"]
             if not isinstance(key, str) or not key.startswith(prefix):
                 raise Untrusted(f"{bucket.endpoint} lists a key that is not below {prefix!r}")
-            size = _size(row.get("Size"), key)
+            size = checked_size(row.get("Size"), key)
             if key.endswith("/") and size == 0:
                 continue
-            found.append(_Object(key, size, headers.strong_etag(row.get("ETag"))))
+            found.append(S3Object(key, size, headers.strong_etag(row.get("ETag"))))
         following = page.get("NextContinuationToken")
         if not page.get("IsTruncated"):
             break
         if not following or following == token:
             raise Untrusted(f"{bucket.endpoint} lists {name} without an end")
         token = following
-    if not found:
-        raise NotFound(
-            f"{bucket.endpoint} has no {name}", hint="check the key: nothing is below it either"
-        )
     return found
 
 
-def _with_heads(bucket: Bucket, found: list[_Object]) -> list[_Object]:
+def _with_heads(bucket: Bucket, found: list[S3Object]) -> list[S3Object]:
     """The same objects with what only a HEAD tells. One that changed meanwhile is Untrusted."""
 
-    def look(listed: _Object) -> _Object:
-        one = _head(bucket, listed.key, None)
+    def look(listed: S3Object) -> S3Object:
+        if listed.sha256 is not None:
+            return listed
+        one = head(bucket, listed.key, None)
         if one is None or (one.size, one.etag) != (listed.size, listed.etag):
             raise Untrusted(f"{listed.key!r} changed while it was listed", hint="run it again")
         return one
@@ -197,7 +231,7 @@ def _with_heads(bucket: Bucket, found: list[_Object]) -> list[_Object]:
     return told
 
 
-def _may_read_versions(bucket: Bucket, found: list[_Object]) -> bool:
+def _may_read_versions(bucket: Bucket, found: list[S3Object]) -> bool:
     """A version is read by another right than the object: whether this login has it."""
     from botocore.exceptions import ClientError
 
@@ -213,7 +247,7 @@ def _may_read_versions(bucket: Bucket, found: list[_Object]) -> bool:
     return True
 
 
-def _listed(bucket: str, one: _Object, prefix: str) -> ListedFile:
+def _listed(bucket: str, one: S3Object, prefix: str) -> ListedFile:
     return ListedFile(
         path=one.key.removeprefix(prefix),
         size=one.size,
@@ -221,14 +255,6 @@ def _listed(bucket: str, one: _Object, prefix: str) -> ListedFile:
         key=file_key(bucket, one.key, one.version, one.etag),
         validator=one.etag if one.sha256 is None else None,
     )
-
-
-def _prefix(request: S3Request, single: bool) -> str:
-    """What of the keys is no part of the files' names."""
-    if request.key is None:
-        return ""
-    parent, slash, _ = request.key.rpartition("/")
-    return parent + slash if single else f"{request.key}/"
 
 
 def file_key(bucket: str, key: str, version: str | None, etag: str | None) -> str:
@@ -247,45 +273,11 @@ def read_file_key(text: str) -> tuple[str, str, str | None, str | None]:
     return bucket, key, version, etag
 
 
-def _immutable(found: list[_Object], single: bool) -> str | None:
+def _immutable(found: list[S3Object], single: bool) -> str | None:
     """What is another one when any of the objects is: the version, the ETag, or a hash of all."""
     if single:
         return found[0].version or found[0].etag
-    if any(one.etag is None for one in found):
-        return None
-    rows = "\n".join(f"{one.key}\0{one.size}\0{one.etag}" for one in found)
-    return f"list:{hashlib.sha256(rows.encode()).hexdigest()}"
-
-
-def _check_paths(keys: list[str], prefix: str, name: str) -> None:
-    """Raise Untrusted for a key that is no safe name, and for a file whose name is a folder's too:
-    S3 has both, no file system has.
-    """
-    paths = set()
-    for key in keys:
-        safe_path(key)  # URLs lose a `..` on their way, whatever stands before it
-        paths.add(safe_path(key.removeprefix(prefix)))
-    if len(paths) < len(keys):
-        raise Untrusted(f"{name} lists a file twice")
-    for path in paths:
-        above = path
-        while above := above.rpartition("/")[0]:
-            if above in paths:
-                raise Untrusted(
-                    f"in {name} the key {above!r} is an object, and {path!r} is below it",
-                    hint="no folder can hold both: rename one, or get them one by one",
-                )
-
-
-def _notes(files: tuple[ListedFile, ...]) -> tuple[str, ...]:
-    nameless = sum(file.digest is None for file in files)
-    return (NAMED_BY_ARRIVAL.format(count=nameless, total=len(files)),) if nameless else ()
-
-
-def _size(value: object, key: str) -> int:
-    if not isinstance(value, int) or not 0 <= value <= headers.MAX_BLOB_BYTES:
-        raise Untrusted(f"the bucket gives no size for {key[:80]!a}")
-    return value
+    return one_of_all((one.key, one.size, one.etag) for one in found)
 
 
 def _version(value: object) -> str | None:
@@ -307,5 +299,4 @@ def _sha256(said: dict[str, Any]) -> bytes | None:
             digest = b""
         if len(digest) == hashlib.sha256().digest_size:
             return digest
-    ours = said.get("Metadata", {}).get(SHA256_METADATA, "")
-    return bytes.fromhex(ours) if _HEX.fullmatch(str(ours)) else None
+    return checked_sha256(said.get("Metadata", {}).get(SHA256_METADATA))

@@ -9,7 +9,7 @@ keeps versions, else by `If-Match`.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -19,9 +19,9 @@ from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import Location, Tls
 from p2pcache.sources.port import SourceKind
-from p2pcache.sources.s3.client import S3Request
+from p2pcache.sources.s3.client import S3Request, bucket_options, request_for
 from p2pcache.sources.s3.listing import S3Answer, grant_s3, list_s3, read_file_key
-from p2pcache.sources.s3.options import PUBLIC_S3, BucketOptions, S3Options, parse_endpoint
+from p2pcache.sources.s3.options import PUBLIC_S3, S3Options
 from p2pcache.sources.s3.sign import PAYER, Grant, signed_url
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class S3Source:
         """The bucket's own, the caller's or the configured one; else Amazon's."""
         if not isinstance(ref, S3Ref):
             raise UsageError(f"not a ref of S3: {ref}")
-        return self._bucket(ref.bucket, credentials.aws).endpoint or PUBLIC_S3
+        return bucket_options(self._options, ref.bucket, credentials.aws).endpoint or PUBLIC_S3
 
     async def list(self, ref: Ref, credentials: Credentials) -> Listing:
         """What a key or a folder holds now; raises by the table of `errors`.
@@ -124,29 +124,6 @@ class S3Source:
         self._grants[bucket, login] = _Kept(grant, until)
 
     def _request(self, bucket: str, login: AwsLogin | None) -> S3Request:
-        options = replace(self._options, buckets={})
         kept = self._grants.get((bucket, login))
         found = None if kept is None else kept.grant.region  # a bucket stays in its region
-        return S3Request(bucket, self._bucket(bucket, login), options, login, region=found)
-
-    def _bucket(self, bucket: str, login: AwsLogin | None) -> BucketOptions:
-        """What holds for one bucket: what is said of it, then what the caller brings, then what is
-        said of all.
-        """
-        brought = BucketOptions()
-        if login is not None:
-            brought = BucketOptions(endpoint=login.endpoint_url, region=login.region)
-        said = self._options.buckets.get(bucket, BucketOptions())
-        merged = _over(said, _over(brought, replace(self._options.common, profile=None)))
-        if merged.endpoint is None:
-            return merged
-        try:
-            return replace(merged, endpoint=parse_endpoint(merged.endpoint))
-        except ValueError as exc:
-            raise UsageError(str(exc), hint="see AWS_ENDPOINT_URL") from exc
-
-
-def _over(first: BucketOptions, second: BucketOptions) -> BucketOptions:
-    """What the first says, and of what it does not say the second's word."""
-    said = {field.name: getattr(first, field.name) for field in fields(first)}
-    return replace(second, **{name: value for name, value in said.items() if value is not None})
+        return request_for(self._options, bucket, login, found)

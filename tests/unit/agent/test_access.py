@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 
@@ -16,9 +17,12 @@ from p2pcache.agent.access import (
     without_restricted,
 )
 from p2pcache.content import signed
+from p2pcache.content.digests import sha256_digest
 from p2pcache.content.grants import revoked
 from p2pcache.content.manifest import FileEntry, Manifest
+from p2pcache.content.verify import verify
 from p2pcache.errors import NotFound
+from p2pcache.store.adoptions import AdoptedFile, AdoptedFolder, FileState
 from p2pcache.store.index import _SCHEMA, _SCHEMA_2
 from p2pcache.store.records import OTHERS, Resolution, salvage
 from p2pcache.store.store import Store
@@ -36,6 +40,24 @@ def test_open_content_is_for_everybody_and_restricted_for_nobody_unproven(world)
     assert world.access.may(peer, world.public)
     assert not world.access.may(peer, world.gated)
     assert world.access.readable(peer, [world.secret, world.open]) == [world.open]
+
+
+def test_what_a_private_folder_alone_shows_is_for_nobody(world):
+    """But for what an origin gives to everybody, wherever else it lies."""
+    adoptions = world.store.adoptions
+    blobs = [
+        world.open,
+        world.store.put_bytes(verify(sha256_digest(hashlib.sha256(b"mine").digest()), b"mine")),
+    ]
+    files = {blob.digest.hex(): AdoptedFile(FileState(1, 2, 3, 4), blob.sha256) for blob in blobs}
+    adoptions.add(AdoptedFolder("/theirs", "folder", False, 1.0))
+    adoptions.put("/theirs", files)
+    for peer in (PEER.peer_id, STRANGER.peer_id):
+        assert world.access.readable(peer, blobs) == blobs
+    adoptions.add(AdoptedFolder("/theirs", "folder", True, 1.0))
+    for peer in (PEER.peer_id, STRANGER.peer_id):
+        assert world.access.readable(peer, blobs) == blobs[:1]
+    assert [open_to_all(world.store, lambda: world.now)(blob) for blob in blobs] == [True, False]
 
 
 def test_who_fetched_the_bytes_itself_may_read_until_the_proof_is_old(world):

@@ -241,8 +241,6 @@ async def test_who_may_read_is_decided_in_a_thread(preloads, store, slot, monkey
 @pytest.mark.parametrize(
     "url",
     [
-        "https://user:word@host/model",
-        "https://user@host/model",
         "https://s3/model?X-Amz-Algorithm=x&X-Amz-Signature=abc",
         "https://azure/model?sv=1&sig=abc",
         "https://host/model?download=1&access_token=abc",

@@ -209,3 +209,12 @@ async def test_what_may_be_gated_is_not_shared_before_its_sha256_tells(shop):
     assert await shop.sharing.holding(PEER.peer_id, None, [root]) == [
         Holding(root, len(data), None)
     ]
+
+
+async def test_what_an_address_with_a_secret_means_is_told_to_nobody(shop):
+    plain, signed = "https://h/m.bin", "https://h/m.bin?x-amz-signature=~"
+    for ref in (plain, signed, "https://h/m.bin?token=~0123456789ab"):
+        shop.names(ref, [NAME], gated=False, source="http")
+    assert [w.canonical for w in await shop.sharing.resolutions(STRANGER.peer_id, plain)] == [plain]
+    for ref in (signed, "https://h/m.bin?token=~0123456789ab"):
+        assert await shop.sharing.resolutions(STRANGER.peer_id, ref) == []

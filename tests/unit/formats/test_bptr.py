@@ -306,8 +306,23 @@ def answer(canonical: str, *files: dict[str, Any], **more: Any) -> dict[str, Any
 
 def made(given: dict[str, Any]) -> list[Pointer]:
     return pointers_of(
-        given, model_path=MODEL_PATH, volume="v", secret="s", selection=Selection(), uid="u"
-    )
+        given, typed=given["canonical"], model_path=MODEL_PATH, volume="v", secret="s",
+        selection=Selection(), uid="u",
+    )  # fmt: skip
+
+
+def test_a_signed_url_is_written_with_its_signature_and_its_end() -> None:
+    typed = "https://h/m.bin?X-Amz-Date=20260102T030405Z&X-Amz-Expires=60&X-Amz-Signature=5"
+    given = answer("https://h/m.bin", {"path": "m.bin", "size": 1, "sha256": HASH64})
+    (made,) = pointers_of(
+        given, typed=typed, model_path=MODEL_PATH, volume="v", secret="s", selection=Selection(),
+        uid="u",
+    )  # fmt: skip
+    assert made.resolution == Http(typed, 1767323105)
+    again = target_of(made, FOLDERS, now=1767323106.0)
+    assert again.expired
+    with pytest.raises(Untrusted, match="names no file"):
+        target_of(pointer(resolution=Http("https://h/dir/", NEVER)), FOLDERS, now=0.0)
 
 
 def test_a_repository_is_written_as_truss_transfer_writes_it() -> None:
@@ -315,8 +330,8 @@ def test_a_repository_is_written_as_truss_transfer_writes_it() -> None:
     file = {"path": "model.safetensors", "size": THEIRS["size"], "sha256": THEIRS["hash"]}
     given = answer("hf://julien-c/EsperBERTo-small@main", file, immutable=commit)
     pointers = pointers_of(
-        given, model_path=MODEL_PATH, volume="julien_c_esper", secret="hf_access_token",
-        selection=Selection(), uid=f"julien-c/EsperBERTo-small:{commit}",
+        given, typed=given["canonical"], model_path=MODEL_PATH, volume="julien_c_esper",
+        secret="hf_access_token", selection=Selection(), uid=f"julien-c/EsperBERTo-small:{commit}",
     )  # fmt: skip
     assert json.loads(as_text(PointerFile(tuple(pointers)))) == {
         "pointers": [THEIRS], "models": None,

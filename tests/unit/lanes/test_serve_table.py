@@ -59,6 +59,7 @@ def test_readers_are_cut_once_and_those_who_left_are_not() -> None:
     st.tuples(st.just("add"), SCOPES, NAMES),
     st.tuples(st.just("drop"), NAMES), st.tuples(st.just("drop-scope"), SCOPES),
     st.tuples(st.just("trust"), NAMES), st.tuples(st.just("banned"), NAMES),
+    st.tuples(st.just("limit-up"), st.none() | st.floats(1, 1e9)),
 ), max_size=20))  # fmt: skip
 def test_a_replay_leads_to_the_same_state(steps: list[tuple[Any, ...]]) -> None:
     mirror = Mirror()
@@ -66,7 +67,7 @@ def test_a_replay_leads_to_the_same_state(steps: list[tuple[Any, ...]]) -> None:
         match kind:
             case "add":
                 mirror.note("add", (rest[0], [[rest[1], ONE.to_wire()]]))
-            case "drop-scope":
+            case "drop-scope" | "limit-up":
                 mirror.note(kind, (rest[0],))
             case _:
                 mirror.note(kind, ([rest[0]],))
@@ -74,6 +75,8 @@ def test_a_replay_leads_to_the_same_state(steps: list[tuple[Any, ...]]) -> None:
     for kind, *rest in mirror.messages():
         again.note(kind, tuple(rest))
     assert again.messages() == mirror.messages()
+    limits = [rest[0] for kind, *rest in steps if kind == "limit-up"]
+    assert [m[1:] for m in mirror.messages() if m[0] == "limit-up"] == [[r] for r in limits[-1:]]
 
 
 def test_a_replay_is_told_in_messages_of_bounded_length() -> None:

@@ -62,10 +62,10 @@ def test_a_long_challenge_costs_no_time() -> None:
 
 def test_a_tokens_url_keeps_what_the_realm_asks_and_is_sorted() -> None:
     url = Challenge("https://a.example/t?z=1&account=x", "registry").token_url(
-        "repository:a/b:pull"
+        ["repository:a/b:pull", "repository:c:pull"]
     )
     assert url == (
-        "https://a.example/t?account=x&scope=repository%3Aa%2Fb%3Apull&service=registry&z=1"
+        "https://a.example/t?account=x&scope=repository%3Aa%2Fb%3Apull&scope=repository%3Ac%3Apull&service=registry&z=1"
     )
 
 

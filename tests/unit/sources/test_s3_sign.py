@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 import time
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pcache.sources.s3.sign import Grant, signed_url
+from p2pcache.sources.s3.sign import Grant, object_url, signed_headers, signed_url
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
@@ -69,6 +73,29 @@ def test_ours_and_botocores_are_one(
     grant = Grant(base, "eu-west-1", "AKIA1", SECRET, token, pays)
     ours = signed_url(grant, key, version, now_unix_s=now + 0.7, valid_s=valid_s)
     assert fields(ours) == fields(url)
+
+
+@pytest.mark.parametrize(("base", "token"), list(CLIENTS))
+@settings(max_examples=10)
+@given(
+    key=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).map(lambda k: f"k{k}"),
+    query=st.dictionaries(st.sampled_from(["partNumber", "uploadId"]), st.text(max_size=9)),
+    body=st.binary(max_size=50),
+)
+def test_headers_are_signed_as_botocore_signs_them(
+    base: str, token: str | None, key: str, query: dict[str, str], body: bytes
+) -> None:
+    sha256 = hashlib.sha256(body).hexdigest()
+    grant = Grant(base, "eu-west-1", "AKIA1", SECRET, token)
+    url = object_url(grant, key, query)
+    sent = {"x-amz-meta-p2pcache-sha256": sha256, "if-none-match": "*"}
+    login = Credentials("AKIA1", SECRET, token)
+    request = AWSRequest("PUT", url, headers=dict(sent), data=body)
+    S3SigV4Auth(login, "s3", "eu-west-1").add_auth(request)
+    now = calendar.timegm(time.strptime(request.context["timestamp"], "%Y%m%dT%H%M%SZ"))
+    ours = signed_headers(grant, "PUT", url, sent, sha256, now_unix_s=now + 0.3)
+    theirs = {name.lower(): value for name, value in request.headers.items()}
+    assert ours["authorization"] == theirs["authorization"]
 
 
 def test_without_a_login_there_is_no_signature() -> None:

@@ -198,3 +198,31 @@ def test_removing_a_manifest_frees_what_an_interrupted_pull_left_of_it(store):
     store.put_manifest(manifest)
     assert store.rm(cid) == 2 * MIB
     assert not partial.dir.exists()
+
+
+def test_blocks_that_came_without_a_hash_get_it_and_others_keep_theirs(store):
+    data = content(3 * MIB + 7)
+    given_hash, hashes = b"\x07" * 32, block_hashes(data)
+    partial = store.partial(name_of(data), len(data))
+    partial.data_path.write_bytes(data)
+    with partial.map_path.open("r+b") as map_:
+        map_.write(given_hash)  # as its worker said
+    partial.mark([0, 1, 3])
+    assert partial.has_gaps()
+    partial.hash_missing()
+    assert not partial.has_gaps()
+    assert partial.block_hashes() == given_hash + hashes[1] + bytes(32) + hashes[3]
+
+
+def test_a_blob_without_a_root_has_no_map_until_both_are_given(store):
+    data = content(2 * MIB)
+    hashes = b"".join(block_hashes(data))
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data)
+    info = store.publish(partial, verified(data))
+    assert (info.root_cid, store.block_map(info.sha256)) == (None, None)
+    assert store.rootless() == [info]
+    store.give_root(info.sha256, root_of(data), hashes)
+    assert store.rootless() == []
+    assert store.block_map(info.sha256) == hashes
+    assert store.find(root_of(data)) == dataclasses.replace(info, root_cid=root_of(data))

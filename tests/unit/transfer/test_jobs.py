@@ -46,6 +46,7 @@ class SharedMap:
     """The open blob, as its writers left it."""
 
     is_open = True
+    hashes_later = False
 
     def __init__(self) -> None:
         self.partial = SimpleNamespace(data_path=Path("d"), map_path=Path("m"), live_path=Path("l"))

@@ -83,7 +83,8 @@ def test_a_word_of_others_is_not_given_as_ours(world):
 
 
 def test_paths_of_this_machine_and_addresses_that_were_not_typed_stay_at_home(world):
-    secret, path = "https://host/f?token=secret", "file:/home/me/model"
+    secret = refs.canonical(refs.parse_ref("https://host/f?token=secret"))
+    path = "file:/home/me/model"
     manifest = world.have({"f": b"1"}, MAIN, secret, path, "hf://org/model@v1")
     by_name = {word.canonical for word in world.plan(MAIN)[0].names}
     assert by_name == {MAIN, "hf://org/model@v1"}

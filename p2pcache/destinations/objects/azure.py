@@ -1,0 +1,198 @@
+"""Azure Blob Storage as an object store.
+
+A file of more than one part is staged block by block, and becomes a blob with the list of its
+blocks. A block's id is made of the file's sha256 and its number, so that what was staged before a
+crash is known again, whoever staged it. Every PUT has the MD5 of its bytes, which Azure compares;
+our own blocks are verified by their sha256 before they go out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from p2pcache.content.cloud_refs import AzureRef, azure_text
+from p2pcache.destinations.objects import azure_calls as calls
+from p2pcache.destinations.objects.port import Stored
+from p2pcache.destinations.objects.s3_calls import conflict
+from p2pcache.lanes.orders import BLOCK_BYTES, Tls
+from p2pcache.lanes.put import HASH_BYTES, PutOrder
+from p2pcache.sources.azure.listing import refused
+from p2pcache.sources.azure.login import AzureRequest, grant_azure
+from p2pcache.sources.azure.sign import SEND, AzureGrant
+from p2pcache.sources.grants import Grants
+from p2pcache.sources.rest import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from p2pcache.destinations.objects.port import Condition, Upload
+    from p2pcache.destinations.objects.uploads import Uploads
+    from p2pcache.sources.azure.listing import AzureBlob
+    from p2pcache.sources.azure.options import AzureOptions
+    from p2pcache.sources.port import AzureLogin
+
+PART_BYTES = 16 << 20  # what a crash costs, so many at once; Azure takes 4000 MiB
+MAX_PARTS = 50_000  # of Azure
+
+
+@dataclass(frozen=True, slots=True)
+class _Dress:
+    """Adds the MD5 of whatever bytes it is shown: Azure refuses others."""
+
+    headers: tuple[tuple[str, str], ...]
+
+    def __call__(self, data: memoryview) -> dict[str, str]:
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        return dict(self.headers) | {"Content-MD5": base64.b64encode(md5).decode()}
+
+
+class AzureStore:
+    """A folder of a container. `run_sync` runs a plain function in an SDK worker."""
+
+    name = "azure"
+
+    def __init__(
+        self,
+        ref: AzureRef,
+        options: AzureOptions,
+        login: AzureLogin | None,
+        run_sync: Callable[..., Awaitable[Any]],
+        uploads: Uploads,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._request = AzureRequest(ref.account, ref.container, options, login)
+        self._prefix = "" if ref.key is None else f"{ref.key}/"
+        self._run_sync = run_sync
+        self._uploads = uploads
+        self._now = now
+        self._grants: Grants[AzureGrant] = Grants(1, self._usable_s)
+        self.where = azure_text(AzureRef(ref.account, ref.container, ref.key)) + "/"
+        self.endpoint = self._request.endpoint
+        self.conditional = True
+
+    async def list(self) -> list[Stored]:
+        """See the port."""
+        found, grant = await self._ask(calls.list_below, self._prefix)
+        self._grants.keep(None, grant)
+        return [self._stored(one) for one in found]
+
+    async def look(self, keys: Sequence[str]) -> dict[str, Stored]:
+        """See the port."""
+        told = await self._ask(calls.look, tuple(self._prefix + key for key in keys))
+        stored = [self._stored(one) for one in told]
+        return {one.key: one for one in stored}
+
+    async def get_small(self, key: str, most_bytes: int) -> tuple[bytes, str] | None:
+        """See the port."""
+        told: tuple[bytes, str] | None
+        told = await self._ask(calls.get_small, self._prefix + key, most_bytes)
+        return told
+
+    async def put_small(self, key: str, data: bytes, condition: Condition) -> str:
+        """See the port."""
+        return str(await self._ask(calls.put_small, self._prefix + key, data, condition))
+
+    async def delete(self, key: str) -> None:
+        """See the port."""
+        await self._ask(calls.delete, self._prefix + key)
+
+    async def aclose(self) -> None:
+        """See the port."""
+        self._grants.clear()
+
+    async def put(self, upload: Upload, count: Callable[[int], None]) -> str:
+        """See the port."""
+        if upload.size <= PART_BYTES:
+            return await self._put_whole(upload, count)
+        key, part_bytes = self._prefix + upload.key, _part_bytes(upload.size)
+        staged: dict[str, int] = await self._ask(calls.begun, key)
+        ids = [
+            calls.block_id(number, upload.sha256) for number in range(-(-upload.size // part_bytes))
+        ]
+        jobs: list[Callable[[], Awaitable[None]]] = []
+        for number, one in enumerate(ids):
+            start = number * part_bytes
+            end = min(upload.size, start + part_bytes)
+            if staged.get(one) != end - start:
+                jobs.append(partial(self._stage, upload, one, start, end, count))
+        await self._uploads.each(jobs)
+        condition = upload.condition
+        made = await self._ask(calls.complete, key, tuple(ids), upload.sha256, condition)
+        return str(made)
+
+    async def _stage(
+        self, upload: Upload, one: str, start: int, end: int, count: Callable[[int], None]
+    ) -> None:
+        fields = {"comp": "block", "blockid": one}
+        await self._send(upload, start, end, fields, {}, None, count)
+
+    async def _put_whole(self, upload: Upload, count: Callable[[int], None]) -> str:
+        headers = {
+            "x-ms-blob-type": "BlockBlob",
+            "Content-Type": "application/octet-stream",
+            calls.SHA256_HEADER: upload.sha256.hex(),
+            **calls.headers_of(upload.condition),
+        }
+        condition = upload.condition
+        answer = await self._send(upload, 0, upload.size, {}, headers, condition, count)
+        return calls.etag_of(answer, self.where + upload.key)
+
+    async def _send(
+        self,
+        upload: Upload,
+        start: int,
+        end: int,
+        fields: dict[str, str],
+        headers: dict[str, str],
+        condition: Condition,
+        count: Callable[[int], None],
+    ) -> Answer:
+        """One PUT. Raises Conflict, and by the table of `rest.refusal`."""
+        grant = await self._grants.get(None, self._renew)
+        container, key = self._request.container, self._prefix + upload.key
+        valid_s = self._request.options.url_valid_s
+        login = grant.query(container, key, SEND, now_unix_s=self._now(), valid_s=valid_s)
+        query = "&".join(filter(None, (urlencode(fields), login)))
+        first, last = start // BLOCK_BYTES, -(-end // BLOCK_BYTES)
+        order = PutOrder(
+            f"{self.endpoint}/{container}/{quote(key)}?{query}",
+            upload.path,
+            start,
+            end,
+            _Dress(tuple((grant.headers() | headers).items())),
+            upload.hashes[first * HASH_BYTES : last * HASH_BYTES] if end > start else b"",
+            Tls(ca_file=self._request.options.rest.ca_file),
+        )
+        report = await self._uploads.put(order, count)
+        answer, name = Answer(report.status, report.headers, report.body), self.where + upload.key
+        if condition is not None and answer.status in calls.FAILED:
+            raise conflict(name)
+        if answer.status != 201:
+            raise refused(answer, name, self.endpoint, login=grant.is_login)
+        return answer
+
+    async def _renew(self) -> AzureGrant:
+        grant: AzureGrant = await self._run_sync(grant_azure, self._request)
+        return grant
+
+    def _usable_s(self, grant: AzureGrant) -> float:
+        most_s = self._request.options.grant_s
+        return most_s if grant.token is None else min(most_s, grant.token.usable_s(self._now()))
+
+    async def _ask(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401
+        return await self._run_sync(call, self._request, *args)
+
+    def _stored(self, one: AzureBlob) -> Stored:
+        return Stored(one.key.removeprefix(self._prefix), one.size, one.etag or "", one.sha256)
+
+
+def _part_bytes(size: int) -> int:
+    """The same for the same file, whoever sends it."""
+    blocks = -(-size // (MAX_PARTS * BLOCK_BYTES))
+    return max(PART_BYTES, blocks * BLOCK_BYTES)

@@ -1,0 +1,211 @@
+"""Google Cloud Storage as an object store, by its JSON API.
+
+A file goes in one session: part after part, for Google takes no two of one file at once there;
+several files go side by side. The session's URI is kept on this disk with what Google has for
+certain, so that a push goes on behind that after a crash. The object's MD5 is told at the start and
+compared at the end, by Google and by us; our own blocks are verified before they go out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from p2pcache.content.cloud_refs import GcsRef, gcs_text
+from p2pcache.destinations.objects import gcs_calls as calls
+from p2pcache.destinations.objects.port import Stored
+from p2pcache.destinations.objects.s3_calls import conflict
+from p2pcache.destinations.objects.sessions import Session
+from p2pcache.errors import Conflict, Denied, LocalFault, NotFound, Untrusted, UsageError
+from p2pcache.lanes.orders import BLOCK_BYTES, Tls
+from p2pcache.lanes.put import HASH_BYTES, PutOrder, digest_of
+from p2pcache.sources.gcs.listing import refused
+from p2pcache.sources.gcs.login import GcsRequest
+from p2pcache.sources.rest import Answer
+from p2pcache.store.durable import local_faults
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from p2pcache.destinations.objects.port import Condition, Upload
+    from p2pcache.destinations.objects.sessions import Sessions
+    from p2pcache.destinations.objects.uploads import Uploads
+    from p2pcache.sources.gcs.listing import GcsObject
+    from p2pcache.sources.gcs.options import GcsOptions
+    from p2pcache.sources.port import GcsLogin
+
+PART_BYTES = 16 << 20  # of one request, a multiple of 256 KiB: what a crash costs
+WHOLE_BYTES = 1 << 20  # up to here a file is one request, and no session
+MORE = 308  # "resume incomplete"
+_RANGE = re.compile(r"bytes=0-([0-9]{1,19})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Dress:
+    headers: tuple[tuple[str, str], ...]
+
+    def __call__(self, data: memoryview) -> dict[str, str]:
+        return dict(self.headers)
+
+
+class GcsStore:
+    """A folder of a bucket. `run_sync` runs a plain function in an SDK worker."""
+
+    name = "gcs"
+
+    def __init__(
+        self,
+        ref: GcsRef,
+        options: GcsOptions,
+        login: GcsLogin | None,
+        run_sync: Callable[..., Awaitable[Any]],
+        uploads: Uploads,
+        sessions: Sessions,
+    ) -> None:
+        self._request = GcsRequest(ref.bucket, options, login)
+        self._prefix = "" if ref.key is None else f"{ref.key}/"
+        self._run_sync = run_sync
+        self._uploads = uploads
+        self._sessions = sessions
+        self.where = gcs_text(GcsRef(ref.bucket, ref.key)) + "/"
+        self.endpoint = self._request.endpoint
+        self.conditional = True
+
+    async def list(self) -> list[Stored]:
+        """See the port."""
+        found = await self._ask(calls.list_below, self._prefix)
+        return [self._stored(one) for one in found]
+
+    async def look(self, keys: Sequence[str]) -> dict[str, Stored]:
+        """See the port."""
+        told = await self._ask(calls.look, tuple(self._prefix + key for key in keys))
+        stored = [self._stored(one) for one in told]
+        return {one.key: one for one in stored}
+
+    async def get_small(self, key: str, most_bytes: int) -> tuple[bytes, str] | None:
+        """See the port."""
+        told: tuple[bytes, str] | None
+        told = await self._ask(calls.get_small, self._prefix + key, most_bytes)
+        return told
+
+    async def put_small(self, key: str, data: bytes, condition: Condition) -> str:
+        """See the port."""
+        return str(await self._ask(calls.put_small, self._prefix + key, data, condition))
+
+    async def delete(self, key: str) -> None:
+        """See the port."""
+        await self._ask(calls.delete, self._prefix + key)
+
+    async def aclose(self) -> None:
+        """See the port."""
+
+    async def put(self, upload: Upload, count: Callable[[int], None]) -> str:
+        """See the port."""
+        if upload.size <= WHOLE_BYTES:
+            return await self._put_whole(upload, count)
+        condition = upload.condition
+        names = (self.endpoint, self.where, upload.key, upload.sha256.hex(), repr(condition))
+        kept = await trio.to_thread.run_sync(self._sessions.load, *names)
+        if kept is not None and kept.offset < upload.size:
+            try:
+                return await self._send_all(upload, kept, names, count)
+            except NotFound:
+                pass  # it ended, as they do after a week
+        md5 = base64.b64encode(await trio.to_thread.run_sync(_md5, upload)).decode()
+        key = self._prefix + upload.key
+        uri = await self._ask(calls.begin, key, upload.size, upload.sha256, md5, condition)
+        return await self._send_all(upload, Session(uri, 0, md5), names, count)
+
+    async def _put_whole(self, upload: Upload, count: Callable[[int], None]) -> str:
+        data = await trio.to_thread.run_sync(_checked, upload)
+        key = self._prefix + upload.key
+        made = await self._ask(calls.put_small, key, data, upload.condition, upload.sha256)
+        count(upload.size)
+        return str(made)
+
+    async def _send_all(
+        self,
+        upload: Upload,
+        session: Session,
+        names: tuple[str, ...],
+        count: Callable[[int], None],
+    ) -> str:
+        """The rest of a session; the generation that it makes."""
+        while True:
+            await trio.to_thread.run_sync(self._sessions.keep, session, *names)
+            try:
+                answer = await self._send(upload, session, count)
+                if answer.status != MORE:
+                    break
+                session = replace(session, offset=self._has(answer, upload, session))
+            except (Conflict, NotFound, Denied, Untrusted, UsageError):
+                await trio.to_thread.run_sync(self._sessions.forget, *names)  # it leads nowhere
+                raise
+        await trio.to_thread.run_sync(self._sessions.forget, *names)
+        try:
+            made = calls.written(answer, self.endpoint, upload.size, session.md5)
+        except Untrusted:
+            await self._ask(calls.delete, self._prefix + upload.key)
+            raise
+        return made.generation
+
+    async def _send(self, upload: Upload, session: Session, count: Callable[[int], None]) -> Answer:
+        """One part. Raises Conflict, NotFound (no such session), and by `rest.refusal`."""
+        start = session.offset
+        end = min(upload.size, start + PART_BYTES)
+        told = f"bytes {start}-{end - 1}/{upload.size}"
+        first, last = start // BLOCK_BYTES, -(-end // BLOCK_BYTES)
+        whole = start % BLOCK_BYTES == 0
+        order = PutOrder(
+            session.uri,
+            upload.path,
+            start,
+            end,
+            _Dress((("Content-Range", told), ("Content-Type", "application/octet-stream"))),
+            upload.hashes[first * HASH_BYTES : last * HASH_BYTES] if whole else b"",
+            Tls(ca_file=self._request.options.rest.ca_file),
+        )
+        report = await self._uploads.put(order, count)
+        answer, name = Answer(report.status, report.headers, report.body), self.where + upload.key
+        if answer.status in (200, 201, MORE):
+            return answer
+        if upload.condition is not None and answer.status == calls.FAILED:
+            raise conflict(name)
+        raise refused(answer, name, self.endpoint, login=True)
+
+    def _has(self, answer: Answer, upload: Upload, session: Session) -> int:
+        """How much Google has. Raises Untrusted for less than it said, and for all."""
+        found = _RANGE.fullmatch(answer.headers.get("range", ""))
+        has = 0 if found is None else int(found[1]) + 1
+        if not session.offset <= has < upload.size:
+            raise Untrusted(f"{self.endpoint} lost track of {upload.key!r}", hint="push it again")
+        return has
+
+    async def _ask(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401
+        return await self._run_sync(call, self._request, *args)
+
+    def _stored(self, one: GcsObject) -> Stored:
+        return Stored(one.key.removeprefix(self._prefix), one.size, one.generation, one.sha256)
+
+
+def _md5(upload: Upload) -> bytes:
+    """Blocking: 2 s a GB. Raises LocalFault."""
+    with local_faults(f"reading {upload.path}"):
+        return digest_of(upload.path, 0, upload.size, "md5")
+
+
+def _checked(upload: Upload) -> bytes:
+    """All bytes of a small file. Blocking. Raises LocalFault, also for damaged ones."""
+    with local_faults(f"reading {upload.path}"), open(upload.path, "rb") as stream:
+        data = stream.read(upload.size + 1)
+    if hashlib.sha256(data).digest() != upload.sha256:
+        raise LocalFault(
+            f"{upload.path} is damaged on this disk",
+            hint="`p2pcache verify --repair` fetches damaged blocks again",
+        )
+    return data

@@ -1,0 +1,324 @@
+"""One blob into a repository: in one request where it is small, else in parts of one session.
+
+Where a session's next bytes go is written down before they are sent: after a crash the registry is
+asked how far it came. One that forgot, or cannot say, gets the blob from its beginning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import httpx
+import trio
+
+from p2pcache.content.unixfs import LEAF_BYTES
+from p2pcache.errors import (
+    Denied,
+    DiskFull,
+    LocalFault,
+    P2PCacheError,
+    Unavailable,
+    Untrusted,
+)
+from p2pcache.lanes.orders import FaultKind, Slot, Tls
+from p2pcache.lanes.send_blob import HASH_BYTES, SILENT_S, BlobOrder
+from p2pcache.sources.oci.access import Held
+from p2pcache.sources.oci.pushing import with_digest
+from p2pcache.sources.oci.registry import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from p2pcache.destinations.registry.image import Blob
+    from p2pcache.lanes.orders import Fault
+    from p2pcache.lanes.send_blob import BlobReport
+    from p2pcache.sources.oci.pushing import Pushing, Session
+
+T = TypeVar("T")
+
+WHOLE_BYTES = 8 << 20  # at most, in one request: repeated as a whole when it fails
+PART_BYTES = 32 << 20  # of longer ones: what is lost where a registry drops what was cut off
+MAX_TRIES = 5  # in a row, of what brought nothing further
+MAX_ANEW = 3  # sessions of one blob
+FIRST_WAIT_S, MAX_WAIT_S = 0.5, 60.0  # between tries; what a registry asks for, no longer
+# How registries without parts of blobs refuse the first one.
+_NO_PARTS = frozenset({400, 405, 411, 501})
+
+
+class KeptUploads(Protocol):
+    """`store.uploads.Uploads`. Its methods block. `busy`: sessions that a push is filling now: of
+    two pushes of one blob to one repository the second has a session of its own, and keeps none.
+    """
+
+    busy: set[tuple[str, str]]
+
+    def find(self, where: str, digest: str) -> str | None:
+        """Where the next bytes go."""
+        ...
+
+    def keep(self, where: str, digest: str, location: str) -> None:
+        """Remember that."""
+        ...
+
+    def drop(self, where: str, digest: str) -> None:
+        """Forget it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOptions:
+    """How blobs are sent."""
+
+    ca_file: str | None = None
+    rate_bytes_per_s: float | None = None  # of each blob that is under way
+    whole_bytes: int = WHOLE_BYTES
+    part_bytes: int = PART_BYTES
+    first_wait_s: float = FIRST_WAIT_S
+    silent_s: float = SILENT_S
+
+
+class Patience:
+    """Asks again while a registry is Unavailable, in growing steps or as it says. Cancel-safe."""
+
+    def __init__(self, first_wait_s: float = FIRST_WAIT_S) -> None:
+        self._first_wait_s = first_wait_s
+
+    async def ask(self, once: Callable[[], Awaitable[T]]) -> T:
+        """At most MAX_TRIES times."""
+        for failures in range(1, MAX_TRIES):
+            try:
+                return await once()
+            except Unavailable as exc:
+                await self.wait(failures, exc)
+        return await once()
+
+    async def wait(self, failures: int, exc: Unavailable) -> None:
+        """Before the next try."""
+        asked = exc.retry_after_s
+        wait_s = self._first_wait_s * 2 ** (failures - 1) if asked is None else asked
+        await trio.sleep(min(wait_s, MAX_WAIT_S))
+
+
+class Uploader:
+    """Sends blobs to one repository. `send`: runs an order in a worker. `notes`: what the user
+    should hear.
+    """
+
+    def __init__(
+        self,
+        pushing: Pushing,
+        kept: KeptUploads,
+        send: Callable[[BlobOrder], Awaitable[BlobReport]],
+        options: UploadOptions,
+    ) -> None:
+        self.pushing = pushing
+        self.kept = kept
+        self.send = send
+        self.options = options
+        self.patience = Patience(options.first_wait_s)
+        self.notes: dict[str, None] = {}  # each once, in order
+
+    async def bring(self, blob: Blob, mounts: Sequence[str], slot: Slot | None) -> int | None:
+        """Have the registry hold a blob; how many bytes of it went out, None: it was mounted. If
+        cancelled, or killed, it goes on where it was. Raises by the table of `sources.oci.pushing`,
+        and LocalFault.
+        """
+        sending = _Sending(self, blob, mounts, slot)
+        if blob.size > self.options.whole_bytes:
+            return await sending.in_parts()
+        return await sending.whole()
+
+
+class _Sending:
+    """One blob on its way."""
+
+    def __init__(self, of: Uploader, blob: Blob, mounts: Sequence[str], slot: Slot | None) -> None:
+        self._of = of
+        self._pushing = of.pushing
+        self._patience = of.patience
+        self._blob = blob
+        self._mounts = mounts
+        self._slot = slot
+        self._keeps = False
+        self._sent = 0
+
+    async def whole(self) -> int | None:
+        """In one request, of one session."""
+        return await self._patience.ask(self._whole_once)
+
+    async def in_parts(self) -> int | None:
+        """In parts of a session, from where it is."""
+        key, busy = (self._pushing.where, self._blob.digest), self._of.kept.busy
+        if key in busy:
+            return await self._in_parts(None)
+        busy.add(key)
+        self._keeps = True
+        try:
+            return await self._in_parts(await self._kept_session())
+        finally:
+            busy.discard(key)
+
+    async def _in_parts(self, session: Session | None) -> int | None:
+        was_kept = session is not None
+        for _ in range(MAX_ANEW):
+            session = session or await self._patience.ask(self._begin)
+            if session is None:
+                return None
+            try:
+                if await self._fill(session) or await self._is_there():
+                    await self._drop()
+                    return self._sent
+            except _NoParts:
+                self._note("takes no parts of blobs: an upload that is cut off begins anew")
+                await self._drop()
+                return await self.whole()
+            except Untrusted:
+                await self._drop()
+                if not was_kept:
+                    raise
+            session, was_kept = None, False  # of an old one the first bytes may be to blame
+        raise Unavailable(f"{self._pushing.where} forgets uploads that have begun")
+
+    async def _whole_once(self) -> int | None:
+        session = await self._begin()
+        if session is None:
+            return None
+        url = with_digest(session.location, self._blob.digest)
+        reply = await self._request("PUT", url, 0, self._blob.size)
+        if reply.status not in (201, 204):
+            raise await self._refusal(reply, url)
+        self._pushing.check_answer(reply.fields, self._blob.digest)
+        return self._blob.size
+
+    async def _begin(self) -> Session | None:
+        return await self._pushing.begin(self._blob.digest, self._mounts)
+
+    async def _is_there(self) -> bool:
+        """Whether only the registry's last answer was lost."""
+        return await self._pushing.has_blob(self._blob.digest, self._blob.size)
+
+    async def _kept_session(self) -> Session | None:
+        """The one of an earlier push, where the registry knows it still."""
+        where = self._pushing.where
+        location = await trio.to_thread.run_sync(self._of.kept.find, where, self._blob.digest)
+        if location is None:
+            return None
+        session = await self._patience.ask(partial(self._pushing.resume, location))
+        if session is not None and session.received <= self._blob.size:
+            return session
+        self._note("does not know an upload any more that had begun: that blob was sent anew")
+        return None
+
+    async def _fill(self, session: Session) -> bool:
+        """Send what is missing, and close it; False: the registry lost the session."""
+        failures = 0
+        while True:
+            await self._keep(session.location)
+            try:
+                if session.received == self._blob.size:
+                    await self._pushing.end(session, self._blob.digest)
+                    return True
+                after: Session | None = await self._part(session)
+            except Unavailable as exc:
+                failures += 1
+                if failures == MAX_TRIES:
+                    raise
+                await self._patience.wait(failures, exc)
+                after = await self._patience.ask(partial(self._pushing.resume, session.location))
+            if after is None or after.received > self._blob.size:
+                return False
+            if after.received > session.received:
+                failures = 0
+            session = after
+
+    async def _part(self, session: Session) -> Session:
+        """Send one part. Raises Unavailable also where the registry has another number of bytes
+        than we think.
+        """
+        options = self._of.options
+        start = session.received
+        end = min(start + max(options.part_bytes, session.least_chunk_bytes), self._blob.size)
+        content_range = ("Content-Range", f"{start}-{end - 1}")
+        reply = await self._request("PATCH", session.location, start, end, content_range)
+        if reply.status in (202, 204):
+            self._sent += end - start
+            after = self._pushing.continued(reply.status, reply.fields, session.location)
+            return after if "range" in reply.fields else replace(after, received=end)
+        if reply.status in (404, 416):
+            raise Unavailable(f"{self._pushing.where} does not go on with an upload where it was")
+        if start == 0 and reply.status in _NO_PARTS and b"DIGEST" not in reply.body:
+            raise _NoParts
+        raise await self._refusal(reply, session.location)
+
+    async def _request(
+        self, method: str, url: str, start: int, end: int, *more: tuple[str, str]
+    ) -> Reply:
+        blob, fields = self._blob, await self._pushing.fields_for(url)
+        first, last = start // LEAF_BYTES, -(-end // LEAF_BYTES)
+        file, options = blob.file, self._of.options
+        order = BlobOrder(
+            method=method,
+            url=url,
+            fields=(*fields, *more),
+            path="" if file is None else file.path,
+            start=start,
+            end=end,
+            hashes=b"" if file is None else file.hashes[first * HASH_BYTES : last * HASH_BYTES],
+            tls=Tls(ca_file=options.ca_file),
+            data=blob.data,
+            rate_bytes_per_s=options.rate_bytes_per_s,
+            silent_s=options.silent_s,
+            counted=self._slot,
+        )
+        report = await self._of.send(order)
+        if report.fault is not None:
+            raise _error(report.fault)
+        held = Held(authorization=dict(fields).get("Authorization"))
+        return Reply(report.status, httpx.Headers(list(report.fields)), report.body, held)
+
+    async def _refusal(self, reply: Reply, url: str) -> P2PCacheError:
+        """The error for a refusal of a worker's request. A login that ended is renewed first, and
+        then it is worth another try.
+        """
+        if reply.status == 401:
+            await self._pushing.renew(url)
+            fields = dict(await self._pushing.fields_for(url))
+            if fields.get("Authorization") != reply.held.authorization:
+                return Unavailable(f"{self._pushing.where}: the login had ended, and was renewed")
+        return self._pushing.refused(reply, self._blob.digest)
+
+    def _note(self, text: str) -> None:
+        self._of.notes[f"{self._pushing.where} {text}"] = None
+
+    async def _keep(self, location: str) -> None:
+        digest, where = self._blob.digest, self._pushing.where
+        if self._keeps:
+            await trio.to_thread.run_sync(self._of.kept.keep, where, digest, location)
+
+    async def _drop(self) -> None:
+        where = self._pushing.where
+        if self._keeps:
+            await trio.to_thread.run_sync(self._of.kept.drop, where, self._blob.digest)
+
+
+class _NoParts(Exception):
+    """The registry takes a blob in one request alone."""
+
+
+_ERRORS: dict[FaultKind, type[P2PCacheError]] = {
+    FaultKind.DENIED: Denied,
+    FaultKind.UNTRUSTED: Untrusted,
+    FaultKind.LOCAL: LocalFault,
+    FaultKind.DISK_FULL: DiskFull,
+}
+
+
+def _error(fault: Fault) -> P2PCacheError:
+    if (kind := _ERRORS.get(fault.kind)) is None:
+        return Unavailable(fault.message, retry_after_s=fault.retry_after_s)
+    hint = None
+    if kind is LocalFault:
+        hint = "`p2pcache verify --repair` fetches damaged blocks again"
+    return kind(fault.message, hint=hint)

@@ -1,0 +1,130 @@
+"""OpenStack Swift's s3api, which copied not all of S3: a folder comes from it, and goes there."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from p2pcache import errors
+from p2pcache.sources.s3.listing import SHA256_METADATA
+from tests.support.agents import Agent, running_agent
+from tests.support.blobs import MIB
+from tests.support.partial_files import some_bytes
+from tests.support.swift import PASSWORD, swift
+from tests.support.watched_pull import QUICK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.s3_server import S3Server
+
+pytestmark = pytest.mark.slow
+
+FILES = {
+    "config.json": b'{"name": "swift"}',
+    "sub dir/tökens #1.json": some_bytes(70_000, b"swift tokens"),
+    "empty": b"",
+    "model-1.bin": some_bytes(11 * MIB + 5, b"swift 1"),  # in two parts: its ETag is no MD5
+    "model-2.bin": some_bytes(3 * MIB, b"swift 2"),  # with its sha256, as p2pcache writes it
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with swift(tmp_path_factory.mktemp("swift")) as running:
+        s3 = running.client()
+        s3.create_bucket(Bucket="models")
+        for path, body in FILES.items():
+            known = {SHA256_METADATA: hashlib.sha256(body).hexdigest()}
+            put_s3(s3, path, body, known if path == "model-2.bin" else {})
+        yield running
+
+
+def put_s3(s3: Any, path: str, body: bytes, metadata: dict[str, str]) -> None:
+    """One object; by parts when it has more than 8 MiB, as boto3's own transfers do."""
+    key = f"demo/{path}"
+    if len(body) <= 8 * MIB:
+        s3.put_object(Bucket="models", Key=key, Body=body, Metadata=metadata)
+        return
+    upload = s3.create_multipart_upload(Bucket="models", Key=key)["UploadId"]
+    parts = []
+    for number, start in enumerate(range(0, len(body), 8 * MIB), start=1):
+        sent = s3.upload_part(
+            Bucket="models", Key=key, UploadId=upload, PartNumber=number,
+            Body=body[start : start + 8 * MIB],
+        )  # fmt: skip
+        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+    s3.complete_multipart_upload(
+        Bucket="models", Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+    )
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    offline = {"AWS_EC2_METADATA_DISABLED": "true"}  # no test asks 169.254.169.254
+    settings = {**QUICK, "resolve.ttl": "0s"}
+    with running_agent(tmp_path_factory.mktemp("agent"), settings=settings, **offline) as running:
+        yield running
+
+
+def test_a_folder_comes_whole_and_is_named_by_what_arrived(
+    tmp_path: Path, server: S3Server, agent: Agent
+) -> None:
+    with agent.client() as client:
+        listed = client.resolve("s3://models/demo", credentials=server.aws)
+    known = [file["path"] for file in listed["files"] if file.get("sha256")]
+    assert set(known) <= {"model-2.bin", "empty"}, "nothing else says what it is"
+    out = tmp_path / "out"
+    agent.get("s3://models/demo", credentials=server.aws, to=str(out))
+    shown = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert shown == FILES
+    again = agent.get("s3://models/demo", credentials=server.aws, offline=True)
+    assert again["fetched_bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ref", "secret", "kind"),
+    [
+        ("s3://models/demo", "wrong", errors.Denied),
+        ("s3://models/nothing", PASSWORD, errors.NotFound),
+        ("s3://no-such-bucket/demo", PASSWORD, errors.NotFound),
+    ],
+)
+def test_what_cannot_be_read_is_said_to_be_so(
+    server: S3Server, agent: Agent, ref: str, secret: str, kind: type[errors.P2PCacheError]
+) -> None:
+    with pytest.raises(errors.P2PCacheError) as refused:
+        agent.get(ref, credentials={**server.aws, "aws_secret_access_key": secret})
+    assert type(refused.value) is kind, refused.value
+    assert refused.value.hint
+    assert secret not in f"{refused.value.message} {refused.value.hint}" or secret == "wrong"
+
+
+def test_a_folder_that_is_pushed_is_there_for_everybody_and_not_sent_twice(
+    tmp_path: Path, server: S3Server, agent: Agent
+) -> None:
+    for path, body in FILES.items():
+        (tmp_path / "folder" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / path).write_bytes(body[::-1])
+    s3 = server.bucket("pushed")
+    with agent.client() as client:
+        calls = {"to": "s3://pushed/m", "to_credentials": server.aws}
+        first, second = (client.push(str(tmp_path / "folder"), **calls)["to"] for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first["sent_objects"] == len(FILES)
+    assert second["sent_objects"] == 0
+    for path, body in FILES.items():
+        assert s3.get_object(Bucket="pushed", Key=f"m/{path}")["Body"].read() == body[::-1]
+    done = agent.get("s3://pushed/m", credentials=server.aws, to=str(tmp_path / "out"))
+    assert done["notes"] == [], "the record of the push names each file"
+    assert (tmp_path / "out" / "model-1.bin").read_bytes() == FILES["model-1.bin"][::-1]
+    with agent.client() as client:
+        (tmp_path / "folder" / "config.json").write_bytes(b"{}")
+        changed = client.push(str(tmp_path / "folder"), **calls)["to"]
+    assert changed is not None
+    assert changed["sent_objects"] == 1
+    assert any("no conditional writes" in note for note in changed["notes"])

@@ -1,0 +1,197 @@
+"""Pushes to one folder in virtual time: who sends, who waits, who takes over, what is kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pcache.content import push_record
+from p2pcache.content.push_record import PUSHING_KEY, REF_KEY
+from p2pcache.destinations.objects.lease import own_claim
+from p2pcache.destinations.objects.push import ObjectsDestination
+from p2pcache.errors import Conflict, Denied, Unavailable
+from tests.support.memory_objects import Bucket, MemoryStore, content, failing
+
+if TYPE_CHECKING:
+    from p2pcache.destinations.objects.port import Condition
+    from p2pcache.destinations.port import Content, Pushed
+
+FILES = {"a": b"a" * 1000, "b": b"b" * 3000, "c": b""}  # 40 s of sending
+ELSEWHERE = "0123456789abcdef"  # a machine
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    return MockClock(autojump_threshold=0)
+
+
+async def push(bucket: Bucket, what: Content, store: type[MemoryStore] = MemoryStore) -> Pushed:
+    one = ObjectsDestination(store(bucket), lambda: 0.5)
+    with trio.fail_after(600):
+        return await one.send(what, await one.plan(what), lambda _: None)
+
+
+def is_right(bucket: Bucket, what: Content) -> bool:
+    told = push_record.parse(bucket.bodies[REF_KEY])
+    return PUSHING_KEY not in bucket.objects and all(
+        (told.files[path].sha256, told.files[path].version)
+        == (file.sha256, bucket.objects[path].version)
+        and bucket.objects[path].sha256 == file.sha256
+        for path, file in what.places.items()
+    )
+
+
+async def test_of_many_one_sends_and_all_say_that_it_is_there(autojump_clock: MockClock) -> None:
+    bucket, what, done = Bucket(), content(FILES), []
+
+    async def one() -> None:
+        done.append(await push(bucket, what))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(one)
+    assert is_right(bucket, what)
+    assert set(bucket.sent.values()) == {1}
+    assert sum(told.sent.bytes for told in done) == 4000
+    assert sum(bool(told.notes) for told in done) == 19
+
+
+async def test_one_that_stands_still_is_replaced_and_one_that_is_slow_is_not(
+    autojump_clock: MockClock,
+) -> None:
+    bucket, what = Bucket(), content(FILES)
+    dead = replace(own_claim("somebody", "bafy"), machine=ELSEWHERE)
+    await MemoryStore(bucket).put_small(PUSHING_KEY, dead.encode(), None)
+    began = trio.current_time()
+    assert (await push(bucket, what)).sent.bytes == 4000
+    assert 20 + 30 <= trio.current_time() - began < 60
+    assert is_right(bucket, what)
+    slow = Bucket(bytes_per_s=10.0)  # 300 s for one file
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(push, slow, what)
+        await trio.sleep(1)
+        nursery.start_soon(push, slow, what)
+    assert set(slow.sent.values()) == {1}, "its lease was renewed all the time"
+
+
+async def test_a_process_of_this_machine_that_is_gone_is_not_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    bucket, what = Bucket(), content({"a": b"1"})
+    gone = replace(own_claim("somebody", "bafy"), pid=2**22 - 1)
+    await MemoryStore(bucket).put_small(PUSHING_KEY, gone.encode(), None)
+    began = trio.current_time()
+    await push(bucket, what)
+    assert trio.current_time() - began < 2
+    assert is_right(bucket, what)
+
+
+async def test_who_was_taken_for_dead_stops_and_what_it_sent_is_there(
+    autojump_clock: MockClock,
+) -> None:
+    bucket, what = Bucket(), content(FILES)
+
+    class CutOff(MemoryStore):
+        async def put_small(self, key: str, data: bytes, condition: Condition) -> str:
+            renewed = key == PUSHING_KEY and json.loads(data)["beat"] > 0
+            if renewed and trio.current_time() - began < 24:
+                raise Unavailable("its renewals do not arrive")
+            return await super().put_small(key, data, condition)
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(push, bucket, what, CutOff)
+        await trio.sleep(0.5)
+        nursery.start_soon(push, bucket, what)
+    assert is_right(bucket, what)
+    assert bucket.sent["a"] == 1, "the small one was there when the second began"
+
+
+@pytest.mark.parametrize("name", ["list", "look", "get", "put", "upload", "delete"])
+@pytest.mark.parametrize("done", [False, True])
+async def test_what_fails_a_few_times_is_tried_again(
+    autojump_clock: MockClock, name: str, done: bool
+) -> None:
+    bucket, what = Bucket(fault=failing(name, times=3, done=done)), content(FILES)
+    await push(bucket, what)
+    assert is_right(bucket, what)
+
+
+async def test_what_goes_on_failing_is_told_and_the_lease_is_given_back(
+    autojump_clock: MockClock,
+) -> None:
+    bucket = Bucket(fault=failing("upload", times=1000))
+    with pytest.raises(Unavailable):
+        await push(bucket, content(FILES))
+    assert all(push_record.is_ours(key) for key in bucket.objects)
+    assert not {REF_KEY, PUSHING_KEY} & bucket.objects.keys()
+
+
+async def test_a_store_without_conditions_is_said_to_be_one(autojump_clock: MockClock) -> None:
+    bucket, what = Bucket(conditional=False), content(FILES)
+    done = await push(bucket, what)
+    assert "no conditional writes" in done.notes[0]
+    assert is_right(bucket, what)
+
+
+async def test_what_is_there_already_by_another_hand_counts_and_what_differs_is_a_conflict(
+    autojump_clock: MockClock,
+) -> None:
+    what = content(FILES)
+    for there, ends in ((what.places["b"].sha256, None), (bytes(32), Conflict)):
+        bucket = Bucket()
+        one = ObjectsDestination(MemoryStore(bucket), lambda: 0.5)
+        plan = await one.plan(what)
+        bucket.write("b", 3000, there, None)
+        if ends is None:
+            done = await one.send(what, plan, lambda _: None)
+            assert done.sent.objects == 2
+            assert is_right(bucket, what)
+        else:
+            with pytest.raises(ends):
+                await one.send(what, plan, lambda _: None)
+            assert REF_KEY not in bucket.objects
+
+
+async def test_a_record_that_somebody_writes_meanwhile_is_not_overwritten(
+    autojump_clock: MockClock,
+) -> None:
+    bucket, what = Bucket(), content(FILES)
+
+    def meddle(name: str, key: str, done: bool) -> None:
+        if name == "put" and key == REF_KEY and not done and REF_KEY not in bucket.objects:
+            bucket.write(REF_KEY, 2, bytes(32), None)
+            bucket.bodies[REF_KEY] = b"{}"
+
+    bucket.fault = meddle
+    with pytest.raises(Conflict):
+        await push(bucket, what)
+    assert bucket.bodies[REF_KEY] == b"{}"
+    await push(bucket, what)
+    assert is_right(bucket, what), "what is no record is replaced"
+
+
+async def test_a_denial_is_not_tried_again(autojump_clock: MockClock) -> None:
+    asked: list[str] = []
+
+    def deny(name: str, key: str, done: bool) -> None:
+        asked.append(name)
+        raise Denied("no")
+
+    with pytest.raises(Denied):
+        await push(Bucket(fault=deny), content(FILES))
+    assert asked == ["list"]
+
+
+async def test_an_answer_that_was_lost_is_no_conflict_with_ourselves(
+    autojump_clock: MockClock,
+) -> None:
+    for name, key in (("put", REF_KEY), ("put", PUSHING_KEY), ("upload", "b")):
+        bucket, what = Bucket(fault=failing(name, times=1, done=True, key=key)), content(FILES)
+        await push(bucket, what)
+        assert is_right(bucket, what), key
