@@ -131,9 +131,10 @@ class GrowingBlob:
         """
         self.hashes_later = self._hash_once and not self._by_root and self.proven is None
         self._may_have_gaps = self.hashes_later
-        if not self.hashes_later and self.partial.have_count():
+        if not self.hashes_later:
             self._may_have_gaps = await trio.to_thread.run_sync(self.partial.has_gaps)
-            await self.fill_map()
+            if self._may_have_gaps:
+                await self.fill_map()
 
     def hash_at_once(self) -> None:
         """Blocks of jobs that begin from now on come with their hashes."""
