@@ -226,6 +226,7 @@ class Origins:
     async def of_month(self, month: int | None) -> list[dict[str, Any]]:
         """For `status --origins`; None: of this month. See `shown`."""
         wanted = month_of(self._now()) if month is None else month
+        await self._keep_costs(trio.current_time())  # what came since the last beat counts, too
         costs = await trio.to_thread.run_sync(self._store.origin_costs.of_month, wanted)
         return self.shown(wanted, costs)
 
