@@ -43,6 +43,10 @@ AGENTS = [
     "tests/real/test_last_copies.py", "tests/real/test_origin_budgets.py",
     "tests/real/test_preload.py", "tests/real/test_public_host.py", "tests/real/test_push_kubo.py",
     "tests/real/test_registries.py",
+    "tests/faults/test_cloud_pulls.py", "tests/faults/test_push_registries.py",
+    "tests/faults/test_s3_pushes.py", "tests/real/test_hash_once.py",
+    "tests/real/test_origin_costs.py", "tests/real/test_push_peers.py",
+    "tests/real/test_push_s3_together.py",
 ]  # fmt: skip
 PROGRAMS = [
     "tests/cli/test_commands.py", "tests/cli/test_damage.py", "tests/cli/test_docs.py",
@@ -63,6 +67,12 @@ PROGRAMS = [
     "tests/real/test_lean_libp2p.py", "tests/real/test_ollama.py", "tests/real/test_origins.py",
     "tests/real/test_py_libp2p_fixes.py", "tests/real/test_s3_source.py",
     "tests/real/test_swift.py", "tests/real/test_unixfs_kubo.py",
+    "tests/faults/test_secrets.py", "tests/faults/test_signed_urls.py",
+    "tests/real/test_bucket.py", "tests/real/test_cloud_sources.py",
+    "tests/real/test_http_folders.py", "tests/real/test_ollama_store.py",
+    "tests/real/test_push_clouds.py", "tests/real/test_push_ollama.py",
+    "tests/real/test_push_registries.py", "tests/real/test_push_s3.py",
+    "tests/real/test_python_api.py",
 ]  # fmt: skip
 PLAIN = ["tests/unit", "tests/sim"]
 # One act of each kind: the command line, an agent, its sources, pulls and their faults, a network.
