@@ -296,7 +296,7 @@ class Driver:
         self._hash_once = False
         for growing in self._growing.values():
             growing.hash_at_once()
-        await self._jobs.wait_hashed()
+        await self._jobs.end_unhashed()
         for growing in list(self._growing.values()):
             await growing.fill_map()
 

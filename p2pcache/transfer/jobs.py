@@ -87,8 +87,12 @@ class Jobs:
         self._scopes[batch.id] = trio.CancelScope()
         nursery.start_soon(self._fetch_batch, batch, self._scopes[batch.id])
 
-    async def wait_hashed(self) -> None:
-        """Until no job runs that brings blocks without their hashes."""
+    async def end_unhashed(self) -> None:
+        """Stop the jobs that bring blocks without their hashes, and wait until they have ended: at
+        a slow origin a piece may take a minute. What they brought stays.
+        """
+        for number in self._unhashed:
+            self.stop(number)
         while self._unhashed:  # noqa: ASYNC110 - once in the life of a pull
             await trio.sleep(UNHASHED_BEAT_S)
 
