@@ -1,11 +1,12 @@
-"""The composition root: the one place that names every adapter and builds every part."""
+"""The composition root: the one place that names every source and builds every part. Its second
+half, `wiring_destinations`, names the destinations.
+"""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
-import uuid
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -34,19 +35,9 @@ from p2pcache.agent.push_peers import open_peers
 from p2pcache.agent.rates import HourlyRates
 from p2pcache.agent.supervise import keep_running
 from p2pcache.agent.unlisted import list_named
+from p2pcache.agent.wiring_destinations import objects_of_s3, openers
 from p2pcache.config.ipfs import Public
-from p2pcache.content.cloud_refs import parse_azure, parse_gcs
-from p2pcache.content.refs import parse_ref
-from p2pcache.content.registry_refs import OciRef, OllamaRef
-from p2pcache.content.s3_refs import parse_s3
-from p2pcache.destinations.kubo import KuboDestination
-from p2pcache.destinations.objects.azure import AzureStore
-from p2pcache.destinations.objects.gcs import GcsStore
-from p2pcache.destinations.objects.push import ObjectsDestination
-from p2pcache.destinations.objects.s3 import S3Store
-from p2pcache.destinations.objects.sessions import Sessions
-from p2pcache.destinations.objects.uploads import Uploads, uploads_at_once
-from p2pcache.errors import DiskFull, LocalFault, UsageError
+from p2pcache.errors import DiskFull, LocalFault
 from p2pcache.lanes.odometer import open_odometer
 from p2pcache.lanes.throttle import open_throttle
 from p2pcache.sources.azure.source import AzureSource
@@ -57,7 +48,7 @@ from p2pcache.sources.gcs.source import GcsSource
 from p2pcache.sources.hf import HfOptions, HfSource
 from p2pcache.sources.http import HttpOptions, HttpSource
 from p2pcache.sources.kubo import KuboOptions, KuboSource
-from p2pcache.sources.oci.options import OciOptions, login_for, registry_url
+from p2pcache.sources.oci.options import OciOptions
 from p2pcache.sources.oci.source import OciSource
 from p2pcache.sources.s3.source import S3Source
 from p2pcache.store.durable import local_faults
@@ -65,24 +56,18 @@ from p2pcache.store.store import Store
 from p2pcache.transfer.downlink import Downlink
 from p2pcache.transfer.pull import PullContext
 from p2pcache.transfer.resolve import Resolver
-from p2pcache.transfer.workers import Workers, core_count, open_workers
+from p2pcache.transfer.workers import core_count, open_workers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from p2pcache.config.settings import Config
-    from p2pcache.destinations.port import Place
-    from p2pcache.destinations.registry.destination import RegistryDestination
     from p2pcache.lanes.odometer import Odometer
     from p2pcache.lanes.throttle import Throttle
-    from p2pcache.sources.azure.options import AzureOptions
-    from p2pcache.sources.gcs.options import GcsOptions
     from p2pcache.sources.port import Source
-    from p2pcache.sources.s3.options import S3Options
 
 _log = logging.getLogger(__name__)
-_NO_VERSION = "a push is to a folder of a bucket, not to a version of an object"
 CLOSE_S = 5.0  # for all adapters together; nothing they hold is worth waiting longer for
 
 
@@ -109,7 +94,7 @@ async def open_agent(
                 realms=config.token_realms,
             )
             kubos = Kubos(config.ipfs, lambda place, s: KuboSource(place, KuboOptions(present_s=s)))
-            s3_objects = partial(_s3_objects, config.s3, workers, odometer)
+            s3_objects = partial(objects_of_s3, config.s3, workers, odometer)
             s3 = S3Source(workers.call, config.s3)
             sources: list[Source] = [
                 HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
@@ -196,19 +181,9 @@ async def open_agent(
                     rates=rates,
                     ipfs=ipfs,
                     kubos=kubos,
-                    destinations={
-                        **dict.fromkeys(
-                            ("az", "azure"), partial(_azure, config.azure, workers, odometer)
-                        ),
-                        **dict.fromkeys(
-                            ("gs", "gcs"),
-                            partial(_gcs, config.gcs, config.home, workers, odometer),
-                        ),
-                        "ipfs": partial(_ipfs, kubos, store, workers),
-                        "s3": partial(_s3, s3_objects),
-                        "oci": partial(_registry, registries, store, workers),
-                        "ollama": partial(_registry, registries, store, workers),
-                    },
+                    destinations=openers(
+                        config, registries, kubos, store, workers, odometer, s3_objects
+                    ),
                     objects=s3_objects,
                     here=here,
                     fetched=BlocksSource(local, shown, ipfs.blocks.get),
@@ -230,84 +205,6 @@ async def open_agent(
                     for source in sources:
                         await source.aclose()
                     await kubos.aclose()
-
-
-async def _ipfs(kubos: Kubos, store: Store, workers: Workers, to: Place) -> KuboDestination:
-    """The configured Kubo, or the one that a caller names."""
-    place = await kubos.needed_place(to.kubo)
-    return KuboDestination(
-        place.api, workers.send_car, lambda: store.small_dir() / uuid.uuid4().hex
-    )
-
-
-def _s3_objects(
-    options: S3Options, workers: Workers, odometer: Odometer | None, to: Place
-) -> S3Store:
-    """The objects of a bucket, or of a folder of one."""
-    ref = parse_s3(to.dest.partition(":")[2], to.dest)
-    if ref.version is not None:
-        raise UsageError(_NO_VERSION)
-    uploads = _uploads(workers, odometer, to)
-    return S3Store(ref, options, to.credentials.aws, workers.call, uploads)
-
-
-async def _s3(objects: Callable[[Place], S3Store], to: Place) -> ObjectsDestination:
-    """A folder of a bucket."""
-    return ObjectsDestination(objects(to), random.random)
-
-
-async def _registry(
-    options: OciOptions, store: Store, workers: Workers, to: Place
-) -> RegistryDestination:
-    """The repository of a registry, or of one of Ollama's, that a caller names."""
-    from p2pcache.destinations.registry.destination import RegistryDestination  # brings httpx
-    from p2pcache.destinations.registry.upload import UploadOptions
-    from p2pcache.sources.oci.pushing import Pushing
-    from p2pcache.sources.oci.registry import Place as Repository
-    from p2pcache.sources.oci.registry import Registries
-
-    ref = parse_ref(to.dest)
-    assert isinstance(ref, OciRef | OllamaRef), "its scheme says so"
-    repository = Repository(registry_url(ref.registry, options), ref.repository)
-    login = login_for(ref.registry, to.credentials)
-    asked = Registries(options)
-    return RegistryDestination(
-        ref,
-        repository.registry,
-        lambda others: Pushing(asked, repository, login, others),
-        workers.send_blob,
-        store.uploads,
-        store.names_of,
-        lambda: store.small_dir() / uuid.uuid4().hex,
-        UploadOptions(ca_file=options.ca_file, rate_bytes_per_s=to.rate_bytes_per_s),
-        asked.aclose,
-    )
-
-
-async def _gcs(
-    options: GcsOptions, home: Path, workers: Workers, odometer: Odometer | None, to: Place
-) -> ObjectsDestination:
-    """A folder of a bucket of Google's."""
-    ref = parse_gcs(to.dest.partition(":")[2], to.dest)
-    if ref.generation is not None:
-        raise UsageError(_NO_VERSION)
-    uploads, sessions = _uploads(workers, odometer, to), Sessions(home / "uploads")
-    store = GcsStore(ref, options, to.credentials.gcs, workers.call, uploads, sessions)
-    return ObjectsDestination(store, random.random)
-
-
-async def _azure(
-    options: AzureOptions, workers: Workers, odometer: Odometer | None, to: Place
-) -> ObjectsDestination:
-    """A folder of a container of Azure's."""
-    ref = parse_azure(to.dest.partition(":")[2], to.dest)
-    uploads = _uploads(workers, odometer, to)
-    store = AzureStore(ref, options, to.credentials.azure, workers.call, uploads)
-    return ObjectsDestination(store, random.random)
-
-
-def _uploads(workers: Workers, odometer: Odometer | None, to: Place) -> Uploads:
-    return Uploads(workers.put, odometer, uploads_at_once(core_count()), to.rate_bytes_per_s)
 
 
 def _odometer(home: Path, closing: ExitStack) -> Odometer | None:

@@ -21,7 +21,7 @@ from p2pcache.units import format_bytes, format_count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from p2pcache.agent.localapi.answers import ExportAnswer
+    from p2pcache.agent.localapi.bundled import ExportAnswer
     from p2pcache.cli.output import Printer
 
 STREAM = "-"  # standard input or output

@@ -11,7 +11,7 @@ from p2pcache.units import format_bytes, format_count, format_duration, format_p
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from p2pcache.agent.localapi.answers import OriginMember, OriginStatus, ParkedMember
+    from p2pcache.agent.localapi.origin_use import OriginMember, OriginStatus, ParkedMember
 
 
 def origin_lines(origins: Sequence[OriginStatus]) -> list[str]:

@@ -19,12 +19,8 @@ from p2pcache.units import format_bytes, format_duration, format_progress, forma
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from p2pcache.agent.localapi.answers import (
-        PreloadAnswer,
-        PreloadLine,
-        PreloadStateAnswer,
-        Progress,
-    )
+    from p2pcache.agent.localapi.answers import Progress
+    from p2pcache.agent.localapi.preloaded import PreloadAnswer, PreloadLine, PreloadStateAnswer
     from p2pcache.cli.output import Printer
 
 REDRAW_S = 0.5

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from p2pcache.agent.localapi.answers import PreloadLine
+    from p2pcache.agent.localapi.preloaded import PreloadLine
 
 REASONS = {
     "denied": "it has no access to this, or its setting `preload.from` does not let this signer "

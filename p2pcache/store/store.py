@@ -41,6 +41,7 @@ from p2pcache.store.removal import Removal
 from p2pcache.store.rooted import AnyBlob, Rooted, is_root
 from p2pcache.store.spent import SpentRows
 from p2pcache.store.ties import Ties
+from p2pcache.store.touches import Touches
 from p2pcache.store.unlisted import Unlisted
 from p2pcache.store.uploads import Uploads
 
@@ -56,7 +57,6 @@ Hold = Callable[[Iterable[bytes]], None]
 """Keeps blobs (raw sha2-256) from being evicted, until the scope that gave it ends."""
 
 _LOOKED_FOR_ONE_BY_ONE = 8  # roots, at 0.1 ms each; more of them cost one look at the folder
-_TOUCHES_KEPT = 4096  # last-use times held in memory before they are written in one transaction
 
 
 class Store:
@@ -102,9 +102,9 @@ class Store:
             index, self._records, self._blobs, self.rooted, self._collector, self.dag_pins,
             self.ties, self._holds,
         )  # fmt: skip
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # two may close at once
         self._at_work = AtWork(layout, leases)
-        self._touched: dict[bytes, float] = {}
+        self._touches = Touches(index)
 
     @classmethod
     def open(
@@ -156,7 +156,7 @@ class Store:
         # last in, first out: the index is closed whatever the others raise
         with self._lock, durable.local_faults("closing the store"), ExitStack() as steps:
             steps.callback(self._index.close)
-            steps.callback(self._write_touches)
+            steps.callback(self._touches.write)
             steps.callback(self.loose.flush)
             steps.callback(self._at_work.close)
 
@@ -404,13 +404,13 @@ class Store:
     def ensure_room(self, incoming_bytes: int) -> None:
         """Evict until that much fits. Raises DiskFull, saying what stands in the way."""
         with durable.local_faults("making room"):
-            self._write_touches()
+            self._touches.write()
             self._collector.ensure_room(incoming_bytes, running=self._holds.all)
 
     def trim(self) -> int:
         """After a pull: evict what the watermarks ask for, so that the next one finds room."""
         with durable.local_faults("making room"):
-            self._write_touches()
+            self._touches.write()
             return self._collector.trim(running=self._holds.all)
 
     def gc(
@@ -422,7 +422,7 @@ class Store:
         `partial_age_s` go first. `protected`: raw sha2-256 that stay.
         """
         with durable.local_faults("collecting garbage"):
-            self._write_touches()
+            self._touches.write()
             return self._collector.collect(
                 target_bytes=target_bytes, running=lambda: self._holds.all() | set(protected),
                 now=self._clock(), dry_run=dry_run,
@@ -463,23 +463,8 @@ class Store:
             return self._collector.usage()
 
     def touch(self, sha256s: Iterable[bytes], now: float) -> None:
-        """Note a use (unix seconds). Held in memory and written with the next gc, ls or close:
-        a warm `get` must not wait for a disk. A crash forgets some; only eviction order suffers.
-        """
-        with self._lock:
-            self._touched.update(dict.fromkeys(sha256s, now))
-            if len(self._touched) > _TOUCHES_KEPT:
-                self._write_touches()
-
-    def _write_touches(self) -> None:
-        with self._lock:
-            touched, self._touched = self._touched, {}
-        if touched and not self.readonly:
-            with self._index.write("noting uses") as connection:
-                connection.executemany(
-                    "UPDATE blobs SET last_used = max(last_used, ?) WHERE sha256 = ?",
-                    [(now, sha256) for sha256, now in touched.items()],
-                )
+        """Note a use (unix seconds). Held in memory and written with the next gc, ls or close."""
+        self._touches.note(sha256s, now)
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -558,7 +543,7 @@ class Store:
 
     def ls(self) -> list[Listed]:
         """Every manifest with how much of it is here, most recently used first."""
-        self._write_touches()
+        self._touches.write()
         return self._records.ls()
 
     def rm(self, manifest_cid: bytes) -> int:

@@ -19,7 +19,7 @@ import trio
 
 from p2pcache import config
 from p2pcache.agent.localapi import calls
-from p2pcache.agent.localapi.client import (
+from p2pcache.agent.localapi.connection import (
     CONNECT_S,
     PROGRAM,
     READ_BYTES,
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
     from p2pcache.agent.localapi import answers
     from p2pcache.agent.localapi.adopted import AdoptAnswer, AdoptedAnswer, UnadoptAnswer
-    from p2pcache.agent.localapi.client import OnItem
+    from p2pcache.agent.localapi.bundled import ExportAnswer, ImportAnswer
+    from p2pcache.agent.localapi.connection import OnItem
     from p2pcache.agent.localapi.embedded import EmbeddedAgent
     from p2pcache.agent.localapi.options import (
         BptrOptions,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
         PreloadOptions,
         PushOptions,
     )
+    from p2pcache.agent.localapi.origin_use import OriginStatus
+    from p2pcache.agent.localapi.preloaded import PreloadAnswer, PreloadStateAnswer
     from p2pcache.agent.localapi.receipt import ReceiptAnswer
 
     AnyProgress = Callable[[answers.Progress], Awaitable[None] | None]
@@ -179,21 +182,21 @@ class AsyncClient:
         gated: bool = False,
         plain: bool = False,
         on_progress: AnyProgress | None = None,
-    ) -> answers.ExportAnswer:
+    ) -> ExportAnswer:
         """Write refs, all of them here, into one file; `gated`: restricted ones too. `plain`: one
         ref as its DAG and nothing else, as `ipfs dag export` does; a CID without a manifest always.
         """
         call = calls.export(refs, path, gated, plain)
-        return cast("answers.ExportAnswer", (await self.call(call.op, call.args, on_progress))[0])
+        return cast("ExportAnswer", (await self.call(call.op, call.args, on_progress))[0])
 
     async def import_bundle(
         self, path: str | os.PathLike[str], *, on_progress: AnyProgress | None = None
-    ) -> answers.ImportAnswer:
+    ) -> ImportAnswer:
         """Take in the content and the names of a file that `export` wrote, or the DAGs of any other
         CAR, whose roots are pinned.
         """
         call = calls.import_bundle(path)
-        return cast("answers.ImportAnswer", (await self.call(call.op, call.args, on_progress))[0])
+        return cast("ImportAnswer", (await self.call(call.op, call.args, on_progress))[0])
 
     async def adopt(
         self,
@@ -268,12 +271,12 @@ class AsyncClient:
         """The agent now."""
         return cast("answers.StatusAnswer", (await self.call("status", {}))[0])
 
-    async def origins(self, month: str | None = None) -> list[answers.OriginStatus]:
+    async def origins(self, month: str | None = None) -> list[OriginStatus]:
         """What the network fetched of each origin this month (or `2026-11`), by whom, what it may,
         and what it cost.
         """
         args = {} if month is None else {"month": month}
-        return cast("list[answers.OriginStatus]", (await self.call("origins", args))[1])
+        return cast("list[OriginStatus]", (await self.call("origins", args))[1])
 
     async def why(self, ref: str = "last") -> ReceiptAnswer:
         """The receipt of the last pull, or of a ref's."""
@@ -337,30 +340,28 @@ class AsyncClient:
         """The admin's grants that have not ended."""
         return cast("list[answers.GrantsAnswer]", (await self.call("grants", {}))[1])
 
-    async def preload(self, ref: str, **options: Unpack[PreloadOptions]) -> answers.PreloadAnswer:
+    async def preload(self, ref: str, **options: Unpack[PreloadOptions]) -> PreloadAnswer:
         """Have agents of the network bring a ref ahead of its use; answers before they begin."""
         call = calls.preload(ref, **options)
-        return cast("answers.PreloadAnswer", (await self.call(call.op, call.args))[0])
+        return cast("PreloadAnswer", (await self.call(call.op, call.args))[0])
 
-    async def preloads(self) -> list[answers.PreloadAnswer]:
+    async def preloads(self) -> list[PreloadAnswer]:
         """The preloads that the agent knows."""
-        return cast("list[answers.PreloadAnswer]", (await self.call("preload_list", {}))[1])
+        return cast("list[PreloadAnswer]", (await self.call("preload_list", {}))[1])
 
     async def preload_state(
         self, preload: str, *, watch: bool = False, on_progress: AnyProgress | None = None
-    ) -> answers.PreloadStateAnswer:
+    ) -> PreloadStateAnswer:
         """How far every agent is with a preload. `watch`: returns when it is over; until then
         `on_progress` gets the same maps as they change.
         """
         args = {"id": preload, "watch": watch}
         found = await self.call("preload_show", args, on_progress)
-        return cast("answers.PreloadStateAnswer", found[0])
+        return cast("PreloadStateAnswer", found[0])
 
-    async def cancel_preload(self, preload: str) -> answers.PreloadAnswer:
+    async def cancel_preload(self, preload: str) -> PreloadAnswer:
         """End a preload that this agent signed, everywhere."""
-        return cast(
-            "answers.PreloadAnswer", (await self.call("preload_cancel", {"id": preload}))[0]
-        )
+        return cast("PreloadAnswer", (await self.call("preload_cancel", {"id": preload}))[0])
 
     async def shutdown(self) -> dict[str, Any]:
         """Ask the agent to finish and exit."""

@@ -15,7 +15,7 @@ import trio
 
 import p2pcache
 from p2pcache import config
-from p2pcache.agent.localapi import client as client_module
+from p2pcache.agent.localapi import connection
 from p2pcache.agent.localapi.calls import absolute_ref, get, push
 from p2pcache.agent.localapi.client import Client, connect
 from p2pcache.agent.localapi.embedded import start_agent
@@ -191,7 +191,7 @@ def test_what_listens_but_is_no_agent_is_not_believed(home, noise):
 
 
 def test_a_silent_agent_is_given_up(home, monkeypatch):
-    monkeypatch.setattr(client_module, "CONNECT_S", 0.05)
+    monkeypatch.setattr(connection, "CONNECT_S", 0.05)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(os.fspath(config.socket_path(home)))
         listening.listen()
