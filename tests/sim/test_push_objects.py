@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -195,3 +195,18 @@ async def test_an_answer_that_was_lost_is_no_conflict_with_ourselves(
         bucket, what = Bucket(fault=failing(name, times=1, done=True, key=key)), content(FILES)
         await push(bucket, what)
         assert is_right(bucket, what), key
+
+
+@pytest.mark.parametrize("pid", ["1e999", "9" * 3900, "0", "-1", str(2**31)])
+async def test_a_claim_of_no_process_is_waited_for_and_no_fault_of_ours(
+    autojump_clock: MockClock, pid: str
+) -> None:
+    bucket, what = Bucket(), content({"a": b"1"})
+    us = own_claim("", "")
+    told = json.dumps(asdict(us)).replace(f'"pid": {us.pid}', f'"pid": {pid}')
+    assert pid in told
+    await MemoryStore(bucket).put_small(PUSHING_KEY, told.encode(), None)
+    began = trio.current_time()
+    await push(bucket, what)
+    assert trio.current_time() - began >= 20
+    assert is_right(bucket, what)
