@@ -210,3 +210,26 @@ async def test_a_claim_of_no_process_is_waited_for_and_no_fault_of_ours(
     await push(bucket, what)
     assert trio.current_time() - began >= 20
     assert is_right(bucket, what)
+
+
+async def test_what_was_pushed_between_the_look_and_our_turn_is_not_sent_again(
+    autojump_clock: MockClock,
+) -> None:
+    bucket, what = Bucket(), content(FILES)
+    late = ObjectsDestination(MemoryStore(bucket), lambda: 0.5)
+    plan = await late.plan(what)
+    await push(bucket, replace(what, ref="hf://another/name"))
+    done = await late.send(what, plan, lambda _: None)
+    assert done.sent.bytes == 0
+    assert set(bucket.sent.values()) == {1}
+    assert is_right(bucket, what)
+
+
+async def test_where_it_lies_on_this_machine_is_not_told_to_a_bucket(
+    autojump_clock: MockClock,
+) -> None:
+    bucket, what = Bucket(), content({"a": b"1"})
+    await push(bucket, replace(what, ref="file:/home/somebody/secret%20project"))
+    told = push_record.parse(bucket.bodies[REF_KEY])
+    assert told.ref == told.manifest
+    assert not any(b"somebody" in body for body in bucket.bodies.values())
