@@ -220,9 +220,10 @@ class _Sending:
                 if session.received == self._blob.size:
                     await self._pushing.end(session, self._blob.digest)
                     return True
-                after = await self._part(session)
-                if after.received <= session.received:
+                sent = await self._part(session)
+                if sent.received <= session.received:
                     raise Unavailable(f"{self._pushing.where} takes bytes, and has no more of them")
+                after: Session | None = sent
             except Unavailable as exc:
                 failures += 1
                 if failures == MAX_TRIES:
