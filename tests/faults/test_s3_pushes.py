@@ -283,6 +283,25 @@ def test_an_upload_that_began_for_another_file_does_not_name_this_one(
     assert uploads(server, "renamed") == []
 
 
+def test_files_of_a_private_folder_need_the_users_word(
+    server: Minio, agent: Agent, tmp_path: Path
+) -> None:
+    given = folder(tmp_path, "private", 3 * MIB)
+    sha256 = hashlib.sha256((given / "big.bin").read_bytes()).hexdigest()
+    server.bucket("private")
+    with agent.client() as client:
+        client.adopt(given, private=True, wait=True)
+        with pytest.raises(errors.Denied, match="gated or private"):
+            client.push(f"sha256:{sha256}", to="s3://private/m", to_credentials=server.aws)
+        assert stored(server, "private") == {}
+        done = client.push(
+            f"sha256:{sha256}", to="s3://private/m", to_credentials=server.aws, allow_gated=True
+        )
+        client.unadopt(given)
+    assert done["to"] is not None
+    assert done["to"]["sent_objects"] == 1
+
+
 def test_a_rate_is_kept_to(server: Minio, agent: Agent, tmp_path: Path) -> None:
     given = folder(tmp_path, "slow", 20 * MIB)
     server.bucket("slow")
