@@ -31,6 +31,8 @@ SHA256_METADATA = "p2pcache-sha256"  # of each object of ours: hex
 VERSION = 1
 MAX_RECORD_BYTES = 64 << 20  # a hundred thousand files, with long paths
 _MAX_FILES = 1_000_000
+_SMALL_BYTES = 4 << 20  # whatever these say takes 100 MB at most to read
+_ROW_BYTES, _ROW_COMMAS = 100, 4  # at least; at most, but for commas in names
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -75,6 +77,9 @@ def parse(data: bytes) -> PushRecord:
     """Bytes from anywhere. Raises Untrusted, and nothing else."""
     if len(data) > MAX_RECORD_BYTES:
         raise Untrusted(f"a record of {len(data)} bytes is over the limit")
+    commas = len(data) // _ROW_BYTES * _ROW_COMMAS
+    if len(data) > _SMALL_BYTES and data.count(b",") > commas:  # 60 MB of `{},` take 1.5 GB
+        raise Untrusted(f"the record {REF_KEY} of a push is full of what is no file")
     try:
         told = json.loads(data)
         version = told["p2pcache"]

@@ -272,6 +272,20 @@ async def test_a_registry_that_loses_every_session_is_given_up(
     assert proxy.count("POST", "uploads") == MAX_ANEW
 
 
+async def test_a_registry_that_takes_bytes_and_has_none_is_given_up(
+    tmp_path: Path, there: Registry, proxy: RegistryProxy
+) -> None:
+    def swallows(ask: Ask) -> Fault | None:
+        if ask.is_("PATCH", "upload"):
+            return Fault(202, headers=(("Range", "0-0"), ("Location", ask.path)))
+        return None
+
+    proxy.fault = swallows
+    with trio.fail_after(30), pytest.raises(errors.Unavailable, match="has no more of them"):
+        await Pusher(proxy.host, tmp_path, "swallows/all").push()
+    assert not holds(there, "swallows/all")
+
+
 async def test_a_registry_without_parts_gets_all_in_one_request_and_a_note(
     tmp_path: Path, there: Registry, proxy: RegistryProxy
 ) -> None:

@@ -259,6 +259,49 @@ def test_parts_of_other_bytes_are_not_taken_for_ours(
     assert uploads(server, "foreign") == [told["UploadId"]], "somebody else's is left alone"
 
 
+def test_an_upload_that_began_for_another_file_does_not_name_this_one(
+    server: Minio, agent: Agent, tmp_path: Path
+) -> None:
+    """A file of which the first part alone had gone out, and which changed behind that."""
+    given = folder(tmp_path, "renamed")
+    whole = (given / "big.bin").read_bytes()
+    s3, key = server.bucket("renamed"), {"Bucket": "renamed", "Key": "m/big.bin"}
+    told = s3.create_multipart_upload(
+        **key, Metadata={"p2pcache-sha256": "0" * 64}, ChecksumAlgorithm="SHA256"
+    )
+    s3.upload_part(
+        **key, UploadId=told["UploadId"], PartNumber=1, Body=whole[: 16 * MIB],
+        ChecksumAlgorithm="SHA256",
+    )  # fmt: skip
+    with at_most(60):
+        push(agent, given, "s3://renamed/m", server.aws)
+    about = s3.head_object(**key)
+    assert about["Metadata"]["p2pcache-sha256"] == hashlib.sha256(whole).hexdigest()
+    assert stored(server, "renamed")["m/big.bin"] == whole
+    row = record(server, "renamed")["files"]["big.bin"]
+    assert row["version"] == about["ETag"].strip('"')
+    assert uploads(server, "renamed") == []
+
+
+def test_files_of_a_private_folder_need_the_users_word(
+    server: Minio, agent: Agent, tmp_path: Path
+) -> None:
+    given = folder(tmp_path, "private", 3 * MIB)
+    sha256 = hashlib.sha256((given / "big.bin").read_bytes()).hexdigest()
+    server.bucket("private")
+    with agent.client() as client:
+        client.adopt(given, private=True, wait=True)
+        with pytest.raises(errors.Denied, match="gated or private"):
+            client.push(f"sha256:{sha256}", to="s3://private/m", to_credentials=server.aws)
+        assert stored(server, "private") == {}
+        done = client.push(
+            f"sha256:{sha256}", to="s3://private/m", to_credentials=server.aws, allow_gated=True
+        )
+        client.unadopt(given)
+    assert done["to"] is not None
+    assert done["to"]["sent_objects"] == 1
+
+
 def test_a_rate_is_kept_to(server: Minio, agent: Agent, tmp_path: Path) -> None:
     given = folder(tmp_path, "slow", 20 * MIB)
     server.bucket("slow")

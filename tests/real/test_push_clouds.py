@@ -133,6 +133,33 @@ def test_what_changed_is_replaced_and_what_another_wrote_meanwhile_is_not(
     assert cloud.read("changed", "m/model-1.bin") == changed
 
 
+@pytest.mark.parametrize("told", [None, {"size": "7", "generation": "1", "name": "m/model-1.bin"}])
+def test_an_answer_that_is_not_of_what_was_sent_removes_nothing_of_others(
+    agent: Agent, tmp_path: Path, told: dict[str, str] | None
+) -> None:
+    """Google's is told what to keep, and answers with it; a gateway between may say anything."""
+    name = f"garbled {told}"
+    with running_cloud("gcs", tmp_path / "gcs") as cloud, s3_proxy(cloud.server) as proxy:
+        assert isinstance(cloud, Gcs)
+        cloud.fill("garbled", {"m/model-1.bin": b"of the push before"})
+
+        def garbles(ask: Ask) -> Reply | None:
+            if ask.writes and "upload_id" in ask.query:
+                return Reply(200, body=json.dumps(told).encode())
+            return cloud.door(ask)
+
+        proxy.fault = garbles
+        folder = written(tmp_path / "folder", {"model-1.bin": some_bytes(2 * MIB, name.encode())})
+        with at_most(60), pytest.raises(errors.Untrusted):
+            push(agent, folder, cloud.ref("garbled/m"), cloud.asks(proxy.url))
+        removed = [ask for ask in proxy.seen if ask.method == "DELETE" and "model-1" in ask.path]
+        if told is None:
+            assert removed == []
+            assert cloud.read("garbled", "m/model-1.bin") == b"of the push before"
+        else:  # fake-gcs-server removes whatever is there; Google's that version alone
+            assert [ask.query.get("ifGenerationMatch") for ask in removed] == [["1"]]
+
+
 def test_a_push_goes_on_after_a_kill(cloud: Gcs | Azure, proxy: S3Proxy, tmp_path: Path) -> None:
     """The last part of three never gets there before the kill."""
     large = some_bytes(40 * MIB + 5, f"killed {cloud}".encode())

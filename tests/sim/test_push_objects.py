@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -195,3 +195,41 @@ async def test_an_answer_that_was_lost_is_no_conflict_with_ourselves(
         bucket, what = Bucket(fault=failing(name, times=1, done=True, key=key)), content(FILES)
         await push(bucket, what)
         assert is_right(bucket, what), key
+
+
+@pytest.mark.parametrize("pid", ["1e999", "9" * 3900, "0", "-1", str(2**31)])
+async def test_a_claim_of_no_process_is_waited_for_and_no_fault_of_ours(
+    autojump_clock: MockClock, pid: str
+) -> None:
+    bucket, what = Bucket(), content({"a": b"1"})
+    us = own_claim("", "")
+    told = json.dumps(asdict(us)).replace(f'"pid": {us.pid}', f'"pid": {pid}')
+    assert pid in told
+    await MemoryStore(bucket).put_small(PUSHING_KEY, told.encode(), None)
+    began = trio.current_time()
+    await push(bucket, what)
+    assert trio.current_time() - began >= 20
+    assert is_right(bucket, what)
+
+
+async def test_what_was_pushed_between_the_look_and_our_turn_is_not_sent_again(
+    autojump_clock: MockClock,
+) -> None:
+    bucket, what = Bucket(), content(FILES)
+    late = ObjectsDestination(MemoryStore(bucket), lambda: 0.5)
+    plan = await late.plan(what)
+    await push(bucket, replace(what, ref="hf://another/name"))
+    done = await late.send(what, plan, lambda _: None)
+    assert done.sent.bytes == 0
+    assert set(bucket.sent.values()) == {1}
+    assert is_right(bucket, what)
+
+
+async def test_where_it_lies_on_this_machine_is_not_told_to_a_bucket(
+    autojump_clock: MockClock,
+) -> None:
+    bucket, what = Bucket(), content({"a": b"1"})
+    await push(bucket, replace(what, ref="file:/home/somebody/secret%20project"))
+    told = push_record.parse(bucket.bodies[REF_KEY])
+    assert told.ref == told.manifest
+    assert not any(b"somebody" in body for body in bucket.bodies.values())

@@ -13,6 +13,7 @@ from p2pcache.agent.sharing import own_word
 from p2pcache.content import refs
 from p2pcache.content.blocks import MAX_BLOCK_BYTES
 from p2pcache.content.dag.listing import listed
+from p2pcache.content.digests import raw
 from p2pcache.errors import Denied, NotFound, Untrusted, UsageError
 from p2pcache.transfer.blocks import LocalBlocks
 from p2pcache.transfer.names import OTHERS
@@ -105,15 +106,17 @@ def _blobs(store: Store, manifest: Manifest, text: str, hold: Hold) -> dict[str,
 def is_restricted(store: Store, manifest: Manifest, blobs: dict[str, BlobInfo]) -> bool:
     """Whether not everybody may read all of it: as `Access.may_read` decides for nobody known."""
     restricted = store.restricted_manifests()
+    private = store.adoptions.private()
     opened = store.open_manifests()
-    if not restricted or manifest.cid() in opened:
+    if not (restricted or private) or manifest.cid() in opened:
         return False
     if manifest.cid() in restricted:
         return True
     listed_in = store.manifests_with([name for blob in blobs.values() for name in blob.names])
     for blob in blobs.values():
         members = {cid for name in blob.names for cid in listed_in.get(name, ())}
-        if members & restricted and not members & opened:
+        is_private = any(raw(name) in private for name in blob.names)
+        if (is_private or members & restricted) and not members & opened:
             return True
     return False
 

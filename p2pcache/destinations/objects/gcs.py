@@ -150,7 +150,8 @@ class GcsStore:
         try:
             made = calls.written(answer, self.endpoint, upload.size, session.md5)
         except Untrusted:
-            await self._ask(calls.delete, self._prefix + upload.key)
+            if (generation := calls.generation_of(answer)) is not None:
+                await self._ask(calls.delete, self._prefix + upload.key, generation)
             raise
         return made.generation
 

@@ -117,12 +117,13 @@ def put_small(
 
 
 def delete(request: GcsRequest, key: str, generation: str | None = None) -> None:
-    """Remove an object, or nothing. `generation`: that one alone."""
+    """Remove an object, or nothing. `generation`: that one alone, if it is the one that is live."""
     fields = {} if generation is None else {"ifGenerationMatch": generation}
     path = f"/storage/v1/b/{quote(request.bucket)}/o/{quote(key, safe='')}"
     with _open(request) as folder:
         answer = folder.ask("DELETE", path, fields)
-        if answer.status not in (200, 204, 404):
+        another = generation is not None and answer.status == FAILED
+        if answer.status not in (200, 204, 404) and not another:
             raise folder.refused(answer, key)
 
 
@@ -151,6 +152,13 @@ def written(answer: Answer, endpoint: str, size: int, md5: str | None) -> GcsObj
     if made.size != size or (md5 is not None and kept is not None and kept != md5):
         raise Untrusted(f"{endpoint} keeps other bytes of {made.key!r} than were sent")
     return made
+
+
+def generation_of(answer: Answer) -> str | None:
+    """Which object a write made, as far as its answer tells."""
+    with contextlib.suppress(Untrusted):
+        return read_object(read_json(answer.body, ""), "").generation
+    return None
 
 
 def fields_of(condition: Condition) -> dict[str, str]:

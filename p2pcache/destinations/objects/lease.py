@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from p2pcache.destinations.objects.port import Condition, ObjectStore
 
 MAX_LEASE_BYTES = 4096
+MAX_PID = 2**31 - 1  # what comes from a bucket is looked for among processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,13 @@ def decode_claim(data: bytes) -> Claim | None:
     """None where it does not read as one: then only standing still tells."""
     try:
         told = json.loads(data)
-        return Claim(
+        claim = Claim(
             str(told["owner"]), str(told["machine"]), int(told["pid"]), str(told["started"]),
             str(told["manifest"]), int(told["beat"]),
         )  # fmt: skip
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+    return claim if 0 < claim.pid <= MAX_PID else None
 
 
 class LeaseLost(Conflict):

@@ -21,7 +21,7 @@ import trio
 
 from p2pcache.content.push_record import SHA256_METADATA
 from p2pcache.destinations.objects import s3_calls as calls
-from p2pcache.destinations.objects.port import Stored
+from p2pcache.destinations.objects.port import Same, Stored
 from p2pcache.destinations.objects.s3_calls import Part
 from p2pcache.errors import P2PCacheError, Untrusted, plain_errors
 from p2pcache.lanes.faults import xml_code
@@ -36,7 +36,7 @@ from p2pcache.sources.s3.sign import object_url, signed_headers
 from p2pcache.store.durable import local_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from p2pcache.content.s3_refs import S3Ref
     from p2pcache.destinations.objects.port import Condition, Upload
@@ -68,6 +68,17 @@ class _Dress:
         return signed_headers(
             self.grant, "PUT", self.url, headers, sha256.hex(), now_unix_s=time.time()
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An upload in parts. `have`: parts of our bytes that it has already, and no others; `others`:
+    uploads of the same kind that broke off, and are not needed.
+    """
+
+    upload: str
+    have: Mapping[int, Part] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
 
 class S3Store:
@@ -139,11 +150,18 @@ class S3Store:
         """See the port."""
         if upload.size <= PART_BYTES:
             return await self._put_whole(upload, count)
-        part_bytes = _part_bytes(upload.size)
-        upload_id, have, others = await self._upload(upload, part_bytes)
-        parts = dict(have)
+        begun = await self._upload(upload)
+        version = await self._put_parts(upload, begun, count)
+        if not begun.have or await self._is_named_right(upload, version):
+            return version
+        new: str = await self._ask(calls.begin, self._prefix + upload.key, upload.sha256)
+        return await self._put_parts(replace(upload, condition=Same(version)), _Begun(new), count)
+
+    async def _put_parts(self, upload: Upload, begun: _Begun, count: Callable[[int], None]) -> str:
+        """Send what an upload lacks, and make an object of it; its version."""
+        upload_id, parts = begun.upload, dict(begun.have)
         try:
-            await self._send_parts(upload, upload_id, part_bytes, parts, count)
+            await self._send_parts(upload, upload_id, parts, count)
         except BaseException:
             if not parts:  # nobody could tell later that it is ours
                 with trio.move_on_after(ABORT_S, shield=True), suppress(P2PCacheError):
@@ -153,29 +171,31 @@ class S3Store:
         return self._written(
             await self._ask(
                 calls.complete,
-                self._prefix + upload.key, upload_id, complete, upload.condition, others,
+                self._prefix + upload.key, upload_id, complete, upload.condition, begun.others,
             )
         )  # fmt: skip
 
-    async def _upload(
-        self, upload: Upload, part_bytes: int
-    ) -> tuple[str, dict[int, Part], tuple[str, ...]]:
-        """An upload for a file, with the parts that are there already, and such as broke off
-        earlier and are not needed.
+    async def _is_named_right(self, upload: Upload, version: str) -> bool:
+        """Whether the sha256 in the metadata is that of the bytes. An upload that broke off got it
+        when it began, maybe for another file with the same first parts: no list tells that.
         """
+        one = (await self.look([upload.key])).get(upload.key)
+        return one is None or one.version != version or one.sha256 == upload.sha256
+
+    async def _upload(self, upload: Upload) -> _Begun:
+        """An upload for a file, with the parts that are there already."""
         key = self._prefix + upload.key
         begun = await self._ask(calls.begin_or_find, key, upload.sha256)
         self._keep(begun.grant)
         if begun.new is not None:
-            return begun.new, {}, ()
-        same = {
-            one: await _unchanged(upload, part_bytes, parts) for one, parts in begun.uploads.items()
-        }
-        ours = sorted((one for one in same if same[one]), key=lambda one: len(same[one]))
+            return _Begun(begun.new)
+        same = {one: await _unchanged(upload, parts) for one, parts in begun.uploads.items()}
+        ours = [one for one, parts in begun.uploads.items() if 0 < len(parts) == len(same[one])]
         if not ours:
-            return await self._ask(calls.begin, key, upload.sha256), {}, ()
+            return _Begun(await self._ask(calls.begin, key, upload.sha256))
+        ours.sort(key=lambda one: len(same[one]))
         best = ours.pop()
-        return best, same[best], tuple(ours)
+        return _Begun(best, same[best], tuple(ours))
 
     # -- bytes ------------------------------------------------------------------------------------
 
@@ -197,11 +217,11 @@ class S3Store:
         self,
         upload: Upload,
         upload_id: str,
-        part_bytes: int,
         parts: dict[int, Part],
         count: Callable[[int], None],
     ) -> None:
         """Those that are not in `parts`, into it."""
+        part_bytes = _part_bytes(upload.size)
 
         async def send(number: int) -> None:
             start = (number - 1) * part_bytes
@@ -282,11 +302,12 @@ def _part_bytes(size: int) -> int:
     return max(PART_BYTES, blocks * BLOCK_BYTES)
 
 
-async def _unchanged(upload: Upload, part_bytes: int, parts: tuple[Part, ...]) -> dict[int, Part]:
+async def _unchanged(upload: Upload, parts: tuple[Part, ...]) -> dict[int, Part]:
     """Those parts that are of this file, by their checksum. A store that has no sha256 of a part
     has its MD5 for an ETag, or it is sent again.
     """
     same: dict[int, Part] = {}
+    part_bytes = _part_bytes(upload.size)
 
     async def check(part: Part) -> None:
         start = (part.number - 1) * part_bytes

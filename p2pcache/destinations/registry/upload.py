@@ -213,14 +213,17 @@ class _Sending:
 
     async def _fill(self, session: Session) -> bool:
         """Send what is missing, and close it; False: the registry lost the session."""
-        failures = 0
+        failures, most = 0, session.received
         while True:
             await self._keep(session.location)
             try:
                 if session.received == self._blob.size:
                     await self._pushing.end(session, self._blob.digest)
                     return True
-                after: Session | None = await self._part(session)
+                sent = await self._part(session)
+                if sent.received <= session.received:
+                    raise Unavailable(f"{self._pushing.where} takes bytes, and has no more of them")
+                after: Session | None = sent
             except Unavailable as exc:
                 failures += 1
                 if failures == MAX_TRIES:
@@ -229,8 +232,8 @@ class _Sending:
                 after = await self._patience.ask(partial(self._pushing.resume, session.location))
             if after is None or after.received > self._blob.size:
                 return False
-            if after.received > session.received:
-                failures = 0
+            if after.received > most:
+                failures, most = 0, after.received
             session = after
 
     async def _part(self, session: Session) -> Session:

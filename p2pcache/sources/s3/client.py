@@ -156,10 +156,8 @@ class Bucket:
             raise
         finally:
             self._http.streams = False
-        with said["Body"] as body:
-            data = body.read(most_bytes + 1)
-        if len(data) > most_bytes:
-            raise Untrusted(f"{key!r} is longer than {most_bytes} bytes")
+        with said["Body"] as raw:
+            data = self._http.read(raw, most_bytes, repr(key))
         return data, strong_etag(said.get("ETag"))
 
     def _follow(self) -> None:
@@ -281,25 +279,31 @@ class _Bounded:
         response: AWSResponse = self._session(request.url).send(request)
         try:
             response._content = self._body(request, response)
-        except urllib3.exceptions.HTTPError as exc:
-            raise Unavailable("the store broke off its reply") from exc
         finally:
             response.raw.close()
             response.raw.release_conn()
         return response
 
     def _body(self, request: AWSPreparedRequest, response: AWSResponse) -> bytes:
-        body = bytearray()
-        for chunk in response.raw.stream(_CHUNK_BYTES):
-            body += chunk
-            if len(body) > self._options.max_reply_bytes:
-                raise Untrusted(f"a reply is longer than {self._options.max_reply_bytes} bytes")
-            self._check_time()
-        if response.raw.length_remaining:  # botocore has this check of urllib3's switched off
-            raise Unavailable("the store broke off its reply")
+        body = self.read(response.raw, self._options.max_reply_bytes, "a reply")
         lists = request.method == "GET" and "list-type=2" in request.url
         if lists and response.status_code == 200 and _LIST not in body[:1000]:
             raise Untrusted("what answers is no S3", hint="check the endpoint")
+        return body
+
+    def read(self, raw: urllib3.HTTPResponse, most_bytes: int, name: str) -> bytes:
+        """All of a body, by what the socket has: one that drips is ended at the deadline, too."""
+        body = bytearray()
+        try:
+            while chunk := raw.read1(_CHUNK_BYTES):
+                body += chunk
+                if len(body) > most_bytes:
+                    raise Untrusted(f"{name} is longer than {most_bytes} bytes")
+                self._check_time()
+        except urllib3.exceptions.HTTPError as exc:
+            raise Unavailable("the store broke off its reply") from exc
+        if raw.length_remaining:  # botocore has this check of urllib3's switched off
+            raise Unavailable("the store broke off its reply")
         return bytes(body)
 
     def _check_time(self) -> None:

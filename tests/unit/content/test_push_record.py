@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -63,6 +65,26 @@ BAD = {
 def test_what_is_no_record_is_untrusted(name: str) -> None:
     with pytest.raises(Untrusted):
         push_record.parse(BAD[name])
+
+
+@pytest.mark.parametrize("value", [b"{}", b"1", b'"ab"'])
+def test_a_record_that_would_fill_the_memory_is_not_read(value: bytes) -> None:
+    data = b'{"p2pcache":1,"manifest":"","ref":"","files":{"a":['
+    data += (value + b",") * (2 << 20) + b"1]}}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(Untrusted, match="no file"):
+            push_record.parse(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_a_record_of_many_files_is_read() -> None:
+    files = {f"{i},,": Put(0, bytes(32), "") for i in range(50_000)}
+    read = push_record.parse(replace(RECORD, files=files).encode())
+    assert len(read.files) == 50_000
 
 
 VALUES = st.recursive(
