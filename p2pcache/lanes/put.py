@@ -152,7 +152,7 @@ def _steps(
     step_bytes = (None if pacer is None else pacer.step_bytes) or STEP_BYTES
     for at in range(0, len(data), step_bytes):
         step = data[at : at + step_bytes]
-        yield step
-        count(len(step))
         if pacer is not None:
             time.sleep(pacer.delay_s(len(step)))
+        yield step
+        count(len(step))

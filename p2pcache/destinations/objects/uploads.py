@@ -28,7 +28,9 @@ def uploads_at_once(cores: int) -> int:
 
 
 class Uploads:
-    """`put` runs an order in a worker. `rate_bytes_per_s`: of all together; None: no limit."""
+    """`put` runs an order in a worker. `rate_bytes_per_s`: of all together, which go one after the
+    other then; None: no limit.
+    """
 
     def __init__(
         self,
@@ -39,9 +41,9 @@ class Uploads:
     ) -> None:
         self._put = put
         self._odometer = odometer
-        self._turns = trio.CapacityLimiter(at_once)
-        self._rate = None if rate_bytes_per_s is None else rate_bytes_per_s / at_once
-        self.at_once = at_once
+        self.at_once = at_once if rate_bytes_per_s is None else 1
+        self._turns = trio.CapacityLimiter(self.at_once)
+        self._rate = rate_bytes_per_s
 
     async def put(self, order: PutOrder, count: Callable[[int], None]) -> PutReport:
         """What the store answered, whatever that was. `count` hears of bytes as they go out.
