@@ -267,7 +267,8 @@ async def test_what_needs_a_root_makes_it_and_does_not_wait_for_a_quiet_moment(h
     exported = await held("export", refs=[ref], path=str(tmp_path / "x.car"), plain=True)
     assert exported["refs"][0]["root"] == format_cid(root_of(data))
     other = content(2 * MIB + 9, 4)
-    published = await held("publish", ref=f"sha256:{rootless(held.parts.store, other).sha256.hex()}")
+    ref = f"sha256:{rootless(held.parts.store, other).sha256.hex()}"
+    published = await held("publish", ref=ref)
     assert published["root"] == format_cid(root_of(other))
 
 
