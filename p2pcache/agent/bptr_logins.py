@@ -114,5 +114,6 @@ def _azure_login(text: str, name: str, account: str, ours: AzureLogin | None) ->
         raise UsageError(
             f"the login `{name}` is none for Azure", hint="it is JSON with account_key"
         ) from None  # the cause quotes what it could not read
-    endpoint = None if ours is None else ours.endpoint_url
+    same = ours is not None and ours.account in (None, account)  # else it is another's server
+    endpoint = ours.endpoint_url if ours is not None and same else None
     return AzureLogin(account, key, sas, endpoint_url=endpoint)

@@ -52,6 +52,7 @@ class Naming:
         self._priority = priority
         self._more = trio.Event()
         self._one = trio.Lock()
+        self._failed: set[bytes] = set()  # not read again for their roots until somebody asks
         self.after: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint  # each round
 
     def wake(self) -> None:
@@ -69,10 +70,13 @@ class Naming:
                 except LocalFault as exc:  # said again at the next start, or when it is needed
                     _log.warning("%s has no sha2-256 yet: %s", format_cid(blob.root_cid), exc)
             for whole in await trio.to_thread.run_sync(self._store.rootless):
+                if whole.sha256 in self._failed:
+                    continue
                 await self._priority.wait_free()
                 try:
-                    await self._give_root(whole)
+                    await self.give_root(whole.digest)
                 except LocalFault as exc:
+                    self._failed.add(whole.sha256)
                     _log.warning("%s has no root yet: %s", whole.sha256.hex(), exc)
             await self.after()
             await self._more.wait()
@@ -110,6 +114,17 @@ class Naming:
         assert report.block_digests is not None, "nothing is writing it"
         name = partial(self._store.rooted.name, blob, whole, report.block_digests)
         return await trio.to_thread.run_sync(name)
+
+    async def give_root(self, digest: bytes) -> None:
+        """Make the root of a blob that has none yet; nothing where there is no such blob.
+
+        Raises LocalFault when it is damaged or cannot be read. If cancelled, nothing has changed.
+        """
+        async with self._one:
+            blob = await trio.to_thread.run_sync(self._store.find, digest)
+            if blob is not None and blob.root_cid is None:
+                await self._give_root(blob)
+                self._failed.discard(blob.sha256)
 
     async def _give_root(self, blob: BlobInfo) -> None:
         """Its blocks hashed, and the whole once more: they are of the bytes that were proven."""

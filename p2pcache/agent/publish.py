@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from p2pcache.agent.meant import manifest_named
+from p2pcache.agent.unlisted import root_first
 from p2pcache.config.ipfs import Public
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
@@ -26,7 +27,9 @@ NOT_SHARED = "nobody gets it while `ipfs.public` is not `share`"
 
 async def publish(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     """Give what a ref means here to the public network, from now on."""
-    root = await trio.to_thread.run_sync(_root_of, parts, args.text("ref"))
+    text = args.text("ref")
+    await root_first(parts, text)
+    root = await trio.to_thread.run_sync(_root_of, parts, text)
     publisher = parts.ipfs.publisher
     blocks = await trio.to_thread.run_sync(publisher.publish, root)
     if parts.ipfs.public is not None:

@@ -21,7 +21,7 @@ AZURE_FORM = "az://account/container/blob or az://account/container/folder/"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")  # names with dots have up to 222
 _GENERATION = re.compile(r"[0-9]{1,19}")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
-_CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}|\$(?:root|web)")
+_CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])+|\$(?:root|web)")
 _NONE = re.compile(r"(?!)")
 _HOST = re.compile(r"([a-z0-9]{3,24})\.blob\.core\.windows\.net", re.IGNORECASE)
 

@@ -136,7 +136,9 @@ def parse_ref(text: str, *, revision: str | None = None) -> Ref:
     if revision is None:
         return ref
     if not isinstance(ref, HfRef):
-        raise UsageError(f"`{text}` has no revisions", hint="--revision is for hf:// refs")
+        raise UsageError(
+            f"`{shown_ref(text)}` has no revisions", hint="--revision is for hf:// refs"
+        )
     if ref.revision is not None and ref.revision != revision:
         raise UsageError(f"`{text}` already names the revision `{ref.revision}`")
     return HfRef(ref.repo_type, ref.repo_id, _revision(revision), ref.path)

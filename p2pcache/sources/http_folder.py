@@ -56,6 +56,8 @@ async def walk(prober: Prober, url: str) -> list[Found]:
         if where != entry.url:
             raise Untrusted(f"{shown(entry.url)} leads out of the folder, to {shown(where)}")
         todo.extend(_below(f"{path}/", more))
+        if len(files) + len(todo) > MAX_FILES + MAX_PAGES:  # each page may list 100,000 of them
+            raise Untrusted(f"{shown(first)} lists more than {MAX_FILES} files")
     if not files:
         raise NotFound(f"{shown(url)} lists no file")
     return sorted(files, key=lambda file: file.path)

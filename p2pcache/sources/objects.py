@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NAMED_BY_ARRIVAL = "named by what arrived: the bucket has no sha256 of {count} of {total} files"
 
+MAX_EMPTY_PAGES = 100  # in a row: both clouds give pages without a name that are not the last
+
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 

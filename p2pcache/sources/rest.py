@@ -5,7 +5,10 @@ No body, header or query of a request is ever in an error: they carry logins.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
+import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from p2pcache.errors import (
     Denied,
@@ -48,18 +53,33 @@ class Answer:
 
 
 class Rest:
-    """Asks one endpoint; open while its context is. `endpoint`: how messages call it."""
+    """Asks one endpoint; open while its context is. `endpoint`: how messages call it.
+
+    At the deadline its connections are cut: behind a timeout for each read, an answer that comes
+    by drops, its headers too, would hold a worker for ever.
+    """
 
     def __init__(self, endpoint: str, options: RestOptions) -> None:
         self.endpoint = endpoint
         self._options = options
         self._until = time.monotonic() + options.deadline_s
         self._managers: dict[str | None, urllib3.PoolManager] = {}
+        self._sockets: list[socket.socket] = []
+        self._pools = _pools(self._sockets)
+        self._end = threading.Timer(options.deadline_s, self._cut)
+        self._end.daemon = True
 
     def __enter__(self) -> Self:
+        self._end.start()
         return self
 
+    def _cut(self) -> None:
+        for one in list(self._sockets):
+            with contextlib.suppress(OSError):  # closed already
+                socket.socket.shutdown(one, socket.SHUT_RDWR)  # under TLS, too, which is not asked
+
     def __exit__(self, *_: object) -> None:
+        self._end.cancel()
         for manager in self._managers.values():
             manager.clear()
 
@@ -67,9 +87,8 @@ class Rest:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Answer:
         """One request, not redirected; any status is an answer. Raises Unavailable, Untrusted."""
+        self._check_time()
         left_s = self._until - time.monotonic()
-        if left_s <= 0:
-            raise Unavailable(f"a question took longer than {self._options.deadline_s:g} s")
         wait_s = min(left_s, self._options.request_timeout_s)
         sent = {"User-Agent": f"p2pcache/{__version__}", "Accept-Encoding": "identity", **headers}
         try:
@@ -86,6 +105,7 @@ class Rest:
             finally:
                 reply.release_conn()
         except urllib3.exceptions.HTTPError as exc:
+            self._check_time()
             raise self._unreached(exc) from exc
         told = {name.lower(): value for name, value in reply.headers.items()}
         return Answer(reply.status, told, data)
@@ -96,9 +116,13 @@ class Rest:
             body += chunk
             if len(body) > self._options.max_reply_bytes:
                 raise Untrusted(f"a reply is longer than {self._options.max_reply_bytes} bytes")
-            if time.monotonic() > self._until:
-                raise Unavailable(f"a question took longer than {self._options.deadline_s:g} s")
+            self._check_time()
+        self._check_time()  # what was cut may look like a body that ended
         return bytes(body)
+
+    def _check_time(self) -> None:
+        if time.monotonic() >= self._until:
+            raise Unavailable(f"a question took longer than {self._options.deadline_s:g} s")
 
     def manager(self, url: str) -> urllib3.PoolManager:
         """Connections to a URL, through the environment's proxy where it names one."""
@@ -108,6 +132,7 @@ class Rest:
             if self._options.ca_file is not None:
                 more["ssl_context"] = trusting(self._options.ca_file)
             self._managers[proxy] = _manager(proxy, more)
+            self._managers[proxy].pool_classes_by_scheme = self._pools
         return self._managers[proxy]
 
     def _unreached(self, exc: Exception) -> P2PCacheError:
@@ -125,6 +150,28 @@ def _plain(exc: Exception) -> str:
     if isinstance(exc, urllib3.exceptions.ProtocolError):
         return "the connection was cut"
     return re.sub(r"\S*(?:/|\?|=)\S*", "...", reason(exc))
+
+
+def _pools(opened: list[socket.socket]) -> dict[str, type[HTTPConnectionPool]]:
+    """Pools whose connections put their sockets into `opened`."""
+
+    class Plain(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            opened.append(self.sock)
+
+    class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            opened.append(self.sock)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
 
 
 def _manager(proxy: str | None, more: dict[str, Any]) -> urllib3.PoolManager:

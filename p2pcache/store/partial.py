@@ -16,6 +16,7 @@ import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.store import durable
@@ -254,19 +255,21 @@ class Partial:
             if is_live and hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES] == _NO_HASH:
                 yield index
 
-    def hash_missing(self) -> None:
-        """Put the hashes of blocks that were written without one into the map. Nobody may write to
-        it meanwhile. It takes 0.6 s of CPU a GB.
+    def hash_missing(self, most: int) -> bool:
+        """Put the hashes of blocks that were written without one into the map, of `most` at a time;
+        whether there may be more. Nobody may write to it meanwhile. It takes 0.6 s of CPU a GB.
         """
         with (
             local_faults_at(self.dir),
             self.data_path.open("rb") as data,
             self.map_path.open("r+b", buffering=0) as map_,
         ):
-            for index in self._gaps():
+            gaps = list(islice(self._gaps(), most))
+            for index in gaps:
                 data.seek(index * BLOCK_BYTES)
                 digest = hashlib.sha256(data.read(BLOCK_BYTES)).digest()
                 os.pwrite(map_.fileno(), digest, index * HASH_BYTES)
+        return len(gaps) == most
 
     def save_intent(self, intent: dict[str, str | int | None]) -> None:
         """Note durably as which blob this is being published, so that a crash can be finished."""

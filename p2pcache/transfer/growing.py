@@ -41,6 +41,7 @@ FOLLOW_IDLE_S = 1.0  # without a block for so long, a follower's process is wort
 FLUSH_BEAT_S = 0.05  # at 1 GB/s this is 50 MB: with the flush size it bounds what a crash costs
 SLOW_BEAT_S = 0.2  # while less than a quarter of the flush size comes in that time
 CLOSE_S = 30.0  # 64 MiB to a disk that others keep busy; what hangs for longer may never end
+FILL_BLOCKS = 256  # hashed in a thread before it can be cancelled: 0.2 s
 HASH_ONCE_BYTES = 64 << 20  # below, a second hash takes 40 ms at most
 FLUSH_AGE_S = 2.0  # slow transfers are flushed by age
 
@@ -129,7 +130,7 @@ class GrowingBlob:
         is hashed once, as a whole; its root follows when there is time (`agent.naming`). What an
         earlier pull left so is hashed now where this one is another kind.
         """
-        self.hashes_later = self._hash_once and not self._by_root and self.proven is None
+        self.hashes_later = self._hash_once and self.wanted.root is None and self.proven is None
         self._may_have_gaps = self.hashes_later
         if not self.hashes_later:
             self._may_have_gaps = await trio.to_thread.run_sync(self.partial.has_gaps)
@@ -144,9 +145,10 @@ class GrowingBlob:
         """Hash the blocks that came without it. No job that began with `hashes_later` may run."""
         self.hash_at_once()
         async with self._disk:
-            if self._may_have_gaps and self.is_open:
-                await trio.to_thread.run_sync(self.partial.hash_missing)
-                self._may_have_gaps = False
+            # also when it was done before: a worker that was stopped may have written one more
+            while self._may_have_gaps and self.is_open:
+                if not await trio.to_thread.run_sync(self.partial.hash_missing, FILL_BLOCKS):
+                    break
 
     def _found(self) -> AnyBlob | None:
         """The blob, held, when somebody else completed it."""

@@ -5,6 +5,7 @@ Tokens come from the vendors' own libraries, which ask servers of the tests.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -202,6 +203,17 @@ async def test_a_key_that_no_folder_can_hold_is_refused_before_a_byte(
 ) -> None:
     proxy.fault = lambda ask: page(cloud, *keys)
     assert why in (await refusal(Untrusted, cloud, proxy.url, "models/d/")).message
+
+
+async def test_pages_without_a_name_before_the_last_are_no_end(
+    cloud: Gcs | Azure, proxy: S3Proxy
+) -> None:
+    replies = iter([page(cloud, more="1"), page(cloud, more="2"), page(cloud, "d/a")])
+    proxy.fault = lambda ask: next(replies)
+    assert paths(await ask(cloud, proxy.url, "models/d/")) == ["a"]
+    numbers = itertools.count()
+    proxy.fault = lambda ask: page(cloud, more=f"t{next(numbers)}")
+    assert "without an end" in (await refusal(Untrusted, cloud, proxy.url, "models/d/")).message
 
 
 async def test_a_list_without_an_end_ends(cloud: Gcs | Azure, proxy: S3Proxy) -> None:

@@ -158,6 +158,19 @@ async def test_a_folder_without_end_ends(server: HubStub) -> None:
     assert "folders" in (await refusal(Untrusted, f"{server.url}/d/")).message
 
 
+async def test_folders_that_list_more_folders_than_are_asked_are_refused_at_once(
+    server: HubStub,
+) -> None:
+    names = [f"{n:05}" for n in range(8_000)]
+    rows = [{"name": name, "type": "directory"} for name in names]
+    page = Answer(200, json.dumps(rows).encode())
+    server.replies["/wide/"] = page
+    for name in names[:10]:
+        server.replies[f"/wide/{name}/"] = page
+    assert "more than 20000 files" in (await refusal(Untrusted, f"{server.url}/wide/")).message
+    assert len(server.asked) <= 4, "what is known is bounded, not only what was asked"
+
+
 async def test_what_is_too_long_or_fails_is_said(server: HubStub) -> None:
     server.replies["/long/"] = Answer(200, b"<title>Index of /</title>" + b" " * MAX_PAGE_BYTES)
     assert "longer than" in (await refusal(Untrusted, f"{server.url}/long/")).message

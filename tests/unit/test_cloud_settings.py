@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from p2pcache.agent.bptr_logins import login_of
 from p2pcache.config.cloud_logins import azure_caller, gcs_caller
 from p2pcache.config.environment import caller_credentials
 from p2pcache.config.settings import load
+from p2pcache.content.cloud_refs import AzureRef
 from p2pcache.errors import P2PCacheError
 from p2pcache.sources.azure.login import AzureRequest
 from p2pcache.sources.azure.options import AzureOptions
-from p2pcache.sources.port import AzureLogin
+from p2pcache.sources.port import AzureLogin, Credentials
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,3 +84,11 @@ def test_settings_are_read(tmp_path: Path) -> None:
     for wrong in ("ftp://x", "http://u:p@x", "x", "http://x?sig=1"):
         with pytest.raises(P2PCacheError):
             load(tmp_path, {"P2PCACHE_AZURE_ENDPOINT": wrong})
+
+
+def test_a_login_by_name_goes_to_no_other_account_s_server() -> None:
+    ours = Credentials(azure=AzureLogin("mine", "key", endpoint_url="http://127.0.0.1:1/mine"))
+    secrets = {"theirs": '{"sas_token": "sig=5ecre7"}'}
+    for account, endpoint in (("other", None), ("mine", "http://127.0.0.1:1/mine")):
+        named = login_of(AzureRef(account, "c"), "theirs", ours, secrets).azure
+        assert named == AzureLogin(account, None, "sig=5ecre7", endpoint_url=endpoint)

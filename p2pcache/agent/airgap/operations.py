@@ -14,6 +14,7 @@ from p2pcache.agent.airgap.plan import plan
 from p2pcache.agent.airgap.read import Brought, read_bundle
 from p2pcache.agent.airgap.write import write_bundle
 from p2pcache.agent.dags import is_dag_alone
+from p2pcache.agent.unlisted import root_first
 from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.peerid import format_peer_id
@@ -55,6 +56,7 @@ async def export(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             hint="one ref a file, and --gated without --plain: only a bundle keeps that mark",
         )
     if plain or (len(texts) == 1 and await trio.to_thread.run_sync(is_dag_alone, parts, texts[0])):
+        await root_first(parts, texts[0])
         return await _export_dag(parts, texts[0], path, emit)
     with parts.store.running() as hold:
         planned = await trio.to_thread.run_sync(

@@ -21,6 +21,7 @@ from p2pcache.sources import headers
 from p2pcache.sources.azure.login import HELP, AzureRequest, grant_azure
 from p2pcache.sources.azure.sign import LIST, AzureGrant
 from p2pcache.sources.objects import (
+    MAX_EMPTY_PAGES,
     check_paths,
     checked_sha256,
     checked_size,
@@ -114,7 +115,7 @@ class Container:
         """All blobs of a prefix; markers of folders are left out."""
         found: list[AzureBlob] = []
         fields = {"restype": "container", "comp": "list", "include": "metadata", "prefix": prefix}
-        seen = 0
+        seen = empty = 0
         while True:
             page = self._page(self._ask("GET", self._url, fields), name)
             rows = page.findall("Blobs/Blob")
@@ -130,7 +131,8 @@ class Container:
             following = page.findtext("NextMarker")
             if not following:
                 return found
-            if following == fields.get("marker") or seen == 0:
+            empty = 0 if rows else empty + 1
+            if following == fields.get("marker") or empty > MAX_EMPTY_PAGES:
                 raise Untrusted(f"{self._endpoint} lists {name} without an end")
             fields["marker"] = following
 
@@ -172,11 +174,14 @@ def refused(answer: Answer, name: str, endpoint: str, *, login: bool) -> P2PCach
 
 
 def read_xml(body: bytes, endpoint: str) -> Element:
-    """A reply's tree. A document type is refused: entities could make it grow. Raises Untrusted."""
+    """A reply's tree. A document type is refused: entities could make it grow. In UTF-8 alone, as
+    Azure writes it: in another encoding it would look different. Raises Untrusted.
+    """
     try:
-        if b"<!" in body:
+        text = body.decode("utf-8-sig")
+        if "<!" in text:
             raise _no_azure(endpoint)
-        return ElementTree.fromstring(body)
+        return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError) as exc:
         raise _no_azure(endpoint) from exc
 

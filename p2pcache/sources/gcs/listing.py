@@ -19,6 +19,7 @@ from p2pcache.content.push_record import SHA256_METADATA, is_ours
 from p2pcache.errors import NotFound, P2PCacheError, Untrusted
 from p2pcache.sources.gcs.login import HELP, GcsRequest, token_gcs
 from p2pcache.sources.objects import (
+    MAX_EMPTY_PAGES,
     check_paths,
     checked_sha256,
     checked_size,
@@ -111,7 +112,7 @@ class GcsBucket:
         found: list[GcsObject] = []
         fields = {"prefix": prefix, "maxResults": "1000"}
         fields["fields"] = f"nextPageToken,items({_FIELDS})"
-        seen = 0
+        seen = empty = 0
         while True:
             page = self._checked(self._ask(self._url, fields), name)
             rows = page.get("items", [])
@@ -127,7 +128,9 @@ class GcsBucket:
             following = page.get("nextPageToken")
             if not following:
                 return found
-            if not isinstance(following, str) or following == fields.get("pageToken") or not rows:
+            empty = 0 if rows else empty + 1
+            again = following == fields.get("pageToken")
+            if not isinstance(following, str) or again or empty > MAX_EMPTY_PAGES:
                 raise Untrusted(f"{self._endpoint} lists {name} without an end")
             fields["pageToken"] = following
 

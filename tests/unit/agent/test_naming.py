@@ -17,7 +17,7 @@ from p2pcache.store.layout import StoreOptions
 from p2pcache.store.store import Store
 from p2pcache.transfer.workers import WorkerOptions, open_workers
 from tests.support.inside import agent_inside
-from tests.support.stored import MIB, content, name, name_of, root_of, rooted
+from tests.support.stored import MIB, content, fill, name, name_of, root_of, rooted, verified
 
 OPTIONS = StoreOptions(reserve_bytes=0)
 DATA = content(3 * MIB + 5, 1)
@@ -99,10 +99,11 @@ async def test_they_are_hashed_one_at_a_time(quiet):
 
 class Counting:
     def __init__(self, inner) -> None:
-        self.inner, self.now, self.most = inner, 0, 0
+        self.inner, self.now, self.most, self.calls = inner, 0, 0, 0
 
     async def follow_aside(self, order):
         self.now += 1
+        self.calls += 1
         self.most = max(self.most, self.now)
         try:
             return await self.inner.follow_aside(order)
@@ -251,3 +252,47 @@ async def test_an_export_of_it_waits_for_its_digest(held, tmp_path):
     answer = await held("export", refs=[REF], path=str(tmp_path / "bundle.car"))
     assert answer["total_bytes"] == len(DATA)
     assert held.parts.store.find(name_of(DATA)) is not None
+
+
+def rootless(store, data: bytes = DATA):
+    """As a pull leaves a large file that was hashed as a whole alone."""
+    partial = store.partial(name_of(data), len(data))
+    fill(partial, data)
+    return store.publish(partial, verified(data))
+
+
+async def test_what_needs_a_root_makes_it_and_does_not_wait_for_a_quiet_moment(held, tmp_path):
+    data = content(2 * MIB + 9, 3)
+    ref = f"sha256:{rootless(held.parts.store, data).sha256.hex()}"
+    exported = await held("export", refs=[ref], path=str(tmp_path / "x.car"), plain=True)
+    assert exported["refs"][0]["root"] == format_cid(root_of(data))
+    other = content(2 * MIB + 9, 4)
+    ref = f"sha256:{rootless(held.parts.store, other).sha256.hex()}"
+    published = await held("publish", ref=ref)
+    assert published["root"] == format_cid(root_of(other))
+
+
+async def test_a_damaged_blob_without_a_root_is_read_once_and_not_at_every_round(quiet):
+    store, workers, _, naming = quiet
+    blob = rootless(store)
+    before = blob.path.stat()
+    blob.path.chmod(0o644)
+    with blob.path.open("r+b") as file:
+        file.write(b"!")
+    os.utime(blob.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    rounds = []
+
+    async def after() -> None:
+        rounds.append(workers.calls)
+
+    naming.after = after
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(naming.run)
+        with trio.fail_after(DEADLINE_S):
+            while len(rounds) < 3:
+                naming.wake()
+                await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    assert rounds[:3] == [1, 1, 1]
+    with pytest.raises(LocalFault, match="damaged"):
+        await naming.give_root(blob.digest)

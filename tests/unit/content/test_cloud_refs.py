@@ -59,3 +59,19 @@ def test_an_address_with_a_signature_or_a_pin_stays_one(url: str) -> None:
 def test_what_names_nothing_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_ref(text)
+
+
+@pytest.mark.parametrize(("name", "good"), [("a-b", True), ("a" * 63, True), ("ab", False),
+                                            ("a-" * 31 + "ab", False)])  # fmt: skip
+def test_a_container_has_3_to_63_letters_hyphens_among_them(name: str, good: bool) -> None:
+    if good:
+        assert parse_ref(f"az://account/{name}") == AzureRef("account", name)
+    else:
+        with pytest.raises(UsageError, match="no container"):
+            parse_ref(f"az://account/{name}")
+
+
+def test_what_a_signed_address_has_not_is_said_without_its_signature() -> None:
+    with pytest.raises(UsageError, match="no revisions") as seen:
+        parse_ref("https://h/a?X-Amz-Signature=5ecre7", revision="main")
+    assert "5ecre7" not in seen.value.message

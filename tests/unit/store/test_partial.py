@@ -209,7 +209,9 @@ def test_blocks_that_came_without_a_hash_get_it_and_others_keep_theirs(store):
         map_.write(given_hash)  # as its worker said
     partial.mark([0, 1, 3])
     assert partial.has_gaps()
-    partial.hash_missing()
+    assert partial.hash_missing(1), "one at a time: a pull can be stopped between"
+    assert partial.has_gaps()
+    assert not partial.hash_missing(2)
     assert not partial.has_gaps()
     assert partial.block_hashes() == given_hash + hashes[1] + bytes(32) + hashes[3]
 
