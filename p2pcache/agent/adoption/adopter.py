@@ -303,12 +303,13 @@ class Adopter:
 
     async def _list(self, state: State, kept: Mapping[str, AdoptedFile]) -> None:
         """A folder that is no cache of another program has a name: its files, as they are."""
-        if state.folder.kind != FOLDER or state.folder.private or not kept:
+        folder = state.folder
+        if folder.kind != FOLDER or folder.private or not kept:
             state.manifest = None
             return
         listed = await trio.to_thread.run_sync(self._record, state, dict(kept))
         if state.folder.private:  # said meanwhile
-            await trio.to_thread.run_sync(self._forget_name, state.folder.path)
+            await trio.to_thread.run_sync(self._forget_name, folder.path)
             state.manifest = listed = None
         if listed is not None and self.tell is not None:
             await self.tell(listed)
