@@ -36,12 +36,17 @@ _TAKE_ROUNDS = 100  # each lost round means that somebody else made progress; a 
 
 
 class Busy(LocalFault):
-    """Somebody alive holds it. `holder` says who, for the user; `ours`: a task of this process."""
+    """Somebody alive holds it. `holder` says who, for the user; `ours`: a task of this process;
+    `is_seen`: a process that runs, and not one of which only time can tell.
+    """
 
-    def __init__(self, what: str, holder: str, *, ours: bool = False) -> None:
+    def __init__(
+        self, what: str, holder: str, *, ours: bool = False, is_seen: bool = False
+    ) -> None:
         super().__init__(f"{what} is in use by {holder}", hint="wait for it, or stop that process")
         self.holder = holder
         self.ours = ours
+        self.is_seen = is_seen
 
 
 class LeaseLost(LocalFault):
@@ -163,9 +168,15 @@ class LeaseBook:
         if claim.who.host == mine.host and claim.who.boot and mine.boot:
             if claim.who.boot != mine.boot:
                 return True
-            if claim.who.table == mine.table:
+            if self._sees(claim.who):
                 return process_started(claim.who.pid) != claim.who.started
         return self._stood_still(claim)
+
+    def _sees(self, who: Identity) -> bool:
+        mine = self.who
+        return bool(mine.boot) and (who.host, who.boot, who.table) == (
+            mine.host, mine.boot, mine.table,
+        )  # fmt: skip
 
     def _stood_still(self, claim: Claim) -> bool:
         now = self.monotonic()
@@ -209,7 +220,12 @@ class LeaseBook:
         highest = _highest(descriptor)
         found = _read_claim(descriptor, highest)
         if found is not None and not self.is_dead(found):
-            raise Busy(str(directory), found.who.describe(), ours=found.who == self.who)
+            raise Busy(
+                str(directory),
+                found.who.describe(),
+                ours=found.who == self.who,
+                is_seen=self._sees(found.who),
+            )
         claim = Claim(self.who, secrets.token_hex(8), 0)
         try:
             file = _link_new(descriptor, highest + 1, claim)

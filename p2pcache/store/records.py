@@ -52,9 +52,10 @@ _NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git 
     "SELECT f.cid, f.digest, coalesce(n.sha256, substr(f.digest, 3)) AS sha256 "
     "FROM manifest_files f LEFT JOIN names n ON n.name = f.digest"
 )
-# Who tells what a name means without having been asked as its origin: opens nothing.
-_NO_ORIGIN = (OTHERS, "blocks", "ipfs", "kubo")
-_OPEN = "SELECT manifest FROM resolutions WHERE NOT gated AND source NOT IN (?,?,?,?)"
+# Who tells what a name means without having been asked as its origin: opens nothing. A file of this
+# machine says nothing of who may read it: what was downloaded with a token lies there as well.
+_NO_ORIGIN = (OTHERS, "blocks", "ipfs", "kubo", "file")
+_OPEN = "SELECT manifest FROM resolutions WHERE NOT gated AND source NOT IN (?,?,?,?,?)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,6 +250,8 @@ class Jobs:
         peers = self.swarming
         if peers is not None and not peers.is_peer(batch.source):
             peers = None
+        if peers is not None:
+            peers.asks_small(batch.source, batch.blobs)
 
         async def locate(blob: int) -> Location:
             if peers is not None:

@@ -87,6 +87,7 @@ class Swarming:
         self._complete: set[int] = set()
         self._placed: dict[str, int] = {}  # how far those are that are not near
         self._holders: dict[int, dict[str, RangeSet | None]] = {}
+        self._asked_small: dict[tuple[str, int], bool] = {}  # had it told of all of it then?
         self._queues: dict[str, float] = {}  # the newest word of each
         self._throttles = ThrottleWords(peers.swarm.throttled)
 
@@ -274,8 +275,7 @@ class Swarming:
         name = self._wanted[index].name
         assert name is not None, "only named blobs are heard of"
         if index in self._evidence:
-            has_all = self._holders.get(index, {}).get(source, RangeSet()) is None
-            self._evidence[index].asks(source, has_all=has_all)
+            self._evidence[index].asks(source, has_all=self._has_all(source, index))
         return (await self._lanes.reach(source, self._peers[source], name)).blob(name)
 
     async def locate_bundle(self, source: str) -> Location:
@@ -358,14 +358,24 @@ class Swarming:
         if verdict is None and evidence.contradicted():
             await self._tell_machine(ev.Cleared(index))
 
+    def _has_all(self, source: str, index: int) -> bool:
+        return self._holders.get(index, {}).get(source, RangeSet()) is None
+
+    def asks_small(self, source: str, indexes: Sequence[int]) -> None:
+        """A source is asked for these in one bundle: what it had told by then counts, whatever it
+        takes back while it answers.
+        """
+        for index in indexes:
+            self._asked_small[source, index] = self._has_all(source, index)
+
     async def refused_small(self, source: str, index: int, fault: Fault) -> None:
         """A small blob did not have the digest that was asked for: proof at once; of a lie, where
-        its sender had told that it has all of it.
+        its sender had told that it has all of it when it was asked.
         """
         if fault.arrived is not None and source in self._peers:
             path = self._wanted[index].path
             reason = f"sent {fault.arrived.hex()} for {path}: {fault.message}"
-            has_all = self._holders.get(index, {}).get(source, RangeSet()) is None
+            has_all = self._asked_small.get((source, index), False)
             await self._convict(Verdict(self._peers[source], reason, bans=has_all))
 
     def doubt(self, index: int, blocks: RangeSet) -> None:

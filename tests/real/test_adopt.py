@@ -122,6 +122,19 @@ def test_a_hub_cache_in_both_layouts_spares_the_hub_for_everybody(tmp_path: Path
         assert brought["peer"] > repo.total_bytes // 2
 
 
+def test_a_private_folder_in_an_open_one_stays_private(tmp_path: Path):
+    theirs = tmp_path / "theirs"
+    write_old(theirs / "open.bin", data_of(3 * MIB, 3))
+    mine = sha256_file(write_old(theirs / "mine" / "notes.bin", data_of(3 * MIB, 4)))
+    with network(tmp_path, 2, settings=QUICK) as (a, b):
+        adopt(a, theirs / "mine", private=True)
+        done = adopt(a, theirs)
+        assert done["files"] == 1
+        assert b.get(done["manifest"])["fetched_bytes"] == 3 * MIB
+        assert refused(b, mine) is NotFound
+        assert a.get(f"sha256:{mine}")["fetched_bytes"] == 0, "for this agent it is there"
+
+
 def change(path: Path) -> None:
     path.write_bytes(data_of(3 * MIB, 8))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -10,11 +11,11 @@ import trio
 from trio.testing import MockClock
 
 from p2pcache.agent.bucket.patience import TRIES, WAIT_S, Patient
-from p2pcache.agent.bucket.remote import BATCH, Remote, find_revision, read_remote
+from p2pcache.agent.bucket.remote import BATCH, Remote, _fill, find_revision, read_remote
 from p2pcache.destinations.objects.port import Absent
 from p2pcache.errors import Conflict, NotFound, P2PCacheError, Unavailable, Untrusted, UsageError
 from p2pcache.formats.hf_cache_sync import layout
-from p2pcache.formats.hf_cache_sync.documents import MAX_REF_BYTES
+from p2pcache.formats.hf_cache_sync.documents import MAX_REF_BYTES, BucketManifest
 from p2pcache.store.hfcache.layout import RepoFolder
 from tests.support.memory_objects import Bucket, MemoryStore
 
@@ -60,6 +61,32 @@ async def test_what_makes_no_sense_is_a_note_and_the_rest_is_read(
     assert found.revisions[MODEL, ONE].refs == ("main",)
     assert found.revisions[MODEL, ONE].missing == ()
     assert len(found.notes) == 4
+
+
+async def test_a_bucket_of_thousands_of_repositories_is_understood_in_time(
+    clock: MockClock,
+) -> None:
+    """And each has the names that are its own."""
+    found = Remote()
+    repos = [RepoFolder("model", f"org/name{n}") for n in range(4000)]
+    manifests = {
+        layout.manifest_key(repo.repo_id, ONE): (BucketManifest(repo, ONE, ()), "v")
+        for repo in repos
+    }
+    commits = {
+        layout.own_ref_key(repo, ref): (ONE, "v") for repo in repos for ref in ("v1", "main")
+    }
+    began = time.process_time()
+    _fill(found, manifests, commits)
+    assert time.process_time() - began < 3.0, "it grows with their number, not its square"
+    assert {one.refs for one in found.revisions.values()} == {("main", "v1")}
+
+
+async def test_what_all_manifests_list_together_is_bounded(clock: MockClock) -> None:
+    store, found = await bucket(manifest(), manifest(commit=TWO))
+    assert (await read_remote(store, 2)).revisions == found.revisions
+    with pytest.raises(Untrusted):
+        await read_remote(store, 1)
 
 
 async def test_a_blob_of_another_size_is_missing(clock: MockClock) -> None:

@@ -137,10 +137,10 @@ class Adopter:
                 f"{MAX_FOLDERS} folders are adopted already", hint="adopt one that holds several"
             )
         await trio.to_thread.run_sync(self._store.adoptions.add, folder)
-        if folder.private:
-            await trio.to_thread.run_sync(self._forget_name, folder.path)
         state = self.states.setdefault(folder.path, State(folder))
         state.folder = folder
+        if folder.private:  # a look that runs forgets the name that it gives after this: `_list`
+            await trio.to_thread.run_sync(self._forget_name, folder.path)
         self._wake.set()
         return state
 
@@ -219,8 +219,12 @@ class Adopter:
         """Look, and forget what is not as it was. In a thread."""
         adoptions = self._store.adoptions
         known = adoptions.files(folder.path)
+        left_out = [self._home, self._store.layout.root]
+        if not folder.private:  # one in an open one stays private
+            others = [state.folder for state in list(self.states.values())]
+            left_out += [Path(other.path) for other in others if other.private]
         try:
-            found = look(folder.path, folder.kind, _places([self._home, self._store.layout.root]))
+            found = look(folder.path, folder.kind, _places(left_out))
         except NotFound:
             adoptions.let_go(_named(folder.path, known))
             adoptions.drop(folder.path, list(known))
@@ -299,10 +303,14 @@ class Adopter:
 
     async def _list(self, state: State, kept: Mapping[str, AdoptedFile]) -> None:
         """A folder that is no cache of another program has a name: its files, as they are."""
-        if state.folder.kind != FOLDER or state.folder.private or not kept:
+        folder = state.folder
+        if folder.kind != FOLDER or folder.private or not kept:
             state.manifest = None
             return
         listed = await trio.to_thread.run_sync(self._record, state, dict(kept))
+        if state.folder.private:  # said meanwhile
+            await trio.to_thread.run_sync(self._forget_name, folder.path)
+            state.manifest = listed = None
         if listed is not None and self.tell is not None:
             await self.tell(listed)
 

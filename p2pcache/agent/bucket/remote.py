@@ -6,8 +6,11 @@ is asked for, and a note where all of them are listed.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import trio
 
 from p2pcache.errors import NotFound, Untrusted, UsageError
 from p2pcache.formats.hf_cache_sync import layout
@@ -21,12 +24,13 @@ from p2pcache.formats.hf_cache_sync.documents import (
 from p2pcache.store.hfcache.layout import REPO_TYPES, RepoFolder, is_git_sha1
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from p2pcache.destinations.objects.port import ObjectStore, ReadsMany, Stored
 
 BATCH = 256  # objects that are read by one question: some seconds
 BATCH_BYTES = 32 << 20  # of them, unless one alone is longer
+MAX_LISTED = 4_000_000  # files of all manifests together, 400 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +71,39 @@ class Remote:
         return found is not None and found.size == size
 
 
-async def read_remote(store: ReadsMany) -> Remote:
-    """List the bucket, and read its manifests and refs. Raises as `ObjectStore.list`."""
+async def read_remote(store: ReadsMany, most_files: int = MAX_LISTED) -> Remote:
+    """List the bucket, and read its manifests and refs. Raises as `ObjectStore.list`, and Untrusted
+    where all manifests together list more than `most_files`.
+    """
     remote = Remote({one.key: one for one in await store.list()})
     manifests: dict[str, tuple[BucketManifest, str]] = {}
     commits: dict[str, tuple[str, str]] = {}
     wanted = [key for key in remote.objects if layout.read_manifest_key(key) is not None]
-    async for key, data, version in _read(store, remote, wanted, MAX_MANIFEST_BYTES):
-        try:
-            manifests[key] = _checked(parse_manifest(data, key), key), version
-        except Untrusted as exc:
-            remote.notes.append(exc.message)
+    room = most_files
+    async with aclosing(_read(store, remote, wanted, MAX_MANIFEST_BYTES)) as found:
+        async for key, data, version in found:
+            try:
+                manifest = await trio.to_thread.run_sync(_parsed, data, key)
+            except Untrusted as exc:
+                remote.notes.append(exc.message)
+                continue
+            room -= len(manifest.files)
+            if room < 0:
+                raise Untrusted(f"the manifests of {store.where} list more than {most_files} files")
+            manifests[key] = manifest, version
     wanted = [key for key in remote.objects if _is_ref(key)]
     async for key, data, version in _read(store, remote, wanted, MAX_REF_BYTES):
         try:
             commits[key] = parse_ref(data, key), version
         except Untrusted as exc:
             remote.notes.append(exc.message)
-    _fill(remote, manifests, commits)
+    await trio.to_thread.run_sync(_fill, remote, manifests, commits)
     return remote
 
 
 async def _read(
     store: ReadsMany, remote: Remote, keys: Sequence[str], most_bytes: int
-) -> AsyncIterator[tuple[str, bytes, str]]:
+) -> AsyncGenerator[tuple[str, bytes, str], None]:
     """These objects with their versions, a batch at a time; too long ones are a note."""
     batch: list[str] = []
     room = BATCH_BYTES
@@ -120,8 +133,9 @@ def _own(key: str) -> tuple[RepoFolder, str] | None:
     return layout.read_own_ref_key(key)
 
 
-def _checked(manifest: BucketManifest, key: str) -> BucketManifest:
-    """Untrusted where a manifest lies under the name of another."""
+def _parsed(data: bytes, key: str) -> BucketManifest:
+    """Some 5 us a file. Untrusted also where a manifest lies under the name of another."""
+    manifest = parse_manifest(data, key)
     if manifest.key != key:
         raise Untrusted(f"{key} is a manifest of {manifest.repo.repo_id}@{manifest.commit}")
     return manifest
@@ -143,15 +157,11 @@ def _fill(
             meant = owners.get(f"{layout.MANIFESTS}{name}@{commit}.json")
             repo = None if meant is None else meant.repo
             remote.refs[key] = RemoteRef(key, commit, version, ref, repo)
-    meanings = _meanings(remote)
+    names: dict[tuple[RepoFolder, str], list[str]] = {}
+    for (repo, ref), commit in sorted(_meanings(remote).items(), key=lambda item: item[0][1]):
+        names.setdefault((repo, commit), []).append(ref)
     for _, (manifest, version) in sorted(manifests.items()):
-        refs = tuple(
-            sorted(
-                ref
-                for (repo, ref), commit in meanings.items()
-                if repo == manifest.repo and commit == manifest.commit
-            )
-        )
+        refs = tuple(names.get((manifest.repo, manifest.commit), ()))
         missing = {f.blob for f in manifest.files if not remote.has_blob(f.blob, f.size)}
         remote.revisions[manifest.repo, manifest.commit] = RemoteRevision(
             manifest, version, refs, tuple(sorted(missing))
@@ -219,7 +229,7 @@ async def _manifest(store: ObjectStore, repo_id: str, commit: str) -> BucketMani
     found = await store.get_small(key, MAX_MANIFEST_BYTES)
     if found is None:
         return None
-    return _checked(parse_manifest(found[0], key), key)
+    return await trio.to_thread.run_sync(_parsed, found[0], key)
 
 
 def _missing(store: ObjectStore, repo_id: str, revision: str) -> NotFound:

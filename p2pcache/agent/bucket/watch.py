@@ -22,7 +22,7 @@ from p2pcache.errors import LocalFault, P2PCacheError, UsageError
 from p2pcache.store.durable import local_faults
 from p2pcache.store.hfcache import read
 from p2pcache.store.hfcache.layout import RepoFolder
-from p2pcache.store.lease import LeaseBook
+from p2pcache.store.lease import Busy, LeaseBook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -113,16 +113,28 @@ def fingerprint(cache: Path) -> dict[str, int]:
 
 
 @contextlib.asynccontextmanager
-async def _alone(cache: Path) -> AsyncIterator[None]:
-    """Hold the cache's lease; one that a dead process held is taken over."""
-    book = LeaseBook(stale_after_s=STALE_S, monotonic=trio.current_time)
+async def _alone(cache: Path, stale_s: float = STALE_S) -> AsyncIterator[None]:
+    """Hold the cache's lease; one that a dead process held is taken over. Of a process that cannot
+    be seen from here (of another host or container) only time tells: that takes `stale_s`.
+    """
+    clock = trio.lowlevel.current_clock()  # which threads may ask, unlike trio.current_time()
+    book = LeaseBook(stale_after_s=stale_s, monotonic=clock.current_time)
 
     def take() -> Lease:
         with local_faults(f"taking {cache / LEASE}"):
             (cache / LEASE).parent.mkdir(parents=True, exist_ok=True)
             return book.take(cache / LEASE)
 
-    lease = await trio.to_thread.run_sync(take)
+    until = trio.current_time() + stale_s * 1.5
+    while True:
+        try:
+            lease = await trio.to_thread.run_sync(take)
+        except Busy as exc:
+            if exc.is_seen or trio.current_time() > until:
+                raise
+            await trio.sleep(min(BEAT_S, stale_s / 4))
+        else:
+            break
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_beat, lease)

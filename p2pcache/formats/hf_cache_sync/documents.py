@@ -17,6 +17,7 @@ from p2pcache.store.hfcache.layout import RepoFolder, blob_path, check_commit, i
 
 MAX_MANIFEST_BYTES = 64 << 20  # 400,000 files of 160 bytes, indented as they are
 MAX_REF_BYTES = 100  # 40 digits, and what an editor adds
+MAX_VALUES = 5_000_000  # of JSON: four a file of 400,000 and commas in names; 60 bytes or so each
 _SHOWN_CHARS = 100
 
 
@@ -62,6 +63,8 @@ def parse_manifest(data: bytes, key: str) -> BucketManifest:
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise Untrusted(f"{key} has more than {MAX_MANIFEST_BYTES} bytes")
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
+        raise Untrusted(f"{key} has more than {MAX_VALUES} values")  # it would fill the memory
     try:
         top = json.loads(data)
     except (ValueError, RecursionError) as exc:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from p2pcache.store import durable
 from p2pcache.store.hfcache import layout, read
-from p2pcache.store.hfcache.scan import repo_revisions
+from p2pcache.store.hfcache.scan import shown_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -150,8 +150,11 @@ def _remove_snapshot(folder: Path, commit: str) -> None:
 def _remove_blobs(
     root: Path, repo: RepoFolder, names: Iterable[str], now: float, done: Pruned
 ) -> None:
-    """Those that no snapshot shows now."""
-    shown = {f.etag_hex for one in repo_revisions(root, repo) for f in one.files}
+    """Those that no snapshot shows now; none where that cannot be told."""
+    shown = shown_names(root / repo.name)
+    if shown is None:
+        done.notes.append(f"blobs of {repo.repo_id} stay: not all of its snapshots may be read")
+        return
     for name in sorted(set(names) - shown):
         link = root / repo.name / layout.blob_path(name)
         payload = read.find_blob(root, repo.repo_type, repo.repo_id, name)

@@ -104,12 +104,12 @@ def scan(cache_dir: Path) -> Cached:
         repo = RepoFolder(repo_type, repo_id)
         of_repo = list(repo_revisions(cache_dir, repo))
         revisions += of_repo
-        shown = {f.etag_hex for one in of_repo for f in one.files}
+        shown = shown_names(cache_dir.resolve() / repo.name)
         for name in _names(cache_dir.resolve() / repo.name / "blobs"):
             path = cache_dir.resolve() / repo.name / "blobs" / name
             if not layout.is_etag(name):
                 partial_bytes += _size(path)
-            elif name not in shown:
+            elif shown is not None and name not in shown:
                 source = read.find_blob(cache_dir, repo_type, repo_id, name)
                 payload = None if source is None else _payload(source)
                 if payload is not None:
@@ -141,6 +141,29 @@ def repo_revisions(cache_dir: Path, repo: RepoFolder) -> Iterator[CachedRevision
             repo, commit, tuple(named.get(commit, ())), tuple(files), tuple(sorted(unusable)),
             max((f.payload.used_at for f in files), default=changed_at), changed_at,
         )  # fmt: skip
+
+
+def shown_names(folder: Path) -> set[str] | None:
+    """The last part of what each link of a repository's snapshots points to, also of those that are
+    no commit's: not every hub has git. None: not all of it may be read. Blocking. Raises
+    LocalFault.
+    """
+    found = set()
+    with durable.local_faults(f"looking for what {folder} shows"):
+        try:
+            for top, folders, names in os.walk(folder / "snapshots", onerror=_unless_gone):
+                for name in (*folders, *names):
+                    path = os.path.join(top, name)
+                    if os.path.islink(path):
+                        found.add(os.path.basename(os.readlink(path)))
+        except PermissionError:
+            return None
+    return found
+
+
+def _unless_gone(exc: OSError) -> None:
+    if not isinstance(exc, FileNotFoundError | NotADirectoryError):
+        raise exc
 
 
 def _entries(top: Path) -> Iterator[str]:

@@ -16,6 +16,7 @@ from p2pcache.agent.access import (
     open_to_all,
     without_restricted,
 )
+from p2pcache.agent.airgap.plan import is_restricted
 from p2pcache.content import signed
 from p2pcache.content.digests import sha256_digest
 from p2pcache.content.grants import revoked
@@ -58,6 +59,25 @@ def test_what_a_private_folder_alone_shows_is_for_nobody(world):
     for peer in (PEER.peer_id, STRANGER.peer_id):
         assert world.access.readable(peer, blobs) == blobs[:1]
     assert [open_to_all(world.store, lambda: world.now)(blob) for blob in blobs] == [True, False]
+
+
+def test_a_folder_of_this_machine_opens_nothing_that_is_restricted_at_its_origin(world):
+    """`get hf://org/gated --to DIR`, then `adopt DIR` or `push DIR`."""
+    both = Manifest.from_entries(
+        [
+            FileEntry("f", len(SECRET), world.secret.digest),
+            FileEntry("g", len(OPEN), world.open.digest),
+        ]
+    )
+    world.store.put_manifest(both)
+    blobs = [world.secret, world.open]
+    for at, cid in enumerate((world.gated, both.cid())):
+        world.resolve(f"file:///theirs/{at}", cid, gated=False, source="file")
+        assert not world.access.may(STRANGER.peer_id, world.gated)
+        assert world.access.readable(STRANGER.peer_id, blobs) == [world.open]
+        assert without_restricted(world.store, [cid, world.public]) == [world.public]
+    found = {"f": world.secret, "g": world.open}
+    assert is_restricted(world.store, both, found), "`push DIR s3://...` wants --allow-gated"
 
 
 def test_who_fetched_the_bytes_itself_may_read_until_the_proof_is_old(world):

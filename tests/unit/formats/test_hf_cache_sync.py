@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from p2pcache.content import digests
 from p2pcache.errors import Untrusted, UsageError
 from p2pcache.formats.hf_cache_sync import layout
 from p2pcache.formats.hf_cache_sync.documents import (
+    MAX_MANIFEST_BYTES,
     BucketFile,
     BucketManifest,
     manifest_bytes,
@@ -256,3 +258,15 @@ def test_what_means_nothing_is_told() -> None:
 def test_a_file_that_makes_no_sense_is_refused(data: bytes) -> None:
     with pytest.raises(UsageError):
         read_settings(data, "f", {})
+
+
+def test_a_manifest_of_nothing_but_brackets_is_refused_before_it_fills_the_memory() -> None:
+    data = b'{"files":[' + b"{}," * (MAX_MANIFEST_BYTES // 3 - 10) + b"{}]}"
+    assert len(data) <= MAX_MANIFEST_BYTES
+    tracemalloc.start()
+    try:
+        with pytest.raises(Untrusted, match="values"):
+            parse_manifest(data, "manifests/x")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -148,3 +148,31 @@ def test_links_that_lead_out_of_the_cache_are_neither_read_nor_followed(
     later = time.time() + 2 * GRACE_S
     prune(cache, plan_prune(found, 0, later), later)
     assert (outside / "precious").read_bytes() == b"p"
+
+
+@pytest.mark.parametrize("name", ["main", "latest", "v1.0"])
+def test_a_snapshot_whose_name_is_no_commit_keeps_its_blobs(cache: Path, name: str) -> None:
+    """Hubs without git (mirrors, artifact stores) name their revisions as they like."""
+    snapshots = cache / REPO.name / "snapshots"
+    (snapshots / ("1" * 40)).rename(snapshots / name)
+    later = time.time() + 2 * GRACE_S
+    found = scan(cache)
+    assert (found.revisions, found.loose) == ((), ())
+    prune(cache, plan_prune(found, 0, later), later)
+    assert (snapshots / name / "a" / "b.bin").read_bytes() == b"x" * 1000
+
+
+def test_where_snapshots_cannot_be_read_nothing_goes(cache: Path) -> None:
+    later = time.time() + 2 * GRACE_S
+    plan = plan_prune(scan(cache), 0, later)
+    hidden = cache / REPO.name / "snapshots" / ("2" * 40)
+    hidden.mkdir()
+    (hidden / "b.bin").symlink_to(f"../../blobs/{'5' * 64}")
+    hidden.chmod(0)
+    try:
+        if os.access(hidden, os.R_OK):
+            pytest.skip("this user may read everything")
+        assert len(prune(cache, plan, later).notes) == 1
+    finally:
+        hidden.chmod(0o700)
+    assert (hidden / "b.bin").read_bytes() == b"x" * 1000

@@ -421,3 +421,27 @@ async def test_what_needs_no_question_is_told_before_what_waits_for_an_answer(au
         await trio.sleep(1)
         assert heard.receive_nowait() == ev.SourceHas(asked.name, 0, RangeSet.of((2, 4)))
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("blocks", [None, RangeSet.of((0, 1))], ids=["all of it", "its blocks"])
+async def test_who_sends_wrong_bytes_and_takes_its_word_back_is_judged_by_what_it_had_told(
+    blocks: RangeSet | None,
+):
+    """Who told of blocks alone (of a file of somebody else's) is left out, and not banned."""
+    body = some_bytes(1000, b"small")
+    liar = ServedPeer(Key(1), SimpleNamespace(port=1))
+    send, _ = trio.open_memory_channel[ev.Event](100)
+    swarm, told = ScriptedSwarm([liar]), Told()
+    swarming = Swarming(Peers(swarm, told, Key(99)), [wanted(body)], send, requests=8)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(swarming.run)
+            swarm.holds(liar, digest_of(body), len(body), blocks)
+            await trio.testing.wait_all_tasks_blocked()
+            swarming.asks_small(liar.name, [0])
+            swarm.peer_lost(liar, digest_of(body))
+            await trio.testing.wait_all_tasks_blocked()
+            fault = Fault(FaultKind.UNTRUSTED, "other bytes", arrived=bytes(32))
+            await swarming.refused_small(liar.name, 0, fault)
+            nursery.cancel_scope.cancel()
+    assert told.liars == ({liar.id} if blocks is None else set())
