@@ -116,6 +116,7 @@ PASSING = {
     "bad digest": Reply(400, "BadDigest"),
     "cut": Reply(cut_body=5 * MIB),
     "no such upload": Reply(404, "NoSuchUpload"),
+    "late": Reply(wait_s=3.0),
 }
 
 

@@ -253,6 +253,50 @@ def test_weakness_1_files_of_the_shared_store_are_pushed_and_pruning_keeps_them(
     same(snapshot(team.ours, repo), repo)
 
 
+def test_weakness_1_what_they_lose_of_a_shared_store_the_next_push_of_ours_brings(
+    make: Make, repo: HubRepo
+) -> None:
+    """A manifest of theirs lacks those files: nobody can know it from the bucket alone."""
+    team = make()
+    them = team.them()
+    fill_cache(them.cache, repo, layout="shared")
+    them.done("push")
+    key = f"manifests/demo__model@{repo.commit}.json"
+    named = {one["path"] for one in json.loads(team.body(key))["files"]}
+    lost = {path for path, file in repo.files.items() if file.lfs}
+    assert named == set(repo.files) - lost, "the fault that this is about"
+    pulled = team.folder / "pulled"
+    team("pull", repo="demo/model", hf_cache=str(pulled))
+    for path in repo.files:
+        assert (snapshot(pulled, repo) / path).exists() == (path in named), path
+    fill_cache(team.ours, repo, layout="shared")
+    team("push")
+    assert {one["path"] for one in json.loads(team.body(key))["files"]} == set(repo.files)
+    same(snapshot_after_pull(team, repo), repo)
+    other = team.them("other")
+    other.done("pull", "demo/model")
+    same(snapshot(other.cache, repo), repo)
+
+
+@pytest.mark.parametrize("there", ["another", "the same"])
+def test_hf_cache_sync_pulls_what_we_pushed_into_a_cache_with_shared_blobs(
+    make: Make, repo: HubRepo, twin: HubRepo, there: str
+) -> None:
+    team = make()
+    fill_cache(team.ours, repo)
+    team("push")
+    them = team.them()
+    before = twin if there == "another" else repo
+    fill_cache(them.cache, before, layout="shared")
+    if before is repo:  # a link of the snapshot is missing, the blob is in the shared store
+        (snapshot(them.cache, repo) / "model-00001-of-00002.safetensors").unlink()
+    them.done("pull", "demo/model")
+    same(snapshot(them.cache, repo), repo)
+    same(snapshot(them.cache, before), before)
+    loads = HubClient(hub_python("2.4.0"), them.home)
+    assert loads.call("snapshot_download", repo_id="demo/model")
+
+
 def test_weakness_2_what_is_downloading_is_neither_pushed_nor_removed(
     make: Make, repo: HubRepo
 ) -> None:

@@ -222,13 +222,17 @@ def test_what_passes_is_tried_again(
 ) -> None:
     files = {"large.bin": some_bytes(17 * MIB, f"again {cloud}".encode())}
     cloud.fill("again", {})
-    replies = [Reply(503, "ServerBusy"), Reply(cut_body=100_000), Reply(500)]
+    replies = [
+        Reply(503, "ServerBusy"), Reply(cut_body=100_000), Reply(500), Reply(429),
+        Reply(wait_s=2.0),
+    ]  # fmt: skip
 
     def fault(ask: Ask) -> Reply | None:
         return replies.pop() if ask.writes and replies else cloud.door(ask)
 
     proxy.fault = fault
     push(agent, written(tmp_path / "d", files), cloud.ref("again"), cloud.asks(proxy.url))
+    assert replies == []
     assert cloud.read("again", "large.bin") == files["large.bin"]
 
 
@@ -238,6 +242,9 @@ def test_a_destination_that_is_not_there_or_makes_no_sense_is_told(
     (tmp_path / "x").write_bytes(b"x")
     with pytest.raises(errors.NotFound):
         push(agent, tmp_path / "x", cloud.ref("not-there"), cloud.asks(proxy.url))
+    cloud.fill("locked", {})
+    with pytest.raises(errors.Denied):
+        push(agent, tmp_path / "x", cloud.ref("locked"), cloud.wrong(proxy.url, "d3Jvbmcga2V5"))
     for to in ("gs://", "gs://bucket/key@1", "az://account", "az://account/container/../up"):
         with pytest.raises(errors.UsageError):
             push(agent, tmp_path / "x", to, cloud.asks(proxy.url))

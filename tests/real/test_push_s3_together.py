@@ -63,11 +63,11 @@ def all_at_once(agents: list[Agent], given: Path, to: str, aws: dict[str, str]) 
         return [future.exception() or future.result() for future in as_completed(work)]
 
 
-@pytest.mark.parametrize("megabytes", [100, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_four_that_push_at_once_send_it_once(
-    server: Minio, agents: list[Agent], tmp_path: Path, megabytes: int
+    server: Minio, agents: list[Agent], tmp_path: Path
 ) -> None:
-    bucket, files = f"once-{megabytes}", model(f"once {megabytes}", megabytes)
+    bucket, files = "once", model("once", 300)
     given, total = written(tmp_path / "folder", files), sum(map(len, files.values()))
     server.bucket(bucket)
     with s3_proxy(server) as proxy, at_most(120):

@@ -154,6 +154,16 @@ async def test_the_region_is_found_and_the_addresses_are_signed_for_it(
     assert await trio.to_thread.run_sync(read, location) == b"aaa"
 
 
+async def test_who_listed_before_a_restart_signs_for_the_buckets_region_after_it(
+    server: Minio, models: object
+) -> None:
+    listing = await ask(server.url, "llama/")
+    anew = source(server.url)  # has listed nothing
+    location = await anew.locate(listing, listing.files[0].key, Credentials(aws=ROOT))
+    assert f"%2F{REGION}%2Fs3" in location.url
+    assert await trio.to_thread.run_sync(read, location) == b"aaa"
+
+
 async def test_a_head_that_does_not_tell_the_region_is_asked_again_in_the_right_one(
     proxy: S3Proxy,
 ) -> None:

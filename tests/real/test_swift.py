@@ -11,7 +11,9 @@ from p2pcache import errors
 from p2pcache.sources.s3.listing import SHA256_METADATA
 from tests.support.agents import Agent, running_agent
 from tests.support.blobs import MIB
+from tests.support.bucket_faults import FAULTS
 from tests.support.partial_files import some_bytes
+from tests.support.s3_proxy import Ask, Reply, s3_proxy
 from tests.support.swift import PASSWORD, swift
 from tests.support.watched_pull import QUICK
 
@@ -101,6 +103,60 @@ def test_what_cannot_be_read_is_said_to_be_so(
     assert type(refused.value) is kind, refused.value
     assert refused.value.hint
     assert secret not in f"{refused.value.message} {refused.value.hint}" or secret == "wrong"
+
+
+@pytest.mark.parametrize("name", ["403", "gone", "500", "slow down", "429", "cut", "silent"])
+def test_each_fault_of_a_pull_says_who_must_act_and_shows_nothing(
+    tmp_path: Path, server: S3Server, name: str
+) -> None:
+    which, reply, error, words = FAULTS[name]
+    out = tmp_path / "out"
+    impatient = {**QUICK, "fetch.patience": "1s"}
+    offline = {"AWS_EC2_METADATA_DISABLED": "true"}
+    with (
+        s3_proxy(server) as proxy,
+        running_agent(tmp_path / "agent", settings=impatient, **offline) as agent,
+    ):
+        proxy.fault = lambda ask: reply if which(ask) else None
+        login = {**server.aws, "aws_endpoint_url": proxy.url}
+        with pytest.raises(errors.P2PCacheError) as seen:
+            agent.get("s3://models/demo", to=str(out), credentials=login)
+        assert type(seen.value) is error, (seen.value, seen.value.hint)
+        assert words in seen.value.message
+        assert not list(out.rglob("model-1*"))
+        proxy.fault = lambda ask: None
+        agent.get("s3://models/demo", to=str(out), credentials=login)
+    assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == set(FILES)
+
+
+def is_part(ask: Ask) -> bool:
+    return "partNumber" in ask.query
+
+
+def test_a_push_that_is_refused_is_told_and_what_passes_is_tried_again(
+    tmp_path: Path, server: S3Server, agent: Agent
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "big.bin").write_bytes(some_bytes(34 * MIB, b"refused by swift"))
+    s3 = server.bucket("refused")
+    passing = [Reply(429), Reply(503, "SlowDown"), Reply(500), Reply(cut_body=MIB)]
+    with s3_proxy(server) as proxy, agent.client() as client:
+        login = {**server.aws, "aws_endpoint_url": proxy.url}
+
+        def push(to: str) -> None:
+            client.push(str(tmp_path / "folder"), to=to, to_credentials=login)
+
+        with pytest.raises(errors.NotFound):
+            push("s3://not-there/m")
+        proxy.fault = lambda ask: Reply(403, "AccessDenied") if is_part(ask) else None
+        with pytest.raises(errors.Denied):
+            push("s3://refused/m")
+        assert "Contents" not in s3.list_objects_v2(Bucket="refused", Prefix="m/big")
+        proxy.fault = lambda ask: passing.pop() if passing and is_part(ask) else None
+        push("s3://refused/m")
+    assert passing == []
+    body = s3.get_object(Bucket="refused", Key="m/big.bin")["Body"].read()
+    assert body == (tmp_path / "folder" / "big.bin").read_bytes()
 
 
 def test_a_folder_that_is_pushed_is_there_for_everybody_and_not_sent_twice(

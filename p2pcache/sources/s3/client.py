@@ -10,6 +10,7 @@ import functools
 import re
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -171,6 +172,13 @@ class Bucket:
         told = told or parsed.get("Error", {}).get("Region")
         if isinstance(told, str) and _REGION.fullmatch(told):
             self._told = told
+
+    def find_region(self) -> None:
+        """Ask where the bucket is, as after a restart: a refusal tells it, too."""
+        from botocore.exceptions import ClientError
+
+        with suppress(ClientError):
+            self.ask("list_objects_v2", MaxKeys=1)
 
     def grant(self) -> Grant:
         """What signs addresses from now on. After a question: then the region is known."""

@@ -63,9 +63,13 @@ class S3Object:
 
 
 def grant_s3(request: S3Request) -> Grant:
-    """What signs addresses from now on: the login may have been renewed. Asks no bucket."""
+    """What signs addresses from now on: the login may have been renewed. Asks the bucket only where
+    it is, if nobody has been told yet.
+    """
     name = f"s3://{request.bucket}"
     with as_ours(name, _expected_endpoint(request)), Bucket(request) as bucket:
+        if request.region is None:
+            bucket.find_region()
         return bucket.grant()
 
 
