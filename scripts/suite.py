@@ -67,7 +67,7 @@ PROGRAMS = [
     "tests/real/test_lean_libp2p.py", "tests/real/test_ollama.py", "tests/real/test_origins.py",
     "tests/real/test_py_libp2p_fixes.py", "tests/real/test_s3_source.py",
     "tests/real/test_swift.py", "tests/real/test_unixfs_kubo.py",
-    "tests/faults/test_secrets.py", "tests/faults/test_signed_urls.py",
+    "tests/real/test_300_mb.py", "tests/faults/test_secrets.py", "tests/faults/test_signed_urls.py",
     "tests/real/test_bucket.py", "tests/real/test_cloud_sources.py",
     "tests/real/test_http_folders.py", "tests/real/test_ollama_store.py",
     "tests/real/test_push_clouds.py", "tests/real/test_push_ollama.py",
