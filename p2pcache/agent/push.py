@@ -65,6 +65,8 @@ async def _push_to(
     dry_run = args.flag("dry_run")
     with parts.store.running() as hold:
         chosen = await _chosen(parts, text, args, emit, bring=path is None and not dry_run)
+        if not chosen.manifest.files and destination.name != "ipfs":
+            raise UsageError(f"`{text}` has no files, and {destination.where} keeps nothing else")
         blobs = await trio.to_thread.run_sync(_held, parts.store, chosen.manifest, text, hold)
         if not args.flag("allow_gated") and await trio.to_thread.run_sync(
             is_restricted, parts.store, chosen.manifest, blobs

@@ -234,7 +234,7 @@ async def open_peers(parts: Parts, place: Place) -> PeersDestination:
     """The agents of the network that is open. Raises UsageError, Unavailable, Denied."""
     if place.replicas is None or not 1 <= place.replicas <= MAX_COUNT:
         raise UsageError(
-            "how many other agents are to have it?", hint=f"--replicas 1 to {MAX_COUNT}"
+            "a push to `peers` needs a number of agents", hint=f"--replicas 1 to {MAX_COUNT}"
         )
     opened = await opened_network(parts)
     check_settings(parts, opened)

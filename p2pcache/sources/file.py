@@ -20,7 +20,7 @@ import trio
 
 from p2pcache.content.names import safe_path
 from p2pcache.content.refs import FileRef
-from p2pcache.errors import LocalFault, NotFound, UsageError
+from p2pcache.errors import LocalFault, NotFound, Untrusted, UsageError
 from p2pcache.lanes.orders import Location, file_validator
 from p2pcache.sources.port import ListedFile, Listing, SourceKind
 
@@ -67,7 +67,7 @@ class FileSource:
         """Every regular file below the path, or the one file. Runs in a thread.
 
         Raises NotFound (no such path), UsageError (pipes, devices, links that lead out or nowhere:
-        all that there are), Untrusted (a name that no manifest holds), LocalFault (not readable).
+        and names that no manifest holds: all that there are), LocalFault (not readable).
         If cancelled, the walk ends in its thread and its result is dropped.
         """
         if not isinstance(ref, FileRef):
@@ -194,8 +194,12 @@ class _Walk:
 def _file(name: str, real: str, status: os.stat_result) -> ListedFile:
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{name!r} is no regular file: only files and folders can be taken")
+    try:
+        path = safe_path(name)
+    except Untrusted as exc:
+        raise UsageError(exc.message, hint="rename the file") from exc
     return ListedFile(
-        safe_path(name),
+        path,
         status.st_size,
         None,
         key=real,

@@ -14,7 +14,7 @@ from p2pcache import config
 from p2pcache.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from p2pcache.agent.localapi.answers import GetAnswer, VerifyAnswer
     from p2pcache.agent.localapi.options import (
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         PushOptions,
     )
 
+_PLACES = ("aws_endpoint_url", "aws_region")  # of a login: where it is for, and no secret
 _OF_SETTINGS = ("config", "hf_cache", "credentials", "max_gb")  # of BucketOptions
 
 
@@ -66,6 +67,7 @@ def resolve(
 
 def get(ref: str, **options: Unpack[GetOptions]) -> Call:
     """Bring a ref's files here."""
+    _check_names("get", options)
     to = options.get("to")
     _check_wishes(options.get("offline", False), options.get("refresh", False))
     ref = absolute_ref(ref, options.get("platform"), options.get("layout"))
@@ -181,6 +183,7 @@ def push(
     what: str | os.PathLike[str], dest: str | None = None, **options: Unpack[PushOptions]
 ) -> Call:
     """Put a file or folder into the store, or give it, or what a ref means, to another place."""
+    _check_names("push", options)
     to, text = options.get("to", dest), os.fspath(what)
     if dest is not None and to != dest:
         raise UsageError(f"two destinations: `{dest}` and `{to}`", hint="leave `to` out")
@@ -333,4 +336,26 @@ def _secret(name: str | None, start: str = "") -> dict[str, Any]:
 
 
 def _credentials(given: dict[str, str] | None, ref: str) -> dict[str, str]:
-    return config.caller_credentials(ref) if given is None else given
+    """The caller's own; without a place in it, a login is for the place of the environment."""
+    if given is None:
+        return config.caller_credentials(ref)
+    if not any(name.startswith("aws_") for name in given):
+        return given
+    found = config.caller_credentials(ref)
+    return {name: found[name] for name in _PLACES if name in found} | given
+
+
+def _check_names(what: str, options: Mapping[str, object]) -> None:
+    """A caller that is not type-checked may have mistyped one, and would not hear of it."""
+    import difflib  # for callers from Python alone
+
+    from p2pcache.agent.localapi.options import GetOptions, PushOptions
+
+    known = (GetOptions if what == "get" else PushOptions).__annotations__
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise UsageError(
+                f"`{what}` has no option `{name}`",
+                hint=f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}",
+            )

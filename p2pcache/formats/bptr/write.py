@@ -44,6 +44,11 @@ def pointers_of(
     when the patterns leave nothing, UsageError for what the format has no kind for.
     """
     files = [file for file in answer["files"] if selection.takes(file["path"])]
+    if {"..", "."}.intersection(volume.split("/")):
+        raise UsageError(
+            f"the volume `{volume[:200]}` leads out of the model path",
+            hint="name a folder below it: `my-model`",
+        )
     if not files:
         raise NotFound(f"no file of `{answer['canonical']}` matches", hint="`*` also crosses `/`")
     return [

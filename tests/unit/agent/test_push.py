@@ -50,3 +50,10 @@ async def test_a_destination_that_is_none_is_told_before_anything_is_taken_in(
         with pytest.raises(errors.UsageError, match="no Kubo is configured"):
             await inside("push", path=str(tmp_path / "file"), to="ipfs")
         assert not inside.parts.store.every_blob()
+
+
+async def test_a_folder_without_files_is_refused_where_only_files_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    async with agent_inside(tmp_path / "home", network_enabled="off") as inside:
+        with pytest.raises(errors.UsageError, match="has no files"):
+            await inside("push", path=str(tmp_path / "empty"), to="oci://127.0.0.1:9/a/b:v1")

@@ -325,6 +325,15 @@ def test_a_signed_url_is_written_with_its_signature_and_its_end() -> None:
         target_of(pointer(resolution=Http("https://h/dir/", NEVER)), FOLDERS, now=0.0)
 
 
+def test_a_volume_that_leads_out_is_refused_when_it_is_written() -> None:
+    given = answer("hf://org/name@main", {"path": "x"}, immutable="4" * 40)
+    with pytest.raises(UsageError, match="leads out"):
+        pointers_of(
+            given, typed=given["canonical"], model_path=MODEL_PATH, volume="a/../../x", secret="s",
+            selection=Selection(), uid="u",
+        )  # fmt: skip
+
+
 def test_a_repository_is_written_as_truss_transfer_writes_it() -> None:
     commit = "4c7798256a4a6d577738150840c8f728361496d6"
     file = {"path": "model.safetensors", "size": THEIRS["size"], "sha256": THEIRS["hash"]}

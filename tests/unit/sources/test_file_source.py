@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from p2pcache.content.refs import FileRef
-from p2pcache.errors import NotFound, P2PCacheError, Untrusted, UsageError
+from p2pcache.errors import NotFound, P2PCacheError, UsageError
 from p2pcache.sources.file import MOST_NAMED, FileOptions, FileSource, list_path
 from p2pcache.sources.port import Credentials
 
@@ -105,8 +105,9 @@ def test_a_pipe_is_refused_without_being_opened(folder: Path) -> None:
 def test_names_that_no_manifest_holds_are_refused(folder: Path, name: bytes) -> None:
     with open(os.path.join(os.fsencode(folder), name), "wb"):
         pass
-    with pytest.raises(Untrusted):
+    with pytest.raises(UsageError, match=r"refused|UTF-8|utf-8") as caught:
         paths(folder)
+    assert caught.value.hint == "rename the file"
 
 
 @pytest.mark.parametrize("options", [{"max_files": 1}, {"max_depth": 1}])
