@@ -33,7 +33,7 @@ async def opened(parts: Parts, to: str, args: Args) -> AsyncIterator[Destination
         _login(to, args),
         kubo=args.optional_text("kubo"),
         replicas=args.size("replicas"),
-        rate_bytes_per_s=args.positive("limit_rate"),
+        rate_bytes_per_s=_lower(args.positive("limit_rate"), parts.rates.rates.up),
     )
     opener = parts.destinations.get(place.scheme)
     if opener is None:
@@ -45,6 +45,13 @@ async def opened(parts: Parts, to: str, args: Args) -> AsyncIterator[Destination
     finally:
         with trio.move_on_after(CLOSE_S, shield=True):
             await destination.aclose()
+
+
+def _lower(asked: float | None, up: float | None) -> float | None:
+    """What the user asked for, and what this agent may send now: a push keeps to what held when it
+    began.
+    """
+    return min((rate for rate in (asked, up) if rate is not None), default=None)
 
 
 def _login(to: str, args: Args) -> Credentials:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -14,6 +15,8 @@ from tests.support.inside import agent_inside
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from p2pcache.destinations.port import Place
 
 NOBODY = "http://127.0.0.1:9"  # whoever asks it finds that it is not there
 
@@ -57,3 +60,22 @@ async def test_a_folder_without_files_is_refused_where_only_files_are_kept(tmp_p
     async with agent_inside(tmp_path / "home", network_enabled="off") as inside:
         with pytest.raises(errors.UsageError, match="has no files"):
             await inside("push", path=str(tmp_path / "empty"), to="oci://127.0.0.1:9/a/b:v1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "rate"), [(None, 1 << 20), (1 << 19, 1 << 19), (1 << 22, 1 << 20)]
+)
+async def test_a_push_keeps_to_what_this_agent_may_send(
+    tmp_path: Path, asked: int | None, rate: int
+) -> None:
+    seen: list[Place] = []
+
+    async def spy(place: Place) -> NoReturn:
+        seen.append(place)
+        raise errors.UsageError("that is all")
+
+    async with agent_inside(tmp_path / "home", network_enabled="off", limits_up="1 MiB") as inside:
+        inside.parts = replace(inside.parts, destinations={"spy": spy})
+        with pytest.raises(errors.UsageError, match="that is all"):
+            await inside("push", ref="hf://org/model", to="spy://x", limit_rate=asked)
+    assert [place.rate_bytes_per_s for place in seen] == [rate]
