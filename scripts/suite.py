@@ -28,29 +28,25 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).parents[1]
 # They start servers or agents, and nothing in them is judged by seconds: nearly all of their time
-# is waiting. Two streams, of about the same length.
+# is waiting. Three streams, of about the same length.
 AGENTS = [
     "tests/faults/test_airgap.py", "tests/faults/test_changing_origins.py",
     "tests/faults/test_lane_bundle.py", "tests/faults/test_leases_lost.py",
     "tests/faults/test_local_faults.py", "tests/faults/test_peers_gated.py",
     "tests/faults/test_peers_names.py", "tests/faults/test_push_faults.py",
-    "tests/faults/test_registries.py", "tests/faults/test_s3_pulls.py",
     "tests/faults/test_sizes.py", "tests/real/test_agents_network.py",
     "tests/real/test_agents_public.py", "tests/real/test_agents_s3.py",
     "tests/real/test_bitswap_hosts.py", "tests/real/test_dag_round_trip.py",
     "tests/real/test_dht_client.py", "tests/real/test_get_blocks.py",
-    "tests/real/test_kubo_folders.py", "tests/real/test_kubo_rpc_peers.py",
-    "tests/real/test_last_copies.py", "tests/real/test_origin_budgets.py",
+    "tests/real/test_hash_once.py", "tests/real/test_kubo_folders.py",
+    "tests/real/test_kubo_rpc_peers.py", "tests/real/test_last_copies.py",
+    "tests/real/test_origin_budgets.py", "tests/real/test_origin_costs.py",
     "tests/real/test_preload.py", "tests/real/test_public_host.py", "tests/real/test_push_kubo.py",
-    "tests/real/test_registries.py",
-    "tests/faults/test_cloud_pulls.py", "tests/faults/test_push_registries.py",
-    "tests/faults/test_s3_pushes.py", "tests/real/test_hash_once.py",
-    "tests/real/test_origin_costs.py", "tests/real/test_push_peers.py",
-    "tests/real/test_push_s3_together.py",
+    "tests/real/test_push_peers.py",
 ]  # fmt: skip
 PROGRAMS = [
-    "tests/cli/test_commands.py", "tests/cli/test_damage.py", "tests/cli/test_docs.py",
-    "tests/cli/test_bptr.py", "tests/cli/test_one_agent.py", "tests/cli/test_output.py",
+    "tests/cli/test_bptr.py", "tests/cli/test_commands.py", "tests/cli/test_damage.py",
+    "tests/cli/test_docs.py", "tests/cli/test_one_agent.py", "tests/cli/test_output.py",
     "tests/cli/test_preload.py", "tests/cli/test_preload_reasons.py", "tests/cli/test_program.py",
     "tests/cli/test_real_agent.py", "tests/cli/test_streams.py", "tests/contract",
     "tests/faults/test_budget.py", "tests/faults/test_disk_faults.py",
@@ -64,15 +60,21 @@ PROGRAMS = [
     "tests/real/test_kubo_rpc_agent.py", "tests/real/test_kubo_rpc_blocks.py",
     "tests/real/test_kubo_rpc_clients.py", "tests/real/test_kubo_rpc_files.py",
     "tests/real/test_kubo_rpc_read.py", "tests/real/test_lanes_nginx.py",
-    "tests/real/test_lean_libp2p.py", "tests/real/test_ollama.py", "tests/real/test_origins.py",
-    "tests/real/test_py_libp2p_fixes.py", "tests/real/test_s3_source.py",
-    "tests/real/test_swift.py", "tests/real/test_unixfs_kubo.py",
-    "tests/real/test_300_mb.py", "tests/faults/test_secrets.py", "tests/faults/test_signed_urls.py",
-    "tests/real/test_bucket.py", "tests/real/test_cloud_sources.py",
-    "tests/real/test_http_folders.py", "tests/real/test_ollama_store.py",
+    "tests/real/test_lean_libp2p.py", "tests/real/test_origins.py",
+    "tests/real/test_py_libp2p_fixes.py", "tests/real/test_python_api.py",
+    "tests/real/test_unixfs_kubo.py",
+]  # fmt: skip
+CLOUDS = [
+    "tests/faults/test_cloud_pulls.py", "tests/faults/test_push_registries.py",
+    "tests/faults/test_registries.py", "tests/faults/test_s3_pulls.py",
+    "tests/faults/test_s3_pushes.py", "tests/faults/test_secrets.py",
+    "tests/faults/test_signed_urls.py", "tests/real/test_300_mb.py", "tests/real/test_bucket.py",
+    "tests/real/test_cloud_sources.py", "tests/real/test_http_folders.py",
+    "tests/real/test_ollama.py", "tests/real/test_ollama_store.py",
     "tests/real/test_push_clouds.py", "tests/real/test_push_ollama.py",
     "tests/real/test_push_registries.py", "tests/real/test_push_s3.py",
-    "tests/real/test_python_api.py",
+    "tests/real/test_push_s3_together.py", "tests/real/test_registries.py",
+    "tests/real/test_s3_source.py", "tests/real/test_swift.py",
 ]  # fmt: skip
 PLAIN = ["tests/unit", "tests/sim"]
 # One act of each kind: the command line, an agent, its sources, pulls and their faults, a network.
@@ -91,6 +93,7 @@ STREAMS: dict[str, tuple[int, list[str]]] = {  # niceness and tests; the first h
     "timed": (0, []),
     "agents": (10, AGENTS),
     "programs": (10, PROGRAMS),
+    "clouds": (10, CLOUDS),
     "plain": (19, PLAIN),
 }
 BUILDS_NICENESS = 15  # what needs them waits for them, and nothing waits for `plain`
