@@ -57,7 +57,7 @@ def test_all_pulls_together_keep_to_the_limit_and_the_hour_changes_it(tmp_path: 
         with Pull(agent, blobs[0].ref(origin)), Pull(agent, blobs[1].ref(origin)):
             pass
         took_s = time.monotonic() - began
-        assert took_s > 0.85 * 11 / 4, "11 MiB at 4 MiB/s, in two pulls at once"
+        assert took_s > 0.75 * 11 / 4, "11 MiB at 4 MiB/s, in two pulls at once"
         with Pull(agent, blobs[2].ref(origin)) as pull:
             pull.wait_bytes(2 * MIB)
             clock.shift(until_noon_s() + NOON_S)
@@ -88,7 +88,7 @@ def test_what_others_get_is_limited_by_the_hour(tmp_path: Path):
         refs = [f"sha256:{sha}" for sha in map(sha256_file, (small, large))]
         began = time.monotonic()
         b.get(refs[0])
-        assert time.monotonic() - began > 0.85 * 5 / 3, "5 MiB at 3 MiB/s"
+        assert time.monotonic() - began > 0.75 * 5 / 3, "5 MiB at 3 MiB/s"
         with Pull(b, refs[1]) as pull:
             pull.wait_bytes(2 * MIB)
             clock.shift(until_noon_s() + NOON_S)
