@@ -69,7 +69,7 @@ async def _push_to(
             raise UsageError(f"`{text}` has no files, and {destination.where} keeps nothing else")
         blobs = await trio.to_thread.run_sync(_held, parts.store, chosen.manifest, text, hold)
         if not args.flag("allow_gated") and await trio.to_thread.run_sync(
-            is_restricted, parts.store, chosen.manifest, blobs
+            partial(is_restricted, of_files=path is not None), parts.store, chosen.manifest, blobs
         ):
             raise Denied(
                 f"`{text}` is gated or private where it came from, and others could read it at "

@@ -55,6 +55,7 @@ _NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git 
 # Who tells what a name means without having been asked as its origin: opens nothing. A file of this
 # machine says nothing of who may read it: what was downloaded with a token lies there as well.
 _NO_ORIGIN = (OTHERS, "blocks", "ipfs", "kubo", "file")
+_STORES = ("s3", "gcs", "azure", "oci", "http")
 _OPEN = "SELECT manifest FROM resolutions WHERE NOT gated AND source NOT IN (?,?,?,?,?)"
 
 
@@ -185,6 +186,17 @@ class Records:
         resolved, and open at none that we asked ourselves.
         """
         rows = self._index.read(f"SELECT manifest FROM restricted EXCEPT {_OPEN}", _NO_ORIGIN)
+        return {bytes(cid) for (cid,) in rows}
+
+    def private_stores(self) -> set[bytes]:
+        """Restricted manifests that are so for a login to a store or a registry alone: no hub says
+        that they are gated.
+        """
+        rows = self._index.read(
+            "SELECT manifest FROM resolutions WHERE gated GROUP BY manifest "
+            "HAVING min(source IN (?,?,?,?,?))",
+            _STORES,
+        )
         return {bytes(cid) for (cid,) in rows}
 
     def open_manifests(self) -> set[bytes]:

@@ -505,6 +505,10 @@ class Store:
         """Manifests that nobody may read without a right to."""
         return self._records.restricted_manifests()
 
+    def private_stores(self) -> set[bytes]:
+        """Manifests that are restricted for a login to a store or a registry alone."""
+        return self._records.private_stores()
+
     def open_manifests(self) -> set[bytes]:
         """Manifests that an origin gives to everybody, as far as we asked it ourselves."""
         return self._records.open_manifests()

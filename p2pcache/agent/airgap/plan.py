@@ -103,9 +103,16 @@ def _blobs(store: Store, manifest: Manifest, text: str, hold: Hold) -> dict[str,
     return {file.path: found[file.digest] for file in manifest.files}
 
 
-def is_restricted(store: Store, manifest: Manifest, blobs: dict[str, BlobInfo]) -> bool:
-    """Whether not everybody may read all of it: as `Access.may_read` decides for nobody known."""
+def is_restricted(
+    store: Store, manifest: Manifest, blobs: dict[str, BlobInfo], *, of_files: bool = False
+) -> bool:
+    """Whether not everybody may read all of it: as `Access.may_read` decides for nobody known.
+    `of_files`: it is what lies in a folder of the user's. That a bucket has the same, and wants a
+    login, is no reason then: it may have got it from here. That a hub gates it is.
+    """
     restricted = store.restricted_manifests()
+    if of_files:
+        restricted -= store.private_stores()
     private = store.adoptions.private()
     opened = store.open_manifests()
     if not (restricted or private) or manifest.cid() in opened:

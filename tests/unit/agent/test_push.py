@@ -79,3 +79,24 @@ async def test_a_push_keeps_to_what_this_agent_may_send(
         with pytest.raises(errors.UsageError, match="that is all"):
             await inside("push", ref="hf://org/model", to="spy://x", limit_rate=asked)
     assert [place.rate_bytes_per_s for place in seen] == [rate]
+
+
+@pytest.mark.parametrize(("source", "goes"), [("s3", True), ("hf", False)])
+async def test_files_of_this_machine_go_again_to_a_store_that_wants_a_login_and_gated_ones_do_not(
+    tmp_path: Path, source: str, goes: bool
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "model").write_bytes(b"the user's own, or a hub's")
+    async with agent_inside(tmp_path / "home", network_enabled="off") as inside:
+        pushed = await inside("push", path=str(tmp_path / "in"))
+        digest = inside.parts.store.every_blob()[0].digest
+        files = (ListedFile("model", 26, digest, "model"),)
+        ref = "s3://bucket/m" if source == "s3" else "hf://org/gated@main"
+        listing = Listing(source, "https://there", "c" * 40, False, files, gated=True)
+        inside.parts.resolver.record(parse_ref(ref), listing)
+        assert pushed["files"] == 1
+        refused = errors.Unavailable if goes else errors.Denied
+        with pytest.raises(refused):
+            await inside("push", path=str(tmp_path / "in"), to="ipfs", kubo=NOBODY)
+        with pytest.raises(errors.Denied):
+            await inside("push", ref=ref, to="ipfs", kubo=NOBODY)
