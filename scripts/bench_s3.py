@@ -159,7 +159,9 @@ def _pushes(
     def push() -> Lap:
         before = gauge.cpu_s(running.pid)
         ref = f"sha256:{given['sha256']}"
-        done = gauge.run([P2PCACHE, "push", ref, f"s3://{BUCKET}/given"], running.env)
+        done = gauge.run(
+            [P2PCACHE, "push", ref, f"s3://{BUCKET}/given", "--allow-gated"], running.env
+        )
         spent = gauge.cpu_s(running.pid) - before + done.cpu_s
         clear("given/")
         return Lap(done.seconds, spent)
