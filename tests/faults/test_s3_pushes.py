@@ -361,3 +361,26 @@ def test_a_store_without_conditions_gets_plain_writes_and_the_user_hears_of_it(
     assert there["m/big.bin"] == (given / "big.bin").read_bytes()
     assert there["m/a.json"] == (given / "a.json").read_bytes()
     assert record(server, "plain")["files"].keys() == {"a.json", "big.bin"}
+
+
+def test_just_these_bytes_that_came_meanwhile_are_taken_and_no_parts_stay(
+    server: Minio, agent: Agent, proxy: S3Proxy, tmp_path: Path
+) -> None:
+    given = folder(tmp_path, "meanwhile")
+    s3, body = server.bucket("meanwhile"), (given / "big.bin").read_bytes()
+    made: list[str] = []
+
+    def other(ask: Ask) -> None:
+        if ask.method == "POST" and "uploadId" in ask.query and not made:
+            sha256 = hashlib.sha256(body).hexdigest()
+            s3.put_object(
+                Bucket="meanwhile", Key="m/big.bin", Body=body,
+                Metadata={"p2pcache-sha256": sha256},
+            )  # fmt: skip
+            made.append(sha256)
+
+    proxy.fault = other
+    push(agent, given, "s3://meanwhile/m", asks(proxy.url))
+    assert made
+    assert uploads(server, "meanwhile") == []
+    assert record(server, "meanwhile")["files"]["big.bin"]["sha256"] == made[0]

@@ -23,7 +23,7 @@ from p2pcache.content.push_record import SHA256_METADATA
 from p2pcache.destinations.objects import s3_calls as calls
 from p2pcache.destinations.objects.port import Same, Stored
 from p2pcache.destinations.objects.s3_calls import Part
-from p2pcache.errors import Conflict, P2PCacheError, Untrusted, plain_errors
+from p2pcache.errors import P2PCacheError, Untrusted, plain_errors
 from p2pcache.lanes.faults import xml_code
 from p2pcache.lanes.orders import BLOCK_BYTES, Tls
 from p2pcache.lanes.put import HASH_BYTES, PutOrder, digest_of
@@ -168,22 +168,12 @@ class S3Store:
                     await self._ask(calls.abort, self._prefix + upload.key, upload_id)
             raise
         complete = tuple(parts[number] for number in sorted(parts))
-        key = self._prefix + upload.key
-        try:
-            return self._written(
-                await self._ask(
-                    calls.complete, key, upload_id, complete, upload.condition, begun.others
-                )
+        return self._written(
+            await self._ask(
+                calls.complete,
+                self._prefix + upload.key, upload_id, complete, upload.condition, begun.others,
             )
-        except Conflict:
-            one = (await self.look([upload.key])).get(upload.key)
-            if one is None or one.sha256 != upload.sha256:
-                raise
-            # a dying push, or the answer to our own that was lost: just these bytes are there
-            for left in (upload_id, *begun.others):
-                with suppress(P2PCacheError):
-                    await self._ask(calls.abort, key, left)
-            return one.version
+        )  # fmt: skip
 
     async def _is_named_right(self, upload: Upload, version: str) -> bool:
         """Whether the sha256 in the metadata is that of the bytes. An upload that broke off got it
