@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -463,8 +464,9 @@ def test_readers_who_take_little_for_long_keep_no_other_from_its_bytes(tmp_path:
                 sock.recv(1000)
             time.sleep(0.1)
             assert time.monotonic() < give_up
-        assert [is_cut(sock, 0.5) for _, sock in slow].count(True) >= 1
         assert server.statistics()["refused"]["made room"] == 1
+        with ThreadPoolExecutor(len(slow)) as pool:  # each reads what its machine still holds
+            assert any(pool.map(lambda one: is_cut(one[1], 5), slow))
 
 
 def test_a_reader_that_is_fast_makes_no_room(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ LARGE = "model.safetensors"
 NOWHERE = {"hf_endpoint": "http://127.0.0.1:9"}
 NOTHING = (errors.NotFound, errors.Unavailable, errors.Denied)
 PROOF_BYTES = 64 << 10
+SPARE_BYTES = 6 * MIB  # a peer that brings nothing for 0.5 s has the origin tried, piece by piece
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +133,8 @@ def test_with_its_own_token_an_agent_proves_its_access_and_the_bytes_come_from_t
         hub.asked.clear()
         get(b, with_token(hub), to=str(tmp_path / "out"))
         assert sha256_file(tmp_path / "out" / LARGE) == repo.files[LARGE].sha256
-        assert 0 < body_bytes(hub, repo) <= PROOF_BYTES, "the origin is asked for the proof alone"
-        assert from_peers(b) == repo.total_bytes
+        assert 0 < body_bytes(hub, repo) <= PROOF_BYTES + SPARE_BYTES, "it is asked for the proof"
+        assert from_peers(b) >= repo.total_bytes - SPARE_BYTES
         assert sent(a) >= from_peers(b)
 
 

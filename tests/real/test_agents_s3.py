@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 REF = "s3://models/demo"
 OFFLINE = {"AWS_EC2_METADATA_DISABLED": "true"}
 PROOF_BYTES = 64 << 10
+SPARE_BYTES = 6 * MIB  # a peer that brings nothing for 0.5 s has the origin tried, piece by piece
 FILES = {"demo/config.json": b"{}", "demo/model.bin": some_bytes(24 * MIB + 5, b"shared")}
 
 
@@ -58,12 +59,11 @@ def test_who_has_a_login_of_its_own_gets_the_bytes_from_the_other(
         bucket.seen.clear()
         get(b, server, bucket, to=str(tmp_path / "out"))
         assert (tmp_path / "out" / "model.bin").read_bytes() == FILES["demo/model.bin"]
-        assert from_peers(b) == sum(map(len, FILES.values()))
-        ranges = [ask.headers.get("range", "all") for ask in bucket.reads()]
-        assert len(ranges) <= 2, "the bucket is asked for the proof of access alone"
-        for said in ranges:
-            first, last = map(int, said.removeprefix("bytes=").split("-"))
-            assert last + 1 - first <= PROOF_BYTES
+        assert from_peers(b) >= sum(map(len, FILES.values())) - SPARE_BYTES
+        ranges = [ask.headers["range"].removeprefix("bytes=") for ask in bucket.reads()]
+        sizes = [int(last) + 1 - int(first) for first, last in (r.split("-") for r in ranges)]
+        assert min(sizes) <= PROOF_BYTES, "the bucket is asked for the proof of access"
+        assert sum(sizes) <= PROOF_BYTES + SPARE_BYTES
 
 
 def test_who_has_none_gets_nothing_unless_the_bucket_is_said_to_be_public(

@@ -132,7 +132,7 @@ def test_too_few_agents_are_said_before_anything_is_asked_of_them(
     manifest = push_here(agents[0], what)
     assert holders(agents[1:], manifest) == set()
     for bad in ({}, {"replicas": 0}, {"replicas": 10**9}):
-        with pytest.raises(errors.UsageError, match="how many"):
+        with pytest.raises(errors.UsageError, match="a number of agents"):
             push(agents[0], what, **bad)
 
 
