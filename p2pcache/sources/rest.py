@@ -159,7 +159,8 @@ def _pools(
     opened: list[socket.socket], check: Callable[[], None]
 ) -> dict[str, type[HTTPConnectionPool]]:
     """Pools whose connections put a second name of their sockets into `opened`, before anything is
-    read of them: what a proxy answers, and a handshake, may come by drops, too. `check` raises at the deadline.
+    read of them: what a proxy answers, and a handshake, may come by drops, too.
+    `check` raises at the deadline.
     """
 
     class Plain(HTTPConnection):
