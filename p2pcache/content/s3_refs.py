@@ -1,4 +1,8 @@
-"""Refs of S3 buckets: `s3://bucket[/key][@versionId]`, as `object_paths` reads them. Pure."""
+"""Refs of S3 buckets: `s3://bucket[/key][@versionId]`, as `object_paths` reads them. Pure.
+
+`r2://ACCOUNT.bucket/...` (Cloudflare) and `cw://bucket/...` (CoreWeave), as Truss writes them, are
+buckets of S3, too: of a store whose address the ref tells.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,18 @@ from urllib.parse import quote
 from p2pcache.content.object_paths import read_path
 from p2pcache.errors import UsageError
 
+STORES = {"r2": "r2://ACCOUNT.bucket/key", "cw": "cw://bucket/key"}  # and how their refs look
 FORM = "s3://bucket/key, s3://bucket/folder/ or s3://bucket/key@versionId"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")  # old ones of us-east-1 too
+_R2 = re.compile(r"[0-9a-f]{32}\.[a-z0-9](?:[a-z0-9-]{1,61})[a-z0-9]")
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,1024}")  # opaque; S3 has 32 of these, MinIO a UUID
 
 
 @dataclass(frozen=True, slots=True)
 class S3Ref:
     """A bucket, or one object or folder of it. Whose bucket it is (the endpoint) is the caller's
-    choice, as a hub is. `folder`: the key ended in a slash, which `key` leaves out.
+    choice, as a hub is; but of a store of STORES, which the name begins with then: `cw:models`,
+    `r2:ACCOUNT.models`. `folder`: the key ended in a slash, which `key` leaves out.
     """
 
     bucket: str
@@ -26,19 +33,36 @@ class S3Ref:
     folder: bool = False
 
 
-def parse_s3(rest: str, typed: str) -> S3Ref:
-    """What stands behind `s3:`. Raises UsageError."""
+def parse_s3(rest: str, typed: str, store: str = "") -> S3Ref:
+    """What stands behind `s3:`, or behind that of a store. Raises UsageError."""
     bucket, _, path = rest.removeprefix("//").partition("/")
-    if not rest.startswith("//") or not _BUCKET.fullmatch(bucket) or ".." in bucket:
-        raise UsageError(f"`{typed}` names no bucket", hint=FORM)
+    pattern = _R2 if store == "r2" else _BUCKET
+    if not rest.startswith("//") or not pattern.fullmatch(bucket) or ".." in bucket:
+        raise UsageError(f"`{typed}` names no bucket", hint=STORES.get(store, FORM))
+    named = f"{store}:{bucket}" if store else bucket
     if not path:
-        return S3Ref(bucket)
-    return S3Ref(bucket, *read_path(path, typed, _VERSION))
+        return S3Ref(named)
+    return S3Ref(named, *read_path(path, typed, _VERSION))
+
+
+def split_bucket(named: str) -> tuple[str, str, str]:
+    """The store ("" where the ref does not tell it), its account if it has some, and the name that
+    the store itself has for a bucket.
+    """
+    store, _, name = named.rpartition(":")
+    account, _, name = name.partition(".") if store == "r2" else ("", "", name)
+    return store, account, name
+
+
+def bucket_text(named: str) -> str:
+    """A bucket as a ref."""
+    store, colon, name = named.rpartition(":")
+    return f"{store}://{name}" if colon else f"s3://{name}"
 
 
 def s3_text(ref: S3Ref) -> str:
     """What `parse_s3` reads, with the scheme."""
     if ref.key is None:
-        return f"s3://{ref.bucket}"
-    text = f"s3://{ref.bucket}/{quote(ref.key)}" + ("/" if ref.folder else "")
+        return bucket_text(ref.bucket)
+    text = f"{bucket_text(ref.bucket)}/{quote(ref.key)}" + ("/" if ref.folder else "")
     return text if ref.version is None else f"{text}@{ref.version}"

@@ -9,7 +9,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from contextlib import ExitStack, contextmanager
-from http import HTTPStatus
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -89,17 +88,6 @@ def read(agent: Agent, path: str) -> bytes:
         return bytes(answer.read())
 
 
-def read_found(agent: Agent, path: str) -> bytes:
-    """The same, asked again where a busy machine's DHT gave no answer in time."""
-    give_up = time.monotonic() + WAIT_S
-    while True:
-        try:
-            return read(agent, path)
-        except urllib.error.HTTPError as exc:
-            if exc.code != HTTPStatus.NOT_FOUND or time.monotonic() > give_up:
-                raise
-
-
 def run(call, *args, **more):
     async def bounded():
         with trio.fail_after(WAIT_S):
@@ -150,7 +138,7 @@ def test_what_others_have_is_fetched_and_nothing_is_given(kubos, tmp_path):
             assert read(agent, f"{met_root}/{path}") == data
         assert public(agent)["peers"] == 1
         for path, data in found.items():
-            assert read_found(agent, f"{found_root}/{path}") == data, "found by its record"
+            assert read(agent, f"{found_root}/{path}") == data, "found by its record"
         assert public(agent)["peers"] == 2
         mine = push(agent, a_file(tmp_path / "mine", 3))
         with agent.client() as client:
