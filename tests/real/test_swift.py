@@ -151,8 +151,9 @@ def test_a_pull_longer_than_its_addresses_hold_gets_fresh_ones_of_swift(
 def test_an_address_of_swift_that_ended_says_when_and_a_new_one_goes_on(
     tmp_path: Path, server: S3Server, kind: str
 ) -> None:
-    key, body, out = "demo/model-1.bin", FILES["model-1.bin"], tmp_path / "out"
-    signing_key(server, "models", "a key of ours")
+    key, body, out = "signed/m.bin", some_bytes(11 * MIB, kind.encode()), tmp_path / "out"
+    server.client().put_object(Bucket="models", Key=key, Body=body)  # whole: one container's key
+    signing_key(server, "models", "a key of ours")  # opens no parts, which are in another
 
     def signed(valid_s: int) -> str:
         if kind == "temporary":
@@ -172,7 +173,7 @@ def test_an_address_of_swift_that_ended_says_when_and_a_new_one_goes_on(
             agent.get(signed(4), to=str(out))
         assert not out.exists()
         done = agent.get(signed(600), to=str(out))
-    assert (out / "model-1.bin").read_bytes() == body
+    assert (out / "m.bin").read_bytes() == body
     assert done["fetched_bytes"] < len(body) - MIB, "what was verified is kept"
 
 

@@ -10,7 +10,6 @@ import contextlib
 import getpass
 import hashlib
 import hmac
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -46,7 +45,9 @@ _SIGNING_KEY = """
 import sys
 from swift.common.direct_client import direct_post_container
 from swift.common.ring import Ring
+from swift.common.utils import set_swift_dir
 folder, account, container, key = sys.argv[1:]
+set_swift_dir(folder)
 part, nodes = Ring(folder, ring_name="container").get_nodes(account, container)
 told = {"X-Container-Meta-Temp-URL-Key": key}
 direct_post_container(nodes[0], part, account, container, headers=told)
@@ -118,7 +119,7 @@ def signing_key(server: S3Server, container: str, key: str) -> None:
     etc = server.log.parent / "etc"
     subprocess.run(
         [swift_python(), "-c", _SIGNING_KEY, etc, _ACCOUNT, container, key],
-        check=True, timeout=RINGS_S, env={**os.environ, "SWIFT_DIR": str(etc)},
+        check=True, timeout=RINGS_S,
     )  # fmt: skip
 
 
