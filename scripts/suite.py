@@ -52,7 +52,7 @@ PROGRAMS = [
     "tests/faults/test_budget.py", "tests/faults/test_disk_faults.py",
     "tests/faults/test_proxies.py", "tests/faults/test_redirects.py",
     "tests/faults/test_store_crash.py", "tests/faults/test_store_disk_full.py",
-    "tests/real/test_airgap_kubo.py", "tests/real/test_bptr.py", "tests/real/test_dag_kubo.py",
+    "tests/real/bptr", "tests/real/test_airgap_kubo.py", "tests/real/test_dag_kubo.py",
     "tests/real/test_get.py", "tests/real/test_hf_cache.py", "tests/real/test_hf_source.py",
     "tests/real/test_http_source.py", "tests/real/test_ipfs_backend.py",
     "tests/real/test_ipfs_gateway_agent.py", "tests/real/test_ipfs_gateway_helia.py",
@@ -65,10 +65,11 @@ PROGRAMS = [
     "tests/real/test_unixfs_kubo.py",
 ]  # fmt: skip
 CLOUDS = [
-    "tests/faults/test_cloud_pulls.py", "tests/faults/test_push_registries.py",
+    "tests/faults/test_cloud_pulls.py", "tests/faults/test_push_logins.py",
+    "tests/faults/test_push_registries.py", "tests/faults/test_push_silence.py",
     "tests/faults/test_registries.py", "tests/faults/test_s3_pulls.py",
     "tests/faults/test_s3_pushes.py", "tests/faults/test_secrets.py",
-    "tests/faults/test_signed_urls.py", "tests/real/test_300_mb.py", "tests/real/test_bucket.py",
+    "tests/faults/test_signed_urls.py", "tests/real/bucket", "tests/real/test_300_mb.py",
     "tests/real/test_cloud_sources.py", "tests/real/test_http_folders.py",
     "tests/real/test_ollama.py", "tests/real/test_ollama_store.py",
     "tests/real/test_push_clouds.py", "tests/real/test_push_ollama.py",

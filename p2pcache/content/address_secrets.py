@@ -1,7 +1,8 @@
 """Web addresses that open what they lead to: those are for who was given them. Pure.
 
 A presigned address is the plain one and fields that say who may read it, and until when: S3's and
-Google's (AWS Signature 4, and their older forms), CloudFront's, Azure's shared access signatures.
+Google's (AWS Signature 4, and their older forms), CloudFront's, Azure's shared access signatures,
+Swift's temporary URLs.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ _SCHEMES: tuple[tuple[str, set[str], frozenset[str]], ...] = (
     ("signature", {"signature"}, frozenset(
         ("awsaccesskeyid", "googleaccessid", "key-pair-id", "policy", "signature", "expires",
          "x-amz-security-token")
+    )),
+    ("temp_url_sig", {"temp_url_sig"}, frozenset(
+        ("temp_url_sig", "temp_url_expires", "temp_url_prefix", "temp_url_ip_range")
     )),
 )  # fmt: skip
 _PLAIN_SECRETS = _SECRET_WORDS - {"key", "session", "policy", "credential"}  # those may be names
@@ -98,8 +102,11 @@ def expires_at(url: str) -> float | None:
             return began + int(for_s)
     if "sig" in said:
         return _moment(said.get("se", ""))
-    until = said.get("expires", "")
-    return float(until) if "signature" in said and re.fullmatch(r"\d{1,11}", until) else None
+    for mark, field in (("signature", "expires"), ("temp_url_sig", "temp_url_expires")):
+        until = said.get(field, "")
+        if mark in said and re.fullmatch(r"\d{1,11}", until):
+            return float(until)
+    return _moment(said.get("temp_url_expires", "")) if "temp_url_sig" in said else None
 
 
 def ended(url: str, now_unix_s: float) -> str | None:

@@ -20,18 +20,19 @@ from p2pcache.content.verify import verify_block
 from p2pcache.errors import Untrusted
 from p2pcache.lanes.faults import Ended, disk_fault, ended, network_fault
 from p2pcache.lanes.odometer import counting
-from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind, Slot, Tls
-from p2pcache.lanes.pace import Pacer
+from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind, FetchLimits, Slot, Tls
+from p2pcache.lanes.pace import Guard, Pacer
 from p2pcache.lanes.pools import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAX_ANSWER_BYTES = 64 << 10  # of an error in XML some hundred bytes
-STEP_BYTES = 256 << 10  # of one send: it has to be taken within `SEND_S`
-SEND_S = 20.0  # to connect, and for each step: 13 KB/s
-SILENT_S = 120.0  # for the answer: a store may flush and copy first
+STEP_BYTES = 256 << 10  # of one send: what `connect_timeout_s` is for
 HASH_BYTES = hashlib.sha256().digest_size
+# `connect_timeout_s`: also for each step to be taken: 13 KB/s. `no_progress_s`: for the answer, and
+# for all of it: a store may flush and copy first.
+LIMITS = FetchLimits(connect_timeout_s=20.0, no_progress_s=120.0, floor_bytes_per_s=0.0)
 
 
 class Dress(Protocol):
@@ -58,6 +59,7 @@ class PutOrder:
     method: str = "PUT"
     rate_bytes_per_s: float | None = None
     counted: Slot | None = None
+    limits: FetchLimits = LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,11 @@ def _check(order: PutOrder, data: memoryview) -> None:
 def _exchange(order: PutOrder, data: memoryview, count: Callable[[int], None]) -> PutReport:
     pacer = None if order.rate_bytes_per_s is None else Pacer(order.rate_bytes_per_s)
     headers = order.dress(data) | {"Content-Length": str(len(data))}
-    timeout = urllib3.Timeout(connect=SEND_S, read=SILENT_S)
+    limits, steps = order.limits, _steps(data, pacer, count)
+    timeout = urllib3.Timeout(connect=limits.connect_timeout_s, read=limits.no_progress_s)
     try:
         with send(
-            order.method, order.url, headers, order.tls, timeout, _steps(data, pacer, count)
+            order.method, order.url, headers, order.tls, timeout, steps, Guard(limits)
         ) as response:
             body = response.read(MAX_ANSWER_BYTES)
             if response.read(1):

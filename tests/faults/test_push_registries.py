@@ -226,6 +226,7 @@ def once(method: str, kind: str, fault: Fault, number: int = 0) -> object:
 SURVIVED = {
     "429": (once("POST", "uploads", coded(429, "X", ("Retry-After", "0"))), 4),
     "503": (once("PATCH", "upload", Fault(503), 1), 5),
+    "late": (once("PATCH", "upload", Fault(wait_s=1.5), 1), 4),
     "cut": (once("PATCH", "upload", Fault(cut_after=300_000), 1), 5),
     "a lost answer": (once("PATCH", "upload", Fault(mute=True), 1), 4),
     "the last answer lost": (once("PUT", "upload", Fault(mute=True), 0), 4),

@@ -12,6 +12,8 @@ from p2pcache import errors
 from tests.support.agents import running_agent
 from tests.support.ollama import Ollama, ollama
 from tests.support.registry import Registry, registry
+from tests.support.registry_proxy import Fault, registry_proxy
+from tests.support.watched_pull import at_most
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +105,22 @@ def test_a_damaged_blob_of_ollamas_is_neither_taken_nor_left(
         assert done["fetched_bytes"] >= len(gguf)
         assert blob.read_bytes() == gguf
         assert any("replaced" in note for note in done["notes"])
+
+
+def test_a_registry_that_falls_silent_in_a_blob_is_given_up_and_ollama_sees_nothing_of_it(
+    tmp_path: Path, there: Registry, gguf: bytes
+) -> None:
+    models, quick = tmp_path / "models", {"fetch.no_progress": "1s", "fetch.patience": "1s"}
+    with registry_proxy(there) as proxy, running_agent(tmp_path, settings=quick) as agent:
+        proxy.fault = lambda ask: Fault(wait_s=30.0) if ask.is_("GET", "blob") else None
+        ref = f"ollama://{proxy.host}/small:v1"
+        with at_most(25), pytest.raises(errors.Unavailable):
+            agent.get(ref, to_ollama=str(models))
+        assert not (models / "manifests").exists()
+        proxy.fault = lambda ask: None
+        agent.get(ref, to_ollama=str(models))
+    blob = models / "blobs" / f"sha256-{hashlib.sha256(gguf).hexdigest()}"
+    assert blob.read_bytes() == gguf
 
 
 def test_a_part_of_a_model_is_not_shown_to_ollama(tmp_path: Path, there: Registry) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -14,7 +16,7 @@ from tests.support.blobs import MIB
 from tests.support.bucket_faults import FAULTS
 from tests.support.partial_files import some_bytes
 from tests.support.s3_proxy import Ask, Reply, s3_proxy
-from tests.support.swift import PASSWORD, swift
+from tests.support.swift import PASSWORD, signing_key, swift, temporary_url
 from tests.support.watched_pull import QUICK
 
 if TYPE_CHECKING:
@@ -129,6 +131,52 @@ def test_each_fault_of_a_pull_says_who_must_act_and_shows_nothing(
     assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == set(FILES)
 
 
+def test_a_pull_longer_than_its_addresses_hold_gets_fresh_ones_of_swift(
+    tmp_path: Path, server: S3Server
+) -> None:
+    offline = {"AWS_EC2_METADATA_DISABLED": "true"}
+    settings = {"s3.url_valid": "2s", "fetch.limit_rate": "3 MiB", "fetch.max_streams": "2"}
+    with (
+        s3_proxy(server) as proxy,
+        running_agent(tmp_path / "agent", settings=settings, **offline) as slow,
+    ):
+        login = {**server.aws, "aws_endpoint_url": proxy.url}
+        slow.get("s3://models/demo", to=str(tmp_path / "out"), credentials=login)
+        stamps = {ask.query["X-Amz-Date"][0] for ask in proxy.reads() if "model-1" in ask.path}
+    assert len(stamps) > 1
+    assert (tmp_path / "out" / "model-1.bin").read_bytes() == FILES["model-1.bin"]
+
+
+@pytest.mark.parametrize("kind", ["presigned", "temporary"])
+def test_an_address_of_swift_that_ended_says_when_and_a_new_one_goes_on(
+    tmp_path: Path, server: S3Server, kind: str
+) -> None:
+    key, body, out = "signed/m.bin", some_bytes(11 * MIB, kind.encode()), tmp_path / "out"
+    server.client().put_object(Bucket="models", Key=key, Body=body)  # whole: one container's key
+    signing_key(server, "models", "a key of ours")  # opens no parts, which are in another
+
+    def signed(valid_s: int) -> str:
+        if kind == "temporary":
+            return temporary_url(server, "models", key, "a key of ours", valid_s)
+        named = {"Bucket": "models", "Key": key}
+        return str(server.client().generate_presigned_url("get_object", named, valid_s))
+
+    settings = {"fetch.limit_rate": "2 MiB", "fetch.max_streams": "1", "resolve.ttl": "0s"}
+    with running_agent(tmp_path / "agent", settings=settings) as agent:
+        over = signed(1)
+        time.sleep(2)
+        with pytest.raises(errors.Denied, match=r"its signature expired at 20\d\d-.* UTC") as seen:
+            agent.get(over, to=str(out))
+        said = f"{seen.value.message} {seen.value.hint}"
+        assert not any(value in said for _, value in parse_qsl(over) if len(value) > 25)
+        with pytest.raises(errors.Denied, match=r"expired at 20\d\d-.* UTC"):
+            agent.get(signed(4), to=str(out))
+        assert not out.exists()
+        done = agent.get(signed(600), to=str(out))
+    assert (out / "m.bin").read_bytes() == body
+    assert done["fetched_bytes"] < len(body) - MIB, "what was verified is kept"
+
+
 def is_part(ask: Ask) -> bool:
     return "partNumber" in ask.query
 
@@ -139,18 +187,26 @@ def test_a_push_that_is_refused_is_told_and_what_passes_is_tried_again(
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "big.bin").write_bytes(some_bytes(34 * MIB, b"refused by swift"))
     s3 = server.bucket("refused")
-    passing = [Reply(429), Reply(503, "SlowDown"), Reply(500), Reply(cut_body=MIB)]
+    passing = [
+        Reply(wait_s=2.0), Reply(404, "NoSuchUpload"), Reply(429), Reply(503, "SlowDown"),
+        Reply(500), Reply(cut_body=MIB),
+    ]  # fmt: skip
     with s3_proxy(server) as proxy, agent.client() as client:
         login = {**server.aws, "aws_endpoint_url": proxy.url}
 
-        def push(to: str) -> None:
-            client.push(str(tmp_path / "folder"), to=to, to_credentials=login)
+        def push(to: str, **other: str) -> None:
+            client.push(str(tmp_path / "folder"), to=to, to_credentials=login | other)
 
         with pytest.raises(errors.NotFound):
             push("s3://not-there/m")
-        proxy.fault = lambda ask: Reply(403, "AccessDenied") if is_part(ask) else None
         with pytest.raises(errors.Denied):
-            push("s3://refused/m")
+            push("s3://refused/m", aws_secret_access_key="wrong")
+        refusal, words = Reply(403, "AccessDenied"), "access"
+        proxy.fault = lambda ask: refusal if is_part(ask) else None
+        for _ in range(2):
+            with pytest.raises(errors.Denied, match=words):
+                push("s3://refused/m")
+            refusal, words = Reply(400, "ExpiredToken"), "expired"
         assert "Contents" not in s3.list_objects_v2(Bucket="refused", Prefix="m/big")
         proxy.fault = lambda ask: passing.pop() if passing and is_part(ask) else None
         push("s3://refused/m")

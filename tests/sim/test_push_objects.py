@@ -91,6 +91,21 @@ async def test_a_process_of_this_machine_that_is_gone_is_not_waited_for(
     assert is_right(bucket, what)
 
 
+async def test_a_push_whose_login_may_not_delete_is_not_waited_for_by_the_next_one(
+    autojump_clock: MockClock,
+) -> None:
+    class Keeps(MemoryStore):
+        async def delete(self, key: str) -> None:
+            raise Denied("this login may write alone")
+
+    bucket = Bucket()
+    await push(bucket, content({"a": b"1"}), Keeps)
+    assert PUSHING_KEY in bucket.objects
+    began = trio.current_time()
+    await push(bucket, content({"a": b"2"}), Keeps)
+    assert trio.current_time() - began < 2
+
+
 async def test_who_was_taken_for_dead_stops_and_what_it_sent_is_there(
     autojump_clock: MockClock,
 ) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import html
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -40,6 +41,7 @@ class Azurite:
     url: str
     port: int
     log: Path
+    ca_file: Path | None = None
 
     @property
     def azure(self) -> dict[str, str]:
@@ -108,8 +110,9 @@ class Azurite:
         url = f"{self.url}/{ACCOUNT}{path}" + (f"?{query}" if query else "")
         data = body if method == "PUT" else None
         request = urllib.request.Request(url, data, sent, method=method)
+        trusted = None if self.ca_file is None else ssl.create_default_context(cafile=self.ca_file)
         try:
-            with urllib.request.urlopen(request, timeout=30) as reply:
+            with urllib.request.urlopen(request, timeout=30, context=trusted) as reply:
                 return bytes(reply.read())
         except urllib.error.HTTPError as exc:
             with exc:
@@ -130,4 +133,7 @@ def azurite(folder: Path, *, tls: ServerCert | None = None) -> Iterator[Azurite]
         argv += ["--oauth", "basic", "--cert", str(tls.cert_file), "--key", str(tls.key_file)]
     env = {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}", "HOME": str(folder)}
     with running(argv, port=port, log=log, env=env, cwd=folder):
-        yield Azurite(f"{'http' if tls is None else 'https'}://127.0.0.1:{port}", port, log)
+        if tls is None:
+            yield Azurite(f"http://127.0.0.1:{port}", port, log)
+        else:
+            yield Azurite(f"https://127.0.0.1:{port}", port, log, tls.ca_file)

@@ -92,22 +92,22 @@ def google_logins(lasts_s: float = 3600.0) -> Iterator[GoogleLogins]:
         yield made
 
 
-def azure_token() -> str:
+def azure_token(lasts_s: int = 3600) -> str:
     """As Azure's login server gives them; Azurite reads what is in it, and no signature."""
     now = int(time.time())
     tenant = "11111111-1111-1111-1111-111111111111"
     claims = {
         "aud": "https://storage.azure.com", "iss": f"https://sts.windows.net/{tenant}/",
-        "iat": now - 10, "nbf": now - 10, "exp": now + 3600, "ver": "1.0", "tid": tenant,
+        "iat": now - 10, "nbf": now - 10, "exp": now + lasts_s, "ver": "1.0", "tid": tenant,
     }  # fmt: skip
     return f"{_text({'alg': 'RS256', 'typ': 'JWT'})}.{_text(claims)}.{_base64(b'unsigned')}"
 
 
-def managed_identity(ask: Exchange) -> bool:
+def managed_identity(ask: Exchange, lasts_s: int = 3600) -> bool:
     """The machine's own identity, as App Service offers it: `/msi/token`."""
     assert ask.headers["x-identity-header"] == "msi-secret"
     said = {
-        "access_token": azure_token(), "expires_on": str(int(time.time()) + 3600),
+        "access_token": azure_token(lasts_s), "expires_on": str(int(time.time()) + lasts_s),
         "resource": "https://storage.azure.com", "token_type": "Bearer",
     }  # fmt: skip
     return status(200, json.dumps(said).encode(), Content_Type="application/json")(ask)

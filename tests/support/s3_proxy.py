@@ -10,6 +10,7 @@ import http.client
 import http.server
 import socket
 import threading
+import time
 from collections.abc import Callable  # noqa: TC003 - a dataclass field
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -52,7 +53,9 @@ class Ask:
 @dataclass(frozen=True)
 class Reply:
     """In place of the store's answer; with `cut_after` or `wait_s`, its own, cut or late.
-    `cut_body`: so many bytes of what the client sends are read, then it is cut.
+    `cut_body`: so many bytes of what the client sends are read, then it is cut. `mute_s`: all of
+    them are, and for so long nothing is answered, or (`drips`) some bytes of a header that has no
+    end; then it is cut.
     """
 
     status: int = 0
@@ -62,6 +65,8 @@ class Reply:
     cut_after: int | None = None
     wait_s: float = 0.0
     cut_body: int | None = None
+    mute_s: float = 0.0
+    drips: bool = False
 
 
 @dataclass
@@ -99,12 +104,24 @@ def s3_proxy(server: S3Server | FakeGcs | Azurite) -> Iterator[S3Proxy]:
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
                 return
-            if reply.status:
+            if reply.mute_s:
+                self._mute(ask, reply)
+            elif reply.status:
                 for _ in self._body(ask):
                     pass
                 self._say(reply)
             else:
                 self._forward(ask, reply)
+
+        def _mute(self, ask: Ask, reply: Reply) -> None:
+            for _ in self._body(ask):
+                pass
+            until = time.monotonic() + reply.mute_s
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nSlow: " if reply.drips else b"")
+            while not proxy.closing.wait(0.1) and time.monotonic() < until:
+                self.wfile.write(b"y" if reply.drips else b"")
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
 
         def _body(self, ask: Ask) -> Iterator[bytes]:
             left = int(ask.headers.get("content-length", "0"))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import getpass
 import hashlib
+import hmac
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,19 @@ for server in servers:
     ring.rebalance()
     ring.get_ring().save(f"{folder}/{name}.ring.gz")
 """
+# What a request of the container's owner would do, if there were a memcached to keep tokens in.
+_SIGNING_KEY = """
+import sys
+from swift.common.direct_client import direct_post_container
+from swift.common.ring import Ring
+from swift.common.utils import set_swift_dir
+folder, account, container, key = sys.argv[1:]
+set_swift_dir(folder)
+part, nodes = Ring(folder, ring_name="container").get_nodes(account, container)
+told = {"X-Container-Meta-Temp-URL-Key": key}
+direct_post_container(nodes[0], part, account, container, headers=told)
+"""
+_ACCOUNT = "AUTH_test"
 _DEFAULT = """\
 [DEFAULT]
 bind_ip = 127.0.0.1
@@ -58,17 +73,21 @@ use = egg:swift#{name}
 """
 _PROXY = """\
 [pipeline:main]
-pipeline = catch_errors gatekeeper listing_formats s3api tempauth slo dlo proxy-server
+pipeline = catch_errors gatekeeper listing_formats tempurl s3api tempauth slo dlo proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 allow_account_management = true
 account_autocreate = true
+conn_timeout = 10
+node_timeout = 30
 [filter:catch_errors]
 use = egg:swift#catch_errors
 [filter:gatekeeper]
 use = egg:swift#gatekeeper
 [filter:listing_formats]
 use = egg:swift#listing_formats
+[filter:tempurl]
+use = egg:swift#tempurl
 [filter:s3api]
 use = egg:swift#s3api
 s3_acl = false
@@ -95,6 +114,22 @@ def swift_python() -> Path:
     """The Python that has it, installed from pinned packages when it is missing."""
     mark = hashlib.sha256(_PINS.read_bytes()).hexdigest()[:12]
     return python_with(f"swift-{mark}", "--require-hashes", "-r", _PINS)
+
+
+def signing_key(server: S3Server, container: str, key: str) -> None:
+    """Have a container's temporary URLs signed with `key`."""
+    etc = server.log.parent / "etc"
+    subprocess.run(
+        [swift_python(), "-c", _SIGNING_KEY, etc, _ACCOUNT, container, key],
+        check=True, timeout=RINGS_S,
+    )  # fmt: skip
+
+
+def temporary_url(server: S3Server, container: str, name: str, key: str, valid_s: int) -> str:
+    """An address of Swift's own kind, for one object."""
+    path, until = f"/v1/{_ACCOUNT}/{container}/{name}", int(time.time()) + valid_s
+    told = hmac.digest(key.encode(), f"GET\n{until}\n{path}".encode(), "sha256").hex()
+    return f"{server.url}{path}?temp_url_sig={told}&temp_url_expires={until}"
 
 
 @contextlib.contextmanager

@@ -154,13 +154,32 @@ class AzureStore:
         count: Callable[[int], None],
     ) -> Answer:
         """One PUT. Raises Conflict, and by the table of `rest.refusal`."""
-        grant = await self._grants.get(None, self._renew)
+        async with self._uploads.turn:
+            grant = await self._grants.get(None, self._renew)
+            order = self._order(grant, upload, start, end, fields, headers)
+            report = await self._uploads.put_now(order, count)
+        answer, name = Answer(report.status, report.headers, report.body), self.where + upload.key
+        if condition is not None and answer.status in calls.FAILED:
+            raise conflict(name)
+        if answer.status != 201:
+            raise refused(answer, name, self.endpoint, login=grant.is_login)
+        return answer
+
+    def _order(
+        self,
+        grant: AzureGrant,
+        upload: Upload,
+        start: int,
+        end: int,
+        fields: dict[str, str],
+        headers: dict[str, str],
+    ) -> PutOrder:
         container, key = self._request.container, self._prefix + upload.key
         valid_s = self._request.options.url_valid_s
         login = grant.query(container, key, SEND, now_unix_s=self._now(), valid_s=valid_s)
         query = "&".join(filter(None, (urlencode(fields), login)))
         first, last = start // BLOCK_BYTES, -(-end // BLOCK_BYTES)
-        order = PutOrder(
+        return PutOrder(
             f"{self.endpoint}/{container}/{quote(key)}?{query}",
             upload.path,
             start,
@@ -169,13 +188,6 @@ class AzureStore:
             upload.hashes[first * HASH_BYTES : last * HASH_BYTES] if end > start else b"",
             Tls(ca_file=self._request.options.rest.ca_file),
         )
-        report = await self._uploads.put(order, count)
-        answer, name = Answer(report.status, report.headers, report.body), self.where + upload.key
-        if condition is not None and answer.status in calls.FAILED:
-            raise conflict(name)
-        if answer.status != 201:
-            raise refused(answer, name, self.endpoint, login=grant.is_login)
-        return answer
 
     async def _renew(self) -> AzureGrant:
         grant: AzureGrant = await self._run_sync(grant_azure, self._request)

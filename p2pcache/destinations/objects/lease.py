@@ -3,8 +3,8 @@
 Agents need not know each other. `.p2pcache/pushing` is made under the condition that there is none,
 and renewed by its holder every few seconds under the condition that it is still the holder's. Who
 finds one watches its version: when that stood still for a while of the watcher's own monotonic
-clock, or the holder was a process of this machine that is gone, it takes over, under the condition
-that the version is the one that it watched. No clocks are compared.
+clock, or the holder was a push of this process or another process of this machine, and is gone, it
+takes over, under the condition that the version is the one that it watched. No clocks are compared.
 
 The lease saves bytes, and is no lock: that a push cannot undo another's work is due to the
 condition of each write.
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MAX_LEASE_BYTES = 4096
 MAX_PID = 2**31 - 1  # what comes from a bucket is looked for among processes
+_pushing: set[str] = set()  # owners of this process: who is not among them left its claim behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,14 @@ class Claim:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it was a process of this machine that ended."""
+        """Whether it was a process of this machine that ended, or a push of this process that did,
+        and whose login did not let it give its claim back.
+        """
         us = own_claim("", "")
         if self.machine != us.machine:
             return False
+        if (self.pid, self.started) == (us.pid, us.started):
+            return self.owner not in _pushing
         started = process_started(self.pid)
         return started is None or bool(self.started and started and started != self.started)
 
@@ -111,6 +116,16 @@ class Lease:
         """Whether it is ours now. Where another push had it we wait, and `waited` says so: what is
         there is another thing than before. False: the other one ended; look again first.
         """
+        taken = False
+        _pushing.add(self._claim.owner)
+        try:
+            taken = await self._take()
+        finally:
+            if not taken:
+                _pushing.discard(self._claim.owner)
+        return taken
+
+    async def _take(self) -> bool:
         if await self._put(Absent()):
             return True
         seen: str | None = None
@@ -145,6 +160,7 @@ class Lease:
                     nursery.cancel_scope.cancel()
                     with trio.move_on_after(self._options.renew_s, shield=True):
                         await self._release()
+                    _pushing.discard(self._claim.owner)
 
     async def _renew(self) -> None:
         while True:

@@ -45,14 +45,23 @@ class Uploads:
         self._turns = trio.CapacityLimiter(self.at_once)
         self._rate = rate_bytes_per_s
 
+    @property
+    def turn(self) -> trio.CapacityLimiter:
+        """Held while an order goes out: it may be waited for longer than a login lasts."""
+        return self._turns
+
     async def put(self, order: PutOrder, count: Callable[[int], None]) -> PutReport:
         """What the store answered, whatever that was. `count` hears of bytes as they go out.
 
         Raises Unavailable, Untrusted, LocalFault where there was no answer. If cancelled, the
         connection is cut.
         """
-        async with self._turns:
-            report = await self._counted(replace(order, rate_bytes_per_s=self._rate), count)
+        async with self.turn:
+            return await self.put_now(order, count)
+
+    async def put_now(self, order: PutOrder, count: Callable[[int], None]) -> PutReport:
+        """The same, for who holds a turn."""
+        report = await self._counted(replace(order, rate_bytes_per_s=self._rate), count)
         if report.fault is not None:
             raise error_of(report.fault)
         return report

@@ -22,13 +22,15 @@ GOOGLE = (
 )
 FRONT = "Expires=1767323645&Signature=5ecre7&Key-Pair-Id=APKA&Policy=p"
 OLD_S3 = "AWSAccessKeyId=AKID&Signature=5ecre7&Expires=1767323645"
+SWIFT = "temp_url_sig=5ecre7&temp_url_expires=1767323645&temp_url_prefix=b"
+SWIFT_ISO = "temp_url_expires=2026-01-02T03:14:05Z&temp_url_sig=sha256%3A5ecre7"
 UNTIL = 1767323645.0  # 2026-01-02 03:14:05 UTC
 
 
 @pytest.mark.parametrize(
     ("signed", "mark"),
     [(AWS, "x-amz-signature"), (SAS, "sig"), (GOOGLE, "x-goog-signature"), (FRONT, "signature"),
-     (OLD_S3, "signature")],
+     (OLD_S3, "signature"), (SWIFT, "temp_url_sig"), (SWIFT_ISO, "temp_url_sig")],
 )  # fmt: skip
 def test_who_signed_an_address_and_until_when_is_no_part_of_its_name(
     signed: str, mark: str
@@ -49,7 +51,7 @@ def test_who_signed_an_address_and_until_when_is_no_part_of_its_name(
     "url",
     [
         "https://h/m.bin",
-        "https://h/m.bin?key=a&session=2&policy=x&Expires=7&se=1&sr=c",
+        "https://h/m.bin?key=a&session=2&policy=x&Expires=7&se=1&sr=c&temp_url_expires=7",
         "https://h/m.bin?a=1&&b=%20x+y;c",
         "https://h/m.bin?response-content-disposition=attachment",
     ],
@@ -70,7 +72,8 @@ def test_other_secrets_leave_a_digest_so_that_two_addresses_stay_two() -> None:
 @pytest.mark.parametrize(
     "said",
     ["X-Amz-Date=x&X-Amz-Expires=9", "X-Amz-Date=20260102T030405Z&X-Amz-Expires=9e9",
-     "sig=a&se=later", "Signature=a&Expires=soon", f"Signature=a&Expires={'9' * 40}"],
+     "sig=a&se=later", "temp_url_sig=a&temp_url_expires=soon", "Signature=a&Expires=soon",
+     f"Signature=a&Expires={'9' * 40}"],
 )  # fmt: skip
 def test_a_time_that_is_none_says_nothing(said: str) -> None:
     assert expires_at(f"https://h/m?{said}") is None
