@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from p2pcache.destinations.objects.gcs import GcsStore
 from p2pcache.destinations.objects.push import ObjectsDestination
 from p2pcache.destinations.objects.s3 import S3Store
 from p2pcache.destinations.objects.sessions import Sessions
-from p2pcache.destinations.objects.uploads import Uploads, uploads_at_once
+from p2pcache.destinations.uploads import Uploads, uploads_at_once
 from p2pcache.errors import UsageError
 from p2pcache.sources.oci.options import login_for, registry_url
 from p2pcache.transfer.workers import Workers, core_count
@@ -47,22 +46,22 @@ def openers(
     """By the scheme of a place; each raises UsageError for a place that is none."""
     azure = partial(_azure, config.azure, workers, odometer)
     gcs = partial(_gcs, config.gcs, config.home, workers, odometer)
-    registry = partial(_registry, registries, store, workers)
+    registry = partial(_registry, registries, store, workers, odometer)
     return {
         **dict.fromkeys(("az", "azure"), azure),
         **dict.fromkeys(("gs", "gcs"), gcs),
         **dict.fromkeys(("oci", "ollama"), registry),
-        "ipfs": partial(_ipfs, kubos, store, workers),
+        "ipfs": partial(_ipfs, kubos, workers, odometer),
         "s3": partial(_s3, s3_objects),
     }
 
 
-async def _ipfs(kubos: Kubos, store: Store, workers: Workers, to: Place) -> KuboDestination:
+async def _ipfs(
+    kubos: Kubos, workers: Workers, odometer: Odometer | None, to: Place
+) -> KuboDestination:
     """The configured Kubo, or the one that a caller names."""
     place = await kubos.needed_place(to.kubo)
-    return KuboDestination(
-        place.api, workers.send_car, lambda: store.small_dir() / uuid.uuid4().hex
-    )
+    return KuboDestination(place.api, workers.send_car, odometer, to.rate_bytes_per_s)
 
 
 def objects_of_s3(
@@ -82,7 +81,7 @@ async def _s3(objects: Callable[[Place], S3Store], to: Place) -> ObjectsDestinat
 
 
 async def _registry(
-    options: OciOptions, store: Store, workers: Workers, to: Place
+    options: OciOptions, store: Store, workers: Workers, odometer: Odometer | None, to: Place
 ) -> RegistryDestination:
     """The repository of a registry, or of one of Ollama's, that a caller names."""
     from p2pcache.destinations.registry.destination import RegistryDestination  # brings httpx
@@ -100,11 +99,10 @@ async def _registry(
         ref,
         repository.registry,
         lambda others: Pushing(asked, repository, login, others),
-        workers.send_blob,
+        _uploads(workers, odometer, to),
         store.uploads,
         store.names_of,
-        lambda: store.small_dir() / uuid.uuid4().hex,
-        UploadOptions(ca_file=options.ca_file, rate_bytes_per_s=to.rate_bytes_per_s),
+        UploadOptions(ca_file=options.ca_file),
         asked.aclose,
     )
 
@@ -132,4 +130,7 @@ async def _azure(
 
 
 def _uploads(workers: Workers, odometer: Odometer | None, to: Place) -> Uploads:
-    return Uploads(workers.put, odometer, uploads_at_once(core_count()), to.rate_bytes_per_s)
+    at_once = uploads_at_once(core_count())
+    return Uploads(
+        workers.send_part, odometer, at_once, to.rate_bytes_per_s, lambda: workers.uplink.is_limited
+    )

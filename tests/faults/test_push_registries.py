@@ -25,7 +25,8 @@ from p2pcache.content.registry_refs import OciRef
 from p2pcache.destinations.port import Content, ContentFile
 from p2pcache.destinations.registry.destination import RegistryDestination
 from p2pcache.destinations.registry.upload import MAX_ANEW, UploadOptions
-from p2pcache.lanes.send_blob import send_blob
+from p2pcache.destinations.uploads import Uploads
+from p2pcache.lanes.send_part import send_part
 from p2pcache.sources.oci.manifest import OCI_MANIFEST
 from p2pcache.sources.oci.options import OciOptions
 from p2pcache.sources.oci.pushing import Pushing
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.destinations.port import Pushed
-    from p2pcache.lanes.send_blob import BlobOrder, BlobReport
+    from p2pcache.lanes.send_part import PartOrder, PartReport
 
 pytestmark = pytest.mark.slow
 
@@ -81,8 +82,8 @@ class Kept:
         self.rows.pop((where, digest), None)
 
 
-async def in_a_thread(order: BlobOrder) -> BlobReport:
-    return await trio.to_thread.run_sync(send_blob, order)
+async def in_a_thread(order: PartOrder) -> PartReport:
+    return await trio.to_thread.run_sync(send_part, order)
 
 
 def content_of(folder: Path, body: bytes = BODY) -> Content:
@@ -121,11 +122,10 @@ class Pusher:
             return Pushing(registries, place, self.login, others)
 
         destination = RegistryDestination(
-            ref, place.registry, opened, in_a_thread, self.kept, lambda _: [],
-            lambda: self.folder / "count",
+            ref, place.registry, opened, Uploads(in_a_thread, None, 4, self.rate_bytes_per_s),
+            self.kept, lambda _: [],
             UploadOptions(
-                whole_bytes=1 << 16, part_bytes=PART, first_wait_s=0.01,
-                rate_bytes_per_s=self.rate_bytes_per_s, silent_s=self.silent_s,
+                whole_bytes=1 << 16, part_bytes=PART, first_wait_s=0.01, silent_s=self.silent_s
             ),
             registries.aclose,
         )  # fmt: skip
@@ -244,6 +244,17 @@ async def test_what_passes_by_itself_is_waited_for(
     assert holds(there, name)
     assert proxy.count("PATCH", "upload") == patches, "nothing is sent twice but what was cut"
     assert done.notes == ()
+
+
+async def test_a_small_blob_whose_answer_was_lost_is_not_sent_again(
+    tmp_path: Path, there: Registry, proxy: RegistryProxy
+) -> None:
+    proxy.fault = once("PUT", "upload", Fault(mute=True), 0)  # type: ignore[assignment]
+    small = content_of(tmp_path, some_bytes(50_000, b"small"))
+    done = await Pusher(proxy.host, tmp_path, "survived/small").push(small)
+    assert proxy.count("PUT", "upload") == 2, "the blob, and the config"
+    assert proxy.count("POST", "uploads") == 2
+    assert done.sent.objects == 3
 
 
 async def test_a_session_that_is_lost_is_begun_anew(

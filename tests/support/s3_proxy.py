@@ -52,7 +52,8 @@ class Ask:
 @dataclass(frozen=True)
 class Reply:
     """In place of the store's answer; with `cut_after` or `wait_s`, its own, cut or late.
-    `cut_body`: so many bytes of what the client sends are read, then it is cut.
+    `cut_body`: so many bytes of what the client sends are read, then it is cut. `lost`: the store
+    does what it is asked, and nobody hears of it.
     """
 
     status: int = 0
@@ -62,6 +63,7 @@ class Reply:
     cut_after: int | None = None
     wait_s: float = 0.0
     cut_body: int | None = None
+    lost: bool = False
 
 
 @dataclass
@@ -139,7 +141,12 @@ def s3_proxy(server: S3Server | FakeGcs | Azurite) -> Iterator[S3Proxy]:
                 for chunk in self._body(ask):
                     upstream.send(chunk)
                 with upstream.getresponse() as answer:
-                    self._pass_on(answer, reply.cut_after)
+                    if reply.lost:
+                        answer.read()
+                        self.connection.shutdown(socket.SHUT_RDWR)
+                        self.close_connection = True
+                    else:
+                        self._pass_on(answer, reply.cut_after)
 
         def _pass_on(self, answer: http.client.HTTPResponse, left: int | None) -> None:
             self.send_response(answer.status)

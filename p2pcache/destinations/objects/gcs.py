@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -22,8 +22,8 @@ from p2pcache.destinations.objects.port import Stored
 from p2pcache.destinations.objects.s3_calls import conflict
 from p2pcache.destinations.objects.sessions import Session
 from p2pcache.errors import Conflict, Denied, LocalFault, NotFound, Untrusted, UsageError
-from p2pcache.lanes.orders import BLOCK_BYTES, Tls
-from p2pcache.lanes.put import HASH_BYTES, PutOrder, digest_of
+from p2pcache.lanes.orders import Tls
+from p2pcache.lanes.send_part import PartOrder, digest_of, hashes_of
 from p2pcache.sources.gcs.listing import refused
 from p2pcache.sources.gcs.login import GcsRequest
 from p2pcache.sources.rest import Answer
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from p2pcache.destinations.objects.port import Condition, Upload
     from p2pcache.destinations.objects.sessions import Sessions
-    from p2pcache.destinations.objects.uploads import Uploads
+    from p2pcache.destinations.uploads import Count, Uploads
     from p2pcache.sources.gcs.listing import GcsObject
     from p2pcache.sources.gcs.options import GcsOptions
     from p2pcache.sources.port import GcsLogin
@@ -43,14 +43,6 @@ PART_BYTES = 16 << 20  # of one request, a multiple of 256 KiB: what a crash cos
 WHOLE_BYTES = 1 << 20  # up to here a file is one request, and no session
 MORE = 308  # "resume incomplete"
 _RANGE = re.compile(r"bytes=0-([0-9]{1,19})")
-
-
-@dataclass(frozen=True, slots=True)
-class _Dress:
-    headers: tuple[tuple[str, str], ...]
-
-    def __call__(self, data: memoryview) -> dict[str, str]:
-        return dict(self.headers)
 
 
 class GcsStore:
@@ -104,7 +96,7 @@ class GcsStore:
     async def aclose(self) -> None:
         """See the port."""
 
-    async def put(self, upload: Upload, count: Callable[[int], None]) -> str:
+    async def put(self, upload: Upload, count: Count) -> str:
         """See the port."""
         if upload.size <= WHOLE_BYTES:
             return await self._put_whole(upload, count)
@@ -112,6 +104,7 @@ class GcsStore:
         names = (self.endpoint, self.where, upload.key, upload.sha256.hex(), repr(condition))
         kept = await trio.to_thread.run_sync(self._sessions.load, *names)
         if kept is not None and kept.offset < upload.size:
+            count(kept.offset, resumed=True)
             try:
                 return await self._send_all(upload, kept, names, count)
             except NotFound:
@@ -160,16 +153,15 @@ class GcsStore:
         start = session.offset
         end = min(upload.size, start + PART_BYTES)
         told = f"bytes {start}-{end - 1}/{upload.size}"
-        first, last = start // BLOCK_BYTES, -(-end // BLOCK_BYTES)
-        whole = start % BLOCK_BYTES == 0
-        order = PutOrder(
+        order = PartOrder(
+            "PUT",
             session.uri,
+            (("Content-Range", told), ("Content-Type", "application/octet-stream")),
             upload.path,
             start,
             end,
-            _Dress((("Content-Range", told), ("Content-Type", "application/octet-stream"))),
-            upload.hashes[first * HASH_BYTES : last * HASH_BYTES] if whole else b"",
-            Tls(ca_file=self._request.options.rest.ca_file),
+            hashes_of(upload.hashes, start, end),
+            tls=Tls(ca_file=self._request.options.rest.ca_file),
         )
         report = await self._uploads.put(order, count)
         answer, name = Answer(report.status, report.headers, report.body), self.where + upload.key

@@ -1,21 +1,20 @@
 """S3, and what speaks like it, as an object store.
 
 boto3 lists, begins and completes uploads in a worker process (`s3_calls`); the bytes go by PUTs
-that fetch workers sign and send (`lanes.put`), each signed over its sha256: every store that checks
-signatures checks the bytes with them. A file of more than one part is an upload in parts, each with
-its sha256 as S3's own checksum, too: that is how a part that went out before a crash is known
-again, whoever sent it.
+that fetch workers sign and send (`lanes.send_part`), each signed over its sha256: every store that
+checks signatures checks the bytes with them. A file of more than one part is an upload in parts,
+each with its sha256 as S3's own checksum, too: that is how a part that went out before a crash is
+known again, whoever sent it.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
@@ -26,7 +25,7 @@ from p2pcache.destinations.objects.s3_calls import Part
 from p2pcache.errors import P2PCacheError, Untrusted, plain_errors
 from p2pcache.lanes.faults import xml_code
 from p2pcache.lanes.orders import BLOCK_BYTES, Tls
-from p2pcache.lanes.put import HASH_BYTES, PutOrder, digest_of
+from p2pcache.lanes.send_part import PartOrder, digest_of, hashes_of
 from p2pcache.sources.headers import strong_etag
 from p2pcache.sources.s3.client import request_for
 from p2pcache.sources.s3.errors import Refusal, of_refusal
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
 
     from p2pcache.content.s3_refs import S3Ref
     from p2pcache.destinations.objects.port import Condition, Upload
-    from p2pcache.destinations.objects.uploads import Uploads
-    from p2pcache.lanes.put import PutReport
+    from p2pcache.destinations.uploads import Count, Uploads
+    from p2pcache.lanes.send_part import PartReport
     from p2pcache.sources.port import AwsLogin
     from p2pcache.sources.s3.listing import S3Object
     from p2pcache.sources.s3.options import S3Options
@@ -54,19 +53,19 @@ CHECKS_AT_ONCE = 4  # threads that hash parts that may be there
 SHA256_HEADER = "x-amz-checksum-sha256"
 
 
-@dataclass(frozen=True, slots=True)
-class _Dress:
-    """Signs a PUT of whatever bytes it is shown; S3 checks their sha256, and keeps it."""
+@dataclass(frozen=True)
+class _Signed:
+    """Signs a PUT of bytes by their sha256; S3 checks that, and keeps it."""
 
+    checksum: ClassVar[str] = "sha256"
     grant: Grant = field(repr=False)
     url: str
     headers: tuple[tuple[str, str], ...]
 
-    def __call__(self, data: memoryview) -> dict[str, str]:
-        sha256 = hashlib.sha256(data).digest()
-        headers = dict(self.headers) | {SHA256_HEADER: base64.b64encode(sha256).decode()}
+    def __call__(self, digest: bytes) -> dict[str, str]:
+        headers = dict(self.headers) | {SHA256_HEADER: base64.b64encode(digest).decode()}
         return signed_headers(
-            self.grant, "PUT", self.url, headers, sha256.hex(), now_unix_s=time.time()
+            self.grant, "PUT", self.url, headers, digest.hex(), now_unix_s=time.time()
         )
 
 
@@ -146,11 +145,12 @@ class S3Store:
         """See the port."""
         self._granted = None
 
-    async def put(self, upload: Upload, count: Callable[[int], None]) -> str:
+    async def put(self, upload: Upload, count: Count) -> str:
         """See the port."""
         if upload.size <= PART_BYTES:
             return await self._put_whole(upload, count)
         begun = await self._upload(upload)
+        count(sum(part.size for part in begun.have.values()), resumed=True)
         version = await self._put_parts(upload, begun, count)
         if not begun.have or await self._is_named_right(upload, version):
             return version
@@ -242,17 +242,18 @@ class S3Store:
         query: dict[str, str] | None,
         headers: dict[str, str],
         count: Callable[[int], None],
-    ) -> PutReport:
+    ) -> PartReport:
         grant = await self._grant()
         url = object_url(grant, self._prefix + upload.key, query)
-        first, last = start // BLOCK_BYTES, -(-end // BLOCK_BYTES)
-        order = PutOrder(
+        order = PartOrder(
+            "PUT",
             url,
+            (),  # those that are signed say all
             upload.path,
             start,
             end,
-            _Dress(grant, url, tuple(headers.items())),
-            upload.hashes[first * HASH_BYTES : last * HASH_BYTES] if end > start else b"",
+            hashes_of(upload.hashes, start, end),
+            _Signed(grant, url, tuple(headers.items())),
             Tls(ca_file=self._ca_file),
         )
         return await self._uploads.put(order, count)
@@ -280,7 +281,7 @@ class S3Store:
         self.conditional = self.conditional and written.kept
         return written.version
 
-    def _etag(self, report: PutReport, key: str) -> str:
+    def _etag(self, report: PartReport, key: str) -> str:
         """The version that a PUT made. Raises by the table of `sources.s3.errors`."""
         name = self.where + key
         if report.status != 200:

@@ -62,12 +62,7 @@ async def test_a_folder_without_files_is_refused_where_only_files_are_kept(tmp_p
             await inside("push", path=str(tmp_path / "empty"), to="oci://127.0.0.1:9/a/b:v1")
 
 
-@pytest.mark.parametrize(
-    ("asked", "rate"), [(None, 1 << 20), (1 << 19, 1 << 19), (1 << 22, 1 << 20)]
-)
-async def test_a_push_keeps_to_what_this_agent_may_send(
-    tmp_path: Path, asked: int | None, rate: int
-) -> None:
+async def test_a_push_has_a_rate_of_its_own_beside_the_agents(tmp_path: Path) -> None:
     seen: list[Place] = []
 
     async def spy(place: Place) -> NoReturn:
@@ -77,8 +72,9 @@ async def test_a_push_keeps_to_what_this_agent_may_send(
     async with agent_inside(tmp_path / "home", network_enabled="off", limits_up="1 MiB") as inside:
         inside.parts = replace(inside.parts, destinations={"spy": spy})
         with pytest.raises(errors.UsageError, match="that is all"):
-            await inside("push", ref="hf://org/model", to="spy://x", limit_rate=asked)
-    assert [place.rate_bytes_per_s for place in seen] == [rate]
+            await inside("push", ref="hf://org/model", to="spy://x", limit_rate=1 << 22)
+        assert inside.parts.workers.uplink.is_limited
+    assert [place.rate_bytes_per_s for place in seen] == [1 << 22]
 
 
 @pytest.mark.parametrize(("source", "goes"), [("s3", True), ("hf", False)])
