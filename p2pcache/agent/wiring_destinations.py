@@ -15,7 +15,7 @@ from p2pcache.destinations.objects.azure import AzureStore
 from p2pcache.destinations.objects.gcs import GcsStore
 from p2pcache.destinations.objects.push import ObjectsDestination
 from p2pcache.destinations.objects.s3 import S3Store
-from p2pcache.destinations.objects.sessions import Sessions
+from p2pcache.destinations.sessions import Sessions
 from p2pcache.destinations.uploads import Uploads, uploads_at_once
 from p2pcache.errors import UsageError
 from p2pcache.sources.oci.options import login_for, registry_url
@@ -23,7 +23,6 @@ from p2pcache.transfer.workers import Workers, core_count
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from p2pcache.agent.kubos import Kubos
     from p2pcache.config.settings import Config
@@ -44,9 +43,10 @@ def openers(
     odometer: Odometer | None, s3_objects: Callable[[Place], S3Store],
 ) -> dict[str, Callable[[Place], Awaitable[Destination[Any]]]]:  # fmt: skip
     """By the scheme of a place; each raises UsageError for a place that is none."""
+    sessions = Sessions(config.home / "uploads")
     azure = partial(_azure, config.azure, workers, odometer)
-    gcs = partial(_gcs, config.gcs, config.home, workers, odometer)
-    registry = partial(_registry, registries, store, workers, odometer)
+    gcs = partial(_gcs, config.gcs, sessions, workers, odometer)
+    registry = partial(_registry, registries, sessions, store, workers, odometer)
     return {
         **dict.fromkeys(("az", "azure"), azure),
         **dict.fromkeys(("gs", "gcs"), gcs),
@@ -81,7 +81,12 @@ async def _s3(objects: Callable[[Place], S3Store], to: Place) -> ObjectsDestinat
 
 
 async def _registry(
-    options: OciOptions, store: Store, workers: Workers, odometer: Odometer | None, to: Place
+    options: OciOptions,
+    sessions: Sessions,
+    store: Store,
+    workers: Workers,
+    odometer: Odometer | None,
+    to: Place,
 ) -> RegistryDestination:
     """The repository of a registry, or of one of Ollama's, that a caller names."""
     from p2pcache.destinations.registry.destination import RegistryDestination  # brings httpx
@@ -100,7 +105,7 @@ async def _registry(
         repository.registry,
         lambda others: Pushing(asked, repository, login, others),
         _uploads(workers, odometer, to),
-        store.uploads,
+        sessions,
         store.names_of,
         UploadOptions(ca_file=options.ca_file),
         asked.aclose,
@@ -108,13 +113,13 @@ async def _registry(
 
 
 async def _gcs(
-    options: GcsOptions, home: Path, workers: Workers, odometer: Odometer | None, to: Place
+    options: GcsOptions, sessions: Sessions, workers: Workers, odometer: Odometer | None, to: Place
 ) -> ObjectsDestination:
     """A folder of a bucket of Google's."""
     ref = parse_gcs(to.dest.partition(":")[2], to.dest)
     if ref.generation is not None:
         raise UsageError(_NO_VERSION)
-    uploads, sessions = _uploads(workers, odometer, to), Sessions(home / "uploads")
+    uploads = _uploads(workers, odometer, to)
     store = GcsStore(ref, options, to.credentials.gcs, workers.call, uploads, sessions)
     return ObjectsDestination(store, random.random)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -20,7 +21,6 @@ from p2pcache.content.cloud_refs import GcsRef, gcs_text
 from p2pcache.destinations.objects import gcs_calls as calls
 from p2pcache.destinations.objects.port import Stored
 from p2pcache.destinations.objects.s3_calls import conflict
-from p2pcache.destinations.objects.sessions import Session
 from p2pcache.errors import Conflict, Denied, LocalFault, NotFound, Untrusted, UsageError
 from p2pcache.lanes.orders import Tls
 from p2pcache.lanes.send_part import PartOrder, digest_of, hashes_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from p2pcache.destinations.objects.port import Condition, Upload
-    from p2pcache.destinations.objects.sessions import Sessions
+    from p2pcache.destinations.sessions import Sessions
     from p2pcache.destinations.uploads import Count, Uploads
     from p2pcache.sources.gcs.listing import GcsObject
     from p2pcache.sources.gcs.options import GcsOptions
@@ -43,6 +43,28 @@ PART_BYTES = 16 << 20  # of one request, a multiple of 256 KiB: what a crash cos
 WHOLE_BYTES = 1 << 20  # up to here a file is one request, and no session
 MORE = 308  # "resume incomplete"
 _RANGE = re.compile(r"bytes=0-([0-9]{1,19})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """`offset`: bytes that the store has for certain; `md5`: of all of them, in base64."""
+
+    uri: str = field(repr=False)
+    offset: int
+    md5: str
+
+    def encode(self) -> str:
+        """As it is kept."""
+        return json.dumps({"uri": self.uri, "offset": self.offset, "md5": self.md5})
+
+
+def _decode(kept: str | None) -> _Session | None:
+    """None for what is no session."""
+    try:
+        told = json.loads(kept or "")
+        return _Session(str(told["uri"]), int(told["offset"]), str(told["md5"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 class GcsStore:
@@ -101,8 +123,10 @@ class GcsStore:
         if upload.size <= WHOLE_BYTES:
             return await self._put_whole(upload, count)
         condition = upload.condition
-        names = (self.endpoint, self.where, upload.key, upload.sha256.hex(), repr(condition))
-        kept = await trio.to_thread.run_sync(self._sessions.load, *names)
+        names = (
+            f"{self.endpoint} {self.where}{upload.key}", f"{upload.sha256.hex()} {condition!r}"
+        )  # fmt: skip
+        kept = _decode(await trio.to_thread.run_sync(self._sessions.find, *names))
         if kept is not None and kept.offset < upload.size:
             count(kept.offset, resumed=True)
             try:
@@ -112,7 +136,7 @@ class GcsStore:
         md5 = base64.b64encode(await trio.to_thread.run_sync(_md5, upload)).decode()
         key = self._prefix + upload.key
         uri = await self._ask(calls.begin, key, upload.size, upload.sha256, md5, condition)
-        return await self._send_all(upload, Session(uri, 0, md5), names, count)
+        return await self._send_all(upload, _Session(uri, 0, md5), names, count)
 
     async def _put_whole(self, upload: Upload, count: Callable[[int], None]) -> str:
         data = await trio.to_thread.run_sync(_checked, upload)
@@ -124,22 +148,22 @@ class GcsStore:
     async def _send_all(
         self,
         upload: Upload,
-        session: Session,
-        names: tuple[str, ...],
+        session: _Session,
+        names: tuple[str, str],
         count: Callable[[int], None],
     ) -> str:
         """The rest of a session; the generation that it makes."""
         while True:
-            await trio.to_thread.run_sync(self._sessions.keep, session, *names)
+            await trio.to_thread.run_sync(self._sessions.keep, *names, session.encode())
             try:
                 answer = await self._send(upload, session, count)
                 if answer.status != MORE:
                     break
                 session = replace(session, offset=self._has(answer, upload, session))
             except (Conflict, NotFound, Denied, Untrusted, UsageError):
-                await trio.to_thread.run_sync(self._sessions.forget, *names)  # it leads nowhere
+                await trio.to_thread.run_sync(self._sessions.drop, *names)  # it leads nowhere
                 raise
-        await trio.to_thread.run_sync(self._sessions.forget, *names)
+        await trio.to_thread.run_sync(self._sessions.drop, *names)
         try:
             made = calls.written(answer, self.endpoint, upload.size, session.md5)
         except Untrusted:
@@ -148,7 +172,9 @@ class GcsStore:
             raise
         return made.generation
 
-    async def _send(self, upload: Upload, session: Session, count: Callable[[int], None]) -> Answer:
+    async def _send(
+        self, upload: Upload, session: _Session, count: Callable[[int], None]
+    ) -> Answer:
         """One part. Raises Conflict, NotFound (no such session), and by `rest.refusal`."""
         start = session.offset
         end = min(upload.size, start + PART_BYTES)
@@ -171,7 +197,7 @@ class GcsStore:
             raise conflict(name)
         raise refused(answer, name, self.endpoint, login=True)
 
-    def _has(self, answer: Answer, upload: Upload, session: Session) -> int:
+    def _has(self, answer: Answer, upload: Upload, session: _Session) -> int:
         """How much Google has. Raises Untrusted for less than it said, and for all."""
         found = _RANGE.fullmatch(answer.headers.get("range", ""))
         has = 0 if found is None else int(found[1]) + 1

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from p2pcache.destinations.port import Content
     from p2pcache.destinations.registry.image import Blob
-    from p2pcache.destinations.registry.upload import KeptUploads, UploadOptions
+    from p2pcache.destinations.registry.upload import UploadOptions
+    from p2pcache.destinations.sessions import Sessions
     from p2pcache.destinations.uploads import Uploads
     from p2pcache.sources.oci.pushing import Pushing
 
@@ -57,7 +58,7 @@ class RegistryDestination:
         endpoint: str,
         pushing: Callable[[Sequence[str]], Pushing],
         uploads: Uploads,
-        kept: KeptUploads,
+        kept: Sessions,
         names_of: Callable[[Collection[bytes]], list[str]],
         options: UploadOptions,
         close: Callable[[], Awaitable[None]],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 import trio
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from p2pcache.destinations.registry.image import Blob
+    from p2pcache.destinations.sessions import Sessions
     from p2pcache.destinations.uploads import Sent, Uploads
     from p2pcache.sources.oci.pushing import Pushing, Session
 
@@ -37,26 +38,6 @@ MAX_ANEW = 3  # sessions of one blob
 FIRST_WAIT_S, MAX_WAIT_S = 0.5, 60.0  # between tries; what a registry asks for, no longer
 # How registries without parts of blobs refuse the first one.
 _NO_PARTS = frozenset({400, 405, 411, 501})
-
-
-class KeptUploads(Protocol):
-    """`store.uploads.Uploads`. Its methods block. `busy`: sessions that a push is filling now: of
-    two pushes of one blob to one repository the second has a session of its own, and keeps none.
-    """
-
-    busy: set[tuple[str, str]]
-
-    def find(self, where: str, digest: str) -> str | None:
-        """Where the next bytes go."""
-        ...
-
-    def keep(self, where: str, digest: str, location: str) -> None:
-        """Remember that."""
-        ...
-
-    def drop(self, where: str, digest: str) -> None:
-        """Forget it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +81,7 @@ class Uploader:
     def __init__(
         self,
         pushing: Pushing,
-        kept: KeptUploads,
+        kept: Sessions,
         uploads: Uploads,
         options: UploadOptions,
         sent: Sent,
