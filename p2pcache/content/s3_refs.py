@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote
 
-from p2pcache.content.object_paths import read_path
-from p2pcache.errors import UsageError
+from p2pcache.content.object_paths import path_text, read_bucket
 
 FORM = "s3://bucket/key, s3://bucket/folder/ or s3://bucket/key@versionId"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")  # old ones of us-east-1 too
@@ -28,17 +26,9 @@ class S3Ref:
 
 def parse_s3(rest: str, typed: str) -> S3Ref:
     """What stands behind `s3:`. Raises UsageError."""
-    bucket, _, path = rest.removeprefix("//").partition("/")
-    if not rest.startswith("//") or not _BUCKET.fullmatch(bucket) or ".." in bucket:
-        raise UsageError(f"`{typed}` names no bucket", hint=FORM)
-    if not path:
-        return S3Ref(bucket)
-    return S3Ref(bucket, *read_path(path, typed, _VERSION))
+    return S3Ref(*read_bucket(rest, typed, _BUCKET, _VERSION, FORM))
 
 
 def s3_text(ref: S3Ref) -> str:
     """What `parse_s3` reads, with the scheme."""
-    if ref.key is None:
-        return f"s3://{ref.bucket}"
-    text = f"s3://{ref.bucket}/{quote(ref.key)}" + ("/" if ref.folder else "")
-    return text if ref.version is None else f"{text}@{ref.version}"
+    return path_text(f"s3://{ref.bucket}", ref.key, ref.version, folder=ref.folder)

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 
 from p2pcache.content.cloud_refs import AzureRef, azure_text
 from p2pcache.destinations.objects import azure_calls as calls
+from p2pcache.destinations.objects.folder import Folder
 from p2pcache.destinations.objects.port import Stored
 from p2pcache.destinations.objects.s3_calls import conflict
 from p2pcache.lanes.orders import BLOCK_BYTES, Tls
@@ -28,7 +29,7 @@ from p2pcache.sources.grants import Grants
 from p2pcache.sources.rest import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from p2pcache.destinations.objects.port import Condition, Upload
     from p2pcache.destinations.uploads import Count, Uploads
@@ -50,7 +51,7 @@ class _WithMd5:
         return {"Content-MD5": base64.b64encode(digest).decode()}
 
 
-class AzureStore:
+class AzureStore(Folder):
     """A folder of a container. `run_sync` runs a plain function in an SDK worker."""
 
     name = "azure"
@@ -65,8 +66,7 @@ class AzureStore:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._request = AzureRequest(ref.account, ref.container, options, login)
-        self._prefix = "" if ref.key is None else f"{ref.key}/"
-        self._run_sync = run_sync
+        super().__init__(calls, self._request, ref.key, run_sync, _stored)
         self._uploads = uploads
         self._now = now
         self._grants: Grants[AzureGrant] = Grants(1, self._usable_s)
@@ -78,27 +78,7 @@ class AzureStore:
         """See the port."""
         found, grant = await self._ask(calls.list_below, self._prefix)
         self._grants.keep(None, grant)
-        return [self._stored(one) for one in found]
-
-    async def look(self, keys: Sequence[str]) -> dict[str, Stored]:
-        """See the port."""
-        told = await self._ask(calls.look, tuple(self._prefix + key for key in keys))
-        stored = [self._stored(one) for one in told]
-        return {one.key: one for one in stored}
-
-    async def get_small(self, key: str, most_bytes: int) -> tuple[bytes, str] | None:
-        """See the port."""
-        told: tuple[bytes, str] | None
-        told = await self._ask(calls.get_small, self._prefix + key, most_bytes)
-        return told
-
-    async def put_small(self, key: str, data: bytes, condition: Condition) -> str:
-        """See the port."""
-        return str(await self._ask(calls.put_small, self._prefix + key, data, condition))
-
-    async def delete(self, key: str) -> None:
-        """See the port."""
-        await self._ask(calls.delete, self._prefix + key)
+        return list(self._stored(found))
 
     async def aclose(self) -> None:
         """See the port."""
@@ -188,11 +168,9 @@ class AzureStore:
         most_s = self._request.options.grant_s
         return most_s if grant.token is None else min(most_s, grant.token.usable_s(self._now()))
 
-    async def _ask(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401
-        return await self._run_sync(call, self._request, *args)
 
-    def _stored(self, one: AzureBlob) -> Stored:
-        return Stored(one.key.removeprefix(self._prefix), one.size, one.etag or "", one.sha256)
+def _stored(one: AzureBlob) -> Stored:
+    return Stored(one.key, one.size, one.etag or "", one.sha256)
 
 
 def _part_bytes(size: int) -> int:

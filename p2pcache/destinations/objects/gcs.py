@@ -19,6 +19,7 @@ import trio
 
 from p2pcache.content.cloud_refs import GcsRef, gcs_text
 from p2pcache.destinations.objects import gcs_calls as calls
+from p2pcache.destinations.objects.folder import Folder
 from p2pcache.destinations.objects.port import Stored
 from p2pcache.destinations.objects.s3_calls import conflict
 from p2pcache.errors import Conflict, Denied, LocalFault, NotFound, Untrusted, UsageError
@@ -30,9 +31,9 @@ from p2pcache.sources.rest import Answer
 from p2pcache.store.durable import local_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from p2pcache.destinations.objects.port import Condition, Upload
+    from p2pcache.destinations.objects.port import Upload
     from p2pcache.destinations.sessions import Sessions
     from p2pcache.destinations.uploads import Count, Uploads
     from p2pcache.sources.gcs.listing import GcsObject
@@ -67,7 +68,7 @@ def _decode(kept: str | None) -> _Session | None:
         return None
 
 
-class GcsStore:
+class GcsStore(Folder):
     """A folder of a bucket. `run_sync` runs a plain function in an SDK worker."""
 
     name = "gcs"
@@ -82,38 +83,12 @@ class GcsStore:
         sessions: Sessions,
     ) -> None:
         self._request = GcsRequest(ref.bucket, options, login)
-        self._prefix = "" if ref.key is None else f"{ref.key}/"
-        self._run_sync = run_sync
+        super().__init__(calls, self._request, ref.key, run_sync, _stored)
         self._uploads = uploads
         self._sessions = sessions
         self.where = gcs_text(GcsRef(ref.bucket, ref.key)) + "/"
         self.endpoint = self._request.endpoint
         self.conditional = True
-
-    async def list(self) -> list[Stored]:
-        """See the port."""
-        found = await self._ask(calls.list_below, self._prefix)
-        return [self._stored(one) for one in found]
-
-    async def look(self, keys: Sequence[str]) -> dict[str, Stored]:
-        """See the port."""
-        told = await self._ask(calls.look, tuple(self._prefix + key for key in keys))
-        stored = [self._stored(one) for one in told]
-        return {one.key: one for one in stored}
-
-    async def get_small(self, key: str, most_bytes: int) -> tuple[bytes, str] | None:
-        """See the port."""
-        told: tuple[bytes, str] | None
-        told = await self._ask(calls.get_small, self._prefix + key, most_bytes)
-        return told
-
-    async def put_small(self, key: str, data: bytes, condition: Condition) -> str:
-        """See the port."""
-        return str(await self._ask(calls.put_small, self._prefix + key, data, condition))
-
-    async def delete(self, key: str) -> None:
-        """See the port."""
-        await self._ask(calls.delete, self._prefix + key)
 
     async def aclose(self) -> None:
         """See the port."""
@@ -205,11 +180,9 @@ class GcsStore:
             raise Untrusted(f"{self.endpoint} lost track of {upload.key!r}", hint="push it again")
         return has
 
-    async def _ask(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401
-        return await self._run_sync(call, self._request, *args)
 
-    def _stored(self, one: GcsObject) -> Stored:
-        return Stored(one.key.removeprefix(self._prefix), one.size, one.generation, one.sha256)
+def _stored(one: GcsObject) -> Stored:
+    return Stored(one.key, one.size, one.generation, one.sha256)
 
 
 def _md5(upload: Upload) -> bytes:

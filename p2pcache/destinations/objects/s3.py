@@ -20,6 +20,7 @@ import trio
 
 from p2pcache.content.push_record import SHA256_METADATA
 from p2pcache.destinations.objects import s3_calls as calls
+from p2pcache.destinations.objects.folder import Folder
 from p2pcache.destinations.objects.port import Same, Stored
 from p2pcache.destinations.objects.s3_calls import Part
 from p2pcache.errors import P2PCacheError, Untrusted, plain_errors
@@ -80,7 +81,7 @@ class _Begun:
     others: tuple[str, ...] = ()
 
 
-class S3Store:
+class S3Store(Folder):
     """A folder of a bucket. `run_sync` runs a plain function in an SDK worker, `put` an order in a
     fetch worker.
     """
@@ -96,8 +97,7 @@ class S3Store:
         uploads: Uploads,
     ) -> None:
         self._request = request_for(options, ref.bucket, login)
-        self._prefix = "" if ref.key is None else f"{ref.key}/"
-        self._run_sync = run_sync
+        super().__init__(calls, self._request, ref.key, run_sync, _stored)
         self._uploads = uploads
         self._ca_file = options.ca_file
         self._grant_s = options.grant_s
@@ -111,18 +111,7 @@ class S3Store:
         """See the port."""
         found, grant = await self._ask(calls.list_below, self._prefix)
         self._keep(grant)
-        return [self._stored(one) for one in found]
-
-    async def look(self, keys: Sequence[str]) -> dict[str, Stored]:
-        """See the port."""
-        told = await self._ask(calls.look, tuple(self._prefix + key for key in keys))
-        stored = [self._stored(one) for one in told]
-        return {one.key: one for one in stored}
-
-    async def get_small(self, key: str, most_bytes: int) -> tuple[bytes, str] | None:
-        """See the port."""
-        told = await self._ask(calls.get_small, self._prefix + key, most_bytes)
-        return None if told is None else (told[0], told[1] or "")
+        return list(self._stored(found))
 
     async def get_many(self, keys: Sequence[str], most_bytes: int) -> dict[str, tuple[bytes, str]]:
         """See the port."""
@@ -136,10 +125,6 @@ class S3Store:
     async def put_small(self, key: str, data: bytes, condition: Condition) -> str:
         """See the port."""
         return self._written(await self._ask(calls.put_small, self._prefix + key, data, condition))
-
-    async def delete(self, key: str) -> None:
-        """See the port."""
-        await self._ask(calls.delete, self._prefix + key)
 
     async def aclose(self) -> None:
         """See the port."""
@@ -274,9 +259,6 @@ class S3Store:
     def _keep(self, grant: Grant) -> None:
         self._granted = grant, trio.current_time() + self._grant_s
 
-    def _stored(self, one: S3Object) -> Stored:
-        return Stored(one.key.removeprefix(self._prefix), one.size, one.etag or "", one.sha256)
-
     def _written(self, written: calls.Written) -> str:
         self.conditional = self.conditional and written.kept
         return written.version
@@ -295,6 +277,10 @@ class S3Store:
     @property
     def _anonymous(self) -> bool:
         return self._granted is not None and self._granted[0].access_key is None
+
+
+def _stored(one: S3Object) -> Stored:
+    return Stored(one.key, one.size, one.etag or "", one.sha256)
 
 
 def _part_bytes(size: int) -> int:
