@@ -65,7 +65,8 @@ PROGRAMS = [
     "tests/real/test_unixfs_kubo.py",
 ]  # fmt: skip
 CLOUDS = [
-    "tests/faults/test_cloud_pulls.py", "tests/faults/test_push_registries.py",
+    "tests/faults/test_cloud_pulls.py", "tests/faults/test_push_changes.py",
+    "tests/faults/test_push_registries.py",
     "tests/faults/test_registries.py", "tests/faults/test_s3_pulls.py",
     "tests/faults/test_s3_pushes.py", "tests/faults/test_secrets.py",
     "tests/faults/test_signed_urls.py", "tests/real/test_300_mb.py", "tests/real/test_bucket.py",

@@ -97,12 +97,13 @@ def digest_of(path: str, start: int, end: int, kind: str = "sha256") -> bytes:
 
 def _digest(fd: int, start: int, end: int, kind: str) -> bytes:
     hasher = hashlib.new(kind, usedforsecurity=False)
+    room = memoryview(bytearray(BLOCK_BYTES))
     while start < end:
-        data = os.pread(fd, min(BLOCK_BYTES, end - start), start)
-        if not data:
+        count = os.preadv(fd, [room[: end - start]], start)
+        if not count:
             raise OSError(errno.ESTALE, CHANGED)
-        hasher.update(data)
-        start += len(data)
+        hasher.update(room[:count])
+        start += count
     return hasher.digest()
 
 
@@ -122,20 +123,20 @@ class _Opened:
             return _digest(self._fd, self._order.start, self._order.end, kind)
 
     def blocks(self) -> Iterator[memoryview]:
-        """The bytes by the blocks that they are in, verified."""
-        order = self._order
+        """The bytes by the blocks that they are in, verified. Each counts until the next."""
+        order, room = self._order, memoryview(bytearray(BLOCK_BYTES))
         begins = order.start // BLOCK_BYTES
         for number in range(begins, -(-order.end // BLOCK_BYTES)):
             first = number * BLOCK_BYTES
             with self._faults():
-                data = os.pread(self._fd, BLOCK_BYTES, first)
+                data = room[: os.preadv(self._fd, [room], first)]
                 if len(data) < min(order.end - first, BLOCK_BYTES):
                     raise OSError(errno.ESTALE, CHANGED)
                 if order.hashes:
                     self._check(order.hashes[(number - begins) * HASH_BYTES :][:HASH_BYTES], data)
-            yield memoryview(data)[max(order.start - first, 0) : order.end - first]
+            yield data[max(order.start - first, 0) : order.end - first]
 
-    def _check(self, expected: bytes, data: bytes) -> None:
+    def _check(self, expected: bytes, data: memoryview) -> None:
         """A file that was written since it was opened is not damaged."""
         try:
             verify_block(expected, data)
