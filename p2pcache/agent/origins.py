@@ -282,6 +282,7 @@ class Origins:
             "requests": requests,
             "errors": cost.errors,
             "sent_bytes": cost.sent_bytes,
+            "sent_objects": cost.sent_requests,
             "sent_requests": cost.sent_requests,
             "content_bytes": cost.content_bytes,
             "copies": total / cost.content_bytes if cost.content_bytes else None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import RATE, Command, Group, output_options, short, when
+from p2pcache.cli.command import RATE, Command, Group, ThereIs, output_options, short, when
 from p2pcache.cli.output import Mode, Printer, printable
 from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.content import digests
@@ -50,9 +50,7 @@ def bptr() -> None:
     example="p2pcache bptr pull bptr-manifest.json --to model_cache",
     exits=(10, 11, 12, 13, 14),
 )
-@click.argument(
-    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(dir_okay=False)
-)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=ThereIs(dir_okay=False))
 @click.option("--to", required=True, type=click.Path(), metavar="DIR", help="Where the files go.")
 @click.option(
     "--model-path",
@@ -190,11 +188,9 @@ def _write(out: str, text: str) -> None:
     cls=Command,
     short_help="List what pointer files name.",
     example="p2pcache bptr show bptr-manifest.json",
-    exits=(12,),
+    exits=(11, 12),
 )
-@click.argument(
-    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(dir_okay=False)
-)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=ThereIs(dir_okay=False))
 @output_options
 def show(files: tuple[str, ...], printer: Printer) -> None:
     """List what the pointer FILEs name, and how each file will be verified. Nobody is asked."""

@@ -60,7 +60,7 @@ def init(printer: Printer) -> None:
     cls=Command,
     short_help="Show the cache, its budget and the bucket.",
     example="p2pcache bucket status",
-    exits=(10,),
+    exits=(10, 11),
 )
 @config_option
 @output_options
@@ -142,7 +142,7 @@ def diff(printer: Printer, **options: Any) -> None:  # noqa: ANN401
     cls=Command,
     short_help="Make room in the cache.",
     example="p2pcache bucket prune --max-gb 50",
-    exits=(10, 13),
+    exits=(10, 11, 13),
 )
 @click.option(
     "--max-gb",
@@ -184,7 +184,7 @@ def prune(printer: Printer, **options: Any) -> None:  # noqa: ANN401
     cls=Command,
     short_help="Check the settings, the login and the bucket.",
     example="p2pcache bucket doctor",
-    exits=(10,),
+    exits=(10, 11),
 )
 @click.option("--write", is_flag=True, help="A login that may only read is a fault.")
 @config_option

@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from p2pcache.cli.command import ThereIs
+
 config_option = click.option(
     "--config",
-    type=click.Path(dir_okay=False),
+    type=ThereIs(dir_okay=False),
     metavar="FILE",
     help="Settings (default: .hf-cache-sync.yaml here, then in the home folder).",
 )

@@ -201,12 +201,21 @@ def _show_push(printer: Printer, answer: dict[str, Any]) -> None:
         )
     for note in answer["notes"]:
         printer.note(printable(f"note: {note}"))
-    verb = "would send" if answer["dry_run"] else "sent"
-    printer.note(
-        f"{verb} {format_count(answer['sent_blobs'], 'blob')} "
-        f"({format_bytes(answer['sent_bytes'])}) of "
-        f"{format_count(answer['revisions'], 'revision')}; {answer['unchanged']} are there already"
-    )
+    printer.note(_push_summary(answer))
+
+
+def _push_summary(answer: dict[str, Any]) -> str:
+    """What went, or would go, to the bucket, and what it had."""
+    count, there = answer["revisions"], answer["unchanged"]
+    whole = f"{format_count(there, 'revision')} {'is' if there == 1 else 'are'} there, whole"
+    if not count:
+        return f"nothing to send: {whole}"
+    verb = "would be sent" if answer["dry_run"] else "sent"
+    blobs = f"{format_count(answer['sent_blobs'], 'blob')} ({format_bytes(answer['sent_bytes'])})"
+    if not answer["sent_blobs"]:
+        blobs = "no blob, for the bucket has them"
+    said = f"{verb}: {format_count(count, 'revision')}, {blobs}"
+    return said + (f"; {whole}" if there else "")
 
 
 @click.command(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from p2pcache.agent.localapi.client import connect
-from p2pcache.cli.command import Command, output_options, when
+from p2pcache.cli.command import Command, ThereIs, output_options, when
 from p2pcache.cli.output import Mode, not_written
 from p2pcache.cli.progress import ProgressDisplay
 from p2pcache.errors import UsageError
@@ -105,7 +105,7 @@ def _write_out(path: Path) -> None:
     example="p2pcache import model.car",
     exits=(10, 11, 12, 13),
 )
-@click.argument("car", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("car", type=ThereIs(dir_okay=False, allow_dash=True))
 @output_options
 def import_(printer: Printer, car: str) -> None:
     """Bring what a CAR holds into the store, verified, and learn its names; `-` is standard input.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from p2pcache.cli.command import Command, output_options
+from p2pcache.cli.command import Command, ThereIs, output_options
 from p2pcache.content.cid import format_cid
 from p2pcache.content.dag import build
 from p2pcache.content.dag.build import PROFILES, FileBuilder, Profile, Root
@@ -27,12 +27,13 @@ READ_BYTES = 1 << 20  # at a time; hashing takes longer than reading it
     cls=Command,
     short_help="Print what IPFS calls files and folders.",
     example="p2pcache cid model.safetensors",
+    exits=(11,),
 )
 @click.argument(
     "paths",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, path_type=Path),
+    type=ThereIs(path_type=Path),
     metavar="FILE...",
 )
 @click.option(

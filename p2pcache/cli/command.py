@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from p2pcache import units
 from p2pcache.cli.output import EXIT_CODES, Mode, Printer
+from p2pcache.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +57,16 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, printer=Printer(mode), **options)
 
     return with_printer
+
+
+class ThereIs(click.Path):
+    """A path of this machine that has to be there: else NotFound, as for a ref that is a path."""
+
+    def convert(self, value: Any, *where: Any) -> Any:  # noqa: ANN401 - click's own
+        """As click's; raises NotFound."""
+        if not (self.allow_dash and value == "-") and not os.path.exists(value):
+            raise NotFound(f"no such file or folder: {value}")
+        return super().convert(value, *where)
 
 
 class Unit(click.ParamType[int]):

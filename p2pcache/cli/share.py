@@ -10,6 +10,7 @@ import click
 from p2pcache.agent.localapi.client import connect
 from p2pcache.cli.command import RATE, SECRET_OPTION, Command, output_options
 from p2pcache.cli.progress import ProgressDisplay
+from p2pcache.errors import NotFound
 from p2pcache.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ def push(
                 "a destination."
             )
         if not os.path.exists(what):
-            raise click.UsageError(
-                f"There is no file or folder '{what}', and a ref needs a destination."
+            raise NotFound(
+                f"no such file or folder: {what}",
+                hint="a ref goes to another place: `p2pcache push REF DEST`",
             )
     options: PushOptions = {}
     if place is not None:

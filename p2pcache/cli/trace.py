@@ -11,7 +11,7 @@ import click
 
 from p2pcache.agent.localapi.client import connect
 from p2pcache.agent.replaying import replay_file
-from p2pcache.cli.command import Command, output_options
+from p2pcache.cli.command import Command, ThereIs, output_options
 from p2pcache.cli.output import Mode, Printer, printable
 from p2pcache.errors import UsageError
 
@@ -25,13 +25,13 @@ FIELDS_CHARS = 160  # of one line for people
     cls=Command,
     short_help="Follow running pulls, or replay one.",
     example="p2pcache trace --json > pull.jsonl",
-    exits=(10,),
+    exits=(10, 11),
 )
 @click.argument("ref", required=False)
 @click.option("--once", is_flag=True, help="End with the first pull that ends.")
 @click.option(
     "--replay",
-    type=click.Path(path_type=Path),
+    type=ThereIs(path_type=Path),
     metavar="FILE",
     help="Replay a recording instead: does the machine ask for the same again?",
 )

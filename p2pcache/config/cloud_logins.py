@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,13 +43,29 @@ def gcs_caller(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def azure_caller(environment: Mapping[str, str]) -> dict[str, str]:
-    """The caller's login at Azure; what a connection string says comes first."""
+    """The caller's login at Azure; what a connection string says comes first. Key and signature of
+    the other variables are no part of it where it has one itself, or is of another account.
+    """
     found = {key: environment.get(name, "").strip() for key, name in _AZURE.items()}
+    said: dict[str, str] = {}
     for part in environment.get("AZURE_STORAGE_CONNECTION_STRING", "").split(";"):
         name, _, value = part.strip().partition("=")
         if key := _CONNECTION.get(name.lower()):
-            found[key] = value.rstrip("/") if key == "azure_endpoint_url" else value
+            said[key] = value.rstrip("/") if key == "azure_endpoint_url" else value
+    if "azure_account" not in said and (url := said.get("azure_endpoint_url")):
+        said["azure_account"] = _account_of(url)  # with a signature it names none
+    other = found["azure_account"]
+    is_other = other and said.get("azure_account") and other != said["azure_account"]
+    if is_other or said.get("azure_key") or said.get("azure_sas"):
+        found |= {"azure_account": "", "azure_key": "", "azure_sas": ""}
+    found |= {key: value for key, value in said.items() if value}
     return {key: value for key, value in found.items() if value}
+
+
+def _account_of(url: str) -> str:
+    """The account of `https://ACCOUNT.blob...`; empty where the address names none so."""
+    account, dot, rest = (urlsplit(url).hostname or "").partition(".")
+    return account if dot and rest.startswith("blob.") else ""
 
 
 def _read(path: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from p2pcache.errors import LocalFault, UsageError
+from p2pcache.errors import LocalFault, NotFound
 from p2pcache.formats.hf_cache_sync.settings import (
     FILE_NAME,
     MAX_FILE_BYTES,
@@ -16,7 +16,7 @@ from p2pcache.formats.hf_cache_sync.settings import (
 
 def bucket_settings(named: str | os.PathLike[str] | None = None) -> BucketSettings:
     """What `named` says, else `./.hf-cache-sync.yaml`, else the one in the home folder, and the
-    environment. Raises UsageError (also where `named` is missing), LocalFault.
+    environment. Raises UsageError, NotFound (where `named` is missing), LocalFault.
     """
     places = [Path(FILE_NAME), Path.home() / FILE_NAME] if named is None else [Path(named)]
     for place in places:
@@ -29,5 +29,7 @@ def bucket_settings(named: str | os.PathLike[str] | None = None) -> BucketSettin
             raise LocalFault(f"{place} cannot be read: {exc.strerror}") from exc
         return read_settings(data, str(place), os.environ)
     if named is not None:
-        raise UsageError(f"there is no {named}", hint="`p2pcache bucket init` writes a file")
+        raise NotFound(
+            f"no such file or folder: {named}", hint="`p2pcache bucket init` writes a file"
+        )
     return read_settings(None, "", os.environ)

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from p2pcache.config.aws_profile import profile_endpoint
-from p2pcache.content.s3_refs import parse_s3
+from p2pcache.content.s3_refs import STORES, bucket_text, parse_s3
 from p2pcache.errors import UsageError
 from p2pcache.sources.s3.options import (
     MAX_URL_VALID_S,
@@ -65,19 +65,29 @@ def buckets(text: str) -> Buckets:
         words = part.replace(",", " ").split()
         if not words or words == ["none"]:
             continue
-        name = words[0]
-        try:
-            good = parse_s3(f"//{name}", name).key is None
-        except UsageError:
-            good = False
-        if not good:
-            raise ValueError(f"`{name}` is not a bucket; write it like `{EXAMPLE}`")
+        name = _name(words[0])
         if name in found:
             raise ValueError(f"`{name}` is there twice")
         found[name] = _bucket(name, words[1:])
     if len(found) > MAX_BUCKETS:
         raise ValueError(f"more than {MAX_BUCKETS} buckets")
     return tuple(found.items())
+
+
+def _name(text: str) -> str:
+    """A bucket as refs of it have it: `models`, `cw://models`. Raises ValueError."""
+    store, colon, rest = text.partition(":")
+    try:
+        ref = (
+            parse_s3(rest, text, store)
+            if colon and store in STORES
+            else parse_s3(f"//{text}", text)
+        )
+    except UsageError:
+        ref = None
+    if ref is None or ref.key is not None:
+        raise ValueError(f"`{text}` is not a bucket; write it like `{EXAMPLE}`")
+    return ref.bucket
 
 
 def _bucket(name: str, words: list[str]) -> BucketOptions:
@@ -118,7 +128,8 @@ def format_buckets(found: Buckets) -> str:
             for key, value in said.items()
             if value is not None
         ]
-        entries.append(" ".join([name, *words]))
+        shown = bucket_text(name).removeprefix("s3://")
+        entries.append(" ".join([shown, *words]))
     return "; ".join(entries) or "none"
 
 

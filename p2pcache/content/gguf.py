@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 MAX_HEADER_BYTES = 64 << 20  # a tokenizer of 256,000 words with its merges has 20 MiB
-MAX_ITEMS = 1 << 21  # keys, tensors, or words of one array: half a second of a core
+MAX_ITEMS = 1 << 21  # words of one array: half a second of a core
+MAX_NAMED = 1 << 16  # keys, and tensors: models have some dozens, and some thousands
 MAX_TEXT_BYTES = 1 << 20  # of a key or a value that is kept; chat templates have some 10 KB
 MAX_DIMENSIONS = 8  # ggml has 4
 _STEP_BYTES = 1 << 20  # of one read
@@ -145,10 +146,10 @@ class _Reader:
             raise _Bad("a size in it is more than the header may have")
         return count
 
-    def items(self) -> int:
+    def items(self, most: int = MAX_ITEMS) -> int:
         """How many things follow that are read one by one."""
         count = self.length()
-        if count > MAX_ITEMS:
+        if count > most:
             raise _Bad(f"a list of {count} items")
         return count
 
@@ -174,7 +175,7 @@ def _read(reader: _Reader) -> Gguf:
     version = reader.number("I")
     if version not in (2, 3):
         raise _Bad(f"version {version}" if version < 1 << 16 else "it is big-endian")
-    tensors, keys = reader.items(), reader.items()
+    tensors, keys = reader.items(MAX_NAMED), reader.items(MAX_NAMED)
     texts: dict[str, str] = {}
     counts: dict[str, int] = {}
     for _ in range(keys):

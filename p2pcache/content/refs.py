@@ -3,7 +3,7 @@
     hf://[datasets/|spaces/]org/name[@revision][/path]     org/name     https://huggingface.co/...
     https://host/path[#sha256=<hex>]     file:/path  ./path  ../path  /path  ~/path
     sha256:<hex>  <hex>     <cid>[/path]  /ipfs/<cid>[/path]     ipfs://<cid>[/path]
-    s3://bucket[/key][@versionId]
+    s3://bucket[/key][@versionId]     r2://account.bucket[/key]     cw://bucket[/key]
     gs://bucket[/key][@generation]     az://account/container[/blob]     (`cloud_refs`)
     oci://host/name[:tag|@digest]     ollama://[host/]model[:tag]     (`registry_refs`)
 
@@ -40,7 +40,7 @@ from p2pcache.content.registry_refs import (
     parse_oci,
     parse_ollama,
 )
-from p2pcache.content.s3_refs import S3Ref, parse_s3, s3_text
+from p2pcache.content.s3_refs import STORES, S3Ref, parse_s3, s3_text
 from p2pcache.errors import Untrusted, UsageError
 
 RepoType = Literal["model", "dataset", "space"]
@@ -49,10 +49,9 @@ DEFAULT_REVISION = "main"
 MAX_REF_CHARS = 8192
 SHOWN_CHARS = 400  # of an error about a ref, which it quotes
 KNOWN = (
-    "hf://, s3://, gs://, az://, oci://, ollama://, https://, http://, file:, sha256:, ipfs://, "
-    "a CID, org/name, or a path"
+    "hf://, s3://, r2://, cw://, gs://, az://, oci://, ollama://, https://, http://, file:, "
+    "sha256:, ipfs://, a CID, org/name, or a path"
 )
-LATER = {"r2", "cw"}
 _HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 _PREFIX: dict[str, RepoType] = {"datasets": "dataset", "spaces": "space", "models": "model"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")  # huggingface_hub validate_repo_id
@@ -192,6 +191,8 @@ def _with_scheme(scheme: str, rest: str, text: str) -> Ref:
         return DigestRef(digests.sha256_digest(bytes.fromhex(rest)))
     if scheme == "s3":
         return parse_s3(rest, text)
+    if scheme in STORES:
+        return parse_s3(rest, text, scheme)
     if scheme in ("gs", "gcs"):
         return parse_gcs(rest, text)
     if scheme in ("az", "azure"):
@@ -202,8 +203,6 @@ def _with_scheme(scheme: str, rest: str, text: str) -> Ref:
         return parse_oci(rest, text)
     if scheme == "ollama":
         return parse_ollama(rest, text)
-    if scheme in LATER:
-        raise UsageError(f"`{scheme}://` is not supported yet", hint=f"known: {KNOWN}")
     raise UsageError(f"`{scheme}:` is not a known kind of ref", hint=f"known: {KNOWN}")
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MAX_PAGE_BYTES = 4 << 20  # nginx writes 100 to 200 bytes a file
+MAX_LINKS = 50_000  # different ones of a page: more than a walk takes files, and 0.7 s of a core
 ACCEPT = "application/json, text/html;q=0.9, */*;q=0.1"  # Caddy gives JSON where it is wanted
 
 _HEADING = re.compile(r"<(?:title|h1)\b[^<>]{0,200}>([^<]{0,300})", re.I)
@@ -88,7 +89,13 @@ def _kind(row: dict[str, Any]) -> str | None:
 
 
 def _of_html(text: str, url: str) -> list[Entry]:
-    return list(_links(("".join(groups) for groups in _LINK.findall(text)), url))
+    """Each address is read once, however often the page has it."""
+    hrefs: dict[str, None] = {}
+    for found in _LINK.finditer(text):
+        hrefs["".join(found.groups(""))] = None
+        if len(hrefs) > MAX_LINKS:
+            raise Untrusted(f"{shown(url)} has more than {MAX_LINKS} links")
+    return list(_links(hrefs, url))
 
 
 def _links(hrefs: Iterable[str], url: str) -> Iterator[Entry]:

@@ -33,7 +33,7 @@ from p2pcache.sources.certificates import distrust, reason, trusting
 from p2pcache.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Self
 
     from p2pcache.sources.rest_options import RestOptions
@@ -65,7 +65,7 @@ class Rest:
         self._until = time.monotonic() + options.deadline_s
         self._managers: dict[str | None, urllib3.PoolManager] = {}
         self._sockets: list[socket.socket] = []
-        self._pools = _pools(self._sockets)
+        self._pools = _pools(self._sockets, self._check_time)
         self._end = threading.Timer(options.deadline_s, self._cut)
         self._end.daemon = True
 
@@ -75,13 +75,16 @@ class Rest:
 
     def _cut(self) -> None:
         for one in list(self._sockets):
-            with contextlib.suppress(OSError):  # closed already
-                socket.socket.shutdown(one, socket.SHUT_RDWR)  # under TLS, too, which is not asked
+            with contextlib.suppress(OSError):  # the other side ended it already
+                one.shutdown(socket.SHUT_RDWR)  # of the connection, whoever reads it
 
     def __exit__(self, *_: object) -> None:
         self._end.cancel()
         for manager in self._managers.values():
             manager.clear()
+        self._end.join()  # it may be at it
+        for one in self._sockets:
+            one.close()
 
     def ask(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
@@ -152,18 +155,25 @@ def _plain(exc: Exception) -> str:
     return re.sub(r"\S*(?:/|\?|=)\S*", "...", reason(exc))
 
 
-def _pools(opened: list[socket.socket]) -> dict[str, type[HTTPConnectionPool]]:
-    """Pools whose connections put their sockets into `opened`."""
+def _pools(
+    opened: list[socket.socket], check: Callable[[], None]
+) -> dict[str, type[HTTPConnectionPool]]:
+    """Pools whose connections put a second name of their sockets into `opened`, before anything is
+    read of them: what a proxy answers, and a handshake, may come by drops, too.
+    `check` raises at the deadline.
+    """
 
     class Plain(HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            opened.append(self.sock)
+        def _new_conn(self) -> socket.socket:
+            return _noted(super()._new_conn(), opened)
 
     class Secure(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            opened.append(self.sock)
+        def _new_conn(self) -> socket.socket:
+            return _noted(super()._new_conn(), opened)
+
+        def _tunnel(self) -> None:
+            super()._tunnel()  # http.client's
+            check()  # what was cut looks like headers that ended
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
@@ -172,6 +182,11 @@ def _pools(opened: list[socket.socket]) -> dict[str, type[HTTPConnectionPool]]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
+
+
+def _noted(made: socket.socket, opened: list[socket.socket]) -> socket.socket:
+    opened.append(made.dup())  # TLS takes the socket itself away, from the handshake on
+    return made
 
 
 def _manager(proxy: str | None, more: dict[str, Any]) -> urllib3.PoolManager:

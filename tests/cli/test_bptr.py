@@ -44,11 +44,11 @@ def test_show_in_json_is_a_line_for_each(file, capsys):
     assert rows[1]["ref"] == "hf://o/n@main"
 
 
-def test_a_file_that_makes_no_sense_is_exit_12_and_one_that_is_not_there_1(tmp_path, capsys):
+def test_a_file_that_makes_no_sense_is_exit_12_and_one_that_is_not_there_11(tmp_path, capsys):
     bad = tmp_path / "bad.json"
     bad.write_text("{}")
     assert main(["bptr", "show", str(bad)]) == 12
-    assert main(["bptr", "show", str(tmp_path / "none")]) == 1
+    assert main(["bptr", "show", str(tmp_path / "none")]) == 11
     assert main(["bptr", "pull", str(bad), "--to", str(tmp_path), "--model-path", "rel"]) == 2
     assert "absolute" in capsys.readouterr().err
 

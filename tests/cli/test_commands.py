@@ -167,7 +167,7 @@ def test_an_error_as_json_is_one_object_on_stderr(agent, capsys, kind):
     "args",
     [["frobnicate"], ["get"], ["get", "a", "b"], ["get", "a", "--nope"],
      ["get", "a", "--limit-rate", "fast"], ["gc", "--target", "-1"], ["completion", "csh"],
-     ["push", "/no/such/path"], ["import", "/no/such/file"], ["export", "org/model"],
+     ["push", "a", "--dry-run"], ["export", "org/model"],
      ["export", "-o", "x.car"], ["export", "org/model", "-o", "/"]],
 )  # fmt: skip
 def test_wrong_usage_exits_2_with_a_hint(home, capsys, args):

@@ -119,9 +119,9 @@ def test_only_the_pulls_of_the_ref_that_was_named_are_heard(agent, tmp_path):
 def test_what_is_no_recording_is_wrong_usage(tmp_path, capsys):
     wrong = tmp_path / "wrong"
     wrong.write_text("not json\n")
-    for arguments in (["--replay", str(wrong)], ["--replay", str(tmp_path / "none")],
-                      ["--replay", str(wrong), "--once"]):  # fmt: skip
-        assert main(["trace", *arguments]) == 2
+    none = str(tmp_path / "none")
+    for arguments, code in (([str(wrong)], 2), ([none], 11), ([str(wrong), "--once"], 2)):
+        assert main(["trace", "--replay", *arguments]) == code
         assert "error:" in capsys.readouterr().err
 
 

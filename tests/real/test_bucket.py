@@ -922,3 +922,22 @@ def test_small_objects_that_are_read_side_by_side_are_each_themselves(make: Make
             assert {key: data for key, (data, _) in found.items()} == bodies
     finally:
         sys.setswitchinterval(usual_s)
+
+
+def test_what_a_push_sent_is_told_with_the_origins_and_a_dataset_goes_by_its_name(
+    make: Make, repo: HubRepo, twin: HubRepo
+) -> None:
+    team = make()
+
+    def told() -> tuple[int, int]:
+        with team.agent.client() as client:
+            here = [one for one in client.origins() if one["host"] in team.server.url]
+        return sum(one["sent_bytes"] for one in here), sum(one["sent_objects"] for one in here)
+
+    before = told()
+    for one in (repo, twin):
+        fill_cache(team.ours, one)
+    done = team("push", repos=["datasets/demo/model"])
+    assert done["sent_blobs"] == len(twin.files)
+    assert told() == (before[0] + twin.total_bytes, before[1] + len(twin.files))
+    assert team("pull", repo="datasets/demo/model")["commit"] == twin.commit

@@ -13,9 +13,11 @@ from urllib.error import HTTPError
 import pytest
 import trio
 
+from p2pcache.config.s3 import buckets
 from p2pcache.config.settings import load
 from p2pcache.content.digests import sha256_digest
 from p2pcache.content.push_record import SHA256_METADATA
+from p2pcache.content.refs import parse_ref
 from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import (
     Denied,
@@ -550,3 +552,19 @@ async def test_an_object_that_was_replaced_is_not_read(server: Minio) -> None:
 def test_the_proxy_tells_lists_from_objects() -> None:
     assert Ask("GET", "/models", {}, {}).lists
     assert Ask("GET", "/models/a", {}, {}).reads
+
+
+async def test_a_bucket_of_a_store_that_the_ref_names_is_listed_and_read(
+    server: Minio, models: object
+) -> None:
+    """CoreWeave's and Cloudflare's were not at hand: a line of settings says where they are."""
+    said = buckets(f"cw://models endpoint={server.url} style=path")
+    bucket = S3Source(run_in_thread, replace(QUICK, buckets=dict(said)))
+    who, ref = Credentials(aws=ROOT), parse_ref("cw://models/llama/")
+    listing = await bucket.list(ref, who)
+    assert [file.path for file in listing.files] == ["a.bin", "sub/b.bin"]
+    assert listing.endpoint == server.url == bucket.endpoint(ref, who)
+    location = await bucket.locate(listing, listing.files[0].key, who)
+    assert await trio.to_thread.run_sync(read, location) == b"aaa"
+    with pytest.raises(NotFound, match="cw://models/none"):
+        await bucket.list(parse_ref("cw://models/none"), who)

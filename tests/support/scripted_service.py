@@ -257,7 +257,8 @@ class ScriptedService:
                 "limits": {"requests_per_s": 50.0, "concurrent": 8,
                            "bytes_per_s": 100.0 * (1 << 20), "month_bytes": 1 << 40},
                 "bytes": 1 << 40, "requests": 10, "used_up": True, "members": members,
-                "errors": 3, "sent_bytes": 1 << 20, "sent_requests": 2, "content_bytes": 2 << 20,
+                "errors": 3, "sent_bytes": 1 << 20, "sent_objects": 2, "sent_requests": 2,
+                "content_bytes": 2 << 20,
                 "copies": 1.05, "cost": {"amount": 98.956, "currency": "USD"},
                 "parked": [{"peer": PEER, "ours": True, "until": time.time() + 90.0}]}}
         )  # fmt: skip

@@ -92,3 +92,28 @@ def test_a_login_by_name_goes_to_no_other_account_s_server() -> None:
     for account, endpoint in (("other", None), ("mine", "http://127.0.0.1:1/mine")):
         named = login_of(AzureRef(account, "c"), "theirs", ours, secrets).azure
         assert named == AzureLogin(account, None, "sig=5ecre7", endpoint_url=endpoint)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        # its own signature, and nobody else's key
+        ("AccountName=a;SharedAccessSignature=sig=1", {"azure_account": "a", "azure_sas": "sig=1"}),
+        # as the portal has it: no account but that of the address
+        (
+            "BlobEndpoint=https://a.blob.core.windows.net/;SharedAccessSignature=sig=1",
+            {"azure_account": "a", "azure_sas": "sig=1",
+             "azure_endpoint_url": "https://a.blob.core.windows.net"},
+        ),
+        # of another account than the key
+        ("AccountName=a", {"azure_account": "a"}),
+        # of the same
+        ("AccountName=b", {"azure_account": "b", "azure_key": "KEY", "azure_sas": "SAS"}),
+    ],
+)  # fmt: skip
+def test_a_connection_string_is_not_mixed_with_the_login_of_another_account(
+    text: str, found: dict[str, str]
+) -> None:
+    others = {"ACCOUNT": "b", "KEY": "KEY", "SAS_TOKEN": "SAS", "CONNECTION_STRING": text}
+    environment = {f"AZURE_STORAGE_{name}": value for name, value in others.items()}
+    assert azure_caller(environment) == found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
@@ -14,6 +15,7 @@ from p2pcache.config.settings import load
 from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import UsageError
 from p2pcache.sources.port import AwsLogin, Credentials
+from p2pcache.sources.s3.client import open_client, request_for
 from p2pcache.sources.s3.options import PUBLIC_S3, BucketOptions, S3Options
 from p2pcache.sources.s3.source import S3Source
 
@@ -160,3 +162,30 @@ def test_a_login_is_not_shown() -> None:
     login = AwsLogin("AKIA1", "secret", "token")
     assert "secret" not in f"{login} {Credentials(aws=login)!r}"
     assert "AKIA1" not in f"{login} {Credentials(aws=login)!r}"
+
+
+def test_the_store_that_a_ref_names_is_asked_whatever_the_endpoint_of_others() -> None:
+    account, caller = "0123456789abcdef" * 2, AwsLogin(endpoint_url="http://caller:1")
+    for bucket, asked, style in (
+        (f"r2:{account}.models", f"https://{account}.r2.cloudflarestorage.com", None),
+        ("cw:models", "https://cwobject.com", "virtual"),
+    ):
+        options = S3Options(BucketOptions(endpoint="http://all:2"))
+        request = request_for(options, bucket, caller)
+        assert request.bucket_options.endpoint == asked
+        assert (request.bucket_options.style, request.name_there) == (style, "models")
+        client, _ = open_client(request)
+        with contextlib.closing(client):
+            url = client.generate_presigned_url("get_object", {"Bucket": "models", "Key": "k"})
+        assert url.partition("?")[0] in (f"{asked}/models/k", "https://models.cwobject.com/k")
+
+
+def test_a_line_of_settings_moves_a_bucket_of_a_store_elsewhere() -> None:
+    text = "cw://models endpoint=http://cwlota.com; models region=eu-1"
+    assert format_buckets(buckets(text)) == text
+    options = S3Options(buckets=dict(buckets(text)))
+    given = request_for(options, "cw:models", None).bucket_options
+    assert (given.endpoint, given.style, given.region) == ("http://cwlota.com", "virtual", None)
+    for bad in ("cw://models/folder public=on", "r2://models public=on", "s3://models public=on"):
+        with pytest.raises(ValueError, match="is not a bucket"):
+            buckets(bad)

@@ -12,7 +12,8 @@ import trio
 from p2pcache.agent.bucket.patience import Patient
 from p2pcache.content.s3_refs import S3Ref, parse_s3, s3_text
 from p2pcache.destinations.port import Place
-from p2pcache.errors import UsageError
+from p2pcache.errors import P2PCacheError, UsageError
+from p2pcache.sources.s3.errors import CHECK_LOGIN, NO_NETWORK, SET_LOGIN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from p2pcache.sources.port import Credentials, Listing, Source
 
 CLOSE_S = 2.0  # for connections to be closed politely
+_LOGIN = (
+    "storage.access_key and storage.secret_key of .hf-cache-sync.yaml, or in the environment "
+    "B2_APPLICATION_KEY_ID and B2_APPLICATION_KEY, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+)
+_HINTS = {  # of `s3://` refs, and ours
+    SET_LOGIN: f"set {_LOGIN}",
+    CHECK_LOGIN: f"check the login (`p2pcache bucket doctor` says which one it is): {_LOGIN}",
+    NO_NETWORK: "check storage.endpoint of .hf-cache-sync.yaml (or B2_ENDPOINT), the network and "
+    "the proxy settings",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,11 @@ class BucketPlace:
     def ref(self, name: str, *, folder: bool = False) -> S3Ref:
         """One object, as a source is asked for it."""
         return replace(self.root, key=self.key(name), folder=folder)
+
+
+def bucket_hint(hint: str | None) -> str | None:
+    """Where these settings stand, in place of where those of `s3://` refs do."""
+    return hint if hint is None else _HINTS.get(hint, hint)
 
 
 def cache_of(args: Args) -> Path:
@@ -77,12 +93,15 @@ async def opened(
     parts: Parts, place: BucketPlace, *, rate_bytes_per_s: float | None = None
 ) -> AsyncIterator[ReadsMany]:
     """The objects of the bucket, closed at the end; the rate is that of uploads. Raises UsageError,
-    LocalFault.
+    LocalFault; hints of what is raised inside name the settings of buckets.
     """
     to = Place(place.text, place.credentials, rate_bytes_per_s=rate_bytes_per_s)
     store = Patient(parts.objects(to), parts.context.chance)
     try:
         yield store
+    except P2PCacheError as exc:
+        exc.hint = bucket_hint(exc.hint)
+        raise
     finally:
         with trio.move_on_after(CLOSE_S, shield=True):
             await store.aclose()

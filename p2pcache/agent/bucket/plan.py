@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from p2pcache.destinations.objects.port import Absent, Same
-from p2pcache.errors import Untrusted
+from p2pcache.errors import NotFound, Untrusted
 from p2pcache.formats.hf_cache_sync import layout
 from p2pcache.formats.hf_cache_sync.documents import BucketFile, BucketManifest, merged
 from p2pcache.store.hfcache.layout import REPO_TYPES
@@ -152,5 +152,21 @@ def _refs(
 
 
 def selected(revisions: Sequence[LocalRevision], repos: Sequence[str]) -> list[LocalRevision]:
-    """Those of the repositories that are named; all, where none is."""
-    return [one for one in revisions if not repos or one.manifest.repo.repo_id in repos]
+    """Those of the repositories that are named; all, where none is. A name without a type means
+    the repository of each type. Raises NotFound for one that is not among them, UsageError.
+    """
+    if not repos:
+        return list(revisions)
+    chosen: list[LocalRevision] = []
+    for name in repos:
+        repo_id, repo_type = layout.named_repo(name)
+        found = [
+            one
+            for one in revisions
+            if one.manifest.repo.repo_id == repo_id
+            and repo_type in (None, one.manifest.repo.repo_type)
+        ]
+        if not found:
+            raise NotFound(f"the cache has no `{name}`", hint="`p2pcache bucket list`")
+        chosen += [one for one in found if one not in chosen]
+    return chosen

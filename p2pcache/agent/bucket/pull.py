@@ -65,10 +65,10 @@ def _request(args: Args) -> _Request:
         raise UsageError(f"`fallback` is `{FALLBACK}`, not `{fallback[:40]}`")
     if repo_type is not None and repo_type not in REPO_TYPES:
         raise UsageError(f"`{repo_type[:40]}` is no type", hint=f"one of {', '.join(REPO_TYPES)}")
-    repo = layout.repo_folder(args.text("repo"), repo_type)
+    repo_id, repo_type = layout.named_repo(args.text("repo"), repo_type)
     return _Request(
         place=place_of(args),
-        repo_id=repo.repo_id,
+        repo_id=repo_id,
         repo_type=repo_type,
         revision=args.optional_text("revision") or layout.MAIN,
         dry_run=args.flag("dry_run"),

@@ -73,9 +73,6 @@ async def bucket_push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     notes: list[str] = []
     revisions = await trio.to_thread.run_sync(local_revisions, place.cache, notes)
     revisions = selected(revisions, repos)
-    absent = sorted(set(repos) - {one.manifest.repo.repo_id for one in revisions})
-    if absent:
-        raise NotFound(f"{place.cache} has no `{absent[0]}`", hint="`p2pcache bucket list`")
     rate_bytes_per_s = args.positive("limit_rate")
     async with opened(parts, place, rate_bytes_per_s=rate_bytes_per_s) as store:
         remote = await read_remote(store)
@@ -84,7 +81,10 @@ async def bucket_push(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
         run.plan(revisions)
         await run.leave_restricted(allowed=args.flag("allow_gated"))
         if not dry_run:
-            await run.send()
+            try:
+                await run.send()
+            finally:
+                run.count_sent()
         if not store.conditional:
             run.notes.append(f"{store.where} knows no conditions: push from one machine at a time")
     return run.answer(store.where, dry_run=dry_run)
@@ -215,6 +215,12 @@ class _Push:
                     await self._write_ref(ref)
             except P2PCacheError as exc:
                 self._fail(plan.local.manifest, exc)
+
+    def count_sent(self) -> None:
+        """For `status --origins`: what went out, also of a push that was stopped."""
+        if self._sent:
+            sent = sum(self._sent.values()), len(self._sent)
+            self._parts.origins.spending.sent(self._store.endpoint, *sent)
 
     async def _tell(self, total: int) -> None:
         while True:

@@ -19,7 +19,7 @@ from p2pcache.agent.localapi import calls
 from p2pcache.agent.localapi.connection import Connection, TooLong
 from p2pcache.agent.localapi.exchange import AgentGone
 from p2pcache.agent.localapi.home_lock import elsewhere
-from p2pcache.errors import AgentNotRunning, Interrupted, P2PCacheError
+from p2pcache.errors import AgentNotRunning, Interrupted, P2PCacheError, UsageError
 
 if TYPE_CHECKING:
     import os
@@ -419,6 +419,8 @@ class Client:
         """Any operation by name: its result, and the items that came before it; `on_item` gets
         them as they come, instead. `timeout_s`: for all of it; an agent's start counts.
         """
+        if timeout_s is not None and not timeout_s > 0:
+            raise UsageError(f"`timeout_s` is {timeout_s!r}: it has to be more than 0, or None")
         until = None if timeout_s is None else time.monotonic() + timeout_s
         self.connect()
         connection = cast("Connection", self._connection)

@@ -41,8 +41,11 @@ class OriginStatus(TypedDict):
     """One origin in this month (UTC), as far as is known here. `limits`: `requests_per_s`,
     `concurrent`, `bytes_per_s` and `month_bytes`, each None where there is none; `renews_at`: unix
     time; `used_up`: nobody asks it any more before that. `members`: those that fetched most.
-    Of this agent alone: `errors`, `sent_*`, and `content_bytes`, of the distinct files of this
-    origin that came here in that month; `copies`: how often their bytes left the origin.
+    `bytes` and `requests` are what was fetched; what pushes sent is none of it.
+    Of this agent alone: `errors`, `sent_bytes`, `sent_objects` (objects of buckets, blobs of
+    registries or blocks of a Kubo; also by its first name, `sent_requests`), and `content_bytes`,
+    of the distinct files of this origin that came here in that month; `copies`: how often their
+    bytes left the origin.
     """
 
     host: str
@@ -54,6 +57,7 @@ class OriginStatus(TypedDict):
     used_up: bool
     errors: int
     sent_bytes: int
+    sent_objects: int
     sent_requests: int
     content_bytes: int
     copies: float | None

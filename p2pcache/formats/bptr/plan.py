@@ -152,7 +152,7 @@ def model_ref(model: Model) -> str:
         return f"az://{found[1]}/{found[2]}"
     if repo.startswith("azure://"):
         return "az://" + repo.removeprefix("azure://")
-    if repo.startswith(("s3://", "gs://", "az://")):
+    if repo.startswith(("s3://", "r2://", "cw://", "gs://", "az://")):
         return repo
     if model.kind != "http":
         raise UsageError(f"`{repo[:200]}` is no address of the kind {model.kind}")

@@ -87,9 +87,18 @@ def read_own_ref_key(key: str) -> tuple[RepoFolder, str] | None:
     return (repo, parts[2]) if own_ref_key(repo, parts[2]) == key else None
 
 
-def repo_folder(repo_id: str, repo_type: str | None) -> RepoFolder:
-    """A repository as a user names it; a model where no type is said. Raises UsageError."""
-    return RepoFolder(repo_type or REPO_TYPES[0], repo_id)
+def named_repo(name: str, repo_type: str | None = None) -> tuple[str, str | None]:
+    """The id, and the type where one is said: `org/name`, with `datasets/` or the like before it
+    as hf-cache-sync and our lists show it. Raises UsageError.
+    """
+    head, slash, rest = name.partition("/")
+    said = head.removesuffix("s") if slash and head.endswith("s") else None
+    if said in REPO_TYPES and "/" in rest:
+        if repo_type not in (None, said):
+            raise UsageError(f"`{name}` is a {said}, but the type that is given is {repo_type}")
+        name, repo_type = rest, said
+    repo = RepoFolder(repo_type or REPO_TYPES[0], name)
+    return repo.repo_id, repo_type
 
 
 def _is_safe(ref: str) -> bool:

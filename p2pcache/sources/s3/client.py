@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import urllib3
 
+from p2pcache.content.s3_refs import split_bucket
 from p2pcache.errors import Unavailable, Untrusted, UsageError
 from p2pcache.sources.headers import strong_etag
 from p2pcache.sources.s3.options import (
@@ -25,6 +26,7 @@ from p2pcache.sources.s3.options import (
     BucketOptions,
     S3Options,
     is_amazon,
+    of_store,
     parse_endpoint,
 )
 from p2pcache.sources.s3.sign import Grant
@@ -58,6 +60,11 @@ class S3Request:
     heads: bool = True
     region: str | None = None
 
+    @property
+    def name_there(self) -> str:
+        """What the store itself calls the bucket."""
+        return split_bucket(self.bucket)[2]
+
 
 def request_for(
     options: S3Options, bucket: str, login: AwsLogin | None, region: str | None = None
@@ -68,14 +75,16 @@ def request_for(
 
 
 def bucket_options(options: S3Options, bucket: str, login: AwsLogin | None) -> BucketOptions:
-    """What holds for one bucket: what is said of it, then what the caller brings, then what is
-    said of all. Raises UsageError.
+    """What holds for one bucket: what is said of it, then what its ref tells, then what the caller
+    brings, then what is said of all. Raises UsageError.
     """
     brought = BucketOptions()
     if login is not None:
         brought = BucketOptions(endpoint=login.endpoint_url, region=login.region)
     said = options.buckets.get(bucket, BucketOptions())
-    merged = _over(said, _over(brought, replace(options.common, profile=None)))
+    merged = _over(
+        _over(said, of_store(bucket)), _over(brought, replace(options.common, profile=None))
+    )
     if merged.endpoint is None:
         return merged
     try:
@@ -135,7 +144,7 @@ class Bucket:
 
         if self.request.bucket_options.requester_pays:
             fields["RequestPayer"] = "requester"
-        fields["Bucket"] = self.request.bucket
+        fields["Bucket"] = self.request.name_there
         try:
             return dict(getattr(self.client, operation)(**fields))
         except ClientError:
@@ -185,7 +194,7 @@ class Bucket:
         if self._told not in (None, self.region):
             self._follow()
         url = self.client.generate_presigned_url(
-            "get_object", {"Bucket": self.request.bucket, "Key": "k"}, ExpiresIn=60
+            "get_object", {"Bucket": self.request.name_there, "Key": "k"}, ExpiresIn=60
         )
         base_url = url.partition("?")[0].removesuffix("/k")
         pays = bool(self.request.bucket_options.requester_pays)

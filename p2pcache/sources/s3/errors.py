@@ -47,8 +47,13 @@ if TYPE_CHECKING:
 
 MAX_CODE_CHARS = 64
 NO_BOTO3 = "pip install 'p2pcache[s3]', where the agent's Python is"
+CHECK_LOGIN = (
+    "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile; "
+    "`s3.anonymous = on` goes without"
+)
+SET_LOGIN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or `s3.profile`"
 
-_NO_NETWORK = (
+NO_NETWORK = (
     "check the endpoint (`s3.endpoint`, AWS_ENDPOINT_URL), the network and the proxy settings; "
     "--offline uses what is here"
 )
@@ -177,8 +182,7 @@ def _denied(code: str, status: int, name: str, endpoint: str, *, signed: bool) -
     if code in _WRONG_LOGIN:
         return Denied(
             f"{endpoint} does not accept the login {said}",
-            hint="check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile; "
-            "`s3.anonymous = on` goes without",
+            hint=CHECK_LOGIN,
         )
     if code in _OVER:
         return Denied(f"the login for {endpoint} has expired {said}", hint="log in again")
@@ -189,7 +193,7 @@ def _denied(code: str, status: int, name: str, endpoint: str, *, signed: bool) -
     if not signed:
         return Denied(
             f"{endpoint} does not give out {name} without a login {said}",
-            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or `s3.profile`",
+            hint=SET_LOGIN,
         )
     return Denied(
         f"{endpoint} does not allow access to {name} {said}",
@@ -217,5 +221,5 @@ def _of_library(exc: Exception, endpoint: str) -> P2PCacheError:
         case "ResponseParserError":
             return Untrusted(f"{endpoint} does not answer like S3", hint="check the endpoint")
         case "ConnectTimeoutError" | "ReadTimeoutError":
-            return Unavailable(f"{endpoint} is silent", hint=_NO_NETWORK)
-    return Unavailable(f"{endpoint} cannot be reached: {said}", hint=_NO_NETWORK)
+            return Unavailable(f"{endpoint} is silent", hint=NO_NETWORK)
+    return Unavailable(f"{endpoint} cannot be reached: {said}", hint=NO_NETWORK)

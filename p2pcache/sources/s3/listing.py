@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, quote, urlencode
 from p2pcache.content import push_record
 from p2pcache.content.digests import sha256_digest
 from p2pcache.content.push_record import SHA256_METADATA
-from p2pcache.content.s3_refs import S3Ref, s3_text
+from p2pcache.content.s3_refs import S3Ref, bucket_text, s3_text
 from p2pcache.errors import NotFound, Untrusted, UsageError
 from p2pcache.sources import headers
 from p2pcache.sources.objects import (
@@ -66,7 +66,7 @@ def grant_s3(request: S3Request) -> Grant:
     """What signs addresses from now on: the login may have been renewed. Asks the bucket only where
     it is, if nobody has been told yet.
     """
-    name = f"s3://{request.bucket}"
+    name = bucket_text(request.bucket)
     with as_ours(name, _expected_endpoint(request)), Bucket(request) as bucket:
         if request.region is None:
             bucket.find_region()

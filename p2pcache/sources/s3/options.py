@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from p2pcache.content.s3_refs import split_bucket
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -49,6 +51,21 @@ class S3Options:
     max_reply_bytes: int = 32 << 20  # a page of 1000 keys of 1 KiB, escaped, is 7 MiB
     grant_s: float = 300.0  # boto3 renews sessions that last under 10 minutes more
     max_grants: int = 64  # buckets in use at once
+
+
+# The stores that refs name. Cloudflare knows one region; CoreWeave wants the bucket in the host.
+_R2 = "https://{account}.r2.cloudflarestorage.com"
+_COREWEAVE = BucketOptions("https://cwobject.com", style="virtual")
+
+
+def of_store(named: str) -> BucketOptions:
+    """What a bucket's name tells of its store; nothing where it names none."""
+    match split_bucket(named):
+        case "r2", account, _:
+            return BucketOptions(_R2.format(account=account), region="auto")
+        case "cw", _, _:
+            return _COREWEAVE
+    return BucketOptions()
 
 
 MAX_URL_VALID_S = 7 * 86400  # of signature version 4

@@ -9,7 +9,7 @@ import pytest
 from p2pcache.agent.bucket.plan import LocalRevision, RevisionPlan, plan_all, selected
 from p2pcache.agent.bucket.remote import Remote, RemoteRef, RemoteRevision
 from p2pcache.destinations.objects.port import Absent, Same, Stored
-from p2pcache.errors import Untrusted
+from p2pcache.errors import NotFound, Untrusted
 from p2pcache.formats.hf_cache_sync import layout
 from p2pcache.formats.hf_cache_sync.documents import BucketFile, BucketManifest
 from p2pcache.store.hfcache.layout import RepoFolder
@@ -117,3 +117,13 @@ def test_named_repositories_are_all_that_is_pushed() -> None:
     other = local(RepoFolder("model", "org/other"), TWO)
     assert selected([local(), other], ["org/other"]) == [other]
     assert selected([local(), other], []) == [local(), other]
+
+
+def test_a_name_with_a_type_means_the_repository_of_that_type_alone() -> None:
+    both = [local(), local(DATASET, TWO)]
+    assert selected(both, ["datasets/org/name"]) == [both[1]]
+    assert selected(both, ["models/org/name"]) == [both[0]]
+    assert selected(both, ["org/name", "datasets/org/name"]) == both, "each once"
+    for absent in ("spaces/org/name", "datasets/org/other"):
+        with pytest.raises(NotFound, match=f"has no `{absent}`"):
+            selected(both, ["org/name", absent])

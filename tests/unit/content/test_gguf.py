@@ -52,6 +52,8 @@ HOSTILE = {
     "version 1": b"GGUF" + struct.pack("<IQQ", 1, 0, 0),
     "keys without end": header(0, 2**63),
     "tensors without end": header(2**40, 0),
+    "many keys": header(0, 1_860_000, (KEY + bytes(5)) * 1_860_000),
+    "many tensors": header(1_860_000, 0, (bytes(8) + bytes(4) + bytes(12)) * 1_860_000),
     "a long key": header(0, 1, struct.pack("<Q", 2**62)),
     "a long text": header(0, 1, KEY + struct.pack("<IQ", 8, 2**40)),
     "a long array": header(0, 1, KEY + struct.pack("<IIQ", 9, 0, 2**60)),

@@ -11,6 +11,8 @@ from p2pcache.content.refs import canonical, parse_ref
 from p2pcache.content.s3_refs import S3Ref
 from p2pcache.errors import Untrusted, UsageError
 
+ACCOUNT = "0123456789abcdef" * 2
+
 
 @pytest.mark.parametrize(
     ("text", "ref"),
@@ -25,6 +27,9 @@ from p2pcache.errors import Untrusted, UsageError
         ("s3://models/b%402x.bin", S3Ref("models", "b@2x.bin")),
         ("s3://models/100%25 sure", S3Ref("models", "100% sure")),
         ("s3://my.old_bucket/k", S3Ref("my.old_bucket", "k")),
+        ("cw://models/a/b.bin", S3Ref("cw:models", "a/b.bin")),
+        ("CW://models", S3Ref("cw:models")),
+        (f"r2://{ACCOUNT}.models/a/", S3Ref(f"r2:{ACCOUNT}.models", "a", folder=True)),
     ],
 )
 def test_what_a_ref_means(text: str, ref: S3Ref) -> None:
@@ -39,6 +44,8 @@ def test_what_a_ref_means(text: str, ref: S3Ref) -> None:
         "s3://models//a", "s3://models/../a", "s3://models/a/./b", "s3://models/a//",
         "s3://models/%2e%2e/a", "s3://models/a%00b", "s3://models/a\\b", "s3://models/a@",
         "s3://models/a@v 1", "s3://models/" + "a/" * 600 + "b", "s3://user:pw@models/a",
+        "cw:models/a", "cw://", "cw://m/a", "s3://cw:models/a", "cw://cw:models/a", "r2://models/a",
+        "r2://account.models/a", f"r2://{ACCOUNT}/models/a", f"r2://{ACCOUNT}.MODELS/a",
     ],
 )  # fmt: skip
 def test_what_names_no_object_is_refused(text: str) -> None:

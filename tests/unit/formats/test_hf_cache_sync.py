@@ -53,6 +53,30 @@ def test_keys_are_those_of_hf_cache_sync() -> None:
     assert layout.shared_ref_key("gpt2", "refs/pr/1") == "refs/gpt2/refs/pr/1"
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("org/name", ("org/name", None)),
+        ("gpt2", ("gpt2", None)),
+        ("datasets/org/name", ("org/name", "dataset")),
+        ("spaces/org/name", ("org/name", "space")),
+        ("models/org/name", ("org/name", "model")),
+        ("datasets/name", ("datasets/name", None)),  # an organisation may be called so
+    ],
+)
+def test_a_repository_is_named_with_its_type_or_without(name: str, meant: object) -> None:
+    assert layout.named_repo(name) == meant
+
+
+def test_a_type_is_said_once_or_twice_the_same() -> None:
+    assert layout.named_repo("org/name", "dataset") == ("org/name", "dataset")
+    assert layout.named_repo("datasets/org/name", "dataset") == ("org/name", "dataset")
+    with pytest.raises(UsageError, match="is a dataset, but the type that is given is model"):
+        layout.named_repo("datasets/org/name", "model")
+    with pytest.raises(UsageError, match="not a repository id"):
+        layout.named_repo("other/org/name")
+
+
 def test_our_own_refs_lie_where_hf_cache_sync_does_not_look() -> None:
     own = layout.own_ref_key(RepoFolder("dataset", "org/name"), "refs/pr/1")
     assert own == "_p2pcache/refs/datasets/org%2Fname/refs/pr/1"

@@ -1,5 +1,6 @@
 """Both clients against a real server on a real socket."""
 
+import math
 import os
 import re
 import signal
@@ -394,3 +395,9 @@ def test_a_start_that_takes_its_time_is_told_once(tmp_path):
     with pytest.raises(LocalFault):
         start_agent(tmp_path, tmp_path / "agent.sock", ["false"], on_slow=lambda: told.append(2))
     assert told == [1]
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, math.nan])
+def test_a_timeout_that_is_none_is_refused_before_anybody_is_asked(tmp_path, timeout_s):
+    with Client(tmp_path) as client, pytest.raises(UsageError, match="more than 0"):
+        client.resolve("org/name", timeout_s=timeout_s)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pcache.errors import P2PCacheError, Untrusted
-from p2pcache.sources.index_page import MAX_PAGE_BYTES, read_index
+from p2pcache.sources.index_page import MAX_LINKS, MAX_PAGE_BYTES, read_index
 
 URL = "http://h:81/models/x/"
 
@@ -127,6 +127,16 @@ def test_the_longest_page_is_read_in_time(bait: str) -> None:
     started = time.process_time()
     read_index(body, URL)
     assert time.process_time() - started < 10.0
+
+
+def test_a_link_that_a_page_repeats_is_read_once_and_too_many_are_refused() -> None:
+    head, line = b"<title>Index of /</title>", b"<a href=x>"
+    started = time.process_time()
+    assert read_index(head + line * (MAX_PAGE_BYTES // len(line)), URL) is not None
+    many = b"".join(b"<a href=%x>" % number for number in range(300_000))
+    with pytest.raises(Untrusted, match=f"more than {MAX_LINKS} links"):
+        read_index(head + many, URL)
+    assert time.process_time() - started < 4.0
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"<h1>Index of /</h1>", b"["]))

@@ -75,3 +75,30 @@ def test_entities_are_refused_in_every_encoding(encoding: str) -> None:
 def test_an_encoding_that_nobody_knows_is_no_bug_of_ours() -> None:
     text = '<?xml version="1.0" encoding="foo"?><x>\N{EURO SIGN}</x>'
     assert read_xml(b"\xef\xbb\xbf" + text.encode(), "the store").text == "\N{EURO SIGN}"
+
+
+def test_a_proxy_that_answers_by_drops_ends_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began = time.monotonic()
+    with (
+        dripping(b"HTTP/1.1 200 OK\r\nX-Long: ") as proxy,
+        Rest("the store", OPTIONS) as rest,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        with pytest.raises(Unavailable, match="longer than 1 s"):
+            rest.ask("GET", "https://store.example/", {})
+    assert time.monotonic() - began < 4
+
+
+def test_a_handshake_by_drops_ends_at_the_deadline() -> None:
+    hello = b"\x16\x03\x03\x40\x00"  # a record of 16 KiB, of which a byte comes now and then:
+    # Python's own timeout is for each of them
+    began = time.monotonic()
+    with (
+        dripping(hello) as url,
+        Rest("the store", OPTIONS) as rest,
+        pytest.raises(Unavailable, match="longer than 1 s"),
+    ):
+        rest.ask("GET", url.replace("http://", "https://"), {})
+    assert time.monotonic() - began < 4
