@@ -65,8 +65,9 @@ PROGRAMS = [
     "tests/real/test_unixfs_kubo.py",
 ]  # fmt: skip
 CLOUDS = [
-    "tests/faults/test_cloud_pulls.py", "tests/faults/test_push_logins.py",
-    "tests/faults/test_push_registries.py", "tests/faults/test_push_silence.py",
+    "tests/faults/test_cloud_pulls.py", "tests/faults/test_push_changes.py",
+    "tests/faults/test_push_logins.py", "tests/faults/test_push_registries.py",
+    "tests/faults/test_push_silence.py",
     "tests/faults/test_registries.py", "tests/faults/test_s3_pulls.py",
     "tests/faults/test_s3_pushes.py", "tests/faults/test_secrets.py",
     "tests/faults/test_signed_urls.py", "tests/real/bucket", "tests/real/test_300_mb.py",

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pcache.agent.keep_receipt import keep_receipt
 from p2pcache.agent.peering import count_received, maybe_peers, tell_complete
 from p2pcache.content import digests, refs
-from p2pcache.content.cid import format_cid
-from p2pcache.errors import LocalFault, NotFound, P2PCacheError, Unavailable, Untrusted
+from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted
 from p2pcache.sources.port import ListedFile, Listing
 from p2pcache.sources.urls import file_name, origin_of, shown
 from p2pcache.store.blobs import BlobInfo
@@ -184,14 +184,7 @@ class Group:
             report=self._report,
             error=error,
         )
-        if made["manifest"] is not None:
-            made["manifest"] = format_cid(made["manifest"])
-        try:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._parts.store.save_receipt, made)
-        except LocalFault as exc:
-            return f"no receipt was kept: {exc.message}"
-        return None
+        return await keep_receipt(self._parts.store, made)
 
 
 def _keyed(listing: Listing, url: str) -> Listing:

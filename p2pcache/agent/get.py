@@ -14,6 +14,7 @@ import trio
 
 from p2pcache.agent.bptr_logins import caller_login
 from p2pcache.agent.dags import keep_nodes
+from p2pcache.agent.keep_receipt import keep_receipt
 from p2pcache.agent.kubo_beside import kubo_helper
 from p2pcache.agent.kubos import KuboBlocks
 from p2pcache.agent.meant import both_names
@@ -28,7 +29,6 @@ from p2pcache.agent.peering import (
 from p2pcache.agent.place import Placed, place
 from p2pcache.agent.select import chosen_files, shown, summary
 from p2pcache.config.network import trust
-from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.errors import (
     Interrupted,
@@ -480,11 +480,7 @@ class _Run:
     async def save(
         self, started_at: float, seconds: float, error: P2PCacheError | None
     ) -> str | None:
-        """Write the receipt; `why` shows it. Returns why it could not be written, if so.
-
-        A full or read-only disk must neither fail a pull that is done nor hide why one failed. Is
-        done also when the caller is gone; `StoreOptions.busy_timeout_s` bounds it.
-        """
+        """Write the receipt; `why` shows it. Returns why it could not be written, if so."""
         made = receipt(
             pull=self.id,
             ref=self._ref,
@@ -496,14 +492,7 @@ class _Run:
             report=self._report,
             error=error,
         )
-        if made["manifest"] is not None:
-            made["manifest"] = cids.format_cid(made["manifest"])
-        try:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._parts.store.save_receipt, made)
-        except LocalFault as exc:
-            return f"no receipt was kept: {exc.message}"
-        return None
+        return await keep_receipt(self._parts.store, made)
 
 
 async def trim(parts: Parts) -> None:

@@ -10,7 +10,7 @@ import trio
 from p2pcache.agent.args import credentials_of
 from p2pcache.agent.bptr_logins import caller_login
 from p2pcache.content import refs
-from p2pcache.destinations.port import Place
+from p2pcache.destinations.port import Place, Waiting
 from p2pcache.errors import UsageError, plain_errors
 from p2pcache.transfer.progress import Progress
 
@@ -33,7 +33,7 @@ async def opened(parts: Parts, to: str, args: Args) -> AsyncIterator[Destination
         _login(to, args),
         kubo=args.optional_text("kubo"),
         replicas=args.size("replicas"),
-        rate_bytes_per_s=_lower(args.positive("limit_rate"), parts.rates.rates.up),
+        rate_bytes_per_s=args.positive("limit_rate"),
     )
     opener = parts.destinations.get(place.scheme)
     if opener is None:
@@ -45,13 +45,6 @@ async def opened(parts: Parts, to: str, args: Args) -> AsyncIterator[Destination
     finally:
         with trio.move_on_after(CLOSE_S, shield=True):
             await destination.aclose()
-
-
-def _lower(asked: float | None, up: float | None) -> float | None:
-    """What the user asked for, and what this agent may send now: a push keeps to what held when it
-    began.
-    """
-    return min((rate for rate in (asked, up) if rate is not None), default=None)
 
 
 def _login(to: str, args: Args) -> Credentials:
@@ -79,6 +72,7 @@ async def give(
         "sent_objects": 0,
         "sent_bytes": 0,
         "skipped_bytes": max(0, content.total_bytes - missing.bytes),
+        "resumed_bytes": 0,
         "pinned": False,
         "provided": False,
         "ref": None,
@@ -86,16 +80,15 @@ async def give(
     }
     if dry_run:
         return answer
-    send, receive = trio.open_memory_channel[int](1)
+    send, receive = trio.open_memory_channel[int | Waiting](1)
 
-    def watch(done: int) -> None:
-        with suppress(trio.WouldBlock):  # the next number is as good
-            send.send_nowait(done)
+    def watch(news: int | Waiting) -> None:
+        with suppress(trio.WouldBlock):  # the next one is as good
+            send.send_nowait(news)
 
     async def tell() -> None:
-        async for done in receive:
-            so_far = Progress("sending", None, min(done, missing.bytes), missing.bytes)
-            await emit({"type": "progress", **so_far.to_wire()})
+        async for news in receive:
+            await emit({"type": "progress", **_progress(news, missing.bytes).to_wire()})
 
     with plain_errors():
         async with trio.open_nursery() as nursery:
@@ -106,8 +99,17 @@ async def give(
         "sent_blocks": pushed.sent.blocks,
         "sent_objects": pushed.sent.objects,
         "sent_bytes": pushed.sent.bytes,
+        "resumed_bytes": pushed.resumed_bytes,
         "pinned": pushed.pinned,
         "provided": pushed.provided,
         "ref": pushed.ref,
         "notes": list(pushed.notes),
     }
+
+
+def _progress(news: int | Waiting, total_bytes: int) -> Progress:
+    match news:
+        case Waiting(who, done, total):
+            return Progress("waiting", None, done, total, waiting_for=who)
+        case done:
+            return Progress("sending", None, min(done, total_bytes), total_bytes)

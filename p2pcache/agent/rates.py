@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.network_slot import NetworkSlot
     from p2pcache.config.limits import LimitSettings
     from p2pcache.transfer.byte_server import ByteServer
-    from p2pcache.transfer.downlink import Downlink
+    from p2pcache.transfer.link import Link
 
 _log = logging.getLogger(__name__)
 
@@ -30,26 +30,32 @@ class HourlyRates:
         self,
         settings: LimitSettings,
         most_up: float | None,
-        downlink: Downlink,
+        downlink: Link,
+        uplink: Link,
         slot: NetworkSlot,
         now: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._most_up = most_up
         self._downlink = downlink
+        self._uplink = uplink
         self._slot = slot
         self._now = now
         self.rates = self._due()
+        self._divide()
         self._told: tuple[ByteServer, float | None] | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._downlink.set(self.rates.down)
         while self._settings.night:
             self.rates = self._due()
-            self._downlink.set(self.rates.down)
+            self._divide()
             await self._tell_lanes()
             await trio.sleep(LOOK_S)
+
+    def _divide(self) -> None:
+        self._downlink.set(self.rates.down)
+        self._uplink.set(self.rates.up)
 
     def _due(self) -> Rates:
         rates = self._settings.at(minute_of(self._now()))

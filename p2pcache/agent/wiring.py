@@ -53,7 +53,7 @@ from p2pcache.sources.oci.source import OciSource
 from p2pcache.sources.s3.source import S3Source
 from p2pcache.store.durable import local_faults
 from p2pcache.store.store import Store
-from p2pcache.transfer.downlink import Downlink
+from p2pcache.transfer.link import Link
 from p2pcache.transfer.pull import PullContext
 from p2pcache.transfer.resolve import Resolver
 from p2pcache.transfer.workers import core_count, open_workers
@@ -110,10 +110,13 @@ async def open_agent(
             nursery.start_soon(keep_running, _keep_leases, store)
             nursery.start_soon(keep_running, keep_lean, store, workers)
             network = NetworkSlot(config.home, config.network, store, time.time)
+            most_up = config.values["lanes.limit_up"]
             if config.limits.limits_down:
-                workers.downlink = Downlink(_throttle(config.home, closing))
+                workers.downlink = Link(_throttle(config.home, "down", closing))
+            if config.limits.limits_up or most_up is not None:
+                workers.uplink = Link(_throttle(config.home, "up", closing))
             rates = HourlyRates(
-                config.limits, config.values["lanes.limit_up"], workers.downlink, network, time.time
+                config.limits, most_up, workers.downlink, workers.uplink, network, time.time
             )
             nursery.start_soon(keep_running, rates.run)
             names = NetworkNames(network, store, time.time)
@@ -217,10 +220,10 @@ def _odometer(home: Path, closing: ExitStack) -> Odometer | None:
         return None
 
 
-def _throttle(home: Path, closing: ExitStack) -> Throttle:
+def _throttle(home: Path, way: str, closing: ExitStack) -> Throttle:
     """Raises LocalFault, DiskFull: a limit that was set is kept, or the agent does not start."""
-    with local_faults("making the file that downloads are limited with"):
-        return closing.enter_context(open_throttle(home / "run" / "throttle"))
+    with local_faults("making the file that rates are limited with"):
+        return closing.enter_context(open_throttle(home / "run" / f"throttle-{way}"))
 
 
 async def _keep_leases(store: Store) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,14 @@ from p2pcache.destinations.objects.azure import AzureStore
 from p2pcache.destinations.objects.gcs import GcsStore
 from p2pcache.destinations.objects.push import ObjectsDestination
 from p2pcache.destinations.objects.s3 import S3Store
-from p2pcache.destinations.objects.sessions import Sessions
-from p2pcache.destinations.objects.uploads import Uploads, uploads_at_once
+from p2pcache.destinations.sessions import Sessions
+from p2pcache.destinations.uploads import Uploads, uploads_at_once
 from p2pcache.errors import UsageError
 from p2pcache.sources.oci.options import login_for, registry_url
 from p2pcache.transfer.workers import Workers, core_count
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from p2pcache.agent.kubos import Kubos
     from p2pcache.config.settings import Config
@@ -45,24 +43,25 @@ def openers(
     odometer: Odometer | None, s3_objects: Callable[[Place], S3Store],
 ) -> dict[str, Callable[[Place], Awaitable[Destination[Any]]]]:  # fmt: skip
     """By the scheme of a place; each raises UsageError for a place that is none."""
+    sessions = Sessions(config.home / "uploads")
     azure = partial(_azure, config.azure, workers, odometer)
-    gcs = partial(_gcs, config.gcs, config.home, workers, odometer)
-    registry = partial(_registry, registries, store, workers)
+    gcs = partial(_gcs, config.gcs, sessions, workers, odometer)
+    registry = partial(_registry, registries, sessions, store, workers, odometer)
     return {
         **dict.fromkeys(("az", "azure"), azure),
         **dict.fromkeys(("gs", "gcs"), gcs),
         **dict.fromkeys(("oci", "ollama"), registry),
-        "ipfs": partial(_ipfs, kubos, store, workers),
+        "ipfs": partial(_ipfs, kubos, workers, odometer),
         "s3": partial(_s3, s3_objects),
     }
 
 
-async def _ipfs(kubos: Kubos, store: Store, workers: Workers, to: Place) -> KuboDestination:
+async def _ipfs(
+    kubos: Kubos, workers: Workers, odometer: Odometer | None, to: Place
+) -> KuboDestination:
     """The configured Kubo, or the one that a caller names."""
     place = await kubos.needed_place(to.kubo)
-    return KuboDestination(
-        place.api, workers.send_car, lambda: store.small_dir() / uuid.uuid4().hex
-    )
+    return KuboDestination(place.api, workers.send_car, odometer, to.rate_bytes_per_s)
 
 
 def objects_of_s3(
@@ -82,7 +81,12 @@ async def _s3(objects: Callable[[Place], S3Store], to: Place) -> ObjectsDestinat
 
 
 async def _registry(
-    options: OciOptions, store: Store, workers: Workers, to: Place
+    options: OciOptions,
+    sessions: Sessions,
+    store: Store,
+    workers: Workers,
+    odometer: Odometer | None,
+    to: Place,
 ) -> RegistryDestination:
     """The repository of a registry, or of one of Ollama's, that a caller names."""
     from p2pcache.destinations.registry.destination import RegistryDestination  # brings httpx
@@ -100,23 +104,22 @@ async def _registry(
         ref,
         repository.registry,
         lambda others: Pushing(asked, repository, login, others),
-        workers.send_blob,
-        store.uploads,
+        _uploads(workers, odometer, to),
+        sessions,
         store.names_of,
-        lambda: store.small_dir() / uuid.uuid4().hex,
-        UploadOptions(ca_file=options.ca_file, rate_bytes_per_s=to.rate_bytes_per_s),
+        UploadOptions(ca_file=options.ca_file),
         asked.aclose,
     )
 
 
 async def _gcs(
-    options: GcsOptions, home: Path, workers: Workers, odometer: Odometer | None, to: Place
+    options: GcsOptions, sessions: Sessions, workers: Workers, odometer: Odometer | None, to: Place
 ) -> ObjectsDestination:
     """A folder of a bucket of Google's."""
     ref = parse_gcs(to.dest.partition(":")[2], to.dest)
     if ref.generation is not None:
         raise UsageError(_NO_VERSION)
-    uploads, sessions = _uploads(workers, odometer, to), Sessions(home / "uploads")
+    uploads = _uploads(workers, odometer, to)
     store = GcsStore(ref, options, to.credentials.gcs, workers.call, uploads, sessions)
     return ObjectsDestination(store, random.random)
 
@@ -132,4 +135,7 @@ async def _azure(
 
 
 def _uploads(workers: Workers, odometer: Odometer | None, to: Place) -> Uploads:
-    return Uploads(workers.put, odometer, uploads_at_once(core_count()), to.rate_bytes_per_s)
+    at_once = uploads_at_once(core_count())
+    return Uploads(
+        workers.send_part, odometer, at_once, to.rate_bytes_per_s, lambda: workers.uplink.is_limited
+    )

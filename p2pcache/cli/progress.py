@@ -44,6 +44,8 @@ def progress_line(progress: Progress, width: int) -> str:
         figures.append(f"ETA {units.format_duration(eta_s)}")
     tail = "".join(f"  {figure}" for figure in figures)
     name = printable(progress.get("file") or progress.get("phase") or "working")
+    if waiting_for := progress.get("waiting_for"):
+        name = f"waiting for {printable(waiting_for)}"
     room = max(MIN_NAME_CHARS, width - len(tail))
     return (_shortened(name, room) + tail)[:width]
 

@@ -116,5 +116,7 @@ def _tell_given(printer: Printer, given: PushedTo) -> None:
     verb = "would be sent" if given["dry_run"] else "sent"
     kept = "; pinned there" if given["pinned"] else ""
     printer.note(f"{count}, {format_bytes(size)} {verb} to {given['where']}{kept}")
+    if resumed := given["resumed_bytes"]:
+        printer.note(f"{format_bytes(resumed)} were there of an upload that had broken off")
     for note in given["notes"]:
         printer.note(f"note: {note}")

@@ -28,8 +28,15 @@ class LimitSettings:
     @property
     def limits_down(self) -> bool:
         """Whether downloads are limited at some time."""
-        downs = [self.usual.down, *(dict(w.says).get("down") for w in self.night)]
-        return any(down is not None for down in downs)
+        return self.usual.down is not None or self._at_night("down")
+
+    @property
+    def limits_up(self) -> bool:
+        """Whether what others get is limited at some time."""
+        return self.usual.up is not None or self._at_night("up")
+
+    def _at_night(self, way: str) -> bool:
+        return any(dict(window.says).get(way) is not None for window in self.night)
 
     def at(self, minute: int) -> Rates:
         """What holds at a minute of the day."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
-from p2pcache.content.object_paths import read_path
+from p2pcache.content.object_paths import path_text, read_bucket, read_path
 from p2pcache.errors import UsageError
 
 GCS_FORM = "gs://bucket/key, gs://bucket/folder/ or gs://bucket/key@generation"
@@ -48,18 +48,12 @@ class AzureRef:
 
 def parse_gcs(rest: str, typed: str) -> GcsRef:
     """What stands behind `gs:`. Raises UsageError."""
-    bucket, _, path = rest.removeprefix("//").partition("/")
-    if not rest.startswith("//") or not _BUCKET.fullmatch(bucket) or ".." in bucket:
-        raise UsageError(f"`{typed}` names no bucket", hint=GCS_FORM)
-    if not path:
-        return GcsRef(bucket)
-    return GcsRef(bucket, *read_path(path, typed, _GENERATION))
+    return GcsRef(*read_bucket(rest, typed, _BUCKET, _GENERATION, GCS_FORM))
 
 
 def gcs_text(ref: GcsRef) -> str:
     """What `parse_gcs` reads, with the scheme."""
-    text = _with_key(f"gs://{ref.bucket}", ref.key, ref.folder)
-    return text if ref.generation is None else f"{text}@{ref.generation}"
+    return path_text(f"gs://{ref.bucket}", ref.key, ref.generation, folder=ref.folder)
 
 
 def parse_azure(rest: str, typed: str) -> AzureRef:
@@ -78,7 +72,8 @@ def parse_azure(rest: str, typed: str) -> AzureRef:
 
 def azure_text(ref: AzureRef) -> str:
     """What `parse_azure` reads, with the scheme."""
-    return _with_key(f"az://{ref.account}/{ref.container}", ref.key, ref.folder)
+    base = f"az://{ref.account}/{ref.container}"
+    return path_text(base, ref.key, None, folder=ref.folder)
 
 
 def azure_of_url(url: str) -> AzureRef | None:
@@ -93,9 +88,3 @@ def azure_of_url(url: str) -> AzureRef | None:
         return parse_azure(f"//{found[1].lower()}{parts.path}", url)
     except UsageError:
         return None
-
-
-def _with_key(base: str, key: str | None, folder: bool) -> str:
-    if key is None:
-        return base
-    return f"{base}/{quote(key)}" + ("/" if folder else "")

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote
 
-from p2pcache.content.object_paths import read_path
-from p2pcache.errors import UsageError
+from p2pcache.content.object_paths import path_text, read_bucket
 
 STORES = {"r2": "r2://ACCOUNT.bucket/key", "cw": "cw://bucket/key"}  # and how their refs look
 FORM = "s3://bucket/key, s3://bucket/folder/ or s3://bucket/key@versionId"
@@ -35,14 +33,10 @@ class S3Ref:
 
 def parse_s3(rest: str, typed: str, store: str = "") -> S3Ref:
     """What stands behind `s3:`, or behind that of a store. Raises UsageError."""
-    bucket, _, path = rest.removeprefix("//").partition("/")
-    pattern = _R2 if store == "r2" else _BUCKET
-    if not rest.startswith("//") or not pattern.fullmatch(bucket) or ".." in bucket:
-        raise UsageError(f"`{typed}` names no bucket", hint=STORES.get(store, FORM))
-    named = f"{store}:{bucket}" if store else bucket
-    if not path:
-        return S3Ref(named)
-    return S3Ref(named, *read_path(path, typed, _VERSION))
+    names = _R2 if store == "r2" else _BUCKET
+    form = STORES.get(store, FORM)
+    bucket, key, version, folder = read_bucket(rest, typed, names, _VERSION, form)
+    return S3Ref(f"{store}:{bucket}" if store else bucket, key, version, folder)
 
 
 def split_bucket(named: str) -> tuple[str, str, str]:
@@ -62,7 +56,4 @@ def bucket_text(named: str) -> str:
 
 def s3_text(ref: S3Ref) -> str:
     """What `parse_s3` reads, with the scheme."""
-    if ref.key is None:
-        return bucket_text(ref.bucket)
-    text = f"{bucket_text(ref.bucket)}/{quote(ref.key)}" + ("/" if ref.folder else "")
-    return text if ref.version is None else f"{text}@{ref.version}"
+    return path_text(bucket_text(ref.bucket), ref.key, ref.version, folder=ref.folder)

@@ -13,11 +13,14 @@ from p2pcache.errors import (
     Unavailable,
     Untrusted,
 )
+from p2pcache.lanes.faults import CHANGED
 from p2pcache.lanes.orders import FaultKind
 
 if TYPE_CHECKING:
     from p2pcache.lanes.orders import Fault
 
+DAMAGED_HERE = "`p2pcache verify --repair` fetches damaged blocks again"
+CHANGED_HERE = "push it again when nobody writes the file"
 AGAIN = "push it again when that is mended: what it took is not sent twice"
 
 _ERRORS: dict[FaultKind, type[P2PCacheError]] = {
@@ -39,5 +42,5 @@ def error_of(fault: Fault, denied_hint: str | None = None) -> P2PCacheError:
     elif kind is Denied:
         hint = denied_hint
     elif kind is LocalFault:
-        hint = "`p2pcache verify --repair` fetches damaged blocks again"
+        hint = CHANGED_HERE if CHANGED in fault.message else DAMAGED_HERE
     return kind(fault.message, hint=hint)

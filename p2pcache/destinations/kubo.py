@@ -17,22 +17,19 @@ from p2pcache.content import unixfs
 from p2pcache.content.unixfs import LEAF_BYTES
 from p2pcache.destinations.faults import AGAIN, error_of
 from p2pcache.destinations.port import Amount, Pushed
+from p2pcache.destinations.uploads import Sent, counted
 from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted, plain_errors
-from p2pcache.lanes.odometer import open_odometer
 from p2pcache.lanes.send_car import HASH_BYTES, SendOrder, SentFile, split
 from p2pcache.sources.kubo_calls import KuboCalls
-from p2pcache.store.durable import local_faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
 
     from p2pcache.destinations.port import Content, ContentFile
+    from p2pcache.lanes.odometer import Odometer
     from p2pcache.lanes.send_car import SendReport
 
 AT_ONCE = 8  # questions; Kubo answers each out of its own store
-BEAT_S = 0.2  # between two looks at how much went out
-
 
 NOTHING = Amount()
 
@@ -59,9 +56,7 @@ class KuboPlan:
 
 
 class KuboDestination:
-    """One Kubo, by the URL of its RPC. `send_car` runs in a worker; `scratch` gives a path for a
-    small file of ours.
-    """
+    """One Kubo, by the URL of its RPC. `send_car` runs in a worker."""
 
     name = "ipfs"
 
@@ -69,13 +64,15 @@ class KuboDestination:
         self,
         api: str,
         send_car: Callable[[SendOrder], Awaitable[SendReport]],
-        scratch: Callable[[], Path],
+        odometer: Odometer | None,
+        rate_bytes_per_s: float | None = None,
         options: KuboOptions = KuboOptions(),
     ) -> None:
         self.where = api
         self.endpoint: str | None = api
         self._send_car = send_car
-        self._scratch = scratch
+        self._odometer = odometer
+        self._rate = rate_bytes_per_s
         self._options = options
         self._calls = KuboCalls(api, options.answer_s)
         self._walks = KuboCalls(api, options.walk_s)
@@ -197,22 +194,13 @@ class KuboDestination:
             plan.files,
             plan.nodes,
         )
-        what = local_faults("counting what is sent")
-        with what, open_odometer(self._scratch()) as odometer, plain_errors():
-            slot = odometer.begin()
-            assert slot is not None, "it is new"
-            async with trio.open_nursery() as nursery:
-
-                async def look() -> None:
-                    while True:
-                        watch(odometer.read(slot))
-                        await trio.sleep(BEAT_S)
-
-                nursery.start_soon(look)
-                try:
-                    return await self._send_car(replace(order, counted=slot))
-                finally:
-                    nursery.cancel_scope.cancel()
+        limits = replace(order.limits, rate_bytes_per_s=self._rate)
+        return await counted(
+            lambda bound: self._send_car(replace(order, limits=bound)),
+            limits,
+            self._odometer,
+            Sent(watch).count,
+        )
 
     async def _pin(self, content: Content) -> None:
         """Have it pin the root, and say that it is ours. Raises Unavailable, Untrusted."""

@@ -63,10 +63,22 @@ class Amount:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Another push to the same place has its turn: `who`, in words; bytes as it says, 0 of 0 where
+    it says nothing.
+    """
+
+    who: str
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Pushed:
     """What became of a push. `root`: what the place holds now, in its own word and equal to ours.
     `pinned`, `provided`: whether an IPFS node keeps it, and tells others where it is. `ref`: what
-    `get` brings it back by. `notes`: honest remarks for the user.
+    `get` brings it back by. `notes`: honest remarks for the user. `resumed_bytes`: what was there
+    of uploads that had broken off, and did not go out again.
     """
 
     sent: Amount
@@ -75,6 +87,7 @@ class Pushed:
     provided: bool = False
     ref: str | None = None
     notes: tuple[str, ...] = ()
+    resumed_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +128,11 @@ class Destination(Protocol, Generic[Plan]):
         """What would be sent; all that is there already is not."""
         ...
 
-    async def send(self, content: Content, plan: Plan, watch: Callable[[int], None]) -> Pushed:
-        """Send that, and have it kept. `watch` hears how many bytes went out. Safe to repeat; if
+    async def send(
+        self, content: Content, plan: Plan, watch: Callable[[int | Waiting], None]
+    ) -> Pushed:
+        """Send that, and have it kept. `watch` hears how many of its bytes are there now, those of
+        an upload that broke off too, or who is waited for. Safe to repeat; if
         cancelled, what arrived stays there. Raises as `plan`, Conflict, and LocalFault.
         """
         ...

@@ -34,6 +34,8 @@ _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 THROTTLING = frozenset({429, 503})  # statuses that may say "wait"; what others are told
 
+CHANGED = "it changed while it was read"  # of a file that is not ours alone
+
 MAX_INSTEAD = 3  # peers that a busy one may name
 MAX_INSTEAD_CHARS = 256
 _PEER = re.compile(r"[A-Za-z0-9]{1,80}")

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from p2pcache.lanes.faults import CHANGED
 from p2pcache.lanes.follow import at_lowest_priority
 from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.lanes.pace import Pacer
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 GATE_BYTES = 16  # the first: 1 is "wait"; the last eight: bytes that were hashed so far
 WAIT_S = 0.05  # between two looks at a gate that is shut
-CHANGED = "it changed while it was read"
 _COUNT_AT = 8
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from p2pcache.lanes.throttle import allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from p2pcache.lanes.orders import FetchLimits
 
@@ -96,6 +96,23 @@ def pacer_for(limits: FetchLimits) -> Pacer | None:
         rate = limits.rate_bytes_per_s
         return None if rate is None else Pacer(rate)
     return Pacer(limits.rate_bytes_per_s, allowed=allowed(limits.throttle))
+
+
+def paced(
+    data: memoryview, pacer: Pacer | None, count: Callable[[int], None], most_bytes: int
+) -> Iterator[memoryview]:
+    """What is to be sent, in steps of at most `most_bytes`, at the rate of each moment. `count`
+    hears of each that went out.
+    """
+    at = 0
+    while at < len(data):
+        step_bytes = (None if pacer is None else pacer.step_bytes) or most_bytes
+        step = data[at : at + step_bytes]
+        if pacer is not None and (pause_s := pacer.delay_s(len(step))) > 0:
+            time.sleep(pause_s)
+        yield step
+        count(len(step))
+        at += len(step)
 
 
 class Guard:

@@ -26,13 +26,15 @@ from p2pcache.content.verify import verify_block
 from p2pcache.errors import Untrusted
 from p2pcache.lanes.faults import Ended, disk_fault, ended, host_of, network_fault, plain_text
 from p2pcache.lanes.odometer import counting
-from p2pcache.lanes.orders import Fault, FaultKind, Slot
+from p2pcache.lanes.orders import Fault, FaultKind, FetchLimits
+from p2pcache.lanes.pace import paced, pacer_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAX_ANSWER_BYTES = 1 << 20  # what a server says of an import is some hundred bytes
-SILENT_S = 60.0  # without taking a byte, or an answer: its disk may be flushing
+# `no_progress_s`: without taking a byte, or an answer: its disk may be flushing
+LIMITS = FetchLimits(no_progress_s=60.0)
 PART_BYTES = 32 << 20  # of one CAR: what a crash costs, and 0.1 s of Kubo's time
 HASH_BYTES = 32
 _BOUNDARY = "p2pcache-car"
@@ -64,7 +66,7 @@ class SendOrder:
     root: bytes
     files: tuple[SentFile, ...]
     nodes: tuple[tuple[bytes, bytes], ...]
-    counted: Slot | None = None
+    limits: FetchLimits = LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class _Blocks:
     def __init__(self, order: SendOrder, count: Callable[[int], None]) -> None:
         self._order = order
         self._count = count
+        self._pacer = pacer_for(order.limits)
         self._all = self._sections()
         self._next = next(self._all, None)
         self.blocks = self.bytes = 0
@@ -94,16 +97,17 @@ class _Blocks:
         """Whether all was sent."""
         return self._next is None
 
-    def body(self) -> Iterator[bytes]:
+    def body(self) -> Iterator[bytes | memoryview]:
         """The next CAR, in its envelope."""
         self.blocks = self.bytes = 0
         yield _HEAD + car.encode_header([self._order.root])
         while self._next is not None and self.bytes < PART_BYTES:
             cid, data = self._next
-            yield from car.encode_section(cid, data)
+            frame, _ = car.encode_section(cid, data)
+            yield frame
+            yield from paced(memoryview(data), self._pacer, self._count, LEAF_BYTES)
             self.blocks += 1
             self.bytes += len(data)
-            self._count(len(data))
             self._next = next(self._all, None)
         yield _TAIL
 
@@ -154,7 +158,7 @@ def send_car(order: SendOrder) -> SendReport:
     began = time.monotonic()
     sent_blocks = sent_bytes = 0
     fault = None
-    with counting(order.counted) as count:
+    with counting(order.limits.counted) as count:
         try:
             blocks = _Blocks(order, count)
             while not blocks.is_over:
@@ -170,12 +174,13 @@ def _post(order: SendOrder, blocks: _Blocks) -> None:
     parts = urlsplit(order.url)
     host, port = parts.hostname or "", parts.port
     is_tls = parts.scheme == "https"
+    silent_s = order.limits.no_progress_s
     connection = (
         http.client.HTTPSConnection(
-            host, port, timeout=SILENT_S, context=ssl.create_default_context()
+            host, port, timeout=silent_s, context=ssl.create_default_context()
         )
         if is_tls
-        else http.client.HTTPConnection(host, port, timeout=SILENT_S)
+        else http.client.HTTPConnection(host, port, timeout=silent_s)
     )
     try:
         status, answer = _exchange(connection, order.url, blocks)

@@ -1,5 +1,5 @@
-"""What one request may take of the agent's download limit, where its worker can read it at any
-moment: it changes as others begin and end, and with the hours of the day.
+"""What one request may take of the agent's limit of downloads, or of pushes, where its worker can
+read it at any moment: it changes as others begin and end, and with the hours of the day.
 
 A small file with one number that both map: bytes per second, 0 for no limit.
 """
@@ -63,7 +63,7 @@ def allowed(path: str) -> Callable[[], float | None]:
     return rate
 
 
-@functools.lru_cache(maxsize=4)  # a worker has one agent, which has one file
+@functools.lru_cache(maxsize=4)  # a worker has one agent, which has two
 def _view(path: str) -> mmap.mmap | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

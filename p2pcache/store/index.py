@@ -136,7 +136,7 @@ CREATE TABLE origin_content (
   PRIMARY KEY (origin, month, sha256)
 ) WITHOUT ROWID;
 """
-# Uploads to registries that have begun (`store.uploads`).
+# Of agents before `destinations.sessions`: nothing is kept here any more.
 _SCHEMA_10 = """
 CREATE TABLE uploads (
   place TEXT NOT NULL, digest TEXT NOT NULL, location TEXT NOT NULL, kept_at REAL NOT NULL,

@@ -43,7 +43,6 @@ from p2pcache.store.spent import SpentRows
 from p2pcache.store.ties import Ties
 from p2pcache.store.touches import Touches
 from p2pcache.store.unlisted import Unlisted
-from p2pcache.store.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -79,7 +78,6 @@ class Store:
         self.others = OtherAgents(index)
         self.preloads = PreloadRows(index)
         self.spent = SpentRows(index)
-        self.uploads = Uploads(index)
         self.origin_costs = OriginCosts(index)
         self.pairs = Pairs(index)
         self.adoptions = Adoptions(index, self._blobs)

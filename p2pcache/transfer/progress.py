@@ -42,7 +42,9 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One moment of a pull. Bytes count verified content, wherever it came from."""
+    """One moment of a pull, or of a push. Bytes count verified content, wherever it came from.
+    `waiting_for`: who does the same meanwhile, whose bytes these are then.
+    """
 
     phase: str
     file: str | None = None
@@ -52,6 +54,7 @@ class Progress:
     files_total: int = 0
     bytes_per_s: float = 0.0
     sources: Mapping[str, int] = field(default_factory=dict)
+    waiting_for: str | None = None
 
     @property
     def eta_s(self) -> float | None:
@@ -71,4 +74,5 @@ class Progress:
             "bytes_per_s": self.bytes_per_s,
             "sources": dict(self.sources),
             "eta_s": self.eta_s,
+            "waiting_for": self.waiting_for,
         }

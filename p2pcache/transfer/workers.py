@@ -26,8 +26,8 @@ from p2pcache.lanes.follow import follow, follow_aside
 from p2pcache.lanes.joined import JoinedOrder, fetch_joined
 from p2pcache.lanes.parent import end_with_parent
 from p2pcache.lanes.small import fetch_small
-from p2pcache.transfer.downlink import Downlink
 from p2pcache.transfer.fork_server import ForkServer
+from p2pcache.transfer.link import Link
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -44,9 +44,8 @@ if TYPE_CHECKING:
         FollowReport,
         SmallOrder,
     )
-    from p2pcache.lanes.put import PutOrder, PutReport
-    from p2pcache.lanes.send_blob import BlobOrder, BlobReport
     from p2pcache.lanes.send_car import SendOrder, SendReport
+    from p2pcache.lanes.send_part import PartOrder, PartReport
 
 T = TypeVar("T")
 
@@ -89,7 +88,8 @@ class Workers:
         self._options = options
         self._fetch_limit = trio.CapacityLimiter(options.max_fetchers)
         self._own_limit: trio.CapacityLimiter | None = None
-        self.downlink = Downlink()
+        self.downlink = Link()
+        self.uplink = Link()
         self._follow_limit = trio.CapacityLimiter(options.max_followers)
         self._hash_limit = trio.CapacityLimiter(options.max_hashers)
         self._sdk_limit = trio.CapacityLimiter(options.max_sdk_calls)
@@ -148,19 +148,17 @@ class Workers:
         """Blocks of ours to another server. If cancelled, the connection is cut."""
         from p2pcache.lanes.send_car import send_car
 
-        return await self._run(self._fetchers, self._slot(), send_car, order)
+        with self.uplink.request(order.url, order.limits) as limits:
+            bounded = replace(order, limits=limits)
+            return await self._run(self._fetchers, self._slot(), send_car, bounded)
 
-    async def put(self, order: PutOrder) -> PutReport:
-        """A part of a file to an object store. If cancelled, the connection is cut."""
-        from p2pcache.lanes.put import put
+    async def send_part(self, order: PartOrder) -> PartReport:
+        """A part of a file to a store or a registry. If cancelled, the connection is cut."""
+        from p2pcache.lanes.send_part import send_part
 
-        return await self._again(self._fetchers, self._slot(), put, order)
-
-    async def send_blob(self, order: BlobOrder) -> BlobReport:
-        """A part of a file of ours to a registry. If cancelled, the connection is cut."""
-        from p2pcache.lanes.send_blob import send_blob
-
-        return await self._run(self._fetchers, self._slot(), send_blob, order)
+        with self.uplink.request(order.url, order.limits) as limits:
+            bounded = replace(order, limits=limits)
+            return await self._again(self._fetchers, self._slot(), send_part, bounded)
 
     async def fetch_bundle(self, order: BundleOrder, limits: FetchLimits) -> BatchReport:
         """A batch of small blobs of one peer. Cancelling leaves what `fetch_small` leaves."""

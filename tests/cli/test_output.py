@@ -52,6 +52,14 @@ def test_a_narrow_terminal_loses_the_middle_of_the_name_first():
     assert len(progress_line(FULL, 20)) == 20
 
 
+def test_who_is_waited_for_is_shown_with_how_far_they_are():
+    waiting = {
+        "phase": "waiting", "waiting_for": "another agent", "done_bytes": 3 << 20,
+        "total_bytes": 9 << 20,
+    }  # fmt: skip
+    assert progress_line(waiting, 80) == "waiting for another agent  3.0/9.0 MiB"
+
+
 def test_before_anything_is_known_the_phase_is_shown():
     assert progress_line({"phase": "resolving"}, 80) == "resolving"
     assert progress_line({}, 80) == "working"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,12 +16,12 @@ from p2pcache.content.digests import sha256_digest
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.destinations.kubo import KuboDestination
 from p2pcache.destinations.port import Content, ContentFile
-from p2pcache.lanes import send_car as lane
 from p2pcache.lanes.send_car import send_car
 from tests.support import faulty_http as fh
 from tests.support.faulty_http import FaultyServer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from p2pcache.destinations.port import Pushed
@@ -60,13 +61,14 @@ async def in_a_thread(order: SendOrder) -> SendReport:
 
 
 async def pushed(
-    server: FaultyServer, tmp_path: Path, hashes: bytes = DIGEST, data: bytes = DATA
-) -> Pushed:
+    server: FaultyServer, tmp_path: Path, hashes: bytes = DIGEST, data: bytes = DATA,
+    send: Callable[[SendOrder], Awaitable[SendReport]] = in_a_thread,
+) -> Pushed:  # fmt: skip
     (tmp_path / "blob").write_bytes(data)
     file = ContentFile(str(tmp_path / "blob"), len(DATA), DIGEST, ROOT, hashes)
     manifest = Manifest.from_entries([FileEntry("blob", len(DATA), sha256_digest(DIGEST))])
     content = Content("sha256:blob", manifest, True, ROOT, (file,), {"blob": file}, ())
-    one = KuboDestination(server.url(""), in_a_thread, lambda: tmp_path / "run" / "count")
+    one = KuboDestination(server.url(""), send, None)
     plan = await one.plan(content)
     assert one.missing(plan).bytes == len(DATA)
     return await one.send(content, plan, lambda _: None)
@@ -142,12 +144,13 @@ async def test_a_blob_that_is_damaged_here_is_not_sent_and_kubo_is_not_blamed(
             await pushed(server, tmp_path, data=b"rotten" + DATA[6:])
 
 
-async def test_a_kubo_that_takes_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lane, "SILENT_S", 0.3)
+async def test_a_kubo_that_takes_nothing_is_left(tmp_path: Path) -> None:
+    async def quick(order: SendOrder) -> SendReport:
+        limits = replace(order.limits, no_progress_s=0.3)
+        return await in_a_thread(replace(order, limits=limits))
+
     with FaultyServer() as server:
         kubo(server)
         server.on("/api/v0/dag/import", fh.stall)
         with trio.fail_after(20), pytest.raises(errors.Unavailable):
-            await pushed(server, tmp_path)
+            await pushed(server, tmp_path, send=quick)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import threading
 import time
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,9 @@ from p2pcache.content.registry_refs import OciRef
 from p2pcache.destinations.port import Content, ContentFile
 from p2pcache.destinations.registry.destination import RegistryDestination
 from p2pcache.destinations.registry.upload import MAX_ANEW, UploadOptions
-from p2pcache.lanes.send_blob import send_blob
+from p2pcache.destinations.sessions import Sessions
+from p2pcache.destinations.uploads import Uploads
+from p2pcache.lanes.send_part import send_part
 from p2pcache.sources.oci.manifest import OCI_MANIFEST
 from p2pcache.sources.oci.options import OciOptions
 from p2pcache.sources.oci.pushing import Pushing
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from p2pcache.destinations.port import Pushed
-    from p2pcache.lanes.send_blob import BlobOrder, BlobReport
+    from p2pcache.lanes.send_part import PartOrder, PartReport
 
 pytestmark = pytest.mark.slow
 
@@ -64,25 +67,8 @@ def proxy(there: Registry) -> Iterator[RegistryProxy]:
         yield made
 
 
-@dataclass
-class Kept:
-    """Uploads that have begun, for as long as one test."""
-
-    rows: dict[tuple[str, str], str] = field(default_factory=dict)
-    busy: set[tuple[str, str]] = field(default_factory=set)
-
-    def find(self, where: str, digest: str) -> str | None:
-        return self.rows.get((where, digest))
-
-    def keep(self, where: str, digest: str, location: str) -> None:
-        self.rows[where, digest] = location
-
-    def drop(self, where: str, digest: str) -> None:
-        self.rows.pop((where, digest), None)
-
-
-async def in_a_thread(order: BlobOrder) -> BlobReport:
-    return await trio.to_thread.run_sync(send_blob, order)
+async def in_a_thread(order: PartOrder) -> PartReport:
+    return await trio.to_thread.run_sync(send_part, order)
 
 
 def content_of(folder: Path, body: bytes = BODY) -> Content:
@@ -106,7 +92,7 @@ class Pusher:
     folder: Path
     name: str
     tag: str = "v1"
-    kept: Kept = field(default_factory=Kept)
+    kept: Sessions | None = None
     login: RegistryLogin | None = None
     rate_bytes_per_s: float | None = None
     silent_s: float = 20.0
@@ -121,11 +107,10 @@ class Pusher:
             return Pushing(registries, place, self.login, others)
 
         destination = RegistryDestination(
-            ref, place.registry, opened, in_a_thread, self.kept, lambda _: [],
-            lambda: self.folder / "count",
+            ref, place.registry, opened, Uploads(in_a_thread, None, 4, self.rate_bytes_per_s),
+            self.kept or Sessions(self.folder / "kept"), lambda _: [],
             UploadOptions(
-                whole_bytes=1 << 16, part_bytes=PART, first_wait_s=0.01,
-                rate_bytes_per_s=self.rate_bytes_per_s, silent_s=self.silent_s,
+                whole_bytes=1 << 16, part_bytes=PART, first_wait_s=0.01, silent_s=self.silent_s
             ),
             registries.aclose,
         )  # fmt: skip
@@ -247,6 +232,17 @@ async def test_what_passes_by_itself_is_waited_for(
     assert done.notes == ()
 
 
+async def test_a_small_blob_whose_answer_was_lost_is_not_sent_again(
+    tmp_path: Path, there: Registry, proxy: RegistryProxy
+) -> None:
+    proxy.fault = once("PUT", "upload", Fault(mute=True), 0)  # type: ignore[assignment]
+    small = content_of(tmp_path, some_bytes(50_000, b"small"))
+    done = await Pusher(proxy.host, tmp_path, "survived/small").push(small)
+    assert proxy.count("PUT", "upload") == 2, "the blob, and the config"
+    assert proxy.count("POST", "uploads") == 2
+    assert done.sent.objects == 3
+
+
 async def test_a_session_that_is_lost_is_begun_anew(
     tmp_path: Path, there: Registry, proxy: RegistryProxy
 ) -> None:
@@ -299,19 +295,21 @@ async def test_a_registry_without_parts_gets_all_in_one_request_and_a_note(
 async def test_an_upload_goes_on_after_a_crash_and_one_that_is_forgotten_says_so(
     tmp_path: Path, there: Registry, proxy: RegistryProxy
 ) -> None:
-    kept = Kept()
+    kept = Sessions(tmp_path / "sessions")
     proxy.fault = lambda ask: Fault(500) if ask.is_("PATCH", "upload") and ask.number > 1 else None
     pusher = Pusher(proxy.host, tmp_path, "goes/on", kept=kept)
     with pytest.raises(errors.Unavailable):
         await pusher.push()
-    assert len(kept.rows) == 1
+    (one,) = (tmp_path / "sessions").iterdir()
+    assert stat.S_IMODE(one.stat().st_mode) == 0o600
     proxy.fault = lambda ask: None
     before = proxy.count("PATCH", "upload")
     done = await pusher.push()
     assert holds(there, "goes/on")
     assert proxy.count("PATCH", "upload") - before == 2, "two parts of four were there"
-    assert not kept.rows
+    assert not list((tmp_path / "sessions").iterdir())
     assert done.notes == ()
+    assert (done.resumed_bytes, done.sent.objects) == (2 * PART, 3)
     forgotten = Pusher(proxy.host, tmp_path, "goes/anew", kept=kept)
     where = f"http://{proxy.host}/goes/anew"
     kept.keep(where, DIGEST, f"{where.replace('goes', 'v2/goes')}/blobs/uploads/none")
@@ -322,7 +320,7 @@ async def test_an_upload_goes_on_after_a_crash_and_one_that_is_forgotten_says_so
 async def test_two_pushes_of_one_blob_at_once_have_a_session_each(
     tmp_path: Path, there: Registry, proxy: RegistryProxy
 ) -> None:
-    kept = Kept()
+    kept = Sessions(tmp_path / "sessions")
     first = Pusher(proxy.host, tmp_path / "a", "at/once", kept=kept)
     second = Pusher(proxy.host, tmp_path / "b", "at/once", kept=kept)
     (tmp_path / "a").mkdir()
@@ -346,7 +344,7 @@ async def test_two_pushes_of_one_blob_at_once_have_a_session_each(
         nursery.start_soon(second.push)
     assert holds(there, "at/once")
     assert proxy.count("PATCH", "upload") == 8, "neither disturbed the other"
-    assert not kept.rows
+    assert not list((tmp_path / "sessions").iterdir())
     assert not kept.busy
 
 
@@ -356,14 +354,16 @@ async def test_another_digest_in_an_old_session_is_not_believed_twice(
     """The first bytes of a kept session are not ours: it is begun anew, and the registry is not
     blamed.
     """
-    kept, name = Kept(), "damaged/session"
+    kept, name = Sessions(tmp_path / "sessions"), "damaged/session"
     pusher = Pusher(proxy.host, tmp_path, name, kept=kept)
     other = content_of(tmp_path / "other", bytes(len(BODY)))
     proxy.fault = lambda ask: Fault(500) if ask.is_("PATCH", "upload") and ask.number > 0 else None
     with pytest.raises(errors.Unavailable):
         await pusher.push(other)
-    ((where, _), location), *_ = kept.rows.items()
-    kept.rows.clear()
+    where = f"http://{proxy.host}/{name}"
+    (one,) = (tmp_path / "sessions").iterdir()
+    location = one.read_text()
+    one.unlink()
     kept.keep(where, DIGEST, location)
     proxy.fault = lambda ask: None
     await pusher.push()

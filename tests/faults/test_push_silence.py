@@ -19,10 +19,10 @@ from p2pcache.destinations.objects.azure import AzureStore
 from p2pcache.destinations.objects.gcs import GcsStore
 from p2pcache.destinations.objects.push import ObjectsDestination, PushOptions
 from p2pcache.destinations.objects.s3 import S3Store
-from p2pcache.destinations.objects.sessions import Sessions
-from p2pcache.destinations.objects.uploads import Uploads
+from p2pcache.destinations.sessions import Sessions
+from p2pcache.destinations.uploads import Uploads
 from p2pcache.errors import P2PCacheError, Unavailable, Untrusted
-from p2pcache.lanes.put import PutOrder, PutReport, put
+from p2pcache.lanes.send_part import PartOrder, PartReport, send_part
 from p2pcache.sources.azure.options import AzureOptions
 from p2pcache.sources.gcs.options import GcsOptions
 from p2pcache.sources.port import AwsLogin, AzureLogin, GcsLogin
@@ -101,9 +101,9 @@ def there(
             yield There(cloud)
 
 
-async def in_a_thread(patience_s: float, order: PutOrder) -> PutReport:
+async def in_a_thread(patience_s: float, order: PartOrder) -> PartReport:
     limits = replace(order.limits, connect_timeout_s=patience_s, no_progress_s=patience_s)
-    return await trio.to_thread.run_sync(put, replace(order, limits=limits))
+    return await trio.to_thread.run_sync(send_part, replace(order, limits=limits))
 
 
 async def push(store: ObjectStore, content: Content) -> None:

@@ -241,6 +241,7 @@ def test_what_was_sent_before_a_kill_is_not_sent_again(
     assert stored(server, "killed")["m/big.bin"] == (given / "big.bin").read_bytes()
     assert proxy.taken_bytes - before <= size - size // 2 + 5 * 16 * MIB + MIB
     assert done["sent_bytes"] < size
+    assert done["sent_bytes"] + done["resumed_bytes"] == done["missing_bytes"]
     assert uploads(server, "killed") == []
 
 
@@ -384,3 +385,28 @@ def test_just_these_bytes_that_came_meanwhile_are_taken_and_no_parts_stay(
     assert made
     assert uploads(server, "meanwhile") == []
     assert record(server, "meanwhile")["files"]["big.bin"]["sha256"] == made[0]
+
+
+def test_a_file_whose_last_answer_was_lost_is_not_sent_again(
+    server: Minio, agent: Agent, proxy: S3Proxy, tmp_path: Path
+) -> None:
+    given = folder(tmp_path, "lost")
+    server.bucket("lost")
+    lost: list[str] = []
+
+    def lose(ask: Ask) -> Reply | None:
+        completes = ask.method == "POST" and "uploadId" in ask.query
+        small = ask.method == "PUT" and ask.path.endswith("a.json")
+        if (completes or small) and ask.path not in lost:
+            lost.append(ask.path)
+            return Reply(lost=True)
+        return None
+
+    proxy.fault = lose
+    with at_most(60):
+        done = push(agent, given, "s3://lost/m", asks(proxy.url))
+    assert len(lost) == 2
+    assert proxy.taken_bytes < 34 * MIB + 100_000
+    assert (done["sent_bytes"], done["sent_objects"]) == (34 * MIB + 4, 2)
+    assert record(server, "lost")["files"].keys() == {"a.json", "big.bin"}
+    assert uploads(server, "lost") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,14 +13,17 @@ import pytest
 from tests.support.adopted import adopt, write_old
 from tests.support.agents import running_agent
 from tests.support.blobs import MIB, sha256_file, write_blob
+from tests.support.kubo_daemon import kubo_daemon
 from tests.support.network import network
 from tests.support.nginx import nginx
 from tests.support.pulling import Pull
+from tests.support.registry import registry
 from tests.support.wallclock import wall_clock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from p2pcache.agent.localapi.answers import Progress
     from tests.support.agents import Agent
 
 pytestmark = pytest.mark.slow
@@ -95,3 +99,57 @@ def test_what_others_get_is_limited_by_the_hour(tmp_path: Path):
             night = time.monotonic()
         assert pull.error is None
         assert time.monotonic() - night < 9, "38 MiB at 3 MiB/s are 13 s"
+
+
+def test_pushes_together_keep_to_the_limit_and_the_hour_changes_it(tmp_path: Path):
+    """To a registry; what began under the limit ends without it."""
+    clock = wall_clock(tmp_path)
+    clock.shift(until_noon_s())
+    settings = {
+        "limits.up": "4MiB", "limits.night": "22:00-06:00 up=none", "network.enabled": "off",
+    }  # fmt: skip
+    blobs = [write_blob(tmp_path, size * MIB, size).path for size in (5, 6, 64)]
+    env = {**clock.env, "TZ": "UTC"}
+    with (
+        registry(tmp_path / "registry") as there,
+        running_agent(tmp_path / "a", settings=settings, **env) as agent,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        sent_bytes = 0
+
+        def push(path: Path) -> None:
+            def watch(progress: Progress) -> None:
+                nonlocal sent_bytes
+                if progress.get("phase") == "sending":
+                    sent_bytes = progress.get("done_bytes", 0)
+
+            with agent.client() as client:
+                client.push(str(path), to=f"oci://{there.host}/{path.name}:v1", on_progress=watch)
+
+        began = time.monotonic()
+        list(pool.map(push, blobs[:2]))
+        assert time.monotonic() - began > 0.75 * 11 / 4, "11 MiB at 4 MiB/s, in two pushes at once"
+        sent_bytes = 0
+        pushing = pool.submit(push, blobs[2])
+        while sent_bytes < 2 * MIB:
+            assert not pushing.done()
+            time.sleep(0.05)
+        clock.shift(until_noon_s() + NOON_S)
+        night = time.monotonic()
+        pushing.result()
+        assert time.monotonic() - night < 12, "62 MiB at 4 MiB/s are 15 s"
+
+
+def test_a_push_to_a_kubo_keeps_to_the_limit_and_to_its_own(tmp_path: Path):
+    settings = {"limits.up": "4MiB", "network.enabled": "off"}
+    (tmp_path / "repo").mkdir()
+    with (
+        kubo_daemon(tmp_path / "repo", None) as kubo,
+        running_agent(tmp_path / "a", settings=settings) as agent,
+        agent.client() as client,
+    ):
+        for mib, rate in ((12, None), (5, 2 * MIB)):
+            path = write_blob(tmp_path, mib * MIB, mib).path
+            began = time.monotonic()
+            client.push(str(path), to="ipfs", kubo=str(kubo.repo), limit_rate=rate)
+            assert time.monotonic() - began > (2.0 if rate is None else 1.8)

@@ -189,6 +189,7 @@ def test_a_push_goes_on_after_a_kill(cloud: Gcs | Azure, proxy: S3Proxy, tmp_pat
         done = push(second, tmp_path / "large.bin", to, login)
         assert not list((second.home / "uploads").glob("*"))
     assert done["sent_bytes"] == last
+    assert done["resumed_bytes"] == done["missing_bytes"] - last
     assert proxy.taken_bytes - before < last + MIB
     assert cloud.read("killed", "m/large.bin") == large
 
@@ -234,6 +235,30 @@ def test_what_passes_is_tried_again(
     push(agent, written(tmp_path / "d", files), cloud.ref("again"), cloud.asks(proxy.url))
     assert replies == []
     assert cloud.read("again", "large.bin") == files["large.bin"]
+
+
+def test_a_file_whose_last_answer_was_lost_is_not_sent_again(
+    cloud: Gcs | Azure, agent: Agent, proxy: S3Proxy, tmp_path: Path
+) -> None:
+    size = 17 * MIB
+    files = {"large.bin": some_bytes(size, f"lost {cloud}".encode())}
+    cloud.fill("lost", {})
+    lost: list[Ask] = []
+
+    def lose(ask: Ask) -> Reply | None:
+        last = ask.headers.get("content-range", "").startswith(f"bytes {16 * MIB}-")
+        if ask.writes and (last or ask.query.get("comp") == ["blocklist"]) and not lost:
+            lost.append(ask)
+            return cloud.door(ask) or Reply(lost=True)
+        return cloud.door(ask)
+
+    proxy.fault = lose
+    with at_most(60):
+        done = push(agent, written(tmp_path / "d", files), cloud.ref("lost"), cloud.asks(proxy.url))
+    assert len(lost) == 1
+    assert proxy.taken_bytes < size + 100_000
+    assert (done["sent_bytes"], done["sent_objects"]) == (size, 1)
+    assert cloud.read("lost", "large.bin") == files["large.bin"]
 
 
 def test_a_destination_that_is_not_there_or_makes_no_sense_is_told(

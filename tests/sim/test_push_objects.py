@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,18 @@ from trio.testing import MockClock
 
 from p2pcache.content import push_record
 from p2pcache.content.push_record import PUSHING_KEY, REF_KEY
-from p2pcache.destinations.objects.lease import own_claim
+from p2pcache.destinations.objects.lease import decode_claim, own_claim
 from p2pcache.destinations.objects.push import ObjectsDestination
+from p2pcache.destinations.port import Waiting
 from p2pcache.errors import Conflict, Denied, Unavailable
 from tests.support.memory_objects import Bucket, MemoryStore, content, failing
 
 if TYPE_CHECKING:
-    from p2pcache.destinations.objects.port import Condition
+    from collections.abc import Callable
+
+    from p2pcache.destinations.objects.port import Condition, Upload
     from p2pcache.destinations.port import Content, Pushed
+    from p2pcache.destinations.uploads import Count
 
 FILES = {"a": b"a" * 1000, "b": b"b" * 3000, "c": b""}  # 40 s of sending
 ELSEWHERE = "0123456789abcdef"  # a machine
@@ -30,10 +35,13 @@ def autojump_clock() -> MockClock:
     return MockClock(autojump_threshold=0)
 
 
-async def push(bucket: Bucket, what: Content, store: type[MemoryStore] = MemoryStore) -> Pushed:
+async def push(
+    bucket: Bucket, what: Content, store: type[MemoryStore] = MemoryStore,
+    watch: Callable[[int | Waiting], None] = lambda _: None,
+) -> Pushed:  # fmt: skip
     one = ObjectsDestination(store(bucket), lambda: 0.5)
     with trio.fail_after(600):
-        return await one.send(what, await one.plan(what), lambda _: None)
+        return await one.send(what, await one.plan(what), watch)
 
 
 def is_right(bucket: Bucket, what: Content) -> bool:
@@ -59,6 +67,57 @@ async def test_of_many_one_sends_and_all_say_that_it_is_there(autojump_clock: Mo
     assert set(bucket.sent.values()) == {1}
     assert sum(told.sent.bytes for told in done) == 4000
     assert sum(bool(told.notes) for told in done) == 19
+
+
+async def test_who_waits_says_for_whom_and_how_far_they_are(autojump_clock: MockClock) -> None:
+    for theirs, kind in ((FILES, "the same"), ({**FILES, "b": b"x" * 3000}, "other content")):
+        bucket, heard = Bucket(), list[int | Waiting]()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(push, bucket, content(theirs))
+            await trio.sleep(1)
+            await push(bucket, content(FILES), watch=heard.append)
+        told = [one for one in heard if isinstance(one, Waiting)]
+        assert {one.who for one in told} == {
+            f"another agent of this machine (process {os.getpid()}), which pushes {kind} there"
+        }
+        assert [(one.done_bytes, one.total_bytes) for one in told][-1] == (1000, 4000), "a of a, b"
+        assert isinstance(heard[0], Waiting), "at once"
+    bucket, heard = Bucket(), []
+    await MemoryStore(bucket).put_small(PUSHING_KEY, b"no claim", None)
+    await push(bucket, content(FILES), watch=heard.append)
+    assert heard[0] == Waiting("another agent, which pushes there")
+    claim = {**asdict(own_claim("x", "y")), "done_bytes": 2**80, "total_bytes": -1}
+    bounded = decode_claim(json.dumps(claim).encode())
+    assert bounded is not None
+    assert (bounded.done_bytes, bounded.total_bytes) == (2**62, 0)
+
+
+async def test_a_file_whose_answer_was_lost_is_not_sent_again(autojump_clock: MockClock) -> None:
+    bucket, what = Bucket(fault=failing("upload", times=1, done=True)), content(FILES)
+    done = await push(bucket, what)
+    assert set(bucket.sent.values()) == {1}
+    assert (done.sent.bytes, done.sent.objects) == (4000, 3)
+    assert is_right(bucket, what)
+
+
+async def test_what_an_upload_had_before_is_told_and_what_a_retry_finds_is_not(
+    autojump_clock: MockClock,
+) -> None:
+    class Resumes(MemoryStore):
+        tries = 0
+
+        async def put(self, upload: Upload, count: Count) -> str:
+            count(100 if upload.key == "b" else 0, resumed=True)
+            Resumes.tries += 1
+            if Resumes.tries <= 2:
+                count(5)
+                raise Unavailable("not now")
+            return await super().put(upload, count)
+
+    bucket, heard = Bucket(), list[int | Waiting]()
+    done = await push(bucket, content(FILES), Resumes, heard.append)
+    assert done.resumed_bytes == 100
+    assert heard[-1] == done.sent.bytes + 100
 
 
 async def test_one_that_stands_still_is_replaced_and_one_that_is_slow_is_not(

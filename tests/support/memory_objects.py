@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from p2pcache.destinations.objects.port import Condition, Upload
+    from p2pcache.destinations.uploads import Count
 
 ROUND_S = 0.02  # of each request
 
@@ -108,7 +109,7 @@ class MemoryStore:
         self._bucket.fault("put", key, True)
         return version
 
-    async def put(self, upload: Upload, count: Callable[[int], None]) -> str:
+    async def put(self, upload: Upload, count: Count) -> str:
         await self._asked("upload", upload.key)
         await trio.sleep(upload.size / self._bucket.bytes_per_s)
         self._bucket.sent[upload.key] += 1

@@ -53,9 +53,9 @@ class Ask:
 @dataclass(frozen=True)
 class Reply:
     """In place of the store's answer; with `cut_after` or `wait_s`, its own, cut or late.
-    `cut_body`: so many bytes of what the client sends are read, then it is cut. `mute_s`: all of
-    them are, and for so long nothing is answered, or (`drips`) some bytes of a header that has no
-    end; then it is cut.
+    `cut_body`: so many bytes of what the client sends are read, then it is cut. `lost`: the store
+    does what it is asked, and nobody hears of it. `mute_s`: all of what is sent is read, and for so
+    long nothing is answered, or (`drips`) some bytes of a header that has no end; then it is cut.
     """
 
     status: int = 0
@@ -67,6 +67,7 @@ class Reply:
     cut_body: int | None = None
     mute_s: float = 0.0
     drips: bool = False
+    lost: bool = False
 
 
 @dataclass
@@ -156,7 +157,12 @@ def s3_proxy(server: S3Server | FakeGcs | Azurite) -> Iterator[S3Proxy]:
                 for chunk in self._body(ask):
                     upstream.send(chunk)
                 with upstream.getresponse() as answer:
-                    self._pass_on(answer, reply.cut_after)
+                    if reply.lost:
+                        answer.read()
+                        self.connection.shutdown(socket.SHUT_RDWR)
+                        self.close_connection = True
+                    else:
+                        self._pass_on(answer, reply.cut_after)
 
         def _pass_on(self, answer: http.client.HTTPResponse, left: int | None) -> None:
             self.send_response(answer.status)

@@ -25,7 +25,8 @@ from p2pcache.content.refs import FileRef, canonical
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
 from p2pcache.errors import LocalFault, NotFound, P2PCacheError, UsageError, plain_errors
-from p2pcache.lanes.in_place import CHANGED, Hashed, HashOrder, InPlace
+from p2pcache.lanes.faults import CHANGED
+from p2pcache.lanes.in_place import Hashed, HashOrder, InPlace
 from p2pcache.sources.port import ListedFile, Listing
 from p2pcache.store.adoptions import AdoptedFile, AdoptedFolder, FileState
 from p2pcache.store.blobs import Adoption

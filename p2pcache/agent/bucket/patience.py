@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from p2pcache.destinations.objects.again import putting
 from p2pcache.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from p2pcache.destinations.objects.port import Condition, ReadsMany, Stored, Upload
+    from p2pcache.destinations.uploads import Count
 
 TRIES = 4
 WAIT_S = 0.5  # before the second try, doubled before each other: 3.5 s in all
@@ -24,8 +26,8 @@ T = TypeVar("T")
 class Patient:
     """A store of objects that tries each call of another up to TRIES times while it is Unavailable.
 
-    A write whose answer was lost is written again: then its condition may fail by our own hand, so
-    whoever gets a Conflict looks at what is there.
+    A small write whose answer was lost is written again: then its condition may fail by our own
+    hand, so whoever gets a Conflict looks at what is there.
     """
 
     def __init__(self, inner: ReadsMany, chance: Callable[[], float]) -> None:
@@ -58,9 +60,9 @@ class Patient:
         """..."""
         return await self._try(partial(self._inner.put_small, key, data, condition))
 
-    async def put(self, upload: Upload, count: Callable[[int], None]) -> str:
+    async def put(self, upload: Upload, count: Count) -> str:
         """..."""
-        return await self._try(partial(self._inner.put, upload, count))
+        return await self._try(putting(self._inner, upload, count))
 
     async def delete(self, key: str) -> None:
         """..."""

@@ -18,10 +18,10 @@ from p2pcache.agent.bucket.place import asked, opened, place_of, source_of
 from p2pcache.agent.bucket.remote import find_revision
 from p2pcache.agent.bucket.source import as_listing
 from p2pcache.agent.get import get, trim
+from p2pcache.agent.keep_receipt import keep_receipt
 from p2pcache.agent.peering import count_received, maybe_peers, tell_complete
 from p2pcache.content import refs
-from p2pcache.content.cid import format_cid
-from p2pcache.errors import LocalFault, NotFound, P2PCacheError, Unavailable, Untrusted, UsageError
+from p2pcache.errors import NotFound, P2PCacheError, Unavailable, Untrusted, UsageError
 from p2pcache.formats.hf_cache_sync import layout
 from p2pcache.store.hfcache.layout import REPO_TYPES, is_git_sha1, is_sha256
 from p2pcache.store.hfcache.read import find_blob
@@ -281,14 +281,7 @@ class _Run:
             report=self._report,
             error=error,
         )
-        if made["manifest"] is not None:
-            made["manifest"] = format_cid(made["manifest"])
-        try:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._parts.store.save_receipt, made)
-        except LocalFault as exc:
-            return f"no receipt was kept: {exc.message}"
-        return None
+        return await keep_receipt(self._parts.store, made)
 
 
 def hub_ref(repo: RepoFolder, commit: str) -> refs.HfRef:

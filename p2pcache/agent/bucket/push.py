@@ -261,8 +261,8 @@ class _Push:
             else:
                 return
 
-    def _count(self, sent_bytes: int) -> None:
-        self._sent_bytes += sent_bytes
+    def _count(self, more: int, *, resumed: bool = False) -> None:
+        self._sent_bytes += more
 
     async def _write_manifest(self, manifest: BucketManifest, plan: RevisionPlan) -> None:
         """With what others wrote into it meanwhile. Raises Untrusted, Conflict."""

@@ -43,9 +43,12 @@ class ResolveAnswer(TypedDict):
 
 
 class Progress(TypedDict):
-    """How far a `get`, `push` or `verify` is. Any field may be missing early on."""
+    """How far a `get`, `push` or `verify` is. Any field may be missing early on. `waiting_for`: in
+    the phase `waiting`, who pushes to the same place: the bytes are theirs then, as they say.
+    """
 
     phase: NotRequired[str]
+    waiting_for: NotRequired[str | None]
     file: NotRequired[str | None]
     done_bytes: NotRequired[int]
     total_bytes: NotRequired[int]
@@ -92,8 +95,9 @@ class PushedTo(TypedDict):
     """What a destination lacked, and got. `destination`: its kind; `where`: its address.
 
     `missing_*`: before anything was sent, in blocks of an IPFS node or objects of a store;
-    `skipped_bytes`: of the files, that it had. `pinned`: it keeps the root, as it says itself;
-    `provided`: it announces it. `ref`: what `get` takes to bring it back from there.
+    `skipped_bytes`: of the files, that it had; `resumed_bytes`: of `missing_bytes`, what was there
+    of an upload that had broken off, and was not sent again. `pinned`: it keeps the root, as it
+    says itself; `provided`: it announces it. `ref`: what `get` takes to bring it back from there.
     """
 
     destination: str
@@ -106,6 +110,7 @@ class PushedTo(TypedDict):
     sent_objects: int
     sent_bytes: int
     skipped_bytes: int
+    resumed_bytes: int
     pinned: bool
     provided: bool
     ref: str | None

@@ -17,6 +17,7 @@ import trio
 
 from p2pcache import config
 from p2pcache.agent.args import credentials_of
+from p2pcache.agent.keep_receipt import keep_receipt
 from p2pcache.agent.kubo_beside import kubo_helper
 from p2pcache.agent.peering import count_received, maybe_peers, tell_complete
 from p2pcache.content import cid as cids
@@ -180,10 +181,7 @@ class PreloadPull:
             report=self._report,
             error=error,
         )
-        if made["manifest"] is not None:
-            made["manifest"] = cids.format_cid(made["manifest"])
-        with suppress(LocalFault), trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._parts.store.save_receipt, made)
+        await keep_receipt(self._parts.store, made)
 
 
 def _cid(resolution: Resolution) -> bytes | None:

@@ -9,19 +9,19 @@ our own blocks are verified by their sha256 before they go out.
 from __future__ import annotations
 
 import base64
-import hashlib
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlencode
 
 from p2pcache.content.cloud_refs import AzureRef, azure_text
 from p2pcache.destinations.objects import azure_calls as calls
+from p2pcache.destinations.objects.folder import Folder
 from p2pcache.destinations.objects.port import Stored
 from p2pcache.destinations.objects.s3_calls import conflict
 from p2pcache.lanes.orders import BLOCK_BYTES, Tls
-from p2pcache.lanes.put import HASH_BYTES, PutOrder
+from p2pcache.lanes.send_part import PartOrder, hashes_of
 from p2pcache.sources.azure.listing import refused
 from p2pcache.sources.azure.login import AzureRequest, grant_azure
 from p2pcache.sources.azure.sign import SEND, AzureGrant
@@ -29,10 +29,10 @@ from p2pcache.sources.grants import Grants
 from p2pcache.sources.rest import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from p2pcache.destinations.objects.port import Condition, Upload
-    from p2pcache.destinations.objects.uploads import Uploads
+    from p2pcache.destinations.uploads import Count, Uploads
     from p2pcache.sources.azure.listing import AzureBlob
     from p2pcache.sources.azure.options import AzureOptions
     from p2pcache.sources.port import AzureLogin
@@ -41,18 +41,17 @@ PART_BYTES = 16 << 20  # what a crash costs, so many at once; Azure takes 4000 M
 MAX_PARTS = 50_000  # of Azure
 
 
-@dataclass(frozen=True, slots=True)
-class _Dress:
-    """Adds the MD5 of whatever bytes it is shown: Azure refuses others."""
+@dataclass(frozen=True)
+class _WithMd5:
+    """Tells the MD5 of the bytes: Azure refuses others."""
 
-    headers: tuple[tuple[str, str], ...]
+    checksum: ClassVar[str] = "md5"
 
-    def __call__(self, data: memoryview) -> dict[str, str]:
-        md5 = hashlib.md5(data, usedforsecurity=False).digest()
-        return dict(self.headers) | {"Content-MD5": base64.b64encode(md5).decode()}
+    def __call__(self, digest: bytes) -> dict[str, str]:
+        return {"Content-MD5": base64.b64encode(digest).decode()}
 
 
-class AzureStore:
+class AzureStore(Folder):
     """A folder of a container. `run_sync` runs a plain function in an SDK worker."""
 
     name = "azure"
@@ -67,8 +66,7 @@ class AzureStore:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._request = AzureRequest(ref.account, ref.container, options, login)
-        self._prefix = "" if ref.key is None else f"{ref.key}/"
-        self._run_sync = run_sync
+        super().__init__(calls, self._request, ref.key, run_sync, _stored)
         self._uploads = uploads
         self._now = now
         self._grants: Grants[AzureGrant] = Grants(1, self._usable_s)
@@ -80,33 +78,13 @@ class AzureStore:
         """See the port."""
         found, grant = await self._ask(calls.list_below, self._prefix)
         self._grants.keep(None, grant)
-        return [self._stored(one) for one in found]
-
-    async def look(self, keys: Sequence[str]) -> dict[str, Stored]:
-        """See the port."""
-        told = await self._ask(calls.look, tuple(self._prefix + key for key in keys))
-        stored = [self._stored(one) for one in told]
-        return {one.key: one for one in stored}
-
-    async def get_small(self, key: str, most_bytes: int) -> tuple[bytes, str] | None:
-        """See the port."""
-        told: tuple[bytes, str] | None
-        told = await self._ask(calls.get_small, self._prefix + key, most_bytes)
-        return told
-
-    async def put_small(self, key: str, data: bytes, condition: Condition) -> str:
-        """See the port."""
-        return str(await self._ask(calls.put_small, self._prefix + key, data, condition))
-
-    async def delete(self, key: str) -> None:
-        """See the port."""
-        await self._ask(calls.delete, self._prefix + key)
+        return list(self._stored(found))
 
     async def aclose(self) -> None:
         """See the port."""
         self._grants.clear()
 
-    async def put(self, upload: Upload, count: Callable[[int], None]) -> str:
+    async def put(self, upload: Upload, count: Count) -> str:
         """See the port."""
         if upload.size <= PART_BYTES:
             return await self._put_whole(upload, count)
@@ -116,11 +94,15 @@ class AzureStore:
             calls.block_id(number, upload.sha256) for number in range(-(-upload.size // part_bytes))
         ]
         jobs: list[Callable[[], Awaitable[None]]] = []
+        there_bytes = 0
         for number, one in enumerate(ids):
             start = number * part_bytes
             end = min(upload.size, start + part_bytes)
-            if staged.get(one) != end - start:
+            if staged.get(one) == end - start:
+                there_bytes += end - start
+            else:
                 jobs.append(partial(self._stage, upload, one, start, end, count))
+        count(there_bytes, resumed=True)
         await self._uploads.each(jobs)
         condition = upload.condition
         made = await self._ask(calls.complete, key, tuple(ids), upload.sha256, condition)
@@ -173,19 +155,20 @@ class AzureStore:
         end: int,
         fields: dict[str, str],
         headers: dict[str, str],
-    ) -> PutOrder:
+    ) -> PartOrder:
         container, key = self._request.container, self._prefix + upload.key
         valid_s = self._request.options.url_valid_s
         login = grant.query(container, key, SEND, now_unix_s=self._now(), valid_s=valid_s)
         query = "&".join(filter(None, (urlencode(fields), login)))
-        first, last = start // BLOCK_BYTES, -(-end // BLOCK_BYTES)
-        return PutOrder(
+        return PartOrder(
+            "PUT",
             f"{self.endpoint}/{container}/{quote(key)}?{query}",
+            tuple((grant.headers() | headers).items()),
             upload.path,
             start,
             end,
-            _Dress(tuple((grant.headers() | headers).items())),
-            upload.hashes[first * HASH_BYTES : last * HASH_BYTES] if end > start else b"",
+            hashes_of(upload.hashes, start, end),
+            _WithMd5(),
             Tls(ca_file=self._request.options.rest.ca_file),
         )
 
@@ -197,11 +180,9 @@ class AzureStore:
         most_s = self._request.options.grant_s
         return most_s if grant.token is None else min(most_s, grant.token.usable_s(self._now()))
 
-    async def _ask(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401
-        return await self._run_sync(call, self._request, *args)
 
-    def _stored(self, one: AzureBlob) -> Stored:
-        return Stored(one.key.removeprefix(self._prefix), one.size, one.etag or "", one.sha256)
+def _stored(one: AzureBlob) -> Stored:
+    return Stored(one.key, one.size, one.etag or "", one.sha256)
 
 
 def _part_bytes(size: int) -> int:

@@ -10,31 +10,32 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from p2pcache.content.cloud_refs import GcsRef, gcs_text
 from p2pcache.destinations.objects import gcs_calls as calls
+from p2pcache.destinations.objects.folder import Folder
 from p2pcache.destinations.objects.port import Stored
 from p2pcache.destinations.objects.s3_calls import conflict
-from p2pcache.destinations.objects.sessions import Session
 from p2pcache.errors import Conflict, Denied, LocalFault, NotFound, Untrusted, UsageError
-from p2pcache.lanes.orders import BLOCK_BYTES, Tls
-from p2pcache.lanes.put import HASH_BYTES, PutOrder, digest_of
+from p2pcache.lanes.orders import Tls
+from p2pcache.lanes.send_part import PartOrder, digest_of, hashes_of
 from p2pcache.sources.gcs.listing import refused
 from p2pcache.sources.gcs.login import GcsRequest
 from p2pcache.sources.rest import Answer
 from p2pcache.store.durable import local_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from p2pcache.destinations.objects.port import Condition, Upload
-    from p2pcache.destinations.objects.sessions import Sessions
-    from p2pcache.destinations.objects.uploads import Uploads
+    from p2pcache.destinations.objects.port import Upload
+    from p2pcache.destinations.sessions import Sessions
+    from p2pcache.destinations.uploads import Count, Uploads
     from p2pcache.sources.gcs.listing import GcsObject
     from p2pcache.sources.gcs.options import GcsOptions
     from p2pcache.sources.port import GcsLogin
@@ -46,14 +47,28 @@ _RANGE = re.compile(r"bytes=0-([0-9]{1,19})")
 
 
 @dataclass(frozen=True, slots=True)
-class _Dress:
-    headers: tuple[tuple[str, str], ...]
+class _Session:
+    """`offset`: bytes that the store has for certain; `md5`: of all of them, in base64."""
 
-    def __call__(self, data: memoryview) -> dict[str, str]:
-        return dict(self.headers)
+    uri: str = field(repr=False)
+    offset: int
+    md5: str
+
+    def encode(self) -> str:
+        """As it is kept."""
+        return json.dumps({"uri": self.uri, "offset": self.offset, "md5": self.md5})
 
 
-class GcsStore:
+def _decode(kept: str | None) -> _Session | None:
+    """None for what is no session."""
+    try:
+        told = json.loads(kept or "")
+        return _Session(str(told["uri"]), int(told["offset"]), str(told["md5"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+class GcsStore(Folder):
     """A folder of a bucket. `run_sync` runs a plain function in an SDK worker."""
 
     name = "gcs"
@@ -68,50 +83,27 @@ class GcsStore:
         sessions: Sessions,
     ) -> None:
         self._request = GcsRequest(ref.bucket, options, login)
-        self._prefix = "" if ref.key is None else f"{ref.key}/"
-        self._run_sync = run_sync
+        super().__init__(calls, self._request, ref.key, run_sync, _stored)
         self._uploads = uploads
         self._sessions = sessions
         self.where = gcs_text(GcsRef(ref.bucket, ref.key)) + "/"
         self.endpoint = self._request.endpoint
         self.conditional = True
 
-    async def list(self) -> list[Stored]:
-        """See the port."""
-        found = await self._ask(calls.list_below, self._prefix)
-        return [self._stored(one) for one in found]
-
-    async def look(self, keys: Sequence[str]) -> dict[str, Stored]:
-        """See the port."""
-        told = await self._ask(calls.look, tuple(self._prefix + key for key in keys))
-        stored = [self._stored(one) for one in told]
-        return {one.key: one for one in stored}
-
-    async def get_small(self, key: str, most_bytes: int) -> tuple[bytes, str] | None:
-        """See the port."""
-        told: tuple[bytes, str] | None
-        told = await self._ask(calls.get_small, self._prefix + key, most_bytes)
-        return told
-
-    async def put_small(self, key: str, data: bytes, condition: Condition) -> str:
-        """See the port."""
-        return str(await self._ask(calls.put_small, self._prefix + key, data, condition))
-
-    async def delete(self, key: str) -> None:
-        """See the port."""
-        await self._ask(calls.delete, self._prefix + key)
-
     async def aclose(self) -> None:
         """See the port."""
 
-    async def put(self, upload: Upload, count: Callable[[int], None]) -> str:
+    async def put(self, upload: Upload, count: Count) -> str:
         """See the port."""
         if upload.size <= WHOLE_BYTES:
             return await self._put_whole(upload, count)
         condition = upload.condition
-        names = (self.endpoint, self.where, upload.key, upload.sha256.hex(), repr(condition))
-        kept = await trio.to_thread.run_sync(self._sessions.load, *names)
+        names = (
+            f"{self.endpoint} {self.where}{upload.key}", f"{upload.sha256.hex()} {condition!r}"
+        )  # fmt: skip
+        kept = _decode(await trio.to_thread.run_sync(self._sessions.find, *names))
         if kept is not None and kept.offset < upload.size:
+            count(kept.offset, resumed=True)
             try:
                 return await self._send_all(upload, kept, names, count)
             except NotFound:
@@ -119,7 +111,7 @@ class GcsStore:
         md5 = base64.b64encode(await trio.to_thread.run_sync(_md5, upload)).decode()
         key = self._prefix + upload.key
         uri = await self._ask(calls.begin, key, upload.size, upload.sha256, md5, condition)
-        return await self._send_all(upload, Session(uri, 0, md5), names, count)
+        return await self._send_all(upload, _Session(uri, 0, md5), names, count)
 
     async def _put_whole(self, upload: Upload, count: Callable[[int], None]) -> str:
         data = await trio.to_thread.run_sync(_checked, upload)
@@ -131,22 +123,22 @@ class GcsStore:
     async def _send_all(
         self,
         upload: Upload,
-        session: Session,
-        names: tuple[str, ...],
+        session: _Session,
+        names: tuple[str, str],
         count: Callable[[int], None],
     ) -> str:
         """The rest of a session; the generation that it makes."""
         while True:
-            await trio.to_thread.run_sync(self._sessions.keep, session, *names)
+            await trio.to_thread.run_sync(self._sessions.keep, *names, session.encode())
             try:
                 answer = await self._send(upload, session, count)
                 if answer.status != MORE:
                     break
                 session = replace(session, offset=self._has(answer, upload, session))
             except (Conflict, NotFound, Denied, Untrusted, UsageError):
-                await trio.to_thread.run_sync(self._sessions.forget, *names)  # it leads nowhere
+                await trio.to_thread.run_sync(self._sessions.drop, *names)  # it leads nowhere
                 raise
-        await trio.to_thread.run_sync(self._sessions.forget, *names)
+        await trio.to_thread.run_sync(self._sessions.drop, *names)
         try:
             made = calls.written(answer, self.endpoint, upload.size, session.md5)
         except Untrusted:
@@ -155,21 +147,22 @@ class GcsStore:
             raise
         return made.generation
 
-    async def _send(self, upload: Upload, session: Session, count: Callable[[int], None]) -> Answer:
+    async def _send(
+        self, upload: Upload, session: _Session, count: Callable[[int], None]
+    ) -> Answer:
         """One part. Raises Conflict, NotFound (no such session), and by `rest.refusal`."""
         start = session.offset
         end = min(upload.size, start + PART_BYTES)
         told = f"bytes {start}-{end - 1}/{upload.size}"
-        first, last = start // BLOCK_BYTES, -(-end // BLOCK_BYTES)
-        whole = start % BLOCK_BYTES == 0
-        order = PutOrder(
+        order = PartOrder(
+            "PUT",
             session.uri,
+            (("Content-Range", told), ("Content-Type", "application/octet-stream")),
             upload.path,
             start,
             end,
-            _Dress((("Content-Range", told), ("Content-Type", "application/octet-stream"))),
-            upload.hashes[first * HASH_BYTES : last * HASH_BYTES] if whole else b"",
-            Tls(ca_file=self._request.options.rest.ca_file),
+            hashes_of(upload.hashes, start, end),
+            tls=Tls(ca_file=self._request.options.rest.ca_file),
         )
         report = await self._uploads.put(order, count)
         answer, name = Answer(report.status, report.headers, report.body), self.where + upload.key
@@ -179,7 +172,7 @@ class GcsStore:
             raise conflict(name)
         raise refused(answer, name, self.endpoint, login=True)
 
-    def _has(self, answer: Answer, upload: Upload, session: Session) -> int:
+    def _has(self, answer: Answer, upload: Upload, session: _Session) -> int:
         """How much Google has. Raises Untrusted for less than it said, and for all."""
         found = _RANGE.fullmatch(answer.headers.get("range", ""))
         has = 0 if found is None else int(found[1]) + 1
@@ -187,11 +180,9 @@ class GcsStore:
             raise Untrusted(f"{self.endpoint} lost track of {upload.key!r}", hint="push it again")
         return has
 
-    async def _ask(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401
-        return await self._run_sync(call, self._request, *args)
 
-    def _stored(self, one: GcsObject) -> Stored:
-        return Stored(one.key.removeprefix(self._prefix), one.size, one.generation, one.sha256)
+def _stored(one: GcsObject) -> Stored:
+    return Stored(one.key, one.size, one.generation, one.sha256)
 
 
 def _md5(upload: Upload) -> bytes:

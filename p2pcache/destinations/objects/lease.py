@@ -23,15 +23,17 @@ import trio
 from p2pcache.content.push_record import PUSHING_KEY
 from p2pcache.destinations.objects.plan import same
 from p2pcache.destinations.objects.port import Absent
+from p2pcache.destinations.port import Waiting
 from p2pcache.errors import Conflict, P2PCacheError, Unavailable, Untrusted, plain_errors
 from p2pcache.store.lease import process_started, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from p2pcache.destinations.objects.port import Condition, ObjectStore
 
 MAX_LEASE_BYTES = 4096
+MAX_BYTES = 2**62  # that somebody else's push may claim to have
 MAX_PID = 2**31 - 1  # what comes from a bucket is looked for among processes
 _pushing: set[str] = set()  # owners of this process: who is not among them left its claim behind
 
@@ -48,7 +50,8 @@ class LeaseOptions:
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Who pushes what. `machine` is a hash: host names are nobody's business. `beat` makes each
-    renewal other bytes, so that its version is another one.
+    renewal other bytes, so that its version is another one. `done_bytes` of `total_bytes`: how far
+    it is; 0 of 0 where nothing was said.
     """
 
     owner: str
@@ -57,6 +60,8 @@ class Claim:
     started: str
     manifest: str
     beat: int = 0
+    done_bytes: int = 0
+    total_bytes: int = 0
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -92,6 +97,10 @@ def decode_claim(data: bytes) -> Claim | None:
         claim = Claim(
             str(told["owner"]), str(told["machine"]), int(told["pid"]), str(told["started"]),
             str(told["manifest"]), int(told["beat"]),
+            *(
+                min(max(int(told.get(name, 0)), 0), MAX_BYTES)
+                for name in ("done_bytes", "total_bytes")
+            ),
         )  # fmt: skip
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
@@ -103,12 +112,23 @@ class LeaseLost(Conflict):
 
 
 class Lease:
-    """One push's hold on a folder."""
+    """One push's hold on a folder. `so_far`: bytes that went out, of all that are to; `watch` hears
+    who has it meanwhile.
+    """
 
-    def __init__(self, store: ObjectStore, claim: Claim, options: LeaseOptions) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        claim: Claim,
+        options: LeaseOptions,
+        so_far: Callable[[], tuple[int, int]],
+        watch: Callable[[Waiting], None],
+    ) -> None:
         self._store = store
         self._claim = claim
         self._options = options
+        self._so_far = so_far
+        self._watch = watch
         self._version = ""
         self.waited = False
 
@@ -137,6 +157,7 @@ class Lease:
                 self._version = version  # the answer to our own write was lost
                 return True
             self.waited = True
+            self._watch(self._told(claim))
             if version != seen:
                 seen, since = version, trio.current_time()
             stale = trio.current_time() - since >= self._options.stale_s
@@ -165,7 +186,10 @@ class Lease:
     async def _renew(self) -> None:
         while True:
             await trio.sleep(self._options.renew_s)
-            self._claim = replace(self._claim, beat=self._claim.beat + 1)
+            done, total = self._so_far()
+            self._claim = replace(
+                self._claim, beat=self._claim.beat + 1, done_bytes=done, total_bytes=total
+            )
             try:
                 if not self._store.conditional and not await self._is_ours():
                     raise LeaseLost("another agent took this push over")
@@ -173,6 +197,15 @@ class Lease:
                     raise LeaseLost("another agent took this push over")
             except Unavailable:
                 continue  # who waits gives us some more tries
+
+    def _told(self, claim: Claim | None) -> Waiting:
+        """What the user hears of a holder."""
+        if claim is None:
+            return Waiting("another agent, which pushes there")
+        of = "of this machine" if claim.machine == self._claim.machine else "elsewhere"
+        what = "the same" if claim.manifest == self._claim.manifest else "other content"
+        who = f"another agent {of} (process {claim.pid}), which pushes {what} there"
+        return Waiting(who, min(claim.done_bytes, claim.total_bytes), claim.total_bytes)
 
     async def _put(self, condition: Condition) -> bool:
         try:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from p2pcache.destinations.uploads import Count
 
 MAX_OBJECTS = 1_000_000  # that a folder may list, as a manifest
 
@@ -95,13 +97,12 @@ class ObjectStore(Protocol):
         """Write a small object at once; its version. Raises Conflict where the condition fails."""
         ...
 
-    async def put(self, upload: Upload, count: Callable[[int], None]) -> str:
+    async def put(self, upload: Upload, count: Count) -> str:
         """Write a file, its sha256 in the metadata `p2pcache-sha256`; its version.
 
         In parts, several at once, each with a checksum that the store verifies. Parts that are
-        there of an upload that broke off are not sent again, whoever sent them. `count` hears of
-        bytes as they go out, not of those that were there. Raises Conflict as `put_small`; bytes
-        that are damaged on our disk are a LocalFault, and do not go out.
+        there of an upload that broke off are not sent again, whoever sent them. Raises Conflict
+        as `put_small`; bytes that are damaged on our disk are a LocalFault, and do not go out.
         """
         ...
 

@@ -19,6 +19,7 @@ import trio
 from p2pcache.content import cid as cids
 from p2pcache.content import push_record
 from p2pcache.content.push_record import REF_KEY, PushRecord
+from p2pcache.destinations.objects.again import putting, same
 from p2pcache.destinations.objects.lease import Lease, LeaseLost, LeaseOptions, own_claim
 from p2pcache.destinations.objects.plan import (
     Found,
@@ -29,13 +30,14 @@ from p2pcache.destinations.objects.plan import (
 )
 from p2pcache.destinations.objects.port import Absent
 from p2pcache.destinations.port import Amount, Pushed
+from p2pcache.destinations.uploads import Sent
 from p2pcache.errors import Conflict, Unavailable, Untrusted, UsageError, plain_errors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from p2pcache.destinations.objects.port import ObjectStore, Stored, Upload
-    from p2pcache.destinations.port import Content
+    from p2pcache.destinations.port import Content, Waiting
 
 T = TypeVar("T")
 UNCONDITIONAL = (
@@ -93,12 +95,16 @@ class ObjectsDestination:
         return plan.missing
 
     async def send(
-        self, content: Content, plan: ObjectsPlan, watch: Callable[[int], None]
+        self, content: Content, plan: ObjectsPlan, watch: Callable[[int | Waiting], None]
     ) -> Pushed:
         """See the port. Of several agents that push to one folder one sends at a time."""
         claim = own_claim(secrets.token_hex(16), cids.format_cid(content.manifest.cid()))
-        lease = Lease(self._store, claim, self._options.lease)
-        sent = _Sent(watch)
+        sent = Sent(watch)
+
+        def so_far() -> tuple[int, int]:
+            return sent.bytes + sent.resumed_bytes, plan.missing.bytes
+
+        lease = Lease(self._store, claim, self._options.lease, so_far, watch)
         while not plan.recorded:
             if not await self._try(lease.take):
                 plan = await self.plan(content)
@@ -118,6 +124,7 @@ class ObjectsDestination:
             content.root,
             ref=self.where,
             notes=tuple(self._notes(plan, waited=lease.waited)),
+            resumed_bytes=sent.resumed_bytes,
         )
 
     async def aclose(self) -> None:
@@ -152,7 +159,7 @@ class ObjectsDestination:
 
     # -- what it gets -----------------------------------------------------------------------------
 
-    async def _send(self, content: Content, plan: ObjectsPlan, sent: _Sent) -> None:
+    async def _send(self, content: Content, plan: ObjectsPlan, sent: Sent) -> None:
         versions = dict(plan.there)
         todo = iter(plan.uploads)
 
@@ -177,16 +184,15 @@ class ObjectsDestination:
             with suppress(Conflict):  # its name is its content
                 await self._try(put)
 
-    async def _file(self, upload: Upload, sent: _Sent) -> str:
+    async def _file(self, upload: Upload, sent: Sent) -> str:
         """Its version, also where somebody else put just these bytes there."""
         try:
-            version = await self._try(partial(self._store.put, upload, sent.count))
+            version = await self._try(putting(self._store, upload, sent.of_file()))
         except Conflict:
-            looked = await self._try(partial(self._store.look, [upload.key]))
-            one = looked.get(upload.key)
-            if one is None or one.sha256 != upload.sha256:
+            there = await self._try(partial(same, self._store, upload))
+            if there is None:
                 raise
-            return one.version
+            return there
         sent.objects += 1
         return version
 
@@ -230,16 +236,3 @@ async def _aside(size_bytes: int, call: Callable[..., T], *args: object) -> T:
     if size_bytes < ASIDE_BYTES:
         return call(*args)
     return await trio.to_thread.run_sync(call, *args)
-
-
-class _Sent:
-    """What went out so far, repeats included."""
-
-    def __init__(self, watch: Callable[[int], None]) -> None:
-        self._watch = watch
-        self.bytes = 0
-        self.objects = 0
-
-    def count(self, more: int) -> None:
-        self.bytes += more
-        self._watch(self.bytes)

@@ -1,32 +1,32 @@
 """S3, and what speaks like it, as an object store.
 
 boto3 lists, begins and completes uploads in a worker process (`s3_calls`); the bytes go by PUTs
-that fetch workers sign and send (`lanes.put`), each signed over its sha256: every store that checks
-signatures checks the bytes with them. A file of more than one part is an upload in parts, each with
-its sha256 as S3's own checksum, too: that is how a part that went out before a crash is known
-again, whoever sent it.
+that fetch workers sign and send (`lanes.send_part`), each signed over its sha256: every store that
+checks signatures checks the bytes with them. A file of more than one part is an upload in parts,
+each with its sha256 as S3's own checksum, too: that is how a part that went out before a crash is
+known again, whoever sent it.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
 from p2pcache.content.push_record import SHA256_METADATA
 from p2pcache.destinations.objects import s3_calls as calls
+from p2pcache.destinations.objects.folder import Folder
 from p2pcache.destinations.objects.port import Same, Stored
 from p2pcache.destinations.objects.s3_calls import Part
 from p2pcache.errors import P2PCacheError, Untrusted, plain_errors
 from p2pcache.lanes.faults import xml_code
 from p2pcache.lanes.orders import BLOCK_BYTES, Tls
-from p2pcache.lanes.put import HASH_BYTES, PutOrder, digest_of
+from p2pcache.lanes.send_part import PartOrder, digest_of, hashes_of
 from p2pcache.sources.headers import strong_etag
 from p2pcache.sources.s3.client import request_for
 from p2pcache.sources.s3.errors import Refusal, of_refusal
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from p2pcache.content.s3_refs import S3Ref
     from p2pcache.destinations.objects.port import Condition, Upload
-    from p2pcache.destinations.objects.uploads import Uploads
-    from p2pcache.lanes.put import PutReport
+    from p2pcache.destinations.uploads import Count, Uploads
+    from p2pcache.lanes.send_part import PartReport
     from p2pcache.sources.port import AwsLogin
     from p2pcache.sources.s3.listing import S3Object
     from p2pcache.sources.s3.options import S3Options
@@ -54,19 +54,19 @@ CHECKS_AT_ONCE = 4  # threads that hash parts that may be there
 SHA256_HEADER = "x-amz-checksum-sha256"
 
 
-@dataclass(frozen=True, slots=True)
-class _Dress:
-    """Signs a PUT of whatever bytes it is shown; S3 checks their sha256, and keeps it."""
+@dataclass(frozen=True)
+class _Signed:
+    """Signs a PUT of bytes by their sha256; S3 checks that, and keeps it."""
 
+    checksum: ClassVar[str] = "sha256"
     grant: Grant = field(repr=False)
     url: str
     headers: tuple[tuple[str, str], ...]
 
-    def __call__(self, data: memoryview) -> dict[str, str]:
-        sha256 = hashlib.sha256(data).digest()
-        headers = dict(self.headers) | {SHA256_HEADER: base64.b64encode(sha256).decode()}
+    def __call__(self, digest: bytes) -> dict[str, str]:
+        headers = dict(self.headers) | {SHA256_HEADER: base64.b64encode(digest).decode()}
         return signed_headers(
-            self.grant, "PUT", self.url, headers, sha256.hex(), now_unix_s=time.time()
+            self.grant, "PUT", self.url, headers, digest.hex(), now_unix_s=time.time()
         )
 
 
@@ -81,7 +81,7 @@ class _Begun:
     others: tuple[str, ...] = ()
 
 
-class S3Store:
+class S3Store(Folder):
     """A folder of a bucket. `run_sync` runs a plain function in an SDK worker, `put` an order in a
     fetch worker.
     """
@@ -97,8 +97,7 @@ class S3Store:
         uploads: Uploads,
     ) -> None:
         self._request = request_for(options, ref.bucket, login)
-        self._prefix = "" if ref.key is None else f"{ref.key}/"
-        self._run_sync = run_sync
+        super().__init__(calls, self._request, ref.key, run_sync, _stored)
         self._uploads = uploads
         self._ca_file = options.ca_file
         self._grant_s = options.grant_s
@@ -112,18 +111,7 @@ class S3Store:
         """See the port."""
         found, grant = await self._ask(calls.list_below, self._prefix)
         self._keep(grant)
-        return [self._stored(one) for one in found]
-
-    async def look(self, keys: Sequence[str]) -> dict[str, Stored]:
-        """See the port."""
-        told = await self._ask(calls.look, tuple(self._prefix + key for key in keys))
-        stored = [self._stored(one) for one in told]
-        return {one.key: one for one in stored}
-
-    async def get_small(self, key: str, most_bytes: int) -> tuple[bytes, str] | None:
-        """See the port."""
-        told = await self._ask(calls.get_small, self._prefix + key, most_bytes)
-        return None if told is None else (told[0], told[1] or "")
+        return list(self._stored(found))
 
     async def get_many(self, keys: Sequence[str], most_bytes: int) -> dict[str, tuple[bytes, str]]:
         """See the port."""
@@ -138,19 +126,16 @@ class S3Store:
         """See the port."""
         return self._written(await self._ask(calls.put_small, self._prefix + key, data, condition))
 
-    async def delete(self, key: str) -> None:
-        """See the port."""
-        await self._ask(calls.delete, self._prefix + key)
-
     async def aclose(self) -> None:
         """See the port."""
         self._granted = None
 
-    async def put(self, upload: Upload, count: Callable[[int], None]) -> str:
+    async def put(self, upload: Upload, count: Count) -> str:
         """See the port."""
         if upload.size <= PART_BYTES:
             return await self._put_whole(upload, count)
         begun = await self._upload(upload)
+        count(sum(part.size for part in begun.have.values()), resumed=True)
         version = await self._put_parts(upload, begun, count)
         if not begun.have or await self._is_named_right(upload, version):
             return version
@@ -242,17 +227,18 @@ class S3Store:
         query: dict[str, str] | None,
         headers: dict[str, str],
         count: Callable[[int], None],
-    ) -> PutReport:
+    ) -> PartReport:
         grant = await self._grant()
         url = object_url(grant, self._prefix + upload.key, query)
-        first, last = start // BLOCK_BYTES, -(-end // BLOCK_BYTES)
-        order = PutOrder(
+        order = PartOrder(
+            "PUT",
             url,
+            (),  # those that are signed say all
             upload.path,
             start,
             end,
-            _Dress(grant, url, tuple(headers.items())),
-            upload.hashes[first * HASH_BYTES : last * HASH_BYTES] if end > start else b"",
+            hashes_of(upload.hashes, start, end),
+            _Signed(grant, url, tuple(headers.items())),
             Tls(ca_file=self._ca_file),
         )
         return await self._uploads.put(order, count)
@@ -273,14 +259,11 @@ class S3Store:
     def _keep(self, grant: Grant) -> None:
         self._granted = grant, trio.current_time() + self._grant_s
 
-    def _stored(self, one: S3Object) -> Stored:
-        return Stored(one.key.removeprefix(self._prefix), one.size, one.etag or "", one.sha256)
-
     def _written(self, written: calls.Written) -> str:
         self.conditional = self.conditional and written.kept
         return written.version
 
-    def _etag(self, report: PutReport, key: str) -> str:
+    def _etag(self, report: PartReport, key: str) -> str:
         """The version that a PUT made. Raises by the table of `sources.s3.errors`."""
         name = self.where + key
         if report.status != 200:
@@ -294,6 +277,10 @@ class S3Store:
     @property
     def _anonymous(self) -> bool:
         return self._granted is not None and self._granted[0].access_key is None
+
+
+def _stored(one: S3Object) -> Stored:
+    return Stored(one.key, one.size, one.etag or "", one.sha256)
 
 
 def _part_bytes(size: int) -> int:

@@ -17,26 +17,22 @@ from p2pcache.content.registry_refs import OciRef, OllamaRef
 from p2pcache.destinations.port import Amount, Pushed
 from p2pcache.destinations.registry.image import Pushable, pushable
 from p2pcache.destinations.registry.upload import Uploader
+from p2pcache.destinations.uploads import Sent
 from p2pcache.errors import Conflict, P2PCacheError, UsageError, plain_errors
-from p2pcache.lanes.odometer import open_odometer
-from p2pcache.store.durable import local_faults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-    from pathlib import Path
 
     from p2pcache.destinations.port import Content
     from p2pcache.destinations.registry.image import Blob
-    from p2pcache.destinations.registry.upload import KeptUploads, UploadOptions
-    from p2pcache.lanes.odometer import Odometer
-    from p2pcache.lanes.orders import Slot
-    from p2pcache.lanes.send_blob import BlobOrder, BlobReport
+    from p2pcache.destinations.registry.upload import UploadOptions
+    from p2pcache.destinations.sessions import Sessions
+    from p2pcache.destinations.uploads import Uploads
     from p2pcache.sources.oci.pushing import Pushing
 
 AT_ONCE = 4  # blobs under way: a session is one stream, and registries hash what they get
 ASKED_AT_ONCE = 8  # blobs that are asked for: 1 ms each nearby
 MAX_MOUNTS = 4  # repositories that a blob is looked for in
-BEAT_S = 0.2  # between two looks at how much went out
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +49,7 @@ class RegistryPlan:
 
 class RegistryDestination:
     """`ref`: where it goes. `pushing`: opens the repository, given the others that blobs may be
-    mounted from; `names_of`: refs that are known here to have some blobs, by sha2-256 (blocking);
-    `scratch` gives a path for a small file of ours.
+    mounted from; `names_of`: refs that are known here to have some blobs, by sha2-256 (blocking).
     """
 
     def __init__(
@@ -62,10 +57,9 @@ class RegistryDestination:
         ref: OciRef | OllamaRef,
         endpoint: str,
         pushing: Callable[[Sequence[str]], Pushing],
-        send: Callable[[BlobOrder], Awaitable[BlobReport]],
-        kept: KeptUploads,
+        uploads: Uploads,
+        kept: Sessions,
         names_of: Callable[[Collection[bytes]], list[str]],
-        scratch: Callable[[], Path],
         options: UploadOptions,
         close: Callable[[], Awaitable[None]],
     ) -> None:
@@ -76,10 +70,9 @@ class RegistryDestination:
         self.endpoint: str | None = endpoint
         self._ref = ref
         self._open = pushing
-        self._send = send
+        self._uploads = uploads
         self._kept = kept
         self._names_of = names_of
-        self._scratch = scratch
         self._options = options
         self._close = close
         self._pushing: Pushing | None = None
@@ -114,8 +107,9 @@ class RegistryDestination:
         """See the port. Raises Conflict where another push wrote the tag meanwhile."""
         pushing, what = self._pushing, plan.what
         assert pushing is not None, "there is a plan"
-        uploader = Uploader(pushing, self._kept, self._send, self._options)
-        sent_bytes, objects = await self._blobs(uploader, plan, watch)
+        sent = Sent(watch)
+        uploader = Uploader(pushing, self._kept, self._uploads, self._options, sent)
+        sent_bytes, objects = await self._blobs(uploader, plan)
         if not plan.has_manifest:
             await self._manifest(uploader, what.digest, what)
             sent_bytes, objects = sent_bytes + len(what.manifest), objects + 1
@@ -135,6 +129,7 @@ class RegistryDestination:
             content.root,
             ref=self.where,
             notes=tuple(notes),
+            resumed_bytes=sent.resumed_bytes,
         )
 
     async def aclose(self) -> None:
@@ -174,9 +169,7 @@ class RegistryDestination:
                     nursery.start_soon(ask)
         return tuple((blob, found[blob.digest]) for blob in blobs if blob.digest in found)
 
-    async def _blobs(
-        self, uploader: Uploader, plan: RegistryPlan, watch: Callable[[int], None]
-    ) -> tuple[int, int]:
+    async def _blobs(self, uploader: Uploader, plan: RegistryPlan) -> tuple[int, int]:
         """Bytes that went out, and in how many blobs: the config after the layers."""
         if not plan.lacks:
             return 0, 0
@@ -184,37 +177,25 @@ class RegistryDestination:
         first = [one for one in plan.lacks if one[0].digest != config]
         last = [one for one in plan.lacks if one[0].digest == config]
         sent: list[int] = []
-        with (
-            local_faults("counting what is sent"),
-            open_odometer(self._scratch()) as odometer,
-            plain_errors(),
-        ):
-            slots = [odometer.begin() for _ in range(self._at_once())]
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_look, odometer, slots, watch)
-                for some in (first, last):
-                    await self._side_by_side(uploader, iter(some), slots, sent)
-                nursery.cancel_scope.cancel()
+        with plain_errors():
+            for some in (first, last):
+                await self._side_by_side(uploader, iter(some), sent)
         return sum(sent), len(sent)
-
-    def _at_once(self) -> int:
-        return AT_ONCE if self._options.rate_bytes_per_s is None else 1  # the rate is of all
 
     async def _side_by_side(
         self,
         uploader: Uploader,
         todo: Iterator[tuple[Blob, tuple[str, ...]]],
-        slots: Sequence[Slot | None],
         sent: list[int],
     ) -> None:
-        async def run(slot: Slot | None) -> None:
+        async def run() -> None:
             for blob, mounts in todo:
-                if (count := await uploader.bring(blob, mounts, slot)) is not None:
+                if (count := await uploader.bring(blob, mounts)) is not None:
                     sent.append(count)
 
         async with trio.open_nursery() as nursery:
-            for slot in slots:
-                nursery.start_soon(run, slot)
+            for _ in range(min(AT_ONCE, self._uploads.at_once)):
+                nursery.start_soon(run)
 
     async def _manifest(self, uploader: Uploader, reference: str, what: Pushable) -> None:
         async def put() -> None:
@@ -223,11 +204,3 @@ class RegistryDestination:
             )
 
         await uploader.patience.ask(put)
-
-
-async def _look(
-    odometer: Odometer, slots: Sequence[Slot | None], watch: Callable[[int], None]
-) -> None:
-    while True:
-        watch(sum(odometer.read(slot) for slot in slots if slot is not None))
-        await trio.sleep(BEAT_S)

@@ -8,22 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 import trio
 
-from p2pcache.content.unixfs import LEAF_BYTES
-from p2pcache.errors import (
-    Denied,
-    DiskFull,
-    LocalFault,
-    P2PCacheError,
-    Unavailable,
-    Untrusted,
-)
-from p2pcache.lanes.orders import FaultKind, Slot, Tls
-from p2pcache.lanes.send_blob import HASH_BYTES, SILENT_S, BlobOrder
+from p2pcache.errors import P2PCacheError, Unavailable, Untrusted
+from p2pcache.lanes.orders import FetchLimits, Tls
+from p2pcache.lanes.send_part import PartOrder, hashes_of
 from p2pcache.sources.oci.access import Held
 from p2pcache.sources.oci.pushing import with_digest
 from p2pcache.sources.oci.registry import Reply
@@ -32,14 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from p2pcache.destinations.registry.image import Blob
-    from p2pcache.lanes.orders import Fault
-    from p2pcache.lanes.send_blob import BlobReport
+    from p2pcache.destinations.sessions import Sessions
+    from p2pcache.destinations.uploads import Sent, Uploads
     from p2pcache.sources.oci.pushing import Pushing, Session
 
 T = TypeVar("T")
 
 WHOLE_BYTES = 8 << 20  # at most, in one request: repeated as a whole when it fails
 PART_BYTES = 32 << 20  # of longer ones: what is lost where a registry drops what was cut off
+SILENT_S = 60.0  # without taking a byte, or an answer: its disk may be flushing
 MAX_TRIES = 5  # in a row, of what brought nothing further
 MAX_ANEW = 3  # sessions of one blob
 FIRST_WAIT_S, MAX_WAIT_S = 0.5, 60.0  # between tries; what a registry asks for, no longer
@@ -47,32 +40,11 @@ FIRST_WAIT_S, MAX_WAIT_S = 0.5, 60.0  # between tries; what a registry asks for,
 _NO_PARTS = frozenset({400, 405, 411, 501})
 
 
-class KeptUploads(Protocol):
-    """`store.uploads.Uploads`. Its methods block. `busy`: sessions that a push is filling now: of
-    two pushes of one blob to one repository the second has a session of its own, and keeps none.
-    """
-
-    busy: set[tuple[str, str]]
-
-    def find(self, where: str, digest: str) -> str | None:
-        """Where the next bytes go."""
-        ...
-
-    def keep(self, where: str, digest: str, location: str) -> None:
-        """Remember that."""
-        ...
-
-    def drop(self, where: str, digest: str) -> None:
-        """Forget it."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class UploadOptions:
     """How blobs are sent."""
 
     ca_file: str | None = None
-    rate_bytes_per_s: float | None = None  # of each blob that is under way
     whole_bytes: int = WHOLE_BYTES
     part_bytes: int = PART_BYTES
     first_wait_s: float = FIRST_WAIT_S
@@ -102,30 +74,32 @@ class Patience:
 
 
 class Uploader:
-    """Sends blobs to one repository. `send`: runs an order in a worker. `notes`: what the user
-    should hear.
+    """Sends blobs to one repository. `sent` hears of their bytes. `notes`: what the user should
+    hear.
     """
 
     def __init__(
         self,
         pushing: Pushing,
-        kept: KeptUploads,
-        send: Callable[[BlobOrder], Awaitable[BlobReport]],
+        kept: Sessions,
+        uploads: Uploads,
         options: UploadOptions,
+        sent: Sent,
     ) -> None:
         self.pushing = pushing
         self.kept = kept
-        self.send = send
+        self.uploads = uploads
+        self.sent = sent
         self.options = options
         self.patience = Patience(options.first_wait_s)
         self.notes: dict[str, None] = {}  # each once, in order
 
-    async def bring(self, blob: Blob, mounts: Sequence[str], slot: Slot | None) -> int | None:
+    async def bring(self, blob: Blob, mounts: Sequence[str]) -> int | None:
         """Have the registry hold a blob; how many bytes of it went out, None: it was mounted. If
         cancelled, or killed, it goes on where it was. Raises by the table of `sources.oci.pushing`,
         and LocalFault.
         """
-        sending = _Sending(self, blob, mounts, slot)
+        sending = _Sending(self, blob, mounts)
         if blob.size > self.options.whole_bytes:
             return await sending.in_parts()
         return await sending.whole()
@@ -134,19 +108,28 @@ class Uploader:
 class _Sending:
     """One blob on its way."""
 
-    def __init__(self, of: Uploader, blob: Blob, mounts: Sequence[str], slot: Slot | None) -> None:
+    def __init__(self, of: Uploader, blob: Blob, mounts: Sequence[str]) -> None:
         self._of = of
         self._pushing = of.pushing
         self._patience = of.patience
         self._blob = blob
         self._mounts = mounts
-        self._slot = slot
+        self._count = of.sent.of_file()
         self._keeps = False
         self._sent = 0
 
     async def whole(self) -> int | None:
         """In one request, of one session."""
-        return await self._patience.ask(self._whole_once)
+        tried = False
+
+        async def once() -> int | None:
+            nonlocal tried
+            if tried and await self._is_there():
+                return self._blob.size
+            tried = True
+            return await self._whole_once()
+
+        return await self._patience.ask(once)
 
     async def in_parts(self) -> int | None:
         """In parts of a session, from where it is."""
@@ -207,6 +190,7 @@ class _Sending:
             return None
         session = await self._patience.ask(partial(self._pushing.resume, location))
         if session is not None and session.received <= self._blob.size:
+            self._count(session.received, resumed=True)
             return session
         self._note("does not know an upload any more that had begun: that blob was sent anew")
         return None
@@ -259,27 +243,22 @@ class _Sending:
         self, method: str, url: str, start: int, end: int, *more: tuple[str, str]
     ) -> Reply:
         blob, fields = self._blob, await self._pushing.fields_for(url)
-        first, last = start // LEAF_BYTES, -(-end // LEAF_BYTES)
         file, options = blob.file, self._of.options
-        order = BlobOrder(
-            method=method,
-            url=url,
-            fields=(*fields, *more),
+        order = PartOrder(
+            method,
+            url,
+            (("Content-Type", "application/octet-stream"), *fields, *more),
             path="" if file is None else file.path,
             start=start,
             end=end,
-            hashes=b"" if file is None else file.hashes[first * HASH_BYTES : last * HASH_BYTES],
+            hashes=b"" if file is None else hashes_of(file.hashes, start, end),
             tls=Tls(ca_file=options.ca_file),
             data=blob.data,
-            rate_bytes_per_s=options.rate_bytes_per_s,
-            silent_s=options.silent_s,
-            counted=self._slot,
+            limits=FetchLimits(options.silent_s, options.silent_s, floor_bytes_per_s=0.0),
         )
-        report = await self._of.send(order)
-        if report.fault is not None:
-            raise _error(report.fault)
+        report = await self._of.uploads.put(order, self._count)
         held = Held(authorization=dict(fields).get("Authorization"))
-        return Reply(report.status, httpx.Headers(list(report.fields)), report.body, held)
+        return Reply(report.status, httpx.Headers(report.headers), report.body, held)
 
     async def _refusal(self, reply: Reply, url: str) -> P2PCacheError:
         """The error for a refusal of a worker's request. A login that ended is renewed first, and
@@ -308,20 +287,3 @@ class _Sending:
 
 class _NoParts(Exception):
     """The registry takes a blob in one request alone."""
-
-
-_ERRORS: dict[FaultKind, type[P2PCacheError]] = {
-    FaultKind.DENIED: Denied,
-    FaultKind.UNTRUSTED: Untrusted,
-    FaultKind.LOCAL: LocalFault,
-    FaultKind.DISK_FULL: DiskFull,
-}
-
-
-def _error(fault: Fault) -> P2PCacheError:
-    if (kind := _ERRORS.get(fault.kind)) is None:
-        return Unavailable(fault.message, retry_after_s=fault.retry_after_s)
-    hint = None
-    if kind is LocalFault:
-        hint = "`p2pcache verify --repair` fetches damaged blocks again"
-    return kind(fault.message, hint=hint)

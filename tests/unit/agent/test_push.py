@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from trio.testing import wait_all_tasks_blocked
 
 from p2pcache import errors
+from p2pcache.agent.give import give
 from p2pcache.content import digests
 from p2pcache.content.refs import parse_ref
+from p2pcache.destinations.port import Amount, Pushed, Waiting
 from p2pcache.sources.port import ListedFile, Listing
 from tests.support.inside import agent_inside
+from tests.support.memory_objects import content
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from p2pcache.destinations.port import Place
+    from p2pcache.destinations.port import Content, Place
 
 NOBODY = "http://127.0.0.1:9"  # whoever asks it finds that it is not there
 
@@ -62,12 +67,7 @@ async def test_a_folder_without_files_is_refused_where_only_files_are_kept(tmp_p
             await inside("push", path=str(tmp_path / "empty"), to="oci://127.0.0.1:9/a/b:v1")
 
 
-@pytest.mark.parametrize(
-    ("asked", "rate"), [(None, 1 << 20), (1 << 19, 1 << 19), (1 << 22, 1 << 20)]
-)
-async def test_a_push_keeps_to_what_this_agent_may_send(
-    tmp_path: Path, asked: int | None, rate: int
-) -> None:
+async def test_a_push_has_a_rate_of_its_own_beside_the_agents(tmp_path: Path) -> None:
     seen: list[Place] = []
 
     async def spy(place: Place) -> NoReturn:
@@ -77,8 +77,9 @@ async def test_a_push_keeps_to_what_this_agent_may_send(
     async with agent_inside(tmp_path / "home", network_enabled="off", limits_up="1 MiB") as inside:
         inside.parts = replace(inside.parts, destinations={"spy": spy})
         with pytest.raises(errors.UsageError, match="that is all"):
-            await inside("push", ref="hf://org/model", to="spy://x", limit_rate=asked)
-    assert [place.rate_bytes_per_s for place in seen] == [rate]
+            await inside("push", ref="hf://org/model", to="spy://x", limit_rate=1 << 22)
+        assert inside.parts.workers.uplink.is_limited
+    assert [place.rate_bytes_per_s for place in seen] == [1 << 22]
 
 
 @pytest.mark.parametrize(("source", "goes"), [("s3", True), ("hf", False)])
@@ -100,3 +101,42 @@ async def test_files_of_this_machine_go_again_to_a_store_that_wants_a_login_and_
             await inside("push", path=str(tmp_path / "in"), to="ipfs", kubo=NOBODY)
         with pytest.raises(errors.Denied):
             await inside("push", ref=ref, to="ipfs", kubo=NOBODY)
+
+
+class Waits:
+    """A place where another agent has its turn first; then some of a file is there already."""
+
+    name, where = "s3", "s3://bucket/"
+    endpoint: str | None = "https://there"
+
+    async def plan(self, content: Content) -> None:
+        return None
+
+    def missing(self, plan: None) -> Amount:
+        return Amount(bytes=100, objects=1)
+
+    async def send(
+        self, content: Content, plan: None, watch: Callable[[int | Waiting], None]
+    ) -> Pushed:
+        for news in (Waiting("another agent", 30, 90), 40, 100):
+            watch(news)
+            await wait_all_tasks_blocked()
+        return Pushed(Amount(bytes=60, objects=1), content.root, resumed_bytes=40)
+
+    async def aclose(self) -> None:
+        return None
+
+
+async def test_a_push_tells_whom_it_waits_for_and_what_was_there_before() -> None:
+    heard: list[tuple[object, ...]] = []
+
+    async def emit(frame: Mapping[str, Any]) -> None:
+        told = ("phase", "waiting_for", "done_bytes", "total_bytes")
+        heard.append(tuple(frame[name] for name in told))
+
+    answer = await give(Waits(), content({"a": b"x" * 100}), emit, dry_run=False)
+    assert heard == [
+        ("planning", None, 0, 0), ("waiting", "another agent", 30, 90),
+        ("sending", None, 40, 100), ("sending", None, 100, 100),
+    ]  # fmt: skip
+    assert (answer["missing_bytes"], answer["sent_bytes"], answer["resumed_bytes"]) == (100, 60, 40)

@@ -95,3 +95,9 @@ def test_whether_downloads_are_ever_limited():
     assert not LimitSettings(Rates(1e6, None), night("22:00-06:00 up=none")).limits_down
     assert LimitSettings(Rates(None, 1e6)).limits_down
     assert LimitSettings(Rates(), night("22:00-06:00 down=1MiB")).limits_down
+
+
+def test_whether_what_others_get_is_ever_limited():
+    assert not LimitSettings(Rates(None, 1e6), night("22:00-06:00 up=none")).limits_up
+    assert LimitSettings(Rates(1e6)).limits_up
+    assert LimitSettings(Rates(), night("22:00-06:00 up=1MiB")).limits_up

@@ -1,28 +1,30 @@
-"""The download limit, as each request sees it."""
+"""A limit of the agent, as each request sees it."""
 
 from __future__ import annotations
 
 from p2pcache.lanes.orders import FetchLimits
 from p2pcache.lanes.pace import Pacer, pacer_for
 from p2pcache.lanes.throttle import allowed, open_throttle
-from p2pcache.transfer.downlink import Downlink
+from p2pcache.transfer.link import Link
 
 URL = "https://origin.example/file"
 
 
 def test_all_requests_that_run_have_the_same_part_at_every_moment(tmp_path):
     with open_throttle(tmp_path / "run" / "throttle") as throttle:
-        downlink, part = Downlink(throttle), allowed(str(throttle.path))
+        link, part = Link(throttle), allowed(str(throttle.path))
         assert part() is None
-        downlink.set(1e6)
-        with downlink.request(URL, FetchLimits()) as one:
+        assert not link.is_limited
+        link.set(1e6)
+        assert link.is_limited
+        with link.request(URL, FetchLimits()) as one:
             assert one.throttle == str(throttle.path)
             assert part() == 1e6
-            with downlink.request(URL, FetchLimits()):
+            with link.request(URL, FetchLimits()):
                 assert part() == 5e5
-                downlink.set(None)
+                link.set(None)
                 assert part() is None
-                downlink.set(4e6)
+                link.set(4e6)
                 assert part() == 2e6
             assert part() == 4e6
         assert part() == 4e6
@@ -31,13 +33,16 @@ def test_all_requests_that_run_have_the_same_part_at_every_moment(tmp_path):
 
 def test_what_is_no_download_and_an_agent_without_a_limit_is_not_held(tmp_path):
     limits = FetchLimits()
-    with Downlink().request(URL, limits) as same:
+    without = Link()
+    without.set(1e6)
+    assert not without.is_limited
+    with without.request(URL, limits) as same:
         assert same is limits
     with open_throttle(tmp_path / "throttle") as throttle:
-        downlink = Downlink(throttle)
-        downlink.set(1e6)
+        link = Link(throttle)
+        link.set(1e6)
         for url in ("file:///x", "data:;base64,aGk="):
-            with downlink.request(url, limits) as same:
+            with link.request(url, limits) as same:
                 assert same is limits
                 assert allowed(str(throttle.path))() == 1e6
 

@@ -1,7 +1,7 @@
-"""The agent's download limit, divided among the requests that run.
+"""One of the agent's limits, of downloads or of pushes, divided among the requests that run.
 
 Each gets the same part, anew whenever one begins or ends, or the limit changes: workers read theirs
-while they receive (lanes/throttle). Local files are no downloads. For the trio thread.
+while they move bytes (lanes/throttle). Local files use no link. For the trio thread.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from p2pcache.lanes.throttle import Throttle
 
 
-class Downlink:
+class Link:
     """`throttle` None: this agent never has a limit, and nothing is divided."""
 
     def __init__(self, throttle: Throttle | None = None) -> None:
         self._throttle = throttle
         self._bytes_per_s: float | None = None
         self._running = 0
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit now."""
+        return self._throttle is not None and self._bytes_per_s is not None
 
     def set(self, bytes_per_s: float | None) -> None:
         """Of all requests together, from now on."""
