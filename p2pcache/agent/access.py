@@ -1,9 +1,10 @@
 """Who may know of which content: what was resolved from a gated origin stays gated among peers.
 
 A manifest is *restricted* when it was gated or private at its origin when it was resolved here, and
-no ref of it was found open there since (a ref that moves on opens nothing). Only a peer that proved
-its own access (content/proof), or holds a grant signed by the network's admin, is told that it
-exists, and gets tickets for it. Everything else is open to all who hold the network key.
+neither that repository was found open since (a ref that moves on opens nothing) nor all of it given
+to everybody by another origin: that one lists a digest proves nothing (`store.rights`). Only a peer
+that proved its own access (content/proof), or holds a grant signed by the network's admin, is told
+that it exists, and gets tickets for it. Everything else is open to all who hold the network key.
 """
 
 from __future__ import annotations
@@ -129,8 +130,8 @@ class Access:
         scope: bytes | None = None,
     ) -> list[bool]:
         """For each blob, here or still growing, whether the peer (None: everybody) may read it: it
-        is in no restricted manifest, or an origin gives it to everybody, or the peer may read one
-        of its manifests. That another agent lists it somewhere else opens nothing.
+        is in no restricted manifest, or an origin was seen to give it to everybody, or the peer may
+        read one of its manifests. That an agent or an origin lists it somewhere opens nothing.
 
         A blob is all names that it goes by, and the manifest that a pull brings it for, if any. One
         that goes by its UnixFS root alone may be in any manifest: nobody reads it, where there is a
@@ -143,8 +144,9 @@ class Access:
         private = self._store.adoptions.private()
         if not restricted and not private:
             return [True] * len(blobs)
-        opened = self._store.open_manifests()
-        manifests = self._store.manifests_with([name for names, _ in blobs for name in names])
+        asked = [name for names, _ in blobs for name in names]
+        given = self._store.rights.given(asked)
+        manifests = self._store.manifests_with(asked)
         allowed = []
         for names, pulled in blobs:
             if pulled is None and all(map(is_root, names)):
@@ -157,7 +159,7 @@ class Access:
             is_private = any(raw(name) in private for name in names)
             allowed.append(
                 not (closed or is_private)
-                or bool(member_of & opened)
+                or not given.isdisjoint(names)
                 or (scope in closed if scope is not None else self._may_any(peer, closed))
             )
         return allowed

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from p2pcache.agent.names import NetworkNames
     from p2pcache.agent.naming import Naming
     from p2pcache.agent.network_slot import NetworkSlot
+    from p2pcache.agent.openings import Openings
     from p2pcache.agent.origins import Origins
     from p2pcache.agent.preload.preloads import Preloads
     from p2pcache.agent.pulls import Pulls
@@ -54,6 +55,7 @@ class Parts:
     preloads: Preloads
     last_copies: LastCopies
     naming: Naming
+    openings: Openings
     adopter: Adopter
     origins: Origins
     rates: HourlyRates

@@ -159,10 +159,19 @@ def count_received(parts: Parts, report: PullReport) -> None:
 
 
 async def tell_complete(parts: Parts, resolution: Resolution) -> None:
-    """Say to others that a manifest's blobs are all here, if they are, and others may know."""
+    """Say to others that a manifest's blobs are all here, if they are, and others may know. What
+    they may not know yet is looked into (`agent.openings`).
+    """
+    parts.openings.wake()
+    if resolution.manifest is not None:
+        await tell_of(parts, [resolution.manifest.cid()])
+
+
+async def tell_of(parts: Parts, manifests: Sequence[bytes]) -> None:
+    """As `tell_complete`, of manifests by their CIDs."""
     opened = parts.network.current
-    if opened is not None and resolution.manifest is not None:
-        cid = resolution.manifest.cid()
+    for cid in manifests if opened is not None else ():
+        assert opened is not None
         if await trio.to_thread.run_sync(parts.store.is_complete, cid):
             opened.possess([cid])
 

@@ -16,6 +16,7 @@ import trio
 
 from p2pcache.agent.adopt import hub_adopter, ollama_adopter
 from p2pcache.agent.adoption.adopter import Adopter
+from p2pcache.agent.adoption.hub_word import HubWord
 from p2pcache.agent.bitswap import AgentBitswap
 from p2pcache.agent.bucket.source import BucketSource
 from p2pcache.agent.ipfs import Ipfs
@@ -25,9 +26,10 @@ from p2pcache.agent.lean import keep_lean
 from p2pcache.agent.names import NetworkNames
 from p2pcache.agent.naming import Naming
 from p2pcache.agent.network_slot import NetworkSlot
+from p2pcache.agent.openings import Openings
 from p2pcache.agent.origins import Origins
 from p2pcache.agent.parts import Parts
-from p2pcache.agent.peering import tell_complete
+from p2pcache.agent.peering import tell_complete, tell_of
 from p2pcache.agent.preload.preloads import Preloads
 from p2pcache.agent.public import AgentPublic
 from p2pcache.agent.pulls import Pulls
@@ -96,8 +98,9 @@ async def open_agent(
             kubos = Kubos(config.ipfs, lambda place, s: KuboSource(place, KuboOptions(present_s=s)))
             s3_objects = partial(objects_of_s3, config.s3, workers, odometer)
             s3 = S3Source(workers.call, config.s3)
+            hf = HfSource(workers.call, HfOptions(ca_file=config.ca_file))
             sources: list[Source] = [
-                HfSource(workers.call, HfOptions(ca_file=config.ca_file)),
+                hf,
                 HttpSource(HttpOptions(ca_file=config.ca_file)),
                 BucketSource(s3, s3_objects),
                 s3,
@@ -141,7 +144,9 @@ async def open_agent(
                 local, shown = ipfs.blocks.local, ipfs.open_blocks.local
                 here = BlocksSource(local, shown)
                 resolver = Resolver(sources, store, config.resolve, time.time, names, here)
-                adopter = Adopter(store, workers, pulls, resolver, config.adopt, config.home)
+                openings = Openings(store, resolver, workers, config.fetch)
+                word = HubWord(hf.is_open, trio.current_time)
+                adopter = Adopter(store, workers, pulls, resolver, config.adopt, config.home, word)
                 last_copies = LastCopies(
                     store, network, resolver, time.time, lambda: preloads.spared
                 )
@@ -179,6 +184,7 @@ async def open_agent(
                     preloads=preloads,
                     last_copies=last_copies,
                     naming=naming,
+                    openings=openings,
                     adopter=adopter,
                     origins=origins,
                     rates=rates,
@@ -198,6 +204,8 @@ async def open_agent(
                 nursery.start_soon(keep_running, preloads.run, parts)
                 naming.after = partial(list_named, parts)
                 nursery.start_soon(keep_running, naming.run)
+                openings.opened = partial(tell_of, parts)
+                nursery.start_soon(keep_running, openings.run)
                 adopter.tell = partial(tell_complete, parts)
                 nursery.start_soon(keep_running, adopter.run)
                 nursery.start_soon(keep_running, parts.ipfs.run, parts)

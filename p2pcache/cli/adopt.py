@@ -29,18 +29,28 @@ KINDS = {"hub": "Hugging Face cache", "ollama": "Ollama's store", "folder": "fol
 )
 @click.argument("folder", required=False, metavar="DIR")
 @click.option("--private", is_flag=True, help="For this agent alone.")
+@click.option("--public", is_flag=True, help="All of a Hugging Face cache is for others.")
 @click.option("--wait", is_flag=True, help="Until all of it is hashed.")
 @click.option("--list", "listed", is_flag=True, help="What is adopted, and how far it is.")
 @output_options
-def adopt(folder: str | None, printer: Printer, *, private: bool, wait: bool, listed: bool) -> None:
+def adopt(
+    folder: str | None,
+    printer: Printer,
+    *,
+    private: bool,
+    public: bool,
+    wait: bool,
+    listed: bool,
+) -> None:
     """Use the files of DIR from where they lie, for this agent and the others of its network.
 
     DIR is any folder, a Hugging Face cache (both layouts) or Ollama's store. Its files are hashed
     in the background, while no download runs; none is copied, changed or removed. A file that
-    changes is served no more at once, and is hashed again.
+    changes is served no more at once, and is hashed again. Of a Hugging Face cache others get what
+    its hub gives to everybody.
     """
     if listed:
-        if folder is not None or private or wait:
+        if folder is not None or private or public or wait:
             raise UsageError("--list shows all that is adopted", hint="leave the rest out")
         with connect(embed=True) as agent:
             found = agent.adopted()
@@ -52,8 +62,12 @@ def adopt(folder: str | None, printer: Printer, *, private: bool, wait: bool, li
         return
     if folder is None:
         raise UsageError("what is to be adopted?", hint="`p2pcache adopt DIR`, or --list")
+    if private and public:
+        raise UsageError("--private and --public say the opposite", hint="leave one of them out")
     with connect(embed=True) as agent, ProgressDisplay(printer) as display:
-        answer = agent.adopt(folder, private=private, wait=wait, on_progress=display.update)
+        answer = agent.adopt(
+            folder, private=private, public=public, wait=wait, on_progress=display.update
+        )
         is_for_now = agent.embedded and not wait
     printer.show("adopt", answer, [answer["folder"]])
     printer.note(f"{KINDS[answer['kind']]}: {adopted_state(answer)}")
@@ -86,8 +100,10 @@ def adopted_state(one: AdoptedAnswer) -> str:
     if left_out:
         why = ", ".join(f"{count} {reason}" for reason, count in sorted(one["left_out"].items()))
         parts.append(f"left out: {why}")
-    if one["private"]:
-        parts.append("private")
+    if one["kept_files"]:
+        parts.append(f"{counted(one['kept_files'], 'file')} for this agent alone")
+    if one["private"] or one["public"]:
+        parts.append("private" if one["private"] else "public")
     return "; ".join(parts)
 
 

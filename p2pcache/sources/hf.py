@@ -15,13 +15,13 @@ from p2pcache.content.refs import HfRef
 from p2pcache.errors import UsageError
 from p2pcache.lanes.orders import Location, Tls
 from p2pcache.sources.hf_listing import HfListRequest, list_hf
-from p2pcache.sources.port import SourceKind
+from p2pcache.sources.port import Credentials, SourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from p2pcache.content.refs import Ref
-    from p2pcache.sources.port import Credentials, Listing
+    from p2pcache.sources.port import Listing
 
 PUBLIC_HUB = "https://huggingface.co"
 DEFAULT_REVISION = "main"
@@ -80,6 +80,15 @@ class HfSource:
         request = replace(request, revision=immutable or request.revision, commit_only=True)
         listing = await self._run_sync(list_hf, request)
         return immutable in (None, listing.immutable)
+
+    async def is_open(self, ref: HfRef, endpoint: str) -> bool:
+        """Whether who brings no token may read a repository: it is neither gated nor private. One
+        request. `endpoint`: of its hub; "": the configured one. Errors as of `list`: NotFound or
+        Denied for what is private.
+        """
+        nobody = Credentials(hf_endpoint=endpoint or None)
+        request = replace(self._request(ref, nobody), commit_only=True)
+        return not (await self._run_sync(list_hf, request)).gated
 
     def _request(self, ref: Ref, credentials: Credentials) -> HfListRequest:
         if not isinstance(ref, HfRef):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from p2pcache.store.blobs import Adoption, BlobInfo, Blobs
     from p2pcache.store.index import Index
 
+HUB = "hub"  # the kind of a Hugging Face cache
 _CHUNK = 500
 
 
@@ -48,13 +49,22 @@ class AdoptedFile:
 @dataclass(frozen=True, slots=True)
 class AdoptedFolder:
     """`path`: absolute and real. `kind`: what lies there (`agent.adoption.look`). `private`: no
-    other agent gets what is known from here alone. `added_at`: unix seconds.
+    other agent gets what is known from here alone. `added_at`: unix seconds. Of a Hugging Face
+    cache: `public`: all of it is for others, by the user's word; `endpoint`: whose word decides
+    else (`agent.adoption.hub_word`), "" for the configured hub.
     """
 
     path: str
     kind: str
     private: bool
     added_at: float
+    public: bool = False
+    endpoint: str = ""
+
+    @property
+    def by_word(self) -> bool:
+        """Whether others get what its hub gives to everybody, and no more."""
+        return self.kind == HUB and not (self.private or self.public)
 
 
 class Adoptions:
@@ -70,9 +80,13 @@ class Adoptions:
     def folders(self) -> list[AdoptedFolder]:
         """All of them, oldest first."""
         rows = self._index.read(
-            "SELECT path, kind, private, added_at FROM adopted_folders ORDER BY added_at, path"
+            "SELECT path, kind, private, added_at, coalesce(is_open, 0), coalesce(endpoint, '') "
+            "FROM adopted_folders LEFT JOIN adopted_hubs ON folder = path ORDER BY added_at, path"
         )
-        return [AdoptedFolder(path, kind, bool(private), at) for path, kind, private, at in rows]
+        return [
+            AdoptedFolder(path, kind, bool(private), at, bool(public), endpoint)
+            for path, kind, private, at, public, endpoint in rows
+        ]
 
     def add(self, folder: AdoptedFolder) -> None:
         """Keep a folder, or say anew what kind it is and who gets it."""
@@ -82,11 +96,21 @@ class Adoptions:
                 "kind = excluded.kind, private = excluded.private",
                 (folder.path, folder.kind, folder.private, folder.added_at),
             )
+            connection.execute(  # what another hub said counts no more
+                "DELETE FROM adopted_open WHERE folder = ?1 AND NOT EXISTS "
+                "(SELECT 1 FROM adopted_hubs WHERE folder = ?1 AND endpoint = ?2)",
+                (folder.path, folder.endpoint),
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO adopted_hubs VALUES (?,?,?)",
+                (folder.path, folder.endpoint, folder.public),
+            )
 
     def remove(self, folder: str) -> None:
         """Forget a folder and all that was hashed of it."""
         with self._index.write("letting a folder go") as connection:
-            connection.execute("DELETE FROM adopted_files WHERE folder = ?", (folder,))
+            for table in ("adopted_files", "adopted_hubs", "adopted_open"):
+                connection.execute(f"DELETE FROM {table} WHERE folder = ?", (folder,))
             connection.execute("DELETE FROM adopted_folders WHERE path = ?", (folder,))
 
     def adopt(self, items: Sequence[Adoption]) -> list[BlobInfo | None]:
@@ -123,10 +147,24 @@ class Adoptions:
     def drop(self, folder: str, paths: Collection[str]) -> None:
         """These are not there any more, or are other files now."""
         with self._index.write("forgetting files") as connection:
-            connection.executemany(
-                "DELETE FROM adopted_files WHERE folder = ? AND path = ?",
-                [(folder, path) for path in paths],
-            )
+            for table in ("adopted_files", "adopted_open"):
+                connection.executemany(
+                    f"DELETE FROM {table} WHERE folder = ? AND path = ?",
+                    [(folder, path) for path in paths],
+                )
+
+    def open_paths(self, folder: str) -> set[str]:
+        """The files of a Hugging Face cache that everybody may read, by its hub's word."""
+        rows = self._index.read("SELECT path FROM adopted_open WHERE folder = ?", (folder,))
+        return {path for (path,) in rows}
+
+    def set_open(self, folder: str, paths: Collection[str]) -> None:
+        """Everybody may read these, and no others of the folder."""
+        with self._index.write("noting what a hub said") as connection:
+            connection.execute("DELETE FROM adopted_open WHERE folder = ?", (folder,))
+            rows = [(folder, path) for path in paths]
+            if rows:
+                insert_many(connection, "INSERT INTO adopted_open VALUES", rows)
 
     def missing(self, sha256s: Iterable[bytes]) -> set[bytes]:
         """Those of which no blob is known."""
@@ -140,14 +178,19 @@ class Adoptions:
         return set(asked) - known
 
     def private(self) -> frozenset[bytes]:
-        """Raw sha2-256 of the files of private folders that no other folder has. Cheap to ask
-        again: it is read anew when the index changed.
+        """Raw sha2-256 of the files of private folders, and of Hugging Face caches without their
+        hub's word, that no other folder has. Cheap to ask again: it is read anew when the index
+        changed.
         """
         changes = self._index.changes
         if self._private[0] != changes:
             rows = self._index.read(
                 "SELECT sha256 FROM adopted_files f JOIN adopted_folders d ON d.path = f.folder "
-                "GROUP BY sha256 HAVING min(d.private) = 1"
+                "LEFT JOIN adopted_hubs h ON h.folder = f.folder "
+                "LEFT JOIN adopted_open o ON o.folder = f.folder AND o.path = f.path "
+                "GROUP BY sha256 HAVING min(d.private OR "
+                "(d.kind = ? AND NOT coalesce(h.is_open, 0) AND o.path IS NULL)) = 1",
+                (HUB,),
             )
             self._private = changes, frozenset(sha256 for (sha256,) in rows)
         return self._private[1]

@@ -143,6 +143,23 @@ CREATE TABLE uploads (
   PRIMARY KEY (place, digest)
 );
 """
+# Who restricted a manifest (`store.rights`; in older indexes that is not known), and which files of
+# a manifest an origin was seen to give to everybody; of adopted Hugging Face caches which hub is
+# asked, whether the user says that all of it is open, and what is by the hub's word.
+_SCHEMA_11 = """
+CREATE TABLE restricted_by (
+  manifest BLOB NOT NULL, origin TEXT NOT NULL, PRIMARY KEY (manifest, origin)
+) WITHOUT ROWID;
+CREATE TABLE given (
+  digest BLOB NOT NULL, manifest BLOB NOT NULL, PRIMARY KEY (digest, manifest)
+) WITHOUT ROWID;
+CREATE TABLE adopted_hubs (
+  folder TEXT PRIMARY KEY, endpoint TEXT NOT NULL, is_open INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE adopted_open (
+  folder TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (folder, path)
+) WITHOUT ROWID;
+"""
 # step n turns schema n into schema n + 1; an empty file is schema 0
 _STEPS = (
     _SCHEMA,
@@ -155,6 +172,7 @@ _STEPS = (
     _SCHEMA_8,
     _SCHEMA_9,
     _SCHEMA_10,
+    _SCHEMA_11,
 )
 SCHEMA_VERSION = len(_STEPS)
 

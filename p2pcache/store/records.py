@@ -17,6 +17,7 @@ from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.manifest import Manifest, parse
 from p2pcache.store.index import IN_CHUNK, insert_many
+from p2pcache.store.rights import NAMES_OF_FILES, Rights, note_word
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
     from p2pcache.store.index import Index
 
-OTHERS = "peers"  # the source of a resolution that is another agent's word, and no origin's
 _CARRIED = (  # every table but those of blobs and blocks: their files say more
     "restricted",
+    "restricted_by",
+    "given",
     "names",
     "manifests",
     "manifest_files",
@@ -45,18 +47,11 @@ _CARRIED = (  # every table but those of blobs and blocks: their files say more
     "pinned_blobs",
     "adopted_folders",
     "adopted_files",
+    "adopted_hubs",
+    "adopted_open",
     "origin_costs",
     "origin_content",
 )
-_NAMES_OF_FILES = (  # a manifest's digest -> the blob: sha2-256 by itself, git sha1 by its alias
-    "SELECT f.cid, f.digest, coalesce(n.sha256, substr(f.digest, 3)) AS sha256 "
-    "FROM manifest_files f LEFT JOIN names n ON n.name = f.digest"
-)
-# Who tells what a name means without having been asked as its origin: opens nothing. A file of this
-# machine says nothing of who may read it: what was downloaded with a token lies there as well.
-_NO_ORIGIN = (OTHERS, "blocks", "ipfs", "kubo", "file")
-_STORES = ("s3", "gcs", "azure", "oci", "http")
-_OPEN = "SELECT manifest FROM resolutions WHERE NOT gated AND source NOT IN (?,?,?,?,?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +99,7 @@ class Records:
     def __init__(self, index: Index, *, max_receipts: int) -> None:
         self._index = index
         self._max_receipts = max_receipts
+        self.rights = Rights(index)
 
     def put_manifest(self, manifest: Manifest) -> bytes:
         """Keep a manifest; gives its CID. Idempotent."""
@@ -128,8 +124,7 @@ class Records:
         """Remember what a ref means now; replaces what it meant before. What a branch meant is kept
         by its commit, for as long as its manifest: its hub may still give it.
 
-        A manifest that was gated once stays restricted when the ref moves on, until an origin that
-        we asked says that it is open, and none says that it is not.
+        A manifest that was gated once stays restricted when the ref moves on (`store.rights`).
         """
         with self._index.write("recording a resolution") as connection:
             _keep_by_commit(connection, row)
@@ -140,21 +135,7 @@ class Records:
                     row.resolved_at, row.gated, row.credential_used, row.extras,
                 ),
             )  # fmt: skip
-            if row.gated:
-                connection.execute("INSERT OR IGNORE INTO restricted VALUES (?)", (row.manifest,))
-            elif row.source not in _NO_ORIGIN:
-                connection.execute(
-                    "DELETE FROM restricted WHERE manifest = ?1 AND NOT EXISTS "
-                    "(SELECT 1 FROM resolutions WHERE manifest = ?1 AND gated)",
-                    (row.manifest,),
-                )
-
-    def restrict(self, manifest: bytes) -> None:
-        """Nobody may read a manifest without a right to, until an origin that we asked says that it
-        is open.
-        """
-        with self._index.write("restricting a manifest") as connection:
-            connection.execute("INSERT OR IGNORE INTO restricted VALUES (?)", (manifest,))
+            note_word(connection, row)
 
     def resolution(self, canonical: str) -> Resolution | None:
         """What the ref meant last time."""
@@ -181,48 +162,6 @@ class Records:
         """The refs that mean a manifest, newest first."""
         return self._resolutions("WHERE manifest = ? ORDER BY resolved_at DESC", (manifest,))
 
-    def restricted_manifests(self) -> set[bytes]:
-        """Manifests that nobody may read without a right to: gated at their origin when they were
-        resolved, and open at none that we asked ourselves.
-        """
-        rows = self._index.read(f"SELECT manifest FROM restricted EXCEPT {_OPEN}", _NO_ORIGIN)
-        return {bytes(cid) for (cid,) in rows}
-
-    def private_stores(self) -> set[bytes]:
-        """Restricted manifests that are so for a login to a store or a registry alone: no hub says
-        that they are gated.
-        """
-        rows = self._index.read(
-            "SELECT manifest FROM resolutions WHERE gated GROUP BY manifest "
-            "HAVING min(source IN (?,?,?,?,?))",
-            _STORES,
-        )
-        return {bytes(cid) for (cid,) in rows}
-
-    def open_manifests(self) -> set[bytes]:
-        """Manifests that an origin that we asked ourselves gives to everybody."""
-        rows = self._index.read(_OPEN, _NO_ORIGIN)
-        return {bytes(cid) for (cid,) in rows}
-
-    def hidden_manifests(self, among: Collection[bytes]) -> set[bytes]:
-        """Of these the restricted ones, and those of no origin (another agent's word, a CID) that
-        list a file of a restricted one that is open nowhere.
-        """
-        restricted = self.restricted_manifests()
-        hidden = restricted.intersection(among)
-        of_nobody = set(among) - restricted - self.open_manifests()
-        if not restricted or not of_nobody:
-            return hidden
-        # 0.2 s beside a restricted manifest of 50,000 files, once for what is of no origin
-        rows = self._index.read(
-            f"WITH open AS ({_OPEN}), files AS ({_NAMES_OF_FILES}) "
-            "SELECT DISTINCT cid FROM files WHERE cid NOT IN open AND sha256 IN "
-            "(SELECT sha256 FROM files WHERE cid IN restricted AND cid NOT IN open "
-            "EXCEPT SELECT sha256 FROM files WHERE cid IN open)",
-            _NO_ORIGIN,
-        )
-        return hidden | of_nobody.intersection(bytes(cid) for (cid,) in rows)
-
     def manifests_with(self, digests: Sequence[bytes]) -> dict[bytes, set[bytes]]:
         """For each digest (as manifests name it) the manifests that have it."""
         found: dict[bytes, set[bytes]] = {}
@@ -238,7 +177,7 @@ class Records:
     def manifests_of_blobs(self, sha256s: Collection[bytes]) -> dict[bytes, set[bytes]]:
         """For each blob (raw sha2-256) the manifests that list it; goes through all of them."""
         found: dict[bytes, set[bytes]] = {}
-        for cid, sha256 in self._index.read(f"SELECT cid, sha256 FROM ({_NAMES_OF_FILES})"):
+        for cid, sha256 in self._index.read(f"SELECT cid, sha256 FROM ({NAMES_OF_FILES})"):
             if sha256 in sha256s:
                 found.setdefault(bytes(sha256), set()).add(bytes(cid))
         return found
@@ -253,7 +192,7 @@ class Records:
         """Manifests whose blobs are all here."""
         rows = self._index.read(
             "SELECT cid FROM manifests EXCEPT SELECT a.cid FROM "
-            f"({_NAMES_OF_FILES}) a WHERE NOT EXISTS "
+            f"({NAMES_OF_FILES}) a WHERE NOT EXISTS "
             "(SELECT 1 FROM blobs b WHERE b.sha256 = a.sha256)"
         )
         return {bytes(cid) for (cid,) in rows}
@@ -262,7 +201,7 @@ class Records:
         """Whether a manifest is kept and all its blobs are here."""
         rows = self._index.read(
             "SELECT 1 FROM manifests m WHERE m.cid = ?1 AND NOT EXISTS (SELECT 1 FROM "
-            f"({_NAMES_OF_FILES} WHERE f.cid = ?1) a "
+            f"({NAMES_OF_FILES} WHERE f.cid = ?1) a "
             "WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.sha256 = a.sha256))",
             (cid,),
         )
@@ -280,21 +219,21 @@ class Records:
         with self._index.write("forgetting a manifest") as connection:
             for table, column in (
                 ("resolutions", "manifest"), ("pins", "target"),
-                ("manifest_files", "cid"), ("manifests", "cid"),
+                ("manifest_files", "cid"), ("manifests", "cid"), ("given", "manifest"),
             ):  # fmt: skip
                 connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (cid,))
 
     def only_in(self, cid: bytes) -> set[bytes]:
         """Raw sha2-256 of the blobs that no other manifest and no pin refers to."""
         rows = self._index.read(
-            f"SELECT a.sha256 FROM ({_NAMES_OF_FILES} WHERE f.cid = ?) a "
+            f"SELECT a.sha256 FROM ({NAMES_OF_FILES} WHERE f.cid = ?) a "
             f"WHERE NOT EXISTS (SELECT 1 FROM pins p WHERE p.target = a.sha256)",
             (cid,),
         )
         mine = {bytes(sha256) for (sha256,) in rows}
         if mine:
             others = self._index.read(
-                f"SELECT DISTINCT a.sha256 FROM ({_NAMES_OF_FILES} WHERE f.cid != ?) a", (cid,)
+                f"SELECT DISTINCT a.sha256 FROM ({NAMES_OF_FILES} WHERE f.cid != ?) a", (cid,)
             )
             mine.difference_update(bytes(sha256) for (sha256,) in others)
         return mine
@@ -304,7 +243,7 @@ class Records:
         own name.
         """
         rows = self._index.read(
-            f"SELECT sha256 FROM blobs EXCEPT SELECT a.sha256 FROM ({_NAMES_OF_FILES}) a "
+            f"SELECT sha256 FROM blobs EXCEPT SELECT a.sha256 FROM ({NAMES_OF_FILES}) a "
             "UNION SELECT b.sha256 FROM blobs b JOIN pins p ON p.target = b.sha256"
         )
         return {bytes(sha256) for (sha256,) in rows}
@@ -327,7 +266,7 @@ class Records:
         """Raw sha2-256 of every blob that a pin keeps, and of the names still to be fetched."""
         rows = self._index.read(
             "SELECT target FROM pins WHERE length(target) = 32 UNION "
-            f"SELECT a.sha256 FROM ({_NAMES_OF_FILES}) a JOIN pins p ON p.target = a.cid"
+            f"SELECT a.sha256 FROM ({NAMES_OF_FILES}) a JOIN pins p ON p.target = a.cid"
         )
         return {bytes(target) for (target,) in rows}
 
@@ -339,7 +278,7 @@ class Records:
         rows = self._index.read(
             "SELECT m.cid, m.files, count(a.digest), m.total_bytes, coalesce(sum(b.size), 0), "
             "coalesce(max(b.last_used), 0), EXISTS (SELECT 1 FROM pins WHERE target = m.cid) "
-            f"FROM manifests m LEFT JOIN ({_NAMES_OF_FILES}) a ON a.cid = m.cid "
+            f"FROM manifests m LEFT JOIN ({NAMES_OF_FILES}) a ON a.cid = m.cid "
             "LEFT JOIN blobs b ON b.sha256 = a.sha256 GROUP BY m.cid ORDER BY 6 DESC"
         )
         listed = []
@@ -354,7 +293,7 @@ class Records:
         manifest = self.get_manifest(cid)
         assert manifest is not None, "its row was read just now"
         rows = self._index.read(
-            f"SELECT a.digest FROM ({_NAMES_OF_FILES} WHERE f.cid = ?) a "
+            f"SELECT a.digest FROM ({NAMES_OF_FILES} WHERE f.cid = ?) a "
             "JOIN blobs b ON b.sha256 = a.sha256",
             (cid,),
         )

@@ -75,6 +75,7 @@ class Store:
         self._clock = clock
         self._blobs = Blobs(layout, index, clock)
         self._records = Records(index, max_receipts=options.max_receipts)
+        self.rights = self._records.rights
         self.others = OtherAgents(index)
         self.preloads = PreloadRows(index)
         self.spent = SpentRows(index)
@@ -493,7 +494,7 @@ class Store:
     def restrict(self, manifest: Manifest) -> None:
         """Keep a manifest as restricted, before anything of it is here."""
         self._records.put_manifest(manifest)
-        self._records.restrict(manifest.cid())
+        self.rights.restrict(manifest.cid())
 
     def names_of(self, sha256s: Collection[bytes]) -> list[str]:
         """What manifests that list these blobs are called: by a ref, else by their CID. Sorted."""
@@ -501,19 +502,15 @@ class Store:
 
     def restricted_manifests(self) -> set[bytes]:
         """Manifests that nobody may read without a right to."""
-        return self._records.restricted_manifests()
+        return self.rights.restricted_manifests()
 
     def private_stores(self) -> set[bytes]:
         """Manifests that are restricted for a login to a store or a registry alone."""
-        return self._records.private_stores()
-
-    def open_manifests(self) -> set[bytes]:
-        """Manifests that an origin gives to everybody, as far as we asked it ourselves."""
-        return self._records.open_manifests()
+        return self.rights.private_stores()
 
     def hidden_manifests(self, among: Collection[bytes]) -> set[bytes]:
         """Of these manifests those that are restricted, or show files of a restricted one."""
-        return self._records.hidden_manifests(among)
+        return self.rights.hidden_manifests(among)
 
     def manifests_with(self, digests: Sequence[bytes]) -> dict[bytes, set[bytes]]:
         """For each digest the manifests that have it."""

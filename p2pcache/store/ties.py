@@ -43,7 +43,7 @@ class Ties:
         the blobs of a manifest, unless that is hidden: loose blocks are given to everybody. Raises
         Untrusted for a block that is not its CID's.
         """
-        if self._records.hidden_manifests([manifest]):
+        if self._records.rights.hidden_manifests([manifest]):
             return
         kept = []
         with self._holds.running() as hold:

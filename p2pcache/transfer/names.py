@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from p2pcache.content.peerid import PeerId, format_peer_id, parse_peer_id
 from p2pcache.sources.port import ListedFile, Listing
-from p2pcache.store import records
+from p2pcache.store import rights
 from p2pcache.units import format_duration
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from p2pcache.content.manifest import Manifest
     from p2pcache.content.signed import SignedResolution
 
-OTHERS = records.OTHERS  # the source of a listing that is another agent's word
+OTHERS = rights.OTHERS  # the source of a listing that is another agent's word
 CLOCK_SKEW_S = 300.0  # a word from further ahead than this is a clock that cannot be trusted
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pcache.content.address_secrets import plain_key
 from p2pcache.content.digests import WholeDigests, is_git_sha1
 from p2pcache.content.unixfs import file_root
 from p2pcache.content.verify import verify_whole
@@ -29,7 +30,7 @@ from p2pcache.transfer.want import Origin, PullReport, Wanted
 if TYPE_CHECKING:
     from p2pcache.content.refs import Ref
     from p2pcache.lanes.orders import Location
-    from p2pcache.sources.port import Credentials, ListedFile, Source
+    from p2pcache.sources.port import Credentials, ListedFile, Listing, Source
     from p2pcache.store.rooted import AnyBlob
     from p2pcache.store.store import Hold, Store
     from p2pcache.transfer.policy import TransferOptions
@@ -186,10 +187,26 @@ async def pull(
             hash_once=hash_once,
         )
     if source is not None and source.kind is SourceKind.ORIGIN:
+        if resolution.manifest is not None and came_whole(resolution.listing, missing, report):
+            digests = [w.digest for w in missing if w.digest is not None]
+            give = context.store.rights.give
+            await trio.to_thread.run_sync(give, resolution.manifest.cid(), digests)
         came = (report.blobs[w.path] for w in missing)
         named = ((b.sha256, b.size) for b in came if isinstance(b, BlobInfo))
         context.spending.arrived(resolution.listing.endpoint, named)
     return report
+
+
+def came_whole(listing: Listing, missing: Sequence[Wanted], report: PullReport) -> bool:
+    """Whether an origin gave every byte of what was missing, as it gives it to everybody: nothing
+    came from others, or was here of an earlier pull. An address that is signed is a login.
+    """
+    if listing.gated or any(plain_key(w.key) != w.key for w in missing):
+        return False
+    used = [s for s in report.statistics.sources if s.kept_bytes]
+    sizes = {_identity(w): w.size_bytes for w in missing}
+    kept = sum(s.kept_bytes for s in used)
+    return all(s.kind is SourceKind.ORIGIN for s in used) and kept >= sum(sizes.values())
 
 
 async def _by_blocks(

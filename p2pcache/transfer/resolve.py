@@ -333,7 +333,11 @@ class Resolver:
                 self._keep_unlisted(replace(resolution, listing=listing))
             return resolution
         if len(files) == len(resolution.listing.files):
-            return self.record(resolution.ref, listing)
+            recorded = self.record(resolution.ref, listing)
+            if recorded.manifest is not None and not listing.gated:
+                arrived = _from_origin_alone(resolution.listing, blobs)
+                self._store.rights.give(recorded.manifest.cid(), arrived)
+            return recorded
         manifest = manifest_of(listing)
         if manifest is not None:
             keep = self._store.restrict if listing.gated else self._store.put_manifest
@@ -498,6 +502,15 @@ def _checked(listing: Listing) -> Listing:
     for file in listing.files:
         safe_path(file.path)
     return listing
+
+
+def _from_origin_alone(listing: Listing, blobs: Mapping[str, AnyBlob]) -> list[bytes]:
+    """What had no name before it arrived: nobody else could be asked for it. An address that is
+    signed is a login.
+    """
+    unnamed = [f for f in listing.files if f.name is None and plain_key(f.key) == f.key]
+    found = [blobs[f.path] for f in unnamed]
+    return [blob.digest for blob in found if isinstance(blob, BlobInfo)]
 
 
 def _named(file: ListedFile, blob: AnyBlob) -> ListedFile:

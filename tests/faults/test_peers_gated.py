@@ -260,3 +260,38 @@ def test_what_is_gated_stays_so_while_it_arrives(tmp_path: Path, repo: HubRepo, 
                 b.get(f"sha256:{repo.files[LARGE].sha256}")
         assert pull.error is None
         assert sent(a) == 0
+
+
+def test_what_an_open_repository_has_too_is_open_before_and_after_the_gated_one_came(
+    tmp_path: Path,
+):
+    """Of one file the open one came first; the other was here of the gated one, and its bytes are
+    asked of the open one.
+    """
+    licence, notice = text("a licence\n" * 20), text("a notice\n" * 20)
+    repos = [
+        build_repo(tmp_path / at, files, repo_id=f"demo/{at}")
+        for at, files in (
+            ("one", {"LICENSE": licence}),
+            ("model", {"LICENSE": licence, "NOTICE": notice, LARGE: lfs(2 * MIB, 9)}),
+            ("two", {"NOTICE": notice, "config.json": text("{}")}),
+        )
+    ]
+    gated = repos[1]
+    with at_most(120), hub_stub(*repos) as hub, network(tmp_path, 2) as (a, b):
+        hub.gated.add("demo/model")
+        for repo in repos:
+            credentials = with_token(hub)
+            a.get(f"hf://{repo.repo_id}", credentials=credentials, hf_cache=False)
+        names = {path: f"sha256:{file.sha256}" for path, file in gated.files.items()}
+        b.get(names["LICENSE"])
+        wait_until(lambda: is_given(b, names["NOTICE"]), "it is asked for", 30.0)
+        assert not is_given(b, names[LARGE])
+
+
+def is_given(agent: Agent, ref: str) -> bool:
+    try:
+        agent.get(ref)
+    except errors.NotFound:
+        return False
+    return True

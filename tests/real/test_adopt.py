@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,7 +17,9 @@ from p2pcache.errors import NotFound, P2PCacheError
 from tests.support.adopted import OLD_S, adopt, adopted, old_cache, write_old
 from tests.support.agents import running_agent
 from tests.support.blobs import MIB, sha256_file
-from tests.support.hub_repo import build_repo
+from tests.support.hub_cache import LAYOUTS, age, share
+from tests.support.hub_repo import build_repo, lfs, text
+from tests.support.hub_stub import GOOD_TOKEN, hub_stub
 from tests.support.network import network, wait_until
 from tests.support.nginx import nginx, static_hub
 from tests.support.pulling import Pull
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.agents import Agent
+    from tests.support.hub_repo import HubRepo
+    from tests.support.hub_stub import HubStub
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +55,10 @@ def refused(agent: Agent, sha256: str) -> type[Exception] | None:
     except P2PCacheError as exc:
         return type(exc)
     return None
+
+
+def is_got(agent: Agent, sha256: str) -> bool:
+    return refused(agent, sha256) is None
 
 
 def no_bans(agent: Agent) -> bool:
@@ -108,11 +118,11 @@ def test_a_hub_cache_in_both_layouts_spares_the_hub_for_everybody(tmp_path: Path
         nginx(site, tmp_path / "nginx", extra=extra) as hub,
         network(tmp_path, 2, settings=QUICK) as (a, b),
     ):
-        done = adopt(a, cache.parent)
-        assert (done["folder"], done["kind"]) == (str(cache), "hub")
+        credentials = {"hf_endpoint": hub.url}
+        done = adopt(a, cache.parent, credentials=credentials)
+        assert (done["folder"], done["kind"], done["kept_files"]) == (str(cache), "hub", 0)
         assert done["files"] == len({f.sha256 for f in repo.files.values()})
         sent = hub.body_bytes()
-        credentials = {"hf_endpoint": hub.url}
         told = a.get("hf://demo/model", credentials=credentials)
         assert (told["total_bytes"], told["fetched_bytes"]) == (repo.total_bytes, 0)
         assert hub.body_bytes() - sent < 20_000, "nothing but listings"
@@ -120,6 +130,70 @@ def test_a_hub_cache_in_both_layouts_spares_the_hub_for_everybody(tmp_path: Path
         assert hub.body_bytes() - sent < repo.total_bytes // 2, "while it looks, a block"
         brought = {s["kind"]: s["bytes"] for s in b.why()["sources"]}
         assert brought["peer"] > repo.total_bytes // 2
+
+
+def downloaded(hub: HubStub, cache: Path, *repos: HubRepo, layout: str) -> None:
+    """What huggingface_hub itself leaves of them, with a token; written long ago."""
+    code = "import huggingface_hub as h, sys; [h.snapshot_download(r) for r in sys.argv[1:]]"
+    settings = {"HF_HUB_CACHE": str(cache), "HF_ENDPOINT": hub.url, "HF_TOKEN": GOOD_TOKEN}
+    subprocess.run(
+        [sys.executable, "-c", code, *(repo.repo_id for repo in repos)],
+        env={**os.environ, **settings},
+        capture_output=True,
+        check=True,
+    )
+    for repo in repos if layout == "shared" else ():
+        for file in (f for f in repo.files.values() if f.lfs):
+            share(cache, repo, file.etag)
+    age(cache)
+
+
+@pytest.fixture
+def two_repos(tmp_path: Path) -> list[HubRepo]:
+    """A file of each is its own; one is the same, and lies in each."""
+    both = text("a licence of both")
+    return [
+        build_repo(
+            tmp_path / name,
+            {"LICENSE": both, "weights": lfs(2 * MIB + at, at + 1)},
+            repo_id=f"demo/{name}",
+        )
+        for at, name in enumerate(("open", "gated"))
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_of_a_hub_cache_others_get_what_its_hub_gives_to_everybody(
+    tmp_path: Path, two_repos: list[HubRepo], layout: str
+):
+    opened, gated = two_repos
+    with hub_stub(opened, gated) as hub, network(tmp_path, 2, settings=QUICK) as (a, b):
+        hub.gated.add(gated.repo_id)
+        downloaded(hub, tmp_path / "hub", *two_repos, layout=layout)
+        hub.asked.clear()
+        done = adopt(a, tmp_path / "hub", credentials={"hf_endpoint": hub.url})
+        assert (done["files"], done["kept_files"]) == (4, 2)
+        assert "without a token" in done["notes"][0]
+        assert {one.authorization for one in hub.asked} == {None}
+        for file in opened.files.values():
+            wait_until(partial(is_got, b, file.sha256), "the hub gives it to everybody", 30.0)
+        assert refused(b, gated.files["weights"].sha256) is NotFound
+        assert a.get(f"sha256:{gated.files['weights'].sha256}")["fetched_bytes"] == 0
+
+
+def test_of_a_hub_cache_whose_hub_cannot_be_asked_others_get_what_the_user_gives_them(
+    tmp_path: Path, two_repos: list[HubRepo]
+):
+    opened, gated = two_repos
+    with hub_stub(opened, gated) as hub, network(tmp_path, 2, settings=QUICK) as (a, b):
+        downloaded(hub, tmp_path / "hub", *two_repos, layout="old")
+        done = adopt(a, tmp_path / "hub", credentials={"hf_endpoint": "http://127.0.0.1:9"})
+        assert (done["files"], done["kept_files"]) == (4, 4)
+        assert refused(b, opened.files["weights"].sha256) is NotFound
+        done = adopt(a, tmp_path / "hub", public=True)
+        assert (done["kept_files"], done["public"]) == (0, True)
+        for repo in two_repos:
+            wait_until(partial(is_got, b, repo.files["weights"].sha256), "the user gives it", 30.0)
 
 
 def test_a_private_folder_in_an_open_one_stays_private(tmp_path: Path):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from p2pcache import errors
+from p2pcache.content.push_record import SHA256_METADATA
 from tests.support.blobs import MIB
+from tests.support.hub_repo import build_repo, lfs
+from tests.support.hub_stub import GOOD_TOKEN, hub_stub
 from tests.support.minio import Minio, minio
-from tests.support.network import network
+from tests.support.network import network, wait_until
 from tests.support.partial_files import some_bytes
 from tests.support.s3_proxy import S3Proxy, s3_proxy
 
@@ -80,3 +84,50 @@ def test_who_has_none_gets_nothing_unless_the_bucket_is_said_to_be_public(
         manifest = get(a, server, bucket)["manifest"]
         b.get(manifest, to=str(tmp_path / "out"))
         assert (tmp_path / "out" / "model.bin").read_bytes() == FILES["demo/model.bin"]
+
+
+def public_bucket(server: Minio, name: str, objects: dict[str, tuple[bytes, str]]) -> None:
+    """One that wants no login. Of each object the bytes, and the sha256 that its metadata tells."""
+    s3 = server.bucket(name)
+    statement = {
+        "Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject", "s3:ListBucket"],
+        "Resource": [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"],
+    }  # fmt: skip
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    s3.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
+    for key, (body, sha256) in objects.items():
+        s3.put_object(Bucket=name, Key=key, Body=body, Metadata={SHA256_METADATA: sha256})
+
+
+def test_a_public_bucket_that_only_names_gated_content_does_not_open_it(
+    tmp_path: Path, server: Minio
+) -> None:
+    """Whoever knows a digest can write it into metadata. Who has the bytes gives them anyway."""
+    large = lfs(3 * MIB + 5, 7)
+    repo = build_repo(tmp_path / "repo", {"model.safetensors": large})
+    file = repo.files["model.safetensors"]
+    data = file.on_disk.read_bytes()
+    fakes = {"w/model.safetensors": (some_bytes(file.size, b"other"), file.sha256)}
+    public_bucket(server, "names", fakes)
+    public_bucket(server, "has", {"other/weights": (data, file.sha256)})
+    anonymous = {"aws_endpoint_url": server.url}
+    with hub_stub(repo) as hub, network(tmp_path, 2, env=OFFLINE) as (a, b):
+        hub.gated.add("demo/model")
+        token = {"hf_endpoint": hub.url, "hf_token": GOOD_TOKEN}
+        a.get("hf://demo/model", credentials=token, hf_cache=False)
+        named = a.get("s3://names/w", credentials=anonymous, to=str(tmp_path / "mine"))
+        assert (tmp_path / "mine" / "model.safetensors").read_bytes() == data, "it works for a"
+        for ref in (f"sha256:{file.sha256}", named["manifest"]):
+            with pytest.raises(errors.NotFound):
+                b.get(ref)
+        a.get("s3://has/other", credentials=anonymous, hf_cache=False)
+        wait_until(lambda: is_given(b, f"sha256:{file.sha256}"), "the bucket has it", 30.0)
+        assert from_peers(b) == file.size
+
+
+def is_given(agent: Agent, ref: str) -> bool:
+    try:
+        agent.get(ref)
+    except errors.NotFound:
+        return False
+    return True

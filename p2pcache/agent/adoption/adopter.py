@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2pcache.agent.adoption.gate import open_gate
+from p2pcache.agent.adoption.hub_word import repos_of
 from p2pcache.agent.adoption.look import FOLDER, look
 from p2pcache.agent.adoption.plan import batches, plan
 from p2pcache.content.digests import WholeDigests, sha256_digest
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from p2pcache.agent.adoption.gate import Gate
+    from p2pcache.agent.adoption.hub_word import HubWord
     from p2pcache.agent.adoption.plan import Plan
     from p2pcache.agent.pulls import Pulls
     from p2pcache.config.adopt import AdoptOptions
@@ -55,8 +57,9 @@ LOOK_SHARE = 20  # a look that took a second is followed by so many seconds with
 @dataclass(slots=True)
 class State:
     """One folder, for `status` and `adopt --list`. `files`, `total_bytes`: hashed, and as they
-    were. `waiting_*`: to be hashed. `looks`: how often all that could be hashed was; `whole`: of
-    these how often nothing was being written to.
+    were. `waiting_*`: to be hashed. `kept_files`: of a Hugging Face cache, that no other agent gets
+    without its hub's word. `looks`: how often all that could be hashed was; `whole`: of these how
+    often nothing was being written to.
     """
 
     folder: AdoptedFolder
@@ -66,6 +69,7 @@ class State:
     waiting_bytes: int = 0
     running_bytes: int = 0  # of those that wait: hashed by the order that runs
     settling: int = 0  # written to just now: they are looked at again
+    kept_files: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     problem: str | None = None
     looks: int = 0
@@ -90,6 +94,7 @@ class Adopter:
         resolver: Resolver,
         options: AdoptOptions,
         home: Path,
+        word: HubWord,
     ) -> None:
         self._store = store
         self._workers = workers
@@ -97,6 +102,7 @@ class Adopter:
         self._resolver = resolver
         self._options = options
         self._home = home
+        self._word = word
         self._gate_path = home / "run" / "adopting"
         self._wake = trio.Event()
         self._one = trio.Lock()  # a folder is looked at, or let go
@@ -199,6 +205,7 @@ class Adopter:
             kept, left = todo.kept, dict(todo.hash)
             state.settling = len(todo.settling)
             _count(state, kept, left)
+            await self._ask_hub(state, [*kept, *left, *todo.settling])
             for batch in batches(todo.hash):
                 await self._wait_turn(gate)
                 kept |= await self._hash(state, batch, gate)
@@ -215,6 +222,19 @@ class Adopter:
             state.problem = exc.message
             _log.warning("%s is not looked at: %s", state.folder.path, exc.message)
         state.tell()
+
+    async def _ask_hub(self, state: State, paths: Collection[str]) -> None:
+        """Before they can be found: what of a Hugging Face cache everybody may read."""
+        folder, adoptions = state.folder, self._store.adoptions
+        state.kept_files = 0
+        if not folder.by_word:
+            return
+        before = await trio.to_thread.run_sync(adoptions.open_paths, folder.path)
+        repos = await trio.to_thread.run_sync(repos_of, folder.path, paths)
+        found = await self._word.open_paths(repos, folder.endpoint, before)
+        if found != before:
+            await trio.to_thread.run_sync(adoptions.set_open, folder.path, found)
+        state.kept_files = len(paths) - len(found)
 
     def _plan(self, folder: AdoptedFolder) -> tuple[Counter[str], Plan]:
         """Look, and forget what is not as it was. In a thread."""

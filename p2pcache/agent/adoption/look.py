@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from p2pcache.content.names import safe_path
 from p2pcache.errors import LocalFault, NotFound, Untrusted, UsageError
-from p2pcache.store.adoptions import FileState
+from p2pcache.store.adoptions import HUB, FileState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-FOLDER, HUB, OLLAMA = "folder", "hub", "ollama"
+FOLDER, OLLAMA = "folder", "ollama"
 MAX_FILES = 1_000_000  # as a manifest; more are left out
 MAX_DEPTH = 64  # folders in folders: each is an open descriptor while we are below it
 MAX_NUMBER = (1 << 63) - 1  # of a device or inode: what SQLite holds

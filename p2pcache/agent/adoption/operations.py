@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from p2pcache.agent.adoption.look import HUB, known_kind
+from p2pcache.agent.adoption.look import known_kind
 from p2pcache.content.cid import format_cid
 from p2pcache.errors import LocalFault, P2PCacheError, UsageError
-from p2pcache.store.adoptions import AdoptedFolder
+from p2pcache.store.adoptions import HUB, AdoptedFolder
 from p2pcache.transfer.progress import Progress
 
 if TYPE_CHECKING:
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 TELL_S = 1.0  # between two words on a wait in which nothing moves
 UNSETTLED_LOOKS = 3  # then who waits is told what is still being written to
-OF_A_HUB = (
-    "files of gated repositories, too, are given to every agent of the network: `--private` keeps "
-    "all of it to this one"
+BY_WORD = (
+    "others get what the hub, asked without a token, gives to everybody; `--public` gives them all "
+    "of it, also what was downloaded with a token"
 )
+ALL_OF_A_HUB = "others get all of it, also what was downloaded with a token"
 
 
 async def adopt(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -31,11 +32,16 @@ async def adopt(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
     if not path.startswith("/"):
         raise UsageError(f"`path` must be absolute, not `{path}`")
     folder, kind = await trio.to_thread.run_sync(known_kind, path)
-    private = args.flag("private")
+    private, public = args.flag("private"), args.flag("public")
+    if private and public:
+        raise UsageError("`--private` and `--public` say the opposite")
     adopter = parts.adopter
     before = adopter.states.get(folder)
     looks, whole = (0, 0) if before is None else (before.looks, before.whole)
-    state = await adopter.add(AdoptedFolder(folder, kind, private, parts.now()))
+    endpoint = args.credentials().hf_endpoint or ""
+    state = await adopter.add(
+        AdoptedFolder(folder, kind, private, parts.now(), public and kind == HUB, endpoint)
+    )
     if args.flag("wait"):
         while state.whole <= whole and state.looks < looks + UNSETTLED_LOOKS:
             if state.problem is not None:
@@ -43,8 +49,10 @@ async def adopt(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
             await emit({"type": "progress", **_progress(state).to_wire()})
             with trio.move_on_after(TELL_S):
                 await state.changed.wait()
-    is_open = kind == HUB and not private and parts.network.settings.enabled
-    return {**shown(parts, state), "notes": [OF_A_HUB] if is_open else []}
+    notes = []
+    if kind == HUB and not private:
+        notes.append(ALL_OF_A_HUB if public else BY_WORD)
+    return {**shown(parts, state), "notes": notes}
 
 
 async def adopted(parts: Parts, args: Args, emit: Emit) -> dict[str, Any]:
@@ -83,6 +91,8 @@ def shown(parts: Parts, state: State) -> dict[str, Any]:
         "folder": state.folder.path,
         "kind": state.folder.kind,
         "private": state.folder.private,
+        "public": state.folder.public,
+        "kept_files": state.kept_files,
         "files": state.files,
         "bytes": state.total_bytes,
         "waiting_files": state.waiting_files,

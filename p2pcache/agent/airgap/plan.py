@@ -114,16 +114,16 @@ def is_restricted(
     if of_files:
         restricted -= store.private_stores()
     private = store.adoptions.private()
-    opened = store.open_manifests()
-    if not (restricted or private) or manifest.cid() in opened:
+    if not (restricted or private):
         return False
     if manifest.cid() in restricted:
         return True
-    listed_in = store.manifests_with([name for blob in blobs.values() for name in blob.names])
+    names = [name for blob in blobs.values() for name in blob.names]
+    listed_in, given = store.manifests_with(names), store.rights.given(names)
     for blob in blobs.values():
         members = {cid for name in blob.names for cid in listed_in.get(name, ())}
         is_private = any(raw(name) in private for name in blob.names)
-        if (is_private or members & restricted) and not members & opened:
+        if (is_private or members & restricted) and given.isdisjoint(blob.names):
             return True
     return False
 

@@ -203,13 +203,16 @@ class AsyncClient:
         path: str | os.PathLike[str],
         *,
         private: bool = False,
+        public: bool = False,
         wait: bool = False,
+        credentials: dict[str, str] | None = None,
         on_progress: AnyProgress | None = None,
     ) -> AdoptAnswer:
         """Read a folder of somebody else's in place; `wait`: until all of it is hashed. `private`:
-        no other agent gets what it alone shows.
+        no other agent gets what it alone shows. `public`: of a Hugging Face cache others get all,
+        not only what its hub (the caller's, or `credentials`' `hf_endpoint`) gives to everybody.
         """
-        call = calls.adopt(path, private, wait)
+        call = calls.adopt(path, private, public, wait, credentials)
         return cast("AdoptAnswer", (await self.call(call.op, call.args, on_progress))[0])
 
     async def adopted(self) -> list[AdoptedAnswer]:

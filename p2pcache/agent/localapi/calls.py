@@ -223,10 +223,27 @@ def import_bundle(path: str | os.PathLike[str]) -> Call:
     return Call("import", {"path": _absolute(os.fspath(path))})
 
 
-def adopt(path: str | os.PathLike[str], private: bool, wait: bool) -> Call:
-    """Read a folder in place."""
-    args = {"path": _absolute(os.fspath(path)), "private": private, "wait": wait}
-    return Call("adopt", args)
+def adopt(
+    path: str | os.PathLike[str],
+    private: bool,
+    public: bool,
+    wait: bool,
+    credentials: dict[str, str] | None,
+) -> Call:
+    """Read a folder in place. Of the credentials the hub's address alone is used: it is asked
+    without a token.
+    """
+    brought = _credentials(credentials, "hf:")
+    return Call(
+        "adopt",
+        {
+            "path": _absolute(os.fspath(path)),
+            "private": private,
+            "public": public,
+            "wait": wait,
+            "credentials": {name: brought[name] for name in ("hf_endpoint",) if name in brought},
+        },
+    )
 
 
 def unadopt(path: str | os.PathLike[str]) -> Call:

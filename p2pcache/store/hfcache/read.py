@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,14 +63,19 @@ def repos(cache_dir: Path) -> list[tuple[str, str]]:
     """(repo type, repo id) of every repository here, sorted; shared blobs and the like left out."""
     found = []
     for name in _names(cache_dir.resolve()):
-        kind, _, rest = name.partition("--")
-        try:
-            folder = RepoFolder(kind.removesuffix("s"), rest.replace("--", "/"))
-        except UsageError:
-            continue
-        if folder.name == name:
+        with suppress(UsageError):
+            folder = repo_of_folder(name)
             found.append((folder.repo_type, folder.repo_id))
     return sorted(found)
+
+
+def repo_of_folder(name: str) -> RepoFolder:
+    """Whose folder `models--org--name` is. Raises UsageError for what is no repository's."""
+    kind, _, rest = name.partition("--")
+    folder = RepoFolder(kind.removesuffix("s"), rest.replace("--", "/"))
+    if folder.name != name:
+        raise UsageError(f"`{name[:100]}` is no folder of a repository")
+    return folder
 
 
 def resolve_revision(cache_dir: Path, repo_type: str, repo_id: str, revision: str) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -25,9 +27,12 @@ from p2pcache.content.verify import verify
 from p2pcache.errors import NotFound
 from p2pcache.store.adoptions import AdoptedFile, AdoptedFolder, FileState
 from p2pcache.store.index import _SCHEMA, _SCHEMA_2
-from p2pcache.store.records import OTHERS, Resolution, salvage
+from p2pcache.store.records import Resolution, salvage
+from p2pcache.store.rights import OTHERS
 from p2pcache.store.store import Store
 from tests.support.gated import ADMIN, OPEN, PEER, REF, SECRET, STRANGER, World
+
+DIGEST_OF_NONE = sha256_digest(hashlib.sha256().digest())
 
 
 @pytest.fixture
@@ -189,6 +194,8 @@ def test_only_our_own_resolution_at_an_origin_opens_what_was_gated(world):
 
 def test_a_mirror_that_moves_on_does_not_open_what_is_gated_elsewhere(world):
     world.resolve("hf://org/mirror@main", world.gated, gated=False)
+    assert not world.access.may(STRANGER.peer_id, world.gated), "it is only named there"
+    world.store.rights.give(world.gated, world.names())
     assert world.access.may(STRANGER.peer_id, world.gated), "somebody may read it without a token"
     world.put(b"new weights", "hf://org/mirror@main", gated=False)
     assert not world.access.may(STRANGER.peer_id, world.gated)
@@ -233,6 +240,9 @@ def test_another_agents_word_opens_and_announces_nothing_that_is_gated(world):
         told = without_restricted(world.store, [world.gated, listed.cid(), world.public])
         assert told == [world.public]
     world.resolve("hf://x@v2", listed.cid(), gated=False)
+    assert world.access.readable(STRANGER.peer_id, [world.secret]) == [], "an origin names it"
+    assert without_restricted(world.store, [listed.cid()]) == []
+    world.store.rights.give(listed.cid(), [stored])
     assert world.access.readable(STRANGER.peer_id, [world.secret]) == [world.secret]
     assert listed.cid() in without_restricted(world.store, [listed.cid()]), "its origin gives it"
 
@@ -276,3 +286,88 @@ def test_a_gateway_shows_what_everybody_may_read_and_nothing_else(world):
     assert implied.read(public, shows) == OPEN
     assert implied.read(world.gated[4:]) is not None
     assert implied.read(world.gated[4:], shows) is None
+
+
+PLACES = [
+    ("s3", "s3://public/weights"),
+    ("http", "https://x.example/w"),
+    ("oci", "oci://r.example/a:1"),
+    ("hf", "hf://other/name@main"),
+]
+
+
+@pytest.mark.parametrize(("source", "ref"), PLACES)
+@pytest.mark.parametrize("is_same", [True, False], ids=["the same list", "another list"])
+def test_an_origin_without_a_login_that_names_gated_content_opens_nothing(
+    world, source, ref, is_same
+):
+    """Metadata of a bucket, a record of a push, an image's manifest, a pin: all can write them."""
+    cid, stranger = world.gated, STRANGER.peer_id
+    if not is_same:
+        named = [
+            FileEntry("w", len(SECRET), world.secret.digest),
+            FileEntry("z", 0, DIGEST_OF_NONE),
+        ]
+        cid = world.store.put_manifest(Manifest.from_entries(named))
+    row = Resolution(ref, cid, None, source, "https://endpoint", world.now)
+    world.store.record_resolution(row)
+    assert not world.access.may(stranger, world.gated)
+    assert world.access.readable(stranger, [world.secret, world.open]) == [world.open]
+    grown = [((world.secret.digest,), cid)]
+    assert world.access.may_read(stranger, grown) == [False], "nor while it arrives"
+    assert without_restricted(world.store, [cid, world.public]) == [world.public]
+    assert is_restricted(world.store, world.store.get_manifest(cid), {"w": world.secret})
+    world.store.rights.give(cid, [world.secret.digest])
+    assert world.access.readable(stranger, [world.secret]) == [world.secret], "it has the bytes"
+    assert world.access.may(stranger, world.gated) is is_same, "else its list stays untold"
+    world.store.record_resolution(replace(row, gated=True))
+    assert world.access.readable(stranger, [world.secret]) == [], "it is for some there now, too"
+
+
+def test_a_licence_that_an_open_repository_gave_stays_open_when_a_gated_one_has_it_too(world):
+    both = [
+        FileEntry("LICENSE", len(OPEN), world.open.digest),
+        FileEntry("w", len(SECRET), world.secret.digest),
+    ]
+    cid = world.store.put_manifest(Manifest.from_entries(both))
+    world.resolve("hf://org/second@main", cid, gated=True)
+    assert world.access.readable(STRANGER.peer_id, [world.open, world.secret]) == [world.open]
+    assert not world.access.may(STRANGER.peer_id, cid)
+    assert world.public in without_restricted(world.store, [world.public, cid])
+
+
+def test_the_repository_that_gated_it_opens_it_with_a_word_and_no_other(world):
+    for ref, endpoint in ((REF, "https://other"), ("hf://org/fork@main", "")):
+        row = Resolution(ref, world.gated, None, "hf", endpoint, world.now)
+        world.store.record_resolution(row)
+        assert not world.access.may(STRANGER.peer_id, world.gated)
+    world.resolve("hf://org/gated@v2", world.gated, gated=False)
+    assert world.access.may(STRANGER.peer_id, world.gated)
+
+
+def test_what_a_bundle_marked_is_opened_by_no_word_alone(world):
+    listed = Manifest.from_entries([FileEntry("f", len(SECRET), world.secret.digest)])
+    other = Manifest.from_entries([FileEntry("g", len(SECRET), world.secret.digest)])
+    world.store.restrict(other)
+    for cid in (listed.cid(), other.cid()):
+        world.resolve("hf://org/mirror@main", cid, gated=False)
+        assert other.cid() in world.store.restricted_manifests()
+    world.store.rights.give(other.cid(), [world.secret.digest])
+    assert other.cid() not in world.store.restricted_manifests()
+
+
+def test_an_index_from_before_bytes_were_noted_opens_what_it_restricts_for_nobody(tmp_path):
+    """An older agent opened it when a bucket named it; the next look at that bucket tells."""
+    store_path = tmp_path / "store"
+    with Store.open(store_path) as store:
+        world = World(store)
+        world.resolve("s3://public/x", world.gated, gated=False, source="s3")
+    with closing(sqlite3.connect(store_path / "index.sqlite")) as connection:
+        for table in ("restricted_by", "given", "adopted_hubs", "adopted_open"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 10")
+        connection.commit()
+    with Store.open(store_path) as store:
+        assert store.restricted_manifests() == {world.gated}
+        assert store.rights.given([world.secret.digest]) == set()
+        assert [one.digest for one in store.rights.shared(())] == [world.secret.digest]

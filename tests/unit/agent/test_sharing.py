@@ -16,7 +16,7 @@ from p2pcache.content.signed import sign_attestation, sign_grant
 from p2pcache.errors import NotFound
 from p2pcache.net.shelf import Holding
 from p2pcache.store.index import Index
-from p2pcache.store.records import OTHERS
+from p2pcache.store.rights import OTHERS
 from p2pcache.store.store import Store
 from tests.support.gated import ADMIN, ME, PEER, REF, STRANGER, World
 from tests.support.stored import MIB, block_hashes, content, name_of, root_of, rooted

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
+from contextlib import closing
 
 from p2pcache.content.digests import WholeHasher, sha256_digest
 from p2pcache.content.verify import verify_whole
-from p2pcache.store.adoptions import AdoptedFile, AdoptedFolder, FileState
+from p2pcache.store.adoptions import HUB, AdoptedFile, AdoptedFolder, FileState
 from p2pcache.store.blobs import Adoption
 from p2pcache.store.store import Store
 
@@ -73,3 +75,53 @@ def test_only_what_no_open_folder_has_is_private(store, tmp_path):
     assert store.adoptions.private() == {one.blob.sha256}
     store.adoptions.add(AdoptedFolder("/private", "folder", False, 2.0))
     assert store.adoptions.private() == frozenset()
+
+
+def test_files_of_a_hugging_face_cache_are_private_until_they_are_said_to_be_open(store, tmp_path):
+    one, two = adoption(tmp_path / "a", b"one"), adoption(tmp_path / "b", b"two")
+    adoptions, top = store.adoptions, str(tmp_path)
+    noted(store, top, False, one, two)
+    both = {one.blob.sha256, two.blob.sha256}
+    assert adoptions.private() == frozenset()
+
+    def hub(**more) -> None:
+        adoptions.add(AdoptedFolder(top, HUB, False, 1.0, **more))
+
+    hub(endpoint="https://one")
+    assert adoptions.private() == both
+    adoptions.set_open(top, ["a"])
+    assert (adoptions.private(), adoptions.open_paths(top)) == ({two.blob.sha256}, {"a"})
+    hub(endpoint="https://one")
+    assert adoptions.private() == {two.blob.sha256}, "the same hub"
+    adoptions.drop(top, ["a"])
+    adoptions.put(top, {"a": AdoptedFile(one.state, one.blob.sha256)})
+    assert adoptions.private() == both, "another file, as far as anybody knows"
+    adoptions.set_open(top, ["a", "b"])
+    hub(endpoint="https://two")
+    assert adoptions.private() == both, "what another hub said counts no more"
+    hub(public=True)
+    assert adoptions.private() == frozenset()
+    (folder,) = adoptions.folders()
+    assert (folder.public, folder.endpoint, folder.by_word) == (True, "", False)
+    hub()
+    adoptions.set_open(top, ["a"])
+    adoptions.remove(top)
+    hub()
+    adoptions.put(top, {"a": AdoptedFile(one.state, one.blob.sha256)})
+    assert adoptions.private() == {one.blob.sha256}
+
+
+def test_a_hugging_face_cache_that_an_older_agent_adopted_waits_for_its_hub(tmp_path):
+    one = adoption(tmp_path / "a", b"one")
+    with Store.open(tmp_path / "home") as store:
+        noted(store, str(tmp_path), False, one)
+    with closing(sqlite3.connect(tmp_path / "home" / "index.sqlite")) as connection:
+        connection.execute("UPDATE adopted_folders SET kind = 'hub'")
+        for table in ("restricted_by", "given", "adopted_hubs", "adopted_open"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 10")
+        connection.commit()
+    with Store.open(tmp_path / "home") as store:
+        assert store.adoptions.private() == {one.blob.sha256}
+        (folder,) = store.adoptions.folders()
+        assert folder.by_word

@@ -52,11 +52,11 @@ def test_a_repository_that_is_gated_now_is_so_at_the_commits_that_were_open(stor
     old = kept(store, OLD)
     kept(store, NEW)
     other = kept(store, "d" * 40, f"hf://org/mX1@{'d' * 40}/sub")
-    assert store.open_manifests() >= {old, other}
+    assert store.rights.claimed_manifests() >= {old, other}
     kept(store, NEW, gated=True)
-    assert store.open_manifests() == {other}, "another repository says nothing of it"
+    assert store.rights.claimed_manifests() == {other}, "another repository says nothing of it"
     kept(store, NEWEST, gated=True)
-    assert store.open_manifests() == {other}
+    assert store.rights.claimed_manifests() == {other}
 
 
 @pytest.mark.parametrize("source", ["peers", "blocks", "ipfs", "kubo"])
@@ -65,7 +65,7 @@ def test_who_is_no_origin_opens_nothing(store, source):
     row = Resolution("ipfs://bafy", manifest, None, source, "", 2.0)
     store.record_resolution(row)
     assert store.restricted_manifests() == store.hidden_manifests([manifest]) == {manifest}
-    assert store.open_manifests() == set()
+    assert store.rights.claimed_manifests() == set()
     beside = [FileEntry("g", len(OLD), name_of(OLD.encode()))]
     part = store.put_manifest(Manifest.from_entries(beside))
     store.record_resolution(Resolution("ipfs://bafz", part, None, source, "", 2.0))

@@ -14,7 +14,8 @@ from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.signed import parse_resolution, sign_resolution
 from p2pcache.errors import Denied, NotFound, UsageError
 from p2pcache.store.layout import StoreOptions
-from p2pcache.store.records import OTHERS, Resolution
+from p2pcache.store.records import Resolution
+from p2pcache.store.rights import OTHERS
 from p2pcache.store.store import Store
 from p2pcache.transfer.resolve import ResolveOptions, Resolver
 from tests.support.bundles import put
@@ -104,7 +105,11 @@ def test_what_is_restricted_needs_the_users_word_under_each_of_its_names(world):
         with pytest.raises(Denied):
             world.plan(text)
         assert world.plan(text, gated=True)[0].restricted
-    world.have({"f": b"secret"}, "hf://org/open@main")  # an origin gives it to everybody
+    world.have({"f": b"secret"}, "hf://org/open@main")  # an origin names it
+    for text in texts:
+        with pytest.raises(Denied):
+            world.plan(text)
+    world.store.rights.give(manifest.cid(), [manifest.files[0].digest])  # and has it
     for text in texts:
         assert not world.plan(text)[0].restricted
 
