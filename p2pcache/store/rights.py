@@ -9,10 +9,12 @@ It counts while that origin claims the manifest.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pcache.content import refs
+from p2pcache.errors import UsageError
 from p2pcache.store.index import IN_CHUNK, insert_many
 
 if TYPE_CHECKING:
@@ -185,6 +187,8 @@ def _who(row: Resolution) -> str:
     """
     if row.source in NO_ORIGIN:
         return _ANY
-    at_hub = row.canonical.startswith("hf://")
-    repository = refs.at_commit(row.canonical, "0" * 40) if at_hub else None
+    repository = None
+    if row.canonical.startswith("hf://"):
+        with suppress(UsageError):  # what was kept and cannot be read any more is its own
+            repository = refs.at_commit(row.canonical, "0" * 40)
     return f"{row.endpoint} {repository or row.canonical}"

@@ -23,7 +23,7 @@ from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FetchLimits
 from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.faults import fault_of, no_source
-from p2pcache.transfer.growing import GrowingBlob
+from p2pcache.transfer.growing import HASH_ONCE_BYTES, GrowingBlob
 from p2pcache.transfer.jobs import Jobs
 from p2pcache.transfer.machine.owners import OwnerOptions
 from p2pcache.transfer.policy import StreamTuner, TransferOptions, piece_bytes
@@ -86,8 +86,9 @@ class Driver:
         self._options = options
         self._hold = hold
         self._spending = spending or uncounted()
-        self._tuner = StreamTuner(cores, options)
-        streams = self._tuner.floor
+        beside = self._hash_once and any(w.size_bytes >= HASH_ONCE_BYTES for w in self._wanted)
+        self._tuner = StreamTuner(cores, options, hash_beside=beside)
+        streams = self._tuner.streams
         rate = limits.rate_bytes_per_s
         if rate is not None and rate < LIMITED_SINGLE_STREAM:
             streams = 1

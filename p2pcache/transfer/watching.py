@@ -79,7 +79,7 @@ class Watching:
     async def adapt(self, tuner: StreamTuner, send: trio.MemorySendChannel[ev.Event]) -> None:
         """Every two seconds, see whether cores or the network are the limit."""
         idle_s, done = idle_cpu_s(), 0
-        streams, beat_s = tuner.floor, FIRST_TUNE_S
+        streams, beat_s = tuner.streams, FIRST_TUNE_S
         while True:
             await trio.sleep(beat_s)
             idle_before_s, done_before, before = idle_s, done, streams

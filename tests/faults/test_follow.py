@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from p2pcache.lanes.follow import follow, follow_aside
+from p2pcache.lanes.follow import bring_pages, follow, follow_aside
 from p2pcache.lanes.orders import BLOCK_BYTES, FaultKind, FollowOrder
 from tests.support.partial_files import PartialFiles, block_hashes, some_bytes
 
@@ -91,6 +93,17 @@ def test_a_discarded_partial_ends_the_follower_at_once(
     assert report.fault is not None
     assert report.fault.kind is FaultKind.LOCAL
     assert report.sha256 == b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is mapped")
+def test_pages_that_cannot_be_read_are_told_before_they_are_touched(tmp_path: Path) -> None:
+    """Else the process that hashes would be killed: by a truncated file, by a broken disk."""
+    path = tmp_path / "data"
+    path.write_bytes(bytes(2 * BLOCK_BYTES))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert bring_pages(mapped)
+        os.truncate(path, BLOCK_BYTES)
+        assert not bring_pages(mapped)
 
 
 def test_a_missing_file_is_ours(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ The rules, and where they come from:
 * who is near is asked before who is far, and another zone for nothing that ours has; into a zone
   with several members each unit is carried by one of them (`zones`);
 * runs of whole pieces where the holder has them, shorter near the end (`policy.run_limit`); of a
-  peer no more than what comes in `peer_run_s`, so that nobody queues behind a long one;
+  peer no more than what comes in `peer_run_s`, so that nobody queues behind a long one; of a fast
+  origin that is asked by us alone, longer ones;
 * a peer that was asked and brought nothing yet does not spare the origin any more;
 * peers so slow that the origin may be faster: one piece measures it, once;
 * what is compared after a wrong digest is asked of somebody who did not send it.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 from p2pcache.lanes.orders import BLOCK_BYTES
 from p2pcache.transfer.machine import bits
 from p2pcache.transfer.machine.roster import rank_of
-from p2pcache.transfer.policy import TransferOptions, run_limit
+from p2pcache.transfer.policy import TransferOptions, lone_run_bytes, run_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -318,11 +319,12 @@ class Chooser:
             at -= 1
         return at, self._end(blob, wanted, at)
 
-    def _end(self, blob: BlobState, wanted: int, start: int) -> int:
+    def _end(self, blob: BlobState, wanted: int, start: int, most_bytes: int | None = None) -> int:
         """Where a run ends: whole pieces, unless what is wanted ends before."""
         left = blob.missing.bit_count() * BLOCK_BYTES
         piece = self._piece_blocks
-        limit = run_limit(left, piece * BLOCK_BYTES, self._streams, self._options) // BLOCK_BYTES
+        most_bytes = most_bytes or self._options.run_bytes
+        limit = run_limit(left, piece * BLOCK_BYTES, self._streams, most_bytes) // BLOCK_BYTES
         end = min(bits.run_end(wanted, start), start + limit)
         cut = end - end % piece
         return cut if cut > start and end < blob.count else end
@@ -360,13 +362,19 @@ class Chooser:
                 return Choice(source, *run, compare)
             # Others fetch it too: in the same order, all would ask the origin for the same bytes.
             start = self._random_run(blob, wanted)[0] if spared else bits.first(wanted)
-            end = self._end(blob, wanted, start)
+            end = self._end(blob, wanted, start, self._most_of_origin(source))
             if self.shares is not None:  # who joins later takes its part of what is not begun
                 end = min(end, start + self._peer_blocks)
             if trial:
                 end = min(end, start + self._piece_blocks)
             return Choice(source, start, end, compare)
         return None
+
+    def _most_of_origin(self, origin: SourceState) -> int:
+        """Bytes that one request asks of it: more where no peer may come to have them first."""
+        if self.shares is not None or self._healthy or self._slow:
+            return self._options.run_bytes
+        return lone_run_bytes(origin.block_s, self._options)
 
     def _asked(self) -> int:
         return sum(s.in_flight for s in self._origins)

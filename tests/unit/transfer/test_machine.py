@@ -102,6 +102,29 @@ def test_runs_get_shorter_towards_the_end():
     assert lengths[-1] == 2 * MIB
 
 
+def longest_run(d: Download, out: list[ev.Action], seconds: float) -> int:
+    """Of a pull of 400 MiB where every so long a request ends."""
+    queue, longest, now = jobs(opened(d, out, (400 * MIB,))), 0, 0.0
+    while queue:
+        job = queue.pop(0)
+        longest = max(longest, job.end - job.start)
+        now += seconds
+        brought = ev.Ended(job, job.end, job.end - job.start, seconds, None)
+        queue += jobs(d.handle(brought, now))
+    return longest
+
+
+def test_an_origin_that_only_we_ask_gets_longer_requests_once_it_is_fast():
+    assert longest_run(*machine(400 * MIB), seconds=0.02) == 64 * MIB
+    assert longest_run(*machine(400 * MIB), seconds=2.0) == 16 * MIB
+
+
+def test_where_peers_are_an_origin_is_asked_for_no_more_at_once_than_they():
+    d, out = machine(400 * MIB)
+    out += d.handle(ev.SourceUp("peer", SourceKind.PEER, 8, frozenset()), 0.0)
+    assert longest_run(d, out, seconds=0.02) == 16 * MIB
+
+
 def test_a_verified_prefix_is_kept_and_only_the_rest_is_asked_again():
     sizes = (4 * MIB,)
     d, out = machine(*sizes, streams=1)
