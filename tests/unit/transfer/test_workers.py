@@ -33,7 +33,8 @@ def an_order(folder: Path) -> FollowOrder:
 
 
 def idle(workers: Workers) -> int:
-    return workers._fetchers.statistics().idle_workers
+    count: int = workers._fetchers.statistics().idle_workers
+    return count
 
 
 async def wait_idle(workers: Workers, count: int) -> None:
