@@ -39,11 +39,7 @@ class Flight:
     is_watched: bool = field(init=False)  # its blocks can be seen to arrive
 
     def __post_init__(self) -> None:
-        self.watch()
-
-    def watch(self) -> None:
-        """Unless it is one body, or brings again what is here."""
-        self.is_watched = not self.job.whole and not self.job.compare
+        self.is_watched = not self.job.whole and not self.job.compare  # one body, or again
 
     @property
     def left(self) -> int:

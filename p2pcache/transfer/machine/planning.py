@@ -88,8 +88,7 @@ class Planning(PullState):
                 self._abort(flight, out)
         for batch, _, until in list(self._batches.values()):
             source = self._sources[batch.source]
-            late = now >= until and batch.id not in self._waiting
-            if late and source.is_peer and self._is_relieved(chooser, batch):
+            if now >= until and source.is_peer and self._is_relieved(chooser, batch):
                 self._abort_batch(batch, out)
 
     def _left_behind_at(self, flight: Flight) -> float:

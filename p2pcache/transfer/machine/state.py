@@ -135,23 +135,13 @@ class PullState:
             out.append(ev.Abort(batch))
 
     def _order_waits(self, job: ev.Job | ev.Batch) -> None:
-        """Until it begins, no time counts against it or its source."""
+        """Until it begins its source is not silent. It may stall: what is late is late for all."""
         self._waiting.add(job.id)
         self._sources[job.source].order_waits()
-        if (flight := self._flights.get(job.id)) is not None:
-            flight.is_watched = False
 
     def _order_begins(self, job: ev.Job | ev.Batch, now: float) -> None:
         self._waiting.remove(job.id)
         self._sources[job.source].order_begins(now)
-        if job.id in self._batches:
-            batch, made_at, until = self._batches[job.id]
-            self._batches[job.id] = batch, now, until + now - made_at
-            return
-        flight = self._flights[job.id]
-        flight.started = flight.moved_at = now
-        if not flight.is_aborted:
-            flight.watch()
 
     def _order_over(self, job: ev.Job | ev.Batch) -> None:
         """Also one that was stopped while it waited."""
