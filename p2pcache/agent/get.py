@@ -420,7 +420,12 @@ class _Run:
             refresh=request.refresh,
             trust=request.names,
             kubo=self._fetched or self._kubo,
+            beside=self._prepare,
         )
+
+    def _prepare(self) -> None:
+        if not self._request.dry_run:
+            self._parts.context.workers.prepare(1)  # the pull knows how many it wants
 
     async def _start(self, watch: Watch, hold: Hold) -> PullReport:
         request, parts = self._request, self._parts

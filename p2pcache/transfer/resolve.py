@@ -123,13 +123,15 @@ class Resolver:
         refresh: bool = False,
         trust: NameOptions | None = None,
         kubo: Source | None = None,
+        beside: Callable[[], None] = lambda: None,
     ) -> Resolution:
         """The manifest of a ref now. Raises NotFound, Denied, Unavailable, Untrusted.
 
         `offline`: no origin is asked; other agents are. `refresh`: nothing but the origin counts,
         and Unavailable is raised when it does not answer. `trust`: whose word counts, when not the
         configured ones'. `kubo`: asked for a CID or digest that is not here; why it does not bring
-        it is the cause of the NotFound.
+        it is the cause of the NotFound. `beside` is called before an origin is asked what nobody
+        here knows: what its files will need can be made ready meanwhile.
         """
         if isinstance(ref, refs.DigestRef | refs.CidRef):
             try:
@@ -158,6 +160,8 @@ class Resolver:
             if known is None:
                 raise _unknown_offline(canonical, names)
             return known
+        if record is None:
+            beside()
         try:
             with trio.fail_after(self._options.timeout_s):
                 listing = _checked(await source.list(ref, credentials))

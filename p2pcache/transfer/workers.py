@@ -9,12 +9,12 @@ verified stays, by the order of its writes (lanes/orders).
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 import trio_parallel
@@ -30,7 +30,7 @@ from p2pcache.transfer.fork_server import ForkServer
 from p2pcache.transfer.link import Link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from p2pcache.lanes.dag import DagOrder, DagReport
     from p2pcache.lanes.in_place import Hashed, HashOrder
@@ -57,6 +57,7 @@ PRELOADED = [
     "p2pcache.lanes.bundle",
     "p2pcache.lanes.joined",
 ]
+_NO_LIMIT: Any = nullcontext()  # of a call whose slot is held already
 GRACE_S = 5.0  # for an idle worker to leave by itself when the agent ends; it takes milliseconds
 
 
@@ -65,6 +66,7 @@ class WorkerOptions:
     """How many processes, and for how long they stay."""
 
     max_fetchers: int = 16  # the driver keeps fewer in flight: no more than cores when CPU-bound
+    max_ahead: int = 4  # of them, that are being started before an order is there
     max_followers: int = 4  # behind growing blobs; one core hashes 1.8 GB/s
     max_hashers: int = 4  # of what is complete: never queued behind a transfer
     max_sdk_calls: int = 2
@@ -80,14 +82,23 @@ class Workers:
     """Runs orders in worker processes. Made by `open_workers`; ends with its scope."""
 
     def __init__(
-        self, fetchers: object, sdk: object, server: ForkServer, options: WorkerOptions
+        self,
+        fetchers: object,
+        sdk: object,
+        server: ForkServer,
+        options: WorkerOptions,
+        nursery: trio.Nursery,
     ) -> None:
         self._server = server
+        self._nursery = nursery
         self._fetchers: trio_parallel.WorkerContext = fetchers
         self._sdk: trio_parallel.WorkerContext = sdk
         self._options = options
         self._fetch_limit = trio.CapacityLimiter(options.max_fetchers)
+        self._ahead = trio.CapacityLimiter(options.max_ahead)
         self._own_limit: trio.CapacityLimiter | None = None
+        self._tell: Callable[[bool], Awaitable[None]] | None = None
+        self._has_to_wait = False
         self.downlink = Link()
         self.uplink = Link()
         self._follow_limit = trio.CapacityLimiter(options.max_followers)
@@ -103,6 +114,14 @@ class Workers:
         shared = copy(self)
         shared._own_limit = trio.CapacityLimiter(1)
         return shared
+
+    def watched(self, tell: Callable[[bool], Awaitable[None]]) -> Workers:
+        """The same workers as one request sees them: `tell` hears True when an order has to wait
+        for a process, and False when it has one. Of those that have one at once it hears nothing.
+        """
+        seen = copy(self)
+        seen._tell = tell
+        return seen
 
     def _slot(self) -> trio.CapacityLimiter:
         own = self._own_limit
@@ -194,11 +213,25 @@ class Workers:
         """A blocking, picklable call of an SDK; raises what it raises."""
         return await self._run(self._sdk, self._sdk_limit, fn, *args)
 
+    def prepare(self, count: int) -> None:
+        """Have so many fetch processes soon, so that a pull does not wait for them. Returns at
+        once; they leave as all others do when nothing is asked of them.
+        """
+        there = self._fetchers.statistics().idle_workers + self._ahead.borrowed_tokens
+        for _ in range(count - there):
+            self._nursery.start_soon(self._prepare)
+
+    async def _prepare(self) -> None:
+        with suppress(WorkerDied, OSError, EOFError):  # the order that needs it will tell
+            await self._run(self._fetchers, self._ahead, _here)
+
     async def warm_up(self, count: int) -> None:
-        """Start fetch processes before they are needed, so that a pull does not wait for them."""
+        """The same; returns when they are there. Each of the calls takes a process of its own, for
+        none is done before the last is made.
+        """
         async with trio.open_nursery() as nursery:
             for _ in range(count):
-                nursery.start_soon(self._run, self._fetchers, self._fetch_limit, _pause, 0.05)
+                nursery.start_soon(self._run, self._fetchers, _NO_LIMIT, _here)
 
     async def wait_rest(self) -> None:
         """Until nothing was fetched or hashed for `idle_s`, and all processes have left."""
@@ -230,6 +263,8 @@ class Workers:
         await self._server.wait_usable()
         try:
             with self._server.use():
+                if self._tell is not None:
+                    return await self._run_told(context, limiter, fn, *args)
                 result: T = await context.run_sync(fn, *args, kill_on_cancel=True, limiter=limiter)
         except trio_parallel.BrokenWorkerError as exc:
             raise WorkerDied(
@@ -238,17 +273,44 @@ class Workers:
             ) from exc
         return result
 
+    async def _run_told(
+        self,
+        context: trio_parallel.WorkerContext,
+        limiter: trio.CapacityLimiter,
+        fn: Callable[..., T],
+        *args: object,
+    ) -> T:
+        """Nothing is awaited between the look for an idle worker and its order: another order
+        would take that one.
+        """
+        try:
+            limiter.acquire_nowait()
+        except trio.WouldBlock:
+            await self._waits(True)
+            await limiter.acquire()
+        try:
+            if not context.statistics().idle_workers:
+                await self._waits(True)
+                await context.run_sync(_here, kill_on_cancel=True, limiter=_NO_LIMIT)
+            await self._waits(False)
+            result: T = await context.run_sync(fn, *args, kill_on_cancel=True, limiter=_NO_LIMIT)
+        finally:
+            limiter.release()
+        return result
+
+    async def _waits(self, now: bool) -> None:
+        if now != self._has_to_wait and self._tell is not None:
+            self._has_to_wait = now
+            await self._tell(now)
+
 
 def _remove_drafts(orders: tuple[SmallOrder, ...]) -> None:
     for order in orders:
         Path(order.dst_path).unlink(missing_ok=True)
 
 
-def _pause(seconds: float) -> None:
-    """Hold a worker just long enough that its neighbours have to be started too."""
-    import time
-
-    time.sleep(seconds)
+def _here() -> None:
+    """Done as soon as a worker is there."""
 
 
 @asynccontextmanager
@@ -276,7 +338,7 @@ async def open_workers(options: WorkerOptions) -> AsyncIterator[Workers]:
         with plain_errors():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.keep, count_workers)
-                yield Workers(fetchers, sdk, server, options)
+                yield Workers(fetchers, sdk, server, options, nursery)
                 nursery.cancel_scope.cancel()
 
 

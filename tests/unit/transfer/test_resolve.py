@@ -97,6 +97,22 @@ async def test_a_commit_of_one_hub_is_asked_of_the_other(resolver, hubs):
     assert len(hubs.asked) == 2
 
 
+async def test_what_a_pull_will_need_is_made_ready_before_an_origin_is_asked_and_only_then(
+    resolver, hubs
+):
+    ready: list[int] = []
+
+    def beside() -> None:
+        ready.append(len(hubs.asked))
+
+    with pytest.raises(NotFound):
+        await resolver.resolve(REF, OURS, offline=True, beside=beside)
+    assert ready == []
+    for refresh in (False, False, True):
+        await resolver.resolve(REF, OURS, refresh=refresh, beside=beside)
+    assert ready == [0], "once, beside the first question: what is recorded may all be here"
+
+
 async def test_a_part_of_what_has_no_digests_is_not_recorded_as_the_whole(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()

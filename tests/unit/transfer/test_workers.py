@@ -1,0 +1,105 @@
+"""When an order has a worker: what waits for a process is told, and processes are there in time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2pcache.lanes.orders import FollowOrder
+from p2pcache.transfer.workers import WorkerOptions, Workers, open_workers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENDS_S = 60.0  # of a busy machine; a process starts in 0.02 s to 0.4 s
+
+
+class Heard:
+    """What one request is told."""
+
+    def __init__(self) -> None:
+        self.waits: list[bool] = []
+
+    async def tell(self, waits: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        self.waits.append(waits)
+
+
+def an_order(folder: Path) -> FollowOrder:
+    path = folder / "blob"
+    path.write_bytes(b"bytes")
+    return FollowOrder(str(path), None, 5)
+
+
+def idle(workers: Workers) -> int:
+    count: int = workers._fetchers.statistics().idle_workers
+    return count
+
+
+async def wait_idle(workers: Workers, count: int) -> None:
+    while idle(workers) < count:  # noqa: ASYNC110 - processes send no event
+        await trio.sleep(0.01)
+
+
+async def test_an_order_that_waits_for_a_process_says_so_and_one_that_has_it_says_nothing(
+    tmp_path: Path,
+) -> None:
+    order = an_order(tmp_path)
+    with trio.fail_after(ENDS_S):
+        async with open_workers(WorkerOptions()) as workers:
+            first, second = Heard(), Heard()
+            await workers.watched(first.tell).follow(order)
+            assert first.waits == [True, False]
+            await workers.watched(second.tell).follow(order)
+            assert second.waits == []
+
+
+async def test_of_two_orders_for_one_idle_worker_the_second_says_that_it_waits(
+    tmp_path: Path,
+) -> None:
+    order = an_order(tmp_path)
+    with trio.fail_after(ENDS_S):
+        async with open_workers(WorkerOptions()) as workers:
+            await workers.follow(order)
+            heard = [Heard(), Heard()]
+            async with trio.open_nursery() as nursery:
+                for one in heard:
+                    nursery.start_soon(workers.watched(one.tell).follow, order)
+            assert sorted(one.waits for one in heard) == [[], [True, False]]
+
+
+async def test_an_order_without_room_says_that_it_waits(tmp_path: Path) -> None:
+    order = an_order(tmp_path)
+    with trio.fail_after(ENDS_S):
+        async with open_workers(WorkerOptions(max_hashers=1)) as workers:
+            await workers.warm_up(2)
+            heard = [Heard(), Heard()]
+            async with trio.open_nursery() as nursery:
+                for one in heard:
+                    nursery.start_soon(workers.watched(one.tell).follow, order)
+            assert sorted(one.waits for one in heard) == [[], [True, False]]
+
+
+async def test_processes_that_are_prepared_are_there_for_orders_and_are_no_more_than_asked_for(
+    tmp_path: Path,
+) -> None:
+    with trio.fail_after(ENDS_S):
+        async with open_workers(WorkerOptions()) as workers:
+            workers.prepare(2)
+            await wait_idle(workers, 2)
+            workers.prepare(2)
+            heard = Heard()
+            await workers.watched(heard.tell).follow(an_order(tmp_path))
+            assert heard.waits == []
+            assert workers._fetchers.statistics().running_workers == 0
+            assert idle(workers) == 2
+
+
+async def test_processes_are_prepared_a_few_at_a_time() -> None:
+    with trio.fail_after(ENDS_S):
+        async with open_workers(WorkerOptions(max_ahead=1)) as workers:
+            workers.prepare(3)
+            await wait_idle(workers, 1)
+            await trio.sleep(0.1)
+            assert idle(workers) == 1, "the others found the first one"
