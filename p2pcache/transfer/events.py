@@ -166,20 +166,6 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class OrderWaits:
-    """A request has no worker yet: its source is not asked, whatever time that takes."""
-
-    job: Job | Batch
-
-
-@dataclass(frozen=True, slots=True)
-class OrderBegins:
-    """It has one now: from here on its source is what is waited for."""
-
-    job: Job | Batch
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """Of a job that runs, `[start, done)` is verified by now. Told only when it moved."""
 
@@ -269,8 +255,6 @@ Event = (
     | Listening
     | Opened
     | Settled
-    | OrderWaits
-    | OrderBegins
     | Progress
     | Ended
     | BatchEnded

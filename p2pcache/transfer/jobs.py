@@ -6,7 +6,6 @@ It decides nothing: what comes of a job is told to the machine as its end.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -188,17 +187,13 @@ class Jobs:
 
     async def _ask(self, job: ev.Job, growing: GrowingBlob, location: Location) -> FetchReport:
         """One request; one of an origin when and as its budget allows it."""
-        workers = self._workers.watched(partial(self._tell_order, job))
         if not self._is_metered(job.source):
-            return await workers.fetch(self._order(job, growing, location, self._limits))
+            return await self._workers.fetch(self._order(job, growing, location, self._limits))
         async with self._spending.request(location, self._limits) as one:
-            report = await workers.fetch(self._order(job, growing, location, one.limits))
+            report = await self._workers.fetch(self._order(job, growing, location, one.limits))
             one.wire_bytes = report.wire_bytes
         self._spending.answered(location, report.fault)
         return report
-
-    async def _tell_order(self, job: ev.Job | ev.Batch, waits: bool) -> None:
-        await self._send.send(ev.OrderWaits(job) if waits else ev.OrderBegins(job))
 
     def _is_metered(self, source: str) -> bool:
         """Whether what it is asked for counts as an origin's: peers and a Kubo of ours are free."""
@@ -277,10 +272,9 @@ class Jobs:
                 no_progress_s=min(limits.no_progress_s, self._options.stall_s),
             )
         outcome = None
-        workers = self._workers.watched(partial(self._tell_order, batch))
         with scope:
             outcome = await fetch_batch(
-                batch, self._wanted, locate, self._store, workers, limits, self._hold,
+                batch, self._wanted, locate, self._store, self._workers, limits, self._hold,
                 self._spending if self._is_metered(batch.source) else uncounted(),
                 again=None if peers is None else again, join=self._join_of(batch.source),
             )  # fmt: skip

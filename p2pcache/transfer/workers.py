@@ -30,7 +30,7 @@ from p2pcache.transfer.fork_server import ForkServer
 from p2pcache.transfer.link import Link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from p2pcache.lanes.dag import DagOrder, DagReport
     from p2pcache.lanes.in_place import Hashed, HashOrder
@@ -57,7 +57,7 @@ PRELOADED = [
     "p2pcache.lanes.bundle",
     "p2pcache.lanes.joined",
 ]
-_NO_LIMIT: Any = nullcontext()  # of a call whose slot is held already
+_NO_LIMIT: Any = nullcontext()  # of a call that is over at once
 GRACE_S = 5.0  # for an idle worker to leave by itself when the agent ends; it takes milliseconds
 
 
@@ -97,8 +97,6 @@ class Workers:
         self._fetch_limit = trio.CapacityLimiter(options.max_fetchers)
         self._ahead = trio.CapacityLimiter(options.max_ahead)
         self._own_limit: trio.CapacityLimiter | None = None
-        self._tell: Callable[[bool], Awaitable[None]] | None = None
-        self._has_to_wait = False
         self.downlink = Link()
         self.uplink = Link()
         self._follow_limit = trio.CapacityLimiter(options.max_followers)
@@ -114,14 +112,6 @@ class Workers:
         shared = copy(self)
         shared._own_limit = trio.CapacityLimiter(1)
         return shared
-
-    def watched(self, tell: Callable[[bool], Awaitable[None]]) -> Workers:
-        """The same workers as one request sees them: `tell` hears True when an order has to wait
-        for a process, and False when it has one. Of those that have one at once it hears nothing.
-        """
-        seen = copy(self)
-        seen._tell = tell
-        return seen
 
     def _slot(self) -> trio.CapacityLimiter:
         own = self._own_limit
@@ -263,8 +253,6 @@ class Workers:
         await self._server.wait_usable()
         try:
             with self._server.use():
-                if self._tell is not None:
-                    return await self._run_told(context, limiter, fn, *args)
                 result: T = await context.run_sync(fn, *args, kill_on_cancel=True, limiter=limiter)
         except trio_parallel.BrokenWorkerError as exc:
             raise WorkerDied(
@@ -272,36 +260,6 @@ class Workers:
                 hint="look at the kernel log for the OOM killer; what was verified is kept",
             ) from exc
         return result
-
-    async def _run_told(
-        self,
-        context: trio_parallel.WorkerContext,
-        limiter: trio.CapacityLimiter,
-        fn: Callable[..., T],
-        *args: object,
-    ) -> T:
-        """Nothing is awaited between the look for an idle worker and its order: another order
-        would take that one.
-        """
-        try:
-            limiter.acquire_nowait()
-        except trio.WouldBlock:
-            await self._waits(True)
-            await limiter.acquire()
-        try:
-            if not context.statistics().idle_workers:
-                await self._waits(True)
-                await context.run_sync(_here, kill_on_cancel=True, limiter=_NO_LIMIT)
-            await self._waits(False)
-            result: T = await context.run_sync(fn, *args, kill_on_cancel=True, limiter=_NO_LIMIT)
-        finally:
-            limiter.release()
-        return result
-
-    async def _waits(self, now: bool) -> None:
-        if now != self._has_to_wait and self._tell is not None:
-            self._has_to_wait = now
-            await self._tell(now)
 
 
 def _remove_drafts(orders: tuple[SmallOrder, ...]) -> None:

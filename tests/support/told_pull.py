@@ -33,7 +33,6 @@ class Pull:
         self.now = 0.0
         self.running: dict[int, ev.Job] = {}
         self.out: list[ev.Action] = []
-        self.asked: list[ev.Action] = []  # of all times
         self.stopped: list[int] = []
         self.machine = Download(
             specs(*sizes), piece_bytes=piece * MIB, streams=streams, options=OPTIONS,
@@ -48,7 +47,6 @@ class Pull:
     def tell(self, event: ev.Event) -> list[ev.Job]:
         """The new jobs."""
         self.out = self.machine.handle(event, self.now)
-        self.asked += self.out
         made = [a.job for a in self.out if isinstance(a, ev.Fetch)]
         self.running |= {job.id: job for job in made}
         for action in self.out:

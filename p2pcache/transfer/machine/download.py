@@ -103,10 +103,6 @@ class Download(Planning):
                 self._opened(self._blobs[blob], live, out)
             case ev.Settled(blob):
                 self._complete(blob, now)
-            case ev.OrderWaits(job):
-                self._order_waits(job)
-            case ev.OrderBegins(job):
-                self._order_begins(job, now)
             case ev.Progress(job, done):
                 self._progress(job, done, now, out)
             case ev.Ended():
@@ -286,7 +282,7 @@ class Download(Planning):
     def _ended(self, event: ev.Ended, now: float, out: list[ev.Action]) -> None:
         flight = self._flights.pop(event.job.id)
         blob, source = flight.blob, flight.source
-        self._order_over(event.job)
+        source.in_flight -= 1
         if not flight.is_aborted:
             self._running -= 1
             self._asked_peers -= source.is_peer
@@ -404,7 +400,7 @@ class Download(Planning):
         del self._batches[event.batch.id]
         self._aborted_batches.discard(event.batch.id)
         source = self._sources[event.batch.source]
-        self._order_over(event.batch)
+        source.in_flight -= 1
         self._origin_turn += not source.is_peer
         self._troubled(source)
         if event.blame:

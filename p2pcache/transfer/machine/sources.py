@@ -33,7 +33,6 @@ class SourceState:
     holds: dict[int, int] | None
     told: dict[int, int] = field(default_factory=dict)  # `holds`, and what was taken back
     in_flight: int = 0
-    waiting: int = 0  # of them, those that have no worker of ours yet: it was not asked
     failures: int = 0
     misses: int = 0  # it did not have what it told
     not_before: float = 0.0
@@ -45,7 +44,7 @@ class SourceState:
     queue_s: float = 0.0  # its own word...
     queue_at: float = 0.0  # ... of this time
     block_s: float | None = None
-    asked_at: float = 0.0  # when the first of the requests that it has now began
+    asked_at: float = 0.0  # when the first of the requests that it has now was made
     moved_at: float = 0.0  # when a block of its last arrived here
     behind: float = 0.0  # blocks that each request to others brought since, on average
     stalled_at: float = -math.inf  # when a request of its was last given to another
@@ -79,28 +78,16 @@ class SourceState:
 
     def is_silent(self, now: float, options: TransferOptions) -> bool:
         """A peer that was asked some time ago and never brought a block: nobody knows its rate."""
-        if not self.is_peer or self.in_flight <= self.waiting or self.block_s is not None:
+        if not self.is_peer or not self.in_flight or self.block_s is not None:
             return False
         return now >= self.asked_at + options.first_block_s
 
     def asked(self, now: float) -> None:
         """A request is made."""
         if not self.in_flight:
-            self.behind = 0.0
-        if self.in_flight <= self.waiting:
-            self.asked_at = now
+            self.asked_at, self.behind = now, 0.0
         self.in_flight += 1
         self.requests += 1
-
-    def order_waits(self) -> None:
-        """A request that was made is no question to it yet."""
-        self.waiting += 1
-
-    def order_begins(self, now: float) -> None:
-        """One of those is."""
-        if self.in_flight <= self.waiting:
-            self.asked_at = now
-        self.waiting -= 1
 
     def held(self, blob: BlobState) -> int:
         """Blocks of a blob that it can be asked for, ever."""

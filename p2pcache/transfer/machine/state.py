@@ -78,7 +78,6 @@ class PullState:
         self._has_barred = False  # some source is not asked for some block again
         self._batches: dict[int, tuple[ev.Batch, float, float]] = {}  # begun, and until when
         self._aborted_batches: set[int] = set()
-        self._waiting: set[int] = set()  # requests of both kinds that no worker has yet
         self._next_id = 0
         self._words: dict[str, Words] = {}  # of members, by origin
         self._progress_at = now
@@ -133,23 +132,6 @@ class PullState:
         if batch.id not in self._aborted_batches:
             self._aborted_batches.add(batch.id)
             out.append(ev.Abort(batch))
-
-    def _order_waits(self, job: ev.Job | ev.Batch) -> None:
-        """Until it begins its source is not silent. It may stall: what is late is late for all."""
-        self._waiting.add(job.id)
-        self._sources[job.source].order_waits()
-
-    def _order_begins(self, job: ev.Job | ev.Batch, now: float) -> None:
-        self._waiting.remove(job.id)
-        self._sources[job.source].order_begins(now)
-
-    def _order_over(self, job: ev.Job | ev.Batch) -> None:
-        """Also one that was stopped while it waited."""
-        source = self._sources[job.source]
-        source.in_flight -= 1
-        if job.id in self._waiting:
-            self._waiting.remove(job.id)
-            source.waiting -= 1
 
     def _chooser(self, now: float) -> Chooser:
         return Chooser(

@@ -85,7 +85,6 @@ class World:
     peers: dict[int, ServedPeer]
     jobs: Jobs
     scripts: dict[int, Callable[[FetchOrder], Awaitable[FetchReport]]] = field(default_factory=dict)
-    tell: Callable[[bool], Awaitable[None]] | None = None
 
     def job(self, number: int, who: int, first: int, last: int) -> None:
         name = "web" if who == ORIGIN else self.peers[who].name
@@ -132,10 +131,6 @@ class World:
 
         self.scripts[who] = script
 
-    def watched(self, tell: Callable[[bool], Awaitable[None]]) -> World:
-        self.tell = tell
-        return self
-
     async def fetch(self, order: FetchOrder) -> FetchReport:
         port = int(order.location.url.split(":")[2].split("/")[0])
         return await self.scripts[port](order)
@@ -165,7 +160,6 @@ async def world() -> AsyncIterator[World]:
         jobs.swarming = swarming
         made = World(blob, swarming, swarm, told, send, heard, nursery, peers, jobs)
         workers.fetch = made.fetch
-        workers.watched = made.watched
         nursery.start_soon(swarming.run)
         for peer in peers.values():
             swarm.holds(peer, digest_of(BODY), len(BODY))
@@ -306,21 +300,3 @@ async def test_what_an_origin_brought_is_told_before_the_machine_hears_that_it_e
         it.job(1, ORIGIN, 0, 2)
         await it.ended()
         assert it.swarm.announced(digest_of(BODY)) == RangeSet.of((0, 2))
-
-
-async def test_a_job_whose_order_waits_for_a_process_is_told_and_when_it_begins(autojump_clock):
-    async with world() as made:
-
-        async def script(order: FetchOrder) -> FetchReport:
-            assert made.tell is not None
-            for waits in (True, False):
-                await made.tell(waits)
-            sent = RIGHT[:32]
-            return FetchReport(order.start, order.end, sent, len(sent), 0.1, None, 0.0)
-
-        made.scripts[ORIGIN] = script
-        made.job(1, ORIGIN, 0, 1)
-        job = ev.Job(1, 0, "web", 0, MIB)
-        assert await made.heard.receive() == ev.OrderWaits(job)
-        assert await made.heard.receive() == ev.OrderBegins(job)
-        assert (await made.ended()).job == job

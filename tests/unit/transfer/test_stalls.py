@@ -120,47 +120,6 @@ def test_no_peer_is_silent_while_this_process_stood_still():
     assert asked.source == "origin"
 
 
-def test_no_peer_is_silent_before_a_worker_of_ours_has_asked_it():
-    pull = Pull(64 * MIB, streams=5, peers=1)
-    pull.tell(ev.SourceHas("p0", 0))
-    jobs = pull.open(blocks=64)
-    for job in jobs:
-        assert pull.tell(ev.OrderWaits(job)) == []
-    pull.now = OPTIONS.first_block_s
-    assert pull.tell(ev.Tick()) == []
-    pull.now = 0.8
-    assert pull.tell(ev.OrderBegins(jobs[0])) == []
-    pull.now = 0.8 + OPTIONS.first_block_s - 0.05
-    assert pull.tell(ev.OrderBegins(jobs[1])) == []
-    pull.now = 0.8 + OPTIONS.first_block_s
-    (asked,) = pull.tell(ev.Tick())
-    assert asked.source == "origin"
-
-
-def test_a_request_that_waits_for_a_worker_delays_its_piece_no_longer_than_a_frozen_peer():
-    pull = Pull(8 * MIB, streams=1, origin=False)
-    pull.tell(ev.SourceHas("p0", 0))
-    (job,) = pull.open(blocks=8)
-    pull.tell(ev.SourceHas("p1", 0))
-    pull.tell(ev.OrderWaits(job))
-    pull.now = 1.0
-    pull.tell(ev.OrderBegins(job))
-    pull.now = OPTIONS.stall_s + 0.1
-    assert [j.source for j in pull.tell(ev.Tick())] == ["p1"]
-    assert pull.stopped == [job.id]
-
-
-def test_a_request_that_is_stopped_while_it_waits_leaves_nothing_of_it():
-    pull = Pull(8 * MIB, streams=1)
-    pull.tell(ev.SourceHas("p0", 0))
-    (job,) = pull.open(blocks=8)
-    pull.tell(ev.OrderWaits(job))
-    pull.tell(ev.SourceDown("p0", "gone", may_return=True))
-    assert pull.stopped == [job.id]
-    pull.end(job, done=0, blame=False)
-    assert pull.machine._sources["p0"].waiting == pull.machine._sources["p0"].in_flight == 0
-
-
 def test_a_new_peer_is_asked_beside_a_silent_one():
     pull = Pull(64 * MIB, streams=5, peers=2)
     pull.tell(ev.SourceHas("p0", 0))

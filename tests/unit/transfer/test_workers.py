@@ -1,4 +1,4 @@
-"""When an order has a worker: what waits for a process is told, and processes are there in time."""
+"""Worker processes are there before their orders, and no more of them than asked for."""
 
 from __future__ import annotations
 
@@ -13,17 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENDS_S = 60.0  # of a busy machine; a process starts in 0.02 s to 0.4 s
-
-
-class Heard:
-    """What one request is told."""
-
-    def __init__(self) -> None:
-        self.waits: list[bool] = []
-
-    async def tell(self, waits: bool) -> None:
-        await trio.lowlevel.checkpoint()
-        self.waits.append(waits)
 
 
 def an_order(folder: Path) -> FollowOrder:
@@ -42,45 +31,6 @@ async def wait_idle(workers: Workers, count: int) -> None:
         await trio.sleep(0.01)
 
 
-async def test_an_order_that_waits_for_a_process_says_so_and_one_that_has_it_says_nothing(
-    tmp_path: Path,
-) -> None:
-    order = an_order(tmp_path)
-    with trio.fail_after(ENDS_S):
-        async with open_workers(WorkerOptions()) as workers:
-            first, second = Heard(), Heard()
-            await workers.watched(first.tell).follow(order)
-            assert first.waits == [True, False]
-            await workers.watched(second.tell).follow(order)
-            assert second.waits == []
-
-
-async def test_of_two_orders_for_one_idle_worker_the_second_says_that_it_waits(
-    tmp_path: Path,
-) -> None:
-    order = an_order(tmp_path)
-    with trio.fail_after(ENDS_S):
-        async with open_workers(WorkerOptions()) as workers:
-            await workers.follow(order)
-            heard = [Heard(), Heard()]
-            async with trio.open_nursery() as nursery:
-                for one in heard:
-                    nursery.start_soon(workers.watched(one.tell).follow, order)
-            assert sorted(one.waits for one in heard) == [[], [True, False]]
-
-
-async def test_an_order_without_room_says_that_it_waits(tmp_path: Path) -> None:
-    order = an_order(tmp_path)
-    with trio.fail_after(ENDS_S):
-        async with open_workers(WorkerOptions(max_hashers=1)) as workers:
-            await workers.warm_up(2)
-            heard = [Heard(), Heard()]
-            async with trio.open_nursery() as nursery:
-                for one in heard:
-                    nursery.start_soon(workers.watched(one.tell).follow, order)
-            assert sorted(one.waits for one in heard) == [[], [True, False]]
-
-
 async def test_processes_that_are_prepared_are_there_for_orders_and_are_no_more_than_asked_for(
     tmp_path: Path,
 ) -> None:
@@ -89,9 +39,7 @@ async def test_processes_that_are_prepared_are_there_for_orders_and_are_no_more_
             workers.prepare(2)
             await wait_idle(workers, 2)
             workers.prepare(2)
-            heard = Heard()
-            await workers.watched(heard.tell).follow(an_order(tmp_path))
-            assert heard.waits == []
+            await workers.follow(an_order(tmp_path))
             assert workers._fetchers.statistics().running_workers == 0
             assert idle(workers) == 2
 
