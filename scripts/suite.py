@@ -208,8 +208,8 @@ def all_streams(marks: str, builds: int | None, *, quick: bool) -> Results:
 
 
 def everything(marks: str) -> tuple[Results, int]:
-    """Builds, checks and all streams: the results of the streams, and the status of the checks.
-    What could not be built is said: the tests that need it try once more, and fail.
+    """Builds, checks and all streams: the results of the streams, and the status of the rest. What
+    could not be built is said, and tried once more, alone.
     """
     with tempfile.TemporaryFile() as log, contextlib.ExitStack() as stack:
         ended, ends = os.pipe()
@@ -224,9 +224,11 @@ def everything(marks: str) -> tuple[Results, int]:
             interrupt()
             return {}, status
         results = all_streams(marks, ended, quick=False)
-        if builds.wait() != 0:
+        status = builds.wait()
+        if status != 0:
             show("what could not be built", log)
-        return results, 0
+            status = run(BUILDS)
+        return results, status
 
 
 def show(title: str, log: IO[bytes]) -> None:
