@@ -57,7 +57,7 @@ def test_hidden_files_and_empty_folders_count(folder, capsys):
 
 
 def test_what_cannot_be_named_is_said(folder, capsys):
-    assert main(["cid", "nothing"]) == 2
+    assert main(["cid", "nothing"]) == 11
     os.mkfifo(folder / "empty" / "pipe")
     assert main(["cid", "empty"]) == 2
     assert "neither a file nor a folder" in capsys.readouterr().err
