@@ -10,6 +10,7 @@ import trio
 from p2pcache.agent.args import credentials_of
 from p2pcache.agent.bptr_logins import caller_login
 from p2pcache.content import refs
+from p2pcache.content.s3_refs import STORES
 from p2pcache.destinations.port import Place, Waiting
 from p2pcache.errors import UsageError, plain_errors
 from p2pcache.transfer.progress import Progress
@@ -37,8 +38,10 @@ async def opened(parts: Parts, to: str, args: Args) -> AsyncIterator[Destination
     )
     opener = parts.destinations.get(place.scheme)
     if opener is None:
-        known = ", ".join(sorted(parts.destinations))
-        raise UsageError(f"`{place.scheme[:100]}` is no destination", hint=f"known: {known}")
+        hint = "known: " + ", ".join(sorted(parts.destinations))
+        if place.scheme in STORES:
+            hint = "push to s3://BUCKET, with its endpoint in AWS_ENDPOINT_URL or `s3.buckets`"
+        raise UsageError(f"`{place.scheme[:100]}` is no destination", hint=hint)
     destination = await opener(place)
     try:
         yield destination

@@ -13,7 +13,7 @@ from p2pcache.agent.args import Args
 from p2pcache.agent.parts import Emit, Parts
 from p2pcache.agent.unlisted import list_first
 from p2pcache.content import refs
-from p2pcache.errors import P2PCacheError, UsageError
+from p2pcache.errors import LocalFault, P2PCacheError, UsageError
 
 Operation = Callable[[Parts, Args, Emit], Awaitable[dict[str, Any]]]
 
@@ -107,7 +107,13 @@ class Service:
         if op == "shutdown":
             self.stopping.set()
             return {"stopping": True}
-        operation = load_operation(op)
+        try:
+            operation = load_operation(op)
+        except (ImportError, AttributeError) as exc:
+            raise LocalFault(
+                f"`{op}` cannot be loaded: {exc}",
+                hint="was p2pcache installed anew? `p2pcache agent stop`, then it is started again",
+            ) from exc
         if operation is None:
             known = ", ".join(sorted([*OPERATIONS, "shutdown"]))
             raise UsageError(f"unknown operation `{op[:64]}`", hint=f"known: {known}")

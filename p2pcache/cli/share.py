@@ -10,7 +10,7 @@ import click
 from p2pcache.agent.localapi.client import connect
 from p2pcache.cli.command import RATE, SECRET_OPTION, Command, output_options
 from p2pcache.cli.progress import ProgressDisplay
-from p2pcache.errors import NotFound
+from p2pcache.errors import NotFound, UsageError
 from p2pcache.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def push(
                 "a destination."
             )
         if not os.path.exists(what):
-            raise NotFound(
-                f"no such file or folder: {what}",
-                hint="a ref goes to another place: `p2pcache push REF DEST`",
-            )
+            hint = "a ref goes to another place: `p2pcache push REF DEST`"
+            if "://" in what:
+                raise UsageError("a ref needs a destination", hint=hint)
+            raise NotFound(f"no such file or folder: {what}", hint=hint)
     options: PushOptions = {}
     if place is not None:
         options = {

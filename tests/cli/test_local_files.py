@@ -24,6 +24,11 @@ def test_a_file_that_is_not_there_is_11_in_every_command(home, capsys, argv):
     assert json.loads(capsys.readouterr().err)["exit_code"] == 11
 
 
+def test_a_ref_without_a_destination_is_no_file_that_is_missing(home, capsys):
+    assert main(["push", "hf://org/name"]) == 2
+    assert "error: a ref needs a destination\nhint: " in capsys.readouterr().err
+
+
 def pushed(**more):
     return {"dry_run": False, "revisions": 1, "unchanged": 0, "sent_blobs": 6,
             "sent_bytes": 2 << 20, **more}  # fmt: skip

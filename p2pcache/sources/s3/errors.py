@@ -28,6 +28,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from p2pcache.content.s3_refs import STORES
 from p2pcache.errors import (
     Denied,
     LocalFault,
@@ -55,6 +56,10 @@ SET_LOGIN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or `s3
 
 NO_NETWORK = (
     "check the endpoint (`s3.endpoint`, AWS_ENDPOINT_URL), the network and the proxy settings; "
+    "--offline uses what is here"
+)
+_NO_STORE = (  # of a ref that tells its store
+    "check the ref, its line in `s3.buckets` if it has one, the network and the proxy settings; "
     "--offline uses what is here"
 )
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "404", "410"})
@@ -87,7 +92,7 @@ def as_ours(name: str, endpoint: str, *, signed: bool = True) -> Iterator[None]:
     except theirs.ClientError as exc:
         raise of_answer(exc, name, endpoint, signed=signed) from exc
     except theirs.BotoCoreError as exc:
-        raise _of_library(exc, endpoint) from exc
+        raise _of_library(exc, name, endpoint) from exc
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         # the library parses replies without checking them; nothing else runs in this block
         raise Untrusted(
@@ -202,8 +207,9 @@ def _denied(code: str, status: int, name: str, endpoint: str, *, signed: bool) -
     )
 
 
-def _of_library(exc: Exception, endpoint: str) -> P2PCacheError:
+def _of_library(exc: Exception, name: str, endpoint: str) -> P2PCacheError:
     """No answer: by the class name, as boto3 has one for each way."""
+    no_network = _NO_STORE if name.partition(":")[0] in STORES else NO_NETWORK
     if (untrusted := distrust(exc, endpoint)) is not None:
         return untrusted
     said = reason(exc)
@@ -221,5 +227,5 @@ def _of_library(exc: Exception, endpoint: str) -> P2PCacheError:
         case "ResponseParserError":
             return Untrusted(f"{endpoint} does not answer like S3", hint="check the endpoint")
         case "ConnectTimeoutError" | "ReadTimeoutError":
-            return Unavailable(f"{endpoint} is silent", hint=NO_NETWORK)
-    return Unavailable(f"{endpoint} cannot be reached: {said}", hint=NO_NETWORK)
+            return Unavailable(f"{endpoint} is silent", hint=no_network)
+    return Unavailable(f"{endpoint} cannot be reached: {said}", hint=no_network)

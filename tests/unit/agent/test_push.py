@@ -55,6 +55,10 @@ async def test_a_destination_that_is_none_is_told_before_anything_is_taken_in(
     async with agent_inside(tmp_path / "home", network_enabled="off") as inside:
         with pytest.raises(errors.UsageError, match="no destination"):
             await inside("push", path=str(tmp_path / "file"), to="nowhere")
+        with pytest.raises(errors.UsageError, match="no destination") as told:
+            await inside("push", path=str(tmp_path / "file"), to="cw://models/folder")
+        assert told.value.hint is not None
+        assert "s3://BUCKET" in told.value.hint
         with pytest.raises(errors.UsageError, match="no Kubo is configured"):
             await inside("push", path=str(tmp_path / "file"), to="ipfs")
         assert not inside.parts.store.every_blob()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from typing import Any, cast
 
 import pytest
 
-from p2pcache.agent.service import OPERATIONS, load_operation
+from p2pcache.agent.service import OPERATIONS, Service, load_operation
+from p2pcache.errors import LocalFault
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -21,6 +23,18 @@ def test_every_operation_that_is_named_is_there(name: str) -> None:
 def test_a_name_that_nobody_knows_is_no_operation() -> None:
     assert load_operation("get:get") is None
     assert load_operation("") is None
+
+
+async def test_an_operation_that_cannot_be_imported_any_more_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """p2pcache was installed anew, or removed, below an agent that runs."""
+    monkeypatch.setitem(OPERATIONS, "push", "module_of_another_version:push")
+    service = Service(cast("Any", None))
+    with pytest.raises(LocalFault, match="module_of_another_version") as told:
+        await service.call("push", {}, cast("Any", None))
+    assert told.value.hint is not None
+    assert "agent stop" in told.value.hint
 
 
 def test_an_agent_starts_without_what_only_some_operations_need() -> None:
