@@ -1,4 +1,4 @@
-"""Pushes to Google's store: what it does and fake-gcs-server does not; small files under a rate."""
+"""What a store has of a push that is not over, and loses or mistakes; small files under a rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.real.test_push_clouds import push, written
 from tests.support.agents import Agent, running_agent
 from tests.support.blobs import MIB
-from tests.support.clouds import OFFLINE, Gcs, running_cloud
+from tests.support.clouds import OFFLINE, Azure, Gcs, running_cloud
 from tests.support.partial_files import some_bytes
 from tests.support.s3_proxy import Ask, Reply, s3_proxy
 from tests.support.watched_pull import QUICK, at_most
@@ -61,6 +61,23 @@ def test_a_session_that_is_over_stands_for_no_object(
     assert gcs.read("over", "m/large.bin") == files["large.bin"]
     told = json.loads(gcs.read("over", "m/.p2pcache/ref"))["files"]["large.bin"]
     assert told["version"] == gcs.server.about("over", "m/large.bin")["generation"]
+
+
+def test_staged_blocks_that_are_gone_are_asked_for_again(agent: Agent, tmp_path: Path) -> None:
+    """Azure ends them when a blob is written beside them; Azurite keeps them."""
+    large = some_bytes(17 * MIB, b"ended")
+    (tmp_path / "large.bin").write_bytes(large)
+    gone = [Reply(400, "InvalidBlockList")]
+    with running_cloud("azure", tmp_path / "azure") as cloud, s3_proxy(cloud.server) as proxy:
+        assert isinstance(cloud, Azure)
+        cloud.fill("ended", {})
+        proxy.fault = lambda ask: (
+            gone.pop() if ask.writes and ask.query.get("comp") == ["blocklist"] and gone else None
+        )
+        with at_most(60):
+            push(agent, tmp_path / "large.bin", cloud.ref("ended/m"), cloud.asks(proxy.url))
+        assert gone == []
+        assert cloud.read("ended", "m/large.bin") == large
 
 
 def test_small_files_keep_to_a_rate_too(gcs: Gcs, agent: Agent, tmp_path: Path) -> None:
