@@ -90,9 +90,14 @@ class Uploads:
         self._is_limited = is_limited
 
     @property
+    def keeps_a_rate(self) -> bool:
+        """Whether bytes that go out by other ways would be too fast now."""
+        return self._rate is not None or self._is_limited()
+
+    @property
     def at_once(self) -> int:
         """Requests that may run side by side now."""
-        return self._most if self._rate is None and not self._is_limited() else 1
+        return 1 if self.keeps_a_rate else self._most
 
     @property
     def turn(self) -> trio.CapacityLimiter:

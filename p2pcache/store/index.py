@@ -136,7 +136,7 @@ CREATE TABLE origin_content (
   PRIMARY KEY (origin, month, sha256)
 ) WITHOUT ROWID;
 """
-# Of agents before `destinations.sessions`: nothing is kept here any more.
+# Where uploads went on, before `destinations.sessions` kept that.
 _SCHEMA_10 = """
 CREATE TABLE uploads (
   place TEXT NOT NULL, digest TEXT NOT NULL, location TEXT NOT NULL, kept_at REAL NOT NULL,
@@ -160,6 +160,7 @@ CREATE TABLE adopted_open (
   folder TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (folder, path)
 ) WITHOUT ROWID;
 """
+_SCHEMA_12 = "DROP TABLE IF EXISTS uploads;\n"
 # step n turns schema n into schema n + 1; an empty file is schema 0
 _STEPS = (
     _SCHEMA,
@@ -173,6 +174,7 @@ _STEPS = (
     _SCHEMA_9,
     _SCHEMA_10,
     _SCHEMA_11,
+    _SCHEMA_12,
 )
 SCHEMA_VERSION = len(_STEPS)
 

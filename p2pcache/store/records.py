@@ -40,7 +40,6 @@ _CARRIED = (  # every table but those of blobs and blocks: their files say more
     "grants",
     "preloads",
     "spent",
-    "uploads",
     "pairs",
     "block_pins",
     "pinned_blocks",

@@ -10,8 +10,14 @@ from xml.sax.saxutils import escape
 from p2pcache.content.cloud_refs import AzureRef, azure_text
 from p2pcache.destinations.objects.port import Absent, Condition, Same
 from p2pcache.destinations.objects.s3_calls import conflict
-from p2pcache.errors import Untrusted
-from p2pcache.sources.azure.listing import SHA256_METADATA, AzureBlob, Container, read_xml
+from p2pcache.errors import Unavailable, Untrusted
+from p2pcache.sources.azure.listing import (
+    SHA256_METADATA,
+    AzureBlob,
+    Container,
+    code_of,
+    read_xml,
+)
 from p2pcache.sources.azure.login import AzureRequest, grant_azure
 from p2pcache.sources.azure.sign import WRITE, AzureGrant
 from p2pcache.sources.headers import strong_etag
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 
     from p2pcache.sources.rest_options import RestOptions
 
+LOST_BLOCKS = "InvalidBlockList"  # whatever else is written there ends them, and so does a week
 FAILED = frozenset({409, 412})  # BlobAlreadyExists, ConditionNotMet
 SHA256_HEADER = f"x-ms-meta-{SHA256_METADATA}"
 
@@ -121,6 +128,8 @@ def written(container: Container, answer: Answer, name: str, condition: Conditio
     """The ETag that a write made. Raises Conflict, and by the table of `rest.refusal`."""
     if condition is not None and answer.status in FAILED:
         raise conflict(name)
+    if answer.status == 400 and code_of(answer) == LOST_BLOCKS:
+        raise Unavailable(f"what was staged of {name} is gone")
     if answer.status != 201:
         raise container.refused(answer, name)
     return etag_of(answer, name)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from p2pcache.sources.port import GcsLogin
 
 PART_BYTES = 16 << 20  # of one request, a multiple of 256 KiB: what a crash costs
-WHOLE_BYTES = 1 << 20  # up to here a file is one request, and no session
+WHOLE_BYTES = 1 << 20  # up to here a file is one request, and no session, where no rate is kept
 MORE = 308  # "resume incomplete"
 _RANGE = re.compile(r"bytes=0-([0-9]{1,19})")
 
@@ -95,7 +95,7 @@ class GcsStore(Folder):
 
     async def put(self, upload: Upload, count: Count) -> str:
         """See the port."""
-        if upload.size <= WHOLE_BYTES:
+        if upload.size <= (0 if self._uploads.keeps_a_rate else WHOLE_BYTES):
             return await self._put_whole(upload, count)
         condition = upload.condition
         names = (
@@ -105,7 +105,9 @@ class GcsStore(Folder):
         if kept is not None and kept.offset < upload.size:
             count(kept.offset, resumed=True)
             try:
-                return await self._send_all(upload, kept, names, count)
+                made = await self._send_all(upload, kept, names, count)
+                if await self._is_there(upload.key, made):
+                    return made
             except NotFound:
                 pass  # it ended, as they do after a week
         md5 = base64.b64encode(await trio.to_thread.run_sync(_md5, upload)).decode()
@@ -119,6 +121,13 @@ class GcsStore(Folder):
         made = await self._ask(calls.put_small, key, data, upload.condition, upload.sha256)
         count(upload.size)
         return str(made)
+
+    async def _is_there(self, key: str, generation: str) -> bool:
+        """Whether an object is still what a session made: one whose last answer was lost goes on to
+        answer with it, also when it is gone.
+        """
+        there = (await self.look([key])).get(key)
+        return there is not None and there.version == generation
 
     async def _send_all(
         self,

@@ -228,20 +228,21 @@ class S3Store(Folder):
         headers: dict[str, str],
         count: Callable[[int], None],
     ) -> PartReport:
-        grant = await self._grant()
-        url = object_url(grant, self._prefix + upload.key, query)
-        order = PartOrder(
-            "PUT",
-            url,
-            (),  # those that are signed say all
-            upload.path,
-            start,
-            end,
-            hashes_of(upload.hashes, start, end),
-            _Signed(grant, url, tuple(headers.items())),
-            Tls(ca_file=self._ca_file),
-        )
-        return await self._uploads.put(order, count)
+        async with self._uploads.turn:
+            grant = await self._grant()
+            url = object_url(grant, self._prefix + upload.key, query)
+            order = PartOrder(
+                "PUT",
+                url,
+                (),  # those that are signed say all
+                upload.path,
+                start,
+                end,
+                hashes_of(upload.hashes, start, end),
+                _Signed(grant, url, tuple(headers.items())),
+                Tls(ca_file=self._ca_file),
+            )
+            return await self._uploads.put_now(order, count)
 
     # -- answers ----------------------------------------------------------------------------------
 

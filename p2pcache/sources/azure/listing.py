@@ -167,10 +167,16 @@ class Container:
 
 def refused(answer: Answer, name: str, endpoint: str, *, login: bool) -> P2PCacheError:
     """The error for what is no success."""
+    code = code_of(answer)
+    return refusal(answer, code, name, endpoint, login=login, help_login=HELP)
+
+
+def code_of(answer: Answer) -> str:
+    """Azure's word for a refusal; empty where it has none."""
     code = checked_code(answer.headers.get("x-ms-error-code"))
     if not code and (found := _CODE.search(answer.body[:4096])):
         code = found[1].decode()
-    return refusal(answer, code, name, endpoint, login=login, help_login=HELP)
+    return code
 
 
 def read_xml(body: bytes, endpoint: str) -> Element:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from p2pcache import errors
+from p2pcache.content.s3_refs import S3Ref
+from p2pcache.destinations.objects.port import Absent, Upload
+from p2pcache.destinations.objects.s3 import S3Store
 from p2pcache.destinations.uploads import Sent, Uploads
 from p2pcache.lanes.faults import CHANGED
 from p2pcache.lanes.odometer import counting, open_odometer
 from p2pcache.lanes.orders import Fault, FaultKind
 from p2pcache.lanes.send_part import PartOrder, PartReport
+from p2pcache.sources.s3.options import S3Options
+from p2pcache.sources.s3.sign import Grant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +80,31 @@ async def test_bytes_are_counted_while_they_go_out_once(
                 await Uploads(send, odometer, 4).put(ORDER, sent.of_file())
             assert heard == [40, 100]
         assert sent.bytes == 100
+
+
+async def test_what_signs_for_s3_is_asked_for_when_a_request_has_its_turn(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Under a limit the last one waits for longer than the first one's login lasts."""
+    ages: list[float] = []
+
+    async def send(order: PartOrder) -> PartReport:
+        signs: Any = order.dress
+        ages.append(trio.current_time() - float(signs.grant.access_key))
+        await trio.sleep(200)
+        return PartReport(200, {"etag": '"one"'})
+
+    async def run_sync(call: object, *args: object) -> Grant:
+        return Grant("https://there", "us-east-1", str(trio.current_time()), "secret")
+
+    store = S3Store(S3Ref("models"), S3Options(), None, run_sync, Uploads(send, None, 4, 1e6))
+    with trio.fail_after(2000):
+        async with trio.open_nursery() as nursery:
+            for key in "abcd":
+                upload = Upload(key, "/file", 100, bytes(32), Absent())
+                nursery.start_soon(store.put, upload, Sent(lambda _: None).of_file())
+    assert len(ages) == 4
+    assert max(ages) <= S3Options().grant_s
 
 
 @pytest.mark.parametrize(

@@ -99,3 +99,7 @@ def test_an_index_from_before_there_were_peers_is_brought_up_to_date(home):
     with Store.open(home) as store:
         store.others.ban(KEY.peer_id, "why", 5.0)
         assert [pin.label for pin in store.pins()] == ["kept"]
+    with sqlite3.connect(home / "index.sqlite") as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    connection.close()
+    assert "uploads" not in tables, "addresses of sessions are kept in files alone"
