@@ -181,6 +181,14 @@ def note_word(connection: sqlite3.Connection, row: Resolution) -> None:
             )
 
 
+def forget_given(connection: sqlite3.Connection, closed: Collection[bytes] = ()) -> None:
+    """In a transaction that ends claims: what was given of manifests that no origin claims any
+    more, and of `closed`, whose origin took its claim back. Or who names them next would open them.
+    """
+    connection.execute(f"DELETE FROM given WHERE manifest NOT IN ({_CLAIMED})")
+    connection.executemany("DELETE FROM given WHERE manifest = ?", [(cid,) for cid in closed])
+
+
 def _who(row: Resolution) -> str:
     """The repository, bucket or address at its origin, whatever its revision; of another agent's
     word nobody, for its endpoint is what that agent says.
