@@ -12,34 +12,45 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from p2pcache.content import refs
 from p2pcache.content.address_secrets import plain_key
-from p2pcache.errors import LocalFault, P2PCacheError, Unavailable, plain_errors
+from p2pcache.errors import LocalFault, P2PCacheError, Unavailable
 from p2pcache.lanes.peek import peek
 from p2pcache.sources.port import AwsLogin, AzureLogin, Credentials, GcsLogin
-from p2pcache.store.rights import NO_ORIGIN
+from p2pcache.store.rights import MAX_SHARED, NO_ORIGIN
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
     from p2pcache.lanes.orders import FetchLimits, Location
+    from p2pcache.sources.port import ListedFile
     from p2pcache.store.blobs import BlobInfo
     from p2pcache.store.rights import Shared
     from p2pcache.store.store import Store
     from p2pcache.transfer.resolve import Resolution, Resolver
+    from p2pcache.transfer.spending import Spending
     from p2pcache.transfer.workers import Workers
 
 _log = logging.getLogger(__name__)
 
 RANGE_BYTES = 64 << 10  # as `content.proof` asks of peers
 RANGES = 4  # of a larger file: who has half of it passes one time in 16
-AT_ONCE = 4  # requests to origins, beside those of pulls
+RANGE_S = 30.0  # for one, with the wait for its turn; it holds one of the few workers that list
 AGAIN_S = 600.0  # until an origin that could not be reached is asked again
 MAX_REFUSED = 100_000  # files of manifests; then those are asked again
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """`files`: by the digests that are asked for."""
+
+    resolution: Resolution
+    files: dict[bytes, ListedFile]
 
 
 class Openings:
@@ -51,15 +62,19 @@ class Openings:
         resolver: Resolver,
         workers: Workers,
         limits: FetchLimits,
+        spending: Spending,
         choose: Callable[[int], int] = secrets.randbelow,
+        at_a_time: int = MAX_SHARED,
     ) -> None:
         self._store = store
         self._resolver = resolver
         self._workers = workers
         self._limits = limits
+        self._spending = spending
         self._choose = choose
+        self._at_a_time = at_a_time
         self._more = trio.Event()
-        self._refused: set[tuple[bytes, bytes]] = set()
+        self._refused: set[Shared] = set()
         self.opened: Callable[[Sequence[bytes]], Awaitable[None]] = _nobody  # of these manifests
 
     def wake(self) -> None:
@@ -79,76 +94,87 @@ class Openings:
                 await self._more.wait()
 
     async def look(self) -> bool:
-        """Ask the origins of everything that is closed and claimed; whether all of them answered.
-        Raises LocalFault.
+        """Ask the origins of everything that is closed and claimed, one request at a time; whether
+        all of them answered. Of one that does not, nothing more is asked. Raises LocalFault.
         """
-        found = await trio.to_thread.run_sync(self._closed)
-        resolutions: dict[bytes, Sequence[Resolution]] = {}
-        for manifest in {one.manifest for one in found}:
-            resolutions[manifest] = await trio.to_thread.run_sync(self._claims, manifest)
-        given: dict[bytes, list[bytes]] = {}
-        missed = 0
-        todo = iter(found)
+        seen: set[Shared] = set()
+        silent: set[str] = set()
+        while found := await trio.to_thread.run_sync(self._closed, seen):
+            seen.update(found)
+            wanted: dict[bytes, list[Shared]] = {}
+            for one in found:
+                wanted.setdefault(one.manifest, []).append(one)
+            for manifest, files in wanted.items():
+                await self._look_at(manifest, files, silent)
+        return not silent
 
-        async def worker() -> None:
-            nonlocal missed
-            for one in todo:
-                is_given = await self._is_given(one, resolutions[one.manifest])
-                if is_given:
-                    given.setdefault(one.manifest, []).append(one.digest)
-                elif is_given is None:
-                    missed += 1
-                else:
-                    self._refuse(one)
-
-        with plain_errors():
-            async with trio.open_nursery() as nursery:
-                for _ in range(AT_ONCE):
-                    nursery.start_soon(worker)
-        for manifest, digests in given.items():
-            await trio.to_thread.run_sync(self._store.rights.give, manifest, digests)
+    async def _look_at(self, manifest: bytes, files: Sequence[Shared], silent: set[str]) -> None:
+        claims = await trio.to_thread.run_sync(self._claims, manifest, {f.digest for f in files})
+        given = []
+        for one in files:
+            is_given = await self._is_given(one, claims, silent)
+            if is_given:
+                given.append(one.digest)
+            elif is_given is False:
+                self._refuse(one)
         if given:
-            await self.opened(list(given))
-        return not missed
+            await trio.to_thread.run_sync(self._store.rights.give, manifest, given)
+            await self.opened([manifest])
 
     def _refuse(self, one: Shared) -> None:
         if len(self._refused) >= MAX_REFUSED:
             self._refused.clear()
-        self._refused.add((one.manifest, one.digest))
+        self._refused.add(one)
 
-    def _closed(self) -> list[Shared]:
+    def _closed(self, seen: set[Shared]) -> list[Shared]:
         """In a thread."""
-        found = self._store.rights.shared(self._store.adoptions.private())
-        return [one for one in found if (one.manifest, one.digest) not in self._refused]
+        return self._store.rights.shared(
+            self._store.adoptions.private(),
+            lambda one: one in seen or one in self._refused,
+            self._at_a_time,
+        )
 
-    def _claims(self, manifest: bytes) -> list[Resolution]:
+    def _claims(self, manifest: bytes, digests: Collection[bytes]) -> list[_Claim]:
         """In a thread."""
-        rows = self._store.resolutions_of(manifest)
-        claims = [row for row in rows if not row.gated and row.source not in NO_ORIGIN]
-        found = [self._resolver.recorded(refs.parse_ref(row.canonical)) for row in claims]
-        return [one for one in found if one is not None and not one.listing.gated]
+        found = []
+        for row in self._store.resolutions_of(manifest):
+            if row.gated or row.source in NO_ORIGIN:
+                continue
+            told = self._resolver.recorded(refs.parse_ref(row.canonical))
+            if told is not None and not told.listing.gated:
+                listed = ((f.digest, f) for f in told.listing.files if plain_key(f.key) == f.key)
+                files = {name: file for name, file in listed if name in digests and name}
+                found.append(_Claim(replace(told, listing=replace(told.listing, files=())), files))
+        return found
 
-    async def _is_given(self, one: Shared, claims: Sequence[Resolution]) -> bool | None:
-        """None: an origin could not be asked."""
+    async def _is_given(
+        self, one: Shared, claims: Sequence[_Claim], silent: set[str]
+    ) -> bool | None:
+        """None: an origin could not be asked, and is `silent` from then on; or the file left."""
         blob = await trio.to_thread.run_sync(self._store.find, one.digest)
+        if blob is None:
+            return None
         is_known = True
-        for claim in claims if blob is not None else ():
-            assert blob is not None
+        for claim in claims:
+            file, endpoint = claim.files.get(one.digest), claim.resolution.listing.endpoint
+            if file is None or file.size != blob.size:
+                continue
+            if endpoint in silent:
+                is_known = False
+                continue
             try:
-                if await self._has(claim, one.digest, blob):
+                if await self._has(claim.resolution, file, blob):
                     return True
             except (Unavailable, LocalFault, OSError) as exc:
-                _log.info("%s was not asked for a proof: %s", claim.canonical, exc)
+                _log.info("%s was not asked for a proof: %s", claim.resolution.canonical, exc)
+                silent.add(endpoint)
                 is_known = False
             except P2PCacheError as exc:
-                _log.info("%s does not give what it lists: %s", claim.canonical, exc.message)
+                _log.info("%s does not give it: %s", claim.resolution.canonical, exc.message)
         return False if is_known else None
 
-    async def _has(self, claim: Resolution, digest: bytes, blob: BlobInfo) -> bool:
+    async def _has(self, claim: Resolution, file: ListedFile, blob: BlobInfo) -> bool:
         """Whether the origin gives these bytes to who brings no login."""
-        file = next((f for f in claim.listing.files if f.digest == digest), None)
-        if file is None or plain_key(file.key) != file.key or file.size != blob.size:
-            return False
         if not blob.size:
             return True  # everybody has no bytes
         source = self._resolver.source_for(claim.ref)
@@ -170,9 +196,16 @@ class Openings:
         return True
 
     async def _is_equal(self, location: Location, blob: BlobInfo, start: int, end: int) -> bool:
-        theirs = await self._workers.call(peek, location, start, end, self._limits)
-        ours = await trio.to_thread.run_sync(_read, blob, start, end)
-        return theirs == ours
+        """A request as others are: the origin's budget lets it in, and counts it."""
+        theirs = b""
+        try:
+            with trio.fail_after(RANGE_S):
+                async with self._spending.request(location, self._limits) as one:
+                    theirs = await self._workers.call(peek, location, start, end, one.limits)
+                    one.wire_bytes = len(theirs)
+        except trio.TooSlowError as exc:
+            raise Unavailable("it did not answer in time") from exc
+        return theirs == await trio.to_thread.run_sync(_read, blob, start, end)
 
 
 def _without_login(endpoint: str) -> Iterator[Credentials]:

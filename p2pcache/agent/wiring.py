@@ -144,7 +144,7 @@ async def open_agent(
                 local, shown = ipfs.blocks.local, ipfs.open_blocks.local
                 here = BlocksSource(local, shown)
                 resolver = Resolver(sources, store, config.resolve, time.time, names, here)
-                openings = Openings(store, resolver, workers, config.fetch)
+                openings = Openings(store, resolver, workers, config.fetch, origins.spending)
                 word = HubWord(hf.is_open, trio.current_time)
                 adopter = Adopter(store, workers, pulls, resolver, config.adopt, config.home, word)
                 last_copies = LastCopies(

@@ -143,9 +143,10 @@ CREATE TABLE uploads (
   PRIMARY KEY (place, digest)
 );
 """
-# Who restricted a manifest (`store.rights`; in older indexes that is not known), and which files of
-# a manifest an origin was seen to give to everybody; of adopted Hugging Face caches which hub is
-# asked, whether the user says that all of it is open, and what is by the hub's word.
+# Who restricted a manifest (`store.rights`; of older indexes that is not known, so nobody's word
+# lifts it), and which files of a manifest an origin was seen to give to everybody; of adopted
+# Hugging Face caches which hub is asked, whether the user says that all of it is open, and what is
+# by the hub's word.
 _SCHEMA_11 = """
 CREATE TABLE restricted_by (
   manifest BLOB NOT NULL, origin TEXT NOT NULL, PRIMARY KEY (manifest, origin)
@@ -159,6 +160,7 @@ CREATE TABLE adopted_hubs (
 CREATE TABLE adopted_open (
   folder TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (folder, path)
 ) WITHOUT ROWID;
+INSERT OR IGNORE INTO restricted_by SELECT manifest, '' FROM restricted;
 """
 _SCHEMA_12 = "DROP TABLE IF EXISTS uploads;\n"
 # step n turns schema n into schema n + 1; an empty file is schema 0

@@ -17,7 +17,7 @@ from p2pcache.content import cid as cids
 from p2pcache.content import refs
 from p2pcache.content.manifest import Manifest, parse
 from p2pcache.store.index import IN_CHUNK, insert_many
-from p2pcache.store.rights import NAMES_OF_FILES, Rights, note_word
+from p2pcache.store.rights import NAMES_OF_FILES, Rights, forget_given, note_word
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -126,6 +126,7 @@ class Records:
         A manifest that was gated once stays restricted when the ref moves on (`store.rights`).
         """
         with self._index.write("recording a resolution") as connection:
+            closed = _close_all(connection, row) if row.gated else set()
             _keep_by_commit(connection, row)
             connection.execute(
                 "INSERT OR REPLACE INTO resolutions VALUES (?,?,?,?,?,?,?,?,?)",
@@ -135,6 +136,7 @@ class Records:
                 ),
             )  # fmt: skip
             note_word(connection, row)
+            forget_given(connection, closed)
 
     def resolution(self, canonical: str) -> Resolution | None:
         """What the ref meant last time."""
@@ -210,6 +212,7 @@ class Records:
         """Drop what one ref means."""
         with self._index.write("forgetting a ref") as connection:
             connection.execute("DELETE FROM resolutions WHERE canonical = ?", (canonical,))
+            forget_given(connection)
 
     def forget_manifest(self, cid: bytes) -> None:
         """Drop a manifest, the refs that mean it, and its pin. Its blobs are not touched, and a
@@ -325,7 +328,7 @@ class Records:
 
 
 def _keep_by_commit(connection: sqlite3.Connection, row: Resolution) -> None:
-    """Of a ref that is about to mean something else. One that is gated now is so at all commits."""
+    """Of a ref that is about to mean something else."""
     found = connection.execute(
         "SELECT immutable FROM resolutions WHERE canonical = ? AND manifest != ?",
         (row.canonical, row.manifest),
@@ -337,13 +340,22 @@ def _keep_by_commit(connection: sqlite3.Connection, row: Resolution) -> None:
             "resolved_at, gated, credential_used, extras FROM resolutions WHERE canonical = ?",
             (kept, row.canonical),
         )
-    any_commit = refs.at_commit(row.canonical, "0" * 40) if row.gated else None
-    if any_commit is not None:
-        escaped = re.sub(r"([\\%_])", r"\\\1", any_commit)
-        connection.execute(
-            "UPDATE resolutions SET gated = 1 WHERE canonical LIKE ? ESCAPE '\\'",
-            (escaped.replace("@" + "0" * 40, "@" + "_" * 40),),
-        )
+
+
+def _close_all(connection: sqlite3.Connection, row: Resolution) -> set[bytes]:
+    """What is gated now is so by all refs of its repository, whatever they mean; gives the
+    manifests of those that were open until now.
+    """
+    others = None
+    if refs.at_commit(row.canonical, "0" * 40) is not None:
+        start = row.canonical.partition("@")[0] + "@"
+        others = re.sub(r"([\\%_])", r"\\\1", start) + "%"
+    where = "NOT gated AND (canonical = ? OR canonical LIKE ? ESCAPE '\\')"
+    names = (row.canonical, others)
+    found = connection.execute(f"SELECT manifest FROM resolutions WHERE {where}", names)
+    was_open = {bytes(cid) for (cid,) in found}
+    connection.execute(f"UPDATE resolutions SET gated = 1 WHERE {where}", names)
+    return was_open
 
 
 def salvage(damaged: Path, index: Index) -> int:
@@ -361,9 +373,12 @@ def salvage(damaged: Path, index: Index) -> int:
             carried += _carry(old, index, table)
     finally:
         old.close()
-    with index.write("salvaging the index") as connection:  # of a file from before `restricted`
-        connection.execute(
+    with index.write("salvaging the index") as connection:
+        connection.execute(  # of a file from before `restricted`
             "INSERT OR IGNORE INTO restricted SELECT manifest FROM resolutions WHERE gated"
+        )
+        connection.execute(  # who else restricted it may be lost: nobody's word alone lifts it
+            "INSERT OR IGNORE INTO restricted_by SELECT manifest, '' FROM restricted"
         )
     return carried
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from p2pcache.content import refs
@@ -19,7 +20,7 @@ from p2pcache.store.index import IN_CHUNK, insert_many
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from p2pcache.store.index import Index
     from p2pcache.store.records import Resolution
@@ -142,9 +143,15 @@ class Rights:
         )
         return hidden | {bytes(cid) for (cid,) in rows}.intersection(among)
 
-    def shared(self, private: Collection[bytes]) -> list[Shared]:
+    def shared(
+        self,
+        private: Collection[bytes],
+        but: Callable[[Shared], bool] = lambda _: False,
+        most: int = MAX_SHARED,
+    ) -> list[Shared]:
         """Files that are here, in a claimed manifest that was not seen to give them, and closed:
-        for a restricted manifest, or as `private` (raw sha2-256); at most MAX_SHARED.
+        for a restricted manifest, or as `private` (raw sha2-256); at most so many, without those
+        that `but` names.
         """
         rows = self._index.read(
             "SELECT cid, digest, sha256, is_shut FROM (SELECT a.cid, a.digest, a.sha256, "
@@ -153,12 +160,12 @@ class Rights:
             f"AND a.digest NOT IN ({_GIVEN})) "
             "WHERE is_shut OR sha256 IN (SELECT sha256 FROM adopted_files)"
         )
-        found = [
+        found = (
             Shared(bytes(cid), bytes(digest))
             for cid, digest, sha256, is_shut in rows
             if is_shut or sha256 in private
-        ]
-        return found[:MAX_SHARED]
+        )
+        return list(islice((one for one in found if not but(one)), most))
 
 
 def note_word(connection: sqlite3.Connection, row: Resolution) -> None:
@@ -179,6 +186,14 @@ def note_word(connection: sqlite3.Connection, row: Resolution) -> None:
                 "(SELECT 1 FROM restricted_by WHERE manifest = ?1)",
                 (row.manifest,),
             )
+
+
+def forget_given(connection: sqlite3.Connection, closed: Collection[bytes] = ()) -> None:
+    """In a transaction that ends claims: what was given of manifests that no origin claims any
+    more, and of `closed`, whose origin took its claim back. Or who names them next would open them.
+    """
+    connection.execute(f"DELETE FROM given WHERE manifest NOT IN ({_CLAIMED})")
+    connection.executemany("DELETE FROM given WHERE manifest = ?", [(cid,) for cid in closed])
 
 
 def _who(row: Resolution) -> str:

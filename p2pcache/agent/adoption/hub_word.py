@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from p2pcache.content.refs import HfRef
-from p2pcache.errors import P2PCacheError, Unavailable
+from p2pcache.errors import LocalFault, P2PCacheError, Unavailable
 from p2pcache.store.hfcache.read import repo_of_folder
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class HubWord:
             repo = repo_of_folder(folder)
             kind = cast("RepoType", repo.repo_type)  # it is one of them: `RepoFolder` said so
             return await self._is_open(HfRef(kind, repo.repo_id, None, None), endpoint)
-        except Unavailable as exc:
+        except (Unavailable, LocalFault) as exc:
             _log.info("whether %s is open is not known: %s", folder, exc.message)
             return None
         except P2PCacheError as exc:  # a hub says of what is private it is not there

@@ -371,3 +371,77 @@ def test_an_index_from_before_bytes_were_noted_opens_what_it_restricts_for_nobod
         assert store.restricted_manifests() == {world.gated}
         assert store.rights.given([world.secret.digest]) == set()
         assert [one.digest for one in store.rights.shared(())] == [world.secret.digest]
+
+
+def bucket_with_a_login_and_then_without(store, cid) -> set[bytes]:
+    for gated in (True, False):
+        store.record_resolution(Resolution("s3://bucket/y", cid, None, "s3", "e", 2.0, gated=gated))
+    return store.restricted_manifests()
+
+
+def test_who_restricted_what_an_older_index_has_is_not_the_next_who_does(tmp_path):
+    """A bucket that wants a login, and then none, does not lift what a hub said before."""
+    with Store.open(tmp_path / "store") as store:
+        gated = World(store).gated
+    with closing(sqlite3.connect(tmp_path / "store" / "index.sqlite")) as connection:
+        for table in ("restricted_by", "given", "adopted_hubs", "adopted_open"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 10")
+        connection.commit()
+    with Store.open(tmp_path / "store") as store:
+        assert bucket_with_a_login_and_then_without(store, gated) == {gated}
+
+
+def test_nor_is_it_where_a_damaged_index_lost_who_restricted(tmp_path):
+    with Store.open(tmp_path / "damaged") as store:
+        gated = World(store).gated
+    with closing(sqlite3.connect(tmp_path / "damaged" / "index.sqlite")) as connection:
+        connection.execute("DELETE FROM restricted_by")
+        connection.commit()
+    with Store.open(tmp_path / "new") as store:
+        salvage(tmp_path / "damaged" / "index.sqlite", store._index)
+        assert bucket_with_a_login_and_then_without(store, gated) == {gated}
+
+
+def _gated_later(world) -> None:
+    world.resolve("hf://org/public@main", world.public, gated=True)
+
+
+def _moved_on(world) -> None:
+    world.put(b"new weights", "s3://bucket/public", gated=False)
+
+
+def _forgotten(world) -> None:
+    world.store.forget_ref("s3://bucket/public")
+
+
+@pytest.mark.parametrize(
+    ("ref", "end"),
+    [
+        ("hf://org/public@main", _gated_later),
+        ("s3://bucket/public", _moved_on),
+        ("s3://bucket/public", _forgotten),
+    ],
+    ids=["gated", "moved on", "forgotten"],
+)
+def test_what_was_given_until_a_claim_ended_is_not_opened_by_the_next_who_names_it(world, ref, end):
+    """The list is the same, to the byte: paths and digests are no secret."""
+    data = b"was for everybody once"
+    blob, world.public = world.put(data, ref, gated=False)
+    world.resolve("hf://org/gated@v2", world.public, gated=True)
+    assert world.access.readable(STRANGER.peer_id, [blob]) == [blob]
+    end(world)
+    world.resolve("s3://names/it", world.public, gated=False, source="s3")
+    assert world.access.readable(STRANGER.peer_id, [blob]) == []
+    assert not world.access.may(STRANGER.peer_id, world.public)
+
+
+def test_a_repository_that_is_gated_now_is_so_by_its_other_refs(world):
+    """Nobody asked again what a tag means; it is one repository."""
+    data = b"was for everybody once"
+    for revision in ("main", "v1", "c" * 40, "main/sub"):
+        blob, cid = world.put(data, f"hf://org/turned@{revision}", gated=False)
+    assert world.access.readable(STRANGER.peer_id, [blob]) == [blob]
+    world.resolve("hf://org/turned@main", cid, gated=True)
+    assert world.access.readable(STRANGER.peer_id, [blob]) == []
+    assert not world.access.may(STRANGER.peer_id, cid)

@@ -14,7 +14,7 @@ from p2pcache.agent.adoption.hub_word import (
     HubWord,
     repos_of,
 )
-from p2pcache.errors import Denied, NotFound, Unavailable
+from p2pcache.errors import Denied, LocalFault, NotFound, Unavailable
 
 HUB = "https://hub.example"
 OPEN, GATED, PRIVATE = "models--org--open", "datasets--org--gated", "models--private"
@@ -96,6 +96,14 @@ async def test_a_hub_that_refuses_says_that_it_is_not_for_everybody(hub):
 
     word = HubWord(denied, lambda: 0.0)
     assert await word.open_paths(FILES, HUB, {"a"}) == set()
+
+
+async def test_a_fault_of_ours_says_nothing_of_the_repository(hub):
+    async def died(ref, endpoint):
+        raise LocalFault("a worker process died")
+
+    word = HubWord(died, lambda: 0.0)
+    assert await word.open_paths(FILES, HUB, {"a"}) == {"a"}
 
 
 def test_a_shared_payload_is_of_all_repositories_that_link_to_it(tmp_path):

@@ -11,9 +11,11 @@ from p2pcache.content.digests import sha256_digest
 from p2pcache.content.manifest import FileEntry, Manifest
 from p2pcache.content.refs import HfRef
 from p2pcache.content.verify import verify
+from p2pcache.lanes.faults import host_of
 from p2pcache.lanes.orders import FetchLimits
 from p2pcache.sources.port import Credentials
 from p2pcache.store.records import Resolution
+from p2pcache.transfer.budgets import month_of, origin_key
 from tests.support.hub_repo import build_repo, lfs, text
 from tests.support.hub_stub import GOOD_TOKEN, hub_stub
 from tests.support.inside import agent_inside
@@ -60,9 +62,12 @@ async def inside(tmp_path, hub):
         yield inside
 
 
-def openings(inside, choose=lambda n: n // 2):
+def openings(inside, choose=lambda n: n // 2, **more):
     parts = inside.parts
-    made = Openings(parts.store, parts.resolver, parts.workers, FetchLimits(), choose)
+    spending = parts.origins.spending
+    made = Openings(
+        parts.store, parts.resolver, parts.workers, FetchLimits(), spending, choose, **more
+    )
     return made, open_to_all(parts.store, parts.now)
 
 
@@ -126,3 +131,28 @@ async def test_an_origin_that_cannot_be_reached_is_asked_again(inside, hub):
         hub.down = False
         assert await ours.look()
     assert shown(inside, shows, hub) == {"weights", "LICENSE", "empty"}
+
+
+async def test_what_is_refused_keeps_nothing_behind_it_closed(inside, hub):
+    """One at a time: each look at the store finds those first that were refused before."""
+    ours, shows = openings(inside, at_a_time=1)
+    hub.corrupt = lambda path, body: body if "LICENSE" in path else bytes(len(body))
+    with trio.fail_after(60):
+        assert await ours.look()
+    assert shown(inside, shows, hub) == {"LICENSE", "empty"}
+
+
+async def test_of_an_origin_that_does_not_answer_nothing_more_is_asked(inside, hub):
+    ours, _ = openings(inside, at_a_time=1)
+    hub.down = True
+    with trio.fail_after(60):
+        assert not await ours.look()
+    assert len(hub.asked) == 1
+
+
+async def test_what_is_asked_of_an_origin_counts_to_its_budget(inside, hub):
+    ours, _ = openings(inside)
+    assert await ours.look()
+    spending, month = inside.parts.origins.spending, month_of(inside.parts.now())
+    spent = spending.ledger.ours(origin_key(host_of(hub.url)), month)
+    assert (spent.requests_total, spent.bytes_total) == (5, 4 * RANGE_BYTES + len("a licence\n"))
