@@ -264,7 +264,7 @@ def test_a_full_disk_is_told_on_both_sides_and_leaves_nothing(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("damage", "code"),
-    [("none", 0), ("cut", 12), ("flip", 12), ("noise", 12), ("gone", 2)],
+    [("none", 0), ("cut", 12), ("flip", 12), ("noise", 12), ("gone", 11)],
 )
 def test_the_exit_code_and_the_hint_say_what_was_wrong(
     tmp_path: Path, small: Path, damage: str, code: int

@@ -51,8 +51,8 @@ NETWORK_STATUS = {
               "sent_bytes": 5 << 30},
 }  # fmt: skip
 ADOPTED = {
-    "folder": "/data/mo\ndels", "kind": "hub", "private": False, "files": 2, "bytes": 5 << 20,
-    "waiting_files": 1, "waiting_bytes": 3 << 20, "settling": 1, "left_out": {"link": 2},
+    "folder": "/data/mo\ndels", "kind": "hub", "private": False, "public": False, "files": 2,
+    "bytes": 5 << 20, "kept_files": 1, "waiting_files": 1, "waiting_bytes": 3 << 20, "settling": 1, "left_out": {"link": 2},
     "problem": None, "manifest": None, "paused": True,
 }  # fmt: skip
 FAILURES = {kind.code: kind for kind in errors.ALL_ERRORS}

@@ -77,7 +77,7 @@ def test_exit_codes_say_who_must_act(
     assert "demo/model" in capsys.readouterr().out
     (team.folder / ".hf-cache-sync.yaml").write_text("storage: [")
     assert bucket("diff") == 2
-    assert bucket("diff", "--config", "none.yaml") == 2
+    assert bucket("diff", "--config", "none.yaml") == 11
     (team.folder / ".hf-cache-sync.yaml").unlink()
     assert bucket("diff") == 2
     assert bucket("doctor") == 1

@@ -22,6 +22,8 @@ from tests.support.s3_proxy import Reply, s3_proxy
 if TYPE_CHECKING:
     from pathlib import Path
 
+SPARE_BYTES = 3 * MIB  # a peer that brings nothing for 0.5 s has the origin tried, piece by piece
+
 
 def test_bytes_come_from_another_agent_first(make: Make, repo: HubRepo, tmp_path: Path) -> None:
     team = make()
@@ -34,9 +36,9 @@ def test_bytes_come_from_another_agent_first(make: Make, repo: HubRepo, tmp_path
         team("pull", b, repo="demo/model", hf_cache=str(team.folder / "b"))
         same(snapshot(team.folder / "b", repo), repo)
         peers = [one for one in b.why()["sources"] if one["kind"] == "peer"]
-        assert sum(one["bytes"] for one in peers) >= repo.total_bytes - 4096
+        assert sum(one["bytes"] for one in peers) >= repo.total_bytes - SPARE_BYTES
         fetched = [ask for ask in proxy.reads() if "/blobs/" in ask.path]
-        assert len(fetched) <= 2, "the bucket is asked for the proof of access alone"
+        assert len(fetched) <= 2 + SPARE_BYTES // MIB, "it is asked for the proof of access"
 
 
 def test_what_arrived_before_the_bucket_failed_is_not_fetched_again(
