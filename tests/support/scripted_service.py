@@ -52,8 +52,8 @@ NETWORK_STATUS = {
 }  # fmt: skip
 ADOPTED = {
     "folder": "/data/mo\ndels", "kind": "hub", "private": False, "public": False, "files": 2,
-    "bytes": 5 << 20, "kept_files": 1, "waiting_files": 1, "waiting_bytes": 3 << 20, "settling": 1, "left_out": {"link": 2},
-    "problem": None, "manifest": None, "paused": True,
+    "bytes": 5 << 20, "kept_files": 1, "waiting_files": 1, "waiting_bytes": 3 << 20,
+    "settling": 1, "left_out": {"link": 2}, "problem": None, "manifest": None, "paused": True,
 }  # fmt: skip
 FAILURES = {kind.code: kind for kind in errors.ALL_ERRORS}
 LAST_ITEM_COUNT = 50
