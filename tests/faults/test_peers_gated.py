@@ -14,7 +14,7 @@ from tests.support.agents import running_agent
 from tests.support.blobs import MIB, sha256_file
 from tests.support.hub_repo import HubRepo, build_repo, lfs, text
 from tests.support.hub_stub import GOOD_TOKEN, NO_ACCESS_TOKEN, HubStub, hub_stub
-from tests.support.network import LOOPBACK, join, knows, network, peer_id, wait_until
+from tests.support.network import LOOPBACK, is_given, join, knows, network, peer_id, wait_until
 from tests.support.pulling import Pull
 from tests.support.watched_pull import at_most
 
@@ -287,11 +287,3 @@ def test_what_an_open_repository_has_too_is_open_before_and_after_the_gated_one_
         b.get(names["LICENSE"])
         wait_until(lambda: is_given(b, names["NOTICE"]), "it is asked for", 30.0)
         assert not is_given(b, names[LARGE])
-
-
-def is_given(agent: Agent, ref: str) -> bool:
-    try:
-        agent.get(ref)
-    except errors.NotFound:
-        return False
-    return True

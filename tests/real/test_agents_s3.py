@@ -13,7 +13,7 @@ from tests.support.blobs import MIB
 from tests.support.hub_repo import build_repo, lfs
 from tests.support.hub_stub import GOOD_TOKEN, hub_stub
 from tests.support.minio import Minio, minio
-from tests.support.network import network, wait_until
+from tests.support.network import is_given, network, wait_until
 from tests.support.partial_files import some_bytes
 from tests.support.s3_proxy import S3Proxy, s3_proxy
 
@@ -123,11 +123,3 @@ def test_a_public_bucket_that_only_names_gated_content_does_not_open_it(
         a.get("s3://has/other", credentials=anonymous, hf_cache=False)
         wait_until(lambda: is_given(b, f"sha256:{file.sha256}"), "the bucket has it", 30.0)
         assert from_peers(b) == file.size
-
-
-def is_given(agent: Agent, ref: str) -> bool:
-    try:
-        agent.get(ref)
-    except errors.NotFound:
-        return False
-    return True

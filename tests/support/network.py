@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from p2pcache.errors import NotFound
 from tests.support.agents import START_S, Agent, made_agent, running_agents
 
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ def peer_id(agent: Agent) -> str:
 def knows(agent: Agent, count: int) -> bool:
     """Whether it is connected with so many others."""
     return len(peers_of(agent)) == count
+
+
+def is_given(agent: Agent, ref: str) -> bool:
+    """Whether it gets content that nobody else but its network has."""
+    try:
+        agent.get(ref)
+    except NotFound:
+        return False
+    return True
 
 
 def join(agent: Agent, host: Agent) -> None:
