@@ -10,6 +10,7 @@ from p2pcache.lanes.orders import BLOCK_BYTES, Fault, FaultKind
 from p2pcache.sources.port import SourceKind
 from p2pcache.transfer import events as ev
 from p2pcache.transfer.machine import Download
+from p2pcache.transfer.machine.owners import OwnerOptions, Owners
 from p2pcache.transfer.policy import TransferOptions
 from tests.support.machine_world import World
 
@@ -21,7 +22,13 @@ def blobs(*sizes: int) -> list[ev.BlobSpec]:
     return [ev.BlobSpec(i, size, size <= MIB) for i, size in enumerate(sizes)]
 
 
-def machine(*sizes: int, streams: int = 2, sources: int = 1, options: TransferOptions = OPTIONS):
+def machine(
+    *sizes: int,
+    streams: int = 2,
+    sources: int = 1,
+    options: TransferOptions = OPTIONS,
+    owners: Owners | None = None,
+):
     d = Download(
         blobs(*sizes),
         piece_bytes=2 * MIB,
@@ -29,6 +36,7 @@ def machine(*sizes: int, streams: int = 2, sources: int = 1, options: TransferOp
         options=options,
         chance=lambda: 0.5,
         now=0.0,
+        owners=owners,
     )
     out: list[ev.Action] = []
     for n in range(sources):
@@ -123,6 +131,12 @@ def test_where_peers_are_an_origin_is_asked_for_no_more_at_once_than_they():
     d, out = machine(400 * MIB)
     out += d.handle(ev.SourceUp("peer", SourceKind.PEER, 8, frozenset()), 0.0)
     assert longest_run(d, out, seconds=0.02) == 16 * MIB
+
+
+def test_where_others_may_join_an_origin_is_asked_for_no_more_at_once():
+    owners = Owners("me", ["me"], OwnerOptions(), 0.0)
+    owners.add_blob(0, b"\x12\x20" + bytes(32))
+    assert longest_run(*machine(400 * MIB, owners=owners), seconds=0.02) <= 16 * MIB
 
 
 def test_a_verified_prefix_is_kept_and_only_the_rest_is_asked_again():
